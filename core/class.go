@@ -1,0 +1,146 @@
+package core
+
+import (
+	"fmt"
+	"net/http"
+	"time"
+)
+
+// Classes names the kinds of data. The class named "" is the default, used where
+// a handler or map names none; unless given it is the zero Class.
+type Classes map[string]Class
+
+// Class is what varies per kind of data. The zero Class stores only HTTP
+// responses that state their own lifetime.
+//
+// Durations are 0 or between 1ms and a year.
+type Class struct {
+	// TTL is how long a value is fresh, where the value does not say so itself.
+	// With 0 an HTTP response that states no lifetime is not stored. Maps need one.
+	TTL time.Duration
+	// Stale is how long after its TTL a value is still answered while it is
+	// refreshed in the background (stale-while-revalidate, RFC 5861 section 3).
+	// An invalidated value is never answered, stale or not. Needs a TTL.
+	Stale time.Duration
+	// StaleIfError is how long after its TTL a value is answered in place of an
+	// error (stale-if-error, RFC 5861 section 4). Needs a TTL.
+	StaleIfError time.Duration
+	// NegativeTTL is how long "not found" is remembered: ErrNotFound of a loader,
+	// and 404, 405, 410, 414 and 501 of a handler that states no lifetime. With 0
+	// it is not.
+	NegativeTTL time.Duration
+	// LoadTimeout bounds a load. It is the deadline of loads that run detached
+	// (loaders, background refreshes) and how long a request waits for somebody
+	// else's load before others are let go beside it. Default 30s.
+	LoadTimeout time.Duration
+	// ReplicaLag is for loads that read a replica of the database: what is loaded
+	// within this time after an invalidation is answered but not stored.
+	ReplicaLag time.Duration
+	// Jitter shortens each TTL by a random share of up to this fraction, 0 to 1,
+	// so that what was stored together does not expire together.
+	Jitter float64
+	// MaxBytes is the largest body or encoded value that is stored. A larger one
+	// passes through. Default 1 MiB.
+	MaxBytes int
+	// MaxLoads is how many loads of one key may run at a time after one of them
+	// has failed. Default 4.
+	MaxLoads int
+	// HTTP is what concerns responses only.
+	HTTP HTTPPolicy
+}
+
+// HTTPPolicy is how responses of a class are identified and stored. It is plain
+// data; package httpcache interprets it.
+type HTTPPolicy struct {
+	// Query lists the query parameters that matter: the others are not part of
+	// the identity. nil: all matter. Empty, not nil: none.
+	Query []string
+	// QueryOrder makes the order of different parameters part of the identity. By
+	// default ?a=1&b=2 and ?b=2&a=1 are one. The order of equal names always counts.
+	QueryOrder bool
+	// Headers lists request fields whose values are part of the identity, beside
+	// those that responses name in Vary.
+	Headers []string
+	// Cookies lists the cookies that matter: their values become part of the
+	// identity, the others do not count. Empty, not nil: none does. nil: a
+	// request with a Cookie field is answered from the cache, and its response
+	// stored, only if the response says that it is public.
+	Cookies []string
+	// IgnoreRequestDirectives makes the cache deaf to Cache-Control and Pragma of
+	// requests. By default no-cache is answered by the handler (one run for all
+	// who ask at the time) and no-store is not stored.
+	IgnoreRequestDirectives bool
+	// NoETag leaves responses without a validator as they are. By default a
+	// stored response without ETag and Last-Modified gets a strong ETag made of
+	// its content.
+	NoETag bool
+	// MaxVariants is how many responses of one resource are kept that differ by
+	// Vary. The oldest goes. Default 32, at most 1024.
+	MaxVariants int
+}
+
+// Defaults of Class.
+const (
+	DefaultLoadTimeout = 30 * time.Second
+	DefaultMaxBytes    = 1 << 20
+	DefaultMaxLoads    = 4
+	DefaultMaxVariants = 32
+)
+
+// resolve checks the class and fills in its defaults.
+func (c Class) resolve(name string) (Class, error) {
+	field := func(f string) string { return fmt.Sprintf("Classes[%q].%s", name, f) }
+	for _, d := range []struct {
+		name string
+		d    time.Duration
+	}{
+		{"TTL", c.TTL}, {"Stale", c.Stale}, {"StaleIfError", c.StaleIfError}, {"NegativeTTL", c.NegativeTTL},
+		{"LoadTimeout", c.LoadTimeout}, {"ReplicaLag", c.ReplicaLag},
+	} {
+		if err := checkDuration(field(d.name), d.d); err != nil {
+			return c, err
+		}
+	}
+	switch {
+	case c.Stale > 0 && c.TTL == 0:
+		return c, &ConfigError{field("Stale"), c.Stale.String(), "0 in a class without TTL"}
+	case c.StaleIfError > 0 && c.TTL == 0:
+		return c, &ConfigError{field("StaleIfError"), c.StaleIfError.String(), "0 in a class without TTL"}
+	case !(c.Jitter >= 0 && c.Jitter <= 1): // so that NaN is refused
+		return c, &ConfigError{field("Jitter"), c.Jitter, "0 to 1"}
+	case c.MaxBytes < 0 || c.MaxBytes > 1<<30:
+		return c, &ConfigError{field("MaxBytes"), c.MaxBytes, "0 (1 MiB) to 1 GiB"}
+	case c.MaxLoads < 0 || c.MaxLoads > 1<<16:
+		return c, &ConfigError{field("MaxLoads"), c.MaxLoads, "0 (4) to 65536"}
+	case c.HTTP.MaxVariants < 0 || c.HTTP.MaxVariants > 1024:
+		return c, &ConfigError{field("HTTP.MaxVariants"), c.HTTP.MaxVariants, "0 (32) to 1024"}
+	}
+	for _, list := range []struct {
+		name  string
+		names []string
+	}{{"HTTP.Query", c.HTTP.Query}, {"HTTP.Headers", c.HTTP.Headers}, {"HTTP.Cookies", c.HTTP.Cookies}} {
+		for i, n := range list.names {
+			if err := checkName(fmt.Sprintf("%s[%d]", field(list.name), i), n); err != nil {
+				return c, err
+			}
+		}
+	}
+	headers := make([]string, len(c.HTTP.Headers))
+	for i, h := range c.HTTP.Headers {
+		headers[i] = http.CanonicalHeaderKey(h)
+	}
+	c.HTTP.Headers = headers
+	if c.LoadTimeout == 0 {
+		c.LoadTimeout = DefaultLoadTimeout
+	}
+	if c.MaxBytes == 0 {
+		c.MaxBytes = DefaultMaxBytes
+	}
+	if c.MaxLoads == 0 {
+		c.MaxLoads = DefaultMaxLoads
+	}
+	if c.HTTP.MaxVariants == 0 {
+		c.HTTP.MaxVariants = DefaultMaxVariants
+	}
+	return c, nil
+}

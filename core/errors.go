@@ -1,0 +1,51 @@
+package core
+
+import (
+	"errors"
+	"fmt"
+)
+
+// Errors that callers can test for with errors.Is.
+var (
+	// ErrNotFound is what a loader returns (or wraps) for an id that does not
+	// exist. It is remembered for the class's NegativeTTL.
+	ErrNotFound = errors.New("larder: not found")
+	// ErrClosed is returned by every call after Close.
+	ErrClosed = errors.New("larder: cache is closed")
+	// ErrNoScope is returned by the context functions where no handler or loader
+	// of Larder's is running.
+	ErrNoScope = errors.New("larder: context does not belong to a cached handler, an invalidating handler or a loader")
+)
+
+// ConfigError is bad input: to a constructor, or to a call. Nothing has been
+// done when it is returned.
+type ConfigError struct {
+	Field   string // what was wrong, as the caller wrote it: "Class.TTL"
+	Value   any    // what it was
+	Allowed string // what it may be
+}
+
+func (e *ConfigError) Error() string {
+	return fmt.Sprintf("larder: %s is %#v; allowed: %s", e.Field, e.Value, e.Allowed)
+}
+
+// PanicError is returned to the caller whose loader panicked or called
+// runtime.Goexit. Those who waited for that load never see it: they load for
+// themselves.
+type PanicError struct {
+	Value any    // what the loader panicked with; nil for runtime.Goexit
+	Stack []byte // where
+}
+
+func (e *PanicError) Error() string {
+	if e.Value == nil {
+		return "larder: loader called runtime.Goexit"
+	}
+	return fmt.Sprintf("larder: loader panicked: %v", e.Value)
+}
+
+// Unwrap returns the error that the loader panicked with, if it was one.
+func (e *PanicError) Unwrap() error {
+	err, _ := e.Value.(error)
+	return err
+}

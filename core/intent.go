@@ -1,0 +1,68 @@
+package core
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/larderhq/larder/core/internal/engine"
+)
+
+// Intent says that a writer is at work on some keys, tags or paths. Begin
+// invalidates them, End does so again; what is loaded in between is answered and
+// shared as ever but stored only until the intent's deadline, so that even a
+// writer that dies after its commit leaves nothing behind for longer.
+//
+//	intent, err := cache.Begin(ctx, core.Tag("product:42"))
+//	if err != nil { … }
+//	defer intent.End(ctx)
+//	// the transaction
+//
+// Writers may overlap. A writer that commits after its deadline
+// (Options.WriteTimeout) is covered by its End, but not if it dies before it.
+type Intent struct {
+	c  *Cache
+	in *engine.Intent
+}
+
+// Begin invalidates the targets and opens an intent on them. Patterns and All
+// are refused: they can be invalidated, but nobody can be at work on them.
+func (c *Cache) Begin(ctx context.Context, targets ...Target) (*Intent, error) {
+	for _, t := range targets {
+		if t.kind == patternTarget || t.kind == allTarget {
+			return nil, &ConfigError{"targets", t.value, "Key, Tag or Path (a pattern or All has no intent; use Invalidate)"}
+		}
+	}
+	list, err := items(targets)
+	if err != nil {
+		return nil, err
+	}
+	if c.engine.Closed() {
+		return nil, ErrClosed
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, fmt.Errorf("larder: begin: %w", err)
+	}
+	return &Intent{c, c.engine.Begin(list, c.opts.WriteTimeout)}, nil
+}
+
+// End invalidates the intent's targets, and more targets if the writer has
+// touched more, and closes the intent. It belongs on every path on which the
+// write may have happened. Only the first call of End or Abandon counts. ctx
+// bounds the wait for a shared tier; the invalidation happens even if it has
+// ended.
+func (i *Intent) End(_ context.Context, more ...Target) error {
+	var list []engine.Item
+	if len(more) > 0 {
+		var err error
+		if list, err = items(more); err != nil {
+			i.in.End(nil)
+			return err
+		}
+	}
+	i.in.End(list)
+	return nil
+}
+
+// Abandon closes the intent without invalidating again, for a write that was
+// refused before it changed anything.
+func (i *Intent) Abandon() { i.in.Abandon() }

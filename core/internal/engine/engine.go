@@ -1,0 +1,232 @@
+package engine
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/larderhq/larder/core/internal/glob"
+)
+
+// Settings are what an engine is made with. All fields are required.
+type Settings struct {
+	MaxBytes    uint64        // of the in-process tier
+	LongestLoad time.Duration // of any class: how long a lapsed intent must be remembered
+	Refreshes   int           // background refreshes at a time
+}
+
+// Engine is one in-process cache.
+type Engine struct {
+	tier      *tier
+	journal   *journal
+	stamps    *stamps
+	era       atomic.Pointer[stamp]
+	intents   intents
+	flights   *flights
+	maxBytes  uint64
+	retention int64
+	base      time.Time
+
+	slots  chan struct{} // of background refreshes
+	life   sync.Mutex    // guards closed against running.Add
+	closed atomic.Bool
+	work   sync.WaitGroup
+	ctx    context.Context
+	cancel context.CancelFunc
+
+	Count Counters
+}
+
+// Counters count since the engine was made.
+type Counters struct {
+	Hits, StaleHits, Misses   atomic.Int64
+	Loads, LoadErrors, Panics atomic.Int64
+	Coalesced                 atomic.Int64
+	Stored, Refused           atomic.Int64
+	Bypassed                  atomic.Int64
+	Refreshes                 atomic.Int64
+	RefreshesSkipped          atomic.Int64
+	Invalidations             atomic.Int64
+	Evicted                   atomic.Int64
+	Undecodable               atomic.Int64
+}
+
+// New makes an engine.
+func New(s Settings) (*Engine, error) {
+	e := &Engine{
+		journal:   newJournal(),
+		stamps:    newStamps(),
+		flights:   newFlights(),
+		intents:   intents{open: make(map[Item][]*Intent)},
+		maxBytes:  s.MaxBytes,
+		retention: int64(s.LongestLoad),
+		base:      time.Now(),
+		slots:     make(chan struct{}, s.Refreshes),
+	}
+	e.era.Store(new(stamp))
+	e.ctx, e.cancel = context.WithCancel(context.Background())
+	t, err := newTier(s.MaxBytes, e.Now, func() { e.Count.Evicted.Add(1) })
+	if err != nil {
+		e.cancel()
+		return nil, fmt.Errorf("larder: in-process tier: %w", err)
+	}
+	e.tier = t
+	return e, nil
+}
+
+// Now returns the engine's time: nanoseconds since it was made, by the monotonic
+// clock. It starts above zero.
+func (e *Engine) Now() int64 { return int64(time.Since(e.base)) + 1 }
+
+// Lookup returns the entry under key, if it may be answered from now. It counts
+// nothing: what a lookup means is the caller's to say.
+func (e *Engine) Lookup(key string) (*Entry, State) { return e.LookupAt(key, e.Now()) }
+
+// LookupAt is Lookup for a caller who has read the clock. key may be a view of a
+// buffer that is used again: it is not kept.
+func (e *Engine) LookupAt(key string, now int64) (*Entry, State) {
+	en, ok := e.tier.get(key)
+	if !ok {
+		return nil, Gone
+	}
+	if state := en.State(now); state != Gone {
+		return en, state
+	}
+	e.tier.dropEntry(key, en)
+	return nil, Gone
+}
+
+// Put stores an entry that no invalidation concerns: an index or a mark, whose
+// worst is a miss.
+func (e *Engine) Put(key string, value any, size int, d time.Duration) {
+	now := e.Now()
+	en := &Entry{Value: value, Born: now, FreshUntil: now + int64(d), StaleUntil: now + int64(d), KeepUntil: now + int64(d),
+		stamps: []*stamp{e.era.Load()}, weight: weigh(key, size, 1)}
+	e.journal.mu.RLock()
+	defer e.journal.mu.RUnlock()
+	if !e.closed.Load() {
+		e.tier.put(key, en)
+	}
+}
+
+// Drop takes an entry out of the tier. It is no invalidation: loads under way go
+// on and may store.
+func (e *Engine) Drop(key string) { e.tier.drop(key) }
+
+// Invalidate makes every answer that begins after it returned come from a load
+// that began after it was called.
+func (e *Engine) Invalidate(items []Item) {
+	e.journal.mu.Lock()
+	e.apply(e.Now(), items)
+	e.journal.mu.Unlock()
+	e.remove(items)
+}
+
+// apply puts items into the log and kills what they invalidate in O(1). The
+// caller holds the journal's lock.
+func (e *Engine) apply(now int64, items []Item) {
+	e.Count.Invalidations.Add(int64(len(items)))
+	e.journal.append(now, items)
+	for _, it := range items {
+		switch {
+		case it.Kind == Tag && !mutantNoStampKill:
+			e.stamps.kill(it.Value)
+		case it.Kind == All && !mutantNoEra:
+			e.era.Swap(new(stamp)).dead.Store(true)
+		}
+	}
+}
+
+// remove takes out of the tier what has no stamp to die by. It comes after
+// apply: an insert that it misses has seen the item and is refused.
+func (e *Engine) remove(items []Item) {
+	for _, it := range items {
+		switch {
+		case it.Kind == Key && !mutantNoRemove:
+			e.tier.drop(it.Value)
+		case it.Kind == Pattern && !mutantNoSweep:
+			e.tier.dropMatching(func(name string) bool { return glob.Match(it.Value, name) })
+		case it.Kind == All && !mutantNoEra:
+			e.tier.clear()
+		}
+	}
+}
+
+// Background runs fn in a goroutine that Close waits for, unless as many as
+// allowed are running or the engine is closed. fn's context has parent's values,
+// and ends with the engine and after limit.
+func (e *Engine) Background(parent context.Context, limit time.Duration, fn func(context.Context)) bool {
+	select {
+	case e.slots <- struct{}{}:
+	default:
+		e.Count.RefreshesSkipped.Add(1)
+		return false
+	}
+	ok := e.Spawn(parent, limit, func(ctx context.Context) {
+		defer func() { <-e.slots }()
+		fn(ctx)
+	})
+	if !ok {
+		<-e.slots
+	}
+	return ok
+}
+
+// Spawn is Background without a bound of its own: each call has a caller who
+// waits for it.
+func (e *Engine) Spawn(parent context.Context, limit time.Duration, fn func(context.Context)) bool {
+	e.life.Lock()
+	if e.closed.Load() {
+		e.life.Unlock()
+		return false
+	}
+	e.work.Add(1)
+	e.life.Unlock()
+	go func() {
+		defer e.work.Done()
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(parent), limit)
+		defer cancel()
+		defer context.AfterFunc(e.ctx, cancel)()
+		fn(ctx)
+	}()
+	return true
+}
+
+// Closed reports whether Close has been called.
+func (e *Engine) Closed() bool { return e.closed.Load() }
+
+// Close ends the engine: nothing is stored any more, the contexts of loads in
+// the background are cancelled, and they are waited for until ctx ends.
+func (e *Engine) Close(ctx context.Context) error {
+	e.life.Lock()
+	already := e.closed.Swap(true)
+	e.life.Unlock()
+	if already {
+		return nil
+	}
+	e.cancel()
+	e.journal.mu.Lock()   // inserts under way have landed
+	e.journal.mu.Unlock() //nolint:staticcheck // an empty critical section is a barrier here
+	e.tier.close()
+	done := make(chan struct{})
+	go func() {
+		e.work.Wait()
+		close(done)
+	}()
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// Size returns the entries and bytes in the in-process tier, about.
+func (e *Engine) Size() (entries int, bytes uint64) {
+	return e.tier.cache.EstimatedSize(), e.tier.cache.WeightedSize()
+}
+
+// Tags returns how many tags have a generation, about.
+func (e *Engine) Tags() int { return e.stamps.count() }

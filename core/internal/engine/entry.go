@@ -1,0 +1,82 @@
+package engine
+
+import (
+	"math"
+	"math/rand/v2"
+	"time"
+)
+
+// Entry is what the cache keeps under one key. It is immutable from the moment
+// it is made, and so must be what Value refers to.
+type Entry struct {
+	Value any
+
+	// Times on the engine's clock, in nanoseconds.
+	Born       int64 // when its load began
+	FreshUntil int64 // until then it is answered as it is,
+	StaleUntil int64 // then as a stale one while it is refreshed,
+	KeepUntil  int64 // then only in place of an error
+	LoadTime   int64 // how long its load took, for early refresh
+
+	stamps []*stamp
+	weight uint32
+}
+
+// State says what an entry may be used for.
+type State uint8
+
+// The states of an entry.
+const (
+	Gone  State = iota // invalid, or past all its windows: must not be answered from
+	Spare              // past its stale window: only in place of an error
+	Stale              // past its lifetime, within its stale window
+	Fresh
+)
+
+// State returns the entry's state at the time now.
+func (en *Entry) State(now int64) State {
+	for _, st := range en.stamps {
+		if st.dead.Load() {
+			return Gone
+		}
+	}
+	switch {
+	case now < en.FreshUntil:
+		return Fresh
+	case now < en.StaleUntil:
+		return Stale
+	case now < en.KeepUntil:
+		return Spare
+	default:
+		return Gone
+	}
+}
+
+// Early reports whether this reader of a fresh entry should be the one who
+// refreshes it before it expires. The chance rises towards the end of the
+// lifetime, with the time that the load took as its scale (XFetch with beta = 1:
+// Vattani, Chierichetti, Lowenstein, "Optimal Probabilistic Cache Stampede
+// Prevention", VLDB 2015).
+func (en *Entry) Early(now int64) bool {
+	left := en.FreshUntil - now
+	if en.LoadTime <= 0 || left > en.LoadTime*40 {
+		return false // -ln(u) exceeds 40 once in 10^17 draws
+	}
+	return float64(left) <= -float64(en.LoadTime)*math.Log(1-rand.Float64())
+}
+
+// Lifetime is how long a value is to be kept.
+type Lifetime struct {
+	Fresh time.Duration // answered as it is for so long, counted from Since
+	Stale time.Duration // for so long after that while it is refreshed
+	Spare time.Duration // and for so long after Fresh in place of an error
+	Since int64         // on the engine's clock; 0: now
+}
+
+// overhead is what an entry costs in memory beside its key and value: the entry
+// itself, the tier's node and table slot, policy links, its stamps.
+const overhead = 256
+
+func weigh(key string, size, stamps int) uint32 {
+	return uint32(min(uint64(overhead+len(key)+size+8*stamps), math.MaxUint32))
+}

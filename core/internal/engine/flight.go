@@ -1,0 +1,323 @@
+package engine
+
+import (
+	"container/list"
+	"context"
+	"hash/maphash"
+	"math"
+	"sync"
+	"time"
+)
+
+// A flight is the loads of one key that are under way and those who wait for
+// them. It begins with one load at a time. After a load that failed, as many as
+// Gate.MaxLoads may run, so that waiters are neither served one by one by a slow
+// failure nor stampede what has just failed. After one whose value may not be
+// shared, nobody waits any more.
+type flight struct {
+	key     string
+	tags    []string
+	seen    uint64 // items of the log before it have been compared with key and tags
+	limit   int
+	running int
+	closed  bool
+	waiters list.List // of *waiter
+	overdue *time.Timer
+}
+
+type waiter struct {
+	joined uint64       // position of the log at the time of joining
+	wake   chan Outcome // buffered: waking never blocks
+}
+
+type flights struct {
+	seed   maphash.Seed
+	shards [64]flightShard
+}
+
+type flightShard struct {
+	mu sync.Mutex
+	m  map[string]*flight
+}
+
+func newFlights() *flights {
+	fs := &flights{seed: maphash.MakeSeed()}
+	for i := range fs.shards {
+		fs.shards[i].m = make(map[string]*flight)
+	}
+	return fs
+}
+
+func (fs *flights) shard(key string) *flightShard {
+	return &fs.shards[maphash.String(fs.seed, key)%uint64(len(fs.shards))]
+}
+
+// Gate bounds a flight.
+type Gate struct {
+	MaxLoads int           // loads at a time once one has failed
+	Wait     time.Duration // how long a load is waited for before others are let go beside it
+}
+
+// Verdict is how a load ended for those who waited for it.
+type Verdict uint8
+
+// The verdicts.
+const (
+	Shared      Verdict = iota + 1 // Outcome.Entry or Err is everybody's
+	Failed                         // a panic, a cancellation, a 5xx: the next ones try, MaxLoads at a time
+	Unshareable                    // it was its leader's alone: everybody goes on by himself
+
+	again   // what was shared is too old for this waiter: start over
+	granted // it is this waiter's turn to load
+)
+
+// Outcome is what a load came to.
+type Outcome struct {
+	Verdict Verdict
+	Entry   *Entry
+	Err     error
+	Tags    []string // beside those the flight was entered with
+}
+
+// Turn is the right and the duty to load. Exactly one call of Finish ends it,
+// whatever happens to the load.
+type Turn struct {
+	*Load
+	f    *flight // nil: beside any flight
+	gate Gate
+	done bool
+}
+
+// Enter joins the flight of key, or begins one. It returns either a turn (the
+// caller loads), or the outcome of somebody else's load, or an error: ctx's, when
+// it ended first. tags are those known before the load; gate applies to the
+// flight that this call begins.
+func (e *Engine) Enter(ctx context.Context, key string, tags []string, gate Gate) (*Turn, Outcome, error) {
+	sh := e.flights.shard(key)
+	for {
+		if err := ctx.Err(); err != nil {
+			return nil, Outcome{}, err
+		}
+		sh.mu.Lock()
+		f := sh.m[key]
+		var joined uint64
+		if f != nil {
+			var fenced bool
+			if joined, fenced = e.catchUp(f); fenced {
+				delete(sh.m, key)
+				f = nil
+			}
+		}
+		if f == nil {
+			turn := e.begin(sh, key, tags, gate)
+			sh.mu.Unlock()
+			return turn, Outcome{}, nil
+		}
+		if f.running < f.limit {
+			f.running++
+			sh.mu.Unlock()
+			return e.turn(f, key, tags, gate), Outcome{}, nil
+		}
+		w := &waiter{joined: joined, wake: make(chan Outcome, 1)}
+		place := f.waiters.PushBack(w)
+		if f.overdue == nil {
+			f.overdue = time.AfterFunc(gate.Wait, func() { e.overdue(sh, f, gate) })
+		}
+		sh.mu.Unlock()
+		e.Count.Coalesced.Add(1)
+
+		o, err := w.wait(ctx, 2*gate.Wait)
+		if err == nil {
+			switch o.Verdict {
+			case again:
+				continue
+			case granted:
+				return e.turn(f, key, tags, gate), Outcome{}, nil
+			default:
+				return nil, o, nil
+			}
+		}
+		// Leaving: what arrived at the same moment is passed on.
+		sh.mu.Lock()
+		f.waiters.Remove(place)
+		select {
+		case o := <-w.wake:
+			if o.Verdict == granted {
+				f.running--
+				e.grant(sh, f)
+			}
+		default:
+		}
+		sh.mu.Unlock()
+		if ctx.Err() != nil {
+			return nil, Outcome{}, ctx.Err()
+		}
+		return e.turn(nil, key, tags, gate), Outcome{}, nil // waited long enough
+	}
+}
+
+// TryLead begins a flight of key unless one is under way.
+func (e *Engine) TryLead(key string, tags []string, gate Gate) (*Turn, bool) {
+	sh := e.flights.shard(key)
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	if f := sh.m[key]; f != nil {
+		if _, fenced := e.catchUp(f); !fenced {
+			return nil, false
+		}
+		delete(sh.m, key)
+	}
+	return e.begin(sh, key, tags, gate), true
+}
+
+// Alone returns a turn outside any flight, for a load that nobody can share.
+func (e *Engine) Alone(key string, tags []string) *Turn {
+	return e.turn(nil, key, tags, Gate{})
+}
+
+func (e *Engine) begin(sh *flightShard, key string, tags []string, gate Gate) *Turn {
+	l := e.NewLoad(key, tags)
+	f := &flight{key: key, tags: tags, seen: l.pos, limit: 1, running: 1}
+	sh.m[key] = f
+	e.Count.Loads.Add(1)
+	return &Turn{Load: l, f: f, gate: gate}
+}
+
+func (e *Engine) turn(f *flight, key string, tags []string, gate Gate) *Turn {
+	e.Count.Loads.Add(1)
+	return &Turn{Load: e.NewLoad(key, tags), f: f, gate: gate}
+}
+
+// catchUp compares the flight with the items that came since it was last
+// compared. The caller holds the shard's lock.
+func (e *Engine) catchUp(f *flight) (head uint64, fenced bool) {
+	e.journal.mu.RLock()
+	defer e.journal.mu.RUnlock()
+	head = e.journal.head
+	if !mutantNoJoinCheck {
+		fenced = e.journal.concern(f.seen, f.key, f.tags) != 0
+	}
+	f.seen = head
+	return head, fenced
+}
+
+func (w *waiter) wait(ctx context.Context, limit time.Duration) (Outcome, error) {
+	timer := time.NewTimer(limit)
+	defer timer.Stop()
+	select {
+	case o := <-w.wake:
+		return o, nil
+	case <-ctx.Done():
+		return Outcome{}, ctx.Err()
+	case <-timer.C:
+		return Outcome{}, context.DeadlineExceeded
+	}
+}
+
+// overdue lets others load beside a load that takes longer than it may.
+func (e *Engine) overdue(sh *flightShard, f *flight, gate Gate) {
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	if !f.closed && f.limit < math.MaxInt {
+		f.limit = f.running + gate.MaxLoads
+		e.grant(sh, f)
+	}
+}
+
+// grant gives free places to waiters and forgets a flight that nobody is in.
+// The caller holds the shard's lock.
+func (e *Engine) grant(sh *flightShard, f *flight) {
+	for f.running < f.limit && f.waiters.Len() > 0 {
+		f.running++
+		f.wakeFirst(Outcome{Verdict: granted})
+	}
+	if f.running == 0 {
+		e.close(sh, f)
+	}
+}
+
+func (f *flight) wakeFirst(o Outcome) {
+	w := f.waiters.Remove(f.waiters.Front()).(*waiter)
+	w.wake <- o
+}
+
+func (e *Engine) close(sh *flightShard, f *flight) {
+	f.closed = true
+	if f.overdue != nil {
+		f.overdue.Stop()
+	}
+	if sh.m[f.key] == f {
+		delete(sh.m, f.key)
+	}
+}
+
+// Waited reports whether somebody waits for this turn's load.
+func (t *Turn) Waited() bool {
+	if t.f == nil {
+		return false
+	}
+	sh := t.e.flights.shard(t.f.key)
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	return t.f.waiters.Len() > 0
+}
+
+// Finish ends the turn and wakes those who wait for it. Calls after the first
+// do nothing. It is not safe for concurrent use.
+func (t *Turn) Finish(o Outcome) {
+	if t.done {
+		return
+	}
+	t.done = true
+	if t.f == nil {
+		return
+	}
+	e, f := t.e, t.f
+	sh := e.flights.shard(f.key)
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	f.running--
+	if f.closed {
+		return
+	}
+	switch o.Verdict {
+	case Shared:
+		e.close(sh, f)
+		at := t.fencedAt(o.Tags)
+		for f.waiters.Len() > 0 {
+			if w := f.waiters.Front().Value.(*waiter); at != 0 && at < w.joined {
+				f.wakeFirst(Outcome{Verdict: again})
+			} else {
+				f.wakeFirst(o)
+			}
+		}
+	case Unshareable:
+		f.limit = math.MaxInt
+		e.grant(sh, f)
+	default:
+		if sh.m[f.key] != f { // fenced: those who came later have a flight of their own
+			e.close(sh, f)
+			for f.waiters.Len() > 0 {
+				f.wakeFirst(Outcome{Verdict: again})
+			}
+			return
+		}
+		f.limit = max(f.limit, t.gate.MaxLoads)
+		e.grant(sh, f)
+	}
+}
+
+// fencedAt returns the position of the first item since the load began that
+// concerns it, late tags included, or 0.
+func (t *Turn) fencedAt(late []string) uint64 {
+	if mutantNoWaiterCheck {
+		return 0
+	}
+	tags := t.tags
+	if len(late) > 0 {
+		tags = append(tags[:len(tags):len(tags)], late...)
+	}
+	t.e.journal.mu.RLock()
+	defer t.e.journal.mu.RUnlock()
+	return t.e.journal.concern(t.pos, t.key, tags)
+}

@@ -1,0 +1,153 @@
+package engine
+
+import (
+	"container/heap"
+	"sync"
+	"time"
+)
+
+// intents are the writers at work: per key and tag, with deadlines. What is
+// loaded while one is open is stored provisionally: not beyond its deadline. So
+// a writer that dies between its commit and its end leaves nothing behind that
+// outlives the deadline. The journal's lock guards them.
+type intents struct {
+	open  map[Item][]*Intent
+	byEnd intentHeap // every intent that is still listed, the earliest deadline first
+	// allUntil is the deadline of the intents that found the table full. They
+	// count for every key.
+	allUntil int64
+}
+
+// maxIntents bounds the table. Beyond it a writer counts as one at work on
+// everything: entries are then provisional until its deadline, and correct.
+const maxIntents = 1 << 16
+
+// Intent says that a writer is at work on some keys and tags.
+type Intent struct {
+	e        *Engine
+	items    []Item
+	deadline int64
+	index    int // in the heap; -1 when not listed
+	once     sync.Once
+}
+
+// Begin invalidates items, all of them keys or tags, and enters an intent on
+// them that lasts for at most d.
+func (e *Engine) Begin(items []Item, d time.Duration) *Intent {
+	in := &Intent{e: e, items: items, index: -1}
+	e.journal.mu.Lock()
+	now := e.Now()
+	in.deadline = now + int64(d)
+	e.intents.expire(now - e.retention)
+	if len(e.intents.byEnd) < maxIntents {
+		for _, it := range items {
+			e.intents.open[it] = append(e.intents.open[it], in)
+		}
+		heap.Push(&e.intents.byEnd, in)
+	} else {
+		e.intents.allUntil = max(e.intents.allUntil, in.deadline)
+	}
+	e.apply(now, items)
+	e.journal.mu.Unlock()
+	e.remove(items)
+	return in
+}
+
+// End invalidates the intent's items again, and more, and takes the intent out.
+// What was stored in between dies here. Later calls do nothing.
+func (in *Intent) End(more []Item) {
+	in.once.Do(func() {
+		items := append(in.items[:len(in.items):len(in.items)], more...)
+		in.e.journal.mu.Lock()
+		in.e.intents.remove(in)
+		in.e.apply(in.e.Now(), items)
+		in.e.journal.mu.Unlock()
+		in.e.remove(items)
+	})
+}
+
+// Abandon takes the intent out without invalidating: nothing was written.
+func (in *Intent) Abandon() {
+	in.once.Do(func() {
+		in.e.journal.mu.Lock()
+		defer in.e.journal.mu.Unlock()
+		in.e.intents.remove(in)
+	})
+}
+
+func (t *intents) remove(in *Intent) {
+	if in.index < 0 {
+		return
+	}
+	heap.Remove(&t.byEnd, in.index)
+	for _, it := range in.items {
+		list := t.open[it]
+		for i, other := range list {
+			if other == in {
+				list[i] = list[len(list)-1]
+				list = list[:len(list)-1]
+				break
+			}
+		}
+		if len(list) == 0 {
+			delete(t.open, it)
+		} else {
+			t.open[it] = list
+		}
+	}
+}
+
+// expire forgets intents whose deadline was before the time.
+func (t *intents) expire(before int64) {
+	for len(t.byEnd) > 0 && t.byEnd[0].deadline < before {
+		t.remove(t.byEnd[0])
+	}
+}
+
+// provisional returns until when a value that was loaded from the time began on
+// may be kept: 0 if no writer is at work, and lapsed if one went past its
+// deadline meanwhile without having ended (it may have committed).
+func (t *intents) provisional(began, now int64, key string, tags []string) (until int64, lapsed bool) {
+	if len(t.open) == 0 && t.allUntil <= began {
+		return 0, false
+	}
+	see := func(deadline int64) {
+		if deadline > now {
+			until = max(until, deadline)
+		} else if deadline >= began {
+			lapsed = true
+		}
+	}
+	see(t.allUntil)
+	for _, in := range t.open[Item{Key, Name(key)}] {
+		see(in.deadline)
+	}
+	for _, tag := range tags {
+		for _, in := range t.open[Item{Tag, tag}] {
+			see(in.deadline)
+		}
+	}
+	return until, lapsed
+}
+
+type intentHeap []*Intent
+
+func (h intentHeap) Len() int           { return len(h) }
+func (h intentHeap) Less(i, j int) bool { return h[i].deadline < h[j].deadline }
+func (h intentHeap) Swap(i, j int) {
+	h[i], h[j] = h[j], h[i]
+	h[i].index, h[j].index = i, j
+}
+func (h *intentHeap) Push(x any) {
+	in := x.(*Intent)
+	in.index = len(*h)
+	*h = append(*h, in)
+}
+func (h *intentHeap) Pop() any {
+	old := *h
+	in := old[len(old)-1]
+	old[len(old)-1] = nil
+	*h = old[:len(old)-1]
+	in.index = -1
+	return in
+}

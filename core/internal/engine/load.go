@@ -1,0 +1,141 @@
+package engine
+
+import (
+	"slices"
+	"time"
+)
+
+// Load is one run of a loader or handler, from before it begins until its value
+// is filled in. It knows what was valid when it began.
+type Load struct {
+	e      *Engine
+	key    string
+	tags   []string
+	pos    uint64 // position of the log before the load began
+	began  int64
+	stamps []*stamp // the era, then one per tag
+}
+
+// NewLoad registers a load of key, before it begins. tags are those that are
+// known beforehand; Fill can name more.
+func (e *Engine) NewLoad(key string, tags []string) *Load {
+	l := &Load{e: e, key: key, tags: tags, pos: e.journal.position(), began: e.Now()}
+	l.stamps = make([]*stamp, 0, 1+len(tags))
+	l.stamps = append(l.stamps, e.era.Load())
+	for _, tag := range tags {
+		l.stamps = append(l.stamps, e.stamps.get(tag))
+	}
+	return l
+}
+
+// Began returns when the load began, on the engine's clock.
+func (l *Load) Began() int64 { return l.began }
+
+// Key returns the key the load was registered for.
+func (l *Load) Key() string { return l.key }
+
+// Refusal says why a value was not stored.
+type Refusal string
+
+// The reasons not to store.
+const (
+	Stored     Refusal = ""
+	Fenced     Refusal = "invalidated"     // an invalidation came between
+	Lapsed     Refusal = "writer-lapsed"   // a writer went past its deadline meanwhile
+	Lagging    Refusal = "replica-lag"     // invalidated so short before the load that a replica may lag
+	NoLifetime Refusal = "no-lifetime"     // nothing to keep it for
+	TooLarge   Refusal = "too-large"       // larger than the in-process tier
+	NotOpen    Refusal = "cache-is-closed" // closed meanwhile
+)
+
+// Fill is a value to be stored.
+type Fill struct {
+	Key        string // where to store it, if not under the load's key
+	Value      any
+	Size       int // of the value, in bytes
+	Lifetime   Lifetime
+	Tags       []string      // beside those the load was registered with
+	ReplicaLag time.Duration // store only what was loaded so long after the last invalidation
+}
+
+// Fill makes an entry of f and stores it, unless something that happened since
+// the load began forbids it. The entry is returned in either case: the load's
+// caller, and those who joined it lawfully, may still be answered from it.
+func (l *Load) Fill(f Fill) (*Entry, Refusal) {
+	e := l.e
+	key := f.Key
+	if key == "" {
+		key = l.key
+	}
+	stamps, tags := l.stamps, l.tags
+	if len(f.Tags) > 0 {
+		// First the generation, then the log: a tag that is invalidated between
+		// the two is found in the log.
+		stamps, tags = slices.Clone(stamps), slices.Clone(tags)
+		for _, tag := range f.Tags {
+			if !slices.Contains(tags, tag) {
+				tags = append(tags, tag)
+				stamps = append(stamps, e.stamps.get(tag))
+			}
+		}
+	}
+	now := e.Now()
+	since := f.Lifetime.Since
+	if since == 0 {
+		since = now
+	}
+	en := &Entry{
+		Value:      f.Value,
+		Born:       l.began,
+		FreshUntil: since + int64(f.Lifetime.Fresh),
+		LoadTime:   now - l.began,
+		stamps:     stamps,
+		weight:     weigh(key, f.Size, len(stamps)),
+	}
+	en.StaleUntil = en.FreshUntil + int64(f.Lifetime.Stale)
+	en.KeepUntil = en.FreshUntil + int64(max(f.Lifetime.Stale, f.Lifetime.Spare))
+	refusal := l.insert(key, tags, en, f.ReplicaLag)
+	if refusal == Stored {
+		e.Count.Stored.Add(1)
+	} else {
+		e.Count.Refused.Add(1)
+	}
+	return en, refusal
+}
+
+func (l *Load) insert(key string, tags []string, en *Entry, lag time.Duration) Refusal {
+	e := l.e
+	if uint64(en.weight) > e.maxBytes {
+		return TooLarge
+	}
+	e.journal.mu.RLock()
+	defer e.journal.mu.RUnlock()
+	if e.closed.Load() {
+		return NotOpen
+	}
+	if !mutantNoFillCheck && e.journal.concern(l.pos, key, tags) != 0 {
+		return Fenced
+	}
+	if lag > 0 && e.journal.concern(e.journal.since(l.began-int64(lag)), key, tags) != 0 {
+		return Lagging
+	}
+	now := e.Now()
+	until, lapsed := e.intents.provisional(l.began, now, key, tags)
+	if lapsed {
+		return Lapsed
+	}
+	if until != 0 {
+		en.FreshUntil = min(en.FreshUntil, until)
+		en.StaleUntil = min(en.StaleUntil, until)
+		en.KeepUntil = min(en.KeepUntil, until)
+	}
+	if en.KeepUntil <= now {
+		return NoLifetime
+	}
+	e.tier.put(key, en)
+	return Stored
+}
+
+// Loose returns an entry that is stored nowhere: for a value that its load shares
+// with those who wait, and with nobody else.
+func Loose(value any) *Entry { return &Entry{Value: value} }

@@ -1,0 +1,121 @@
+package engine
+
+import (
+	"slices"
+	"sort"
+	"sync"
+
+	"github.com/larderhq/larder/core/internal/glob"
+)
+
+// Kind says what an item of the log names.
+type Kind uint8
+
+// The kinds of item.
+const (
+	Key     Kind = iota + 1 // one entry
+	Tag                     // everything that carries a tag
+	Pattern                 // every entry whose name matches a glob
+	All                     // everything
+)
+
+// Item is one invalidation.
+type Item struct {
+	Kind  Kind
+	Value string
+}
+
+// logCapacity bounds the log. A load that saw more items than this go by is
+// treated as fenced: 16,384 items in a load of 100 ms would be 160,000
+// invalidations a second in one process.
+const logCapacity = 1 << 14
+
+// NameEnd separates the name of an entry, which Key and Pattern items speak of,
+// from the rest of its key (a variant, a class). Names hold no control bytes.
+const NameEnd = '\x1f'
+
+// Name returns the part of key that invalidations by key and pattern see.
+func Name(key string) string {
+	for i := 0; i < len(key); i++ {
+		if key[i] == NameEnd {
+			return key[:i]
+		}
+	}
+	return key
+}
+
+type logged struct {
+	Item
+	at int64
+}
+
+// journal is the log in memory. Its lock is also what inserts into the tier
+// take (for reading) between their last check and the insert.
+type journal struct {
+	mu   sync.RWMutex
+	ring []logged
+	head uint64 // position of the next item; the first is 1
+}
+
+func newJournal() *journal {
+	return &journal{ring: make([]logged, 0, 64), head: 1}
+}
+
+// append adds items. The caller holds mu for writing.
+func (j *journal) append(now int64, items []Item) {
+	for _, it := range items {
+		if len(j.ring) < logCapacity {
+			j.ring = append(j.ring, logged{it, now})
+		} else {
+			j.ring[(j.head-1)%logCapacity] = logged{it, now}
+		}
+		j.head++
+	}
+}
+
+func (j *journal) tail() uint64 { return j.head - uint64(len(j.ring)) }
+
+func (j *journal) at(pos uint64) *logged { return &j.ring[(pos-1)%logCapacity] }
+
+// position returns the position of the next item.
+func (j *journal) position() uint64 {
+	j.mu.RLock()
+	defer j.mu.RUnlock()
+	return j.head
+}
+
+// since returns the position of the first item that was appended at or after
+// the time at. The caller holds mu.
+func (j *journal) since(at int64) uint64 {
+	tail := j.tail()
+	n := sort.Search(len(j.ring), func(i int) bool { return j.at(tail+uint64(i)).at >= at })
+	return tail + uint64(n)
+}
+
+// concern returns the position of the first item in [from, head) that concerns
+// key or one of tags, or 0. Where from has been trimmed it returns from: what is
+// not known counts as named. The caller holds mu.
+func (j *journal) concern(from uint64, key string, tags []string) uint64 {
+	if from < j.tail() {
+		return from
+	}
+	for pos := from; pos < j.head; pos++ {
+		if j.at(pos).concerns(key, tags) {
+			return pos
+		}
+	}
+	return 0
+}
+
+func (it *logged) concerns(key string, tags []string) bool {
+	switch it.Kind {
+	case Key:
+		return it.Value == Name(key)
+	case Tag:
+		return slices.Contains(tags, it.Value)
+	case Pattern:
+		return glob.Match(it.Value, Name(key))
+	default:
+		return true
+	}
+}

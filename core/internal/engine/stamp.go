@@ -1,0 +1,86 @@
+package engine
+
+import (
+	"hash/maphash"
+	"sync"
+	"sync/atomic"
+	"weak"
+)
+
+// stamp is a generation of a tag, or an era. It dies once and never comes back.
+type stamp struct {
+	dead atomic.Bool
+	_    [12]byte // 16 bytes: smaller ones share a block, and a block is kept as long as any of them
+}
+
+// stamps finds the living stamp of each tag. It holds them weakly: a stamp lives
+// as long as an entry or a load that was made under it.
+type stamps struct {
+	seed   maphash.Seed
+	shards [64]stampShard
+}
+
+type stampShard struct {
+	mu    sync.Mutex
+	m     map[string]weak.Pointer[stamp]
+	sweep int // the size at which dead pointers are swept next
+}
+
+const minSweep = 256
+
+func newStamps() *stamps {
+	s := &stamps{seed: maphash.MakeSeed()}
+	for i := range s.shards {
+		s.shards[i].m = make(map[string]weak.Pointer[stamp])
+		s.shards[i].sweep = minSweep
+	}
+	return s
+}
+
+func (s *stamps) shard(tag string) *stampShard {
+	return &s.shards[maphash.String(s.seed, tag)%uint64(len(s.shards))]
+}
+
+// get returns the living stamp of tag and makes one if there is none.
+func (s *stamps) get(tag string) *stamp {
+	sh := s.shard(tag)
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	if st := sh.m[tag].Value(); st != nil {
+		return st
+	}
+	if len(sh.m) >= sh.sweep {
+		for t, p := range sh.m {
+			if p.Value() == nil {
+				delete(sh.m, t)
+			}
+		}
+		sh.sweep = max(minSweep, 2*len(sh.m))
+	}
+	st := new(stamp)
+	sh.m[tag] = weak.Make(st)
+	return st
+}
+
+// kill ends the living stamp of tag, and with it whatever was made under it.
+func (s *stamps) kill(tag string) {
+	sh := s.shard(tag)
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	if st := sh.m[tag].Value(); st != nil {
+		st.dead.Store(true)
+	}
+	delete(sh.m, tag)
+}
+
+// count returns how many tags are known, dead pointers that have not been swept
+// included.
+func (s *stamps) count() int {
+	n := 0
+	for i := range s.shards {
+		s.shards[i].mu.Lock()
+		n += len(s.shards[i].m)
+		s.shards[i].mu.Unlock()
+	}
+	return n
+}

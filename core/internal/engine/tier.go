@@ -1,0 +1,75 @@
+package engine
+
+import (
+	"time"
+
+	"github.com/maypok86/otter/v2"
+)
+
+// tier is the in-process tier: Otter v2, bounded by bytes, each entry with its
+// own expiry. Which entry may be answered from is decided by Entry.State; Otter's
+// expiry only frees the memory.
+type tier struct {
+	cache *otter.Cache[string, *Entry]
+	clock *otter.CoarseClock
+}
+
+// tierResolution is how far the tier's idea of the time may lag. It only delays
+// the release of memory: State reads the precise clock.
+const tierResolution = 50 * time.Millisecond
+
+func newTier(maxBytes uint64, now func() int64, evicted func()) (*tier, error) {
+	clock := otter.NewCoarseClock(tierResolution)
+	cache, err := otter.New(&otter.Options[string, *Entry]{
+		MaximumWeight: maxBytes,
+		Weigher:       func(_ string, en *Entry) uint32 { return en.weight },
+		ExpiryCalculator: otter.ExpiryWritingFunc(func(o otter.Entry[string, *Entry]) time.Duration {
+			return max(1, time.Duration(o.Value.KeepUntil-now())+tierResolution)
+		}),
+		OnAtomicDeletion: func(e otter.DeletionEvent[string, *Entry]) {
+			if e.Cause == otter.CauseOverflow {
+				evicted()
+			}
+		},
+		Clock:  clock,
+		Logger: &otter.NoopLogger{},
+	})
+	if err != nil {
+		clock.Stop()
+		return nil, err
+	}
+	return &tier{cache: cache, clock: clock}, nil
+}
+
+func (t *tier) get(key string) (*Entry, bool) { return t.cache.GetIfPresent(key) }
+
+func (t *tier) put(key string, en *Entry) { t.cache.Set(key, en) }
+
+func (t *tier) drop(key string) { t.cache.Invalidate(key) }
+
+// dropEntry takes out en, unless another entry has taken its place.
+func (t *tier) dropEntry(key string, en *Entry) {
+	t.cache.ComputeIfPresent(key, func(old *Entry) (*Entry, otter.ComputeOp) {
+		if old == en {
+			return nil, otter.InvalidateOp
+		}
+		return old, otter.CancelOp
+	})
+}
+
+// dropMatching takes out every entry whose name satisfies match.
+func (t *tier) dropMatching(match func(name string) bool) {
+	for key := range t.cache.Keys() {
+		if match(Name(key)) {
+			t.cache.Invalidate(key)
+		}
+	}
+}
+
+func (t *tier) clear() { t.cache.InvalidateAll() }
+
+func (t *tier) close() {
+	t.cache.StopAllGoroutines()
+	t.clock.Stop()
+	t.cache.InvalidateAll()
+}

@@ -1,0 +1,85 @@
+// Package scope carries what a handler or loader says about its own result, from
+// core's context functions to whoever stores that result.
+package scope
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"time"
+)
+
+// Key finds the scope in a context. It is a plain string, since some frameworks'
+// contexts look up nothing else (gin.Context.Value, and Fiber's user values).
+const Key = "github.com/larderhq/larder/scope"
+
+// Scope is what one load, or one write, has said so far.
+type Scope struct {
+	mu      sync.Mutex
+	tags    []string
+	ttl     time.Duration
+	ttlSet  bool
+	noStore bool
+
+	// Invalidate runs core.Invalidate of the cache this scope belongs to.
+	// Targets are core's.
+	Invalidate func(ctx context.Context, targets any) error
+	// MaxTags bounds Tags.
+	MaxTags int
+}
+
+// With returns a context that carries s.
+func With(ctx context.Context, s *Scope) context.Context {
+	return context.WithValue(ctx, Key, s) //nolint:staticcheck // a string on purpose, see Key
+}
+
+// From returns the scope that ctx carries, or nil.
+func From(ctx context.Context) *Scope {
+	s, _ := ctx.Value(Key).(*Scope)
+	return s
+}
+
+// AddTags adds tags. Over the limit nothing may be stored: an entry that lacked
+// one of its tags could not be invalidated by it.
+func (s *Scope) AddTags(tags []string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, t := range tags {
+		if !slices.Contains(s.tags, t) {
+			s.tags = append(s.tags, t)
+		}
+	}
+	if len(s.tags) > s.MaxTags {
+		s.noStore = true
+		s.tags = s.tags[:s.MaxTags]
+	}
+}
+
+// SetTTL replaces the class's TTL.
+func (s *Scope) SetTTL(d time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.ttl, s.ttlSet = d, true
+}
+
+// SetNoStore forbids storing the result.
+func (s *Scope) SetNoStore() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.noStore = true
+}
+
+// Said is what a scope holds.
+type Said struct {
+	Tags    []string
+	TTL     time.Duration
+	TTLSet  bool
+	NoStore bool
+}
+
+// Said returns what has been said so far.
+func (s *Scope) Said() Said {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return Said{Tags: slices.Clone(s.tags), TTL: s.ttl, TTLSet: s.ttlSet, NoStore: s.noStore}
+}

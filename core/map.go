@@ -1,0 +1,350 @@
+package core
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"reflect"
+	"runtime/debug"
+
+	"github.com/larderhq/larder/core/internal/engine"
+	"github.com/larderhq/larder/core/internal/scope"
+)
+
+// Loader loads the value of one id from where it really lives. Its context
+// carries the caller's values, not its cancellation: the load may be for others
+// as well, and ends at the class's LoadTimeout. An error that wraps ErrNotFound is
+// remembered for the class's NegativeTTL.
+type Loader[K comparable, V any] func(ctx context.Context, id K) (V, error)
+
+// Map is a typed cache of values by id. The value of id 42 in a map with the
+// prefix "user" has the key "user:42", which is also a tag: a page that shows
+// the user carries it, and Invalidate and Put take the page with them.
+//
+// No caller can change what another one gets: each has a value of his own,
+// decoded from the stored bytes or made by WithClone.
+type Map[K comparable, V any] struct {
+	c      *Cache
+	class  Class
+	prefix string
+	id     func(K) (string, error)
+	codec  Codec
+	clone  func(V) V
+}
+
+// NewMap makes a map of the class, which needs a TTL, whose keys begin with
+// prefix and a colon. A prefix belongs to one type of map.
+func NewMap[K comparable, V any](c *Cache, class, prefix string, opts ...MapOption) (*Map[K, V], error) {
+	if c == nil {
+		return nil, &ConfigError{"cache", nil, "a cache made by New"}
+	}
+	m := &Map[K, V]{c: c, prefix: prefix, codec: JSON}
+	var err error
+	if m.class, err = c.Class(class); err != nil {
+		return nil, err
+	}
+	if m.class.TTL == 0 {
+		return nil, &ConfigError{fmt.Sprintf("Classes[%q].TTL", class), "0s", "1ms or more: values of a map do not state their lifetime"}
+	}
+	if err := checkName("prefix", prefix); err != nil {
+		return nil, err
+	}
+	if prefix == "http" || prefix == "https" {
+		return nil, &ConfigError{"prefix", prefix, "not http or https: the keys of responses begin so"}
+	}
+	if m.id, err = idEncoder[K](); err != nil {
+		return nil, err
+	}
+	for _, o := range opts {
+		switch {
+		case o.codec != nil:
+			m.codec = o.codec
+		case o.clone != nil:
+			clone, ok := o.clone.(func(V) V)
+			if !ok || clone == nil {
+				return nil, &ConfigError{"WithClone", fmt.Sprintf("%T", o.clone), fmt.Sprintf("a non-nil %T", m.clone)}
+			}
+			m.clone = clone
+		default:
+			return nil, &ConfigError{"MapOption", "nil", "WithCodec or WithClone of something"}
+		}
+	}
+	return m, c.register(prefix, reflect.TypeFor[Map[K, V]]())
+}
+
+// Key returns the key of id, for Key and Tag targets.
+func (m *Map[K, V]) Key(id K) (string, error) {
+	text, err := m.id(id)
+	if err != nil {
+		return "", fmt.Errorf("larder: id of %s: %w", m.prefix, err)
+	}
+	if err := checkName("id of "+m.prefix, text); err != nil {
+		return "", err
+	}
+	key := m.prefix + ":" + text
+	return key, checkName("key", key)
+}
+
+// absent is stored where the loader said ErrNotFound, kept where the map has a
+// clone function, and the encoded bytes otherwise.
+type (
+	absent      struct{}
+	kept[V any] struct{ v V }
+)
+
+// Get answers the value of id: from the cache, or from load, which runs once
+// however many ask at the same time. They share its value or its error, but not
+// its cancellation or panic: after one of these, or an error of another kind than
+// a stale value can stand in for, see Class.StaleIfError and Class.MaxLoads.
+//
+// With the cache closed or switched off it calls load.
+func (m *Map[K, V]) Get(ctx context.Context, id K, load Loader[K, V]) (V, error) {
+	var zero V
+	key, err := m.Key(id)
+	if err != nil {
+		return zero, err
+	}
+	if load == nil {
+		return zero, &ConfigError{"load", nil, "a function"}
+	}
+	e := m.c.engine
+	if !m.c.Enabled() {
+		e.Count.Bypassed.Add(1)
+		return load(scope.With(ctx, m.c.Scope()), id)
+	}
+	now := e.Now()
+	if en, state := e.LookupAt(key, now); state >= engine.Stale {
+		if v, err, ok := m.read(en); ok {
+			if state == engine.Fresh {
+				e.Count.Hits.Add(1)
+			} else {
+				e.Count.StaleHits.Add(1)
+			}
+			if state == engine.Stale || en.Early(now) {
+				m.refresh(ctx, key, id, load)
+			}
+			return v, err
+		}
+		e.Drop(key)
+	}
+	e.Count.Misses.Add(1)
+	tags := []string{TagName(key)}
+	turn, out, err := e.Enter(ctx, key, tags, m.gate())
+	switch {
+	case err != nil:
+		return zero, err
+	case turn == nil:
+		return m.shared(out)
+	}
+	// Somebody may have filled it between the look and the turn.
+	if en, state := e.Lookup(key); state == engine.Fresh {
+		if v, err, ok := m.read(en); ok {
+			turn.Finish(engine.Outcome{Verdict: engine.Shared, Entry: en})
+			return v, err
+		}
+	}
+	// The load runs detached. Its leader waits for it as the others do.
+	result := make(chan loaded[V], 1)
+	if !e.Spawn(ctx, m.class.LoadTimeout, func(ctx context.Context) { result <- m.load(ctx, turn, id, load) }) {
+		turn.Finish(engine.Outcome{Verdict: engine.Failed})
+		return load(scope.With(ctx, m.c.Scope()), id)
+	}
+	select {
+	case r := <-result:
+		return r.v, r.err
+	case <-ctx.Done():
+		return zero, ctx.Err()
+	}
+}
+
+func (m *Map[K, V]) gate() engine.Gate {
+	return engine.Gate{MaxLoads: m.class.MaxLoads, Wait: m.class.LoadTimeout}
+}
+
+type loaded[V any] struct {
+	v   V
+	err error
+}
+
+// load runs the loader in a turn and stores what it returned.
+func (m *Map[K, V]) load(ctx context.Context, turn *engine.Turn, id K, load Loader[K, V]) (r loaded[V]) {
+	e := m.c.engine
+	sc := m.c.Scope()
+	returned := false
+	defer func() {
+		if returned {
+			return
+		}
+		// A panic, or Goexit (then recover returns nil).
+		e.Count.Panics.Add(1)
+		e.Count.LoadErrors.Add(1)
+		r.err = &PanicError{Value: recover(), Stack: debug.Stack()}
+		turn.Finish(engine.Outcome{Verdict: engine.Failed})
+	}()
+	r.v, r.err = load(scope.With(ctx, sc), id)
+	returned = true
+
+	said := sc.Said()
+	out := engine.Outcome{Verdict: engine.Shared, Tags: said.Tags}
+	fill := engine.Fill{Tags: said.Tags, ReplicaLag: m.class.ReplicaLag}
+	switch {
+	case r.err == nil:
+		size, err := m.keep(&fill, r.v)
+		switch {
+		case err != nil: // what does not encode is the caller's alone
+			turn.Finish(engine.Outcome{Verdict: engine.Unshareable})
+			r.err = err
+			return r
+		case size > m.class.MaxBytes:
+			said.NoStore = true
+		}
+		fill.Lifetime = m.lifetime(said)
+	case errors.Is(r.err, ErrNotFound):
+		fill.Value, fill.Lifetime.Fresh = absent{}, m.class.NegativeTTL
+		out.Err = r.err
+	default:
+		e.Count.LoadErrors.Add(1)
+		if en, v, err, ok := m.spare(turn.Key()); ok {
+			e.Count.StaleHits.Add(1)
+			r.v, r.err, out.Entry = v, err, en
+		} else if errors.Is(r.err, context.Canceled) || errors.Is(r.err, context.DeadlineExceeded) {
+			out.Verdict = engine.Failed
+		} else {
+			out.Err = r.err
+		}
+		turn.Finish(out)
+		return r
+	}
+	if said.NoStore || fill.Lifetime.Fresh == 0 {
+		fill.Lifetime = engine.Lifetime{}
+		// Made for those who wait, stored for nobody.
+		out.Entry = engine.Loose(fill.Value)
+	} else {
+		out.Entry, _ = turn.Fill(fill)
+	}
+	turn.Finish(out)
+	return r
+}
+
+// keep puts v into fill in the form it is stored in.
+func (m *Map[K, V]) keep(fill *engine.Fill, v V) (size int, err error) {
+	data, err := m.codec.Marshal(v)
+	if err != nil {
+		return 0, fmt.Errorf("larder: encode a value of %s: %w", m.prefix, err)
+	}
+	fill.Value, fill.Size = data, len(data)
+	if m.clone != nil {
+		fill.Value = kept[V]{m.clone(v)}
+	}
+	return len(data), nil
+}
+
+func (m *Map[K, V]) lifetime(said scope.Said) engine.Lifetime {
+	ttl := m.class.JitteredTTL()
+	if said.TTLSet {
+		ttl = said.TTL
+	}
+	return engine.Lifetime{Fresh: ttl, Stale: m.class.Stale, Spare: m.class.StaleIfError}
+}
+
+// read returns a stored value; ok is false if it does not decode.
+func (m *Map[K, V]) read(en *engine.Entry) (v V, err error, ok bool) {
+	switch stored := en.Value.(type) {
+	case absent:
+		return v, ErrNotFound, true
+	case []byte:
+		if m.codec.Unmarshal(stored, &v) == nil {
+			return v, nil, true
+		}
+		m.c.engine.Count.Undecodable.Add(1)
+		var zero V
+		return zero, nil, false
+	case kept[V]:
+		if m.clone != nil {
+			return m.clone(stored.v), nil, true
+		}
+	}
+	return v, nil, false
+}
+
+// shared reads what somebody else's load came to.
+func (m *Map[K, V]) shared(out engine.Outcome) (v V, err error) {
+	if out.Err != nil {
+		return v, out.Err
+	}
+	v, err, ok := m.read(out.Entry)
+	if !ok {
+		return v, fmt.Errorf("larder: a value of %s does not decode", m.prefix)
+	}
+	return v, err
+}
+
+// spare returns an entry that may stand in for an error, and its value.
+func (m *Map[K, V]) spare(key string) (en *engine.Entry, v V, err error, ok bool) {
+	if m.class.StaleIfError == 0 {
+		return nil, v, nil, false
+	}
+	en, state := m.c.engine.Lookup(key)
+	if state == engine.Gone {
+		return nil, v, nil, false
+	}
+	v, err, ok = m.read(en)
+	return en, v, err, ok
+}
+
+// refresh loads id in the background unless somebody does already.
+func (m *Map[K, V]) refresh(ctx context.Context, key string, id K, load Loader[K, V]) {
+	e := m.c.engine
+	turn, ok := e.TryLead(key, []string{TagName(key)}, m.gate())
+	if !ok {
+		return
+	}
+	ok = e.Background(ctx, m.class.LoadTimeout, func(ctx context.Context) {
+		e.Count.Refreshes.Add(1)
+		m.load(ctx, turn, id, load)
+	})
+	if !ok {
+		turn.Finish(engine.Outcome{Verdict: engine.Failed})
+	}
+}
+
+// Put says that the value of id is now v: whatever carries the id's key as a tag
+// is invalidated, loads under way included, and v is stored. An error means that
+// v was not stored; what is wrong with v itself is found before anything is done.
+func (m *Map[K, V]) Put(ctx context.Context, id K, v V) error {
+	key, err := m.Key(id)
+	if err != nil {
+		return err
+	}
+	fill := engine.Fill{}
+	size, err := m.keep(&fill, v)
+	if err != nil {
+		return err
+	}
+	if size > m.class.MaxBytes {
+		return &ConfigError{"size of " + key, size, fmt.Sprintf("up to MaxBytes of its class, %d", m.class.MaxBytes)}
+	}
+	if err := m.c.Invalidate(ctx, Key(key), Tag(key)); err != nil {
+		return err
+	}
+	if !m.c.Enabled() {
+		return nil
+	}
+	fill.Lifetime = m.lifetime(scope.Said{})
+	l := m.c.engine.NewLoad(key, []string{TagName(key)})
+	l.Fill(fill) // refused only if somebody invalidates it now
+	return nil
+}
+
+// Invalidate forgets the values of ids and whatever carries their keys as tags.
+func (m *Map[K, V]) Invalidate(ctx context.Context, ids ...K) error {
+	targets := make([]Target, 0, 2*len(ids))
+	for _, id := range ids {
+		key, err := m.Key(id)
+		if err != nil {
+			return err
+		}
+		targets = append(targets, Key(key), Tag(key))
+	}
+	return m.c.Invalidate(ctx, targets...)
+}

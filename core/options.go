@@ -1,0 +1,122 @@
+package core
+
+import (
+	"log/slog"
+	"strings"
+	"time"
+)
+
+// Options configure a Cache. Every field is optional.
+type Options struct {
+	// Remote is the tier that instances share. nil: everything stays in this
+	// process.
+	Remote Remote
+	// RequireRemote makes New fail when Remote cannot be reached. By default New
+	// succeeds and connects later.
+	RequireRemote bool
+	// RemoteBudget bounds the time that one request waits for Remote, all in all.
+	// Default 50ms.
+	RemoteBudget time.Duration
+	// MaxStaleness is how long another instance may answer what has been
+	// invalidated when every message to it is lost. Default 1s, at least 100ms.
+	MaxStaleness time.Duration
+
+	// Classes are the kinds of data.
+	Classes Classes
+	// Namespace keeps apart the caches of different apps on one Redis. Default
+	// "larder". No braces.
+	Namespace string
+	// Version is part of every entry's key. A deploy whose templates or types
+	// differ from the last one's sets another; invalidations reach all versions.
+	Version string
+	// MaxBytes bounds the in-process tier: keys, header fields, bodies and
+	// bookkeeping. Default 64 MiB, at least 64 KiB.
+	MaxBytes int64
+	// MaxRefreshes is how many background refreshes run at a time. Further ones
+	// are left to later requests. Default 64.
+	MaxRefreshes int
+	// WriteTimeout is how long a writer may be at work: the deadline of an
+	// Intent. Default 30s.
+	WriteTimeout time.Duration
+	// CloseTimeout is how long Close waits for loads in the background, after it
+	// has cancelled their contexts. Default 5s.
+	CloseTimeout time.Duration
+	// Logger gets what an operator should know, once per cause. Default
+	// slog.Default().
+	Logger *slog.Logger
+}
+
+const (
+	minMaxBytes     = 64 << 10
+	minMaxStaleness = 100 * time.Millisecond
+)
+
+func (o Options) resolve() (Options, error) {
+	for _, d := range []struct {
+		name string
+		d    *time.Duration
+		def  time.Duration
+	}{
+		{"RemoteBudget", &o.RemoteBudget, 50 * time.Millisecond},
+		{"MaxStaleness", &o.MaxStaleness, time.Second},
+		{"WriteTimeout", &o.WriteTimeout, 30 * time.Second},
+		{"CloseTimeout", &o.CloseTimeout, 5 * time.Second},
+	} {
+		if err := checkDuration("Options."+d.name, *d.d); err != nil {
+			return o, err
+		}
+		if *d.d == 0 {
+			*d.d = d.def
+		}
+	}
+	if o.MaxBytes == 0 {
+		o.MaxBytes = 64 << 20
+	}
+	if o.MaxRefreshes == 0 {
+		o.MaxRefreshes = 64
+	}
+	if o.Namespace == "" {
+		o.Namespace = "larder"
+	}
+	if o.Logger == nil {
+		o.Logger = slog.Default()
+	}
+	switch {
+	case o.MaxStaleness < minMaxStaleness:
+		return o, &ConfigError{"Options.MaxStaleness", o.MaxStaleness.String(), "100ms or more"}
+	case o.MaxBytes < minMaxBytes:
+		return o, &ConfigError{"Options.MaxBytes", o.MaxBytes, "0 (64 MiB), or 65536 and more"}
+	case o.MaxRefreshes < 0 || o.MaxRefreshes > 1<<16:
+		return o, &ConfigError{"Options.MaxRefreshes", o.MaxRefreshes, "0 (64) to 65536"}
+	case strings.ContainsAny(o.Namespace, "{}"):
+		return o, &ConfigError{"Options.Namespace", o.Namespace, "no braces: Redis Cluster reads them as a hash tag"}
+	case strings.ContainsAny(o.Version, "{}"):
+		return o, &ConfigError{"Options.Version", o.Version, "no braces: Redis Cluster reads them as a hash tag"}
+	}
+	if err := checkName("Options.Namespace", o.Namespace); err != nil {
+		return o, err
+	}
+	if o.Version != "" {
+		if err := checkName("Options.Version", o.Version); err != nil {
+			return o, err
+		}
+	}
+	classes := make(Classes, len(o.Classes)+1)
+	if _, ok := o.Classes[""]; !ok {
+		classes[""], _ = Class{}.resolve("")
+	}
+	for name, c := range o.Classes {
+		if name != "" {
+			if err := checkName("Options.Classes", name); err != nil {
+				return o, err
+			}
+		}
+		resolved, err := c.resolve(name)
+		if err != nil {
+			return o, err
+		}
+		classes[name] = resolved
+	}
+	o.Classes = classes
+	return o, nil
+}

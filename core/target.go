@@ -1,0 +1,129 @@
+package core
+
+import (
+	"net/url"
+	"strings"
+
+	"github.com/larderhq/larder/core/internal/engine"
+)
+
+// Target is what an invalidation names. Make one with Key, Tag, Path, Pattern or
+// All.
+type Target struct {
+	kind  targetKind
+	value string
+}
+
+type targetKind uint8
+
+const (
+	keyTarget targetKind = iota + 1
+	tagTarget
+	pathTarget
+	patternTarget
+	allTarget
+	everywhere
+)
+
+// Everywhere among the targets of an Invalidate makes it return only when the
+// promise holds on every instance that shares the cache. Without a shared tier
+// that is when it returns anyway.
+var Everywhere = Target{kind: everywhere} //nolint:gochecknoglobals // an option value
+
+// Key names one entry: "user:42" of a Map with the prefix "user". The URL of a
+// cached response stands for its Path.
+func Key(key string) Target { return Target{keyTarget, key} }
+
+// Tag names everything that carries the tag, in O(1).
+func Tag(tag string) Target { return Target{tagTarget, tag} }
+
+// Path names every response under a URL path: every host, query, method, variant
+// and class. It is written as in a URL, escaped, without query; an absolute URL
+// is taken by its path.
+func Path(path string) Target { return Target{pathTarget, path} }
+
+// Pattern names the entries whose keys match a glob, as Redis matches it:
+// "user:*", "https://shop.example/items/[0-9]*". Its cost grows with the number
+// of entries in the cache; a tag's does not.
+func Pattern(glob string) Target { return Target{patternTarget, glob} }
+
+// All names everything in the cache's namespace.
+func All() Target { return Target{kind: allTarget} }
+
+// tagItem and pathItem keep what users name apart from paths.
+func tagItem(tag string) engine.Item   { return engine.Item{Kind: engine.Tag, Value: "t:" + tag} }
+func pathItem(path string) engine.Item { return engine.Item{Kind: engine.Tag, Value: PathTag(path)} }
+
+// TagName returns the name under which entries carry a user's tag.
+func TagName(tag string) string { return "t:" + tag }
+
+// PathTag returns the tag that entries of a URL path carry. Paths that differ
+// only in how they are escaped share it: an invalidation may take too much, never
+// too little.
+func PathTag(path string) string {
+	if decoded, err := url.PathUnescape(path); err == nil {
+		path = decoded
+	}
+	if path == "" {
+		path = "/"
+	}
+	return "p:" + path
+}
+
+// item checks the target and returns what the engine calls it; ok is false for
+// Everywhere, which names nothing.
+func (t Target) item() (it engine.Item, ok bool, err error) {
+	switch t.kind {
+	case keyTarget:
+		if strings.HasPrefix(t.value, "http://") || strings.HasPrefix(t.value, "https://") {
+			if u, err := url.Parse(t.value); err == nil {
+				return pathItem(u.EscapedPath()), true, nil
+			}
+		}
+		return engine.Item{Kind: engine.Key, Value: t.value}, true, checkName("Key", t.value)
+	case tagTarget:
+		return tagItem(t.value), true, checkName("Tag", t.value)
+	case pathTarget:
+		path := t.value
+		if strings.HasPrefix(path, "http://") || strings.HasPrefix(path, "https://") {
+			u, err := url.Parse(path)
+			if err != nil || u.RawQuery != "" || u.Fragment != "" {
+				return it, false, badPath(t.value)
+			}
+			path = u.EscapedPath()
+		} else if !strings.HasPrefix(path, "/") || strings.ContainsAny(path, "?#") {
+			return it, false, badPath(t.value)
+		}
+		return pathItem(path), true, checkName("Path", t.value)
+	case patternTarget:
+		return engine.Item{Kind: engine.Pattern, Value: t.value}, true, checkName("Pattern", t.value)
+	case allTarget:
+		return engine.Item{Kind: engine.All}, true, nil
+	case everywhere:
+		return it, false, nil
+	default:
+		return it, false, &ConfigError{"Target", t, "one made by Key, Tag, Path, Pattern or All"}
+	}
+}
+
+func badPath(v string) error {
+	return &ConfigError{"Path", v, `"/…" or an absolute URL, without query or fragment (a path covers every query)`}
+}
+
+// items checks all targets before any of them is acted on.
+func items(targets []Target) ([]engine.Item, error) {
+	list := make([]engine.Item, 0, len(targets))
+	for _, t := range targets {
+		it, ok, err := t.item()
+		if err != nil {
+			return nil, err
+		}
+		if ok {
+			list = append(list, it)
+		}
+	}
+	if len(list) == 0 {
+		return nil, &ConfigError{"targets", len(list), "at least one of Key, Tag, Path, Pattern or All"}
+	}
+	return list, nil
+}
