@@ -1,6 +1,8 @@
 package core
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"net/url"
 	"strings"
 
@@ -64,8 +66,12 @@ func PathTag(path string) string {
 	if decoded, err := url.PathUnescape(path); err == nil {
 		path = decoded
 	}
-	if path == "" {
+	switch {
+	case path == "":
 		path = "/"
+	case len(path) > MaxKeyBytes:
+		sum := sha256.Sum256([]byte(path))
+		path = "sha256-" + hex.EncodeToString(sum[:])
 	}
 	return "p:" + path
 }
@@ -94,7 +100,10 @@ func (t Target) item() (it engine.Item, ok bool, err error) {
 		} else if !strings.HasPrefix(path, "/") || strings.ContainsAny(path, "?#") {
 			return it, false, badPath(t.value)
 		}
-		return pathItem(path), true, checkName("Path", t.value)
+		if len(path) > maxPathBytes || HasControl(path) {
+			return it, false, badPath(path[:min(len(path), 32)])
+		}
+		return pathItem(path), true, nil
 	case patternTarget:
 		return engine.Item{Kind: engine.Pattern, Value: t.value}, true, checkName("Pattern", t.value)
 	case allTarget:
@@ -106,8 +115,11 @@ func (t Target) item() (it engine.Item, ok bool, err error) {
 	}
 }
 
+// maxPathBytes is the longest path that can be named; longer URLs are not cached.
+const maxPathBytes = 8192
+
 func badPath(v string) error {
-	return &ConfigError{"Path", v, `"/…" or an absolute URL, without query or fragment (a path covers every query)`}
+	return &ConfigError{"Path", v, `"/…" or an absolute URL of up to 8192 bytes, without query, fragment or control characters (a path covers every query)`}
 }
 
 // items checks all targets before any of them is acted on.

@@ -47,6 +47,9 @@ func (e *Engine) Begin(items []Item, d time.Duration) *Intent {
 	} else {
 		e.intents.allUntil = max(e.intents.allUntil, in.deadline)
 	}
+	if mutantNoBegin {
+		items = nil
+	}
 	e.apply(now, items)
 	e.journal.mu.Unlock()
 	e.remove(items)
@@ -58,6 +61,9 @@ func (e *Engine) Begin(items []Item, d time.Duration) *Intent {
 func (in *Intent) End(more []Item) {
 	in.once.Do(func() {
 		items := append(in.items[:len(in.items):len(in.items)], more...)
+		if mutantNoEnd {
+			items = nil
+		}
 		in.e.journal.mu.Lock()
 		in.e.intents.remove(in)
 		in.e.apply(in.e.Now(), items)

@@ -116,15 +116,15 @@ func (l *Load) insert(key string, tags []string, en *Entry, lag time.Duration) R
 	if !mutantNoFillCheck && e.journal.concern(l.pos, key, tags) != 0 {
 		return Fenced
 	}
-	if lag > 0 && e.journal.concern(e.journal.since(l.began-int64(lag)), key, tags) != 0 {
+	if lag > 0 && !mutantNoLag && e.journal.concern(e.journal.since(l.began-int64(lag)), key, tags) != 0 {
 		return Lagging
 	}
 	now := e.Now()
 	until, lapsed := e.intents.provisional(l.began, now, key, tags)
-	if lapsed {
+	if lapsed && !mutantNoLapse {
 		return Lapsed
 	}
-	if until != 0 {
+	if until != 0 && !mutantNoDeadline {
 		en.FreshUntil = min(en.FreshUntil, until)
 		en.StaleUntil = min(en.StaleUntil, until)
 		en.KeepUntil = min(en.KeepUntil, until)

@@ -12,4 +12,10 @@ const (
 	mutantNoEra         = false // the era survives an invalidation of all
 	mutantNoRemove      = false // an entry survives the invalidation of its key
 	mutantNoSweep       = false // entries survive the invalidation of a pattern
+	mutantNoTrim        = false // a load that is older than the log is stored and shared
+	mutantNoBegin       = false // a writer's begin invalidates nothing
+	mutantNoEnd         = false // a writer's end invalidates nothing
+	mutantNoDeadline    = false // what is stored while a writer is at work outlives its deadline
+	mutantNoLapse       = false // a load is stored although a writer's deadline passed during it
+	mutantNoLag         = false // what a lagging replica may have answered is stored
 )

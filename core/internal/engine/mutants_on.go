@@ -13,6 +13,12 @@ var (
 	mutantNoEra         = mutant("era")
 	mutantNoRemove      = mutant("remove")
 	mutantNoSweep       = mutant("sweep")
+	mutantNoTrim        = mutant("trim")
+	mutantNoBegin       = mutant("begin")
+	mutantNoEnd         = mutant("end")
+	mutantNoDeadline    = mutant("deadline")
+	mutantNoLapse       = mutant("lapse")
+	mutantNoLag         = mutant("lag")
 )
 
 func mutant(name string) bool { return os.Getenv("LARDER_MUTANT") == name }

@@ -1,0 +1,148 @@
+package httpcache
+
+import "context"
+
+// Exchange is what an adapter shows of one request and does with its answer. It
+// is the whole seam between the engine and a framework: an adapter translates and
+// decides nothing. An Exchange is used by one goroutine.
+type Exchange interface {
+	// Line returns the request line as the handler would see it. Its strings may
+	// be views of a buffer that is reused after the request.
+	Line() Line
+	// Values returns the values of a request field, in order, by canonical name.
+	// The result is valid until the next call and must not be changed.
+	Values(name string) []string
+	// Param returns a path parameter of the route, decoded once; "*" is the
+	// wildcard. ok is false where the framework has none of that name, or has not
+	// routed yet.
+	Param(name string) (value string, ok bool)
+	// Context is the request's context.
+	Context() context.Context
+	// Run runs the handlers behind the middleware, once, with ctx as their
+	// context. What they answer goes to c, which says what to hold back. A nil c
+	// means to leave the answer alone. The error is the framework's own, for the
+	// adapter's caller; see HandlerError.
+	Run(ctx context.Context, c *Capture) error
+	// Release sends what Run held back, with fields added. It is called at most
+	// once, and not after Reply.
+	Release(fields []Field)
+	// Reply sends an answer instead of running the handlers, or in place of what
+	// Run held back.
+	Reply(a *Answer)
+	// Detach copies the request and returns a function that handles the copy in
+	// another goroutine, with ctx, in an exchange whose answer goes nowhere: it
+	// calls load with that exchange, or dispatches the copy through the framework
+	// so that it comes to the same route's Serve with ctx. nil: cannot.
+	Detach() func(ctx context.Context, load func(Exchange))
+}
+
+// Line is a request line.
+type Line struct {
+	Method string
+	Scheme string // "http" or "https"
+	Host   string // with port, as the client sent it
+	Path   string // escaped, as on the wire
+	Query  string // raw, without '?'
+	// BareQuery says that the target ends in a '?' without a query behind it.
+	BareQuery bool
+	// Original is the request target as the client sent it, where Path and Query
+	// are not (a prefix has been stripped, a rule has rewritten it).
+	Original string
+	// HasBody says that the request has, or may have, content.
+	HasBody bool
+}
+
+// Field is a field of an answer.
+type Field struct {
+	Name   string // canonical
+	Values []string
+	Mode   Mode
+}
+
+// Mode says how a field meets one of the same name that outer middleware has set
+// for this request.
+type Mode uint8
+
+// The modes.
+const (
+	Set    Mode = iota // in place of it
+	Append             // behind it
+	Absent             // only where there is none
+)
+
+// Answer is an answer from the store. It must not be changed.
+type Answer struct {
+	Status int
+	Fields []Field // of the stored response
+	Extra  []Field // of this hit
+	Body   []byte
+	// NoBody says that the body is not to be sent (HEAD, 304, 204).
+	NoBody bool
+}
+
+// Header is the header of an answer as an adapter's framework keeps it.
+type Header interface {
+	// Values returns what the client would see under a canonical name.
+	Values(name string) []string
+	// Own returns what the handler set itself, as against what was there before
+	// it ran: copies, sorted by name.
+	Own() []Field
+}
+
+// Capture says what is to be held back of an answer. The adapter calls Head when
+// the header is final, then Pass if it cannot go on holding back, and at the end
+// fills in the exported fields.
+type Capture struct {
+	// Limit is how many bytes of content are held back at most.
+	Limit int
+	// Tail: what exceeds Limit, or is flushed, is sent, but for its last byte.
+	// Otherwise Pass is called then, and all is sent.
+	Tail bool
+
+	head func(status int, h Header) (hold bool, add []Field)
+	pass func(reason string) (add []Field)
+
+	// What was held back. Held is false when everything has been passed on, and
+	// when the handler answered nothing at all.
+	Held   bool
+	Status int // also when not held; 0: nothing was answered
+	Header Header
+	Body   []byte
+}
+
+// Head tells of a final status and header, before the first byte of content. It
+// returns whether to hold the answer back, and what to add to it if not.
+func (c *Capture) Head(status int, h Header) (hold bool, add []Field) {
+	c.Status, c.Header = status, h
+	if c.head == nil {
+		return true, nil
+	}
+	return c.head(status, h)
+}
+
+// Pass tells that what was held back must be passed on: it is over the limit, is
+// flushed, or the connection is taken over. It returns what to add to the header.
+func (c *Capture) Pass(reason string) (add []Field) {
+	if c.pass == nil {
+		return nil
+	}
+	return c.pass(reason)
+}
+
+// The reasons to Pass.
+const (
+	Oversized = "too-large"
+	Streamed  = "streamed"
+)
+
+// HandlerError is what Run returns where the framework lets handlers return
+// errors. Status is the one that the framework is going to answer, 0 if unknown.
+type HandlerError struct {
+	Err    error
+	Status int
+}
+
+func (e *HandlerError) Error() string { return e.Err.Error() }
+
+// Unwrap returns the handler's own error.
+func (e *HandlerError) Unwrap() error { return e.Err }

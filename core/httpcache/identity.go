@@ -1,0 +1,198 @@
+package httpcache
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"slices"
+	"strings"
+	"unsafe"
+
+	"github.com/larderhq/larder/core"
+	"github.com/larderhq/larder/core/httpcache/internal/field"
+	"github.com/larderhq/larder/core/internal/engine"
+)
+
+// The key of a resource is its URL, readable for people and patterns, then parts:
+// the class, and what it adds. So two requests that differ in anything that counts
+// never have one key. Only what is too long for a key is hashed, by SHA-256.
+//
+//	https://shop.example/items?page=1 ␟ = 7 product …
+
+// maxName is the longest URL that is cached.
+const maxName = 4096
+
+// What stands behind the URL is a sequence of parts. Each says what it is and
+// where it ends, so that the sequence can be read in one way only.
+const (
+	partEnd = engine.NameEnd
+
+	partPlain    = '=' // length, bytes
+	partHashed   = '#' // 32 bytes
+	partAbsent   = '-' // nothing
+	partCookie   = '+' // a part follows
+	partIdentity = 'i' // a part follows
+	partOriginal = 'o' // a part follows
+	partVariant  = 'v' // pairs of parts follow
+	partCreds    = 'c' // nothing: a flight of requests that bring credentials
+)
+
+// appendKey appends the key of the resource that the request asks for. It returns
+// a reason where it cannot have one.
+func (rt *Route) appendKey(dst []byte, ex Exchange, l *Line, identity string) (key []byte, reason string) {
+	dst = append(dst, l.Scheme...)
+	dst = append(dst, "://"...)
+	dst = appendLower(dst, l.Host)
+	dst = append(dst, l.Path...)
+	if l.Query != "" {
+		mark := len(dst)
+		dst = append(dst, '?')
+		dst = field.CanonicalQuery(dst, l.Query, rt.keepParam)
+		if len(dst) == mark+1 && rt.keepParam != nil {
+			dst = dst[:mark] // nothing that matters
+		}
+	} else if l.BareQuery {
+		dst = append(dst, '?')
+	}
+	if len(dst) > maxName {
+		return dst, "url-too-long"
+	}
+	for _, c := range dst {
+		if c < 0x20 || c == 0x7f {
+			return dst, "malformed-url"
+		}
+	}
+	dst = appendPart(dst, rt.className)
+	if l.Original != "" {
+		dst = append(dst, partEnd, partOriginal)
+		dst = appendPart(dst, l.Original)
+	}
+	if rt.identity != nil {
+		dst = append(dst, partEnd, partIdentity)
+		dst = appendPart(dst, identity)
+	}
+	for _, name := range rt.class.HTTP.Headers {
+		dst = appendRequestField(dst, ex, name)
+	}
+	if len(rt.class.HTTP.Cookies) > 0 {
+		dst = rt.appendCookies(dst, ex)
+	}
+	return dst, ""
+}
+
+func appendLower(dst []byte, s string) []byte {
+	for i := 0; i < len(s); i++ {
+		c := s[i]
+		if 'A' <= c && c <= 'Z' {
+			c += 'a' - 'A'
+		}
+		dst = append(dst, c)
+	}
+	return dst
+}
+
+// appendPart appends s so that it cannot be confused with what follows.
+func appendPart(dst []byte, s string) []byte {
+	if len(s) > core.MaxKeyBytes {
+		sum := sha256.Sum256([]byte(s))
+		dst = append(dst, partEnd, partHashed)
+		return append(dst, sum[:]...)
+	}
+	dst = append(dst, partEnd, partPlain)
+	dst = binary.AppendUvarint(dst, uint64(len(s)))
+	return append(dst, s...)
+}
+
+// appendRequestField appends the value of a request field; a field that is not
+// there differs from an empty one.
+func appendRequestField(dst []byte, ex Exchange, name string) []byte {
+	values := ex.Values(name)
+	if len(values) == 0 {
+		return append(dst, partEnd, partAbsent)
+	}
+	var buf [128]byte
+	return appendPart(dst, string(field.AppendFieldValue(buf[:0], values)))
+}
+
+// appendCookies appends the values of the cookies that matter, as they were sent.
+func (rt *Route) appendCookies(dst []byte, ex Exchange) []byte {
+	lines := ex.Values("Cookie")
+	for _, name := range rt.class.HTTP.Cookies {
+		found := false
+		for _, line := range lines {
+			for pair := range strings.SplitSeq(line, ";") {
+				n, v, _ := strings.Cut(strings.Trim(pair, " \t"), "=")
+				if n == name {
+					dst = append(dst, partEnd, partCookie)
+					dst = appendPart(dst, v)
+					found = true
+				}
+			}
+		}
+		if !found {
+			dst = append(dst, partEnd, partAbsent)
+		}
+	}
+	return dst
+}
+
+// variantKey returns the key of the variant that ex asks for, of a resource whose
+// response varied on names.
+func variantKey(resource string, names []string, ex Exchange) string {
+	var buf [512]byte
+	dst := append(buf[:0], resource...)
+	dst = append(dst, partEnd, partVariant)
+	for _, name := range names {
+		dst = appendPart(dst, name)
+		dst = appendRequestField(dst, ex, name)
+	}
+	return string(dst)
+}
+
+// index lists what the responses of a resource have varied on. It stands under
+// the resource's key once one of them has varied; then the responses stand under
+// the keys of their variants. It holds nothing that could be out of date: a list
+// that it lacks is a miss.
+type index struct {
+	lists    [][]string // of field names; the latest first
+	variants []string   // keys of variants, the oldest first
+}
+
+// maxLists is how many different Vary fields of one resource are remembered.
+const maxLists = 8
+
+// with returns the index with a list and a variant added, and the keys of the
+// variants that must go to keep it within its bound.
+func (ix *index) with(names []string, key string, maxVariants int) (next *index, gone []string) {
+	next = &index{lists: [][]string{names}, variants: slices.Clone(ix.variants)}
+	for _, l := range ix.lists {
+		if !slices.Equal(l, names) && len(next.lists) < maxLists {
+			next.lists = append(next.lists, l)
+		}
+	}
+	if i := slices.Index(next.variants, key); i >= 0 {
+		next.variants = slices.Delete(next.variants, i, i+1)
+	}
+	next.variants = append(next.variants, key)
+	if n := len(next.variants) - maxVariants; n > 0 {
+		gone = slices.Clone(next.variants[:n])
+		next.variants = slices.Delete(next.variants, 0, n)
+	}
+	return next, gone
+}
+
+func (ix *index) size() int {
+	n := 0
+	for _, l := range ix.lists {
+		for _, s := range l {
+			n += len(s) + 16
+		}
+	}
+	for _, v := range ix.variants {
+		n += len(v) + 16
+	}
+	return n
+}
+
+// view returns b as a string without copying it. The string is for a lookup only:
+// it changes with b.
+func view(b []byte) string { return unsafe.String(unsafe.SliceData(b), len(b)) }

@@ -1,0 +1,82 @@
+package httpcache
+
+import (
+	"context"
+
+	"github.com/larderhq/larder/core/internal/engine"
+)
+
+// refresh has the entry loaded again in the background, unless somebody does
+// already. It takes what it needs of the request before that ends.
+func (rt *Route) refresh(ex Exchange) {
+	a, _ := rt.asked(ex)
+	if a == nil {
+		return
+	}
+	tags, _ := rt.tagsNow(ex, &a.line)
+	f := rt.find(a, rt.engine.Now())
+	turn, ok := rt.engine.TryLead(a.flightKey(&f), tags, rt.gate)
+	if !ok {
+		return
+	}
+	run := ex.Detach()
+	if run == nil || !rt.engine.Background(ex.Context(), rt.class.LoadTimeout, func(ctx context.Context) {
+		rt.refreshNow(ctx, turn, run)
+	}) {
+		turn.Finish(engine.Outcome{Verdict: engine.Failed})
+	}
+}
+
+func (rt *Route) refreshNow(ctx context.Context, turn *engine.Turn, run func(context.Context, func(Exchange))) {
+	defer turn.Finish(engine.Outcome{Verdict: engine.Failed})
+	defer func() {
+		if v := recover(); v != nil { // no server stands behind this goroutine
+			rt.engine.Count.LoadErrors.Add(1)
+			rt.log.Error("larder: a handler panicked in a background refresh", "panic", v)
+		}
+	}()
+	rt.engine.Count.Refreshes.Add(1)
+	r := &refreshing{route: rt}
+	r.load = func(ex Exchange) {
+		a, missing := rt.asked(ex)
+		if a == nil {
+			return
+		}
+		a.fresh = true
+		// The error is the handler's, and the handler has no client.
+		_ = rt.load(a, turn, background(withoutRefresh(ex.Context())), fwdStale, missing)
+	}
+	run(context.WithValue(ctx, refreshKey, r), r.load) //nolint:staticcheck // a string on purpose, see refreshKey
+}
+
+// refreshing is a background refresh on its way through the framework to its
+// route.
+type refreshing struct {
+	route *Route
+	load  func(Exchange)
+}
+
+// refreshKey finds the refresh in a context. It is a plain string, as scope.Key.
+const refreshKey = "github.com/larderhq/larder/refresh"
+
+func refreshOf(ctx context.Context, rt *Route) *refreshing {
+	if r, ok := ctx.Value(refreshKey).(*refreshing); ok && r != nil && r.route == rt {
+		return r
+	}
+	return nil
+}
+
+func withoutRefresh(ctx context.Context) context.Context {
+	return context.WithValue(ctx, refreshKey, (*refreshing)(nil)) //nolint:staticcheck // as above
+}
+
+// asked reads a request that has been found cacheable before; nil if it is not.
+func (rt *Route) asked(ex Exchange) (a *ask, missing string) {
+	line := ex.Line()
+	key, creds, _, reason := rt.identify(nil, ex, &line)
+	if reason != "" {
+		return nil, ""
+	}
+	_, missing = rt.tagsNow(ex, &line)
+	return &ask{ex: ex, line: line, key: string(key), creds: creds}, missing
+}

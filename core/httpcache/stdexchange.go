@@ -1,0 +1,124 @@
+package httpcache
+
+import (
+	"context"
+	"net/http"
+	"strings"
+)
+
+// StdExchange is the part of an Exchange that frameworks on net/http share. An
+// adapter embeds it and adds Param, Run and Detach.
+type StdExchange struct {
+	Writer  http.ResponseWriter // where answers go
+	Request *http.Request
+	Capture *Writer // of the run under way
+}
+
+// Line implements Exchange.
+func (x *StdExchange) Line() Line {
+	r := x.Request
+	l := Line{
+		Method: r.Method, Scheme: "http", Host: r.Host,
+		Path: r.URL.EscapedPath(), Query: r.URL.RawQuery, BareQuery: r.URL.ForceQuery && r.URL.RawQuery == "",
+		HasBody: r.ContentLength != 0 && r.Body != nil && r.Body != http.NoBody,
+	}
+	if r.TLS != nil {
+		l.Scheme = "https"
+	}
+	if t := r.RequestURI; t != "" && !sameTarget(t, &l) {
+		l.Original = t
+	}
+	return l
+}
+
+// sameTarget reports whether the target on the wire is the path and query that
+// the handler sees.
+func sameTarget(target string, l *Line) bool {
+	path, query, found := strings.Cut(target, "?")
+	if found != (l.Query != "" || l.BareQuery) || query != l.Query {
+		return false
+	}
+	return path == l.Path || strings.HasSuffix(path, l.Path) && path == l.Scheme+"://"+l.Host+l.Path
+}
+
+// Values implements Exchange.
+func (x *StdExchange) Values(name string) []string { return x.Request.Header[name] }
+
+// Context implements Exchange.
+func (x *StdExchange) Context() context.Context { return x.Request.Context() }
+
+// Release implements Exchange.
+func (x *StdExchange) Release(fields []Field) {
+	if x.Capture != nil {
+		x.Capture.release(fields)
+	}
+}
+
+// Reply implements Exchange.
+func (x *StdExchange) Reply(a *Answer) {
+	w := x.Writer
+	if x.Capture != nil {
+		x.Capture.discard()
+	}
+	h := w.Header()
+	setFields(h, a.Fields)
+	setFields(h, a.Extra)
+	w.WriteHeader(a.Status)
+	if !a.NoBody && len(a.Body) > 0 {
+		_, _ = w.Write(a.Body) // a client that has gone is no error of the cache
+	}
+}
+
+// setFields puts fields into a header. The header gets copies of the values: what
+// is behind the cache may change them.
+func setFields(h http.Header, fields []Field) {
+	n := 0
+	for i := range fields {
+		n += len(fields[i].Values)
+	}
+	copies := make([]string, 0, n)
+	for i := range fields {
+		f := &fields[i]
+		old, there := h[f.Name]
+		switch {
+		case f.Mode == Absent && there:
+			continue
+		case f.Mode == Append && there:
+			h[f.Name] = append(old[:len(old):len(old)], f.Values...)
+		case f.Values == nil: // net/http's way to suppress a field of its own
+			h[f.Name] = nil
+		default:
+			from := len(copies)
+			copies = append(copies, f.Values...)
+			h[f.Name] = copies[from:len(copies):len(copies)]
+		}
+	}
+}
+
+// DetachRequest returns a copy of the request for a background refresh: without
+// content, and without what would make its response partial or conditional.
+func DetachRequest(ctx context.Context, r *http.Request) *http.Request {
+	c := r.Clone(ctx)
+	c.Method = http.MethodGet
+	c.Body = http.NoBody
+	c.ContentLength = 0
+	for _, name := range conditionalFields {
+		c.Header.Del(name)
+	}
+	return c
+}
+
+// Nowhere is a ResponseWriter whose answer goes nowhere.
+type Nowhere struct{ header http.Header }
+
+// NewNowhere returns a Nowhere.
+func NewNowhere() *Nowhere { return &Nowhere{make(http.Header)} }
+
+// Header implements http.ResponseWriter.
+func (n *Nowhere) Header() http.Header { return n.header }
+
+// Write implements http.ResponseWriter.
+func (n *Nowhere) Write(p []byte) (int, error) { return len(p), nil }
+
+// WriteHeader implements http.ResponseWriter.
+func (n *Nowhere) WriteHeader(int) {}

@@ -1,0 +1,349 @@
+package httpcache
+
+import (
+	"bufio"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"slices"
+	"strings"
+)
+
+// Writer is the http.ResponseWriter that handlers write to as their answer is
+// captured. It holds back what its Capture wants held back, and passes on the
+// rest as it comes.
+type Writer struct {
+	w       http.ResponseWriter
+	c       *Capture
+	before  http.Header // what outer middleware had set
+	status  int         // 0 until the header is final
+	state   writerState
+	buf     []byte
+	written int64 // bytes of content the handler has written
+	stated  int64 // its Content-Length, or -1
+	last    int   // in state tailing: the byte held back, or -1
+}
+
+type writerState uint8
+
+const (
+	undecided writerState = iota // no final header yet
+	holding                      // header and content are held back
+	tailing                      // all but the last byte is passed on
+	passing                      // everything is
+	hijacked                     // the connection is the handler's
+	ended                        // released, replied to or discarded
+)
+
+var (
+	_ http.ResponseWriter = (*Writer)(nil)
+	_ http.Flusher        = (*Writer)(nil)
+	_ http.Hijacker       = (*Writer)(nil)
+	_ http.Pusher         = (*Writer)(nil)
+	_ io.ReaderFrom       = (*Writer)(nil)
+	_ io.StringWriter     = (*Writer)(nil)
+)
+
+// NewWriter returns a writer that captures for c what would go to w.
+func NewWriter(w http.ResponseWriter, c *Capture) *Writer {
+	return &Writer{w: w, c: c, before: w.Header().Clone(), last: -1}
+}
+
+// Header implements http.ResponseWriter. It is the header of the writer behind:
+// handlers see what outer middleware has set.
+func (w *Writer) Header() http.Header { return w.w.Header() }
+
+// Unwrap gives http.ResponseController the writer behind, for deadlines.
+func (w *Writer) Unwrap() http.ResponseWriter { return w.w }
+
+// WriteHeader implements http.ResponseWriter.
+func (w *Writer) WriteHeader(status int) {
+	if status >= 100 && status < 200 && status != http.StatusSwitchingProtocols {
+		if w.state == undecided {
+			w.w.WriteHeader(status)
+		}
+		return
+	}
+	if w.status != 0 || w.state == hijacked {
+		return
+	}
+	w.status, w.stated = status, -1
+	h := w.w.Header()
+	if s := h.Get("Content-Length"); s != "" {
+		if n, err := parseLength(s); err == nil {
+			w.stated = n
+		}
+	}
+	hold, add := w.c.Head(status, stdHeader{h, w.before})
+	if hold && status != http.StatusSwitchingProtocols {
+		w.state = holding
+		return
+	}
+	setFields(h, add)
+	w.w.WriteHeader(status)
+	w.state = passing
+}
+
+// Write implements http.ResponseWriter.
+func (w *Writer) Write(p []byte) (int, error) {
+	if !w.start(p) {
+		return 0, w.refuse()
+	}
+	return w.content(p, w.w.Write)
+}
+
+// WriteString implements io.StringWriter.
+func (w *Writer) WriteString(s string) (int, error) {
+	if w.state == passing {
+		return io.WriteString(w.w, s)
+	}
+	return w.Write([]byte(s))
+}
+
+// ReadFrom implements io.ReaderFrom. Passing, it leaves the copying to the writer
+// behind, which may know a faster way.
+func (w *Writer) ReadFrom(r io.Reader) (int64, error) {
+	if w.state == passing {
+		return io.Copy(w.w, r)
+	}
+	return io.Copy(struct{ io.Writer }{w}, r)
+}
+
+// start makes the header final before content, as net/http does: with the type
+// that the first bytes tell.
+func (w *Writer) start(p []byte) bool {
+	if w.status == 0 && w.state == undecided {
+		h := w.w.Header()
+		_, typed := h["Content-Type"]
+		if !typed && len(p) > 0 && h.Get("Content-Encoding") == "" && h.Get("Transfer-Encoding") == "" {
+			h.Set("Content-Type", http.DetectContentType(p))
+		}
+		w.WriteHeader(http.StatusOK)
+	} else if w.state == holding && w.written == 0 && len(p) > 0 {
+		h := w.w.Header()
+		if _, typed := h["Content-Type"]; !typed && h.Get("Content-Encoding") == "" && bodyAllowed(w.status) {
+			h.Set("Content-Type", http.DetectContentType(p))
+		}
+	}
+	return w.state != hijacked && w.state != ended && (w.state == passing || bodyAllowed(w.status))
+}
+
+func (w *Writer) refuse() error {
+	switch w.state {
+	case hijacked:
+		return http.ErrHijacked
+	case ended:
+		return http.ErrHandlerTimeout
+	default:
+		return http.ErrBodyNotAllowed
+	}
+}
+
+func bodyAllowed(status int) bool {
+	return status != http.StatusNoContent && status != http.StatusNotModified
+}
+
+func (w *Writer) content(p []byte, write func([]byte) (int, error)) (int, error) {
+	if w.state == passing {
+		return write(p)
+	}
+	if w.stated >= 0 && w.written+int64(len(p)) > w.stated {
+		return 0, http.ErrContentLength
+	}
+	w.written += int64(len(p))
+	if w.state == tailing {
+		return w.tail(p)
+	}
+	if len(w.buf)+len(p) <= w.c.Limit {
+		if w.buf == nil && w.stated > 0 {
+			w.buf = make([]byte, 0, min(w.stated, int64(w.c.Limit)))
+		}
+		w.buf = append(w.buf, p...)
+		return len(p), nil
+	}
+	if w.c.Tail {
+		w.startTail()
+		return w.tail(p)
+	}
+	w.passOn(Oversized)
+	return write(p)
+}
+
+// passOn sends what has been held back and stops holding back.
+func (w *Writer) passOn(reason string) {
+	setFields(w.w.Header(), w.c.Pass(reason))
+	w.w.WriteHeader(w.status)
+	w.state = passing
+	if len(w.buf) > 0 {
+		_, _ = w.w.Write(w.buf) // the next write meets the same error
+	}
+	w.buf = nil
+}
+
+// startTail sends what has been held back, but for its last byte.
+func (w *Writer) startTail() {
+	w.w.WriteHeader(w.status)
+	w.state = tailing
+	held := w.buf
+	w.buf = nil
+	_, _ = w.tail(held) // the next write meets the same error
+}
+
+// tail passes content on and keeps the last byte.
+func (w *Writer) tail(p []byte) (int, error) {
+	if len(p) == 0 {
+		return 0, nil
+	}
+	if w.last >= 0 {
+		if _, err := w.w.Write([]byte{byte(w.last)}); err != nil {
+			return 0, err
+		}
+	}
+	n := len(p) - 1
+	w.last = int(p[n])
+	if n > 0 {
+		if m, err := w.w.Write(p[:n]); err != nil {
+			return m, err
+		}
+	}
+	return len(p), nil
+}
+
+// Flush implements http.Flusher.
+func (w *Writer) Flush() { _ = w.FlushError() }
+
+// FlushError is what http.ResponseController calls. A capture for the store ends
+// here: what is flushed is meant to be seen at once.
+func (w *Writer) FlushError() error {
+	if w.state == undecided {
+		w.WriteHeader(http.StatusOK)
+	}
+	if w.state == holding {
+		if w.c.Tail {
+			if !bodyAllowed(w.status) {
+				return nil // the header is all there is: it waits for the end
+			}
+			w.startTail()
+		} else {
+			w.passOn(Streamed)
+		}
+	}
+	if w.state == ended {
+		return nil
+	}
+	return http.NewResponseController(w.w).Flush()
+}
+
+// Hijack implements http.Hijacker.
+func (w *Writer) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	conn, rw, err := http.NewResponseController(w.w).Hijack()
+	if err == nil {
+		w.c.Pass(Streamed)
+		w.state, w.buf = hijacked, nil
+	}
+	return conn, rw, err
+}
+
+// Push implements http.Pusher.
+func (w *Writer) Push(target string, opts *http.PushOptions) error {
+	if p, ok := w.w.(http.Pusher); ok {
+		return p.Push(target, opts)
+	}
+	return http.ErrNotSupported
+}
+
+// Answered reports whether the handler has answered anything.
+func (w *Writer) Answered() bool { return w.status != 0 || w.state == hijacked }
+
+// Size returns how many bytes of content have been written.
+func (w *Writer) Size() int64 { return w.written }
+
+// Finish fills in the capture when the handler has returned. A handler that
+// wrote nothing has answered with what implicit is, unless that is 0.
+func (w *Writer) Finish(implicit int) {
+	if w.state == undecided && implicit != 0 {
+		w.WriteHeader(implicit)
+	}
+	if w.state == holding {
+		w.c.Held = true
+		w.c.Body = slices.Clip(w.buf)
+	}
+}
+
+// release sends what is held back.
+func (w *Writer) release(fields []Field) {
+	switch w.state {
+	case holding:
+		setFields(w.w.Header(), fields)
+		w.w.WriteHeader(w.status)
+		if len(w.buf) > 0 {
+			_, _ = w.w.Write(w.buf) // a client that has gone is no error of the cache
+		}
+		w.state = ended
+	case tailing:
+		if w.last >= 0 {
+			_, _ = w.w.Write([]byte{byte(w.last)}) // as above
+		}
+		w.state = ended
+	}
+}
+
+// discard drops what is held back, header fields included.
+func (w *Writer) discard() {
+	if w.state == holding || w.state == undecided {
+		h := w.w.Header()
+		clear(h)
+		for name, values := range w.before {
+			h[name] = values
+		}
+		w.buf, w.state = nil, ended
+	}
+}
+
+// stdHeader is a Header of net/http.
+type stdHeader struct{ final, before http.Header }
+
+// Values implements Header.
+func (h stdHeader) Values(name string) []string { return h.final[name] }
+
+// Own implements Header: what the handler added behind what was there is
+// appended, what it replaced is set.
+func (h stdHeader) Own() []Field {
+	fields := make([]Field, 0, len(h.final))
+	n := 0
+	for _, v := range h.final {
+		n += len(v)
+	}
+	copies := make([]string, 0, n)
+	for name, values := range h.final {
+		old, there := h.before[name]
+		f := Field{Name: name}
+		if there && len(values) >= len(old) && slices.Equal(values[:len(old)], old) {
+			if len(values) == len(old) {
+				continue
+			}
+			f.Mode = Append
+			values = values[len(old):]
+		}
+		if values != nil {
+			from := len(copies)
+			copies = append(copies, values...)
+			f.Values = copies[from:len(copies):len(copies)]
+		}
+		fields = append(fields, f)
+	}
+	slices.SortFunc(fields, func(a, b Field) int { return strings.Compare(a.Name, b.Name) })
+	return fields
+}
+
+func parseLength(s string) (int64, error) {
+	var n int64
+	for _, c := range []byte(s) {
+		if c < '0' || c > '9' || n > 1<<50 {
+			return 0, errors.New("larder: Content-Length is not a number")
+		}
+		n = n*10 + int64(c-'0')
+	}
+	return n, nil
+}

@@ -1,0 +1,100 @@
+package httpcache
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"strings"
+
+	"github.com/larderhq/larder/core"
+)
+
+// template is a tag with parameters of the route: "product:{id}", "file:{*}".
+type template struct {
+	text   string
+	params []string // names
+	lits   []string // len(params)+1
+}
+
+// maxParam is the longest parameter that stands in a tag as it is. A longer one,
+// and one with control characters, is replaced by its SHA-256.
+const maxParam = 128
+
+func parseTemplate(text string) (template, error) {
+	t := template{text: text}
+	bad := func(allowed string) (template, error) {
+		return t, &core.ConfigError{Field: "tag", Value: text, Allowed: allowed}
+	}
+	if text == "" || len(text) > core.MaxKeyBytes || core.HasControl(text) {
+		return bad(fmt.Sprintf("1 to %d bytes without control characters", core.MaxKeyBytes))
+	}
+	rest := text
+	for {
+		open := strings.IndexAny(rest, "{}")
+		if open < 0 {
+			t.lits = append(t.lits, rest)
+			return t, nil
+		}
+		end := strings.IndexAny(rest[open+1:], "{}")
+		if rest[open] == '}' || end < 0 || rest[open+1+end] == '{' {
+			return bad("each { closed by a }")
+		}
+		name := rest[open+1 : open+1+end]
+		if name == "" {
+			return bad("a parameter's name, or *, between { and }")
+		}
+		t.lits = append(t.lits, rest[:open])
+		t.params = append(t.params, name)
+		rest = rest[open+end+2:]
+	}
+}
+
+// resolve returns the tag for a request, or the name of a parameter that the
+// request does not have.
+func (t template) resolve(ex Exchange) (tag, missing string) {
+	if len(t.params) == 0 {
+		return t.text, ""
+	}
+	var b strings.Builder
+	for i, name := range t.params {
+		v, ok := ex.Param(name)
+		if !ok || v == "" {
+			return "", name
+		}
+		if len(v) > maxParam || core.HasControl(v) {
+			sum := sha256.Sum256([]byte(v))
+			v = "sha256-" + hex.EncodeToString(sum[:])
+		}
+		b.WriteString(t.lits[i])
+		b.WriteString(v)
+	}
+	b.WriteString(t.lits[len(t.params)])
+	return b.String(), ""
+}
+
+func parseTemplates(texts []string) ([]template, error) {
+	if len(texts) > core.MaxTagsPerEntry/2 {
+		return nil, &core.ConfigError{Field: "tags", Value: len(texts), Allowed: fmt.Sprintf("at most %d on a route", core.MaxTagsPerEntry/2)}
+	}
+	list := make([]template, len(texts))
+	for i, text := range texts {
+		var err error
+		if list[i], err = parseTemplate(text); err != nil {
+			return nil, err
+		}
+	}
+	return list, nil
+}
+
+// resolveAll returns the names under which entries carry the tags.
+func resolveAll(list []template, ex Exchange) (tags []string, missing string) {
+	tags = make([]string, len(list))
+	for i, t := range list {
+		tag, missing := t.resolve(ex)
+		if missing != "" {
+			return nil, missing
+		}
+		tags[i] = core.TagName(tag)
+	}
+	return tags, ""
+}

@@ -1,0 +1,3 @@
+// Package echocache caches the responses of handlers of echo.
+package echocache
+import _ "github.com/labstack/echo/v4"

@@ -1,0 +1,125 @@
+// Package nethttp caches the responses of net/http handlers.
+//
+//	mux.Handle("GET /products/{id}", nethttp.Cache(cache, "product", "product:{id}", "catalog")(show))
+//	mux.Handle("PUT /products/{id}", nethttp.Invalidate(cache, "product:{id}", "catalog")(update))
+//
+// Any router whose handlers are http.Handler works: {id} is read with
+// [http.Request.PathValue]. A middleware that wraps the whole mux learns the
+// parameters only as the handler runs: Cache then resolves its tags afterwards,
+// Invalidate answers 500.
+package nethttp
+
+import (
+	"context"
+	"net/http"
+	"strings"
+
+	"github.com/larderhq/larder/core"
+	"github.com/larderhq/larder/core/httpcache"
+)
+
+// Cache returns the middleware that caches a handler's responses under a TTL
+// class, with tags by which they can be invalidated. A tag may hold path
+// parameters, "{id}", and the wildcard, "{*}". It panics with a *core.ConfigError
+// if something is wrong with the route, as ServeMux does.
+func Cache(cache *core.Cache, class string, tags ...string) func(http.Handler) http.Handler {
+	return must(Route{Cache: cache, Class: class, Tags: tags}.Middleware())
+}
+
+// Invalidate returns the middleware that invalidates tags, and the request's own
+// path, when a handler has succeeded, before the client sees the end of the
+// response. It panics with a *core.ConfigError if something is wrong.
+func Invalidate(cache *core.Cache, tags ...string) func(http.Handler) http.Handler {
+	iv, err := httpcache.NewInvalidator(cache, tags)
+	return must(middleware(iv.Serve), err)
+}
+
+// Route is a cached route with all that can be said about it.
+type Route struct {
+	Cache *core.Cache // required
+	Class string
+	Tags  []string
+	// Identity says whose response it is, for routes that answer each user
+	// differently. Not ok: the request is left alone.
+	Identity func(*http.Request) (id string, ok bool)
+	// Skip leaves a request alone.
+	Skip func(*http.Request) bool
+}
+
+// Middleware returns the middleware, or a *core.ConfigError.
+func (r Route) Middleware() (func(http.Handler) http.Handler, error) {
+	c := httpcache.Config{Cache: r.Cache, Class: r.Class, Tags: r.Tags}
+	if r.Identity != nil {
+		c.Identity = func(x httpcache.Exchange) (string, bool) { return r.Identity(x.(*exchange).Request) }
+	}
+	if r.Skip != nil {
+		c.Skip = func(x httpcache.Exchange) bool { return r.Skip(x.(*exchange).Request) }
+	}
+	rt, err := httpcache.NewRoute(c)
+	if err != nil {
+		return nil, err
+	}
+	return middleware(rt.Serve), nil
+}
+
+func must(m func(http.Handler) http.Handler, err error) func(http.Handler) http.Handler {
+	if err != nil {
+		panic(err)
+	}
+	return m
+}
+
+func middleware(serve func(httpcache.Exchange) error) func(http.Handler) http.Handler {
+	return func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			x := &exchange{StdExchange: httpcache.StdExchange{Writer: w, Request: r}, next: next}
+			_ = serve(x) // handlers of net/http return no errors
+		})
+	}
+}
+
+type exchange struct {
+	httpcache.StdExchange
+	next http.Handler
+}
+
+var _ httpcache.Exchange = (*exchange)(nil)
+
+// Param implements httpcache.Exchange. The wildcard is the pattern's last
+// element, {name...}.
+func (x *exchange) Param(name string) (string, bool) {
+	if name == "*" {
+		i := strings.LastIndexByte(x.Request.Pattern, '{')
+		rest, ok := strings.CutSuffix(x.Request.Pattern[i+1:], "...}")
+		if i < 0 || !ok {
+			return "", false
+		}
+		name = rest
+	}
+	v := x.Request.PathValue(name)
+	return v, v != ""
+}
+
+// Run implements httpcache.Exchange.
+func (x *exchange) Run(ctx context.Context, c *httpcache.Capture) error {
+	if ctx != x.Request.Context() {
+		// The mux behind sets its parameters on this copy, which Param then reads.
+		x.Request = x.Request.WithContext(ctx)
+	}
+	if c == nil {
+		x.next.ServeHTTP(x.Writer, x.Request)
+		return nil
+	}
+	x.Capture = httpcache.NewWriter(x.Writer, c)
+	x.next.ServeHTTP(x.Capture, x.Request)
+	x.Capture.Finish(http.StatusOK)
+	return nil
+}
+
+// Detach implements httpcache.Exchange.
+func (x *exchange) Detach() func(context.Context, func(httpcache.Exchange)) {
+	r, next := httpcache.DetachRequest(context.WithoutCancel(x.Request.Context()), x.Request), x.next
+	return func(ctx context.Context, load func(httpcache.Exchange)) {
+		load(&exchange{StdExchange: httpcache.StdExchange{Writer: httpcache.NewNowhere(), Request: r.WithContext(ctx)}, next: next})
+	}
+}
