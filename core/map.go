@@ -139,7 +139,7 @@ func (m *Map[K, V]) Get(ctx context.Context, id K, load Loader[K, V]) (V, error)
 	// Somebody may have filled it between the look and the turn.
 	if en, state := e.Lookup(key); state == engine.Fresh {
 		if v, err, ok := m.read(en); ok {
-			turn.Finish(engine.Outcome{Verdict: engine.Shared, Entry: en})
+			turn.Finish(engine.Outcome{Verdict: engine.Shared, Entry: en, Found: true})
 			return v, err
 		}
 	}
@@ -206,7 +206,7 @@ func (m *Map[K, V]) load(ctx context.Context, turn *engine.Turn, id K, load Load
 		e.Count.LoadErrors.Add(1)
 		if en, v, err, ok := m.spare(turn.Key()); ok {
 			e.Count.StaleHits.Add(1)
-			r.v, r.err, out.Entry = v, err, en
+			r.v, r.err, out.Entry, out.Found = v, err, en, true
 		} else if errors.Is(r.err, context.Canceled) || errors.Is(r.err, context.DeadlineExceeded) {
 			out.Verdict = engine.Failed
 		} else {

@@ -199,8 +199,11 @@ func (rt *Route) serveMiss(a *ask) error {
 		}
 		turn, out, err := e.Enter(ex.Context(), a.flightKey(&f), tags, rt.gate)
 		switch {
-		case err != nil: // the client has gone, or its deadline passed: as without a cache
-			return rt.forward(ex, fwd, "gave-up-waiting")
+		case err != nil:
+			// The client has gone, or its time is up. To run the handler now would
+			// turn a herd that gave up waiting into a stampede.
+			ex.Reply(unavailable(fwd))
+			return nil
 		case turn == nil:
 			if r, ok := out.Entry.Value.(*response); ok && r.fits(a) {
 				a.fresh = false
@@ -214,12 +217,23 @@ func (rt *Route) serveMiss(a *ask) error {
 			// Somebody may have filled it between the look and the turn.
 			now = e.Now()
 			if f := rt.find(a, now); f.response != nil && f.state == engine.Fresh {
-				turn.Finish(engine.Outcome{Verdict: engine.Shared, Entry: f.entry})
+				turn.Finish(engine.Outcome{Verdict: engine.Shared, Entry: f.entry, Found: true})
 				rt.hit(ex, a.line.Method, f.entry, f.response, f.state, now)
 				return nil
 			}
 		}
 		return rt.lead(a, turn, fwd, missing)
+	}
+}
+
+// unavailable answers a request whose context ended while it waited. Nobody is
+// expected to see it.
+func unavailable(fwd string) *Answer {
+	return &Answer{
+		Status: http.StatusServiceUnavailable,
+		Fields: []Field{{Name: "Content-Type", Values: []string{"text/plain; charset=utf-8"}}},
+		Extra:  []Field{statusField(fwd, false, "gave-up-waiting")},
+		Body:   []byte("larder: the request ended while it waited for another one's response\n"),
 	}
 }
 
@@ -403,7 +417,7 @@ func (rt *Route) answerSpare(a *ask, turn *engine.Turn) bool {
 		return false
 	}
 	rt.engine.Count.StaleHits.Add(1)
-	turn.Finish(engine.Outcome{Verdict: engine.Shared, Entry: f.entry})
+	turn.Finish(engine.Outcome{Verdict: engine.Shared, Entry: f.entry, Found: true})
 	a.ex.Reply(f.response.answer(a.ex, a.line.Method, f.response.hitFields(now, f.entry.FreshUntil)))
 	return true
 }

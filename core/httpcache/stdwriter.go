@@ -2,11 +2,12 @@ package httpcache
 
 import (
 	"bufio"
-	"errors"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -17,6 +18,7 @@ type Writer struct {
 	w       http.ResponseWriter
 	c       *Capture
 	before  http.Header // what outer middleware had set
+	final   http.Header // as it was when it became final, while it is held back
 	status  int         // 0 until the header is final
 	state   writerState
 	buf     []byte
@@ -69,20 +71,19 @@ func (w *Writer) WriteHeader(status int) {
 		return
 	}
 	w.status, w.stated = status, -1
-	h := w.w.Header()
-	if s := h.Get("Content-Length"); s != "" {
-		if n, err := parseLength(s); err == nil {
+	w.final = w.w.Header().Clone()
+	if s := w.final.Get("Content-Length"); s != "" {
+		if n, err := strconv.ParseInt(s, 10, 64); err == nil && n >= 0 {
 			w.stated = n
 		}
 	}
-	hold, add := w.c.Head(status, stdHeader{h, w.before})
+	hold, add := w.c.Head(status, stdHeader{w.final, w.before})
 	if hold && status != http.StatusSwitchingProtocols {
 		w.state = holding
 		return
 	}
-	setFields(h, add)
-	w.w.WriteHeader(status)
 	w.state = passing
+	w.sendHeader(add)
 }
 
 // Write implements http.ResponseWriter.
@@ -121,9 +122,8 @@ func (w *Writer) start(p []byte) bool {
 		}
 		w.WriteHeader(http.StatusOK)
 	} else if w.state == holding && w.written == 0 && len(p) > 0 {
-		h := w.w.Header()
-		if _, typed := h["Content-Type"]; !typed && h.Get("Content-Encoding") == "" && bodyAllowed(w.status) {
-			h.Set("Content-Type", http.DetectContentType(p))
+		if _, typed := w.final["Content-Type"]; !typed && w.final.Get("Content-Encoding") == "" && bodyAllowed(w.status) {
+			w.final.Set("Content-Type", http.DetectContentType(p))
 		}
 	}
 	return w.state != hijacked && w.state != ended && (w.state == passing || bodyAllowed(w.status))
@@ -172,19 +172,32 @@ func (w *Writer) content(p []byte, write func([]byte) (int, error)) (int, error)
 
 // passOn sends what has been held back and stops holding back.
 func (w *Writer) passOn(reason string) {
-	setFields(w.w.Header(), w.c.Pass(reason))
-	w.w.WriteHeader(w.status)
 	w.state = passing
+	w.sendHeader(w.c.Pass(reason))
 	if len(w.buf) > 0 {
 		_, _ = w.w.Write(w.buf) // the next write meets the same error
 	}
 	w.buf = nil
 }
 
+// sendHeader sends the header as it was when it became final, with fields added:
+// as in net/http, what the handler sets later is too late, but for trailers.
+func (w *Writer) sendHeader(add []Field) {
+	h := w.w.Header()
+	for name := range h {
+		if _, ok := w.final[name]; !ok && !strings.HasPrefix(name, http.TrailerPrefix) {
+			delete(h, name)
+		}
+	}
+	maps.Copy(h, w.final)
+	setFields(h, add)
+	w.w.WriteHeader(w.status)
+}
+
 // startTail sends what has been held back, but for its last byte.
 func (w *Writer) startTail() {
-	w.w.WriteHeader(w.status)
 	w.state = tailing
+	w.sendHeader(nil)
 	held := w.buf
 	w.buf = nil
 	_, _ = w.tail(held) // the next write meets the same error
@@ -265,6 +278,14 @@ func (w *Writer) Finish(implicit int) {
 	if w.state == undecided && implicit != 0 {
 		w.WriteHeader(implicit)
 	}
+	if w.state == holding && !w.c.Tail {
+		for name := range w.w.Header() {
+			if strings.HasPrefix(name, http.TrailerPrefix) {
+				w.passOn(Streamed)
+				break
+			}
+		}
+	}
 	if w.state == holding {
 		w.c.Held = true
 		w.c.Body = slices.Clip(w.buf)
@@ -275,8 +296,7 @@ func (w *Writer) Finish(implicit int) {
 func (w *Writer) release(fields []Field) {
 	switch w.state {
 	case holding:
-		setFields(w.w.Header(), fields)
-		w.w.WriteHeader(w.status)
+		w.sendHeader(fields)
 		if len(w.buf) > 0 {
 			_, _ = w.w.Write(w.buf) // a client that has gone is no error of the cache
 		}
@@ -335,15 +355,4 @@ func (h stdHeader) Own() []Field {
 	}
 	slices.SortFunc(fields, func(a, b Field) int { return strings.Compare(a.Name, b.Name) })
 	return fields
-}
-
-func parseLength(s string) (int64, error) {
-	var n int64
-	for _, c := range []byte(s) {
-		if c < '0' || c > '9' || n > 1<<50 {
-			return 0, errors.New("larder: Content-Length is not a number")
-		}
-		n = n*10 + int64(c-'0')
-	}
-	return n, nil
 }

@@ -35,12 +35,9 @@ const (
 
 // State returns the entry's state at the time now.
 func (en *Entry) State(now int64) State {
-	for _, st := range en.stamps {
-		if st.dead.Load() {
-			return Gone
-		}
-	}
 	switch {
+	case en.dead():
+		return Gone
 	case now < en.FreshUntil:
 		return Fresh
 	case now < en.StaleUntil:
@@ -50,6 +47,16 @@ func (en *Entry) State(now int64) State {
 	default:
 		return Gone
 	}
+}
+
+// dead reports whether something the entry was made under has been invalidated.
+func (en *Entry) dead() bool {
+	for _, st := range en.stamps {
+		if st.dead.Load() {
+			return true
+		}
+	}
+	return false
 }
 
 // Early reports whether this reader of a fresh entry should be the one who

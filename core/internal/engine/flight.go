@@ -77,6 +77,7 @@ type Outcome struct {
 	Entry   *Entry
 	Err     error
 	Tags    []string // beside those the flight was entered with
+	Found   bool     // Entry is no load's: it was there. It may carry any tags.
 }
 
 // Turn is the right and the duty to load. Exactly one call of Finish ends it,
@@ -284,8 +285,9 @@ func (t *Turn) Finish(o Outcome) {
 	case Shared:
 		e.close(sh, f)
 		at := t.fencedAt(o.Tags)
+		dead := o.Found && o.Entry.dead()
 		for f.waiters.Len() > 0 {
-			if w := f.waiters.Front().Value.(*waiter); at != 0 && at < w.joined {
+			if w := f.waiters.Front().Value.(*waiter); dead || at != 0 && at < w.joined {
 				f.wakeFirst(Outcome{Verdict: again})
 			} else {
 				f.wakeFirst(o)

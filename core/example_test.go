@@ -1,0 +1,125 @@
+package core_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/larderhq/larder/core"
+)
+
+type User struct {
+	Name string
+}
+
+func newCache() *core.Cache {
+	cache, err := core.New(core.Options{
+		Classes: core.Classes{"profile": {TTL: time.Hour, NegativeTTL: time.Minute}},
+	})
+	if err != nil {
+		panic(err)
+	}
+	return cache
+}
+
+func ExampleMap() {
+	cache := newCache()
+	defer cache.Close()
+	ctx := context.Background()
+
+	loads := 0
+	loadUser := func(ctx context.Context, id int64) (User, error) {
+		loads++ // SELECT name FROM users WHERE id = …
+		if id != 42 {
+			return User{}, core.ErrNotFound
+		}
+		return User{Name: "Ada"}, nil
+	}
+
+	users, err := core.NewMap[int64, User](cache, "profile", "user") // class, prefix
+	if err != nil {
+		panic(err)
+	}
+	u, err := users.Get(ctx, 42, loadUser)
+	fmt.Println(u.Name, err)
+	u, err = users.Get(ctx, 42, loadUser)
+	fmt.Println(u.Name, err)
+	for range 2 {
+		_, err = users.Get(ctx, 43, loadUser)
+		fmt.Println(errors.Is(err, core.ErrNotFound))
+	}
+	fmt.Println("loads:", loads)
+
+	// Whatever is tagged user:42 goes with it: pages too.
+	if err := users.Invalidate(ctx, 42); err != nil {
+		panic(err)
+	}
+	_, _ = users.Get(ctx, 42, loadUser)
+	fmt.Println("loads:", loads)
+	// Output:
+	// Ada <nil>
+	// Ada <nil>
+	// true
+	// true
+	// loads: 2
+	// loads: 3
+}
+
+func ExampleCache_Invalidate() {
+	cache := newCache()
+	defer cache.Close()
+	ctx := context.Background()
+
+	err := cache.Invalidate(ctx, core.Key("user:42"), core.Tag("catalog"), core.Pattern("user:*"), core.Path("/items"))
+	fmt.Println(err)
+	err = cache.Invalidate(ctx, core.Path("/items?page=2"))
+	fmt.Println(err)
+	// Output:
+	// <nil>
+	// larder: Path is "/items?page=2"; allowed: "/…" or an absolute URL of up to 8192 bytes, without query, fragment or control characters (a path covers every query)
+}
+
+func ExampleCache_Begin() {
+	cache := newCache()
+	defer cache.Close()
+	ctx := context.Background()
+	commit := func() error { return nil }
+
+	// For jobs and transactions: what the Invalidate middleware does around a handler.
+	intent, err := cache.Begin(ctx, core.Tag("product:42"), core.Path("/products"))
+	if err != nil {
+		panic(err)
+	}
+	if err := commit(); err != nil {
+		intent.Abandon() // nothing was written
+		return
+	}
+	err = intent.End(ctx)
+	fmt.Println(err)
+	// Output: <nil>
+}
+
+func ExampleAddTags() {
+	cache := newCache()
+	defer cache.Close()
+	ctx := context.Background()
+	teams, err := core.NewMap[string, []string](cache, "profile", "team")
+	if err != nil {
+		panic(err)
+	}
+	loads := 0
+	members := func(ctx context.Context, _ string) ([]string, error) {
+		loads++
+		// The loader knows only now what its value depends on.
+		if err := core.AddTags(ctx, "user:42", "user:43"); err != nil {
+			return nil, err
+		}
+		return []string{"Ada", "Grace"}, nil
+	}
+	_, _ = teams.Get(ctx, "core", members)
+	_ = cache.Invalidate(ctx, core.Tag("user:43"))
+	_, _ = teams.Get(ctx, "core", members)
+	fmt.Println("loads:", loads)
+	// Output: loads: 2
+}
