@@ -324,15 +324,17 @@ func (m *Map[K, V]) Put(ctx context.Context, id K, v V) error {
 	if size > m.class.MaxBytes {
 		return &ConfigError{"size of " + key, size, fmt.Sprintf("up to MaxBytes of its class, %d", m.class.MaxBytes)}
 	}
-	if err := m.c.Invalidate(ctx, Key(key), Tag(key)); err != nil {
-		return err
+	if m.c.engine.Closed() {
+		return ErrClosed
 	}
-	if !m.c.Enabled() {
-		return nil
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("larder: put %s: %w", key, err)
 	}
-	fill.Lifetime = m.lifetime(scope.Said{})
-	l := m.c.engine.NewLoad(key, []string{TagName(key)})
-	l.Fill(fill) // refused only if somebody invalidates it now
+	l := m.c.engine.Renew([]engine.Item{{Kind: engine.Key, Value: key}, tagItem(key)}, key, []string{TagName(key)})
+	if m.c.Enabled() {
+		fill.Lifetime = m.lifetime(scope.Said{})
+		l.Fill(fill) // refused only if somebody invalidates it, or puts another, now
+	}
 	return nil
 }
 

@@ -28,7 +28,7 @@ type Exchange interface {
 	Release(fields []Field)
 	// Reply sends an answer instead of running the handlers, or in place of what
 	// Run held back.
-	Reply(a *Answer)
+	Reply(a Answer)
 	// Detach copies the request and returns a function that handles the copy in
 	// another goroutine, with ctx, in an exchange whose answer goes nowhere: it
 	// calls load with that exchange, or dispatches the copy through the framework
@@ -70,7 +70,7 @@ const (
 	Absent             // only where there is none
 )
 
-// Answer is an answer from the store. It must not be changed.
+// Answer is an answer from the store. What it refers to must not be changed.
 type Answer struct {
 	Status int
 	Fields []Field // of the stored response

@@ -121,8 +121,8 @@ var bodyless = map[string]bool{ //nolint:gochecknoglobals // a constant
 }
 
 // answer plans the answer to a request from the stored response.
-func (r *response) answer(ex Exchange, method string, extra []Field) *Answer {
-	a := &Answer{Status: r.status, Fields: r.fields, Extra: extra, Body: r.body}
+func (r *response) answer(ex Exchange, method string, extra []Field) Answer {
+	a := Answer{Status: r.status, Fields: r.fields, Extra: extra, Body: r.body}
 	if r.status == http.StatusOK && r.notModified(ex) {
 		a.Status, a.NoBody, a.Body = http.StatusNotModified, true, nil
 		a.Fields = make([]Field, 0, len(r.fields))

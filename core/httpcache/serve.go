@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/larderhq/larder/core/httpcache/internal/field"
@@ -40,11 +41,13 @@ func (rt *Route) Serve(ex Exchange) error {
 	default:
 		return rt.serveUnsafe(ex, &line)
 	}
-	var buf [512]byte
-	key, creds, fwd, reason := rt.identify(buf[:0], ex, &line)
+	buf := keyBuffers.Get().(*[]byte)
+	defer keyBuffers.Put(buf)
+	key, creds, fwd, reason := rt.identify((*buf)[:0], ex, &line)
 	if reason != "" {
 		return rt.forward(ex, fwd, reason)
 	}
+	*buf = key
 	fresh := fwd == fwdRequest
 	now := rt.engine.Now()
 	if !fresh {
@@ -58,6 +61,9 @@ func (rt *Route) Serve(ex Exchange) error {
 	}
 	return rt.serveMiss(&ask{ex: ex, line: line, key: string(key), creds: creds, fresh: fresh})
 }
+
+// keyBuffers are where keys are made. What is kept of them is copied.
+var keyBuffers = sync.Pool{New: func() any { b := make([]byte, 0, 512); return &b }} //nolint:gochecknoglobals // shared scratch
 
 // identify makes the key of a request, or says why it is left alone.
 func (rt *Route) identify(dst []byte, ex Exchange, line *Line) (key []byte, creds credentials, fwd, reason string) {
@@ -228,8 +234,8 @@ func (rt *Route) serveMiss(a *ask) error {
 
 // unavailable answers a request whose context ended while it waited. Nobody is
 // expected to see it.
-func unavailable(fwd string) *Answer {
-	return &Answer{
+func unavailable(fwd string) Answer {
+	return Answer{
 		Status: http.StatusServiceUnavailable,
 		Fields: []Field{{Name: "Content-Type", Values: []string{"text/plain; charset=utf-8"}}},
 		Extra:  []Field{statusField(fwd, false, "gave-up-waiting")},

@@ -55,14 +55,13 @@ func (x *StdExchange) Release(fields []Field) {
 }
 
 // Reply implements Exchange.
-func (x *StdExchange) Reply(a *Answer) {
+func (x *StdExchange) Reply(a Answer) {
 	w := x.Writer
 	if x.Capture != nil {
 		x.Capture.discard()
 	}
 	h := w.Header()
-	setFields(h, a.Fields)
-	setFields(h, a.Extra)
+	setFields(h, a.Fields, a.Extra)
 	w.WriteHeader(a.Status)
 	if !a.NoBody && len(a.Body) > 0 {
 		_, _ = w.Write(a.Body) // a client that has gone is no error of the cache
@@ -71,12 +70,23 @@ func (x *StdExchange) Reply(a *Answer) {
 
 // setFields puts fields into a header. The header gets copies of the values: what
 // is behind the cache may change them.
-func setFields(h http.Header, fields []Field) {
+func setFields(h http.Header, lists ...[]Field) {
 	n := 0
-	for i := range fields {
-		n += len(fields[i].Values)
+	for _, fields := range lists {
+		for i := range fields {
+			n += len(fields[i].Values)
+		}
+	}
+	if n == 0 && len(lists[0]) == 0 {
+		return
 	}
 	copies := make([]string, 0, n)
+	for _, fields := range lists {
+		copies = setInto(h, fields, copies)
+	}
+}
+
+func setInto(h http.Header, fields []Field, copies []string) []string {
 	for i := range fields {
 		f := &fields[i]
 		old, there := h[f.Name]
@@ -93,6 +103,7 @@ func setFields(h http.Header, fields []Field) {
 			h[f.Name] = copies[from:len(copies):len(copies)]
 		}
 	}
+	return copies
 }
 
 // DetachRequest returns a copy of the request for a background refresh: without
@@ -122,3 +133,7 @@ func (n *Nowhere) Write(p []byte) (int, error) { return len(p), nil }
 
 // WriteHeader implements http.ResponseWriter.
 func (n *Nowhere) WriteHeader(int) {}
+
+// Flush implements http.Flusher: a handler in the background flushes as it does in
+// front of a client.
+func (n *Nowhere) Flush() {}

@@ -260,10 +260,16 @@ func (w *Writer) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 
 // Push implements http.Pusher.
 func (w *Writer) Push(target string, opts *http.PushOptions) error {
-	if p, ok := w.w.(http.Pusher); ok {
-		return p.Push(target, opts)
+	for next := w.w; ; {
+		switch n := next.(type) {
+		case http.Pusher:
+			return n.Push(target, opts)
+		case interface{ Unwrap() http.ResponseWriter }:
+			next = n.Unwrap()
+		default:
+			return http.ErrNotSupported
+		}
 	}
-	return http.ErrNotSupported
 }
 
 // Answered reports whether the handler has answered anything.
@@ -288,7 +294,19 @@ func (w *Writer) Finish(implicit int) {
 	}
 	if w.state == holding {
 		w.c.Held = true
+		if cap(w.buf)-len(w.buf) > len(w.buf)/8 { // what is kept should not keep the slack
+			w.buf = slices.Clone(w.buf)
+		}
 		w.c.Body = slices.Clip(w.buf)
+	}
+}
+
+// Abandon ends the capture in place of Finish when the handler has panicked. What
+// is held back is dropped, header fields included: whoever recovers outside finds
+// nothing sent and nothing set.
+func (w *Writer) Abandon() {
+	if w.state == holding {
+		w.discard()
 	}
 }
 

@@ -44,7 +44,7 @@ func (iv *Invalidator) Serve(ex Exchange) error {
 		tag, missing := t.resolve(ex)
 		if missing != "" {
 			// Before the handler: a write that could not be announced must not happen.
-			ex.Reply(&Answer{
+			ex.Reply(Answer{
 				Status: http.StatusInternalServerError,
 				Fields: []Field{{Name: "Content-Type", Values: []string{"text/plain; charset=utf-8"}}},
 				Body:   []byte("larder: this route's tag " + t.text + " names a path parameter that the request does not have\n"),

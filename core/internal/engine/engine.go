@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"fmt"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -94,7 +95,7 @@ func (e *Engine) LookupAt(key string, now int64) (*Entry, State) {
 	if state := en.State(now); state != Gone {
 		return en, state
 	}
-	e.tier.dropEntry(key, en)
+	e.tier.dropEntry(strings.Clone(key), en)
 	return nil, Gone
 }
 
@@ -122,6 +123,19 @@ func (e *Engine) Invalidate(items []Item) {
 	e.apply(e.Now(), items)
 	e.journal.mu.Unlock()
 	e.remove(items)
+}
+
+// Renew invalidates items and registers the load of key that follows, in one
+// step: of two at a time the later one fences the earlier one.
+func (e *Engine) Renew(items []Item, key string, tags []string) *Load {
+	e.journal.mu.Lock()
+	e.apply(e.Now(), items)
+	pos := e.journal.head
+	e.journal.mu.Unlock()
+	e.remove(items)
+	l := e.NewLoad(key, tags)
+	l.pos = pos
+	return l
 }
 
 // apply puts items into the log and kills what they invalidate in O(1). The

@@ -11,20 +11,20 @@ func isToken(s string) bool { return s != "" && tokenLen(s) == len(s) }
 // tokenLen returns how many bytes s begins with that may be part of a token.
 func tokenLen(s string) int {
 	for i := range len(s) {
-		if !isTokenByte(s[i]) {
+		if !tokenBytes[s[i]] {
 			return i
 		}
 	}
 	return len(s)
 }
 
-func isTokenByte(c byte) bool {
-	switch {
-	case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9':
-		return true
+var tokenBytes = func() (set [256]bool) {
+	for _, c := range []byte("!#$%&'*+-.^_`|~" +
+		"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz") {
+		set[c] = true
 	}
-	return strings.IndexByte("!#$%&'*+-.^_`|~", c) >= 0
-}
+	return set
+}()
 
 // combine makes one value of a field's lines, RFC 9110 section 5.3. A quoted
 // string that is open at the end of a line goes on in the next, so lines that

@@ -41,10 +41,8 @@ func CanonicalQuery(dst []byte, raw string, keep func(name string) bool) []byte 
 			pairs = append(pairs, pair)
 		}
 	}
-	if !slices.ContainsFunc(pairs, hasSemicolon) {
-		slices.SortStableFunc(pairs, func(a, b string) int {
-			return compareNames(rawName(a), rawName(b))
-		})
+	if !hasSemicolon(raw) || !slices.ContainsFunc(pairs, hasSemicolon) {
+		slices.SortStableFunc(pairs, compareNames)
 	}
 	for i, pair := range pairs {
 		dst = append(dst, pair...)
@@ -73,17 +71,25 @@ func rawName(pair string) string {
 	return name
 }
 
-// compareNames compares decodeName(a) with decodeName(b).
+// compareNames compares the decoded names of two pairs.
 func compareNames(a, b string) int {
-	for a != "" && b != "" {
-		x, n := decodeByte(a)
-		y, m := decodeByte(b)
-		if x != y {
+	for {
+		x, n := nameByte(a)
+		y, m := nameByte(b)
+		if x != y || n == 0 {
 			return cmp.Compare(x, y)
 		}
 		a, b = a[n:], b[m:]
 	}
-	return cmp.Compare(len(a), len(b))
+}
+
+// nameByte is decodeByte for a pair; where its name ends, c is -1 and n is 0.
+func nameByte(pair string) (c, n int) {
+	if pair == "" || pair[0] == '=' {
+		return -1, 0
+	}
+	b, n := decodeByte(pair)
+	return int(b), n
 }
 
 func decodeName(s string) string {

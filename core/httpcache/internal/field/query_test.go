@@ -133,8 +133,7 @@ func FuzzCanonicalQuery(f *testing.F) {
 			if want := reflect.DeepEqual(modelQuery(a, keep), modelQuery(b, keep)); same != want {
 				t.Errorf("keep %s: %q is %q, %q is %q; want same: %v", name, a, x, b, y, want)
 			}
-			if again := CanonicalQuery(nil, string(x), keep); keep == nil && a != "" && strings.Count(a, "&") > 0 &&
-				!strings.HasSuffix(string(x), "&") && string(again) != string(x) {
+			if again := CanonicalQuery(nil, string(x), nil); string(again) != string(x) && !strings.HasSuffix(string(x), "&") {
 				t.Errorf("%q is %q is %q", a, x, again)
 			}
 			if !same || keep != nil {
