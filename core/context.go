@@ -18,7 +18,7 @@ func AddTags(ctx context.Context, tags ...string) error {
 	names := make([]string, len(tags))
 	for i, t := range tags {
 		if err := checkName("AddTags", t); err != nil {
-			s.SetNoStore() // what cannot be invalidated as asked must not be stored
+			s.SetUnnamed() // what cannot be invalidated as asked must not be stored
 			return err
 		}
 		names[i] = TagName(t)
@@ -36,6 +36,7 @@ func SetTTL(ctx context.Context, ttl time.Duration) error {
 		return ErrNoScope
 	}
 	if err := checkDuration("SetTTL", ttl); err != nil {
+		s.SetNoStore()
 		return err
 	}
 	s.SetTTL(ttl)

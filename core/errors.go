@@ -3,6 +3,8 @@ package core
 import (
 	"errors"
 	"fmt"
+
+	"github.com/larderhq/larder/core/internal/engine"
 )
 
 // Errors that callers can test for with errors.Is.
@@ -12,6 +14,9 @@ var (
 	ErrNotFound = errors.New("larder: not found")
 	// ErrClosed is returned by every call after Close.
 	ErrClosed = errors.New("larder: cache is closed")
+	// ErrBusy is returned to who waited for twice the class's LoadTimeout for
+	// other loads of the same key. A handler's request is answered 503 then.
+	ErrBusy = engine.ErrBusy
 	// ErrNoScope is returned by the context functions where no handler or loader
 	// of Larder's is running.
 	ErrNoScope = errors.New("larder: context does not belong to a cached handler, an invalidating handler or a loader")

@@ -133,19 +133,24 @@ func (m *Map[K, V]) Get(ctx context.Context, id K, load Loader[K, V]) (V, error)
 	switch {
 	case err != nil:
 		return zero, err
+	case turn == nil && out.Err != nil:
+		return zero, out.Err
 	case turn == nil:
-		return m.shared(out)
+		if v, err, ok := m.read(out.Entry); ok {
+			return v, err
+		}
+		turn = e.Alone(key, tags) // what does not decode is a miss
 	}
 	// Somebody may have filled it between the look and the turn.
 	if en, state := e.Lookup(key); state == engine.Fresh {
 		if v, err, ok := m.read(en); ok {
-			turn.Finish(engine.Outcome{Verdict: engine.Shared, Entry: en, Found: true})
+			turn.Finish(engine.Outcome{Verdict: engine.Shared, Entry: en})
 			return v, err
 		}
 	}
 	// The load runs detached. Its leader waits for it as the others do.
 	result := make(chan loaded[V], 1)
-	if !e.Spawn(ctx, m.class.LoadTimeout, func(ctx context.Context) { result <- m.load(ctx, turn, id, load) }) {
+	if !e.Spawn(ctx, m.class.LoadTimeout, func(ctx context.Context) { m.load(ctx, turn, id, load, result) }) {
 		turn.Finish(engine.Outcome{Verdict: engine.Failed})
 		return load(scope.With(ctx, m.c.Scope()), id)
 	}
@@ -166,25 +171,32 @@ type loaded[V any] struct {
 	err error
 }
 
-// load runs the loader in a turn and stores what it returned.
-func (m *Map[K, V]) load(ctx context.Context, turn *engine.Turn, id K, load Loader[K, V]) (r loaded[V]) {
+// load runs the loader in a turn, stores what it returned and puts it into
+// result, which has room for it.
+func (m *Map[K, V]) load(ctx context.Context, turn *engine.Turn, id K, load Loader[K, V], result chan<- loaded[V]) {
 	e := m.c.engine
 	sc := m.c.Scope()
-	returned := false
+	var r loaded[V]
+	finished := false
 	defer func() {
-		if returned {
-			return
+		if !finished {
+			// A panic of the loader, codec or clone function, or Goexit (then recover
+			// returns nil). Nothing but this stands between it and the process.
+			e.Count.Panics.Add(1)
+			e.Count.LoadErrors.Add(1)
+			r.err = &PanicError{Value: recover(), Stack: debug.Stack()}
+			turn.Finish(engine.Outcome{Verdict: engine.Failed})
 		}
-		// A panic, or Goexit (then recover returns nil).
-		e.Count.Panics.Add(1)
-		e.Count.LoadErrors.Add(1)
-		r.err = &PanicError{Value: recover(), Stack: debug.Stack()}
-		turn.Finish(engine.Outcome{Verdict: engine.Failed})
+		result <- r
 	}()
 	r.v, r.err = load(scope.With(ctx, sc), id)
-	returned = true
+	m.settle(turn, sc.Said(), &r)
+	finished = true
+}
 
-	said := sc.Said()
+// settle stores what a loader returned and tells those who wait for it.
+func (m *Map[K, V]) settle(turn *engine.Turn, said scope.Said, r *loaded[V]) {
+	e := m.c.engine
 	out := engine.Outcome{Verdict: engine.Shared, Tags: said.Tags}
 	fill := engine.Fill{Tags: said.Tags, ReplicaLag: m.class.ReplicaLag}
 	switch {
@@ -194,7 +206,7 @@ func (m *Map[K, V]) load(ctx context.Context, turn *engine.Turn, id K, load Load
 		case err != nil: // what does not encode is the caller's alone
 			turn.Finish(engine.Outcome{Verdict: engine.Unshareable})
 			r.err = err
-			return r
+			return
 		case size > m.class.MaxBytes:
 			said.NoStore = true
 		}
@@ -206,14 +218,14 @@ func (m *Map[K, V]) load(ctx context.Context, turn *engine.Turn, id K, load Load
 		e.Count.LoadErrors.Add(1)
 		if en, v, err, ok := m.spare(turn.Key()); ok {
 			e.Count.StaleHits.Add(1)
-			r.v, r.err, out.Entry, out.Found = v, err, en, true
+			r.v, r.err, out.Entry = v, err, en
 		} else if errors.Is(r.err, context.Canceled) || errors.Is(r.err, context.DeadlineExceeded) {
 			out.Verdict = engine.Failed
 		} else {
 			out.Err = r.err
 		}
 		turn.Finish(out)
-		return r
+		return
 	}
 	if said.NoStore || fill.Lifetime.Fresh == 0 {
 		fill.Lifetime = engine.Lifetime{}
@@ -222,8 +234,10 @@ func (m *Map[K, V]) load(ctx context.Context, turn *engine.Turn, id K, load Load
 	} else {
 		out.Entry, _ = turn.Fill(fill)
 	}
+	if said.Unnamed { // who came later cannot be told from who came in time
+		out = engine.Outcome{Verdict: engine.Unshareable}
+	}
 	turn.Finish(out)
-	return r
 }
 
 // keep puts v into fill in the form it is stored in.
@@ -267,18 +281,6 @@ func (m *Map[K, V]) read(en *engine.Entry) (v V, err error, ok bool) {
 	return v, nil, false
 }
 
-// shared reads what somebody else's load came to.
-func (m *Map[K, V]) shared(out engine.Outcome) (v V, err error) {
-	if out.Err != nil {
-		return v, out.Err
-	}
-	v, err, ok := m.read(out.Entry)
-	if !ok {
-		return v, fmt.Errorf("larder: a value of %s does not decode", m.prefix)
-	}
-	return v, err
-}
-
 // spare returns an entry that may stand in for an error, and its value.
 func (m *Map[K, V]) spare(key string) (en *engine.Entry, v V, err error, ok bool) {
 	if m.class.StaleIfError == 0 {
@@ -301,7 +303,7 @@ func (m *Map[K, V]) refresh(ctx context.Context, key string, id K, load Loader[K
 	}
 	ok = e.Background(ctx, m.class.LoadTimeout, func(ctx context.Context) {
 		e.Count.Refreshes.Add(1)
-		m.load(ctx, turn, id, load)
+		m.load(ctx, turn, id, load, make(chan loaded[V], 1))
 	})
 	if !ok {
 		turn.Finish(engine.Outcome{Verdict: engine.Failed})

@@ -1,6 +1,10 @@
 package httpcache
 
-import "context"
+import (
+	"context"
+
+	"github.com/larderhq/larder/core/internal/scope"
+)
 
 // Exchange is what an adapter shows of one request and does with its answer. It
 // is the whole seam between the engine and a framework: an adapter translates and
@@ -35,6 +39,11 @@ type Exchange interface {
 	// so that it comes to the same route's Serve with ctx. nil: cannot.
 	Detach() func(ctx context.Context, load func(Exchange))
 }
+
+// ContextKey is where the context that Run is given keeps what core's context
+// functions work on. An adapter whose framework has a context of its own that does
+// not look into that one puts the value there for the run, under the same key.
+const ContextKey = scope.Key
 
 // Line is a request line.
 type Line struct {

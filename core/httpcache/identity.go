@@ -30,6 +30,7 @@ const (
 	partHashed   = '#' // 32 bytes
 	partAbsent   = '-' // nothing
 	partCookie   = '+' // a part follows
+	partLines    = 'n' // a number; a part follows
 	partIdentity = 'i' // a part follows
 	partOriginal = 'o' // a part follows
 	partVariant  = 'v' // pairs of parts follow
@@ -108,6 +109,12 @@ func appendRequestField(dst []byte, ex Exchange, name string) []byte {
 	values := ex.Values(name)
 	if len(values) == 0 {
 		return append(dst, partEnd, partAbsent)
+	}
+	if len(values) > 1 {
+		// Two lines mean what one line with a comma means, but a handler that asks
+		// for the first line sees the difference.
+		dst = append(dst, partEnd, partLines)
+		dst = binary.AppendUvarint(dst, uint64(len(values)))
 	}
 	var buf [128]byte
 	return appendPart(dst, string(field.AppendFieldValue(buf[:0], values)))

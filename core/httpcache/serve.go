@@ -206,7 +206,7 @@ func (rt *Route) serveMiss(a *ask) error {
 		turn, out, err := e.Enter(ex.Context(), a.flightKey(&f), tags, rt.gate)
 		switch {
 		case err != nil:
-			// The client has gone, or its time is up. To run the handler now would
+			// The client has gone, its time is up, or it waited for twice LoadTimeout. To run the handler now would
 			// turn a herd that gave up waiting into a stampede.
 			ex.Reply(unavailable(fwd))
 			return nil
@@ -223,7 +223,7 @@ func (rt *Route) serveMiss(a *ask) error {
 			// Somebody may have filled it between the look and the turn.
 			now = e.Now()
 			if f := rt.find(a, now); f.response != nil && f.state == engine.Fresh {
-				turn.Finish(engine.Outcome{Verdict: engine.Shared, Entry: f.entry, Found: true})
+				turn.Finish(engine.Outcome{Verdict: engine.Shared, Entry: f.entry})
 				rt.hit(ex, a.line.Method, f.entry, f.response, f.state, now)
 				return nil
 			}
@@ -423,7 +423,7 @@ func (rt *Route) answerSpare(a *ask, turn *engine.Turn) bool {
 		return false
 	}
 	rt.engine.Count.StaleHits.Add(1)
-	turn.Finish(engine.Outcome{Verdict: engine.Shared, Entry: f.entry, Found: true})
+	turn.Finish(engine.Outcome{Verdict: engine.Shared, Entry: f.entry})
 	a.ex.Reply(f.response.answer(a.ex, a.line.Method, f.response.hitFields(now, f.entry.FreshUntil)))
 	return true
 }

@@ -3,6 +3,7 @@ package engine
 import (
 	"math"
 	"math/rand/v2"
+	"sync/atomic"
 	"time"
 )
 
@@ -18,8 +19,9 @@ type Entry struct {
 	KeepUntil  int64 // then only in place of an error
 	LoadTime   int64 // how long its load took, for early refresh
 
-	stamps []*stamp
-	weight uint32
+	stamps  []*stamp
+	weight  uint32
+	removed atomic.Bool // from the tier, for whatever reason
 }
 
 // State says what an entry may be used for.

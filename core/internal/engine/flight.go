@@ -3,6 +3,7 @@ package engine
 import (
 	"container/list"
 	"context"
+	"errors"
 	"hash/maphash"
 	"math"
 	"sync"
@@ -77,7 +78,6 @@ type Outcome struct {
 	Entry   *Entry
 	Err     error
 	Tags    []string // beside those the flight was entered with
-	Found   bool     // Entry is no load's: it was there. It may carry any tags.
 }
 
 // Turn is the right and the duty to load. Exactly one call of Finish ends it,
@@ -89,9 +89,13 @@ type Turn struct {
 	done bool
 }
 
+// ErrBusy says that a load was waited for as long as may be. To load beside it
+// then would turn a database that hangs into one that is stampeded.
+var ErrBusy = errors.New("larder: waited twice LoadTimeout for other loads of the same key")
+
 // Enter joins the flight of key, or begins one. It returns either a turn (the
 // caller loads), or the outcome of somebody else's load, or an error: ctx's, when
-// it ended first. tags are those known before the load; gate applies to the
+// it ended first, or ErrBusy. tags are those known before the load; gate applies to the
 // flight that this call begins.
 func (e *Engine) Enter(ctx context.Context, key string, tags []string, gate Gate) (*Turn, Outcome, error) {
 	sh := e.flights.shard(key)
@@ -150,10 +154,7 @@ func (e *Engine) Enter(ctx context.Context, key string, tags []string, gate Gate
 		default:
 		}
 		sh.mu.Unlock()
-		if ctx.Err() != nil {
-			return nil, Outcome{}, ctx.Err()
-		}
-		return e.turn(nil, key, tags, gate), Outcome{}, nil // waited long enough
+		return nil, Outcome{}, err
 	}
 }
 
@@ -211,7 +212,7 @@ func (w *waiter) wait(ctx context.Context, limit time.Duration) (Outcome, error)
 	case <-ctx.Done():
 		return Outcome{}, ctx.Err()
 	case <-timer.C:
-		return Outcome{}, context.DeadlineExceeded
+		return Outcome{}, ErrBusy
 	}
 }
 
@@ -220,7 +221,7 @@ func (e *Engine) overdue(sh *flightShard, f *flight, gate Gate) {
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	if !f.closed && f.limit < math.MaxInt {
-		f.limit = f.running + gate.MaxLoads
+		f.limit = max(f.limit, 1+gate.MaxLoads)
 		e.grant(sh, f)
 	}
 }
@@ -285,7 +286,9 @@ func (t *Turn) Finish(o Outcome) {
 	case Shared:
 		e.close(sh, f)
 		at := t.fencedAt(o.Tags)
-		dead := o.Found && o.Entry.dead()
+		// An entry that is not this load's own was found in the tier. It may carry
+		// any tags, and be about to be taken out: it must be valid as of now.
+		dead := o.Entry != nil && o.Entry != t.made && (o.Entry.dead() || o.Entry.removed.Load())
 		for f.waiters.Len() > 0 {
 			if w := f.waiters.Front().Value.(*waiter); dead || at != 0 && at < w.joined {
 				f.wakeFirst(Outcome{Verdict: again})

@@ -13,6 +13,9 @@ import (
 type intents struct {
 	open  map[Item][]*Intent
 	byEnd intentHeap // every intent that is still listed, the earliest deadline first
+	// forgotten is the latest deadline of those that lapsed and are not listed any
+	// more: what was loaded since before it may miss them.
+	forgotten int64
 	// allUntil is the deadline of the intents that found the table full. They
 	// count for every key.
 	allUntil int64
@@ -106,6 +109,7 @@ func (t *intents) remove(in *Intent) {
 // expire forgets intents whose deadline was before the time.
 func (t *intents) expire(before int64) {
 	for len(t.byEnd) > 0 && t.byEnd[0].deadline < before {
+		t.forgotten = max(t.forgotten, t.byEnd[0].deadline)
 		t.remove(t.byEnd[0])
 	}
 }
@@ -114,9 +118,10 @@ func (t *intents) expire(before int64) {
 // may be kept: 0 if no writer is at work, and lapsed if one went past its
 // deadline meanwhile without having ended (it may have committed).
 func (t *intents) provisional(began, now int64, key string, tags []string) (until int64, lapsed bool) {
-	if len(t.open) == 0 && t.allUntil <= began {
+	if len(t.open) == 0 && max(t.allUntil, t.forgotten) < began {
 		return 0, false
 	}
+	lapsed = t.forgotten >= began
 	see := func(deadline int64) {
 		if deadline > now {
 			until = max(until, deadline)

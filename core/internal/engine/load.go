@@ -14,6 +14,7 @@ type Load struct {
 	pos    uint64 // position of the log before the load began
 	began  int64
 	stamps []*stamp // the era, then one per tag
+	made   *Entry   // what came of it
 }
 
 // NewLoad registers a load of key, before it begins. tags are those that are
@@ -94,6 +95,7 @@ func (l *Load) Fill(f Fill) (*Entry, Refusal) {
 	}
 	en.StaleUntil = en.FreshUntil + int64(f.Lifetime.Stale)
 	en.KeepUntil = en.FreshUntil + int64(max(f.Lifetime.Stale, f.Lifetime.Spare))
+	l.made = en
 	refusal := l.insert(key, tags, en, f.ReplicaLag)
 	if refusal == Stored {
 		e.Count.Stored.Add(1)

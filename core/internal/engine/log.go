@@ -85,9 +85,13 @@ func (j *journal) position() uint64 {
 }
 
 // since returns the position of the first item that was appended at or after
-// the time at. The caller holds mu.
+// the time at; if such items may have been trimmed, one of theirs. The caller
+// holds mu.
 func (j *journal) since(at int64) uint64 {
 	tail := j.tail()
+	if tail > 1 && j.at(tail).at >= at {
+		return tail - 1
+	}
 	n := sort.Search(len(j.ring), func(i int) bool { return j.at(tail+uint64(i)).at >= at })
 	return tail + uint64(n)
 }

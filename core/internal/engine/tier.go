@@ -27,6 +27,7 @@ func newTier(maxBytes uint64, now func() int64, evicted func()) (*tier, error) {
 			return max(1, time.Duration(o.Value.KeepUntil-now())+tierResolution)
 		}),
 		OnAtomicDeletion: func(e otter.DeletionEvent[string, *Entry]) {
+			e.Value.removed.Store(true)
 			if e.Cause == otter.CauseOverflow {
 				evicted()
 			}

@@ -20,6 +20,7 @@ type Scope struct {
 	ttl     time.Duration
 	ttlSet  bool
 	noStore bool
+	unnamed bool
 
 	// Invalidate runs core.Invalidate of the cache this scope belongs to.
 	// Targets are core's.
@@ -50,9 +51,17 @@ func (s *Scope) AddTags(tags []string) {
 		}
 	}
 	if len(s.tags) > s.MaxTags {
-		s.noStore = true
+		s.noStore, s.unnamed = true, true
 		s.tags = s.tags[:s.MaxTags]
 	}
+}
+
+// SetUnnamed says that the result depends on something that has no name here:
+// it can be neither stored nor shared.
+func (s *Scope) SetUnnamed() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.noStore, s.unnamed = true, true
 }
 
 // SetTTL replaces the class's TTL.
@@ -75,11 +84,12 @@ type Said struct {
 	TTL     time.Duration
 	TTLSet  bool
 	NoStore bool
+	Unnamed bool // it depends on more than Tags says
 }
 
 // Said returns what has been said so far.
 func (s *Scope) Said() Said {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return Said{Tags: slices.Clone(s.tags), TTL: s.ttl, TTLSet: s.ttlSet, NoStore: s.noStore}
+	return Said{Tags: slices.Clone(s.tags), TTL: s.ttl, TTLSet: s.ttlSet, NoStore: s.noStore, Unnamed: s.unnamed}
 }
