@@ -1,3 +1,207 @@
-// Package echocache caches the responses of handlers of echo.
+// Package echocache caches the responses of Echo's handlers.
+//
+//	e.GET("/products/:id", show, echocache.Cache(cache, "product", "product:{id}", "catalog"))
+//	e.PUT("/products/:id", update, echocache.Invalidate(cache, "product:{id}", "catalog"))
+//
+// {id} is Echo's :id, {*} its *. A route's, a group's and [echo.Echo.Use]'s
+// middleware sees them. With [echo.Echo.Pre] they are known only as the handler
+// runs: Cache then resolves its tags afterwards, Invalidate answers 500.
+//
+// An error that a handler returns goes to Echo's error handler as it would without
+// a cache, and nothing of it is stored, unless an older response may stand in for
+// it. Hooks set with [echo.Response.Before] in front of the cache run for each
+// answer, hit or miss, and what they add to the header is not stored; those set
+// behind it are the handler's, and what they add is.
+//
+// A background refresh sends a copy of the request through Echo again, from the
+// beginning, since there is no other way to a context like the first. The
+// middleware in front of the cache sees it as one more request, and if it answers
+// by itself nothing is stored. The copy has the target that the client sent:
+// behind http.StripPrefix it does not come to its route, and a stale response is
+// answered until it expires, then loaded in the foreground.
 package echocache
-import _ "github.com/labstack/echo/v4"
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"net/url"
+	"slices"
+
+	"github.com/labstack/echo/v4"
+
+	"github.com/larderhq/larder/core"
+	"github.com/larderhq/larder/core/httpcache"
+)
+
+// Cache returns the middleware that caches a handler's responses under a TTL
+// class, with tags by which they can be invalidated. A tag may hold path
+// parameters, "{id}", and the wildcard, "{*}". It panics with a *core.ConfigError
+// if something is wrong with the route.
+func Cache(cache *core.Cache, class string, tags ...string) echo.MiddlewareFunc {
+	return must(Route{Cache: cache, Class: class, Tags: tags}.Middleware())
+}
+
+// Invalidate returns the middleware that invalidates tags, and the request's own
+// path, when a handler has succeeded, before the client sees the end of the
+// response. It panics with a *core.ConfigError if something is wrong.
+func Invalidate(cache *core.Cache, tags ...string) echo.MiddlewareFunc {
+	iv, err := httpcache.NewInvalidator(cache, tags)
+	return must(middleware(iv.Serve), err)
+}
+
+// Route is a cached route with all that can be said about it.
+type Route struct {
+	Cache *core.Cache // required
+	Class string
+	Tags  []string
+	// Identity says whose response it is, for routes that answer each user
+	// differently. Not ok: the request is left alone.
+	Identity func(echo.Context) (id string, ok bool)
+	// Skip leaves a request alone.
+	Skip func(echo.Context) bool
+}
+
+// Middleware returns the middleware, or a *core.ConfigError.
+func (r Route) Middleware() (echo.MiddlewareFunc, error) {
+	c := httpcache.Config{Cache: r.Cache, Class: r.Class, Tags: r.Tags}
+	if r.Identity != nil {
+		c.Identity = func(x httpcache.Exchange) (string, bool) { return r.Identity(x.(*exchange).echo) }
+	}
+	if r.Skip != nil {
+		c.Skip = func(x httpcache.Exchange) bool { return r.Skip(x.(*exchange).echo) }
+	}
+	rt, err := httpcache.NewRoute(c)
+	if err != nil {
+		return nil, err
+	}
+	return middleware(rt.Serve), nil
+}
+
+func must(m echo.MiddlewareFunc, err error) echo.MiddlewareFunc {
+	if err != nil {
+		panic(err)
+	}
+	return m
+}
+
+// middleware makes a middleware of the engine's part. Echo applies a route's
+// middleware anew for each request, so there is no state in here.
+func middleware(serve func(httpcache.Exchange) error) echo.MiddlewareFunc {
+	return func(next echo.HandlerFunc) echo.HandlerFunc {
+		return func(c echo.Context) error {
+			r := c.Request()
+			err := serve(&exchange{
+				StdExchange: httpcache.StdExchange{Writer: c.Response(), Request: r},
+				echo:        c, next: next, url: r.URL,
+			})
+			if he, ok := err.(*httpcache.HandlerError); ok { //nolint:errorlint // made by Run, never wrapped
+				return he.Err
+			}
+			return err
+		}
+	}
+}
+
+type exchange struct {
+	httpcache.StdExchange
+	echo echo.Context
+	next echo.HandlerFunc
+	url  *url.URL // by which Echo has routed, or will have
+}
+
+var _ httpcache.Exchange = (*exchange)(nil)
+
+// Param implements httpcache.Exchange.
+func (x *exchange) Param(name string) (string, bool) {
+	if !slices.Contains(x.echo.ParamNames(), name) {
+		return "", false
+	}
+	v := x.echo.Param(name)
+	if x.url.RawPath == "" {
+		return v, true
+	}
+	v, err := url.PathUnescape(v) // Echo routes by RawPath where there is one, and decodes nothing
+	return v, err == nil
+}
+
+// Run implements httpcache.Exchange.
+func (x *exchange) Run(ctx context.Context, c *httpcache.Capture) error {
+	outside := x.echo.Request()
+	x.echo.SetRequest(outside.WithContext(ctx))
+	defer func() {
+		x.url = x.echo.Request().URL // Pre middleware behind the cache may have rewritten it
+		// ctx ends with the run, and middleware outside goes on.
+		x.echo.SetRequest(outside)
+	}()
+	if c == nil {
+		return x.next(x.echo)
+	}
+	// For the run the Response is another one in the same place: uncommitted,
+	// without the hooks from outside, and writing to the capture. What the capture
+	// lets through goes to the Response as it was, which then comes back.
+	res := x.echo.Response()
+	before := *res
+	out := &response{&before}
+	x.Capture = httpcache.NewWriter(out, c)
+	*res = *echo.NewResponse(x.Capture, x.echo.Echo())
+	res.Status = http.StatusOK // as Echo's own begin
+	finished := false
+	defer func() {
+		*res, out.Response = before, res
+		x.echo.SetResponse(res)
+		if !finished {
+			x.Capture.Abandon()
+		}
+	}()
+	err := x.next(x.echo)
+	finished = true
+	if err != nil {
+		x.Capture.Finish(0) // Echo's error handler answers, unless the handler has
+		return &httpcache.HandlerError{Err: err, Status: status(res, err)}
+	}
+	x.Capture.Finish(http.StatusOK)
+	return nil
+}
+
+// status returns the status that an error is answered with: the handler's, or what
+// Echo's own error handler makes of it.
+func status(res *echo.Response, err error) int {
+	if res.Committed {
+		return res.Status
+	}
+	var he *echo.HTTPError
+	if !errors.As(err, &he) {
+		return 0
+	}
+	if inner, ok := he.Internal.(*echo.HTTPError); ok { //nolint:errorlint // as Echo does
+		return inner.Code
+	}
+	return he.Code
+}
+
+// response is a Response that an answer goes out through.
+type response struct{ *echo.Response }
+
+// WriteHeader implements http.ResponseWriter. A 1xx is not the answer yet, which a
+// Response does not know.
+func (r *response) WriteHeader(status int) {
+	if status < 200 && status != http.StatusSwitchingProtocols {
+		r.Writer.WriteHeader(status)
+		return
+	}
+	r.Response.WriteHeader(status)
+}
+
+// Detach implements httpcache.Exchange. It dispatches: a context made by
+// Echo.NewContext would lack what middleware has set, and a custom one cannot be
+// copied.
+func (x *exchange) Detach() func(context.Context, func(httpcache.Exchange)) {
+	e, r := x.echo.Echo(), httpcache.DetachRequest(context.WithoutCancel(x.Context()), x.Request)
+	if u, err := url.ParseRequestURI(r.RequestURI); err == nil {
+		r.URL = u // as it was before Pre middleware rewrote it
+	}
+	return func(ctx context.Context, _ func(httpcache.Exchange)) {
+		e.ServeHTTP(httpcache.NewNowhere(), r.WithContext(ctx))
+	}
+}

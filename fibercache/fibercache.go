@@ -1,3 +1,246 @@
-// Package fibercache caches the responses of handlers of fiber.
+// Package fibercache caches the responses of Fiber handlers.
+//
+//	app.Get("/products/:id", fibercache.Cache(cache, "product", "product:{id}", "catalog"), show)
+//	app.Put("/products/:id", fibercache.Invalidate(cache, "product:{id}", "catalog"), update)
+//
+// {id} is the route's parameter, decoded once; {*} is the wildcard, * or +. A
+// middleware given to Use or Group learns the parameters only as the handler runs:
+// Cache then resolves its tags afterwards, Invalidate answers 500.
+//
+// core's context functions take c.UserContext() as well as c.Context().
+//
+// # What Fiber makes different
+//
+// By default Fiber believes X-Forwarded-Host and X-Forwarded-Proto whoever sends
+// them, and c.BaseURL() puts them into links. What Fiber believes is therefore part
+// of a response's identity, beside what the client sent: nobody can have his own
+// links stored for others. EnableTrustedProxyCheck keeps such requests from filling
+// the cache with responses that nobody else asks for.
+//
+// A background refresh is a copy of the request that goes through the whole app
+// again, outer middleware included.
+//
+// A body stream is sent after its handler has returned. It is never stored. Behind
+// Invalidate it is read when the invalidation has happened; what a stream itself
+// commits is for it to announce, by core.Invalidate.
 package fibercache
-import _ "github.com/gofiber/fiber/v2"
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync"
+
+	"github.com/gofiber/fiber/v2"
+	view "github.com/gofiber/fiber/v2/utils"
+	"github.com/valyala/fasthttp"
+
+	"github.com/larderhq/larder/core"
+	"github.com/larderhq/larder/core/httpcache"
+)
+
+// Cache returns the middleware that caches a handler's responses under a TTL
+// class, with tags by which they can be invalidated. A tag may hold path
+// parameters, "{id}", and the wildcard, "{*}". It panics with a *core.ConfigError
+// if something is wrong with the route.
+func Cache(cache *core.Cache, class string, tags ...string) fiber.Handler {
+	return must(Route{Cache: cache, Class: class, Tags: tags}.Middleware())
+}
+
+// Invalidate returns the middleware that invalidates tags, and the request's own
+// path, when a handler has succeeded, before the client sees the response. It
+// panics with a *core.ConfigError if something is wrong.
+func Invalidate(cache *core.Cache, tags ...string) fiber.Handler {
+	iv, err := httpcache.NewInvalidator(cache, tags)
+	return must(middleware(iv.Serve), err)
+}
+
+// Route is a cached route with all that can be said about it.
+type Route struct {
+	Cache *core.Cache // required
+	Class string
+	Tags  []string
+	// Identity says whose response it is, for routes that answer each user
+	// differently. Not ok: the request is left alone.
+	Identity func(*fiber.Ctx) (id string, ok bool)
+	// Skip leaves a request alone.
+	Skip func(*fiber.Ctx) bool
+}
+
+// Middleware returns the middleware, or a *core.ConfigError.
+func (r Route) Middleware() (fiber.Handler, error) {
+	c := httpcache.Config{Cache: r.Cache, Class: r.Class, Tags: r.Tags}
+	if r.Identity != nil {
+		c.Identity = func(x httpcache.Exchange) (string, bool) { return r.Identity(x.(*exchange).c) }
+	}
+	if r.Skip != nil {
+		c.Skip = func(x httpcache.Exchange) bool { return r.Skip(x.(*exchange).c) }
+	}
+	rt, err := httpcache.NewRoute(c)
+	if err != nil {
+		return nil, err
+	}
+	return middleware(rt.Serve), nil
+}
+
+func must(h fiber.Handler, err error) fiber.Handler {
+	if err != nil {
+		panic(err)
+	}
+	return h
+}
+
+func middleware(serve func(httpcache.Exchange) error) fiber.Handler {
+	return func(c *fiber.Ctx) error {
+		continueRefresh(c)
+		x := exchanges.Get().(*exchange)
+		x.c, x.ran = c, false
+		err := serve(x)
+		x.c = nil
+		exchanges.Put(x)
+		if he, ok := err.(*httpcache.HandlerError); ok { //nolint:errorlint // made by Run, never wrapped
+			return he.Err
+		}
+		return err
+	}
+}
+
+var exchanges = sync.Pool{New: func() any { return new(exchange) }} //nolint:gochecknoglobals // shared scratch
+
+type exchange struct {
+	c      *fiber.Ctx
+	ran    bool
+	asked  fasthttp.RequestHeader  // the request's header before Run: handlers may change it
+	before fasthttp.ResponseHeader // what outer middleware had set before Run
+	values []string
+	target []byte
+}
+
+var _ httpcache.Exchange = (*exchange)(nil)
+
+// Values implements httpcache.Exchange.
+func (x *exchange) Values(name string) []string {
+	h := &x.c.Request().Header
+	if x.ran {
+		h = &x.asked
+	}
+	x.values = x.values[:0]
+	if x.c.App().Server().DisableHeaderNamesNormalizing {
+		h.VisitAll(func(key, value []byte) {
+			if strings.EqualFold(view.UnsafeString(key), name) {
+				x.values = append(x.values, view.UnsafeString(value))
+			}
+		})
+		return x.values
+	}
+	for _, value := range h.PeekAll(name) {
+		// fasthttp tells of these, which it keeps apart, also when there are none.
+		if len(value) > 0 || name != fiber.HeaderCookie && name != fiber.HeaderContentLength && name != fiber.HeaderTrailer {
+			x.values = append(x.values, view.UnsafeString(value))
+		}
+	}
+	return x.values
+}
+
+// Param implements httpcache.Exchange.
+func (x *exchange) Param(name string) (string, bool) {
+	v := x.c.Params(name)
+	if v == "" && name == "*" {
+		v = x.c.Params("+")
+	}
+	if !x.c.App().Config().UnescapePath {
+		if decoded, err := url.PathUnescape(v); err == nil {
+			v = decoded
+		}
+	}
+	return strings.Clone(v), v != ""
+}
+
+// Context implements httpcache.Exchange.
+func (x *exchange) Context() context.Context { return x.c.UserContext() }
+
+// Run implements httpcache.Exchange.
+func (x *exchange) Run(ctx context.Context, capture *httpcache.Capture) error {
+	c, fctx := x.c, x.c.Context()
+	outer, said := c.UserContext(), fctx.UserValue(httpcache.ContextKey)
+	defer func() {
+		c.SetUserContext(outer)
+		fctx.SetUserValue(httpcache.ContextKey, said)
+	}()
+	ctx, streams := outlasting(ctx, outer)
+	c.SetUserContext(ctx)
+	fctx.SetUserValue(httpcache.ContextKey, ctx.Value(httpcache.ContextKey))
+	if capture != nil {
+		x.ran = true
+		c.Request().Header.CopyTo(&x.asked)
+		c.Response().Header.CopyTo(&x.before)
+	}
+	if err := c.Next(); err != nil {
+		he := &httpcache.HandlerError{Err: err}
+		var fe *fiber.Error
+		if errors.As(err, &fe) {
+			he.Status = fe.Code
+		}
+		return he
+	}
+	if x.fill(capture) {
+		streams(fctx)
+	}
+	return nil
+}
+
+// fill shows a capture what has been answered. It returns whether content is still
+// to come.
+func (x *exchange) fill(capture *httpcache.Capture) (streamed bool) {
+	fctx := x.c.Context()
+	resp := &fctx.Response
+	streamed = resp.IsBodyStream() || resp.ImmediateHeaderFlush || fctx.Hijacked()
+	if t := fctx.LastTimeoutErrorResponse(); t != nil { // it is sent in place of the other
+		resp, streamed = t, true
+	}
+	if capture == nil {
+		return streamed
+	}
+	status := resp.StatusCode()
+	var body []byte
+	if !streamed && status >= 200 && status != http.StatusNoContent && status != http.StatusNotModified {
+		body = resp.Body()
+	}
+	hold, add := capture.Head(status, newHeader(&resp.Header, &x.before, streamed || len(body) > 0))
+	switch {
+	case !hold:
+	case streamed:
+		add = capture.Pass(httpcache.Streamed)
+	case len(body) <= capture.Limit:
+		capture.Held, capture.Body = true, bytes.Clone(body)
+	case !capture.Tail: // Fiber sends the tail of a write later anyway
+		add = capture.Pass(httpcache.Oversized)
+	}
+	setFields(&resp.Header, add)
+	return streamed
+}
+
+// Release implements httpcache.Exchange.
+func (x *exchange) Release(fields []httpcache.Field) { setFields(&x.c.Response().Header, fields) }
+
+// Reply implements httpcache.Exchange. The body is a copy: outer middleware may
+// change it in place, and fasthttp loses a body that is not its own when something
+// is appended to it.
+func (x *exchange) Reply(a httpcache.Answer) {
+	resp := x.c.Response()
+	if x.ran {
+		x.before.CopyTo(&resp.Header)
+		resp.ImmediateHeaderFlush = false
+	}
+	resp.SetStatusCode(a.Status)
+	setFields(&resp.Header, a.Fields)
+	setFields(&resp.Header, a.Extra)
+	if a.NoBody {
+		resp.ResetBody() // fasthttp leaves a HEAD's length as it is set
+	} else {
+		resp.SetBody(a.Body)
+	}
+}

@@ -1,3 +1,193 @@
-// Package gincache caches the responses of handlers of gin.
+// Package gincache caches the responses of Gin's handlers.
+//
+//	r.GET("/products/:id", gincache.Cache(cache, "product", "product:{id}", "catalog"), show)
+//	r.PUT("/products/:id", gincache.Invalidate(cache, "product:{id}", "catalog"), update)
+//
+// {id} is Gin's :id. The wildcard is {*}, whatever its name, without the slash that
+// Gin leaves in front of it. Parameters are decoded as Gin decodes them: once,
+// unless the engine has UseRawPath without UnescapePathValues.
+//
+// A hit aborts the chain: [gin.Context.IsAborted] is true behind it. What a handler
+// has called [gin.Context.Error] for is not stored; where an older response stands
+// in for it, those errors are dropped, so that no middleware answers them as well.
+// A handler that has neither written nor set a status has not answered: that is
+// left to Gin, and nothing is stored.
+//
+// A background refresh runs what is behind the middleware, with a copy of the
+// context: values from [gin.Context.Set] are there, but those that belong to the
+// first request, such as a transaction, may have ended with it.
 package gincache
-import _ "github.com/gin-gonic/gin"
+
+import (
+	"context"
+	"net/http"
+	"reflect"
+	"slices"
+	"strings"
+
+	"github.com/gin-gonic/gin"
+
+	"github.com/larderhq/larder/core"
+	"github.com/larderhq/larder/core/httpcache"
+)
+
+// Cache returns the middleware that caches a handler's responses under a TTL
+// class, with tags by which they can be invalidated. A tag may hold path
+// parameters, "{id}", and the wildcard, "{*}". It panics with a *core.ConfigError
+// if something is wrong with the route, as Gin does.
+func Cache(cache *core.Cache, class string, tags ...string) gin.HandlerFunc {
+	return must(Route{Cache: cache, Class: class, Tags: tags}.Middleware())
+}
+
+// Invalidate returns the middleware that invalidates tags, and the request's own
+// path, when a handler has succeeded, before the client sees the end of the
+// response. It panics with a *core.ConfigError if something is wrong.
+func Invalidate(cache *core.Cache, tags ...string) gin.HandlerFunc {
+	iv, err := httpcache.NewInvalidator(cache, tags)
+	return must(middleware(iv.Serve), err)
+}
+
+// Route is a cached route with all that can be said about it.
+type Route struct {
+	Cache *core.Cache // required
+	Class string
+	Tags  []string
+	// Identity says whose response it is, for routes that answer each user
+	// differently. Not ok: the request is left alone.
+	Identity func(*gin.Context) (id string, ok bool)
+	// Skip leaves a request alone.
+	Skip func(*gin.Context) bool
+}
+
+// Middleware returns the middleware, or a *core.ConfigError.
+func (r Route) Middleware() (gin.HandlerFunc, error) {
+	c := httpcache.Config{Cache: r.Cache, Class: r.Class, Tags: r.Tags}
+	if r.Identity != nil {
+		c.Identity = func(x httpcache.Exchange) (string, bool) { return r.Identity(x.(*exchange).gin) }
+	}
+	if r.Skip != nil {
+		c.Skip = func(x httpcache.Exchange) bool { return r.Skip(x.(*exchange).gin) }
+	}
+	rt, err := httpcache.NewRoute(c)
+	if err != nil {
+		return nil, err
+	}
+	return middleware(rt.Serve), nil
+}
+
+func must(m gin.HandlerFunc, err error) gin.HandlerFunc {
+	if err != nil {
+		panic(err)
+	}
+	return m
+}
+
+func middleware(serve func(httpcache.Exchange) error) gin.HandlerFunc {
+	return func(c *gin.Context) {
+		_ = serve(newExchange(c)) // Gin has the errors in c.Errors
+	}
+}
+
+type exchange struct {
+	httpcache.StdExchange
+	gin    *gin.Context
+	out    out
+	errors int // that were there before
+}
+
+var _ httpcache.Exchange = (*exchange)(nil)
+
+func newExchange(c *gin.Context) *exchange {
+	x := &exchange{gin: c, out: out{ResponseWriter: c.Writer}, errors: len(c.Errors)}
+	x.Writer, x.Request = &x.out, c.Request
+	return x
+}
+
+// Param implements httpcache.Exchange.
+func (x *exchange) Param(name string) (string, bool) {
+	if name != "*" {
+		return x.gin.Params.Get(name)
+	}
+	_, name, _ = strings.Cut(x.gin.FullPath(), "/*")
+	v, ok := x.gin.Params.Get(name)
+	return strings.TrimPrefix(v, "/"), ok
+}
+
+// Run implements httpcache.Exchange.
+func (x *exchange) Run(ctx context.Context, c *httpcache.Capture) error {
+	g, request, outer := x.gin, x.gin.Request, x.gin.Writer
+	g.Request = request.WithContext(ctx)
+	// ctx ends with the run, and middleware outside goes on.
+	defer func() { g.Request, g.Writer = request, outer }()
+	if v := ctx.Value(httpcache.ContextKey); v != nil {
+		// gin.Context.Value does not look into the request's context by default.
+		before, _ := g.Get(httpcache.ContextKey)
+		defer g.Set(httpcache.ContextKey, before)
+		g.Set(httpcache.ContextKey, v)
+	}
+	if c == nil {
+		g.Next()
+		return nil
+	}
+	x.Capture = httpcache.NewWriter(&x.out, c)
+	w := &writer{ResponseWriter: x.Capture, out: &x.out, status: outer.Status(), size: unwritten}
+	g.Writer = w
+	finished := false
+	defer func() {
+		if !finished {
+			x.Capture.Abandon()
+		}
+	}()
+	g.Next()
+	finished = true
+	failed := len(g.Errors) > x.errors
+	implicit := 0
+	if !w.Written() && !outer.Written() { // a HandleContext writes to Gin's own
+		outer.WriteHeader(w.status)
+		if w.recorded && !failed {
+			implicit = w.status
+		}
+	}
+	x.Capture.Finish(implicit)
+	if !failed {
+		return nil
+	}
+	err := &httpcache.HandlerError{Err: g.Errors.Last(), Status: w.status}
+	if !w.Written() && w.status < 400 {
+		err.Status = 0 // middleware outside will say
+	}
+	return err
+}
+
+// Reply implements httpcache.Exchange.
+func (x *exchange) Reply(a httpcache.Answer) {
+	x.gin.Abort()
+	x.gin.Errors = x.gin.Errors[:min(len(x.gin.Errors), x.errors)]
+	x.out.final = true
+	x.StdExchange.Reply(a)
+}
+
+// Detach implements httpcache.Exchange. A Copy of the context is safe to keep, but
+// lacks the chain of handlers, and how far it has been run.
+func (x *exchange) Detach() func(context.Context, func(httpcache.Exchange)) {
+	if x.Request.Method == http.MethodHead {
+		return nil // its handlers need not be those of GET
+	}
+	g, r := x.gin.Copy(), httpcache.DetachRequest(context.WithoutCancel(x.Context()), x.Request)
+	g.Accepted = slices.Clone(x.gin.Accepted)
+	for _, name := range [...]string{"handlers", "index"} {
+		from, to := reflect.ValueOf(x.gin).Elem().FieldByName(name), reflect.ValueOf(g).Elem().FieldByName(name)
+		if !from.IsValid() {
+			return nil // not in this version of Gin
+		}
+		// As reflect allows it for exported fields.
+		from = reflect.NewAt(from.Type(), from.Addr().UnsafePointer()).Elem()
+		to = reflect.NewAt(to.Type(), to.Addr().UnsafePointer()).Elem()
+		to.Set(from)
+	}
+	return func(ctx context.Context, load func(httpcache.Exchange)) {
+		g.Request = r.WithContext(ctx)
+		g.Writer = &writer{ResponseWriter: httpcache.NewNowhere(), status: http.StatusOK, size: unwritten}
+		load(newExchange(g))
+	}
+}

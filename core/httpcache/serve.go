@@ -452,6 +452,14 @@ var conditionalFields = []string{ //nolint:gochecknoglobals // a constant
 	"If-None-Match", "If-Modified-Since", "If-Match", "If-Unmodified-Since", "If-Range", "Range",
 }
 
+// DropConditional removes them from a request: del removes a field. It is for an
+// adapter whose Detach copies requests that are not net/http's.
+func DropConditional(del func(name string)) {
+	for _, name := range conditionalFields {
+		del(name)
+	}
+}
+
 func statusField(fwd string, stored bool, detail string) Field {
 	return Field{Name: cacheStatus, Values: []string{statusForward(fwd, stored, detail)}, Mode: Append}
 }

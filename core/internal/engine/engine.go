@@ -134,7 +134,9 @@ func (e *Engine) Renew(items []Item, key string, tags []string) *Load {
 	e.journal.mu.Unlock()
 	e.remove(items)
 	l := e.NewLoad(key, tags)
-	l.pos = pos
+	if !mutantNoRenew {
+		l.pos = pos
+	}
 	return l
 }
 

@@ -288,7 +288,7 @@ func (t *Turn) Finish(o Outcome) {
 		at := t.fencedAt(o.Tags)
 		// An entry that is not this load's own was found in the tier. It may carry
 		// any tags, and be about to be taken out: it must be valid as of now.
-		dead := o.Entry != nil && o.Entry != t.made && (o.Entry.dead() || o.Entry.removed.Load())
+		dead := !mutantNoFoundCheck && o.Entry != nil && o.Entry != t.made && (o.Entry.dead() || o.Entry.removed.Load())
 		for f.waiters.Len() > 0 {
 			if w := f.waiters.Front().Value.(*waiter); dead || at != 0 && at < w.joined {
 				f.wakeFirst(Outcome{Verdict: again})

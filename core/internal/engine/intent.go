@@ -121,7 +121,7 @@ func (t *intents) provisional(began, now int64, key string, tags []string) (unti
 	if len(t.open) == 0 && max(t.allUntil, t.forgotten) < began {
 		return 0, false
 	}
-	lapsed = t.forgotten >= began
+	lapsed = t.forgotten >= began && !mutantNoMemory
 	see := func(deadline int64) {
 		if deadline > now {
 			until = max(until, deadline)

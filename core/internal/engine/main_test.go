@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"context"
 	"testing"
 	"time"
 
@@ -24,7 +25,7 @@ func openWith(t testing.TB, s Settings) *Engine {
 	t.Helper()
 	e, err := New(s)
 	require.NoError(t, err)
-	t.Cleanup(func() { require.NoError(t, e.Close(t.Context())) })
+	t.Cleanup(func() { require.NoError(t, e.Close(context.Background())) })
 	return e
 }
 

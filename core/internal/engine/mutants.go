@@ -18,4 +18,7 @@ const (
 	mutantNoDeadline    = false // what is stored while a writer is at work outlives its deadline
 	mutantNoLapse       = false // a load is stored although a writer's deadline passed during it
 	mutantNoLag         = false // what a lagging replica may have answered is stored
+	mutantNoFoundCheck  = false // an entry that a leader found is shared whatever has become of it
+	mutantNoMemory      = false // writers that lapsed are forgotten, however long a load takes
+	mutantNoRenew       = false // what is put is not fenced by what follows its own invalidation at once
 )

@@ -19,6 +19,9 @@ var (
 	mutantNoDeadline    = mutant("deadline")
 	mutantNoLapse       = mutant("lapse")
 	mutantNoLag         = mutant("lag")
+	mutantNoFoundCheck  = mutant("found-check")
+	mutantNoMemory      = mutant("memory")
+	mutantNoRenew       = mutant("renew")
 )
 
 func mutant(name string) bool { return os.Getenv("LARDER_MUTANT") == name }

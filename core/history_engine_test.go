@@ -1,0 +1,129 @@
+package core_test
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"github.com/larderhq/larder/core"
+	"github.com/larderhq/larder/core/internal/engine"
+)
+
+// The engine as package httpcache uses it: the load runs in the request, values
+// have variants, some are nobody else's, some tags are known beforehand.
+func TestHistory_GivenWritersAndReadersOfTheEngine_WhenTheyRace_ThenNoAnswerIsOlderThanTheLastAnnouncement(t *testing.T) {
+	h := newHistory(t, 2, nil)
+	e := h.cache.Engine()
+	gate := engine.Gate{MaxLoads: 2, Wait: 2 * time.Millisecond}
+
+	name := func(r int) string { return fmt.Sprint("page:", r) }
+	path := func(r int) string { return fmt.Sprint("/pages/", r) }
+	// Every other row has variants; those are not named by key.
+	keyOf := func(r int) string {
+		if r%2 == 0 {
+			return name(r)
+		}
+		return fmt.Sprintf("%s%cvariant %d", name(r), engine.NameEnd, rand.IntN(2))
+	}
+	early := make([][]string, historyRows)
+	for r := range early {
+		early[r] = []string{core.TagName(name(r)), core.PathTag(path(r))}
+	}
+
+	load := func(turn *engine.Turn, key string, r int) (out engine.Outcome, version int64, err error) {
+		fill := engine.Fill{Key: key, Size: 8, Tags: []string{core.TagName(groupTag(r)), core.TagName("pages")}}
+		out = engine.Outcome{Verdict: engine.Shared, Tags: fill.Tags}
+		defer func() { turn.Finish(out) }()
+		pause(3)
+		version = h.rows[r].version.Load()
+		pause(3)
+		switch rand.IntN(100) {
+		case 0:
+			out = engine.Outcome{Verdict: engine.Failed}
+			return out, 0, errHistory
+		case 1, 2:
+			out = engine.Outcome{Verdict: engine.Unshareable}
+			return out, version, nil
+		case 3:
+			out.Entry = engine.Loose(version)
+			return out, version, nil
+		case 4:
+			if en, state := e.Lookup(key); state != engine.Gone { // in place of an error
+				out = engine.Outcome{Verdict: engine.Shared, Entry: en}
+				return out, 0, errHistory
+			}
+		}
+		fill.Value = version
+		fill.Lifetime = engine.Lifetime{Fresh: time.Duration(1+rand.IntN(8)) * time.Millisecond, Stale: 4 * time.Millisecond, Spare: 10 * time.Millisecond}
+		out.Entry, _ = turn.Fill(fill)
+		return out, version, nil
+	}
+
+	read := func(ctx context.Context, r int) (int64, error) {
+		key := keyOf(r)
+		en, state := e.Lookup(key)
+		if state >= engine.Stale {
+			if state == engine.Stale {
+				e.Count.StaleHits.Add(1)
+			} else {
+				e.Count.Hits.Add(1)
+			}
+			if state == engine.Stale || en.Early(e.Now()) {
+				if turn, ok := e.TryLead(key, early[r], gate); ok {
+					ok := e.Background(ctx, time.Minute, func(context.Context) {
+						e.Count.Refreshes.Add(1)
+						_, _, _ = load(turn, key, r)
+					})
+					if !ok {
+						turn.Finish(engine.Outcome{Verdict: engine.Failed})
+					}
+				}
+			}
+			return en.Value.(int64), nil
+		}
+		e.Count.Misses.Add(1)
+		if rand.IntN(100) == 0 {
+			_, version, err := load(e.Alone(key, early[r]), key, r)
+			return version, err
+		}
+		turn, out, err := e.Enter(ctx, key, early[r], gate)
+		switch {
+		case err != nil:
+			return 0, err
+		case turn == nil && out.Err != nil:
+			return 0, out.Err
+		case turn == nil:
+			return out.Entry.Value.(int64), nil
+		}
+		if en, state := e.Lookup(key); state == engine.Fresh {
+			turn.Finish(engine.Outcome{Verdict: engine.Shared, Entry: en})
+			return en.Value.(int64), nil
+		}
+		_, version, err := load(turn, key, r)
+		return version, err
+	}
+
+	write := func(r int) string {
+		switch n := rand.IntN(400); {
+		case n == 0:
+			return h.announce(r, core.All())
+		case n == 1:
+			return h.announce(r, core.Pattern("page:*"))
+		case n == 2:
+			return h.announce(r, core.Tag("pages"))
+		case n < 100 && r%2 == 0:
+			return h.announce(r, core.Key(name(r)))
+		case n < 170:
+			return h.announce(r, core.Tag(name(r)))
+		case n < 240:
+			return h.announce(r, core.Tag(groupTag(r)))
+		case n < 320:
+			return h.announce(r, core.Path("https://shop.example"+path(r)))
+		default:
+			return h.announce(r, core.Pattern(name(r)))
+		}
+	}
+	h.run(t, read, write)
+}

@@ -1,0 +1,202 @@
+package core_test
+
+import (
+	"context"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/larderhq/larder/core"
+	"github.com/larderhq/larder/core/internal/engine"
+)
+
+func TestGivenManyValues_WhenATargetIsInvalidated_ThenExactlyWhatItNamesIsLoadedAgain(t *testing.T) {
+	bubble(t, core.Class{TTL: hour}, func(t *testing.T, m *items) {
+		load := func(ctx context.Context, id int) (item, error) {
+			require.NoError(t, core.AddTags(ctx, map[bool]string{true: "even", false: "odd"}[id%2 == 0]))
+			return m.load(ctx, id)
+		}
+		getAll := func() int {
+			m.loads.Store(0)
+			for id := range 20 {
+				_, err := m.Get(t.Context(), id, load)
+				require.NoError(t, err)
+			}
+			return int(m.loads.Load())
+		}
+		require.Equal(t, 20, getAll())
+		for _, test := range []struct {
+			targets []core.Target
+			gone    int
+		}{
+			{[]core.Target{core.Key("item:7")}, 1},
+			{[]core.Target{core.Key("item:77")}, 0},
+			{[]core.Target{core.Tag("item:7")}, 1},
+			{[]core.Target{core.Tag("even")}, 10},
+			{[]core.Target{core.Tag("even"), core.Tag("odd")}, 20},
+			{[]core.Target{core.Key("item:1"), core.Key("item:2"), core.Everywhere, core.Key("item:2")}, 2},
+			{[]core.Target{core.Pattern("item:1?")}, 10},
+			{[]core.Target{core.Pattern("item:[0-4]")}, 5},
+			{[]core.Target{core.Pattern("it*")}, 20},
+			{[]core.Target{core.Pattern("item")}, 0},
+			{[]core.Target{core.Path("/item:1")}, 0},
+			{[]core.Target{core.Tag("item:*"), core.Key("item:?")}, 0},
+			{[]core.Target{core.Key("even")}, 0},
+			{[]core.Target{core.All()}, 20},
+			{[]core.Target{core.All(), core.Everywhere}, 20},
+		} {
+			require.NoError(t, m.cache.Invalidate(t.Context(), test.targets...))
+			require.Equal(t, test.gone, getAll(), "%v", test.targets)
+			require.Zero(t, getAll())
+		}
+		require.NoError(t, m.Invalidate(t.Context(), 3, 4, 5))
+		require.Equal(t, 3, getAll())
+	})
+}
+
+// Entries of responses carry the tag of their path.
+func TestGivenAnEntryOfAPath_WhenThePathIsInvalidatedHoweverItIsWritten_ThenItIsGone(t *testing.T) {
+	c := open(t, core.Options{})
+	e := c.Engine()
+	long := "/" + strings.Repeat("x", 3000)
+	for _, test := range []struct {
+		path   string
+		target core.Target
+		gone   bool
+	}{
+		{"/items", core.Path("/items"), true},
+		{"/items", core.Path("https://shop.example/items"), true},
+		{"/items", core.Path("http://other.example:8080/items"), true},
+		{"/items", core.Key("https://shop.example/items?page=2"), true},
+		{"/items", core.Path("/items/"), false},
+		{"/items", core.Path("/Items"), false},
+		{"/items", core.Path("/it%65ms"), true},
+		{"/caf%C3%A9", core.Path("/café"), true},
+		{"/café", core.Path("/caf%c3%a9"), true},
+		{"/a%2Fb", core.Path("/a/b"), true},
+		{"/100%", core.Path("/100%"), true},
+		{"", core.Path("/"), true},
+		{"/", core.Path("https://shop.example"), true},
+		{"/", core.Path("https://shop.example/"), true},
+		{long, core.Path(long), true},
+		{long + "y", core.Path(long), false},
+		{"/items", core.Tag("/items"), false},
+		{"/items", core.Key("/items"), false},
+	} {
+		_, refusal := e.NewLoad("entry", []string{core.PathTag(test.path)}).
+			Fill(engine.Fill{Value: 1, Lifetime: engine.Lifetime{Fresh: hour}})
+		require.Equal(t, engine.Stored, refusal)
+		require.NoError(t, c.Invalidate(t.Context(), test.target))
+		_, state := e.Lookup("entry")
+		require.Equal(t, test.gone, state == engine.Gone, "%q by %v", test.path, test.target)
+	}
+}
+
+func TestGivenATagThatLooksLikeAPath_WhenOneIsInvalidated_ThenTheOtherStays(t *testing.T) {
+	require.NotEqual(t, core.TagName("/items"), core.PathTag("/items"))
+	require.NotEqual(t, core.TagName("p:/items"), core.PathTag("/items"))
+}
+
+// Intents.
+
+func TestGivenAWriterAtWork_WhenValuesAreLoaded_ThenTheyAreSharedAndKeptUntilItEnds(t *testing.T) {
+	for name, target := range map[string]core.Target{"key": core.Key("item:1"), "tag": core.Tag("item:1"), "late tag": core.Tag("late")} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, core.Class{TTL: hour}, func(t *testing.T, m *items) {
+				load := func(ctx context.Context, id int) (item, error) {
+					require.NoError(t, core.AddTags(ctx, "late"))
+					return m.load(ctx, id)
+				}
+				get := func() string {
+					v, err := m.Get(t.Context(), 1, load)
+					require.NoError(t, err)
+					return v.Name
+				}
+				get()
+				m.mustLoad(t, 1, "")
+				in, err := m.cache.Begin(t.Context(), target)
+				require.NoError(t, err)
+				get()
+				get()
+				m.mustLoad(t, 1, "Begin invalidates; what is loaded then is kept")
+				m.name.Store("two") // the commit
+				require.NoError(t, in.End(t.Context()))
+				require.Equal(t, "two", get())
+				m.mustLoad(t, 1, "End invalidates")
+				require.NoError(t, in.End(t.Context()))
+				in.Abandon()
+				get()
+				m.mustLoad(t, 0, "once")
+			})
+		})
+	}
+}
+
+func TestGivenAWriterThatDies_WhenTheWriteTimeoutHasPassed_ThenNothingLoadedMeanwhileIsAnswered(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := itemsOf(t, open(t, core.Options{
+			WriteTimeout: 10 * time.Second,
+			Classes:      core.Classes{"item": {TTL: hour, Stale: hour, StaleIfError: hour}},
+		}))
+		_, err := m.cache.Begin(t.Context(), core.Tag("item:1"))
+		require.NoError(t, err)
+		time.Sleep(5 * time.Second)
+		m.get(t)
+		m.name.Store("two") // it commits, and is never heard of again
+		time.Sleep(5*time.Second - 1)
+		require.Equal(t, "one", m.get(t))
+		m.mustLoad(t, 1, "")
+		time.Sleep(2) // a load that begins at the very deadline is not stored
+		release := m.hold()
+		late := m.async(t.Context(), m.load)
+		synctest.Wait()
+		require.False(t, late.done(), "neither fresh nor stale")
+		release()
+		synctest.Wait()
+		require.Equal(t, "two", late.name(t))
+		time.Sleep(hour - 1)
+		require.Equal(t, "two", m.get(t))
+		m.mustLoad(t, 1, "")
+	})
+}
+
+func TestGivenAWriterThatAbandons_WhenItDoes_ThenWhatWasLoadedMeanwhileStays(t *testing.T) {
+	bubble(t, core.Class{TTL: hour}, func(t *testing.T, m *items) {
+		in, err := m.cache.Begin(t.Context(), core.Tag("item:1"))
+		require.NoError(t, err)
+		m.get(t)
+		in.Abandon()
+		require.NoError(t, in.End(t.Context()))
+		m.get(t)
+		m.mustLoad(t, 1, "")
+	})
+}
+
+func TestGivenAWriterThatEnds_WhenItNamesMore_ThenThatGoesTooAndBadInputDoesNotKeepTheRestFromIt(t *testing.T) {
+	bubble(t, core.Class{TTL: hour}, func(t *testing.T, m *items) {
+		m.get(t)
+		_, err := m.Get(t.Context(), 2, m.load)
+		require.NoError(t, err)
+		m.mustLoad(t, 2, "")
+		in, err := m.cache.Begin(t.Context(), core.Tag("item:1"))
+		require.NoError(t, err)
+		m.get(t)
+		ended, cancel := context.WithCancel(t.Context())
+		cancel()
+		require.NoError(t, in.End(ended, core.Pattern("item:2")), "the client has gone; the write has happened")
+		m.get(t)
+		_, err = m.Get(t.Context(), 2, m.load)
+		require.NoError(t, err)
+		m.mustLoad(t, 3, "")
+
+		in, err = m.cache.Begin(t.Context(), core.Tag("item:1"))
+		require.NoError(t, err)
+		m.get(t)
+		refused(t, in.End(t.Context(), core.Tag("")), "Tag", "")
+		m.get(t)
+		m.mustLoad(t, 2, "its own targets were invalidated all the same")
+	})
+}

@@ -1,0 +1,122 @@
+package fibercache
+
+import (
+	"context"
+	"crypto/tls"
+	"net"
+	"strings"
+
+	"github.com/gofiber/fiber/v2"
+	"github.com/valyala/fasthttp"
+
+	"github.com/larderhq/larder/core/httpcache"
+)
+
+// refreshKey is the user value by which a background refresh, on its way through
+// the app, brings its context.
+type refreshKey struct{}
+
+// Detach implements httpcache.Exchange. The copy goes through the app as the
+// request did: rewritten from its original target, over a connection that looks
+// like the client's.
+func (x *exchange) Detach() func(context.Context, func(httpcache.Exchange)) {
+	from, server := x.c.Context(), x.c.App().Server()
+	fctx := new(fasthttp.RequestCtx)
+	fctx.Init2(connLike(from), server.Logger, true)
+	req := &fctx.Request
+	from.Request.CopyTo(req)
+	req.ResetBody()
+	req.Header.SetMethod(fiber.MethodGet)
+	req.SetRequestURI(string(req.Header.RequestURI()))
+	httpcache.DropConditional(req.Header.Del)
+	fctx.Response.Header.SetNoDefaultContentType(server.NoDefaultContentType)
+	if server.DisableHeaderNamesNormalizing {
+		fctx.Response.Header.DisableNormalizing()
+	}
+	return func(ctx context.Context, _ func(httpcache.Exchange)) {
+		defer func() {
+			fctx.ResetUserValues()
+			fctx.Request.Reset()
+			fctx.Response.Reset() // a stream that nobody reads is closed
+		}()
+		fctx.SetUserValue(refreshKey{}, ctx)
+		server.Handler(fctx)
+	}
+}
+
+// continueRefresh gives a request that is a background refresh its context.
+func continueRefresh(c *fiber.Ctx) {
+	if ctx, ok := c.Context().UserValue(refreshKey{}).(context.Context); ok {
+		c.Context().RemoveUserValue(refreshKey{})
+		c.SetUserContext(refreshContext{ctx, c.UserContext()})
+	}
+}
+
+// refreshContext is the context of a background refresh: its own end, and the
+// values that outer middleware has set for the copy. Those of the request itself
+// are out of reach: behind them may be its RequestCtx, which serves another one now.
+type refreshContext struct {
+	context.Context
+	values context.Context
+}
+
+// Value implements context.Context.
+func (r refreshContext) Value(key any) any {
+	if name, ok := key.(string); ok && strings.HasPrefix(name, "github.com/larderhq/larder/") && name != httpcache.ContextKey {
+		return r.Context.Value(key)
+	}
+	return r.values.Value(key)
+}
+
+// conn stands for the connection of a request that has ended.
+type conn struct {
+	net.Conn
+	local, remote net.Addr
+}
+
+func (c conn) LocalAddr() net.Addr  { return c.local }
+func (c conn) RemoteAddr() net.Addr { return c.remote }
+
+type tlsConn struct {
+	conn
+	state *tls.ConnectionState
+}
+
+// Handshake and ConnectionState are how fasthttp knows a TLS connection.
+func (tlsConn) Handshake() error                       { return nil }
+func (c tlsConn) ConnectionState() tls.ConnectionState { return *c.state }
+
+func connLike(fctx *fasthttp.RequestCtx) net.Conn {
+	c := conn{local: fctx.LocalAddr(), remote: fctx.RemoteAddr()}
+	if state := fctx.TLSConnectionState(); state != nil {
+		return tlsConn{c, state}
+	}
+	return c
+}
+
+// outlasting returns a context that ends with ctx, which the engine ends when a run
+// has been dealt with; unless streams is called: then it ends when the response has
+// been sent, or with outer, as it would without a cache.
+func outlasting(ctx, outer context.Context) (run context.Context, streams func(*fasthttp.RequestCtx)) {
+	if ctx.Done() == outer.Done() {
+		return ctx, func(*fasthttp.RequestCtx) {}
+	}
+	run, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(ctx, cancel)
+	return run, func(fctx *fasthttp.RequestCtx) {
+		stop()
+		stop := context.AfterFunc(outer, cancel)
+		fctx.SetUserValue(sentKey{}, onSent(func() { stop(); cancel() }))
+	}
+}
+
+// onSent is a user value: fasthttp closes it when the response has been sent.
+type onSent func()
+
+// Close implements io.Closer.
+func (f onSent) Close() error {
+	f()
+	return nil
+}
+
+type sentKey struct{}

@@ -1,0 +1,125 @@
+package fibercache
+
+import (
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/gofiber/fiber/v2"
+	"github.com/valyala/fasthttp"
+
+	"github.com/larderhq/larder/core/httpcache"
+)
+
+// header is a httpcache.Header of fasthttp: a copy, under canonical names, without
+// what fasthttp states itself as it sends (Date, the length, the transfer coding).
+type header struct {
+	final  []httpcache.Field // sorted by name
+	before *fasthttp.ResponseHeader
+}
+
+var _ httpcache.Header = (*header)(nil)
+
+// newHeader copies h. content says that there is some: only then does fasthttp
+// state its default type.
+func newHeader(h, before *fasthttp.ResponseHeader, content bool) *header {
+	v := &header{fieldsOf(h), before}
+	if i, typed := find(v.final, fiber.HeaderContentType); content && !typed {
+		f := httpcache.Field{Name: fiber.HeaderContentType}
+		if t := string(h.ContentType()); t != "" {
+			f.Values, f.Mode = []string{t}, httpcache.Absent
+			v.final = slices.Insert(v.final, i, f)
+		} else if len(before.ContentType()) > 0 { // the handler suppressed it
+			v.final = slices.Insert(v.final, i, f)
+		}
+	}
+	return v
+}
+
+// Values implements httpcache.Header.
+func (v *header) Values(name string) []string {
+	if i, found := find(v.final, name); found {
+		return v.final[i].Values
+	}
+	return nil
+}
+
+// Own implements httpcache.Header. What c.Append and c.Vary added to a line is
+// appended, as what was added as a line of its own.
+func (v *header) Own() []httpcache.Field {
+	before := fieldsOf(v.before)
+	own := make([]httpcache.Field, 0, len(v.final))
+	for _, f := range v.final {
+		if i, there := find(before, f.Name); there {
+			old, n := before[i].Values, len(before[i].Values)
+			f.Mode = httpcache.Set
+			switch {
+			case slices.Equal(f.Values, old):
+				continue
+			case len(f.Values) > n && slices.Equal(f.Values[:n], old):
+				f.Values, f.Mode = f.Values[n:], httpcache.Append
+			case n == 1 && len(f.Values) == 1:
+				if added, ok := strings.CutPrefix(f.Values[0], old[0]+","); ok {
+					f.Values, f.Mode = []string{strings.TrimLeft(added, " ")}, httpcache.Append
+				}
+			}
+		}
+		own = append(own, f)
+	}
+	return own
+}
+
+// fieldsOf copies the fields that have been set in h.
+func fieldsOf(h *fasthttp.ResponseHeader) (fields []httpcache.Field) {
+	var set fasthttp.ResponseHeader
+	h.CopyTo(&set)
+	set.SetNoDefaultContentType(true)
+	set.VisitAll(func(key, value []byte) {
+		name := http.CanonicalHeaderKey(string(key))
+		switch name {
+		case fiber.HeaderDate, fiber.HeaderContentLength, fiber.HeaderTransferEncoding:
+			return
+		}
+		i, found := find(fields, name)
+		if !found {
+			fields = slices.Insert(fields, i, httpcache.Field{Name: name})
+		}
+		fields[i].Values = append(fields[i].Values, string(value))
+	})
+	return fields
+}
+
+func find(fields []httpcache.Field, name string) (int, bool) {
+	return slices.BinarySearchFunc(fields, name, func(f httpcache.Field, name string) int {
+		return strings.Compare(f.Name, name)
+	})
+}
+
+// defaultType is what fasthttp states where no type has been set.
+const defaultType = "text/plain; charset=utf-8"
+
+// setFields puts fields into h, whose status has been set.
+func setFields(h *fasthttp.ResponseHeader, fields []httpcache.Field) {
+	for i := range fields {
+		f := &fields[i]
+		if f.Mode == httpcache.Absent {
+			if v := h.Peek(f.Name); len(v) > 0 && (f.Name != fiber.HeaderContentType || string(v) != defaultType) {
+				continue
+			}
+		}
+		if f.Mode != httpcache.Append {
+			h.Del(f.Name)
+		}
+		if f.Values == nil && f.Name == fiber.HeaderContentType {
+			h.SetNoDefaultContentType(true)
+		}
+		for _, v := range f.Values {
+			if f.Name != fiber.HeaderContentLength {
+				h.Add(f.Name, v)
+			} else if n, err := strconv.Atoi(v); err == nil {
+				h.SetContentLength(n) // not where the status forbids it
+			}
+		}
+	}
+}

@@ -1,0 +1,96 @@
+package fibercache
+
+import (
+	"strings"
+
+	"github.com/gofiber/fiber/v2"
+	view "github.com/gofiber/fiber/v2/utils"
+
+	"github.com/larderhq/larder/core/httpcache"
+)
+
+// Line implements httpcache.Exchange. What Fiber believes of a proxy is what the
+// handler sees; what came over the wire is then the original.
+func (x *exchange) Line() httpcache.Line {
+	c, h, uri := x.c, &x.c.Request().Header, x.c.Request().URI()
+	length := h.ContentLength()
+	l := httpcache.Line{
+		Method: c.Method(), Scheme: "http", Host: view.UnsafeString(uri.Host()),
+		Path: view.UnsafeString(uri.PathOriginal()), Query: view.UnsafeString(uri.QueryString()),
+		HasBody: length > 0 || length == -1, // chunked
+	}
+	if c.Context().IsTLS() {
+		l.Scheme = "https"
+	}
+	target, wire, host, believed := view.UnsafeString(h.RequestURI()), l.Scheme, view.UnsafeString(h.Host()), l.Scheme
+	if _, query, found := strings.Cut(target, "?"); found && query == "" {
+		l.BareQuery = l.Query == ""
+	}
+	if wire == "http" && says(x, fiber.HeaderXForwardedProto, fiber.HeaderXForwardedProtocol, fiber.HeaderXForwardedSsl, fiber.HeaderXUrlScheme) {
+		if believed = c.Protocol(); believed == "https" {
+			l.Scheme = believed
+		}
+	}
+	same := sameTarget(target, &l)
+	if says(x, fiber.HeaderXForwardedHost) {
+		l.Host = c.Hostname()
+	}
+	if believed != wire || !strings.EqualFold(l.Host, host) {
+		l.Original = x.origin(believed, wire, host, target)
+	} else if !same {
+		l.Original = target
+	}
+	if l.Method != fiber.MethodGet && l.Method != fiber.MethodHead {
+		l = cloned(l)
+	}
+	return l
+}
+
+// says reports whether the request has one of these fields.
+func says(x *exchange, names ...string) bool {
+	for _, name := range names {
+		if len(x.c.Request().Header.Peek(name)) > 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// sameTarget reports whether the target on the wire is the path and query that
+// the handler sees.
+func sameTarget(target string, l *httpcache.Line) bool {
+	path, query, found := strings.Cut(target, "?")
+	if query != l.Query || found != (query != "" || l.BareQuery) {
+		return false
+	}
+	if path == l.Path {
+		return true
+	}
+	rest, absolute := strings.CutSuffix(path, l.Path)
+	return absolute && strings.EqualFold(rest, l.Scheme+"://"+l.Host)
+}
+
+// origin returns what came over the wire as one URL, where that is not what Fiber
+// believes. A scheme that is none stands before it.
+func (x *exchange) origin(believed, wire, host, target string) string {
+	b := x.target[:0]
+	if believed != "http" && believed != "https" {
+		b = append(append(b, believed...), ' ')
+	}
+	if strings.HasPrefix(target, "/") {
+		b = append(append(append(append(b, wire...), "://"...), host...), target...)
+	} else {
+		b = append(append(append(b, target...), ' '), host...)
+	}
+	x.target = b
+	return view.UnsafeString(b)
+}
+
+// cloned returns l without views: what a write has changed of its request, the
+// end of its intent must not see.
+func cloned(l httpcache.Line) httpcache.Line {
+	for _, s := range []*string{&l.Method, &l.Scheme, &l.Host, &l.Path, &l.Query, &l.Original} {
+		*s = strings.Clone(*s)
+	}
+	return l
+}
