@@ -1,0 +1,77 @@
+# What can be done with this repository; `make` alone lists it.
+
+SHELL       := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+GO       ?= go
+MODULES  ?= . examples
+# More flags for go test: make test FLAGS='-run Invalidat -v'.
+FLAGS    ?=
+FUZZTIME ?= 60s
+BENCH    ?= .
+# What `newest` tests with: the newest release of each framework's major version.
+NEWEST   ?= github.com/labstack/echo/v4@v4 github.com/gin-gonic/gin@v1 github.com/gofiber/fiber/v2@v2
+
+# Tools are pinned, and installed beside the code, not into the user's folders.
+GOLANGCI_LINT_VERSION := v2.12.2
+TOOLS                 := $(CURDIR)/.tools
+GOLANGCI_LINT         := $(TOOLS)/golangci-lint-$(GOLANGCI_LINT_VERSION)
+
+.PHONY: help
+help: ## List the targets
+	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+# The shared tier's tests run against a real Redis, which they start themselves.
+.PHONY: deps
+deps: ## Install redis-server, for the tests, if it is missing (apt-get, as root)
+	@if command -v redis-server >/dev/null; then exit 0; fi; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends redis-server; \
+	else \
+		echo "redis-server is missing: the tests start one. Install it, as root:" >&2; \
+		echo "  apt-get install redis-server | dnf install redis | apk add redis, or brew install redis" >&2; \
+		exit 1; \
+	fi
+
+.PHONY: test
+test: deps ## Run every test (FLAGS='-run X' for some)
+	@for m in $(MODULES); do echo "go -C $$m test $(FLAGS) ./..."; $(GO) -C $$m test $(FLAGS) ./...; done
+
+.PHONY: race
+race: deps ## Run every test under the race detector (MODULES=. leaves out the examples)
+	@for m in $(MODULES); do echo "go -C $$m test -race $(FLAGS) ./..."; $(GO) -C $$m test -race $(FLAGS) ./...; done
+
+.PHONY: lint
+lint: $(GOLANGCI_LINT) ## Run the linters, also on formatting and on who imports whom
+	@for m in $(MODULES); do echo "golangci-lint run ($$m)"; (cd $$m && $(GOLANGCI_LINT) run ./...); done
+
+$(GOLANGCI_LINT):
+	@mkdir -p $(TOOLS)
+	GOBIN=$(TOOLS) $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_LINT_VERSION)
+	@mv $(TOOLS)/golangci-lint $@
+
+.PHONY: fuzz
+fuzz: ## Run every fuzzer for FUZZTIME each (default 60s)
+	@grep -rEo --include='*_test.go' --exclude-dir=examples --exclude-dir='.?*' '^func Fuzz[A-Za-z0-9_]+' . | sort | \
+	while IFS=: read -r file func; do \
+		echo "$${func#func }, $(FUZZTIME)"; \
+		$(GO) test -run='^$$' -fuzz="^$${func#func }$$" -fuzztime=$(FUZZTIME) "$$(dirname "$$file")" </dev/null; \
+	done
+
+.PHONY: bench
+bench: ## Run the benchmarks (BENCH=X for some), then a hit against a bare handler
+	@for m in $(MODULES); do echo "go -C $$m test -bench $(BENCH) ./..."; $(GO) -C $$m test -run='^$$' -bench='$(BENCH)' -benchmem $(FLAGS) ./...; done
+	@$(GO) -C examples run ./benchmarks
+
+.PHONY: newest
+newest: deps ## Run the root module's tests with the newest release of each framework
+	@tmp=$$(mktemp -d); trap 'rm -rf "$$tmp"' EXIT; \
+	cp go.mod go.sum "$$tmp"; \
+	$(GO) get -modfile="$$tmp/go.mod" $(NEWEST); \
+	$(GO) mod tidy -modfile="$$tmp/go.mod"; \
+	$(GO) test -modfile="$$tmp/go.mod" $(FLAGS) ./...
+
+.PHONY: tidy-check
+tidy-check: ## Fail if a go.mod or go.sum is not tidy
+	@for m in $(MODULES); do echo "go -C $$m mod tidy -diff"; $(GO) -C $$m mod tidy -diff; done
