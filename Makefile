@@ -64,6 +64,10 @@ bench: ## Run the benchmarks (BENCH=X for some), then a hit against a bare handl
 	@for m in $(MODULES); do echo "go -C $$m test -bench $(BENCH) ./..."; $(GO) -C $$m test -run='^$$' -bench='$(BENCH)' -benchmem $(FLAGS) ./...; done
 	@$(GO) -C examples run ./benchmarks
 
+.PHONY: mutants
+mutants: ## Take the engine's rules out one by one: the tests must notice each
+	$(GO) test -count=1 -v -run 'ARuleTakenOut' ./core
+
 .PHONY: newest
 newest: deps ## Run the root module's tests with the newest release of each framework
 	@tmp=$$(mktemp -d); trap 'rm -rf "$$tmp"' EXIT; \

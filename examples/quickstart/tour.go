@@ -1,0 +1,407 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"text/tabwriter"
+	"time"
+)
+
+// tourSize is how many requests the tour makes.
+type tourSize struct {
+	hits    int // behind the time of a hit
+	clients int // who ask for one cold product at once
+}
+
+var fullTour = tourSize{hits: 200, clients: 1000}
+
+// step is a line of the tour's table.
+type step struct {
+	what        string
+	status      int
+	cacheStatus string
+	took        time.Duration
+	queries     int64
+	remark      string
+}
+
+// tourist is the tour's client. It talks to the shop over real sockets, as any
+// other client does; only the count of queries it gets from inside.
+type tourist struct {
+	base     string
+	client   *http.Client
+	queries  func() int64
+	size     tourSize
+	steps    []step
+	failures []string
+}
+
+// reply is one response with its body read.
+type reply struct {
+	status int
+	header http.Header
+	body   []byte
+	took   time.Duration
+}
+
+func (r reply) cacheStatus() string { return strings.Join(r.header.Values("Cache-Status"), ", ") }
+
+// hit reports whether the response came out of the cache (RFC 9211 section 2.1).
+func (r reply) hit() bool { return strings.Contains(r.cacheStatus(), "; hit") }
+
+// showTour takes the tour and prints it. The error says what was not as promised.
+func showTour(ctx context.Context, out io.Writer, adapter, base string, queries func() int64) error {
+	fmt.Fprintf(out, "A cheese shop in SQLite, served by %s, and its own client over real sockets:\n\n", adapter)
+	t, err := takeTour(ctx, base, queries, fullTour)
+	if err != nil {
+		return fmt.Errorf("tour: %w", err)
+	}
+	t.print(out)
+	fmt.Fprint(out, legend)
+	if len(t.failures) > 0 {
+		return fmt.Errorf("tour: not as promised:\n  %s", strings.Join(t.failures, "\n  "))
+	}
+	fmt.Fprintln(out, "\nEverything as promised.")
+	return nil
+}
+
+const legend = `
+hit: answered by the cache.  fwd=uri-miss, miss: the handler ran.  collapsed: waited for another's run of the
+handler and shares its answer.  detail=streamed: not stored, passed through as it came.
+`
+
+// takeTour makes the requests and notes what was not as promised.
+func takeTour(ctx context.Context, base string, queries func() int64, size tourSize) (*tourist, error) {
+	transport := &http.Transport{DisableCompression: true}
+	defer transport.CloseIdleConnections()
+	t := &tourist{
+		base:    base,
+		client:  &http.Client{Transport: transport, Timeout: time.Minute},
+		queries: queries,
+		size:    size,
+	}
+	for _, part := range []func(context.Context) error{t.reads, t.crowd, t.write, t.stream} {
+		if err := part(ctx); err != nil {
+			return nil, err
+		}
+	}
+	return t, nil
+}
+
+// reads shows a miss, a hit and a conditional request.
+func (t *tourist) reads(ctx context.Context) error {
+	before := t.queries()
+	list, err := t.get(ctx, "/products", nil)
+	if err != nil {
+		return err
+	}
+	t.note("the list, asked for the first time", list, t.queries()-before, "")
+	t.expect(list.status == http.StatusOK && !list.hit(), "the list is a miss at first: status %d, %q", list.status, list.cacheStatus())
+
+	before = t.queries()
+	miss, err := t.get(ctx, "/products/1", nil)
+	if err != nil {
+		return err
+	}
+	n := t.queries() - before
+	t.note("product 1, the first time", miss, n, "")
+	t.expect(miss.status == http.StatusOK && !miss.hit(), "product 1 is a miss at first: status %d, %q", miss.status, miss.cacheStatus())
+	t.expect(n == 1, "a miss is one query: %d", n)
+
+	before = t.queries()
+	hits := make([]reply, t.size.hits)
+	for i := range hits {
+		if hits[i], err = t.get(ctx, "/products/1", nil); err != nil {
+			return err
+		}
+		t.expect(hits[i].hit(), "product 1 is a hit when asked for again: %q", hits[i].cacheStatus())
+		t.expect(bytes.Equal(hits[i].body, miss.body), "a hit has the bytes of the miss: %q", hits[i].body)
+	}
+	n = t.queries() - before
+	slices.SortFunc(hits, func(a, b reply) int { return cmp.Compare(a.took, b.took) })
+	median := hits[len(hits)/2]
+	t.note(fmt.Sprintf("product 1 again (median of %d)", t.size.hits), median, n,
+		fmt.Sprintf("%.0f times as fast", float64(miss.took)/float64(median.took)))
+	t.expect(n == 0, "hits are no queries: %d", n)
+
+	before = t.queries()
+	unchanged, err := t.get(ctx, "/products/1", http.Header{"If-None-Match": {median.header.Get("ETag")}})
+	if err != nil {
+		return err
+	}
+	n = t.queries() - before
+	t.note("product 1, if it has changed (ETag)", unchanged, n, fmt.Sprintf("%d bytes instead of %d", len(unchanged.body), len(miss.body)))
+	t.expect(unchanged.status == http.StatusNotModified, "a conditional request is answered 304: status %d", unchanged.status)
+	t.expect(n == 0, "a 304 is no query: %d", n)
+	return nil
+}
+
+// crowd shows that a cold product costs one query, however many ask for it.
+func (t *tourist) crowd(ctx context.Context) error {
+	before := t.queries()
+	replies, took, err := t.atOnce(ctx, t.size.clients, "/products/2")
+	if err != nil {
+		return err
+	}
+	n := t.queries() - before
+	collapsed, hits := 0, 0
+	for _, r := range replies {
+		t.expect(r.status == http.StatusOK && bytes.Equal(r.body, replies[0].body), "all of the crowd get the product: status %d, %q", r.status, r.body)
+		switch {
+		case strings.Contains(r.cacheStatus(), "; collapsed"):
+			collapsed++
+		case r.hit():
+			hits++
+		}
+	}
+	t.steps = append(t.steps, step{
+		what: fmt.Sprintf("product 2, cold, %d clients at once", t.size.clients), status: replies[0].status,
+		cacheStatus: fmt.Sprintf("%d miss, %d collapsed, %d hit", len(replies)-collapsed-hits, collapsed, hits), took: took, queries: n,
+		remark: fmt.Sprintf("%d queries saved", int64(t.size.clients)-n),
+	})
+	t.expect(n == 1, "%d clients on a cold product are one query: %d", t.size.clients, n)
+	return nil
+}
+
+// write shows that after an update nobody reads what was before it.
+func (t *tourist) write(ctx context.Context) error {
+	old, err := t.price(ctx)
+	if err != nil {
+		return err
+	}
+	price := old + 200
+	before := t.queries()
+	body := fmt.Sprintf(`{"price_cents":%d}`, price)
+	put, err := t.do(ctx, http.MethodPut, "/products/1", http.Header{"Content-Type": {"application/json"}}, strings.NewReader(body))
+	if err != nil {
+		return err
+	}
+	t.note("product 1 gets a new price (PUT)", put, t.queries()-before, fmt.Sprintf("%s -> %s (demo prices)", money(old), money(price)))
+	t.expect(put.status == http.StatusNoContent, "the update succeeds: status %d, %q", put.status, put.body)
+
+	before = t.queries()
+	fresh, err := t.get(ctx, "/products/1", nil)
+	if err != nil {
+		return err
+	}
+	var product Product
+	if err := json.Unmarshal(fresh.body, &product); err != nil {
+		return fmt.Errorf("product 1: %w", err)
+	}
+	n := t.queries() - before
+	t.note("product 1 after it", fresh, n, "the new price: "+money(product.PriceCents))
+	t.expect(product.PriceCents == price && !fresh.hit(), "the read after the update has the new price %d: %d, %q", price, product.PriceCents, fresh.cacheStatus())
+	t.expect(n == 1, "the read after the update is one query: %d", n)
+
+	before = t.queries()
+	list, err := t.get(ctx, "/products", nil)
+	if err != nil {
+		return err
+	}
+	var catalog Catalog
+	if err := json.Unmarshal(list.body, &catalog); err != nil {
+		return fmt.Errorf("products: %w", err)
+	}
+	if len(catalog.Products) == 0 {
+		return errors.New("products: the list is empty")
+	}
+	listed := catalog.Products[0].PriceCents
+	t.note("the list after it", list, t.queries()-before, "the new price: "+money(listed))
+	t.expect(listed == price && !list.hit(), "the list after the update has the new price %d: %d, %q", price, listed, list.cacheStatus())
+	return nil
+}
+
+// price returns what product 1 costs.
+func (t *tourist) price(ctx context.Context) (int64, error) {
+	r, err := t.get(ctx, "/products/1", nil)
+	if err != nil {
+		return 0, err
+	}
+	var p Product
+	if err := json.Unmarshal(r.body, &p); err != nil {
+		return 0, fmt.Errorf("product 1: status %d: %w", r.status, err)
+	}
+	return p.PriceCents, nil
+}
+
+// stream shows that what is flushed is not held back, although the route has the
+// cache's line like the others.
+func (t *tourist) stream(ctx context.Context) error {
+	before, start := t.queries(), time.Now()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, t.base+"/stream", http.NoBody)
+	if err != nil {
+		return err
+	}
+	resp, err := t.client.Do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	var arrived []time.Duration
+	lines := bufio.NewScanner(resp.Body)
+	for lines.Scan() {
+		if strings.HasPrefix(lines.Text(), "data: ") {
+			arrived = append(arrived, time.Since(start))
+		}
+	}
+	if err := lines.Err(); err != nil {
+		return fmt.Errorf("stream: %w", err)
+	}
+	r := reply{status: resp.StatusCode, header: resp.Header, took: time.Since(start)}
+	s := t.note("a stream of events", r, t.queries()-before, "")
+	t.expect(len(arrived) == streamEvents, "the stream has %d events: %d", streamEvents, len(arrived))
+	t.expect(!r.hit(), "the stream is not cached: %q", r.cacheStatus())
+	if len(arrived) < 2 {
+		return nil
+	}
+	first, last := arrived[0], arrived[len(arrived)-1]
+	s.remark = fmt.Sprintf("%d events, one by one: the first after %s, the last after %s", len(arrived), short(first), short(last))
+	// Had something held the stream back, all would have come at its end. Half of
+	// what is to be expected leaves room for a busy machine.
+	spread := (streamEvents - 1) * streamInterval / 2
+	t.expect(last-first >= spread, "the events of the stream arrive one by one: first after %v, last after %v", first, last)
+	return nil
+}
+
+// note adds a line to the table.
+func (t *tourist) note(what string, r reply, queries int64, remark string) *step {
+	t.steps = append(t.steps, step{what, r.status, r.cacheStatus(), r.took, queries, remark})
+	return &t.steps[len(t.steps)-1]
+}
+
+// expect notes a failure unless ok; format says what was promised, and what
+// happened instead. The same promise broken many times is noted once.
+func (t *tourist) expect(ok bool, format string, args ...any) {
+	if ok {
+		return
+	}
+	if failure := fmt.Sprintf(format, args...); !slices.Contains(t.failures, failure) {
+		t.failures = append(t.failures, failure)
+	}
+}
+
+func (t *tourist) print(out io.Writer) {
+	var table strings.Builder
+	w := tabwriter.NewWriter(&table, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "request\tstatus\tCache-Status\ttime\tdatabase queries\t")
+	fmt.Fprintln(w, "-------\t------\t------------\t----\t----------------\t")
+	for _, s := range t.steps {
+		status := cmp.Or(s.cacheStatus, "-")
+		fmt.Fprintf(w, "%s\t%d\t%s\t%s\t%d\t%s\n", s.what, s.status, status, short(s.took), s.queries, s.remark)
+	}
+	w.Flush()
+	for line := range strings.Lines(table.String()) {
+		fmt.Fprintln(out, strings.TrimRight(line, " \n"))
+	}
+}
+
+func (t *tourist) get(ctx context.Context, path string, header http.Header) (reply, error) {
+	return t.do(ctx, http.MethodGet, path, header, http.NoBody)
+}
+
+func (t *tourist) do(ctx context.Context, method, path string, header http.Header, body io.Reader) (reply, error) {
+	req, err := http.NewRequestWithContext(ctx, method, t.base+path, body)
+	if err != nil {
+		return reply{}, err
+	}
+	for name, values := range header {
+		req.Header[name] = values
+	}
+	start := time.Now()
+	resp, err := t.client.Do(req)
+	if err != nil {
+		return reply{}, err
+	}
+	return read(resp, start)
+}
+
+func read(resp *http.Response, start time.Time) (reply, error) {
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return reply{}, fmt.Errorf("read response: %w", err)
+	}
+	return reply{resp.StatusCode, resp.Header, body, time.Since(start)}, nil
+}
+
+// atOnce sends n requests, each on a connection of its own. All connections are
+// there before the first request is sent. took is the time until all have been
+// answered.
+func (t *tourist) atOnce(ctx context.Context, n int, path string) (replies []reply, took time.Duration, err error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, t.base+path, http.NoBody)
+	if err != nil {
+		return nil, 0, err
+	}
+	var dialer net.Dialer
+	connections := make([]net.Conn, n)
+	defer func() {
+		for _, c := range connections {
+			if c != nil {
+				_ = c.Close() // its response has been read, or there was none
+			}
+		}
+	}()
+	for i := range connections {
+		if connections[i], err = dialer.DialContext(ctx, "tcp", req.URL.Host); err != nil {
+			return nil, 0, fmt.Errorf("connection %d of %d (each takes two open files): %w", i+1, n, err)
+		}
+		if err := connections[i].SetDeadline(time.Now().Add(time.Minute)); err != nil {
+			return nil, 0, err
+		}
+	}
+
+	replies = make([]reply, n)
+	failures := make([]error, n)
+	begin := make(chan struct{})
+	var all sync.WaitGroup
+	for i, c := range connections {
+		all.Go(func() {
+			<-begin
+			replies[i], failures[i] = ask(c, req)
+		})
+	}
+	start := time.Now()
+	close(begin)
+	all.Wait()
+	return replies, time.Since(start), errors.Join(failures...)
+}
+
+// ask is one request over a connection, without the machinery of http.Client: a
+// thousand of them would measure the client.
+func ask(c net.Conn, req *http.Request) (reply, error) {
+	start := time.Now()
+	if err := req.Write(c); err != nil {
+		return reply{}, fmt.Errorf("write request: %w", err)
+	}
+	resp, err := http.ReadResponse(bufio.NewReader(c), req)
+	if err != nil {
+		return reply{}, fmt.Errorf("read response: %w", err)
+	}
+	return read(resp, start)
+}
+
+func money(cents int64) string { return fmt.Sprintf("%d.%02d", cents/100, cents%100) }
+
+// short writes a duration in milliseconds with three significant digits or so.
+func short(d time.Duration) string {
+	ms := float64(d) / float64(time.Millisecond)
+	switch {
+	case ms < 1:
+		return fmt.Sprintf("%.2f ms", ms)
+	case ms < 10:
+		return fmt.Sprintf("%.1f ms", ms)
+	default:
+		return fmt.Sprintf("%.0f ms", ms)
+	}
+}
