@@ -209,7 +209,7 @@ func (rt *Route) serveMiss(a *ask) error {
 			// The client has gone, its time is up, or it waited for twice LoadTimeout. To run the handler now would
 			// turn a herd that gave up waiting into a stampede.
 			ex.Reply(unavailable(fwd))
-			return nil
+			return nil //nolint:nilerr // it has been answered
 		case turn == nil:
 			if r, ok := out.Entry.Value.(*response); ok && r.fits(a) {
 				a.fresh = false

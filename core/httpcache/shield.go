@@ -14,7 +14,6 @@ type shield struct {
 	cancel context.CancelFunc
 	client context.Context
 	stop   func() bool
-	timer  *time.Timer
 }
 
 func newShield(client context.Context, turn *engine.Turn, limit time.Duration) *shield {

@@ -18,7 +18,7 @@ func tokenLen(s string) int {
 	return len(s)
 }
 
-var tokenBytes = func() (set [256]bool) {
+var tokenBytes = func() (set [256]bool) { //nolint:gochecknoglobals // a constant
 	for _, c := range []byte("!#$%&'*+-.^_`|~" +
 		"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz") {
 		set[c] = true
