@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
-	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -24,7 +23,7 @@ type Cache struct {
 	off    atomic.Bool
 
 	mu   sync.Mutex
-	maps map[string]reflect.Type // the types of maps, by prefix
+	maps map[string]string // what kind of map has a prefix
 }
 
 // New makes a cache. It fails with a *ConfigError if o is wrong.
@@ -48,7 +47,7 @@ func New(o Options) (*Cache, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Cache{opts: o, engine: e, maps: make(map[string]reflect.Type)}, nil
+	return &Cache{opts: o, engine: e, maps: make(map[string]string)}, nil
 }
 
 // Close ends the cache's goroutines and frees its memory. Loads in the
@@ -66,17 +65,15 @@ func (c *Cache) Close() error {
 
 // Invalidate makes every answer that begins after it returned nil come from a
 // load that began after it was called: whatever was stored, stale or on its way.
-// All targets are checked before the first is acted on.
-func (c *Cache) Invalidate(ctx context.Context, targets ...Target) error {
+// All targets are checked before the first is acted on. ctx bounds the wait for a
+// shared tier, not whether it happens: a request that has ended may have committed.
+func (c *Cache) Invalidate(_ context.Context, targets ...Target) error {
 	list, err := items(targets)
 	if err != nil {
 		return err
 	}
 	if c.engine.Closed() {
 		return ErrClosed
-	}
-	if err := ctx.Err(); err != nil {
-		return fmt.Errorf("larder: invalidate: %w", err)
 	}
 	c.engine.Invalidate(list)
 	return nil
@@ -117,22 +114,22 @@ func (c *Cache) Scope() *scope.Scope {
 	}
 }
 
-// register claims a prefix for a map's type.
-func (c *Cache) register(prefix string, t reflect.Type) error {
+// register claims a prefix for a kind of map.
+func (c *Cache) register(prefix, kind string) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for p, other := range c.maps {
-		if p == prefix && other == t {
+		if p == prefix && other == kind {
 			return nil
 		}
 		if p == prefix {
-			return &ConfigError{"prefix", prefix, fmt.Sprintf("one that no other map has (taken by %v)", other)}
+			return &ConfigError{"prefix", prefix, fmt.Sprintf("one that no other map has (taken by %s)", other)}
 		}
 		if strings.HasPrefix(p, prefix+":") || strings.HasPrefix(prefix, p+":") {
 			return &ConfigError{"prefix", prefix, fmt.Sprintf("one whose keys cannot be those of another map (%q is taken)", p)}
 		}
 	}
-	c.maps[prefix] = t
+	c.maps[prefix] = kind
 	return nil
 }
 

@@ -12,7 +12,8 @@ var (
 	// ErrNotFound is what a loader returns (or wraps) for an id that does not
 	// exist. It is remembered for the class's NegativeTTL.
 	ErrNotFound = errors.New("larder: not found")
-	// ErrClosed is returned by every call after Close.
+	// ErrClosed is returned after Close by what can no longer be done: Invalidate,
+	// Begin, Put. Handlers and loaders run as if there were no cache.
 	ErrClosed = errors.New("larder: cache is closed")
 	// ErrBusy is returned to who waited for twice the class's LoadTimeout for
 	// other loads of the same key. A handler's request is answered 503 then.

@@ -77,7 +77,7 @@ func ExampleCache_Invalidate() {
 	fmt.Println(err)
 	// Output:
 	// <nil>
-	// larder: Path is "/items?page=2"; allowed: "/…" or an absolute URL of up to 8192 bytes, without query, fragment or control characters (a path covers every query)
+	// larder: Path is "/items?page=2"; allowed: "/…" or an absolute URL without query, fragment or control characters (a path covers every query)
 }
 
 func ExampleCache_Begin() {

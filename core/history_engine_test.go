@@ -33,6 +33,7 @@ func TestHistory_GivenWritersAndReadersOfTheEngine_WhenTheyRace_ThenNoAnswerIsOl
 	}
 
 	load := func(turn *engine.Turn, key string, r int) (out engine.Outcome, version int64, err error) {
+		e.Count.Loads.Add(1)
 		fill := engine.Fill{Key: key, Size: 8, Tags: []string{core.TagName(groupTag(r)), core.TagName("pages")}}
 		out = engine.Outcome{Verdict: engine.Shared, Tags: fill.Tags}
 		defer func() { turn.Finish(out) }()

@@ -68,7 +68,11 @@ func historyReads(t *testing.T, tests int64) int64 {
 
 func newHistory(t *testing.T, tests int64, classes core.Classes) *history {
 	h := &history{want: historyReads(t, tests)}
-	h.cache = open(t, core.Options{Classes: classes, MaxBytes: 1 << 20, MaxRefreshes: 8, CloseTimeout: minute})
+	h.cache = open(t, core.Options{Classes: classes, MaxBytes: 8 << 20, MaxRefreshes: 8, CloseTimeout: minute})
+	// Other entries, so that a sweep takes its time.
+	for i := range 5000 {
+		h.cache.Engine().Put(fmt.Sprint("other:", i), nil, 0, hour)
+	}
 	return h
 }
 

@@ -235,3 +235,41 @@ func TestGivenACacheInUse_WhenAskedForItsStats_ThenTheyCountWhatHappened(t *test
 		counts(func() { m.get(t) }, core.Stats{Bypassed: 1})
 	})
 }
+
+func TestGivenTurnsThatComeToNothing_WhenCounted_ThenLoadsAreStillRunsOfLoaders(t *testing.T) {
+	t.Run("somebody filled it between the look and the turn", func(t *testing.T) {
+		bubble(t, core.Class{TTL: hour}, func(t *testing.T, m *items) {
+			_, err := m.Get(&hookedContext{Context: t.Context(), hook: func() { m.get(t) }}, 1, m.load)
+			require.NoError(t, err)
+			require.Equal(t, m.loads.Load(), m.cache.Stats().Loads)
+		})
+	})
+	t.Run("as many refreshes as may run", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			m := itemsOf(t, open(t, core.Options{MaxRefreshes: 1, Classes: core.Classes{"item": {TTL: minute, Stale: hour}}}))
+			for id := range 5 {
+				_, err := m.Get(t.Context(), id, m.load)
+				require.NoError(t, err)
+			}
+			time.Sleep(minute)
+			release := m.hold()
+			for id := range 5 {
+				_, err := m.Get(t.Context(), id, m.load)
+				require.NoError(t, err)
+			}
+			synctest.Wait()
+			require.Equal(t, m.loads.Load(), m.cache.Stats().Loads)
+			release()
+		})
+	})
+	t.Run("a refresh that fails answers nobody", func(t *testing.T) {
+		bubble(t, core.Class{TTL: minute, Stale: minute, StaleIfError: hour}, func(t *testing.T, m *items) {
+			m.get(t)
+			time.Sleep(minute)
+			m.fail(errDown)
+			m.get(t)
+			synctest.Wait()
+			require.EqualValues(t, 1, m.cache.Stats().StaleHits)
+		})
+	})
+}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -43,6 +44,9 @@ type item struct {
 type items struct {
 	*core.Map[int, item]
 	cache *core.Cache
+
+	cleanup func(func()) // of the test
+
 	loads atomic.Int64 // how often load was called
 	now   atomic.Int64 // how many loads run
 	most  atomic.Int64 // the most that ran at a time
@@ -66,7 +70,7 @@ func itemsOf(t *testing.T, c *core.Cache, opts ...core.MapOption) *items {
 	t.Helper()
 	m, err := core.NewMap[int, item](c, "item", "item", opts...)
 	require.NoError(t, err)
-	db := &items{Map: m, cache: c}
+	db := &items{Map: m, cache: c, cleanup: t.Cleanup}
 	db.name.Store("one")
 	return db
 }
@@ -87,14 +91,16 @@ func (m *items) load(context.Context, int) (item, error) {
 	return item{Name: name}, nil
 }
 
-// hold makes loads wait until the returned function is called.
+// hold makes loads wait until the returned function is called, or the test ends.
 func (m *items) hold() (release func()) {
 	gate := make(chan struct{})
 	m.gate.Store(&gate)
-	return func() {
+	release = sync.OnceFunc(func() {
 		m.gate.Store(nil)
 		close(gate)
-	}
+	})
+	m.cleanup(release)
+	return release
 }
 
 func (m *items) fail(err error) {

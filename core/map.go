@@ -69,7 +69,11 @@ func NewMap[K comparable, V any](c *Cache, class, prefix string, opts ...MapOpti
 			return nil, &ConfigError{"MapOption", "nil", "WithCodec or WithClone of something"}
 		}
 	}
-	return m, c.register(prefix, reflect.TypeFor[Map[K, V]]())
+	kind := fmt.Sprintf("%v of class %q, codec %T, clone %v", reflect.TypeFor[Map[K, V]](), class, m.codec, m.clone != nil)
+	if err := c.register(prefix, kind); err != nil {
+		return nil, err
+	}
+	return m, nil
 }
 
 // Key returns the key of id, for Key and Tag targets.
@@ -129,6 +133,9 @@ func (m *Map[K, V]) Get(ctx context.Context, id K, load Loader[K, V]) (V, error)
 	}
 	e.Count.Misses.Add(1)
 	tags := []string{TagName(key)}
+	if scope.From(ctx).Within(key) { // a loader that asks for its own value
+		return load(ctx, id)
+	}
 	turn, out, err := e.Enter(ctx, key, tags, m.gate())
 	switch {
 	case err != nil:
@@ -141,12 +148,8 @@ func (m *Map[K, V]) Get(ctx context.Context, id K, load Loader[K, V]) (V, error)
 		}
 		turn = e.Alone(key, tags) // what does not decode is a miss
 	}
-	// Somebody may have filled it between the look and the turn.
-	if en, state := e.Lookup(key); state == engine.Fresh {
-		if v, err, ok := m.read(en); ok {
-			turn.Finish(engine.Outcome{Verdict: engine.Shared, Entry: en})
-			return v, err
-		}
+	if v, err, ok := m.lookAgain(turn); ok {
+		return v, err
 	}
 	// The load runs detached. Its leader waits for it as the others do.
 	result := make(chan loaded[V], 1)
@@ -156,10 +159,30 @@ func (m *Map[K, V]) Get(ctx context.Context, id K, load Loader[K, V]) (V, error)
 	}
 	select {
 	case r := <-result:
+		if r.spare {
+			e.Count.StaleHits.Add(1)
+		}
 		return r.v, r.err
 	case <-ctx.Done():
 		return zero, ctx.Err()
 	}
+}
+
+// lookAgain looks for what somebody filled in between the first look and the turn.
+func (m *Map[K, V]) lookAgain(turn *engine.Turn) (v V, err error, ok bool) {
+	read := false
+	defer func() {
+		if !read { // the codec or clone function panicked
+			turn.Finish(engine.Outcome{Verdict: engine.Failed})
+		}
+	}()
+	if en, state := m.c.engine.Lookup(turn.Key()); state == engine.Fresh {
+		if v, err, ok = m.read(en); ok {
+			turn.Finish(engine.Outcome{Verdict: engine.Shared, Entry: en})
+		}
+	}
+	read = true
+	return v, err, ok
 }
 
 func (m *Map[K, V]) gate() engine.Gate {
@@ -167,15 +190,18 @@ func (m *Map[K, V]) gate() engine.Gate {
 }
 
 type loaded[V any] struct {
-	v   V
-	err error
+	v     V
+	err   error
+	spare bool // v stands in for an error
 }
 
 // load runs the loader in a turn, stores what it returned and puts it into
 // result, which has room for it.
 func (m *Map[K, V]) load(ctx context.Context, turn *engine.Turn, id K, load Loader[K, V], result chan<- loaded[V]) {
 	e := m.c.engine
+	e.Count.Loads.Add(1)
 	sc := m.c.Scope()
+	sc.Leads, sc.Outer = turn.Key(), scope.From(ctx)
 	var r loaded[V]
 	finished := false
 	defer func() {
@@ -217,8 +243,7 @@ func (m *Map[K, V]) settle(turn *engine.Turn, said scope.Said, r *loaded[V]) {
 	default:
 		e.Count.LoadErrors.Add(1)
 		if en, v, err, ok := m.spare(turn.Key()); ok {
-			e.Count.StaleHits.Add(1)
-			r.v, r.err, out.Entry = v, err, en
+			r.v, r.err, r.spare, out.Entry = v, err, true, en
 		} else if errors.Is(r.err, context.Canceled) || errors.Is(r.err, context.DeadlineExceeded) {
 			out.Verdict = engine.Failed
 		} else {
@@ -229,8 +254,12 @@ func (m *Map[K, V]) settle(turn *engine.Turn, said scope.Said, r *loaded[V]) {
 	}
 	if said.NoStore || fill.Lifetime.Fresh == 0 {
 		fill.Lifetime = engine.Lifetime{}
-		// Made for those who wait, stored for nobody.
+		// Made for those who wait, stored for nobody; and what it is instead of is
+		// not answered any longer.
 		out.Entry = engine.Loose(fill.Value)
+		if en, state := e.Lookup(turn.Key()); state != engine.Gone && state != engine.Fresh {
+			e.DropEntry(turn.Key(), en)
+		}
 	} else {
 		out.Entry, _ = turn.Fill(fill)
 	}
@@ -311,14 +340,25 @@ func (m *Map[K, V]) refresh(ctx context.Context, key string, id K, load Loader[K
 }
 
 // Put says that the value of id is now v: whatever carries the id's key as a tag
-// is invalidated, loads under way included, and v is stored. An error means that
-// v was not stored; what is wrong with v itself is found before anything is done.
-func (m *Map[K, V]) Put(ctx context.Context, id K, v V) error {
+// is invalidated, loads under way included, and v is stored, with tags such as its
+// loader would name. An error means that v was not stored; what is wrong with v
+// itself is found before anything is done. Of two Puts of one id at a time the
+// later one to begin wins: it is for the caller to order them as the database does.
+func (m *Map[K, V]) Put(_ context.Context, id K, v V, tags ...string) error {
 	key, err := m.Key(id)
 	if err != nil {
 		return err
 	}
-	fill := engine.Fill{}
+	if len(tags) > MaxTagsPerEntry {
+		return &ConfigError{"tags", len(tags), fmt.Sprintf("at most %d", MaxTagsPerEntry)}
+	}
+	var fill engine.Fill
+	for _, tag := range tags {
+		if err := checkName("Tag", tag); err != nil {
+			return err
+		}
+		fill.Tags = append(fill.Tags, TagName(tag))
+	}
 	size, err := m.keep(&fill, v)
 	if err != nil {
 		return err
@@ -328,9 +368,6 @@ func (m *Map[K, V]) Put(ctx context.Context, id K, v V) error {
 	}
 	if m.c.engine.Closed() {
 		return ErrClosed
-	}
-	if err := ctx.Err(); err != nil {
-		return fmt.Errorf("larder: put %s: %w", key, err)
 	}
 	l := m.c.engine.Renew([]engine.Item{{Kind: engine.Key, Value: key}, tagItem(key)}, key, []string{TagName(key)})
 	if m.c.Enabled() {

@@ -452,11 +452,21 @@ func TestGivenADatabaseThatHangs_WhenManyAsk_ThenItIsNotStampeded(t *testing.T) 
 			<-ctx.Done()
 			return item{}, ctx.Err()
 		}
+		var all []*pending
 		for range 40 {
-			m.async(t.Context(), hangs)
+			all = append(all, m.async(t.Context(), hangs))
 		}
 		time.Sleep(minute)
 		synctest.Wait()
+		busy := 0
+		for _, p := range all {
+			if errors.Is(p.err(t), core.ErrBusy) {
+				busy++
+			} else {
+				require.ErrorIs(t, p.err(t), context.DeadlineExceeded)
+			}
+		}
+		require.EqualValues(t, 40, busy+int(m.loads.Load()), "who was not let go in time is told so")
 		t.Logf("%d loads, at most %d at a time", m.loads.Load(), m.most.Load())
 		require.LessOrEqual(t, m.most.Load(), int64(3+1), "MaxLoads, beside one that is overdue")
 		require.Zero(t, m.now.Load())

@@ -115,11 +115,11 @@ func (t Target) item() (it engine.Item, ok bool, err error) {
 	}
 }
 
-// maxPathBytes is the longest path that can be named; longer URLs are not cached.
-const maxPathBytes = 8192
+// maxPathBytes is the longest path that can be named: no server takes longer ones.
+const maxPathBytes = 1 << 20
 
 func badPath(v string) error {
-	return &ConfigError{"Path", v, `"/…" or an absolute URL of up to 8192 bytes, without query, fragment or control characters (a path covers every query)`}
+	return &ConfigError{"Path", v, `"/…" or an absolute URL without query, fragment or control characters (a path covers every query)`}
 }
 
 // items checks all targets before any of them is acted on.

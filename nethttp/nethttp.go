@@ -7,11 +7,16 @@
 // [http.Request.PathValue]. A middleware that wraps the whole mux learns the
 // parameters only as the handler runs: Cache then resolves its tags afterwards,
 // Invalidate answers 500.
+//
+// A background refresh sends a copy of the request through the server's handler
+// again. The middleware in front of the cache sees it as one more request, and if
+// it answers by itself nothing is stored.
 package nethttp
 
 import (
 	"context"
 	"net/http"
+	"net/url"
 	"strings"
 
 	"github.com/larderhq/larder/core"
@@ -111,15 +116,53 @@ func (x *exchange) Run(ctx context.Context, c *httpcache.Capture) error {
 		return nil
 	}
 	x.Capture = httpcache.NewWriter(x.Writer, c)
+	finished := false
+	defer func() {
+		if !finished {
+			x.Capture.Abandon()
+		}
+	}()
 	x.next.ServeHTTP(x.Capture, x.Request)
+	finished = true
 	x.Capture.Finish(http.StatusOK)
 	return nil
 }
 
-// Detach implements httpcache.Exchange.
+// Detach implements httpcache.Exchange. Where the request came through a server,
+// the copy goes through it again from the beginning: routers keep what a request's
+// context refers to in pools and give it to other requests once this one has
+// ended. Called without a server, as in tests with httptest.NewRecorder, there is
+// nothing but the handler and the request's own values.
 func (x *exchange) Detach() func(context.Context, func(httpcache.Exchange)) {
-	r, next := httpcache.DetachRequest(context.WithoutCancel(x.Request.Context()), x.Request), x.next
-	return func(ctx context.Context, load func(httpcache.Exchange)) {
-		load(&exchange{StdExchange: httpcache.StdExchange{Writer: httpcache.NewNowhere(), Request: r.WithContext(ctx)}, next: next})
+	ctx := context.WithoutCancel(x.Request.Context())
+	r := httpcache.DetachRequest(ctx, x.Request)
+	server, _ := ctx.Value(http.ServerContextKey).(*http.Server)
+	u, err := url.ParseRequestURI(r.RequestURI)
+	if server == nil || err != nil {
+		return func(ctx context.Context, load func(httpcache.Exchange)) {
+			load(&exchange{StdExchange: httpcache.StdExchange{Writer: httpcache.NewNowhere(), Request: r.WithContext(ctx)}, next: x.next})
+		}
 	}
+	handler := server.Handler
+	if handler == nil {
+		handler = http.DefaultServeMux
+	}
+	return func(ctx context.Context, _ func(httpcache.Exchange)) {
+		again := r.WithContext(serverContext{ctx})
+		again.URL = u // as it was before anybody rewrote it
+		handler.ServeHTTP(httpcache.NewNowhere(), again)
+	}
+}
+
+// serverContext has of a context's values only those that a server gives, and what
+// tells the cache that this is a refresh.
+type serverContext struct{ context.Context }
+
+// Value implements context.Context.
+func (c serverContext) Value(key any) any {
+	switch key {
+	case http.ServerContextKey, http.LocalAddrContextKey, httpcache.RefreshKey:
+		return c.Context.Value(key)
+	}
+	return nil
 }

@@ -14,7 +14,8 @@ type Exchange interface {
 	// be views of a buffer that is reused after the request.
 	Line() Line
 	// Values returns the values of a request field, in order, by canonical name.
-	// The result is valid until the next call and must not be changed.
+	// The result is valid until the next call and must not be changed. After Freeze
+	// it returns what it did then, whatever a handler has done to the request.
 	Values(name string) []string
 	// Param returns a path parameter of the route, decoded once; "*" is the
 	// wildcard. ok is false where the framework has none of that name, or has not
@@ -44,6 +45,11 @@ type Exchange interface {
 // functions work on. An adapter whose framework has a context of its own that does
 // not look into that one puts the value there for the run, under the same key.
 const ContextKey = scope.Key
+
+// A Freezer is an Exchange whose request could be changed by those who handle it:
+// all are. Freeze is called before Run, when what Values returns still counts
+// afterwards.
+type Freezer interface{ Freeze() }
 
 // Line is a request line.
 type Line struct {
@@ -77,6 +83,7 @@ const (
 	Set    Mode = iota // in place of it
 	Append             // behind it
 	Absent             // only where there is none
+	Remove             // the handler took it out; there are no values
 )
 
 // Answer is an answer from the store. What it refers to must not be changed.
@@ -93,8 +100,8 @@ type Answer struct {
 type Header interface {
 	// Values returns what the client would see under a canonical name.
 	Values(name string) []string
-	// Own returns what the handler set itself, as against what was there before
-	// it ran: copies, sorted by name.
+	// Own returns what the handler set or removed itself, as against what was
+	// there before it ran: copies, sorted by name.
 	Own() []Field
 }
 
@@ -107,6 +114,9 @@ type Capture struct {
 	// Tail: what exceeds Limit, or is flushed, is sent, but for its last byte.
 	// Otherwise Pass is called then, and all is sent.
 	Tail bool
+	// NoBody: the answer has no content whatever the handler writes (HEAD). With
+	// Tail, its header is held back to the end.
+	NoBody bool
 
 	head func(status int, h Header) (hold bool, add []Field)
 	pass func(reason string) (add []Field)

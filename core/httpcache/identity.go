@@ -18,28 +18,34 @@ import (
 //
 //	https://shop.example/items?page=1 ␟ = 7 product …
 
-// maxName is the longest URL that is cached.
-const maxName = 4096
+// maxName is the longest URL that is cached, maxKey the longest key.
+const (
+	maxName = 4 << 10
+	maxKey  = 16 << 10
+)
 
 // What stands behind the URL is a sequence of parts. Each says what it is and
 // where it ends, so that the sequence can be read in one way only.
 const (
 	partEnd = engine.NameEnd
 
-	partPlain    = '=' // length, bytes
-	partHashed   = '#' // 32 bytes
-	partAbsent   = '-' // nothing
-	partCookie   = '+' // a part follows
-	partLines    = 'n' // a number; a part follows
-	partIdentity = 'i' // a part follows
-	partOriginal = 'o' // a part follows
-	partVariant  = 'v' // pairs of parts follow
-	partCreds    = 'c' // nothing: a flight of requests that bring credentials
+	partPlain     = '=' // length, bytes
+	partHashed    = '#' // 32 bytes
+	partAbsent    = '-' // nothing
+	partCount     = 'n' // a number; as many parts follow
+	partIdentity  = 'i' // a part follows
+	partOriginal  = 'o' // a part follows
+	partVariant   = 'v' // pairs of parts follow
+	partCondition = 'm' // nothing: requests with a condition or range
+	partCreds     = 'c' // nothing: a flight of requests that bring credentials
 )
 
 // appendKey appends the key of the resource that the request asks for. It returns
 // a reason where it cannot have one.
 func (rt *Route) appendKey(dst []byte, ex Exchange, l *Line, identity string) (key []byte, reason string) {
+	if l.Path == "" || l.Path[0] != '/' {
+		return dst, "malformed-url" // it would run together with the host
+	}
 	dst = append(dst, l.Scheme...)
 	dst = append(dst, "://"...)
 	dst = appendLower(dst, l.Host)
@@ -47,7 +53,7 @@ func (rt *Route) appendKey(dst []byte, ex Exchange, l *Line, identity string) (k
 	if l.Query != "" {
 		mark := len(dst)
 		dst = append(dst, '?')
-		dst = field.CanonicalQuery(dst, l.Query, rt.keepParam)
+		dst = rt.appendQuery(dst, l.Query)
 		if len(dst) == mark+1 && rt.keepParam != nil {
 			dst = dst[:mark] // nothing that matters
 		}
@@ -62,7 +68,7 @@ func (rt *Route) appendKey(dst []byte, ex Exchange, l *Line, identity string) (k
 			return dst, "malformed-url"
 		}
 	}
-	dst = appendPart(dst, rt.className)
+	dst = append(dst, rt.routeParts...)
 	if l.Original != "" {
 		dst = append(dst, partEnd, partOriginal)
 		dst = appendPart(dst, l.Original)
@@ -77,7 +83,27 @@ func (rt *Route) appendKey(dst []byte, ex Exchange, l *Line, identity string) (k
 	if len(rt.class.HTTP.Cookies) > 0 {
 		dst = rt.appendCookies(dst, ex)
 	}
+	if len(dst) > maxKey {
+		return dst, "key-too-long"
+	}
 	return dst, ""
+}
+
+// appendQuery appends the parameters that matter.
+func (rt *Route) appendQuery(dst []byte, query string) []byte {
+	if !rt.class.HTTP.QueryOrder {
+		return field.CanonicalQuery(dst, query, rt.keepParam)
+	}
+	if rt.keepParam == nil {
+		return append(dst, query...)
+	}
+	for pair := range strings.SplitSeq(query, "&") {
+		before := len(dst)
+		if dst = field.CanonicalQuery(dst, pair, rt.keepParam); len(dst) > before {
+			dst = append(dst, '&')
+		}
+	}
+	return dst
 }
 
 func appendLower(dst []byte, s string) []byte {
@@ -104,39 +130,43 @@ func appendPart(dst []byte, s string) []byte {
 }
 
 // appendRequestField appends the value of a request field; a field that is not
-// there differs from an empty one.
+// there differs from an empty one. Two lines mean what one line with a comma
+// means, but a handler that asks for the first line sees the difference: each is
+// a part of its own.
 func appendRequestField(dst []byte, ex Exchange, name string) []byte {
 	values := ex.Values(name)
 	if len(values) == 0 {
 		return append(dst, partEnd, partAbsent)
 	}
-	if len(values) > 1 {
-		// Two lines mean what one line with a comma means, but a handler that asks
-		// for the first line sees the difference.
-		dst = append(dst, partEnd, partLines)
-		dst = binary.AppendUvarint(dst, uint64(len(values)))
-	}
+	dst = append(dst, partEnd, partCount)
+	dst = binary.AppendUvarint(dst, uint64(len(values)))
 	var buf [128]byte
-	return appendPart(dst, string(field.AppendFieldValue(buf[:0], values)))
+	for i := range values {
+		dst = appendPart(dst, string(field.AppendFieldValue(buf[:0], values[i:i+1])))
+	}
+	return dst
 }
 
 // appendCookies appends the values of the cookies that matter, as they were sent.
+// Names are read as net/http reads them, so that no spelling of a name means
+// another cookie to the handler than here.
 func (rt *Route) appendCookies(dst []byte, ex Exchange) []byte {
 	lines := ex.Values("Cookie")
+	var found []string
 	for _, name := range rt.class.HTTP.Cookies {
-		found := false
+		found = found[:0]
 		for _, line := range lines {
 			for pair := range strings.SplitSeq(line, ";") {
-				n, v, _ := strings.Cut(strings.Trim(pair, " \t"), "=")
-				if n == name {
-					dst = append(dst, partEnd, partCookie)
-					dst = appendPart(dst, v)
-					found = true
+				n, v, _ := strings.Cut(pair, "=")
+				if strings.TrimSpace(n) == name {
+					found = append(found, v)
 				}
 			}
 		}
-		if !found {
-			dst = append(dst, partEnd, partAbsent)
+		dst = append(dst, partEnd, partCount)
+		dst = binary.AppendUvarint(dst, uint64(len(found)))
+		for _, v := range found {
+			dst = appendPart(dst, v)
 		}
 	}
 	return dst

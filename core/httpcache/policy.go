@@ -9,6 +9,7 @@ import (
 	"github.com/larderhq/larder/core"
 	"github.com/larderhq/larder/core/httpcache/internal/field"
 	"github.com/larderhq/larder/core/internal/engine"
+	"github.com/larderhq/larder/core/internal/scope"
 )
 
 // credentials says what a request brings that makes its response its own.
@@ -21,10 +22,11 @@ func (c credentials) any() bool { return c.authorization || c.cookies }
 
 // decision is what may be done with a response.
 type decision struct {
-	store   bool
-	reason  string         // why not
-	verdict engine.Verdict // for those who wait, if not stored
-	forget  bool           // not stored, but the next one may be: do not remember it as uncacheable
+	store       bool
+	reason      string         // why not
+	verdict     engine.Verdict // for those who wait, if not stored
+	forget      bool           // not stored, but the next one may be: do not remember it as uncacheable
+	conditional bool           // it is the answer to a condition or range
 
 	lifetime engine.Lifetime
 	stated   bool  // the response states its lifetime itself
@@ -36,13 +38,27 @@ type decision struct {
 
 func no(reason string) decision { return decision{reason: reason, verdict: engine.Unshareable} }
 
-// decide applies RFC 9111 section 3, for a shared cache, and the class.
-func (rt *Route) decide(status int, h Header, creds credentials, conditional bool) decision {
+// decide says what may be done with a response. said is what the handler said of
+// it so far.
+func (rt *Route) decide(status int, h Header, creds credentials, said scope.Said) decision {
+	d := rt.storable(status, h, creds, said)
+	if !d.store && status >= 500 {
+		// Whatever else it is, it is a failure: it does not let everybody go on at
+		// once, and the next one may be different.
+		d.verdict, d.forget = engine.Failed, true
+	}
+	return d
+}
+
+// storable applies RFC 9111 section 3, for a shared cache, and the class.
+func (rt *Route) storable(status int, h Header, creds credentials, said scope.Said) decision {
 	switch {
+	case said.NoStore || said.TTLSet && said.TTL == 0:
+		return no("handler-said-no-store")
 	case status == http.StatusPartialContent, status == http.StatusNotModified,
-		conditional && (status == http.StatusPreconditionFailed || status == http.StatusRequestedRangeNotSatisfiable):
+		status == http.StatusPreconditionFailed, status == http.StatusRequestedRangeNotSatisfiable:
 		// It answers this request's condition or range, not everybody's.
-		return decision{reason: "partial-or-conditional", verdict: engine.Failed, forget: true}
+		return decision{reason: "partial-or-conditional", verdict: engine.Failed, conditional: true}
 	case len(h.Values("Set-Cookie")) > 0:
 		return no("set-cookie")
 	case len(h.Values("Trailer")) > 0, len(h.Values("Transfer-Encoding")) > 0:
@@ -80,14 +96,11 @@ func (rt *Route) decide(status int, h Header, creds credentials, conditional boo
 		}
 	}
 	d.vary = names
-	if reason := rt.setLifetime(&d, status, h, cc); reason != "" {
-		d.reason, d.verdict = reason, engine.Unshareable
-		if status >= 500 {
-			d.verdict, d.forget = engine.Failed, true
-		}
-		return d
+	reason := rt.setLifetime(&d, status, h, cc)
+	if said.TTLSet {
+		reason, d.lifetime.Fresh = "", said.TTL
 	}
-	d.store = true
+	d.store, d.reason, d.verdict = reason == "", reason, engine.Unshareable
 	return d
 }
 

@@ -21,13 +21,13 @@ func (rt *Route) refresh(ex Exchange) {
 	}
 	run := ex.Detach()
 	if run == nil || !rt.engine.Background(ex.Context(), rt.class.LoadTimeout, func(ctx context.Context) {
-		rt.refreshNow(ctx, turn, run)
+		rt.refreshNow(ctx, a.key, turn, run)
 	}) {
 		turn.Finish(engine.Outcome{Verdict: engine.Failed})
 	}
 }
 
-func (rt *Route) refreshNow(ctx context.Context, turn *engine.Turn, run func(context.Context, func(Exchange))) {
+func (rt *Route) refreshNow(ctx context.Context, key string, turn *engine.Turn, run func(context.Context, func(Exchange))) {
 	defer turn.Finish(engine.Outcome{Verdict: engine.Failed})
 	defer func() {
 		if v := recover(); v != nil { // no server stands behind this goroutine
@@ -39,14 +39,14 @@ func (rt *Route) refreshNow(ctx context.Context, turn *engine.Turn, run func(con
 	r := &refreshing{route: rt}
 	r.load = func(ex Exchange) {
 		a, missing := rt.asked(ex)
-		if a == nil {
+		if a == nil || a.key != key { // rewritten on its way here: not what the turn is for
 			return
 		}
 		a.fresh = true
 		// The error is the handler's, and the handler has no client.
 		_ = rt.load(a, turn, background(withoutRefresh(ex.Context())), fwdStale, missing)
 	}
-	run(context.WithValue(ctx, refreshKey, r), r.load) //nolint:staticcheck // a string on purpose, see refreshKey
+	run(context.WithValue(ctx, RefreshKey, r), r.load) //nolint:staticcheck // a string on purpose, see RefreshKey
 }
 
 // refreshing is a background refresh on its way through the framework to its
@@ -56,18 +56,19 @@ type refreshing struct {
 	load  func(Exchange)
 }
 
-// refreshKey finds the refresh in a context. It is a plain string, as scope.Key.
-const refreshKey = "github.com/larderhq/larder/refresh"
+// RefreshKey is where the context of a background refresh says so, for adapters
+// that dispatch it through their framework. It is a plain string, as ContextKey.
+const RefreshKey = "github.com/larderhq/larder/refresh"
 
 func refreshOf(ctx context.Context, rt *Route) *refreshing {
-	if r, ok := ctx.Value(refreshKey).(*refreshing); ok && r != nil && r.route == rt {
+	if r, ok := ctx.Value(RefreshKey).(*refreshing); ok && r != nil && r.route == rt {
 		return r
 	}
 	return nil
 }
 
 func withoutRefresh(ctx context.Context) context.Context {
-	return context.WithValue(ctx, refreshKey, (*refreshing)(nil)) //nolint:staticcheck // as above
+	return context.WithValue(ctx, RefreshKey, (*refreshing)(nil)) //nolint:staticcheck // as above
 }
 
 // asked reads a request that has been found cacheable before; nil if it is not.

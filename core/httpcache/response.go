@@ -42,10 +42,6 @@ type uncacheable struct{}
 // rememberUncacheable is how long that is.
 const rememberUncacheable = 30 * time.Second
 
-// explicitLength is the size from which on the stored response states its length
-// itself: net/http states shorter ones on its own, and each field costs.
-const explicitLength = 2048
-
 // hopByHop are the fields that concern one connection (RFC 9110 section 7.6.1,
 // RFC 9111 section 3.1).
 var hopByHop = map[string]bool{ //nolint:gochecknoglobals // a constant
@@ -89,9 +85,6 @@ func newResponse(c *Capture, d decision, etag bool) (r *response, add []Field) {
 		// Without a word from the handler a browser would keep by its own guess
 		// what no invalidation can reach.
 		add = append(add, Field{Name: "Cache-Control", Values: []string{"no-cache"}, Mode: Absent})
-	}
-	if len(r.body) > explicitLength && len(c.Header.Values("Content-Length")) == 0 {
-		add = append(add, Field{Name: "Content-Length", Values: []string{strconv.Itoa(len(r.body))}})
 	}
 	r.fields = append(r.fields, add...)
 	return r, add
@@ -138,7 +131,7 @@ func (r *response) answer(ex Exchange, method string, extra []Field) Answer {
 	}
 	if method == http.MethodHead {
 		a.NoBody = true
-		if len(r.body) <= explicitLength && !hasField(r.fields, "Content-Length") {
+		if !hasField(r.fields, "Content-Length") {
 			a.Extra = append(extra[:len(extra):len(extra)],
 				Field{Name: "Content-Length", Values: []string{strconv.Itoa(len(r.body))}})
 		}

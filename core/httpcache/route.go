@@ -1,6 +1,7 @@
 package httpcache
 
 import (
+	"encoding/binary"
 	"fmt"
 	"log/slog"
 	"net/url"
@@ -27,17 +28,20 @@ type Config struct {
 
 // Route is a cached route. It is safe for concurrent use.
 type Route struct {
-	cache     *core.Cache
-	engine    *engine.Engine
-	class     core.Class
-	className string
-	tags      []template
-	identity  func(Exchange) (string, bool)
-	skip      func(Exchange) bool
-	keepParam func(name string) bool
-	gate      engine.Gate
-	log       *slog.Logger
-	once      warnings
+	cache  *core.Cache
+	engine *engine.Engine
+	class  core.Class
+	// routeParts stand in every key of the route: its class and tags. So routes of
+	// different handlers that a client can confuse, by a Host of its choice for
+	// one, do not share entries.
+	routeParts []byte
+	tags       []template
+	identity   func(Exchange) (string, bool)
+	skip       func(Exchange) bool
+	keepParam  func(name string) bool
+	gate       engine.Gate
+	log        *slog.Logger
+	once       warnings
 }
 
 // NewRoute makes a cached route, or says in a *core.ConfigError what is wrong.
@@ -50,13 +54,18 @@ func NewRoute(c Config) (*Route, error) {
 		return nil, err
 	}
 	rt := &Route{
-		cache: c.Cache, engine: c.Cache.Engine(), class: class, className: c.Class,
+		cache: c.Cache, engine: c.Cache.Engine(), class: class,
 		identity: c.Identity, skip: c.Skip,
 		gate: engine.Gate{MaxLoads: class.MaxLoads, Wait: class.LoadTimeout},
 		log:  c.Cache.Options().Logger,
 	}
 	if rt.tags, err = parseTemplates(c.Tags); err != nil {
 		return nil, err
+	}
+	rt.routeParts = appendPart(nil, c.Class)
+	rt.routeParts = binary.AppendUvarint(append(rt.routeParts, partEnd, partCount), uint64(len(c.Tags)))
+	for _, tag := range c.Tags {
+		rt.routeParts = appendPart(rt.routeParts, tag)
 	}
 	if params := class.HTTP.Query; params != nil {
 		rt.keepParam = func(name string) bool { return slices.Contains(params, name) }

@@ -29,20 +29,19 @@ func (rt *Route) Serve(ex Exchange) error {
 		r.load(ex)
 		return nil
 	}
+	line := ex.Line()
+	if !safe(line.Method) { // switched off or not, it invalidates
+		return rt.serveUnsafe(ex, &line)
+	}
 	if !rt.cache.Enabled() {
 		rt.engine.Count.Bypassed.Add(1)
 		return ex.Run(ex.Context(), nil)
 	}
-	line := ex.Line()
-	switch line.Method {
-	case http.MethodGet, http.MethodHead:
-	case http.MethodOptions, http.MethodTrace:
+	if line.Method != http.MethodGet && line.Method != http.MethodHead {
 		return rt.forward(ex, fwdMethod, "")
-	default:
-		return rt.serveUnsafe(ex, &line)
 	}
 	buf := keyBuffers.Get().(*[]byte)
-	defer keyBuffers.Put(buf)
+	defer putKeyBuffer(buf)
 	key, creds, fwd, reason := rt.identify((*buf)[:0], ex, &line)
 	if reason != "" {
 		return rt.forward(ex, fwd, reason)
@@ -64,6 +63,13 @@ func (rt *Route) Serve(ex Exchange) error {
 
 // keyBuffers are where keys are made. What is kept of them is copied.
 var keyBuffers = sync.Pool{New: func() any { b := make([]byte, 0, 512); return &b }} //nolint:gochecknoglobals // shared scratch
+
+// putKeyBuffer keeps a buffer for the next request, unless this one made it large.
+func putKeyBuffer(buf *[]byte) {
+	if cap(*buf) <= maxKey {
+		keyBuffers.Put(buf)
+	}
+}
 
 // identify makes the key of a request, or says why it is left alone.
 func (rt *Route) identify(dst []byte, ex Exchange, line *Line) (key []byte, creds credentials, fwd, reason string) {
@@ -140,16 +146,41 @@ func (rt *Route) find(a *ask, now int64) (f found) {
 		}
 	}
 	if f.response == nil && a.creds.any() {
-		if en, state := rt.engine.LookupAt(a.key+credsSuffix, now); state != engine.Gone {
-			_, f.uncacheable = en.Value.(uncacheable)
-		}
+		f.uncacheable = f.uncacheable || rt.remembered(a.key+credsSuffix, now)
+	}
+	if f.response == nil && a.conditional() {
+		f.uncacheable = f.uncacheable || rt.remembered(a.key+conditionSuffix, now)
 	}
 	return f
 }
 
+// remembered reports whether key stands for requests that nobody queues for.
+func (rt *Route) remembered(key string, now int64) bool {
+	en, state := rt.engine.LookupAt(key, now)
+	if state == engine.Gone {
+		return false
+	}
+	_, ok := en.Value.(uncacheable)
+	return ok
+}
+
 // credsSuffix keeps the flights of requests that bring credentials, and what is
-// remembered of them, apart from the others'.
-const credsSuffix = string(rune(partEnd)) + string(rune(partCreds))
+// remembered of them, apart from the others'. conditionSuffix keeps apart what is
+// remembered of conditional and range requests: that the handler answers their
+// conditions itself, so that their answers are for nobody else.
+const (
+	credsSuffix     = string(rune(partEnd)) + string(rune(partCreds))
+	conditionSuffix = string(rune(partEnd)) + string(rune(partCondition))
+)
+
+func (a *ask) conditional() bool {
+	for _, name := range conditionalFields {
+		if len(a.ex.Values(name)) > 0 {
+			return true
+		}
+	}
+	return false
+}
 
 // flightKey is what requests queue by: those that can be expected to share.
 func (a *ask) flightKey(f *found) string {
@@ -200,10 +231,11 @@ func (rt *Route) serveMiss(a *ask) error {
 			return rt.forward(ex, fwd, "")
 		}
 		tags, missing := rt.tagsNow(ex, &a.line)
-		if f.uncacheable || round == maxRounds || len(ex.Values("Range")) > 0 {
+		flight := a.flightKey(&f)
+		if f.uncacheable || round == maxRounds || scope.From(ex.Context()).Within(flight) {
 			return rt.lead(a, e.Alone(a.key, tags), fwd, missing)
 		}
-		turn, out, err := e.Enter(ex.Context(), a.flightKey(&f), tags, rt.gate)
+		turn, out, err := e.Enter(ex.Context(), flight, tags, rt.gate)
 		switch {
 		case err != nil:
 			// The client has gone, its time is up, or it waited for twice LoadTimeout. To run the handler now would
@@ -281,11 +313,16 @@ func (rt *Route) lead(a *ask, turn *engine.Turn, fwd, missing string) error {
 // load is lead without the leader's client: it also runs in the background.
 func (rt *Route) load(a *ask, turn *engine.Turn, s *shield, fwd, missing string) error {
 	ex := a.ex
+	rt.engine.Count.Loads.Add(1)
+	if f, ok := ex.(Freezer); ok {
+		f.Freeze()
+	}
 	sc := rt.cache.Scope()
+	sc.Leads, sc.Outer = turn.Key(), scope.From(s.ctx)
 	var d decision
 	c := &Capture{Limit: rt.class.MaxBytes}
 	c.head = func(status int, h Header) (bool, []Field) {
-		d = rt.decide(status, h, a.creds, a.conditional())
+		d = rt.decide(status, h, a.creds, sc.Said())
 		if d.store || status >= 500 && rt.hasSpare(a) {
 			return true, nil
 		}
@@ -295,6 +332,9 @@ func (rt *Route) load(a *ask, turn *engine.Turn, s *shield, fwd, missing string)
 	}
 	c.pass = func(reason string) []Field {
 		d = no(reason)
+		if c.Status >= 500 {
+			d.verdict, d.forget = engine.Failed, true
+		}
 		rt.notStored(a, turn, d)
 		s.expose()
 		return []Field{statusField(fwd, false, reason)}
@@ -324,6 +364,11 @@ func (rt *Route) load(a *ask, turn *engine.Turn, s *shield, fwd, missing string)
 		ex.Release([]Field{statusField(fwd, false, d.reason)})
 		return nil
 	}
+	if s.ctx.Err() != nil {
+		// The handler was told to stop. What it answered may be the half of it.
+		ex.Release([]Field{statusField(fwd, false, "cancelled")})
+		return nil
+	}
 	ex.Release(rt.store(a, turn, c, d, sc.Said(), fwd, missing))
 	return nil
 }
@@ -336,10 +381,13 @@ func (rt *Route) store(a *ask, turn *engine.Turn, c *Capture, d decision, said s
 	case said.NoStore:
 		d.store, d.reason = false, "handler-said-no-store"
 	case said.TTLSet:
-		d.lifetime.Fresh = said.TTL
+		d.lifetime.Fresh, d.stated = said.TTL, false
 		if said.TTL == 0 {
 			d.store, d.reason = false, "handler-said-no-store"
 		}
+	}
+	if d.stated { // RFC 9111 section 4.2.3: the time it took counts
+		d.lifetime.Since = turn.Began()
 	}
 	if d.store && missing != "" {
 		// Outside the router the parameters appear only now.
@@ -392,14 +440,20 @@ func (rt *Route) addVariant(resource string, r *response, life engine.Lifetime) 
 
 // notStored tells those who wait how it ended and remembers what is uncacheable.
 func (rt *Route) notStored(a *ask, turn *engine.Turn, d decision) {
+	if d.conditional {
+		rt.engine.Put(a.key+conditionSuffix, uncacheable{}, 0, rememberUncacheable)
+	}
 	if !d.forget && d.verdict == engine.Unshareable {
 		key := a.key
 		if a.creds.any() {
 			key += credsSuffix
 		}
 		f := rt.find(a, rt.engine.Now())
-		if f.response == nil && len(f.lists) == 0 {
+		switch {
+		case f.response == nil && len(f.lists) == 0:
 			rt.engine.Put(key, uncacheable{}, 0, rememberUncacheable)
+		case f.response != nil && f.state != engine.Fresh && !a.creds.any() && d.reason != Streamed && d.reason != Oversized:
+			rt.engine.DropEntry(f.response.key, f.entry) // it is like that no more
 		}
 	}
 	if d.verdict == engine.Unshareable {
@@ -435,15 +489,6 @@ func (rt *Route) forward(ex Exchange, fwd, detail string) error {
 		return false, []Field{statusField(fwd, false, detail)}
 	}}
 	return ex.Run(ex.Context(), c)
-}
-
-func (a *ask) conditional() bool {
-	for _, name := range conditionalFields {
-		if len(a.ex.Values(name)) > 0 {
-			return true
-		}
-	}
-	return false
 }
 
 // conditionalFields make a response that answers this request only. A refresh

@@ -8,25 +8,27 @@ import (
 )
 
 // shield is the context of a run of the handler that others may wait for: its
-// client's going does not end it while they do.
+// client's going does not end it while they do, for as long as a load may take.
 type shield struct {
 	ctx    context.Context
 	cancel context.CancelFunc
-	client context.Context
+	client context.Context // nil: a background refresh
 	stop   func() bool
 }
 
 func newShield(client context.Context, turn *engine.Turn, limit time.Duration) *shield {
 	s := &shield{client: client}
-	s.ctx, s.cancel = context.WithCancel(context.WithoutCancel(client))
+	ctx, cancel := context.WithCancel(context.WithoutCancel(client))
+	s.ctx, s.cancel = shielded{ctx, client}, cancel
 	s.stop = context.AfterFunc(client, func() {
-		if turn.Waited() {
-			select {
-			case <-time.After(limit):
-			case <-s.ctx.Done():
-			}
+		timer := time.NewTimer(limit)
+		defer timer.Stop()
+		select {
+		case <-turn.Unwatched():
+		case <-timer.C:
+		case <-ctx.Done():
 		}
-		s.cancel()
+		cancel()
 	})
 	return s
 }
@@ -45,3 +47,24 @@ func (s *shield) end() {
 
 // background is the shield of a run that has no client.
 func background(ctx context.Context) *shield { return &shield{ctx: ctx} }
+
+// shielded tells a handler of its client's deadline and of why it has been
+// cancelled, as the client's own context would.
+type shielded struct {
+	context.Context
+	client context.Context
+}
+
+// Deadline implements context.Context.
+func (s shielded) Deadline() (time.Time, bool) { return s.client.Deadline() }
+
+// Err implements context.Context.
+func (s shielded) Err() error {
+	err := s.Context.Err()
+	if err != nil {
+		if own := s.client.Err(); own != nil {
+			return own
+		}
+	}
+	return err
+}

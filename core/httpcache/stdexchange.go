@@ -1,7 +1,9 @@
 package httpcache
 
 import (
+	"bufio"
 	"context"
+	"net"
 	"net/http"
 	"strings"
 )
@@ -12,6 +14,8 @@ type StdExchange struct {
 	Writer  http.ResponseWriter // where answers go
 	Request *http.Request
 	Capture *Writer // of the run under way
+
+	frozen http.Header
 }
 
 // Line implements Exchange.
@@ -22,7 +26,10 @@ func (x *StdExchange) Line() Line {
 		Path: r.URL.EscapedPath(), Query: r.URL.RawQuery, BareQuery: r.URL.ForceQuery && r.URL.RawQuery == "",
 		HasBody: r.ContentLength != 0 && r.Body != nil && r.Body != http.NoBody,
 	}
-	if r.TLS != nil {
+	switch {
+	case r.URL.Scheme == "http", r.URL.Scheme == "https": // set by a middleware that knows the proxy in front
+		l.Scheme = r.URL.Scheme
+	case r.TLS != nil:
 		l.Scheme = "https"
 	}
 	if t := r.RequestURI; t != "" && !sameTarget(t, &l) {
@@ -32,17 +39,26 @@ func (x *StdExchange) Line() Line {
 }
 
 // sameTarget reports whether the target on the wire is the path and query that
-// the handler sees.
+// the handler sees. A target in absolute form is another one: the handler can
+// tell.
 func sameTarget(target string, l *Line) bool {
 	path, query, found := strings.Cut(target, "?")
 	if found != (l.Query != "" || l.BareQuery) || query != l.Query {
 		return false
 	}
-	return path == l.Path || strings.HasSuffix(path, l.Path) && path == l.Scheme+"://"+l.Host+l.Path
+	return path == l.Path
 }
 
 // Values implements Exchange.
-func (x *StdExchange) Values(name string) []string { return x.Request.Header[name] }
+func (x *StdExchange) Values(name string) []string {
+	if x.frozen != nil {
+		return x.frozen[name]
+	}
+	return x.Request.Header[name]
+}
+
+// Freeze implements Freezer.
+func (x *StdExchange) Freeze() { x.frozen = x.Request.Header.Clone() }
 
 // Context implements Exchange.
 func (x *StdExchange) Context() context.Context { return x.Request.Context() }
@@ -92,7 +108,8 @@ func setInto(h http.Header, fields []Field, copies []string) []string {
 		old, there := h[f.Name]
 		switch {
 		case f.Mode == Absent && there:
-			continue
+		case f.Mode == Remove:
+			delete(h, f.Name)
 		case f.Mode == Append && there:
 			h[f.Name] = append(old[:len(old):len(old)], f.Values...)
 		case f.Values == nil: // net/http's way to suppress a field of its own
@@ -137,3 +154,12 @@ func (n *Nowhere) WriteHeader(int) {}
 // Flush implements http.Flusher: a handler in the background flushes as it does in
 // front of a client.
 func (n *Nowhere) Flush() {}
+
+// Hijack implements http.Hijacker: there is no connection.
+func (n *Nowhere) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	return nil, nil, http.ErrNotSupported
+}
+
+// CloseNotify implements http.CloseNotifier, which Gin's streams insist on: there
+// is no client that could go away.
+func (n *Nowhere) CloseNotify() <-chan bool { return nil }

@@ -77,7 +77,7 @@ func (w *Writer) WriteHeader(status int) {
 			w.stated = n
 		}
 	}
-	hold, add := w.c.Head(status, stdHeader{w.final, w.before})
+	hold, add := w.c.Head(status, stdHeader{w.final, w.before, canonical(w.final)})
 	if hold && status != http.StatusSwitchingProtocols {
 		w.state = holding
 		return
@@ -88,7 +88,7 @@ func (w *Writer) WriteHeader(status int) {
 
 // Write implements http.ResponseWriter.
 func (w *Writer) Write(p []byte) (int, error) {
-	if !w.start(p) {
+	if !w.start() {
 		return 0, w.refuse()
 	}
 	return w.content(p, w.w.Write)
@@ -111,20 +111,10 @@ func (w *Writer) ReadFrom(r io.Reader) (int64, error) {
 	return io.Copy(struct{ io.Writer }{w}, r)
 }
 
-// start makes the header final before content, as net/http does: with the type
-// that the first bytes tell.
-func (w *Writer) start(p []byte) bool {
+// start makes the header final before content, as net/http does.
+func (w *Writer) start() bool {
 	if w.status == 0 && w.state == undecided {
-		h := w.w.Header()
-		_, typed := h["Content-Type"]
-		if !typed && len(p) > 0 && h.Get("Content-Encoding") == "" && h.Get("Transfer-Encoding") == "" {
-			h.Set("Content-Type", http.DetectContentType(p))
-		}
 		w.WriteHeader(http.StatusOK)
-	} else if w.state == holding && w.written == 0 && len(p) > 0 {
-		if _, typed := w.final["Content-Type"]; !typed && w.final.Get("Content-Encoding") == "" && bodyAllowed(w.status) {
-			w.final.Set("Content-Type", http.DetectContentType(p))
-		}
 	}
 	return w.state != hijacked && w.state != ended && (w.state == passing || bodyAllowed(w.status))
 }
@@ -148,12 +138,16 @@ func (w *Writer) content(p []byte, write func([]byte) (int, error)) (int, error)
 	if w.state == passing {
 		return write(p)
 	}
-	if w.stated >= 0 && w.written+int64(len(p)) > w.stated {
+	w.written += int64(len(p))
+	if w.stated >= 0 && w.written > w.stated {
 		return 0, http.ErrContentLength
 	}
-	w.written += int64(len(p))
 	if w.state == tailing {
 		return w.tail(p)
+	}
+	if w.c.NoBody { // the first of it tells the server the type and length; the rest tells nothing
+		w.buf = append(w.buf, p[:min(len(p), w.c.Limit-len(w.buf))]...)
+		return len(p), nil
 	}
 	if len(w.buf)+len(p) <= w.c.Limit {
 		if w.buf == nil && w.stated > 0 {
@@ -184,14 +178,21 @@ func (w *Writer) passOn(reason string) {
 // as in net/http, what the handler sets later is too late, but for trailers.
 func (w *Writer) sendHeader(add []Field) {
 	h := w.w.Header()
-	for name := range h {
-		if _, ok := w.final[name]; !ok && !strings.HasPrefix(name, http.TrailerPrefix) {
-			delete(h, name)
+	var late http.Header
+	for name, values := range h {
+		if _, ok := w.final[name]; ok {
+			continue
 		}
+		if late == nil {
+			late = make(http.Header)
+		}
+		late[name] = values
+		delete(h, name)
 	}
 	maps.Copy(h, w.final)
 	setFields(h, add)
 	w.w.WriteHeader(w.status)
+	maps.Copy(h, late)
 }
 
 // startTail sends what has been held back, but for its last byte.
@@ -234,7 +235,7 @@ func (w *Writer) FlushError() error {
 	}
 	if w.state == holding {
 		if w.c.Tail {
-			if !bodyAllowed(w.status) {
+			if !bodyAllowed(w.status) || w.c.NoBody || w.stated == 0 {
 				return nil // the header is all there is: it waits for the end
 			}
 			w.startTail()
@@ -298,6 +299,10 @@ func (w *Writer) Finish(implicit int) {
 			w.buf = slices.Clone(w.buf)
 		}
 		w.c.Body = slices.Clip(w.buf)
+		// The type that net/http would tell from what is written: hits need it as well.
+		if _, typed := w.final["Content-Type"]; !typed && len(w.buf) > 0 && w.final.Get("Content-Encoding") == "" {
+			w.final.Set("Content-Type", http.DetectContentType(w.buf))
+		}
 	}
 }
 
@@ -339,11 +344,28 @@ func (w *Writer) discard() {
 	}
 }
 
-// stdHeader is a Header of net/http.
-type stdHeader struct{ final, before http.Header }
+// stdHeader is a Header of net/http. Names in canonical are canonical even where
+// the handler wrote others past Header.Set.
+type stdHeader struct{ final, before, canonical http.Header }
 
 // Values implements Header.
-func (h stdHeader) Values(name string) []string { return h.final[name] }
+func (h stdHeader) Values(name string) []string { return h.canonical[name] }
+
+// canonical returns h itself if all its names are.
+func canonical(h http.Header) http.Header {
+	for name := range h {
+		if http.CanonicalHeaderKey(name) == name {
+			continue
+		}
+		c := make(http.Header, len(h))
+		for name, values := range h {
+			name = http.CanonicalHeaderKey(name)
+			c[name] = append(c[name], values...)
+		}
+		return c
+	}
+	return h
+}
 
 // Own implements Header: what the handler added behind what was there is
 // appended, what it replaced is set.
@@ -370,6 +392,11 @@ func (h stdHeader) Own() []Field {
 			f.Values = copies[from:len(copies):len(copies)]
 		}
 		fields = append(fields, f)
+	}
+	for name := range h.before {
+		if _, there := h.final[name]; !there {
+			fields = append(fields, Field{Name: name, Mode: Remove})
+		}
 	}
 	slices.SortFunc(fields, func(a, b Field) int { return strings.Compare(a.Name, b.Name) })
 	return fields

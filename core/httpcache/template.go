@@ -69,6 +69,10 @@ func (t template) resolve(ex Exchange) (tag, missing string) {
 		b.WriteString(v)
 	}
 	b.WriteString(t.lits[len(t.params)])
+	if b.Len() > core.MaxKeyBytes {
+		sum := sha256.Sum256([]byte(b.String()))
+		return "sha256-" + hex.EncodeToString(sum[:]), ""
+	}
 	return b.String(), ""
 }
 

@@ -2,11 +2,11 @@ package httpcache
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"net/url"
 	"strings"
 	"sync"
-	"time"
 
 	"github.com/larderhq/larder/core"
 	"github.com/larderhq/larder/core/internal/scope"
@@ -44,68 +44,83 @@ func (iv *Invalidator) Serve(ex Exchange) error {
 		tag, missing := t.resolve(ex)
 		if missing != "" {
 			// Before the handler: a write that could not be announced must not happen.
-			ex.Reply(Answer{
-				Status: http.StatusInternalServerError,
-				Fields: []Field{{Name: "Content-Type", Values: []string{"text/plain; charset=utf-8"}}},
-				Body:   []byte("larder: this route's tag " + t.text + " names a path parameter that the request does not have\n"),
-			})
+			ex.Reply(refused("this route's tag " + t.text + " names a path parameter that the request does not have"))
 			return nil
 		}
 		targets = append(targets, core.Tag(tag))
 	}
-	return runWrite(iv.cache, ex, &line, targets)
+	targets = append(targets, ownPaths(&line)...)
+	intent, err := iv.cache.Begin(context.WithoutCancel(ex.Context()), targets...)
+	switch {
+	case errors.Is(err, core.ErrClosed):
+		return ex.Run(ex.Context(), nil)
+	case err != nil:
+		ex.Reply(refused(err.Error()))
+		return nil
+	}
+	return runWrite(iv.cache, ex, &line, func(written bool, more []core.Target) {
+		if !written {
+			intent.Abandon()
+			return
+		}
+		// More has been checked; an intent's end bounds its waits itself.
+		_ = intent.End(context.WithoutCancel(ex.Context()), more...)
+	})
+}
+
+func refused(why string) Answer {
+	return Answer{
+		Status: http.StatusInternalServerError,
+		Fields: []Field{{Name: "Content-Type", Values: []string{"text/plain; charset=utf-8"}}},
+		Body:   []byte("larder: " + strings.TrimPrefix(why, "larder: ") + "\n"),
+	}
 }
 
 // serveUnsafe handles an unsafe method on a cached route: if it succeeds, its URI
-// and the route's tags are invalidated (RFC 9111 section 4.4).
+// and the route's tags are invalidated (RFC 9111 section 4.4). There is no intent:
+// nobody has said that this is a write, and a request that is refused must not
+// empty the cache.
 func (rt *Route) serveUnsafe(ex Exchange, line *Line) error {
-	var targets []core.Target
-	for _, t := range rt.tags {
-		if tag, missing := t.resolve(ex); missing == "" {
-			targets = append(targets, core.Tag(tag))
-		}
-	}
+	targets := ownPaths(line)
 	rt.engine.Count.Bypassed.Add(1)
-	return runWrite(rt.cache, ex, line, targets)
+	return runWrite(rt.cache, ex, line, func(written bool, more []core.Target) {
+		if !written {
+			return
+		}
+		for _, t := range rt.tags { // outside the router the parameters appear only now
+			if tag, missing := t.resolve(ex); missing == "" {
+				targets = append(targets, core.Tag(tag))
+			}
+		}
+		if targets = append(targets, more...); len(targets) > 0 {
+			// All have been checked; a closed cache answers nothing.
+			_ = rt.cache.Invalidate(context.WithoutCancel(ex.Context()), targets...)
+		}
+	})
 }
 
 // holdOfWrites is how much of a write's answer is held back until the
 // invalidation has happened. Longer ones are sent but for the last byte.
 const holdOfWrites = 4 << 10
 
-func runWrite(cache *core.Cache, ex Exchange, line *Line, targets []core.Target) (err error) {
-	ctx := ex.Context()
-	if !safe(line.Method) {
-		for _, tag := range ownPaths(line) {
-			targets = append(targets, core.Path(tag))
-		}
-	}
-	if len(targets) == 0 {
-		return ex.Run(ctx, nil)
-	}
-	intent, err := cache.Begin(context.WithoutCancel(ctx), targets...)
-	if err != nil { // closed, or a tag that cannot be one: the latter was refused before
-		return ex.Run(ctx, nil)
-	}
-	said := writeScope(cache, intent)
-	c := &Capture{Limit: holdOfWrites, Tail: true}
+// runWrite runs a handler that writes and calls end before the client sees the end
+// of its answer: with what it may have committed, or, after a 4xx, that it has not.
+func runWrite(cache *core.Cache, ex Exchange, line *Line, end func(written bool, more []core.Target)) error {
+	said := writeScope(cache)
+	c := &Capture{Limit: holdOfWrites, Tail: true, NoBody: line.Method == http.MethodHead}
 	returned := false
 	defer func() {
 		if !returned { // a panic, or Goexit: the write may have been committed
-			said.end(ctx, nil)
+			end(true, said.targets())
 		}
 	}()
-	err = ex.Run(scope.With(ctx, said.Scope), c)
+	err := ex.Run(scope.With(ex.Context(), said.Scope), c)
 	returned = true
 	status := c.Status
 	if err != nil {
 		status = errorStatus(err)
 	}
-	if status >= 400 && status < 500 {
-		intent.Abandon()
-	} else {
-		said.end(ctx, otherPaths(line, c))
-	}
+	end(status < 400 || status >= 500, append(otherPaths(line, c), said.targets()...))
 	ex.Release(nil)
 	return err
 }
@@ -119,21 +134,24 @@ func safe(method string) bool {
 	return false
 }
 
-// ownPaths returns the paths of the request's own URI.
-func ownPaths(line *Line) []string {
-	var paths []string
-	add := func(p string) {
-		if strings.HasPrefix(p, "/") && !core.HasControl(p) {
-			paths = append(paths, strings.Clone(p))
-		}
+// ownPaths returns the paths of the URI of a request whose method is unsafe.
+func ownPaths(line *Line) (targets []core.Target) {
+	if safe(line.Method) {
+		return nil
 	}
-	add(line.Path)
-	if line.Original != "" {
-		if u, err := url.ParseRequestURI(line.Original); err == nil {
-			add(u.EscapedPath())
-		}
+	if pathable(line.Path) {
+		targets = append(targets, core.Path(strings.Clone(line.Path)))
 	}
-	return paths
+	if u, err := url.ParseRequestURI(line.Original); line.Original != "" && err == nil && pathable(u.EscapedPath()) {
+		targets = append(targets, core.Path(u.EscapedPath()))
+	}
+	return targets
+}
+
+// pathable reports whether an escaped path can be a target. One that is not is not
+// cached either.
+func pathable(path string) bool {
+	return strings.HasPrefix(path, "/") && !core.HasControl(path) && !strings.ContainsAny(path, "?#")
 }
 
 // otherPaths returns the targets that the answer names in Location and
@@ -152,7 +170,7 @@ func otherPaths(line *Line, c *Capture) (targets []core.Target) {
 			if err != nil || !strings.EqualFold(u.Scheme, line.Scheme) || !strings.EqualFold(u.Host, line.Host) {
 				continue
 			}
-			if p := u.EscapedPath(); strings.HasPrefix(p, "/") {
+			if p := u.EscapedPath(); pathable(p) {
 				targets = append(targets, core.Path(p))
 			}
 		}
@@ -164,14 +182,13 @@ func otherPaths(line *Line, c *Capture) (targets []core.Target) {
 // invalidated at once, and again at the end.
 type writing struct {
 	*scope.Scope
-	intent *core.Intent
 
 	mu   sync.Mutex
 	more []core.Target
 }
 
-func writeScope(cache *core.Cache, intent *core.Intent) *writing {
-	w := &writing{Scope: cache.Scope(), intent: intent}
+func writeScope(cache *core.Cache) *writing {
+	w := &writing{Scope: cache.Scope()}
 	now := w.Invalidate
 	w.Invalidate = func(ctx context.Context, targets any) error {
 		if err := now(ctx, targets); err != nil {
@@ -193,12 +210,8 @@ func writeScope(cache *core.Cache, intent *core.Intent) *writing {
 // it the end invalidates everything.
 const maxSaidTargets = 1024
 
-func (w *writing) end(ctx context.Context, more []core.Target) {
+func (w *writing) targets() []core.Target {
 	w.mu.Lock()
-	more = append(more, w.more...)
-	w.mu.Unlock()
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
-	defer cancel()
-	// All of these have been checked when they were named.
-	_ = w.intent.End(ctx, more...)
+	defer w.mu.Unlock()
+	return w.more
 }

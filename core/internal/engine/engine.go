@@ -116,6 +116,9 @@ func (e *Engine) Put(key string, value any, size int, d time.Duration) {
 // on and may store.
 func (e *Engine) Drop(key string) { e.tier.drop(key) }
 
+// DropEntry takes en out of the tier, unless another entry has taken its place.
+func (e *Engine) DropEntry(key string, en *Entry) { e.tier.dropEntry(key, en) }
+
 // Invalidate makes every answer that begins after it returned come from a load
 // that began after it was called.
 func (e *Engine) Invalidate(items []Item) {
@@ -158,15 +161,24 @@ func (e *Engine) apply(now int64, items []Item) {
 // remove takes out of the tier what has no stamp to die by. It comes after
 // apply: an insert that it misses has seen the item and is refused.
 func (e *Engine) remove(items []Item) {
+	var swept []Item
 	for _, it := range items {
 		switch {
 		case it.Kind == Key && !mutantNoRemove:
 			e.tier.drop(it.Value)
 		case it.Kind == Pattern && !mutantNoSweep:
 			e.tier.dropMatching(func(name string) bool { return glob.Match(it.Value, name) })
+			swept = append(swept, it)
 		case it.Kind == All && !mutantNoEra:
 			e.tier.clear()
 		}
+	}
+	if len(swept) > 0 {
+		// A second item fences what was found, in the meantime, in a place that the
+		// sweep had not reached, or passed by as expired.
+		e.journal.mu.Lock()
+		e.journal.append(e.Now(), swept)
+		e.journal.mu.Unlock()
 	}
 }
 

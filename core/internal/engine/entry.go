@@ -21,6 +21,7 @@ type Entry struct {
 
 	stamps  []*stamp
 	weight  uint32
+	loose   bool        // was never meant for the tier
 	removed atomic.Bool // from the tier, for whatever reason
 }
 

@@ -16,14 +16,15 @@ import (
 // failure nor stampede what has just failed. After one whose value may not be
 // shared, nobody waits any more.
 type flight struct {
-	key     string
-	tags    []string
-	seen    uint64 // items of the log before it have been compared with key and tags
-	limit   int
-	running int
-	closed  bool
-	waiters list.List // of *waiter
-	overdue *time.Timer
+	key       string
+	tags      []string
+	seen      uint64 // items of the log before it have been compared with key and tags
+	limit     int
+	running   int
+	closed    bool
+	waiters   list.List     // of *waiter
+	unwatched chan struct{} // closed when nobody waits any more; nil unless asked for
+	overdue   *time.Timer
 }
 
 type waiter struct {
@@ -99,6 +100,7 @@ var ErrBusy = errors.New("larder: waited twice LoadTimeout for other loads of th
 // flight that this call begins.
 func (e *Engine) Enter(ctx context.Context, key string, tags []string, gate Gate) (*Turn, Outcome, error) {
 	sh := e.flights.shard(key)
+	until := time.Now().Add(2 * gate.Wait)
 	for {
 		if err := ctx.Err(); err != nil {
 			return nil, Outcome{}, err
@@ -131,7 +133,7 @@ func (e *Engine) Enter(ctx context.Context, key string, tags []string, gate Gate
 		sh.mu.Unlock()
 		e.Count.Coalesced.Add(1)
 
-		o, err := w.wait(ctx, 2*gate.Wait)
+		o, err := w.wait(ctx, time.Until(until))
 		if err == nil {
 			switch o.Verdict {
 			case again:
@@ -145,6 +147,7 @@ func (e *Engine) Enter(ctx context.Context, key string, tags []string, gate Gate
 		// Leaving: what arrived at the same moment is passed on.
 		sh.mu.Lock()
 		f.waiters.Remove(place)
+		f.checkWatched()
 		select {
 		case o := <-w.wake:
 			if o.Verdict == granted {
@@ -181,12 +184,10 @@ func (e *Engine) begin(sh *flightShard, key string, tags []string, gate Gate) *T
 	l := e.NewLoad(key, tags)
 	f := &flight{key: key, tags: tags, seen: l.pos, limit: 1, running: 1}
 	sh.m[key] = f
-	e.Count.Loads.Add(1)
 	return &Turn{Load: l, f: f, gate: gate}
 }
 
 func (e *Engine) turn(f *flight, key string, tags []string, gate Gate) *Turn {
-	e.Count.Loads.Add(1)
 	return &Turn{Load: e.NewLoad(key, tags), f: f, gate: gate}
 }
 
@@ -241,6 +242,7 @@ func (e *Engine) grant(sh *flightShard, f *flight) {
 func (f *flight) wakeFirst(o Outcome) {
 	w := f.waiters.Remove(f.waiters.Front()).(*waiter)
 	w.wake <- o
+	f.checkWatched()
 }
 
 func (e *Engine) close(sh *flightShard, f *flight) {
@@ -255,13 +257,45 @@ func (e *Engine) close(sh *flightShard, f *flight) {
 
 // Waited reports whether somebody waits for this turn's load.
 func (t *Turn) Waited() bool {
-	if t.f == nil {
+	select {
+	case <-t.Unwatched():
 		return false
+	default:
+		return true
+	}
+}
+
+// Unwatched returns a channel that is closed as soon as nobody waits for this
+// turn's load.
+func (t *Turn) Unwatched() <-chan struct{} {
+	if t.f == nil {
+		return closedChannel
 	}
 	sh := t.e.flights.shard(t.f.key)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
-	return t.f.waiters.Len() > 0
+	if t.f.waiters.Len() == 0 {
+		return closedChannel
+	}
+	if t.f.unwatched == nil {
+		t.f.unwatched = make(chan struct{})
+	}
+	return t.f.unwatched
+}
+
+var closedChannel = func() chan struct{} { //nolint:gochecknoglobals // a constant
+	c := make(chan struct{})
+	close(c)
+	return c
+}()
+
+// checkWatched tells who asked when the last waiter has gone. The caller holds
+// the shard's lock.
+func (f *flight) checkWatched() {
+	if f.unwatched != nil && f.waiters.Len() == 0 {
+		close(f.unwatched)
+		f.unwatched = nil
+	}
 }
 
 // Finish ends the turn and wakes those who wait for it. Calls after the first
@@ -288,7 +322,7 @@ func (t *Turn) Finish(o Outcome) {
 		at := t.fencedAt(o.Tags)
 		// An entry that is not this load's own was found in the tier. It may carry
 		// any tags, and be about to be taken out: it must be valid as of now.
-		dead := !mutantNoFoundCheck && o.Entry != nil && o.Entry != t.made && (o.Entry.dead() || o.Entry.removed.Load())
+		dead := !mutantNoFoundCheck && o.Entry != nil && o.Entry != t.made && (o.Entry.removed.Load() || o.Entry.State(e.Now()) == Gone) && !o.Entry.loose
 		for f.waiters.Len() > 0 {
 			if w := f.waiters.Front().Value.(*waiter); dead || at != 0 && at < w.joined {
 				f.wakeFirst(Outcome{Verdict: again})
@@ -297,6 +331,10 @@ func (t *Turn) Finish(o Outcome) {
 			}
 		}
 	case Unshareable:
+		// Those who come later begin a flight of their own, with a limit again.
+		if sh.m[f.key] == f {
+			delete(sh.m, f.key)
+		}
 		f.limit = math.MaxInt
 		e.grant(sh, f)
 	default:

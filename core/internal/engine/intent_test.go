@@ -194,14 +194,14 @@ func TestGivenMoreWritersThanAreListed_WhenSomethingIsLoaded_ThenItIsKeptUntilTh
 			e.Begin([]Item{{Key, fmt.Sprint("other:", i)}}, hour)
 		}
 		require.Len(t, e.intents.byEnd, maxIntents)
-		unlisted := e.Begin([]Item{{Key, key}}, minute)
+		e.Begin([]Item{{Key, key}}, minute)
 		require.Len(t, e.intents.byEnd, maxIntents)
 		store(t, e, key, "old", nil, nil)
 		time.Sleep(minute)
 		mustBeGone(t, e, key)
 
 		// A load that was under way at that deadline is not stored; later ones are.
-		unlisted = e.Begin([]Item{{Key, key}}, minute)
+		unlisted := e.Begin([]Item{{Key, key}}, minute)
 		load := e.NewLoad(key, nil)
 		time.Sleep(minute + 1)
 		load.Fill(fillOf("old", nil))

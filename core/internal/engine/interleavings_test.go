@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/maypok86/otter/v2"
 	"github.com/stretchr/testify/require"
@@ -149,6 +150,7 @@ func TestGivenAReaderWhoJoinedAfterAnInvalidation_WhenTheLoadNamesItsTagLate_The
 		"it is the only tag":  {"t:late"},
 		"it is one of many":   {"t:x", "t:y", "t:late"},
 		"nothing is storable": {"t:late"}, // the value is shared, but stored nowhere
+		"it is an error":      {"t:late"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -164,15 +166,20 @@ func TestGivenAReaderWhoJoinedAfterAnInvalidation_WhenTheLoadNamesItsTagLate_The
 				require.Nil(t, before.turn())
 				require.Nil(t, after.turn())
 
-				out := Outcome{Verdict: Shared, Tags: late, Entry: Loose("old")}
-				if name != "nothing is storable" {
+				out := Outcome{Verdict: Shared, Tags: late}
+				switch name {
+				case "nothing is storable":
+					out.Entry = Loose("old")
+				case "it is an error":
+					out.Err = errTested
+				default:
 					out.Entry, _ = lead.Fill(fillOf("old", late))
 				}
 				lead.Finish(out)
 				synctest.Wait()
-				require.Equal(t, "old", before.value(), "who joined before the invalidation shares the load")
+				require.Equal(t, out, before.get().out, "who joined before the invalidation shares the load")
 				mustBeGone(t, e, key)
-				if after.value() == "old" {
+				if after.turn() == nil {
 					t.Error("STALE: who joined after the invalidation got what was loaded before it")
 				} else {
 					after.finish(t, "new")
@@ -300,6 +307,59 @@ func TestGivenAnEntryFoundByALeaderDuringAnInvalidation_WhenAReaderJoinsAfterIt_
 			}
 		})
 	}
+}
+
+// The same, but by the time of the sweep the tier counts the entry as expired and
+// does not show it any more.
+func TestGivenAnEntryFoundByALeader_WhenItExpiresBeforeASweepReachesIt_ThenWhoCameAfterTheSweepDoesNotShareIt(t *testing.T) {
+	for range 20 {
+		e := open(t)
+		f := fillOf("old", nil)
+		f.Lifetime = Lifetime{Fresh: 50 * time.Millisecond}
+		_, refusal := e.NewLoad(key, nil).Fill(f)
+		require.Equal(t, Stored, refusal)
+		held, release := hold(e)
+		<-held
+		start, done := e.journal.position(), make(chan struct{})
+		go func() {
+			e.Invalidate([]Item{{Pattern, "item:*"}})
+			close(done)
+		}()
+		if !appended(e, start) {
+			close(release)
+			<-done
+			return // item and sweep are one step
+		}
+		leader, _, err := e.Enter(t.Context(), key, nil, gate)
+		require.NoError(t, err)
+		found, state := e.Lookup(key)
+		if state != Fresh { // the machine was too slow
+			close(release)
+			<-done
+			leader.Finish(Outcome{Verdict: Failed})
+			continue
+		}
+		for there := true; there; runtime.Gosched() {
+			_, there = e.tier.get(key)
+		}
+		close(release)
+		<-done
+		joined := enter(t, e, nil, gate)
+		for !joined.done() && !leader.Waited() {
+			runtime.Gosched()
+		}
+		leader.Finish(Outcome{Verdict: Shared, Entry: found})
+		for !joined.done() {
+			runtime.Gosched()
+		}
+		if joined.turn() == nil {
+			t.Errorf("STALE: a reader that began after the invalidation shares %q", joined.value())
+		} else {
+			joined.finish(t, "new")
+		}
+		return
+	}
+	t.Fatal("the machine is too slow")
 }
 
 // appended waits for the log to move. It returns false if the log's lock is held

@@ -140,4 +140,4 @@ func (l *Load) insert(key string, tags []string, en *Entry, lag time.Duration) R
 
 // Loose returns an entry that is stored nowhere: for a value that its load shares
 // with those who wait, and with nobody else.
-func Loose(value any) *Entry { return &Entry{Value: value} }
+func Loose(value any) *Entry { return &Entry{Value: value, loose: true} }

@@ -34,7 +34,9 @@ const logCapacity = 1 << 14
 // from the rest of its key (a variant, a class). Names hold no control bytes.
 const NameEnd = '\x1f'
 
-// Name returns the part of key that invalidations by key and pattern see.
+// Name returns the part of key that invalidations by key and pattern see. A Key
+// item fences loads by it, and takes out of the tier the entry of just that key:
+// entries whose keys go on behind their names are invalidated by tag.
 func Name(key string) string {
 	for i := 0; i < len(key); i++ {
 		if key[i] == NameEnd {

@@ -27,6 +27,21 @@ type Scope struct {
 	Invalidate func(ctx context.Context, targets any) error
 	// MaxTags bounds Tags.
 	MaxTags int
+	// Leads is the key whose flight this load leads, Outer the scope of the load
+	// that it is part of.
+	Leads string
+	Outer *Scope
+}
+
+// Within reports whether s is part of a load that leads key: whoever waits for
+// that one waits for itself.
+func (s *Scope) Within(key string) bool {
+	for ; s != nil; s = s.Outer {
+		if s.Leads == key {
+			return true
+		}
+	}
+	return false
 }
 
 // With returns a context that carries s.

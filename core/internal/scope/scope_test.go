@@ -24,7 +24,7 @@ func TestGivenAContextWithAScope_WhenAskedFor_ThenItIsFound(t *testing.T) {
 	inner := new(scope.Scope)
 	require.Same(t, inner, scope.From(scope.With(ctx, inner)), "the innermost one counts")
 	// Frameworks hand over values by a plain string.
-	require.Same(t, s, ctx.Value(scope.Key)) //nolint:staticcheck // on purpose
+	require.Same(t, s, ctx.Value(scope.Key))
 	require.Nil(t, scope.From(context.WithValue(t.Context(), scope.Key, "something else"))) //nolint:staticcheck // on purpose
 }
 
