@@ -8,8 +8,9 @@
 // runs: Cache then resolves its tags afterwards, Invalidate answers 500.
 //
 // An error that a handler returns goes to Echo's error handler as it would without
-// a cache, and nothing of it is stored, unless an older response may stand in for
-// it. Hooks set with [echo.Response.Before] in front of the cache run for each
+// a cache, unless an older response may stand in for it. Nothing is stored of it,
+// nor where a handler returns without having answered: middleware outside may be
+// about to. Hooks set with [echo.Response.Before] in front of the cache run for each
 // answer, hit or miss, and what they add to the header is not stored; those set
 // behind it are the handler's, and what they add is.
 //
@@ -156,12 +157,11 @@ func (x *exchange) Run(ctx context.Context, c *httpcache.Capture) error {
 	}()
 	err := x.next(x.echo)
 	finished = true
+	x.Capture.Finish(0) // a handler that has not answered leaves it to Echo, or to middleware outside
 	if err != nil {
-		x.Capture.Finish(0) // Echo's error handler answers, unless the handler has
-		return &httpcache.HandlerError{Err: err, Status: status(res, err)}
+		err = &httpcache.HandlerError{Err: err, Status: status(res, err)}
 	}
-	x.Capture.Finish(http.StatusOK)
-	return nil
+	return err
 }
 
 // status returns the status that an error is answered with: the handler's, or what

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"net"
 	"strings"
+	"time"
 
 	"github.com/gofiber/fiber/v2"
 	"github.com/valyala/fasthttp"
@@ -101,13 +102,32 @@ func outlasting(ctx, outer context.Context) (run context.Context, streams func(*
 	if ctx.Done() == outer.Done() {
 		return ctx, func(*fasthttp.RequestCtx) {}
 	}
-	run, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	lasting, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	stop := context.AfterFunc(ctx, cancel)
-	return run, func(fctx *fasthttp.RequestCtx) {
+	return runContext{lasting, outer}, func(fctx *fasthttp.RequestCtx) {
 		stop()
 		stop := context.AfterFunc(outer, cancel)
 		fctx.SetUserValue(sentKey{}, onSent(func() { stop(); cancel() }))
 	}
+}
+
+// runContext is a handler's context, with the deadline and the reason to end that
+// outer middleware has given it.
+type runContext struct {
+	context.Context
+	outer context.Context
+}
+
+// Deadline implements context.Context.
+func (r runContext) Deadline() (time.Time, bool) { return r.outer.Deadline() }
+
+// Err implements context.Context.
+func (r runContext) Err() error {
+	err := r.Context.Err()
+	if why := r.outer.Err(); err != nil && why != nil {
+		return why
+	}
+	return err
 }
 
 // onSent is a user value: fasthttp closes it when the response has been sent.

@@ -30,12 +30,9 @@ import (
 	"context"
 	"errors"
 	"net/http"
-	"net/url"
-	"strings"
 	"sync"
 
 	"github.com/gofiber/fiber/v2"
-	view "github.com/gofiber/fiber/v2/utils"
 	"github.com/valyala/fasthttp"
 
 	"github.com/larderhq/larder/core"
@@ -97,7 +94,7 @@ func middleware(serve func(httpcache.Exchange) error) fiber.Handler {
 	return func(c *fiber.Ctx) error {
 		continueRefresh(c)
 		x := exchanges.Get().(*exchange)
-		x.c, x.ran = c, false
+		x.c, x.frozen, x.ran = c, false, false
 		err := serve(x)
 		x.c = nil
 		exchanges.Put(x)
@@ -111,53 +108,19 @@ func middleware(serve func(httpcache.Exchange) error) fiber.Handler {
 var exchanges = sync.Pool{New: func() any { return new(exchange) }} //nolint:gochecknoglobals // shared scratch
 
 type exchange struct {
-	c      *fiber.Ctx
-	ran    bool
-	asked  fasthttp.RequestHeader  // the request's header before Run: handlers may change it
-	before fasthttp.ResponseHeader // what outer middleware had set before Run
-	values []string
-	target []byte
+	c       *fiber.Ctx
+	frozen  bool
+	ran     bool
+	request fasthttp.RequestHeader  // as it was at Freeze
+	before  fasthttp.ResponseHeader // what outer middleware had set before Run
+	values  []string
+	target  []byte
 }
 
-var _ httpcache.Exchange = (*exchange)(nil)
-
-// Values implements httpcache.Exchange.
-func (x *exchange) Values(name string) []string {
-	h := &x.c.Request().Header
-	if x.ran {
-		h = &x.asked
-	}
-	x.values = x.values[:0]
-	if x.c.App().Server().DisableHeaderNamesNormalizing {
-		h.VisitAll(func(key, value []byte) {
-			if strings.EqualFold(view.UnsafeString(key), name) {
-				x.values = append(x.values, view.UnsafeString(value))
-			}
-		})
-		return x.values
-	}
-	for _, value := range h.PeekAll(name) {
-		// fasthttp tells of these, which it keeps apart, also when there are none.
-		if len(value) > 0 || name != fiber.HeaderCookie && name != fiber.HeaderContentLength && name != fiber.HeaderTrailer {
-			x.values = append(x.values, view.UnsafeString(value))
-		}
-	}
-	return x.values
-}
-
-// Param implements httpcache.Exchange.
-func (x *exchange) Param(name string) (string, bool) {
-	v := x.c.Params(name)
-	if v == "" && name == "*" {
-		v = x.c.Params("+")
-	}
-	if !x.c.App().Config().UnescapePath {
-		if decoded, err := url.PathUnescape(v); err == nil {
-			v = decoded
-		}
-	}
-	return strings.Clone(v), v != ""
-}
+var (
+	_ httpcache.Exchange = (*exchange)(nil)
+	_ httpcache.Freezer  = (*exchange)(nil)
+)
 
 // Context implements httpcache.Exchange.
 func (x *exchange) Context() context.Context { return x.c.UserContext() }
@@ -175,7 +138,6 @@ func (x *exchange) Run(ctx context.Context, capture *httpcache.Capture) error {
 	fctx.SetUserValue(httpcache.ContextKey, ctx.Value(httpcache.ContextKey))
 	if capture != nil {
 		x.ran = true
-		c.Request().Header.CopyTo(&x.asked)
 		c.Response().Header.CopyTo(&x.before)
 	}
 	if err := c.Next(); err != nil {
@@ -233,7 +195,6 @@ func (x *exchange) Reply(a httpcache.Answer) {
 	resp := x.c.Response()
 	if x.ran {
 		x.before.CopyTo(&resp.Header)
-		resp.ImmediateHeaderFlush = false
 	}
 	resp.SetStatusCode(a.Status)
 	setFields(&resp.Header, a.Fields)

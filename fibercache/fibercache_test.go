@@ -66,7 +66,20 @@ func TestHeadAndConditional(t *testing.T) {
 		require.True(t, none.hit())
 		require.Equal(t, 204, none.StatusCode)
 		require.Empty(t, none.Header.Values("Content-Length"), method)
+		require.Empty(t, none.Header.Values("Content-Type"), "SendStatus sets a body that is not sent")
 	}
+}
+
+// What outer middleware has written before is not what a HEAD's length speaks of.
+func TestHeadAfterOuterContent(t *testing.T) {
+	cache := newCache(t)
+	s := newSite(t)
+	s.Use(func(c *fiber.Ctx) error { _, _ = c.WriteString("something else"); return c.Next() })
+	s.Get("/", fibercache.Cache(cache, "hour"), func(c *fiber.Ctx) error { return c.SendString("hello") })
+	require.Equal(t, "hello", s.get("/").body)
+	head := s.do("HEAD", "/")
+	require.True(t, head.hit())
+	require.EqualValues(t, 5, head.ContentLength)
 }
 
 func TestConfigErrors(t *testing.T) {
@@ -185,6 +198,68 @@ func TestErrorsAreFibersToAnswer(t *testing.T) {
 	require.ErrorIs(t, seen[2], teapot)
 	require.Equal(t, "pot: I'm a teapot", seen[2].Error())
 	require.EqualValues(t, 0, cache.Stats().Hits)
+}
+
+// The status of a fiber.Error says whether a write may have been committed.
+func TestErrorsOfWrites(t *testing.T) {
+	cache := newCache(t)
+	s := newSite(t)
+	s.Get("/p", fibercache.Cache(cache, "hour", "p"), counted())
+	var fail error
+	s.Put("/other", fibercache.Invalidate(cache, "p"), func(*fiber.Ctx) error {
+		s.get("/p") // loaded meanwhile
+		return fail
+	})
+	for _, c := range []struct {
+		err    error
+		status int
+		gone   bool
+	}{
+		{fiber.ErrNotFound, 404, false},
+		{fmt.Errorf("shop: %w", fiber.ErrConflict), 409, false},
+		{fiber.ErrBadGateway, 502, true},
+		{errors.New("unknown"), 500, true},
+		{nil, 200, true},
+	} {
+		fail = c.err
+		require.Equal(t, c.status, s.do("PUT", "/other").StatusCode)
+		require.Equal(t, !c.gone, s.get("/p").hit(), "%v", c.err)
+	}
+}
+
+// A handler may change its request. The identity of what it answers is the
+// client's request all the same.
+func TestHandlerChangesItsRequest(t *testing.T) {
+	cache := newCache(t)
+	s := newSite(t)
+	s.Get("/p", fibercache.Cache(cache, "hour"), func(c *fiber.Ctx) error {
+		lang := strings.Clone(c.Get("Accept-Language"))
+		c.Request().Header.Set("Accept-Language", "en")
+		c.Request().SetRequestURI("/elsewhere")
+		c.Vary("Accept-Language")
+		return c.SendString("for " + lang)
+	})
+	s.Get("/shop/items/:id", fibercache.Cache(cache, "hour"), counted())
+	s.Post("/shop/items", fibercache.Invalidate(cache, "x"), func(c *fiber.Ctx) error {
+		c.Request().SetRequestURI("/else/where")
+		_ = c.Request().URI().Path() // the buffers are used again
+		c.Location("items/1")
+		return c.SendStatus(201)
+	})
+	for _, lang := range []string{"de", "en", "fr"} {
+		require.Equal(t, "for "+lang, s.get("/p", "Accept-Language: "+lang).body)
+	}
+	for _, lang := range []string{"de", "en", "fr"} {
+		a := s.get("/p", "Accept-Language: "+lang)
+		require.True(t, a.hit(), lang)
+		require.Equal(t, "for "+lang, a.body)
+	}
+
+	// Location is relative to the request as it came.
+	s.get("/shop/items/1")
+	require.True(t, s.get("/shop/items/1").hit())
+	require.Equal(t, 201, s.do("POST", "/shop/items").StatusCode)
+	require.False(t, s.get("/shop/items/1").hit())
 }
 
 func TestStaleInPlaceOfAnError(t *testing.T) {

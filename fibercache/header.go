@@ -67,6 +67,12 @@ func (v *header) Own() []httpcache.Field {
 		}
 		own = append(own, f)
 	}
+	for _, f := range before {
+		if _, still := find(v.final, f.Name); !still {
+			i, _ := find(own, f.Name)
+			own = slices.Insert(own, i, httpcache.Field{Name: f.Name, Mode: httpcache.Remove})
+		}
+	}
 	return own
 }
 
@@ -111,7 +117,7 @@ func setFields(h *fasthttp.ResponseHeader, fields []httpcache.Field) {
 		if f.Mode != httpcache.Append {
 			h.Del(f.Name)
 		}
-		if f.Values == nil && f.Name == fiber.HeaderContentType {
+		if f.Mode == httpcache.Set && f.Values == nil && f.Name == fiber.HeaderContentType {
 			h.SetNoDefaultContentType(true)
 		}
 		for _, v := range f.Values {

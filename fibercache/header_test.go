@@ -73,10 +73,18 @@ func TestOwn(t *testing.T) {
 			},
 			own: []httpcache.Field{field(add, "Link", "2"), field(add, "Vary", "Accept")},
 		},
-		"removed": { // there is no field for that, as in net/http
-			outer:   func(h *response) { h.Set("X", "1") },
-			handler: func(h *response) { h.Del("X"); h.Set(contentType, json) },
-			own:     []httpcache.Field{field(set, contentType, json)},
+		"removed": {
+			outer:   func(h *response) { h.Set("B", "1"); h.Set("Y", "1") },
+			handler: func(h *response) { h.Del("B"); h.Del("Y"); h.Set(contentType, json); h.Set("X", "1") },
+			own: []httpcache.Field{
+				field(httpcache.Remove, "B"), field(set, contentType, json), field(set, "X", "1"), field(httpcache.Remove, "Y"),
+			},
+		},
+		"type removed, no content": {
+			outer:   func(h *response) { h.Set(contentType, json) },
+			handler: func(h *response) { h.Del(contentType) },
+			empty:   true,
+			own:     []httpcache.Field{field(httpcache.Remove, contentType)},
 		},
 		"default type":           {own: []httpcache.Field{field(absent, contentType, plain)}},
 		"default type, unseen":   {empty: true, own: []httpcache.Field{}},
@@ -184,9 +192,9 @@ func TestSetFields(t *testing.T) {
 			want:   map[string][]string{contentType: nil},
 		},
 		"removed": {
-			outer:  func(h *response) { h.Set("X", "1") },
-			fields: []httpcache.Field{{Name: "X"}},
-			want:   map[string][]string{"X": nil},
+			outer:  func(h *response) { h.Set("X", "1"); h.Set(contentType, json) },
+			fields: []httpcache.Field{field(httpcache.Remove, contentType), field(httpcache.Remove, "X")},
+			want:   map[string][]string{"X": nil, contentType: {plain}},
 		},
 		"length": {
 			fields: []httpcache.Field{field(set, "Content-Length", "7"), field(set, "Content-Length", "8")},

@@ -57,8 +57,9 @@ func TestRefresh(t *testing.T) {
 			c.Locals("n", n)
 			// On purpose what must not be done with a RequestCtx, and is done.
 			c.SetUserContext(context.WithValue(c.Context(), ctxKey{}, n))
-			if c.Path() == "/old/1" {
-				c.Path("/p/1")
+			if c.Locals("rewritten") == nil {
+				c.Locals("rewritten", true)
+				c.Path("/p" + c.Path())
 				return c.RestartRouting()
 			}
 			return c.Next()
@@ -68,14 +69,14 @@ func TestRefresh(t *testing.T) {
 			return c.SendString(fmt.Sprint("run ", runs.Add(1)))
 		})
 
-		require.Equal(t, "run 1", s.get("/old/1?q", "X-Mine: 1").body)
+		require.Equal(t, "run 1", s.get("/1?q", "X-Mine: 1").body)
 		first := <-last
-		require.Equal(t, "/old/1?q", first["url"])
+		require.Equal(t, "/1?q", first["url"])
 		require.Equal(t, "/p/1", first["path"])
 		require.Equal(t, "false", first["deadline"])
 
 		time.Sleep(90 * time.Second)
-		stale := s.do("HEAD", "/old/1?q", "X-Mine: 1", `If-None-Match: "a"`, "Range: bytes=0-1")
+		stale := s.do("HEAD", "/1?q", "X-Mine: 1", `If-None-Match: "a"`, "Range: bytes=0-1")
 		require.Equal(t, 200, stale.StatusCode)
 		require.True(t, stale.hit())
 		synctest.Wait()
@@ -88,11 +89,11 @@ func TestRefresh(t *testing.T) {
 			}
 		}
 		require.Equal(t, first, again)
-		fresh := s.get("/old/1?q")
+		fresh := s.get("/1?q")
 		require.True(t, fresh.hit(), fresh.status())
 		require.Equal(t, "run 2", fresh.body)
 		require.NoError(t, cache.Invalidate(context.Background(), core.Tag("p:1")))
-		require.Equal(t, "run 3", s.get("/old/1?q").body)
+		require.Equal(t, "run 3", s.get("/1?q").body)
 		<-last
 	})
 }
@@ -153,7 +154,8 @@ func TestRefreshThatFails(t *testing.T) {
 	for name, fail := range map[string]func(c *fiber.Ctx) error{
 		"error":  func(*fiber.Ctx) error { return fiber.NewError(500) },
 		"panic":  func(*fiber.Ctx) error { panic("no") },
-		"stream": func(c *fiber.Ctx) error { return streaming(make(chan string), nil)(c) },
+		"stream": nil,
+		"reader": nil,
 		"hijack": func(c *fiber.Ctx) error { c.Context().Hijack(func(net.Conn) {}); return nil },
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -161,13 +163,17 @@ func TestRefreshThatFails(t *testing.T) {
 				cache := newCache(t)
 				s := newSite(t)
 				var runs atomic.Int64
-				lines, ended := make(chan string), make(chan error, 1)
+				lines, ended := make(chan string), make(chan error, 2)
+				var closed closer
 				s.Get("/", fibercache.Cache(cache, "stale"), func(c *fiber.Ctx) error {
 					switch n := runs.Add(1); {
 					case n == 1:
 						return c.SendString("good")
 					case name == "stream":
+						c.Locals("closed", &closed)
 						return streaming(lines, ended)(c)
+					case name == "reader":
+						return c.SendStream(&closed)
 					default:
 						return fail(c)
 					}
@@ -176,9 +182,13 @@ func TestRefreshThatFails(t *testing.T) {
 				time.Sleep(90 * time.Second)
 				require.Equal(t, "good", s.get("/").body)
 				synctest.Wait()
-				if name == "stream" {
+				switch name {
+				case "stream":
 					require.Len(t, ended, 1, "nobody reads it")
 					close(lines)
+					fallthrough
+				case "reader":
+					require.Positive(t, closed.n.Load(), "what the server closes behind a response")
 				}
 				again := s.get("/")
 				require.Equal(t, "good", again.body)
@@ -187,6 +197,28 @@ func TestRefreshThatFails(t *testing.T) {
 			})
 		})
 	}
+}
+
+// closer is a body, or a user value, that wants to be closed.
+type closer struct{ n atomic.Int64 }
+
+func (c *closer) Read([]byte) (int, error) { return 0, io.EOF }
+func (c *closer) Close() error             { c.n.Add(1); return nil }
+
+// An app without default types has none in the background either.
+func TestRefreshWithoutDefaultType(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cache := newCache(t)
+		s := newSite(t, fiber.Config{DisableDefaultContentType: true})
+		s.Get("/", fibercache.Cache(cache, "stale"), counted())
+		require.Empty(t, s.get("/").Header.Values("Content-Type"))
+		time.Sleep(90 * time.Second)
+		s.get("/")
+		synctest.Wait()
+		a := s.get("/")
+		require.Equal(t, "run 2", a.body)
+		require.Empty(t, a.Header.Values("Content-Type"))
+	})
 }
 
 // If outer middleware answers the copy, there is no refresh.
@@ -219,18 +251,23 @@ func TestRefreshTouchesNoReusedContext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cache := newCache(t)
 		s := newSite(t)
-		var runs atomic.Int64
+		var asked, runs atomic.Int64
+		start := make(chan struct{})
 		s.Use(func(c *fiber.Ctx) error {
 			c.Locals("target", string([]byte(c.OriginalURL())))
 			c.SetUserContext(context.WithValue(c.Context(), ctxKey{}, "outer"))
+			if c.Path() == "/p/1" && asked.Add(1) == 3 {
+				<-start // the refresh
+			}
 			return c.Next()
 		})
-		start := make(chan struct{})
+		skipped, err := fibercache.Route{Cache: cache, Class: "hour", Skip: func(*fiber.Ctx) bool { return true }}.Middleware()
+		require.NoError(t, err)
+		s.Use(skipped)
 		s.Get("/other/:n", func(c *fiber.Ctx) error { return c.SendString(c.Params("n")) })
 		s.Get("/p/:id", fibercache.Cache(cache, "stale", "p:{id}"), func(c *fiber.Ctx) error {
 			n := runs.Add(1)
 			if n > 1 {
-				<-start
 				for range 100 {
 					_ = c.UserContext().Value("target")
 					_ = c.UserContext().Value("nothing")
@@ -304,5 +341,3 @@ func TestManyAtATime(t *testing.T) {
 	all.Wait()
 	require.NotZero(t, cache.Stats().Hits)
 }
-
-var _ = io.EOF

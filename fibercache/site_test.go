@@ -24,7 +24,11 @@ func TestMain(m *testing.M) {
 	// fasthttp renders the Date once a second for the whole process, and never
 	// stops doing so. It must not start in a bubble.
 	_, _ = fiber.New().Test(httptest.NewRequest("GET", "/", nil))
-	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/valyala/fasthttp.updateServerDate.func1"))
+	goleak.VerifyTestMain(m,
+		goleak.IgnoreAnyFunction("github.com/valyala/fasthttp.updateServerDate.func1"),
+		// The janitor of a server's pool of workers sleeps for ten seconds before it
+		// sees that the server has stopped.
+		goleak.IgnoreAnyFunction("github.com/valyala/fasthttp.(*workerPool).Start.func2"))
 }
 
 func newCache(t testing.TB) *core.Cache {

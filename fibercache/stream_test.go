@@ -8,6 +8,7 @@ import (
 	"net"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/gofiber/fiber/v2"
 	"github.com/stretchr/testify/require"
@@ -233,4 +234,29 @@ func TestTimeoutResponseIsNotStored(t *testing.T) {
 		require.Equal(t, "Larder; fwd=uri-miss; detail=streamed", a.status())
 	}
 	require.Equal(t, 2, runs)
+}
+
+// A handler finds the deadline that outer middleware has set, and why it has ended.
+func TestDeadlineOfOuterMiddleware(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cache := newCache(t)
+		s := newSite(t)
+		s.Use(func(c *fiber.Ctx) error {
+			ctx, cancel := context.WithTimeout(c.UserContext(), time.Minute)
+			defer cancel()
+			c.SetUserContext(ctx)
+			return c.Next()
+		})
+		s.Get("/", fibercache.Cache(cache, "hour"), func(c *fiber.Ctx) error {
+			until, ok := c.UserContext().Deadline()
+			require.True(t, ok)
+			require.Equal(t, time.Minute, time.Until(until))
+			require.NoError(t, c.UserContext().Err())
+			<-c.UserContext().Done()
+			return c.UserContext().Err()
+		})
+		a := s.get("/")
+		require.Equal(t, 500, a.StatusCode)
+		require.Equal(t, context.DeadlineExceeded.Error(), a.body)
+	})
 }

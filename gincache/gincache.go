@@ -10,19 +10,19 @@
 // A hit aborts the chain: [gin.Context.IsAborted] is true behind it. What a handler
 // has called [gin.Context.Error] for is not stored; where an older response stands
 // in for it, those errors are dropped, so that no middleware answers them as well.
-// A handler that has neither written nor set a status has not answered: that is
-// left to Gin, and nothing is stored.
+// A handler that has set a status has answered, with content or without. One that
+// has done neither leaves it to Gin, or to middleware outside, and nothing is
+// stored.
 //
-// A background refresh runs what is behind the middleware, with a copy of the
-// context: values from [gin.Context.Set] are there, but those that belong to the
-// first request, such as a transaction, may have ended with it.
+// A background refresh sends a copy of the request through Gin again, from the
+// beginning: a copy of the context would keep values that refer to the first one,
+// which Gin has given to another request by then. The middleware in front of the
+// cache sees it as one more request, and if it answers by itself nothing is stored.
 package gincache
 
 import (
 	"context"
-	"net/http"
 	"reflect"
-	"slices"
 	"strings"
 
 	"github.com/gin-gonic/gin"
@@ -84,7 +84,9 @@ func must(m gin.HandlerFunc, err error) gin.HandlerFunc {
 
 func middleware(serve func(httpcache.Exchange) error) gin.HandlerFunc {
 	return func(c *gin.Context) {
-		_ = serve(newExchange(c)) // Gin has the errors in c.Errors
+		x := &exchange{gin: c, out: out{ResponseWriter: c.Writer}, errors: len(c.Errors)}
+		x.Writer, x.Request = &x.out, c.Request
+		_ = serve(x) // Gin has the errors in c.Errors
 	}
 }
 
@@ -96,12 +98,6 @@ type exchange struct {
 }
 
 var _ httpcache.Exchange = (*exchange)(nil)
-
-func newExchange(c *gin.Context) *exchange {
-	x := &exchange{gin: c, out: out{ResponseWriter: c.Writer}, errors: len(c.Errors)}
-	x.Writer, x.Request = &x.out, c.Request
-	return x
-}
 
 // Param implements httpcache.Exchange.
 func (x *exchange) Param(name string) (string, bool) {
@@ -130,7 +126,7 @@ func (x *exchange) Run(ctx context.Context, c *httpcache.Capture) error {
 		return nil
 	}
 	x.Capture = httpcache.NewWriter(&x.out, c)
-	w := &writer{ResponseWriter: x.Capture, out: &x.out, status: outer.Status(), size: unwritten}
+	w := &writer{out: &x.out, capture: x.Capture, status: outer.Status(), size: unwritten}
 	g.Writer = w
 	finished := false
 	defer func() {
@@ -167,27 +163,15 @@ func (x *exchange) Reply(a httpcache.Answer) {
 	x.StdExchange.Reply(a)
 }
 
-// Detach implements httpcache.Exchange. A Copy of the context is safe to keep, but
-// lacks the chain of handlers, and how far it has been run.
+// Detach implements httpcache.Exchange. It dispatches through the engine, which a
+// context does not show.
 func (x *exchange) Detach() func(context.Context, func(httpcache.Exchange)) {
-	if x.Request.Method == http.MethodHead {
-		return nil // its handlers need not be those of GET
+	f := reflect.ValueOf(x.gin).Elem().FieldByName("engine")
+	if !f.IsValid() || f.Type() != reflect.TypeFor[*gin.Engine]() {
+		return nil // not in this version of Gin
 	}
-	g, r := x.gin.Copy(), httpcache.DetachRequest(context.WithoutCancel(x.Context()), x.Request)
-	g.Accepted = slices.Clone(x.gin.Accepted)
-	for _, name := range [...]string{"handlers", "index"} {
-		from, to := reflect.ValueOf(x.gin).Elem().FieldByName(name), reflect.ValueOf(g).Elem().FieldByName(name)
-		if !from.IsValid() {
-			return nil // not in this version of Gin
-		}
-		// As reflect allows it for exported fields.
-		from = reflect.NewAt(from.Type(), from.Addr().UnsafePointer()).Elem()
-		to = reflect.NewAt(to.Type(), to.Addr().UnsafePointer()).Elem()
-		to.Set(from)
-	}
-	return func(ctx context.Context, load func(httpcache.Exchange)) {
-		g.Request = r.WithContext(ctx)
-		g.Writer = &writer{ResponseWriter: httpcache.NewNowhere(), status: http.StatusOK, size: unwritten}
-		load(newExchange(g))
+	e, r := (*gin.Engine)(f.UnsafePointer()), httpcache.DetachRequest(context.WithoutCancel(x.Context()), x.Request)
+	return func(ctx context.Context, _ func(httpcache.Exchange)) {
+		e.ServeHTTP(httpcache.NewNowhere(), r.WithContext(ctx))
 	}
 }

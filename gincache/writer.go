@@ -2,11 +2,12 @@ package gincache
 
 import (
 	"bufio"
-	"io"
 	"net"
 	"net/http"
 
 	"github.com/gin-gonic/gin"
+
+	"github.com/larderhq/larder/core/httpcache"
 )
 
 // out is the gin.ResponseWriter that an answer goes out through.
@@ -48,11 +49,10 @@ func (o *out) inform(status int) {
 // Unwrap gives http.ResponseController the writer behind.
 func (o *out) Unwrap() http.ResponseWriter { return o.ResponseWriter }
 
-// writer is what handlers write to: a gin.ResponseWriter over a capture, or over
-// nothing in a background refresh.
+// writer is what handlers write to: a gin.ResponseWriter in front of a capture.
 type writer struct {
-	http.ResponseWriter
-	out      *out // nil in a background refresh
+	*out
+	capture  *httpcache.Writer
 	status   int
 	size     int
 	recorded bool // a status, by the handler
@@ -71,20 +71,16 @@ func (w *writer) WriteHeader(status int) {
 
 // WriteHeaderNow implements gin.ResponseWriter.
 func (w *writer) WriteHeaderNow() {
-	if w.Written() {
-		return
+	if !w.Written() {
+		w.size, w.final = 0, true
+		w.capture.WriteHeader(w.status)
 	}
-	w.size = 0
-	if w.out != nil {
-		w.out.final = true
-	}
-	w.ResponseWriter.WriteHeader(w.status)
 }
 
 // Write implements io.Writer.
 func (w *writer) Write(p []byte) (int, error) {
 	w.WriteHeaderNow()
-	n, err := w.ResponseWriter.Write(p)
+	n, err := w.capture.Write(p)
 	w.size += n
 	return n, err
 }
@@ -92,7 +88,7 @@ func (w *writer) Write(p []byte) (int, error) {
 // WriteString implements io.StringWriter.
 func (w *writer) WriteString(s string) (int, error) {
 	w.WriteHeaderNow()
-	n, err := io.WriteString(w.ResponseWriter, s)
+	n, err := w.capture.WriteString(s)
 	w.size += n
 	return n, err
 }
@@ -105,31 +101,15 @@ func (w *writer) Written() bool { return w.size != unwritten }
 // Flush implements http.Flusher.
 func (w *writer) Flush() {
 	w.WriteHeaderNow()
-	_ = http.NewResponseController(w.ResponseWriter).Flush() // as Gin's, it has no error to return
+	w.capture.Flush()
 }
 
 // Hijack implements http.Hijacker.
 func (w *writer) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	w.size = max(w.size, 0)
-	return http.NewResponseController(w.ResponseWriter).Hijack()
-}
-
-// CloseNotify implements http.CloseNotifier.
-func (w *writer) CloseNotify() <-chan bool {
-	if w.out == nil {
-		return nil // there is no client that could go
-	}
-	return w.out.CloseNotify()
-}
-
-// Pusher implements gin.ResponseWriter.
-func (w *writer) Pusher() http.Pusher {
-	if w.out == nil {
-		return nil
-	}
-	return w.out.Pusher()
+	return w.capture.Hijack()
 }
 
 // Unwrap gives http.ResponseController, and handlers that send a 1xx, the writer
 // behind.
-func (w *writer) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+func (w *writer) Unwrap() http.ResponseWriter { return w.capture }

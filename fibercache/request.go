@@ -1,6 +1,7 @@
 package fibercache
 
 import (
+	"net/url"
 	"strings"
 
 	"github.com/gofiber/fiber/v2"
@@ -31,13 +32,12 @@ func (x *exchange) Line() httpcache.Line {
 			l.Scheme = believed
 		}
 	}
-	same := sameTarget(target, &l)
 	if says(x, fiber.HeaderXForwardedHost) {
 		l.Host = c.Hostname()
 	}
 	if believed != wire || !strings.EqualFold(l.Host, host) {
 		l.Original = x.origin(believed, wire, host, target)
-	} else if !same {
+	} else if !sameTarget(target, &l) {
 		l.Original = target
 	}
 	if l.Method != fiber.MethodGet && l.Method != fiber.MethodHead {
@@ -57,17 +57,10 @@ func says(x *exchange, names ...string) bool {
 }
 
 // sameTarget reports whether the target on the wire is the path and query that
-// the handler sees.
+// the handler sees. One in absolute form is not: the handler can tell.
 func sameTarget(target string, l *httpcache.Line) bool {
 	path, query, found := strings.Cut(target, "?")
-	if query != l.Query || found != (query != "" || l.BareQuery) {
-		return false
-	}
-	if path == l.Path {
-		return true
-	}
-	rest, absolute := strings.CutSuffix(path, l.Path)
-	return absolute && strings.EqualFold(rest, l.Scheme+"://"+l.Host)
+	return path == l.Path && query == l.Query && found == (query != "" || l.BareQuery)
 }
 
 // origin returns what came over the wire as one URL, where that is not what Fiber
@@ -93,4 +86,48 @@ func cloned(l httpcache.Line) httpcache.Line {
 		*s = strings.Clone(*s)
 	}
 	return l
+}
+
+// Values implements httpcache.Exchange.
+func (x *exchange) Values(name string) []string {
+	h := &x.c.Request().Header
+	if x.frozen {
+		h = &x.request
+	}
+	x.values = x.values[:0]
+	if x.c.App().Server().DisableHeaderNamesNormalizing {
+		h.VisitAll(func(key, value []byte) {
+			if strings.EqualFold(view.UnsafeString(key), name) {
+				x.values = append(x.values, view.UnsafeString(value))
+			}
+		})
+		return x.values
+	}
+	for _, value := range h.PeekAll(name) {
+		// fasthttp tells of these, which it keeps apart, also when there are none.
+		if len(value) > 0 || name != fiber.HeaderCookie && name != fiber.HeaderContentLength && name != fiber.HeaderTrailer {
+			x.values = append(x.values, view.UnsafeString(value))
+		}
+	}
+	return x.values
+}
+
+// Freeze implements httpcache.Freezer.
+func (x *exchange) Freeze() {
+	x.c.Request().Header.CopyTo(&x.request)
+	x.frozen = true
+}
+
+// Param implements httpcache.Exchange.
+func (x *exchange) Param(name string) (string, bool) {
+	v := x.c.Params(name)
+	if v == "" && name == "*" {
+		v = x.c.Params("+")
+	}
+	if !x.c.App().Config().UnescapePath {
+		if decoded, err := url.PathUnescape(v); err == nil {
+			v = decoded
+		}
+	}
+	return strings.Clone(v), v != ""
 }

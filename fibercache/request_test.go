@@ -63,7 +63,7 @@ func TestLine(t *testing.T) {
 		},
 		"absolute": {
 			request: "GET http://H/a?q HTTP/1.1\nHost: h\n\n",
-			want:    httpcache.Line{Method: "GET", Scheme: "http", Host: "h", Path: "/a", Query: "q"},
+			want:    httpcache.Line{Method: "GET", Scheme: "http", Host: "h", Path: "/a", Query: "q", Original: "http://H/a?q"},
 		},
 		"absolute, of another host": {
 			request: "GET http://other/a?q HTTP/1.1\nHost: h\n\n",
@@ -161,6 +161,7 @@ func TestParam(t *testing.T) {
 			}
 			got := asked(t, c.config, c.route, fmt.Sprintf("GET %s HTTP/1.1\nHost: h\n\n", c.target), func(x *exchange) param {
 				v, ok := x.Param(c.name)
+				x.c.Path("/" + strings.Repeat("z", len(c.target)-1)) // Fiber's buffer is used again
 				return param{v, ok}
 			})
 			require.Equal(t, param{c.want, !c.missing}, got)

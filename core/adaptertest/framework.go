@@ -1,0 +1,189 @@
+package adaptertest
+
+import (
+	"context"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/larderhq/larder/core"
+)
+
+// Framework is one adapter with its framework, as the suite needs them. The flags
+// say what the framework cannot do; each case that a flag leaves out is skipped
+// with that flag's name, so that the columns of two adapters can be compared.
+type Framework struct {
+	Name string // as in "nethttp"
+
+	// New builds an app. It panics as the adapter does where a Use is malformed.
+	// The app must outlive a handler's panic: a framework whose server does not
+	// recover (Fiber) gets its own recovery middleware around everything.
+	New func(t testing.TB, app App) Server
+
+	// Error makes the error that a handler of this framework returns to be
+	// answered with a status: echo.NewHTTPError, fiber.NewError. nil: handlers
+	// return no errors (net/http, Gin).
+	Error func(status int) error
+
+	// NoHeadOnGet: a HEAD request does not reach the handler of a GET route (Gin
+	// answers 404, Echo 405). The suite then registers HEAD as a route of its own.
+	NoHeadOnGet bool
+	// NoResponseWriter: there is no http.ResponseWriter under the framework's
+	// context, so no http.Flusher, Hijacker, ResponseController, io.ReaderFrom
+	// (Fiber). Ctx.ResponseWriter returns nil.
+	NoResponseWriter bool
+	// NoClientCancel: the request's context does not end when its client goes
+	// away (Fiber).
+	NoClientCancel bool
+	// NoEarlyHints: a handler cannot send 103 before its answer.
+	NoEarlyHints bool
+	// NoDateOverride: the server states the Date itself, whatever the handler has
+	// set, without the cache as well.
+	NoDateOverride bool
+	// NoEscapedSlash: /p/a%2Fb does not match /p/{id} (Gin without UseRawPath).
+	NoEscapedSlash bool
+	// NoImplicitAnswer: a handler that returns without having answered leaves the
+	// answer to the middleware around it (Gin's c.Error, Echo), so that an empty
+	// 200 is neither assumed nor stored.
+	NoImplicitAnswer bool
+	// ParamsOutside: middleware outside routing (App.Outside) knows the
+	// parameters of the route already (Gin's Use; Echo's Use, but not its Pre).
+	ParamsOutside bool
+}
+
+// Server is an app that can be served. The suite does the listening, over
+// loopback sockets and, inside testing/synctest bubbles, over pipes in memory.
+type Server interface {
+	// Serve answers the connections of l until Close. It is called once, in a
+	// goroutine of its own.
+	Serve(l net.Listener) error
+	// Close stops Serve and waits for requests under way, up to a few seconds.
+	Close() error
+}
+
+// App is what the server is to serve.
+type App struct {
+	Outside []Use // around everything, outside routing, the outermost first
+	Routes  []Route
+}
+
+// Route is one route. Its pattern is written as net/http's: "/p/{id}", and
+// "/f/{rest...}" for a wildcard; Translate makes other syntaxes of it.
+type Route struct {
+	Method  string
+	Pattern string
+	Uses    []Use // the outermost first
+	Handler Handler
+}
+
+// Handler answers a request. Its error is one that Framework.Error made, or any
+// other where the framework has errors, and nil where it has not.
+type Handler func(c Ctx) error
+
+// Use is one middleware: a Cached, CachedRoute, Invalidates or Around. New
+// translates it by a switch of its type.
+type Use interface{ use() }
+
+// Cached is <adapter>.Cache(cache, class, tags...).
+type Cached struct {
+	Cache *core.Cache
+	Class string
+	Tags  []string
+}
+
+// CachedRoute is <adapter>.Route{…}.Middleware(); New panics with its error.
+type CachedRoute struct {
+	Cached
+	// IdentityField is the request field whose value Route.Identity returns; not
+	// ok where the request has none. "": Route.Identity is left nil.
+	IdentityField string
+	// SkipField is the request field whose presence makes Route.Skip true. "":
+	// Route.Skip is left nil.
+	SkipField string
+}
+
+// Invalidates is <adapter>.Invalidate(cache, tags...).
+type Invalidates struct {
+	Cache *core.Cache
+	Tags  []string
+}
+
+// Around is any other middleware. next runs what is behind it, with the context
+// that c has then.
+type Around func(c Ctx, next func() error) error
+
+func (Cached) use()      {}
+func (CachedRoute) use() {}
+func (Invalidates) use() {}
+func (Around) use()      {}
+
+// Ctx is what a handler, or an Around, sees of one request and does with its
+// answer. Each method does it in the framework's own terms, as a handler written
+// for the framework would; nothing in it makes up for what the framework lacks.
+// Strings may be views of a buffer that is used again.
+type Ctx interface {
+	// Context is the request's context, SetContext sets the one for what is behind.
+	Context() context.Context
+	SetContext(ctx context.Context)
+	// Native is the framework's own context where it is a context.Context
+	// (*gin.Context, *fasthttp.RequestCtx), otherwise nil.
+	Native() context.Context
+
+	Method() string
+	Target() string // path and query, as a handler sees them, undecoded
+	Host() string
+	Param(name string) string
+	Values(name string) []string // of a request field
+	Body() string                // of the request
+
+	// Set and Add change the header of the answer.
+	Set(name, value string)
+	Add(name, value string)
+	// Status sets the status, Write appends content; the fields must be set by
+	// then. A handler that calls neither answers an empty 200.
+	Status(status int)
+	Write(p []byte) (int, error)
+	// Text answers as handlers of the framework mostly do: c.String(status, body).
+	Text(status int, body string) error
+	// Stream answers piecemeal: what fn writes and flushes is meant to be seen by
+	// the client while fn still runs. fn may run after the handler has returned
+	// (Fiber). The return value is the handler's.
+	Stream(fn func(w io.Writer, flush func())) error
+	// EarlyHints sends 103 with a Link field.
+	EarlyHints(link string)
+
+	// ResponseWriter is what handlers of frameworks on net/http write to
+	// (http.ResponseWriter, echo.Response, gin.ResponseWriter); nil if there is
+	// none.
+	ResponseWriter() http.ResponseWriter
+}
+
+// What a Ctx may do as well; where it does not, the cases that need it are skipped.
+type (
+	// A Remover takes a field out of the header of the answer.
+	Remover interface{ Remove(name string) }
+	// A RequestSetter changes a field of the request, as middleware does.
+	RequestSetter interface{ SetRequest(name, value string) }
+)
+
+// Translate writes a pattern in another syntax: param and rest make a parameter
+// and the wildcard of their names.
+func Translate(pattern string, param, rest func(name string) string) string {
+	var b strings.Builder
+	for {
+		head, tail, found := strings.Cut(pattern, "{")
+		b.WriteString(head)
+		if !found {
+			return b.String()
+		}
+		name, tail, _ := strings.Cut(tail, "}")
+		if name, all := strings.CutSuffix(name, "..."); all {
+			b.WriteString(rest(name))
+		} else {
+			b.WriteString(param(name))
+		}
+		pattern = tail
+	}
+}

@@ -1,0 +1,225 @@
+//go:build mutation
+
+package adaptertest_test
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"errors"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// mutation takes one rule out of the source.
+type mutation struct {
+	rule     string
+	file     string   // under the module
+	old, new string   // old is there once
+	cases    []string // that must fail; more may
+}
+
+// TestMutations runs the suite of net/http with each mutation of the table.
+func TestMutations(t *testing.T) {
+	m := copyModule(t)
+	base := m.run(t, nil)
+	require.Empty(t, base.buildError)
+	passing := base.with("PASS")
+	for name := range base.with("FAIL") {
+		t.Logf("fails without any mutation, and is left out: %s", name)
+	}
+	t.Logf("%d cases pass without a mutation", len(passing))
+
+	var mu sync.Mutex
+	killers := map[string][]string{} // mutations that each case has noticed
+	ran := 0
+	t.Run("take out", func(t *testing.T) {
+		for _, mut := range mutations() {
+			t.Run(mut.rule, func(t *testing.T) {
+				t.Parallel()
+				r := m.run(t, &mut)
+				require.Empty(t, r.buildError, "the mutated source does not build")
+				failed := r.with("FAIL")
+				for _, name := range mut.cases {
+					name = rewrite(name)
+					if base.verdicts[name] == "FAIL" {
+						continue
+					}
+					require.True(t, passing[name], "no such case: %s", name)
+					if !failed[name] {
+						t.Errorf("still passes: %s", name)
+					}
+				}
+				mu.Lock()
+				defer mu.Unlock()
+				ran++
+				for name := range failed {
+					if passing[name] {
+						killers[name] = append(killers[name], mut.rule)
+					}
+				}
+				t.Logf("%d cases fail", len(failed))
+			})
+		}
+	})
+	if ran < len(mutations()) {
+		return // -run has chosen some
+	}
+	excused := map[string]bool{}
+	for name := range unnoticed() {
+		excused[rewrite(name)] = true
+	}
+	var none []string
+	for name := range passing {
+		if killers[name] == nil && !excused[name] {
+			none = append(none, name)
+		}
+		if killers[name] != nil && excused[name] {
+			t.Logf("is excused, but has failed: %s, by %q", name, killers[name])
+		}
+	}
+	slices.Sort(none)
+	t.Logf("%d mutations; %d of %d cases have failed by at least one; %d are excused", ran, len(killers), len(passing), len(excused))
+	for _, name := range none {
+		t.Errorf("passes whatever is taken out: %s", name)
+	}
+}
+
+// rewrite is what testing makes of a name.
+func rewrite(name string) string { return strings.ReplaceAll(name, " ", "_") }
+
+// module is a copy of the source, which nobody else changes meanwhile.
+type module struct{ dir string }
+
+func copyModule(t *testing.T) module {
+	t.Helper()
+	root, err := filepath.Abs("../..")
+	require.NoError(t, err)
+	dir := t.TempDir()
+	require.NoError(t, filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		rel, _ := filepath.Rel(root, path)
+		switch {
+		case d.IsDir() && rel != "." && (strings.HasPrefix(d.Name(), ".") || rel == "examples"):
+			return filepath.SkipDir
+		case d.IsDir():
+			return os.MkdirAll(filepath.Join(dir, rel), 0o755)
+		case filepath.Ext(rel) == ".go" || filepath.Ext(rel) == ".lua" || rel == "go.mod" || rel == "go.sum":
+			text, err := os.ReadFile(path)
+			if err != nil {
+				return err
+			}
+			return os.WriteFile(filepath.Join(dir, rel), text, 0o600)
+		}
+		return nil
+	}))
+	return module{dir}
+}
+
+// results are the verdicts on the cases.
+type results struct {
+	verdicts   map[string]string
+	buildError string
+}
+
+func (r results) with(verdict string) map[string]bool {
+	names := map[string]bool{}
+	for name, v := range r.verdicts {
+		if v == verdict {
+			names[name] = true
+		}
+	}
+	return names
+}
+
+// run builds and runs the suite with a mutation, as an overlay. A case that ends
+// the process has failed; the others are run without it.
+func (m module) run(t *testing.T, mut *mutation) results {
+	t.Helper()
+	tmp := t.TempDir()
+	build := []string{"test", "-c", "-vet=off", "-o", filepath.Join(tmp, "suite.test")}
+	if mut != nil {
+		file := filepath.Join(m.dir, filepath.FromSlash(mut.file))
+		text, err := os.ReadFile(file)
+		require.NoError(t, err)
+		require.Equal(t, 1, strings.Count(string(text), mut.old), "how often this is in %s:\n%s", mut.file, mut.old)
+		mutated := filepath.Join(tmp, "mutated.go")
+		require.NoError(t, os.WriteFile(mutated, []byte(strings.Replace(string(text), mut.old, mut.new, 1)), 0o600))
+		overlay, err := json.Marshal(map[string]map[string]string{"Replace": {file: mutated}})
+		require.NoError(t, err)
+		require.NoError(t, os.WriteFile(filepath.Join(tmp, "overlay.json"), overlay, 0o600))
+		build = append(build, "-overlay", filepath.Join(tmp, "overlay.json"))
+	}
+	cmd := exec.Command("go", append(build, "./nethttp")...)
+	cmd.Dir = m.dir
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return results{buildError: string(out)}
+	}
+	r := results{verdicts: map[string]string{}}
+	for deaths := 0; deaths < 30; deaths++ {
+		args := []string{"-test.run=^TestAdapter$", "-test.v", "-test.timeout=5m"}
+		if len(r.verdicts) > 0 {
+			var done []string
+			for name := range r.verdicts {
+				done = append(done, regexp.QuoteMeta(name))
+			}
+			args = append(args, "-test.skip=^TestAdapter$/^("+strings.Join(done, "|")+")$")
+		}
+		cmd := exec.Command(filepath.Join(tmp, "suite.test"), args...)
+		cmd.Dir = filepath.Join(m.dir, "nethttp")
+		out, err := cmd.CombinedOutput()
+		var exit *exec.ExitError
+		if err != nil && !errors.As(err, &exit) {
+			t.Fatal(err)
+		}
+		if ended := r.read(out); ended {
+			break
+		}
+	}
+	return r
+}
+
+// line matches what a verbose run says of a case.
+var line = regexp.MustCompile(`^\s*(?:=== (RUN) +|--- (PASS|FAIL|SKIP): )TestAdapter/(\S+)`)
+
+// read reads the output of one run, and reports whether it came to its end.
+func (r results) read(out []byte) (ended bool) {
+	running := ""
+	lines := bufio.NewScanner(bytes.NewReader(out))
+	lines.Buffer(nil, 64<<20)
+	for lines.Scan() {
+		if strings.HasPrefix(lines.Text(), "--- PASS: TestAdapter ") || strings.HasPrefix(lines.Text(), "--- FAIL: TestAdapter ") {
+			ended = true
+		}
+		m := line.FindStringSubmatch(lines.Text())
+		switch {
+		case m == nil:
+		case m[1] == "RUN":
+			running = m[3]
+		default:
+			r.verdicts[m[3]] = m[2]
+			if m[3] == running {
+				running = ""
+			}
+		}
+	}
+	if bytes.Contains(out, []byte("\npanic: ")) || bytes.Contains(out, []byte("\nfatal error: ")) {
+		ended = false
+	}
+	if running != "" {
+		r.verdicts[running] = "FAIL"
+		return false
+	}
+	return ended || !bytes.Contains(out, []byte("=== RUN"))
+}

@@ -1,0 +1,502 @@
+package adaptertest
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/larderhq/larder/core"
+)
+
+// Promise P3: one load. Known defects 13 and 23 to 28, 55.
+func stampedeCases() []testCase {
+	const n = 50
+	return []testCase{
+		within("concurrent requests for what is not there run the handler once", func(s *site) {
+			p := &page{hold: s.gate()}
+			s.handle("GET /p/{id}", p.serve, s.cached("hour"))
+			all := s.starts(n, "GET", "/p/1")
+			s.waiting(n - 1)
+			p.hold.open()
+			said := map[string]int{}
+			for _, a := range all {
+				said[a.answer().is("run 1").cacheStatus()]++
+			}
+			require.Equal(s, map[string]int{"Larder; fwd=uri-miss; stored": 1, "Larder; fwd=uri-miss; collapsed": n - 1}, said)
+			require.EqualValues(s, 1, p.runs.Load())
+		}),
+
+		within("those who wait get the whole response: status, fields, bytes", func(s *site) {
+			p := &page{hold: s.gate(), status: 301, fields: []string{"Location: /p/2", "Link: </a>", "Link: </b>"}}
+			s.handle("GET /p/{id}", p.serve, s.cached("hour"))
+			all := s.starts(3, "GET", "/p/1")
+			s.waiting(2)
+			p.hold.open()
+			for _, a := range all {
+				a := a.answer()
+				require.Equal(s, 301, a.status)
+				require.Equal(s, "run 1", a.body)
+				require.Equal(s, []string{"/p/2"}, a.header.Values("Location"))
+				require.Equal(s, []string{"</a>", "</b>"}, a.header.Values("Link"))
+				if a.cacheStatus() == "Larder; fwd=uri-miss; collapsed" {
+					require.Equal(s, []string{"0"}, a.header.Values("Age"))
+				}
+			}
+		}),
+
+		within("requests for one URL do not wait for another one's", func(s *site) {
+			slow := &page{hold: s.gate()}
+			s.handle("GET /slow", slow.serve, s.cached("hour"))
+			s.handle("GET /fast", (&page{}).serve, s.cached("hour"))
+			a := s.start("GET", "/slow")
+			s.settles(func() bool { return slow.in.Load() == 1 }, "the slow one is in its handler")
+			s.get("/fast").is("run 1")
+			slow.hold.open()
+			a.answer().is("run 1")
+		}),
+
+		// Known defect 25.
+		within("a leader that panics costs those who wait nothing but time", func(s *site) {
+			p := &page{hold: s.gate()}
+			p.body = func(_ Ctx, run int64) string {
+				if run == 1 {
+					panic(http.ErrAbortHandler)
+				}
+				return fmt.Sprint("run ", run)
+			}
+			s.handle("GET /p/{id}", p.serve, s.cached("hour"))
+			leader := s.start("GET", "/p/1")
+			s.settles(func() bool { return p.in.Load() == 1 }, "the leader is in the handler")
+			others := s.starts(n-1, "GET", "/p/1")
+			s.waiting(n - 1)
+			p.hold.open()
+			for _, a := range others {
+				a := a.answer()
+				require.NoError(s, a.err)
+				require.Equal(s, 200, a.status)
+				require.NotEmpty(s, a.body)
+			}
+			a := leader.answer()
+			require.False(s, a.err == nil && a.status == 200, "%d %q", a.status, a.body)
+			require.LessOrEqual(s, p.runs.Load(), int64(1+maxLoads))
+			s.get("/p/1").isHit()
+		}),
+
+		within("a panic alone does not block the URL", func(s *site) {
+			p := &page{body: func(_ Ctx, run int64) string {
+				if run == 1 {
+					panic(http.ErrAbortHandler)
+				}
+				return fmt.Sprint("run ", run)
+			}}
+			s.handle("GET /p/{id}", p.serve, s.cached("hour"))
+			s.get("/p/1")
+			s.get("/p/1").is("run 2").says("Larder; fwd=uri-miss; stored")
+		}),
+
+		// Known defect 24.
+		within("a leader whose client goes away still answers those who wait", func(s *site) {
+			var ended atomic.Bool
+			p := &page{hold: s.gate()}
+			p.body = func(c Ctx, run int64) string {
+				ended.Store(c.Context().Err() != nil)
+				return fmt.Sprint("run ", run)
+			}
+			s.handle("GET /p/{id}", p.serve, s.cached("hour"))
+			x, err := s.begin(target("/p/1"))
+			require.NoError(s, err)
+			s.settles(func() bool { return p.in.Load() == 1 }, "the leader is in the handler")
+			others := s.starts(n-1, "GET", "/p/1")
+			s.waiting(n - 1)
+			x.leave()
+			s.settles(func() bool { return true }, "the server has noticed")
+			p.hold.open()
+			for _, a := range others {
+				a.answer().is("run 1").says("Larder; fwd=uri-miss; collapsed")
+			}
+			require.False(s, ended.Load(), "the handler's context ended with its client")
+			s.get("/p/1").is("run 1").isHit()
+		}),
+
+		within("a handler for whose response nobody waits any more is cancelled, and what it answers then is not stored", func(s *site) {
+			var ended atomic.Bool
+			p := &page{}
+			p.body = func(c Ctx, run int64) string {
+				if run == 1 {
+					<-c.Context().Done()
+					ended.Store(true)
+				}
+				return fmt.Sprint("run ", run)
+			}
+			s.handle("GET /p/{id}", p.serve, s.cached("hour"))
+			x, err := s.begin(target("/p/1"))
+			require.NoError(s, err)
+			s.settles(func() bool { return s.cache.Stats().Loads == 1 }, "the handler runs")
+			x.leave()
+			s.settles(ended.Load, "the handler's context has ended")
+			s.get("/p/1").is("run 2").says("Larder; fwd=uri-miss; stored")
+		}, noClientCancel),
+
+		within("a handler whose client has gone is cancelled when the last one who waited goes", func(s *site) {
+			var ended atomic.Bool
+			s.handle("GET /p/{id}", func(c Ctx) error {
+				<-c.Context().Done()
+				ended.Store(true)
+				return c.Text(200, "late")
+			}, s.cached("hour"))
+			var all []*exchange
+			for i := range 3 {
+				x, err := s.begin(target("/p/1"))
+				require.NoError(s, err)
+				all = append(all, x)
+				s.settles(func() bool { return s.cache.Stats().Loads+s.cache.Stats().Coalesced == int64(i+1) }, "it runs, or waits")
+			}
+			for _, x := range all {
+				require.False(s, ended.Load())
+				x.leave()
+				s.settles(func() bool { return true }, "the server has noticed")
+			}
+			require.True(s, ended.Load())
+		}, noClientCancel),
+
+		within("a handler's context tells of its client's deadline and end", func(s *site) {
+			var left time.Duration
+			var err error
+			s.handle("GET /p/{id}", func(c Ctx) error {
+				deadline, _ := c.Context().Deadline()
+				left = time.Until(deadline)
+				<-c.Context().Done()
+				err = c.Context().Err()
+				return c.Text(200, "late")
+			}, Around(func(c Ctx, next func() error) error {
+				ctx, cancel := context.WithTimeout(c.Context(), time.Second)
+				defer cancel()
+				c.SetContext(ctx)
+				return next()
+			}), s.cached("hour"))
+			s.get("/p/1").isNoHit()
+			require.Equal(s, time.Second, left)
+			require.Equal(s, context.DeadlineExceeded, err)
+		}),
+
+		within("a handler whose client has gone is given the class's LoadTimeout for those who wait", func(s *site) {
+			var ended atomic.Int64
+			start := time.Now()
+			s.handle("GET /p/{id}", func(c Ctx) error {
+				if s.cache.Stats().Coalesced > 0 {
+					return c.Text(200, "second")
+				}
+				<-c.Context().Done()
+				ended.Store(int64(time.Since(start)))
+				return c.Text(503, "cancelled")
+			}, s.cached("load-timeout"))
+			x, err := s.begin(target("/p/1"))
+			require.NoError(s, err)
+			s.settles(func() bool { return s.cache.Stats().Loads == 1 }, "the handler runs")
+			a := s.start("GET", "/p/1")
+			s.waiting(1)
+			x.leave()
+			a.answer().is("second")
+			s.settles(func() bool { return true }, "")
+			time.Sleep(time.Second)
+			require.EqualValues(s, 10*time.Second, ended.Load())
+		}, noClientCancel),
+
+		within("one who gives up waiting disturbs nobody", func(s *site) {
+			p := &page{hold: s.gate()}
+			s.handle("GET /p/{id}", p.serve, s.cached("hour"))
+			leader := s.start("GET", "/p/1")
+			s.settles(func() bool { return p.in.Load() == 1 }, "the leader is in the handler")
+			x, err := s.begin(target("/p/1"))
+			require.NoError(s, err)
+			other := s.start("GET", "/p/1")
+			s.waiting(2)
+			x.leave()
+			s.settles(func() bool { return true }, "the server has noticed")
+			p.hold.open()
+			leader.answer().is("run 1")
+			other.answer().is("run 1").says("Larder; fwd=uri-miss; collapsed")
+			require.EqualValues(s, 1, p.runs.Load())
+		}),
+
+		// Known defect 55.
+		within("after a 5xx no more than MaxLoads run at a time, and everybody gets an answer", func(s *site) {
+			first, rest := s.gate(), s.gate()
+			p := &page{status: 503}
+			p.began = func(Ctx) {
+				if p.runs.Load() == 1 {
+					first.wait()
+				} else {
+					rest.wait()
+				}
+			}
+			s.handle("GET /p/{id}", p.serve, s.cached("hour"))
+			all := s.starts(n, "GET", "/p/1")
+			s.waiting(n - 1)
+			first.open()
+			s.settles(func() bool { return p.in.Load() == maxLoads }, "as many as may are in the handler")
+			rest.open()
+			for _, a := range all {
+				a := a.answer()
+				require.NoError(s, a.err)
+				require.Equal(s, 503, a.status)
+				require.Contains(s, a.body, "run ")
+			}
+			require.EqualValues(s, maxLoads, p.most.Load())
+			require.EqualValues(s, n, p.runs.Load())
+		}),
+
+		within("after a 5xx that is not to be stored, streams or is too large no more than MaxLoads run at a time", func(s *site) {
+			for _, c := range []struct {
+				class string
+				h     func(c Ctx) error
+				std   bool
+			}{
+				{"hour", func(c Ctx) error { c.Set("Cache-Control", "no-store"); return c.Text(500, "broken") }, false},
+				{"hour", func(c Ctx) error { c.Set("Set-Cookie", "a=1"); return c.Text(502, "broken") }, false},
+				{"small", func(c Ctx) error {
+					c.Set("Cache-Control", "max-age=60")
+					return c.Text(503, strings.Repeat("broken", 1000))
+				}, true},
+			} {
+				if c.std && s.f.NoResponseWriter {
+					continue
+				}
+				s := newSite(s.TB, s.f, s.by)
+				first, rest := s.gate(), s.gate()
+				p := &page{}
+				s.handle("GET /p/{id}", func(ctx Ctx) error {
+					gate := rest
+					if p.enter() == 1 {
+						gate = first
+					}
+					gate.wait()
+					defer p.in.Add(-1)
+					return c.h(ctx)
+				}, s.cached(c.class))
+				all := s.starts(n, "GET", "/p/1")
+				s.waiting(n - 1)
+				first.open()
+				s.settles(func() bool { return p.in.Load() == maxLoads }, "as many as may are in the handler")
+				rest.open()
+				for _, a := range all {
+					require.GreaterOrEqual(s, a.answer().status, 500)
+				}
+			}
+		}),
+
+		within("a 5xx that is followed by a success is shared with all who wait then", func(s *site) {
+			p := &page{hold: s.gate()}
+			s.handle("GET /p/{id}", func(c Ctx) error {
+				if p.runs.Load() == 0 {
+					p.hold.wait()
+					p.runs.Add(1)
+					return c.Text(500, "broken")
+				}
+				return p.serve(c)
+			}, s.cached("hour"))
+			all := s.starts(n, "GET", "/p/1")
+			s.waiting(n - 1)
+			p.hold.open()
+			ok := 0
+			for _, a := range all {
+				if a.answer().status == 200 {
+					ok++
+				}
+			}
+			require.Equal(s, n-1, ok)
+			require.LessOrEqual(s, p.runs.Load(), int64(1+maxLoads))
+		}),
+
+		within("those who wait for a response that is not stored go on by themselves", func(s *site) {
+			for _, status := range []int{302, 404, 403} {
+				s := newSite(s.TB, s.f, s.by)
+				first, rest := s.gate(), s.gate()
+				p := &page{status: status}
+				p.began = func(Ctx) {
+					if p.runs.Load() == 1 {
+						first.wait()
+					} else {
+						rest.wait()
+					}
+				}
+				s.handle("GET /p/{id}", p.serve, s.cached("hour"))
+				all := s.starts(10, "GET", "/p/1")
+				s.waiting(9)
+				first.open()
+				s.settles(func() bool { return p.in.Load() == 9 }, "all who waited are in the handler")
+				rest.open()
+				for _, a := range all {
+					require.Equal(s, status, a.answer().status)
+				}
+			}
+		}),
+
+		within("those who wait for a handler that returns an error get the framework's answer each", func(s *site) {
+			var runs atomic.Int64
+			g := s.gate()
+			s.handle("GET /p/{id}", func(Ctx) error {
+				runs.Add(1)
+				g.wait()
+				return s.f.Error(500)
+			}, s.cached("hour"))
+			all := s.starts(10, "GET", "/p/1")
+			s.waiting(9)
+			g.open()
+			for _, a := range all {
+				a := a.answer()
+				require.NoError(s, a.err)
+				require.Equal(s, 500, a.status)
+				require.NotEmpty(s, a.body)
+			}
+			require.EqualValues(s, 10, runs.Load())
+		}, noErrors),
+
+		within("a load that takes longer than LoadTimeout is not waited for any more: others are let go beside it", func(s *site) {
+			slow, rest := s.gate(), s.gate()
+			p := &page{}
+			p.began = func(Ctx) {
+				if p.runs.Load() == 1 {
+					slow.wait()
+				} else {
+					rest.wait()
+				}
+			}
+			s.handle("GET /p/{id}", p.serve, s.cached("load-timeout"))
+			all := s.starts(n, "GET", "/p/1")
+			s.waiting(n - 1)
+			time.Sleep(10*time.Second - time.Nanosecond)
+			s.settles(func() bool { return p.in.Load() == 1 }, "only the leader is in the handler")
+			time.Sleep(time.Second)
+			s.settles(func() bool { return p.in.Load() == 1+maxLoads }, "MaxLoads more are in the handler")
+			rest.open()
+			answered := func() (n int) {
+				for _, a := range all {
+					if a.ended() {
+						n++
+					}
+				}
+				return n
+			}
+			s.settles(func() bool { return answered() == n-1 }, "all but the leader are answered")
+			slow.open()
+			for _, a := range all {
+				a.answer()
+			}
+		}),
+
+		within("a leader whose client reads slowly holds up nobody", func(s *site) {
+			body := strings.Repeat("0123456789", 20_000)
+			p := &page{hold: s.gate(), body: func(Ctx, int64) string { return body }}
+			s.handle("GET /p/{id}", p.serve, s.cached("hour"))
+			x, err := s.begin(target("/p/1")) // reads nothing: the pipe takes nothing
+			require.NoError(s, err)
+			defer x.leave()
+			s.settles(func() bool { return p.in.Load() == 1 }, "the leader is in the handler")
+			others := s.starts(5, "GET", "/p/1")
+			s.waiting(5)
+			p.hold.open()
+			for _, a := range others {
+				a.answer().is(body).says("Larder; fwd=uri-miss; collapsed")
+			}
+			s.get("/p/1").is(body).isHit()
+			x.finish().is(body)
+		}),
+
+		within("a HEAD that misses waits for nobody and is waited for by nobody", func(s *site) {
+			p := &page{hold: s.gate()}
+			s.handle("GET /p/{id}", p.serve, s.cached("hour"))
+			all := []*pending{s.start("HEAD", "/p/1")}
+			s.settles(func() bool { return p.in.Load() == 1 }, "the HEAD is in the handler")
+			all = append(all, s.start("GET", "/p/1"))
+			s.settles(func() bool { return p.in.Load() == 2 }, "the GET is in the handler as well")
+			all = append(all, s.start("HEAD", "/p/1"))
+			s.settles(func() bool { return p.in.Load() == 3 }, "the second HEAD is in the handler as well")
+			p.hold.open()
+			for _, a := range all {
+				require.Equal(s, 200, a.answer().status)
+			}
+		}),
+
+		within("those who ask for a response from the handler share one run", func(s *site) {
+			p := &page{}
+			s.handle("GET /p/{id}", p.serve, s.cached("hour"))
+			s.get("/p/1").is("run 1")
+			p.hold = s.gate()
+			all := s.starts(10, "GET", "/p/1", "Cache-Control: no-cache")
+			s.waiting(9)
+			s.get("/p/1").is("run 1").isHit() // the others are answered meanwhile
+			p.hold.open()
+			for _, a := range all {
+				a.answer().is("run 2").isNoHit()
+			}
+			s.get("/p/1").is("run 2").isHit()
+		}),
+
+		// Known defect 30, seen from those who wait: whoever asks after the
+		// invalidation must not be answered from a load that began before it.
+		within("a request that begins after an invalidation does not join the load that began before it", func(s *site) {
+			for _, named := range []struct {
+				name   string
+				target core.Target
+			}{
+				{"tag", core.Tag("p:1")}, {"path", core.Path("/p/1")}, {"all", core.All()},
+				{"pattern", core.Pattern("http://" + origin + "/p/*")}, {"key", core.Key("http://" + origin + "/p/1")},
+			} {
+				s := newSite(s.TB, s.f, s.by)
+				p := &page{hold: s.gate()}
+				second := s.gate()
+				p.began = func(Ctx) {
+					if p.runs.Load() > 1 {
+						second.wait()
+					}
+				}
+				s.handle("GET /p/{id}", p.serve, s.cached("hour", "p:{id}"))
+				before := s.starts(3, "GET", "/p/1")
+				s.waiting(2)
+				s.invalidate(named.target)
+				after := s.starts(3, "GET", "/p/1")
+				s.settles(func() bool { return p.in.Load() == 2 }, "one who came after "+named.name+" is in the handler")
+				p.hold.open()
+				for _, a := range before {
+					a.answer().is("run 1")
+				}
+				second.open()
+				for _, a := range after {
+					a.answer().is("run 2")
+				}
+				s.get("/p/1").is("run 2").isHit()
+			}
+		}),
+
+		within("a request that waits is let go when its own context ends", func(s *site) {
+			p := &page{hold: s.gate()}
+			s.handle("GET /p/{id}", p.serve, Around(func(c Ctx, next func() error) error {
+				if len(c.Values("X-Deadline")) == 0 {
+					return next()
+				}
+				ctx, cancel := context.WithTimeout(c.Context(), time.Second)
+				defer cancel()
+				c.SetContext(ctx)
+				return next()
+			}), s.cached("hour"))
+			leader := s.start("GET", "/p/1")
+			s.settles(func() bool { return p.in.Load() == 1 }, "the leader is in the handler")
+			impatient := s.start("GET", "/p/1", "X-Deadline: 1")
+			s.waiting(1)
+			time.Sleep(time.Second)
+			s.settles(impatient.ended, "it has been answered")
+			a := impatient.answer()
+			require.Equal(s, 503, a.status)
+			require.Equal(s, "Larder; fwd=uri-miss; detail=gave-up-waiting", a.cacheStatus())
+			require.EqualValues(s, 1, p.runs.Load())
+			p.hold.open()
+			leader.answer().is("run 1")
+		}),
+	}
+}

@@ -1,0 +1,91 @@
+package adaptertest
+
+import (
+	"slices"
+	"testing"
+	"testing/synctest"
+)
+
+// Run runs every case against an adapter.
+func Run(t *testing.T, f Framework) {
+	warmUp(t, f)
+	for _, c := range cases() {
+		t.Run(c.name, func(t *testing.T) {
+			for _, reason := range c.unless {
+				if reason.of(f) {
+					t.Skip(f.Name + ": " + reason.flag)
+				}
+			}
+			if !c.bubble {
+				c.run(newSite(t, f, overLoopback))
+				return
+			}
+			synctest.Test(t, func(t *testing.T) { c.run(newSite(t, f, inMemory)) })
+		})
+	}
+}
+
+// testCase is one behaviour.
+type testCase struct {
+	name   string
+	run    func(s *site)
+	bubble bool   // in a testing/synctest bubble: time is the suite's, and quiet is known
+	unless []flag // the flags that leave it out
+}
+
+func cases() []testCase {
+	return slices.Concat(
+		whoseCases(),
+		identityCases(),
+		varyCases(),
+		exactCases(),
+		streamCases(),
+		stampedeCases(),
+		boundsCases(),
+		freshCases(),
+		invalidateCases(),
+		writeCases(),
+		scopeCases(),
+		switchCases(),
+	)
+}
+
+// over is a case over loopback sockets, within one in a bubble over pipes, where
+// the clock stands still unless everything waits for it.
+func over(name string, run func(s *site), unless ...flag) testCase {
+	return testCase{name: name, run: run, unless: unless}
+}
+
+func within(name string, run func(s *site), unless ...flag) testCase {
+	return testCase{name: name, run: run, bubble: true, unless: unless}
+}
+
+// flag is one of a Framework.
+type flag struct {
+	flag string
+	of   func(f Framework) bool
+}
+
+//nolint:gochecknoglobals // constants
+var (
+	noErrors         = flag{"handlers return no errors", func(f Framework) bool { return f.Error == nil }}
+	noResponseWriter = flag{"NoResponseWriter", func(f Framework) bool { return f.NoResponseWriter }}
+	noClientCancel   = flag{"NoClientCancel", func(f Framework) bool { return f.NoClientCancel }}
+	noEarlyHints     = flag{"NoEarlyHints", func(f Framework) bool { return f.NoEarlyHints }}
+	noDateOverride   = flag{"NoDateOverride", func(f Framework) bool { return f.NoDateOverride }}
+	noEscapedSlash   = flag{"NoEscapedSlash", func(f Framework) bool { return f.NoEscapedSlash }}
+	noHeadOnGet      = flag{"NoHeadOnGet", func(f Framework) bool { return f.NoHeadOnGet }}
+	noImplicitAnswer = flag{"NoImplicitAnswer", func(f Framework) bool { return f.NoImplicitAnswer }}
+	implicitAnswer   = flag{"not NoImplicitAnswer", func(f Framework) bool { return !f.NoImplicitAnswer }}
+	paramsOutside    = flag{"ParamsOutside", func(f Framework) bool { return f.ParamsOutside }}
+)
+
+// warmUp serves one request, so that what a framework starts once per process
+// (fasthttp's clock) is not started, and waited for, in a bubble.
+func warmUp(t *testing.T, f Framework) {
+	s := newSite(t, f, overLoopback)
+	s.handle("GET /", func(c Ctx) error { return c.Text(200, "warm") })
+	if a := s.get("/"); a.err != nil || a.status != 200 || a.body != "warm" {
+		t.Fatalf("%s does not answer a plain request: %v %d %q", f.Name, a.err, a.status, a.body)
+	}
+}

@@ -1,0 +1,207 @@
+package adaptertest
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/stretchr/testify/require"
+)
+
+// Promise P5 and known defect 7: what a response varied on is part of its
+// identity.
+func varyCases() []testCase {
+	const lang = "Accept-Language"
+	return []testCase{
+		over("each variant is answered to its own requests, and the older ones still are", func(s *site) {
+			p := &page{fields: []string{"Vary: accept-language"}, body: says(lang)}
+			s.handle("GET /p/{id}", p.serve, s.cached("hour"))
+
+			bodies := map[string]string{}
+			for i, l := range []string{"en", "de", "fr"} {
+				fwd := "vary-miss"
+				if i == 0 {
+					fwd = "uri-miss"
+				}
+				bodies[l] = s.get("/p/1", lang+": "+l).says("Larder; fwd=" + fwd + "; stored").body
+			}
+			for l, body := range bodies {
+				s.get("/p/1", lang+": "+l).is(body).isHit()
+			}
+			s.get("/p/1").is(`Accept-Language [] run 4`).says("Larder; fwd=vary-miss; stored")
+			s.get("/p/1").is(`Accept-Language [] run 4`).isHit()
+		}),
+
+		over("variants are compared as lists: spaces do not count, all else does", func(s *site) {
+			p := &page{fields: []string{"Vary: X-List"}, body: says("X-List")}
+			s.handle("GET /p/{id}", p.serve, s.cached("hour"))
+
+			first := s.get("/p/1", "X-List: a, b").body
+			s.get("/p/1", "X-List: a,b").is(first).isHit()
+			s.get("/p/1", "X-List:   a ,  b  ").is(first).isHit()
+			for _, other := range [][]string{{"X-List: b, a"}, {"X-List: A, b"}, {"X-List: a, b,"}, {"X-List: ab"}, {"X-List:"}, nil, {"X-List: a", "X-List: b"}, {"X-List: b", "X-List: a"}} {
+				s.get("/p/1", other...).says("Larder; fwd=vary-miss; stored")
+			}
+		}),
+
+		over("lines of a field that are parted otherwise are others", func(s *site) {
+			p := &page{fields: []string{"Vary: X-List"}, body: says("X-List")}
+			s.handle("GET /p/{id}", p.serve, s.cached("hour"))
+			s.get("/p/1", "X-List: a", "X-List: b, c").says("Larder; fwd=uri-miss; stored")
+			s.get("/p/1", "X-List: a, b", "X-List: c").says("Larder; fwd=vary-miss; stored")
+		}),
+
+		over("what a handler does to its request does not change whom its response is for", func(s *site) {
+			p := &page{fields: []string{"Vary: Accept-Language"}, body: says(lang)}
+			can := true
+			s.handle("GET /p/{id}", p.serve, s.cached("hour"), Around(func(c Ctx, next func() error) error {
+				r, ok := c.(RequestSetter)
+				if can = ok; ok {
+					r.SetRequest(lang, "xx")
+				}
+				return next()
+			}))
+			s.get("/p/1", lang+": en").says("Larder; fwd=uri-miss; stored")
+			if !can {
+				s.Skip("its Ctx is no RequestSetter")
+			}
+			s.get("/p/1", lang+": en").is(`Accept-Language ["xx"] run 1`).isHit()
+			s.get("/p/1", lang+": xx").is(`Accept-Language ["xx"] run 2`).isNoHit()
+		}),
+
+		over("a response that varies on more hides none that varied on less", func(s *site) {
+			p := &page{body: func(c Ctx, run int64) string {
+				if len(c.Values("X-B")) > 0 {
+					c.Set("Vary", "X-A, X-B")
+				} else {
+					c.Set("Vary", "X-A")
+				}
+				return fmt.Sprintf("%q %q run %d", c.Values("X-A"), c.Values("X-B"), run)
+			}}
+			s.handle("GET /p/{id}", p.serve, s.cached("hour"))
+
+			one := s.get("/p/1", "X-A: 1").body
+			two := s.get("/p/1", "X-A: 2", "X-B: 1").says("Larder; fwd=vary-miss; stored").body
+			three := s.get("/p/1", "X-A: 2", "X-B: 2").says("Larder; fwd=vary-miss; stored").body
+			s.get("/p/1", "X-A: 1").is(one).isHit()
+			s.get("/p/1", "X-A: 2", "X-B: 1").is(two).isHit()
+			s.get("/p/1", "X-A: 2", "X-B: 2").is(three).isHit()
+		}),
+
+		over("each of several lines and names of Vary counts", func(s *site) {
+			p := &page{fields: []string{"Vary: X-A", "Vary: X-B, X-C"}}
+			s.handle("GET /p/{id}", p.serve, s.cached("hour"))
+			s.get("/p/1", "X-A: 1", "X-B: 1", "X-C: 1").is("run 1")
+			s.get("/p/1", "X-A: 2", "X-B: 1", "X-C: 1").is("run 2")
+			s.get("/p/1", "X-A: 1", "X-B: 2", "X-C: 1").is("run 3")
+			s.get("/p/1", "X-A: 1", "X-B: 1", "X-C: 2").is("run 4")
+			s.get("/p/1", "X-A: 1", "X-B: 1", "X-C: 1", "X-D: 2").is("run 1").isHit()
+		}),
+
+		over("a response that varies on everything is not stored", func(s *site) {
+			p := &page{fields: []string{"Vary: Accept, *"}}
+			s.handle("GET /p/{id}", p.serve, s.cached("hour"))
+			s.get("/p/1").is("run 1").says("Larder; fwd=uri-miss; detail=vary-star")
+			s.get("/p/1").is("run 2").says("Larder; fwd=uri-miss; detail=vary-star")
+		}),
+
+		// Known defect 7. The handler says nothing of Vary.
+		over("an encoded response goes only to those who accept its encoding", func(s *site) {
+			p := &page{body: func(c Ctx, run int64) string {
+				if v := c.Values("Accept-Encoding"); len(v) > 0 && strings.HasPrefix(v[0], "gzip") {
+					c.Set("Content-Encoding", "gzip")
+					return fmt.Sprint("gzipped ", run)
+				}
+				return fmt.Sprint("plain ", run)
+			}}
+			s.handle("GET /p/{id}", p.serve, s.cached("hour"))
+
+			s.get("/p/1", "Accept-Encoding: gzip").is("gzipped 1").says("Larder; fwd=uri-miss; stored")
+			s.get("/p/1", "Accept-Encoding: gzip").is("gzipped 1").isHit()
+			s.get("/p/1").is("plain 2").isNoHit()
+			s.get("/p/1").is("plain 2").isHit()
+			s.get("/p/1", "Accept-Encoding: br").isHit().is("plain 2")
+		}),
+
+		// A handler that encodes whatever it was asked: the store must not.
+		over("an encoded response is kept from those who refuse it, whatever it varies on", func(s *site) {
+			p := &page{fields: []string{"Content-Encoding: gzip", "Vary: X-Unrelated"}}
+			s.handle("GET /p/{id}", p.serve, s.cached("hour"))
+			s.get("/p/1", "Accept-Encoding: gzip").is("run 1").says("Larder; fwd=uri-miss; stored")
+			for i, accept := range []string{"gzip;q=0", "identity", "br", "*;q=0", ""} {
+				s.get("/p/1", "Accept-Encoding: "+accept).is(fmt.Sprint("run ", i+2)).isNoHit()
+			}
+			s.get("/p/1").is("run 7").isNoHit()
+			s.get("/p/1", "Accept-Encoding: gzip").is("run 1").isHit()
+		}),
+
+		// Promise P3.
+		within("those who wait are answered from the leader's run only if they ask for the same variant", func(s *site) {
+			p := &page{hold: s.gate(), fields: []string{"Vary: Accept-Language"}, body: says(lang)}
+			s.handle("GET /p/{id}", p.serve, s.cached("hour"))
+
+			en := s.starts(1, "GET", "/p/1", lang+": en")
+			s.settles(func() bool { return p.in.Load() == 1 }, "the leader is in the handler")
+			en = append(en, s.starts(4, "GET", "/p/1", lang+": en")...)
+			de := s.starts(4, "GET", "/p/1", lang+": de")
+			s.waiting(8)
+			p.hold.open()
+
+			for i, a := range en {
+				a := a.answer().is(`Accept-Language ["en"] run 1`)
+				if i > 0 {
+					a.says("Larder; fwd=uri-miss; collapsed")
+				}
+			}
+			for _, a := range de {
+				a.answer().is(`Accept-Language ["de"] run 2`)
+			}
+			require.EqualValues(s, 2, p.runs.Load())
+		}),
+
+		within("once it is known what a resource varies on, its variants do not wait for each other", func(s *site) {
+			p := &page{fields: []string{"Vary: Accept-Language"}}
+			s.handle("GET /p/{id}", p.serve, s.cached("hour"))
+			s.get("/p/1", lang+": en").is("run 1")
+			p.hold = s.gate()
+			all := []*pending{s.start("GET", "/p/1", lang+": de"), s.start("GET", "/p/1", lang+": fr")}
+			s.settles(func() bool { return p.in.Load() == 2 }, "both are in the handler")
+			p.hold.open()
+			for _, a := range all {
+				a.answer().says("Larder; fwd=vary-miss; stored")
+			}
+		}),
+
+		within("those who wait for a response whose encoding they do not accept go on by themselves", func(s *site) {
+			p := &page{hold: s.gate(), body: func(c Ctx, run int64) string {
+				if len(c.Values("Accept-Encoding")) > 0 {
+					c.Set("Content-Encoding", "gzip")
+				}
+				return fmt.Sprint("run ", run)
+			}}
+			s.handle("GET /p/{id}", p.serve, s.cached("hour"))
+			a := s.start("GET", "/p/1", "Accept-Encoding: gzip")
+			s.settles(func() bool { return p.in.Load() == 1 }, "the leader is in the handler")
+			b := s.start("GET", "/p/1")
+			s.waiting(1)
+			p.hold.open()
+			require.Equal(s, "gzip", a.answer().is("run 1").header.Get("Content-Encoding"))
+			require.Empty(s, b.answer().is("run 2").header.Get("Content-Encoding"))
+		}),
+
+		// Known defect 52.
+		over("a resource keeps no more variants than its class allows", func(s *site) {
+			p := &page{fields: []string{"Vary: Accept-Language"}}
+			s.handle("GET /p/{id}", p.serve, s.cached("two-variants"))
+			for i, l := range []string{"en", "de", "fr"} {
+				s.get("/p/1", lang+": "+l).is(fmt.Sprint("run ", i+1)).isNoHit()
+			}
+			s.get("/p/1", lang+": fr").is("run 3").isHit()
+			s.get("/p/1", lang+": de").is("run 2").isHit()
+			s.get("/p/1", lang+": en").is("run 4").isNoHit()
+			for i := range 100 {
+				s.get("/p/1", fmt.Sprintf("%s: x%d", lang, i)).isNoHit()
+			}
+			s.settles(func() bool { return s.cache.Stats().Entries <= 3 }, "two variants and their index are kept")
+		}),
+	}
+}

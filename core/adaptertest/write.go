@@ -1,0 +1,415 @@
+package adaptertest
+
+import (
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/larderhq/larder/core"
+)
+
+// row is what handlers read and write: a database.
+type row struct {
+	value  atomic.Int64
+	reads  atomic.Int64
+	status int // of the answer to a write; default 200
+	hold   *gate
+	during func() // inside the write, after its commit
+}
+
+func (r *row) read(c Ctx) error {
+	r.reads.Add(1)
+	return c.Text(200, fmt.Sprint("value ", r.value.Load()))
+}
+
+func (r *row) write(c Ctx) error {
+	v := r.value.Add(1)
+	if r.during != nil {
+		r.during()
+	}
+	if r.hold != nil {
+		r.hold.wait()
+	}
+	return c.Text(max(200, r.status), fmt.Sprint("wrote ", v))
+}
+
+// Promise P2, seen from the client of a write. Known defects 37, 39 and 40.
+func writeCases() []testCase {
+	cases := []testCase{
+		// Known defect 40.
+		over("what was written is read back by the next request", func(s *site) {
+			db := &row{}
+			s.handle("GET /p/{id}", db.read, s.cached("hour", "p:{id}"))
+			s.handle("GET /list", db.read, s.cached("hour", "list"))
+			s.handle("PUT /p/{id}", db.write, s.invalidates("p:{id}", "list"))
+			s.get("/p/1").is("value 0")
+			s.get("/list").is("value 0")
+			for i := range 50 {
+				s.do("PUT", "/p/1").is(fmt.Sprint("wrote ", i+1))
+				s.get("/p/1").is(fmt.Sprint("value ", i+1)).isNoHit()
+				s.get("/p/1").is(fmt.Sprint("value ", i+1)).isHit()
+				s.get("/list").is(fmt.Sprint("value ", i+1)).isNoHit()
+			}
+		}),
+
+		over("a write leaves alone what its tags and path do not name", func(s *site) {
+			db := &row{}
+			s.handle("GET /p/{id}", db.read, s.cached("hour", "p:{id}"))
+			s.handle("PUT /p/{id}", db.write, s.invalidates("p:{id}"))
+			s.get("/p/2").is("value 0")
+			s.do("PUT", "/p/1").is("wrote 1")
+			s.get("/p/2").is("value 0").isHit()
+		}),
+
+		over("a write invalidates its own path, all queries, without a tag for it", func(s *site) {
+			db := &row{}
+			s.handle("GET /items", db.read, s.cached("hour"))
+			s.handle("POST /items", db.write, s.invalidates("unrelated"))
+			for _, target := range []string{"/items", "/items?page=1"} {
+				s.get(target).isNoHit()
+				s.get(target).isHit()
+			}
+			s.do("POST", "/items?page=7").is("wrote 1")
+			for _, target := range []string{"/items", "/items?page=1"} {
+				s.get(target).is("value 1").isNoHit()
+			}
+		}),
+
+		over("a safe request through an invalidating route invalidates its tags, not its path", func(s *site) {
+			db := &row{}
+			s.handle("GET /p/{id}", db.read, s.cached("hour", "p:{id}"))
+			s.handle("GET /touch/{id}", db.write, s.cached("hour"), s.invalidates("p:{id}"))
+			s.get("/p/1").is("value 0")
+			s.get("/touch/1").is("wrote 1").says("Larder; fwd=uri-miss; stored")
+			s.get("/touch/1").is("wrote 1").isHit()
+			s.get("/p/1").is("value 1").isNoHit()
+		}),
+
+		over("an unsafe request through a cached route invalidates its URI and the route's tags", func(s *site) {
+			db := &row{}
+			s.handle("GET /p/{id}", db.read, s.cached("hour", "p:{id}"))
+			s.handle("GET /view/{id}", db.read, s.cached("hour", "p:{id}"))
+			for _, method := range []string{"POST", "PUT", "PATCH", "DELETE"} {
+				s.handle(method+" /p/{id}", db.write, s.cached("hour", "p:{id}"))
+			}
+			for i, method := range []string{"POST", "PUT", "PATCH", "DELETE"} {
+				for _, target := range []string{"/p/1", "/p/1?q=1", "/view/1"} {
+					s.get(target).isNoHit()
+					s.get(target).isHit()
+				}
+				s.do(method, "/p/1").is(fmt.Sprint("wrote ", i+1))
+				for _, target := range []string{"/p/1", "/p/1?q=1", "/view/1"} {
+					s.get(target).is(fmt.Sprint("value ", i+1)).isNoHit()
+				}
+				s.invalidate(core.All())
+			}
+		}),
+
+		over("an unsafe request through a cached route that is refused leaves what is stored", func(s *site) {
+			db := &row{status: 409}
+			s.handle("GET /p/{id}", db.read, s.cached("hour", "p:{id}"))
+			s.handle("POST /p/{id}", db.write, s.cached("hour", "p:{id}"))
+			s.get("/p/1").is("value 0")
+			require.Equal(s, 409, s.do("POST", "/p/1").status)
+			s.get("/p/1").is("value 0").isHit()
+			s.do("POST", "/p/1", "X-A: 1")
+		}),
+
+		over("an unsafe request through a cached route outside routing invalidates", func(s *site) {
+			db := &row{}
+			s.app.Outside = []Use{s.cached("hour", "p:{id}")}
+			s.handle("GET /p/{id}", db.read)
+			s.handle("GET /view/{id}", db.read)
+			s.handle("PUT /p/{id}", db.write)
+			s.get("/p/1").is("value 0")
+			s.get("/view/1").is("value 0")
+			s.get("/view/1").isHit()
+			s.do("PUT", "/p/1").is("wrote 1")
+			s.get("/p/1").is("value 1").isNoHit()
+			s.get("/view/1").is("value 1").isNoHit()
+		}),
+
+		over("a write invalidates what its answer names, of the same origin", func(s *site) {
+			db := &row{}
+			var fields []string
+			s.handle("GET /items/{id}", db.read, s.cached("hour"))
+			s.handle("GET /a/b/{id}", db.read, s.cached("hour"))
+			s.handle("POST /items/{id}", func(c Ctx) error {
+				add(c, fields)
+				return c.Text(201, "made")
+			}, s.invalidates("unrelated"))
+			for _, c := range []struct {
+				field, gone string
+				stays       bool
+			}{
+				{"Location: /items/7", "/items/7", false},
+				{"Location: /items/7?x=1", "/items/7?page=2", false},
+				{"Location: 7", "/items/7", false},
+				{"Location: ../a/b/c", "/a/b/c", false},
+				{"Location: http://" + origin + "/items/7", "/items/7", false},
+				{"Location: //" + strings.ToUpper(origin) + "/items/7", "/items/7", false},
+				{"Content-Location: /items/7", "/items/7", false},
+				{"Location: http://other.example/items/7", "/items/7", true},
+				{"Location: http://" + origin + ":8080/items/7", "/items/7", true},
+				{"Location: https://" + origin + "/items/7", "/items/7", true},
+				{"Link: </items/7>", "/items/7", true},
+			} {
+				s.get(c.gone)
+				s.get(c.gone).isHit()
+				fields = []string{c.field}
+				require.Equal(s, 201, s.do("POST", "/items/1").status)
+				require.Equal(s, c.stays, s.get(c.gone).hit(), c.field)
+				s.invalidate(core.All())
+			}
+		}),
+
+		within("what is read while a write is under way is shared, and gone when it ends", func(s *site) {
+			db := &row{hold: s.gate()}
+			s.handle("GET /p/{id}", db.read, s.cached("hour", "p:{id}"))
+			s.handle("PUT /p/{id}", db.write, s.invalidates("p:{id}"))
+			s.get("/p/1").is("value 0")
+			w := s.start("PUT", "/p/1")
+			s.settles(func() bool { return db.value.Load() == 1 }, "the write is under way")
+			s.get("/p/1").is("value 1").isNoHit() // its beginning has invalidated
+			s.get("/p/1").is("value 1").isHit()
+			db.value.Add(1)
+			db.hold.open()
+			w.answer().is("wrote 1")
+			s.get("/p/1").is("value 2").isNoHit()
+		}),
+
+		within("what is read while a write is under way does not outlive the write's deadline", func(s *site) {
+			db := &row{hold: s.gate()}
+			s.handle("GET /p/{id}", db.read, s.cached("hour", "p:{id}"))
+			s.handle("PUT /p/{id}", db.write, s.invalidates("p:{id}"))
+			w := s.start("PUT", "/p/1")
+			s.settles(func() bool { return db.value.Load() == 1 }, "the write is under way")
+			s.get("/p/1").is("value 1")
+			time.Sleep(30*time.Second - time.Nanosecond)
+			s.get("/p/1").is("value 1").isHit()
+			time.Sleep(time.Nanosecond)
+			s.get("/p/1").is("value 1").isNoHit()
+			db.hold.open()
+			w.answer().is("wrote 1")
+		}),
+
+		within("a write whose client goes away invalidates all the same", func(s *site) {
+			db := &row{hold: s.gate()}
+			s.handle("GET /p/{id}", db.read, s.cached("hour", "p:{id}"))
+			s.handle("PUT /p/{id}", db.write, s.invalidates("p:{id}"))
+			x, err := s.begin(request{method: "PUT", target: "/p/1"})
+			require.NoError(s, err)
+			s.settles(func() bool { return db.value.Load() == 1 }, "the write is under way")
+			s.get("/p/1").is("value 1")
+			s.get("/p/1").is("value 1").isHit()
+			db.value.Add(1)
+			x.leave()
+			db.hold.open()
+			s.settles(func() bool { return true }, "the write has ended")
+			s.get("/p/1").is("value 2").isNoHit()
+		}),
+
+		within("a write that panics may have committed: it invalidates", func(s *site) {
+			db := &row{}
+			s.handle("GET /p/{id}", db.read, s.cached("hour", "p:{id}"))
+			s.handle("PUT /p/{id}", db.write, s.invalidates("p:{id}"))
+			db.during = func() {
+				s.get("/p/1").is("value 1")
+				db.value.Add(1)
+				panic(http.ErrAbortHandler)
+			}
+			s.get("/p/1").is("value 0")
+			a := s.do("PUT", "/p/1")
+			require.False(s, a.err == nil && a.status == 200, "%d %q", a.status, a.body)
+			s.get("/p/1").is("value 2").isNoHit()
+		}),
+	}
+	for _, status := range []int{200, 201, 204, 303, 500, 503} {
+		cases = append(cases, outcome(fmt.Sprint("a write that answers ", status, " invalidates when it ends"), true, func(c Ctx, _ *site) error {
+			c.Status(status)
+			return nil
+		}))
+	}
+	cases = append(cases,
+		outcome("a write that answers nothing invalidates when it ends", true, func(Ctx, *site) error { return nil }),
+		outcome("a write that fails with 500 by an error invalidates when it ends", true, func(_ Ctx, s *site) error { return s.f.Error(500) }, noErrors),
+		outcome("a write that is refused with 404 by an error invalidates nothing", false, func(_ Ctx, s *site) error { return s.f.Error(404) }, noErrors),
+	)
+	for _, status := range []int{400, 404, 409, 422} {
+		cases = append(cases, outcome(fmt.Sprint("a write that is refused with ", status, " invalidates nothing when it ends"), false, func(c Ctx, _ *site) error {
+			return c.Text(status, "refused")
+		}))
+	}
+	return append(cases, heldCases()...)
+}
+
+// outcome is a write that ends in some way; what was read and stored while it
+// ran is gone then, or not. Both ways to write are tried.
+func outcome(name string, gone bool, end func(c Ctx, s *site) error, unless ...flag) testCase {
+	return over(name, func(s *site) {
+		db := &row{}
+		write := func(c Ctx) error {
+			s.get("/p/1").is(fmt.Sprint("value ", db.value.Load())) // stored meanwhile
+			db.value.Add(1)
+			return end(c, s)
+		}
+		s.handle("GET /p/{id}", db.read, s.cached("hour", "p:{id}"))
+		s.handle("PUT /p/{id}", write, s.invalidates("p:{id}"))
+		s.handle("POST /p/{id}", write, s.cached("hour"))
+		for _, method := range []string{"PUT", "POST"} {
+			s.invalidate(core.All())
+			before := db.value.Load()
+			require.NoError(s, s.do(method, "/p/1").err)
+			if gone {
+				s.get("/p/1").is(fmt.Sprint("value ", before+1)).isNoHit()
+			} else {
+				s.get("/p/1").is(fmt.Sprint("value ", before)).isHit()
+			}
+		}
+	}, unless...)
+}
+
+// heldCases are answers of writes whose end must not be seen before the write
+// has ended: each handler has answered all it has when it is held up. In a bubble
+// a pipe takes what is read only, and nothing is on its way when all wait.
+func heldCases() []testCase {
+	large := strings.Repeat("0123456789", 20_000)
+	type shape struct {
+		name, method string
+		status       int
+		body         string
+		answer       func(c Ctx) error
+		unless       []flag
+	}
+	send := func(status int, fields []string, pieces ...string) func(c Ctx) error {
+		return func(c Ctx) error {
+			add(c, fields)
+			c.Status(status)
+			for _, p := range pieces {
+				if _, err := c.Write([]byte(p)); err != nil {
+					return err
+				}
+			}
+			return nil
+		}
+	}
+	flushed := func(h func(c Ctx) error) func(c Ctx) error {
+		return func(c Ctx) error {
+			if err := h(c); err != nil {
+				return err
+			}
+			return http.NewResponseController(c.ResponseWriter()).Flush()
+		}
+	}
+	std := []flag{noResponseWriter}
+	var cases []testCase
+	for _, sh := range []shape{
+		{"small", "PUT", 200, "hello", send(200, nil, "hello"), nil},
+		{"small with its length", "PUT", 200, "hello", send(200, []string{"Content-Length: 5"}, "hello"), nil},
+		{"large", "PUT", 200, large, send(200, nil, large), nil},
+		{"large with its length", "PUT", 200, large, send(200, []string{fmt.Sprint("Content-Length: ", len(large))}, large), nil},
+		{"large, in pieces, with its length", "PUT", 200, large, send(200, []string{fmt.Sprint("Content-Length: ", len(large))}, large[:5000], "", large[5000:5001], large[5001:]), nil},
+		{"empty", "PUT", 200, "", send(200, nil), nil},
+		{"flushed", "PUT", 200, "hello", flushed(send(200, nil, "hello")), std},
+		{"flushed with its length", "PUT", 200, "hello", flushed(send(200, []string{"Content-Length: 5"}, "hello")), std},
+		{"flushed, one byte with its length", "PUT", 200, "x", flushed(send(200, []string{"Content-Length: 1"}, "x")), std},
+		{"large and flushed with its length", "PUT", 200, large, flushed(send(200, []string{fmt.Sprint("Content-Length: ", len(large))}, large)), std},
+		{"flushed, in pieces, with its length", "PUT", 200, "hello world", flushed(func(c Ctx) error {
+			if err := flushed(send(200, []string{"Content-Length: 11"}, "hello "))(c); err != nil {
+				return err
+			}
+			_, err := c.Write([]byte("world"))
+			return err
+		}), std},
+		{"204, flushed", "PUT", 204, "", flushed(send(204, nil)), std},
+		{"303 without content, flushed", "POST", 303, "", flushed(send(303, []string{"Location: /p/1", "Content-Length: 0"})), std},
+		{"200 without content, flushed", "PUT", 200, "", flushed(send(200, []string{"Content-Length: 0"})), std},
+		{"to HEAD, flushed", "HEAD", 200, "", flushed(send(200, nil)), std},
+		{"copied from a reader with its length", "PUT", 200, large, func(c Ctx) error {
+			c.Set("Content-Length", fmt.Sprint(len(large)))
+			_, err := io.Copy(c.ResponseWriter(), strings.NewReader(large))
+			return err
+		}, std},
+		{"by WriteString with its length", "PUT", 200, large, func(c Ctx) error {
+			c.Set("Content-Length", fmt.Sprint(len(large)))
+			_, err := io.WriteString(c.ResponseWriter(), large)
+			return err
+		}, std},
+	} {
+		cases = append(cases, within("the end of a write's answer waits for the write: "+sh.name, func(s *site) {
+			db := &row{}
+			g := s.gate()
+			s.handle("GET /p/{id}", db.read, s.cached("hour", "p:{id}"))
+			s.handle(sh.method+" /w/{id}", func(c Ctx) error {
+				if err := sh.answer(c); err != nil {
+					return err
+				}
+				g.wait()
+				s.get("/p/1").is("value 0") // what a reader may have stored meanwhile
+				db.value.Add(1)
+				return nil
+			}, s.invalidates("p:{id}"))
+			s.get("/p/1").is("value 0")
+			w := s.start(sh.method, "/w/1")
+			s.settles(func() bool { return s.cache.Stats().Invalidations > 0 }, "the write is under way")
+			require.False(s, w.ended(), "the client has seen the end of the answer")
+			g.open()
+			a := w.answer()
+			require.NoError(s, a.err)
+			require.Equal(s, sh.status, a.status)
+			require.Equal(s, sh.body, a.body)
+			s.get("/p/1").is("value 1").isNoHit()
+		}, sh.unless...))
+	}
+	return append(cases,
+		within("a write's stream passes event by event, but for its last byte", func(s *site) {
+			g := s.gate()
+			s.handle("PUT /w/{id}", func(c Ctx) error {
+				return c.Stream(func(w io.Writer, flush func()) {
+					_, _ = io.WriteString(w, "first\n")
+					flush()
+					_, _ = io.WriteString(w, "second\n")
+					flush()
+					g.wait()
+				})
+			}, s.invalidates("p:{id}"))
+			x, err := s.begin(request{method: "PUT", target: "/w/1"})
+			require.NoError(s, err)
+			defer x.leave()
+			resp, a := x.head()
+			require.NoError(s, a.err)
+			got := make([]byte, len("first\nsecond"))
+			_, err = io.ReadFull(resp.Body, got)
+			require.NoError(s, err)
+			require.Equal(s, "first\nsecond", string(got))
+			g.open()
+			rest, err := io.ReadAll(resp.Body)
+			require.NoError(s, err)
+			require.Equal(s, "\n", string(rest))
+		}, noResponseWriter),
+
+		over("a write's answer is the handler's, exactly", func(s *site) {
+			h := func(c Ctx) error {
+				add(c, []string{"X-A: 1", "X-A: 2", "Set-Cookie: a=1", "Set-Cookie: b=2", "Location: /p/1"})
+				return c.Text(201, "made")
+			}
+			s.handle("POST /bare", h)
+			s.handle("POST /p", h, s.invalidates("p"))
+			s.handle("POST /c", h, s.cached("hour"))
+			bare := s.do("POST", "/bare")
+			bare.header.Del("Date")
+			for _, path := range []string{"/p", "/c"} {
+				a := s.do("POST", path)
+				a.header.Del("Date")
+				require.Equal(s, bare.header, a.header)
+				require.Equal(s, bare.status, a.status)
+				require.Equal(s, bare.body, a.body)
+			}
+		}),
+	)
+}

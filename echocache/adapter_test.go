@@ -1,0 +1,116 @@
+package echocache_test
+
+import (
+	"context"
+	"io"
+	"net/http"
+	"testing"
+
+	"github.com/labstack/echo/v4"
+
+	"github.com/larderhq/larder/core/adaptertest"
+	"github.com/larderhq/larder/echocache"
+)
+
+func TestAdapter(t *testing.T) {
+	adaptertest.Run(t, adaptertest.Framework{
+		Name:             "echocache",
+		New:              newServer,
+		Error:            func(status int) error { return echo.NewHTTPError(status) },
+		NoHeadOnGet:      true,
+		NoImplicitAnswer: true,
+	})
+}
+
+// newServer puts what is outside into Pre, in front of the router.
+func newServer(_ testing.TB, app adaptertest.App) adaptertest.Server {
+	e := newEcho()
+	for _, u := range app.Outside {
+		e.Pre(use(u))
+	}
+	for _, r := range app.Routes {
+		path := adaptertest.Translate(r.Pattern,
+			func(name string) string { return ":" + name },
+			func(string) string { return "*" })
+		uses := make([]echo.MiddlewareFunc, len(r.Uses))
+		for i, u := range r.Uses {
+			uses[i] = use(u)
+		}
+		e.Add(r.Method, path, func(c echo.Context) error { return r.Handler(newCtx(c)) }, uses...)
+	}
+	return adaptertest.Serve(e)
+}
+
+func use(u adaptertest.Use) echo.MiddlewareFunc {
+	switch u := u.(type) {
+	case adaptertest.Cached:
+		return echocache.Cache(u.Cache, u.Class, u.Tags...)
+	case adaptertest.CachedRoute:
+		return route(u)
+	case adaptertest.Invalidates:
+		return echocache.Invalidate(u.Cache, u.Tags...)
+	case adaptertest.Around:
+		return func(next echo.HandlerFunc) echo.HandlerFunc {
+			return func(c echo.Context) error { return u(newCtx(c), func() error { return next(c) }) }
+		}
+	default:
+		panic("unknown use")
+	}
+}
+
+func route(u adaptertest.CachedRoute) echo.MiddlewareFunc {
+	rt := echocache.Route{Cache: u.Cache, Class: u.Class, Tags: u.Tags}
+	if u.IdentityField != "" {
+		rt.Identity = func(c echo.Context) (string, bool) {
+			v := c.Request().Header.Get(u.IdentityField)
+			return v, v != ""
+		}
+	}
+	if u.SkipField != "" {
+		rt.Skip = func(c echo.Context) bool { return c.Request().Header.Get(u.SkipField) != "" }
+	}
+	m, err := rt.Middleware()
+	if err != nil {
+		panic(err)
+	}
+	return m
+}
+
+// ctx is what a handler of the suite sees of an echo.Context.
+type ctx struct {
+	adaptertest.Std
+	echo echo.Context
+}
+
+func newCtx(c echo.Context) *ctx {
+	return &ctx{adaptertest.Std{Writer: c.Response(), Request: c.Request()}, c}
+}
+
+func (c *ctx) Context() context.Context { return c.echo.Request().Context() }
+
+func (c *ctx) SetContext(ctx context.Context) {
+	c.Std.SetContext(ctx)
+	c.echo.SetRequest(c.Request)
+}
+
+func (c *ctx) Param(name string) string {
+	if v := c.echo.Param(name); v != "" {
+		return v
+	}
+	return c.echo.Param("*")
+}
+
+func (c *ctx) Text(status int, body string) error { return c.echo.String(status, body) }
+
+func (c *ctx) Stream(fn func(w io.Writer, flush func())) error {
+	fn(c.echo.Response(), c.echo.Response().Flush)
+	return nil
+}
+
+// EarlyHints goes past Echo's Response, which takes a 1xx for the answer.
+func (c *ctx) EarlyHints(link string) {
+	h := c.echo.Response().Header()
+	h.Add("Link", link)
+	c.echo.Response().Writer.WriteHeader(http.StatusEarlyHints)
+	h.Del("Link")
+}

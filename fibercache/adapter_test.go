@@ -1,0 +1,134 @@
+package fibercache_test
+
+import (
+	"bufio"
+	"context"
+	"io"
+	"net"
+	"net/http"
+	"testing"
+	"time"
+
+	"github.com/gofiber/fiber/v2"
+	recovery "github.com/gofiber/fiber/v2/middleware/recover"
+
+	"github.com/larderhq/larder/core/adaptertest"
+	"github.com/larderhq/larder/fibercache"
+)
+
+func TestAdapter(t *testing.T) {
+	adaptertest.Run(t, adaptertest.Framework{
+		Name:             "fibercache",
+		New:              newServer,
+		Error:            func(status int) error { return fiber.NewError(status) },
+		NoResponseWriter: true,
+		NoClientCancel:   true,
+		NoEarlyHints:     true,
+		NoDateOverride:   true,
+	})
+}
+
+type server struct{ app *fiber.App }
+
+func (s server) Serve(l net.Listener) error { return s.app.Listener(l) }
+
+func (s server) Close() error { return s.app.ShutdownWithTimeout(5 * time.Second) }
+
+func newServer(_ testing.TB, a adaptertest.App) adaptertest.Server {
+	app := fiber.New(fiber.Config{
+		DisableStartupMessage: true,
+		ReadBufferSize:        16 << 10, // of a request with all its fields
+	})
+	app.Use(recovery.New())
+	for _, u := range a.Outside {
+		app.Use(middleware(u))
+	}
+	for _, r := range a.Routes {
+		handlers := make([]fiber.Handler, 0, len(r.Uses)+1)
+		for _, u := range r.Uses {
+			handlers = append(handlers, middleware(u))
+		}
+		handlers = append(handlers, func(c *fiber.Ctx) error { return r.Handler(&ctx{c}) })
+		pattern := adaptertest.Translate(r.Pattern, func(name string) string { return ":" + name }, func(string) string { return "*" })
+		if r.Method == http.MethodGet {
+			app.Get(pattern, handlers...) // HEAD as well
+		} else {
+			app.Add(r.Method, pattern, handlers...)
+		}
+	}
+	return server{app}
+}
+
+func middleware(u adaptertest.Use) fiber.Handler {
+	switch u := u.(type) {
+	case adaptertest.Cached:
+		return fibercache.Cache(u.Cache, u.Class, u.Tags...)
+	case adaptertest.CachedRoute:
+		return route(u)
+	case adaptertest.Invalidates:
+		return fibercache.Invalidate(u.Cache, u.Tags...)
+	case adaptertest.Around:
+		return func(c *fiber.Ctx) error { return u(&ctx{c}, c.Next) }
+	default:
+		panic("unknown use")
+	}
+}
+
+func route(u adaptertest.CachedRoute) fiber.Handler {
+	rt := fibercache.Route{Cache: u.Cache, Class: u.Class, Tags: u.Tags}
+	if u.IdentityField != "" {
+		rt.Identity = func(c *fiber.Ctx) (string, bool) {
+			v := c.Get(u.IdentityField)
+			return v, v != ""
+		}
+	}
+	if u.SkipField != "" {
+		rt.Skip = func(c *fiber.Ctx) bool { return c.Get(u.SkipField) != "" }
+	}
+	h, err := rt.Middleware()
+	if err != nil {
+		panic(err)
+	}
+	return h
+}
+
+// ctx is an adaptertest.Ctx of Fiber.
+type ctx struct{ c *fiber.Ctx }
+
+func (x *ctx) Context() context.Context            { return x.c.UserContext() }
+func (x *ctx) SetContext(ctx context.Context)      { x.c.SetUserContext(ctx) }
+func (x *ctx) Native() context.Context             { return x.c.Context() }
+func (x *ctx) Method() string                      { return x.c.Method() }
+func (x *ctx) Target() string                      { return x.c.OriginalURL() }
+func (x *ctx) Host() string                        { return x.c.Hostname() }
+func (x *ctx) Body() string                        { return string(x.c.Body()) }
+func (x *ctx) Set(name, value string)              { x.c.Set(name, value) }
+func (x *ctx) Add(name, value string)              { x.c.Response().Header.Add(name, value) }
+func (x *ctx) Status(status int)                   { x.c.Status(status) }
+func (x *ctx) Write(p []byte) (int, error)         { return x.c.Write(p) }
+func (x *ctx) EarlyHints(string)                   {}
+func (x *ctx) ResponseWriter() http.ResponseWriter { return nil }
+
+func (x *ctx) Param(name string) string {
+	if v := x.c.Params(name); v != "" {
+		return v
+	}
+	return x.c.Params("*")
+}
+
+func (x *ctx) Values(name string) []string {
+	var values []string
+	for _, v := range x.c.Request().Header.PeekAll(name) {
+		values = append(values, string(v))
+	}
+	return values
+}
+
+func (x *ctx) Text(status int, body string) error {
+	return x.c.Status(status).Type("txt", "utf-8").SendString(body)
+}
+
+func (x *ctx) Stream(fn func(w io.Writer, flush func())) error {
+	x.c.Context().SetBodyStreamWriter(func(w *bufio.Writer) { fn(w, func() { _ = w.Flush() }) })
+	return nil
+}

@@ -1,0 +1,76 @@
+package nethttp_test
+
+import (
+	"net/http"
+	"testing"
+
+	"go.uber.org/goleak"
+
+	"github.com/larderhq/larder/core/adaptertest"
+	"github.com/larderhq/larder/nethttp"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func TestAdapter(t *testing.T) {
+	adaptertest.Run(t, adaptertest.Framework{Name: "nethttp", New: newServer})
+}
+
+func newServer(_ testing.TB, app adaptertest.App) adaptertest.Server {
+	mux := http.NewServeMux()
+	for _, r := range app.Routes {
+		mux.Handle(r.Method+" "+r.Pattern, wrap(handler(r.Handler), r.Uses))
+	}
+	return adaptertest.Serve(wrap(mux, app.Outside))
+}
+
+func handler(h adaptertest.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_ = h(&adaptertest.Std{Writer: w, Request: r}) // handlers of net/http return no errors
+	})
+}
+
+func wrap(h http.Handler, uses []adaptertest.Use) http.Handler {
+	for i := len(uses) - 1; i >= 0; i-- {
+		h = middleware(uses[i])(h)
+	}
+	return h
+}
+
+func middleware(u adaptertest.Use) func(http.Handler) http.Handler {
+	switch u := u.(type) {
+	case adaptertest.Cached:
+		return nethttp.Cache(u.Cache, u.Class, u.Tags...)
+	case adaptertest.CachedRoute:
+		return route(u)
+	case adaptertest.Invalidates:
+		return nethttp.Invalidate(u.Cache, u.Tags...)
+	case adaptertest.Around:
+		return func(next http.Handler) http.Handler {
+			return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				c := &adaptertest.Std{Writer: w, Request: r}
+				_ = u(c, func() error { next.ServeHTTP(c.Writer, c.Request); return nil })
+			})
+		}
+	default:
+		panic("unknown use")
+	}
+}
+
+func route(u adaptertest.CachedRoute) func(http.Handler) http.Handler {
+	rt := nethttp.Route{Cache: u.Cache, Class: u.Class, Tags: u.Tags}
+	if u.IdentityField != "" {
+		rt.Identity = func(r *http.Request) (string, bool) {
+			v := r.Header.Get(u.IdentityField)
+			return v, v != ""
+		}
+	}
+	if u.SkipField != "" {
+		rt.Skip = func(r *http.Request) bool { return r.Header.Get(u.SkipField) != "" }
+	}
+	m, err := rt.Middleware()
+	if err != nil {
+		panic(err)
+	}
+	return m
+}
