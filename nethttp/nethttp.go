@@ -17,6 +17,7 @@ import (
 	"context"
 	"net/http"
 	"net/url"
+	"reflect"
 	"strings"
 
 	"github.com/larderhq/larder/core"
@@ -107,10 +108,8 @@ func (x *exchange) Param(name string) (string, bool) {
 
 // Run implements httpcache.Exchange.
 func (x *exchange) Run(ctx context.Context, c *httpcache.Capture) error {
-	if ctx != x.Request.Context() {
-		// The mux behind sets its parameters on this copy, which Param then reads.
-		x.Request = x.Request.WithContext(ctx)
-	}
+	// The mux behind sets its parameters on this copy, which Param then reads.
+	x.Request = x.Request.WithContext(ctx)
 	if c == nil {
 		x.next.ServeHTTP(x.Writer, x.Request)
 		return nil
@@ -130,8 +129,8 @@ func (x *exchange) Run(ctx context.Context, c *httpcache.Capture) error {
 
 // Detach implements httpcache.Exchange. Where the request came through a server,
 // the copy goes through it again from the beginning: routers keep what a request's
-// context refers to in pools and give it to other requests once this one has
-// ended. Called without a server, as in tests with httptest.NewRecorder, there is
+// context refers to in pools, give it to other requests once this one has ended,
+// and make it anew for the copy. Called without a server, as in tests with httptest.NewRecorder, there is
 // nothing but the handler and the request's own values.
 func (x *exchange) Detach() func(context.Context, func(httpcache.Exchange)) {
 	ctx := context.WithoutCancel(x.Request.Context())
@@ -139,6 +138,9 @@ func (x *exchange) Detach() func(context.Context, func(httpcache.Exchange)) {
 	server, _ := ctx.Value(http.ServerContextKey).(*http.Server)
 	u, err := url.ParseRequestURI(r.RequestURI)
 	if server == nil || err != nil {
+		if x.Request.Method == http.MethodHead {
+			return nil // its handler need not be that of GET
+		}
 		return func(ctx context.Context, load func(httpcache.Exchange)) {
 			load(&exchange{StdExchange: httpcache.StdExchange{Writer: httpcache.NewNowhere(), Request: r.WithContext(ctx)}, next: x.next})
 		}
@@ -154,15 +156,14 @@ func (x *exchange) Detach() func(context.Context, func(httpcache.Exchange)) {
 	}
 }
 
-// serverContext has of a context's values only those that a server gives, and what
-// tells the cache that this is a refresh.
+// serverContext hides what chi keeps in a request's context: from that it would
+// take the copy for a request that it is routing already.
 type serverContext struct{ context.Context }
 
 // Value implements context.Context.
 func (c serverContext) Value(key any) any {
-	switch key {
-	case http.ServerContextKey, http.LocalAddrContextKey, httpcache.RefreshKey:
-		return c.Context.Value(key)
+	if t := reflect.TypeOf(key); t != nil && t.Kind() == reflect.Pointer && strings.HasPrefix(t.Elem().PkgPath(), "github.com/go-chi/chi") {
+		return nil
 	}
-	return nil
+	return c.Context.Value(key)
 }

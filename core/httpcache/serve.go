@@ -342,7 +342,7 @@ func (rt *Route) load(a *ask, turn *engine.Turn, s *shield, fwd, missing string)
 	err := ex.Run(scope.With(s.ctx, sc), c)
 	if err != nil {
 		rt.engine.Count.LoadErrors.Add(1)
-		if c.Status == 0 && errorStatus(err) >= 500 && rt.answerSpare(a, turn) {
+		if (c.Status == 0 || c.Held) && errorStatus(err) >= 500 && rt.answerSpare(a, turn) {
 			return nil
 		}
 		if c.Held {

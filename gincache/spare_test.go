@@ -1,9 +1,4 @@
-//go:build defects
-
 package gincache_test
-
-// What is wrong behind the seam: go test -tags defects. Each test fails until it is
-// mended.
 
 import (
 	"errors"
@@ -19,9 +14,8 @@ import (
 )
 
 // AbortWithError answers, and keeps the error. The answer is still held back, so an
-// older response can stand in for it: in Route.load, (c.Status == 0 || c.Held)
-// instead of c.Status == 0.
-func TestDefectNoOlderResponseInPlaceOfAnAnsweredError(t *testing.T) {
+// older response can stand in for it.
+func TestOlderResponseStandsInForAnErrorThatHasBeenAnswered(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r, failing := gin.New(), false
 		r.GET("/", gincache.Cache(newCache(t), "spare"), func(c *gin.Context) {
