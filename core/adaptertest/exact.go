@@ -633,7 +633,7 @@ func captureCases() []testCase {
 					return nil
 				},
 				"mixed": func(w http.ResponseWriter) error {
-					w.WriteHeader(200)
+					w.WriteHeader(http.StatusOK)
 					_, _ = io.WriteString(w, "hel")
 					_, _ = w.Write([]byte("lo "))
 					_, err := io.Copy(w, strings.NewReader("world"))

@@ -4,7 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
-	"log"
+	"log/slog"
 	"net"
 	"net/http"
 	"time"
@@ -100,7 +100,7 @@ func (s *Std) ResponseWriter() http.ResponseWriter { return s.Writer }
 func Serve(h http.Handler) Server {
 	return &stdServer{http.Server{
 		Handler:           h,
-		ErrorLog:          log.New(io.Discard, "", 0),
+		ErrorLog:          slog.NewLogLogger(slog.DiscardHandler, slog.LevelError),
 		ReadHeaderTimeout: time.Minute,
 	}}
 }

@@ -367,7 +367,7 @@ func (rt *Route) load(a *ask, turn *engine.Turn, s *shield, fwd, missing string)
 	if s.ctx.Err() != nil {
 		// The handler was told to stop. What it answered may be the half of it.
 		ex.Release([]Field{statusField(fwd, false, "cancelled")})
-		return nil
+		return nil //nolint:nilerr // it has been answered
 	}
 	ex.Release(rt.store(a, turn, c, d, sc.Said(), fwd, missing))
 	return nil
