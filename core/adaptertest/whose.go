@@ -169,7 +169,7 @@ func whoseCases() []testCase {
 
 		// Promise P3: what may not be shared is not shared, and nobody queues for it.
 		within("those who wait for a response that turns out private go on by themselves, all at once", func(s *site) {
-			const n = 20
+			n := herd()
 			leader, rest := s.gate(), s.gate()
 			p := &page{body: says("X-User"), fields: []string{"Cache-Control: private"}}
 			p.began = func(Ctx) {
@@ -185,9 +185,9 @@ func whoseCases() []testCase {
 			for i := range n {
 				all = append(all, s.start("GET", "/me", fmt.Sprint("X-User: ", i)))
 			}
-			s.waiting(n - 1)
+			s.waiting(int64(n) - 1)
 			leader.open()
-			s.settles(func() bool { return p.in.Load() == n-1 }, "all who waited are in the handler at once")
+			s.settles(func() bool { return p.in.Load() == int64(n)-1 }, "all who waited are in the handler at once")
 			rest.open()
 			for i, a := range all {
 				require.Contains(s, a.answer().says("Larder; fwd=uri-miss; detail=private").body, fmt.Sprintf(`["%d"]`, i))
