@@ -29,7 +29,7 @@ func (x *exchange) Detach() func(context.Context, func(httpcache.Exchange)) {
 	req.ResetBody()
 	req.Header.SetMethod(fiber.MethodGet)
 	req.SetRequestURI(string(req.Header.RequestURI()))
-	httpcache.DropConditional(req.Header.Del)
+	httpcache.DropConditional(func(name string) { drop(&req.Header, name) })
 	fctx.Response.Header.SetNoDefaultContentType(server.NoDefaultContentType)
 	if server.DisableHeaderNamesNormalizing {
 		fctx.Response.Header.DisableNormalizing()
@@ -45,10 +45,21 @@ func (x *exchange) Detach() func(context.Context, func(httpcache.Exchange)) {
 	}
 }
 
+// drop removes a field also where names stay as they came.
+func drop(h *fasthttp.RequestHeader, name string) {
+	for _, key := range h.PeekKeys() {
+		if strings.EqualFold(string(key), name) {
+			name = string(key)
+			break
+		}
+	}
+	h.Del(name)
+}
+
 // continueRefresh gives a request that is a background refresh its context.
 func continueRefresh(c *fiber.Ctx) {
 	if ctx, ok := c.Context().UserValue(refreshKey{}).(context.Context); ok {
-		c.Context().RemoveUserValue(refreshKey{})
+		c.Context().RemoveUserValue(refreshKey{}) // what is behind has it from the context
 		c.SetUserContext(refreshContext{ctx, c.UserContext()})
 	}
 }

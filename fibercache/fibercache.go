@@ -52,7 +52,7 @@ func Cache(cache *core.Cache, class string, tags ...string) fiber.Handler {
 // panics with a *core.ConfigError if something is wrong.
 func Invalidate(cache *core.Cache, tags ...string) fiber.Handler {
 	iv, err := httpcache.NewInvalidator(cache, tags)
-	return must(middleware(iv.Serve), err)
+	return must(middleware(iv.Serve, true), err)
 }
 
 // Route is a cached route with all that can be said about it.
@@ -80,7 +80,7 @@ func (r Route) Middleware() (fiber.Handler, error) {
 	if err != nil {
 		return nil, err
 	}
-	return middleware(rt.Serve), nil
+	return middleware(rt.Serve, false), nil
 }
 
 func must(h fiber.Handler, err error) fiber.Handler {
@@ -90,11 +90,11 @@ func must(h fiber.Handler, err error) fiber.Handler {
 	return h
 }
 
-func middleware(serve func(httpcache.Exchange) error) fiber.Handler {
+func middleware(serve func(httpcache.Exchange) error, writes bool) fiber.Handler {
 	return func(c *fiber.Ctx) error {
 		continueRefresh(c)
 		x := exchanges.Get().(*exchange)
-		x.c, x.frozen, x.ran = c, false, false
+		x.c, x.writes, x.frozen, x.ran = c, writes, false, false
 		err := serve(x)
 		x.c = nil
 		exchanges.Put(x)
@@ -109,6 +109,7 @@ var exchanges = sync.Pool{New: func() any { return new(exchange) }} //nolint:goc
 
 type exchange struct {
 	c       *fiber.Ctx
+	writes  bool
 	frozen  bool
 	ran     bool
 	request fasthttp.RequestHeader  // as it was at Freeze

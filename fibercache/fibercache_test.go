@@ -240,7 +240,7 @@ func TestHandlerChangesItsRequest(t *testing.T) {
 		return c.SendString("for " + lang)
 	})
 	s.Get("/shop/items/:id", fibercache.Cache(cache, "hour"), counted())
-	s.Post("/shop/items", fibercache.Invalidate(cache, "x"), func(c *fiber.Ctx) error {
+	s.All("/shop/items", fibercache.Invalidate(cache, "x"), func(c *fiber.Ctx) error {
 		c.Request().SetRequestURI("/else/where")
 		_ = c.Request().URI().Path() // the buffers are used again
 		c.Location("items/1")
@@ -256,10 +256,12 @@ func TestHandlerChangesItsRequest(t *testing.T) {
 	}
 
 	// Location is relative to the request as it came.
-	s.get("/shop/items/1")
-	require.True(t, s.get("/shop/items/1").hit())
-	require.Equal(t, 201, s.do("POST", "/shop/items").StatusCode)
-	require.False(t, s.get("/shop/items/1").hit())
+	for _, method := range []string{"POST", "GET"} {
+		s.get("/shop/items/1")
+		require.True(t, s.get("/shop/items/1").hit())
+		require.Equal(t, 201, s.do(method, "/shop/items").StatusCode)
+		require.False(t, s.get("/shop/items/1").hit(), method)
+	}
 }
 
 func TestStaleInPlaceOfAnError(t *testing.T) {
@@ -359,7 +361,7 @@ func TestAppTest(t *testing.T) {
 	s := newSite(t)
 	s.Get("/", fibercache.Cache(cache, "hour"), counted())
 	for range 3 {
-		resp, err := s.Test(httptest.NewRequest("GET", "/", nil))
+		resp, err := s.Test(httptest.NewRequest("GET", "/", nil), -1)
 		require.NoError(t, err)
 		body, err := io.ReadAll(resp.Body)
 		require.NoError(t, err)

@@ -221,6 +221,26 @@ func TestRefreshWithoutDefaultType(t *testing.T) {
 	})
 }
 
+// Where names of fields stay as they came, conditions are known all the same.
+func TestRefreshIsUnconditional(t *testing.T) {
+	for _, config := range []fiber.Config{{}, {DisableHeaderNormalizing: true}} {
+		synctest.Test(t, func(t *testing.T) {
+			cache := newCache(t)
+			s := newSite(t, config)
+			var last map[string]string
+			s.Get("/", fibercache.Cache(cache, "stale"), func(c *fiber.Ctx) error { last = seen(c); return nil })
+			s.get("/", "x-mine: 1")
+			want := last
+			time.Sleep(90 * time.Second)
+			s.get("/", "x-mine: 1", "range: bytes=0-1", `if-none-match: "x"`, "IF-RANGE: x", "If-modified-Since: x", "if-match: x", "if-Unmodified-since: x")
+			synctest.Wait()
+			delete(want, "deadline")
+			delete(last, "deadline")
+			require.Equal(t, want, last)
+		})
+	}
+}
+
 // If outer middleware answers the copy, there is no refresh.
 func TestRefreshThatDoesNotComeThrough(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -40,7 +40,7 @@ func (x *exchange) Line() httpcache.Line {
 	} else if !sameTarget(target, &l) {
 		l.Original = target
 	}
-	if l.Method != fiber.MethodGet && l.Method != fiber.MethodHead {
+	if x.writes || l.Method != fiber.MethodGet && l.Method != fiber.MethodHead {
 		l = cloned(l)
 	}
 	return l
@@ -49,7 +49,7 @@ func (x *exchange) Line() httpcache.Line {
 // says reports whether the request has one of these fields.
 func says(x *exchange, names ...string) bool {
 	for _, name := range names {
-		if len(x.c.Request().Header.Peek(name)) > 0 {
+		if len(x.c.Request().Header.PeekAll(name)) > 0 { // be it empty: Fiber believes that too
 			return true
 		}
 	}
@@ -79,8 +79,8 @@ func (x *exchange) origin(believed, wire, host, target string) string {
 	return view.UnsafeString(b)
 }
 
-// cloned returns l without views: what a write has changed of its request, the
-// end of its intent must not see.
+// cloned returns l without views: what a handler that writes has changed of its
+// request, the end of the write must not see.
 func cloned(l httpcache.Line) httpcache.Line {
 	for _, s := range []*string{&l.Method, &l.Scheme, &l.Host, &l.Path, &l.Query, &l.Original} {
 		*s = strings.Clone(*s)

@@ -102,6 +102,14 @@ func TestLine(t *testing.T) {
 			request: "GET /a HTTP/1.1\nHost: h\nX-Url-Scheme: https://h/b?\n\n",
 			want:    httpcache.Line{Method: "GET", Scheme: "http", Host: "h", Path: "/a", Original: "https://h/b? http://h/a"},
 		},
+		"forwarded, empty": { // Fiber's base URL is "://h" then
+			request: "GET /a HTTP/1.1\nHost: h\nX-Forwarded-Proto:\nX-Forwarded-Host:\n\n",
+			want:    httpcache.Line{Method: "GET", Scheme: "http", Host: "h", Path: "/a", Original: " http://h/a"},
+		},
+		"forwarded, twice": {
+			request: "GET /a HTTP/1.1\nHost: h\nX-Forwarded-Proto: http\nX-Forwarded-Proto: https, http\n\n",
+			want:    httpcache.Line{Method: "GET", Scheme: "https", Host: "h", Path: "/a", Original: "http://h/a"},
+		},
 		"forwarded, by a proxy that is trusted": {
 			config:  trusted,
 			request: "GET /a HTTP/1.1\nHost: h\nX-Forwarded-Host: public\nX-Forwarded-Ssl: on\n\n",

@@ -120,9 +120,17 @@ func runWrite(cache *core.Cache, ex Exchange, line *Line, end func(written bool,
 	if err != nil {
 		status = errorStatus(err)
 	}
-	end(status < 400 || status >= 500, append(otherPaths(line, c), said.targets()...))
+	end(mayHaveWritten(status), append(otherPaths(line, c), said.targets()...))
 	ex.Release(nil)
 	return err
+}
+
+// mayHaveWritten reports whether a write that is answered so may have been
+// committed. A 4xx says that it was refused, but for those that say that somebody
+// stopped waiting for it.
+func mayHaveWritten(status int) bool {
+	const clientClosedRequest = 499 // nginx's
+	return status < 400 || status >= 500 || status == http.StatusRequestTimeout || status == clientClosedRequest
 }
 
 // safe reports whether a method is safe (RFC 9110 section 9.2.1).
