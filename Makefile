@@ -56,7 +56,7 @@ fuzz: ## Run every fuzzer for FUZZTIME each (default 60s)
 	@grep -rEo --include='*_test.go' --exclude-dir=examples --exclude-dir='.?*' '^func Fuzz[A-Za-z0-9_]+' . | sort | \
 	while IFS=: read -r file func; do \
 		echo "$${func#func }, $(FUZZTIME)"; \
-		$(GO) test -run='^$$' -fuzz="^$${func#func }$$" -fuzztime=$(FUZZTIME) "$$(dirname "$$file")" </dev/null; \
+		$(GO) test -run='^$$' -fuzz="^$${func#func }$$" -fuzztime=$(FUZZTIME) -fuzzminimizetime=1x "$$(dirname "$$file")" </dev/null; \
 	done
 
 .PHONY: bench
