@@ -34,6 +34,7 @@ type Engine struct {
 	life   sync.Mutex    // guards closed against running.Add
 	closed atomic.Bool
 	work   sync.WaitGroup
+	atWork atomic.Int64 // in work
 	ctx    context.Context
 	cancel context.CancelFunc
 
@@ -211,9 +212,11 @@ func (e *Engine) Spawn(parent context.Context, limit time.Duration, fn func(cont
 		return false
 	}
 	e.work.Add(1)
+	e.atWork.Add(1)
 	e.life.Unlock()
 	go func() {
 		defer e.work.Done()
+		defer e.atWork.Add(-1)
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(parent), limit)
 		defer cancel()
 		defer context.AfterFunc(e.ctx, cancel)()
@@ -238,6 +241,9 @@ func (e *Engine) Close(ctx context.Context) error {
 	e.journal.mu.Lock()   // inserts under way have landed
 	e.journal.mu.Unlock() //nolint:staticcheck // an empty critical section is a barrier here
 	e.tier.close()
+	if e.atWork.Load() == 0 { // however short the time that ctx leaves
+		return nil
+	}
 	done := make(chan struct{})
 	go func() {
 		e.work.Wait()
