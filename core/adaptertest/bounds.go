@@ -80,6 +80,38 @@ func boundsCases() []testCase {
 			require.Positive(s, stats.Evicted)
 		}),
 
+		// Known defect 50.
+		over("evictions and invalidations among concurrent requests leave every answer whole", func(s *site) {
+			s.open(core.Options{Classes: classes(), MaxBytes: 64 << 10})
+			filler := strings.Repeat("f", 2000)
+			s.handle("GET /p/{id}", func(c Ctx) error { return c.Text(200, "body of "+c.Param("id")+filler) }, s.cached("hour", "p:{id}"))
+			bad := make(chan answer, 8)
+			for worker := range cap(bad) {
+				go func() {
+					for i := range 60 {
+						id := fmt.Sprint((worker*7 + i) % 50)
+						if a := s.get("/p/" + id); a.err != nil || a.status != 200 || a.body != "body of "+id+filler {
+							bad <- a
+							return
+						}
+						switch i % 20 {
+						case 5:
+							_ = s.cache.Invalidate(s.Context(), core.Tag("p:"+id))
+						case 10:
+							_ = s.cache.Invalidate(s.Context(), core.Pattern("*/p/1*"))
+						case 15:
+							_ = s.cache.Invalidate(s.Context(), core.All())
+						}
+					}
+					bad <- answer{}
+				}()
+			}
+			for range cap(bad) {
+				require.Equal(s, answer{}, <-bad)
+			}
+			s.settles(func() bool { return s.cache.Stats().Bytes <= 64<<10 }, "the store is within its bound")
+		}),
+
 		// Known defect 51.
 		over("requests that ask for a response from the handler leave nothing behind", func(s *site) {
 			p := &page{}

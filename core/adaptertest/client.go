@@ -103,6 +103,13 @@ func (s *site) begin(r request) (*exchange, error) {
 	if err != nil {
 		return nil, err
 	}
+	limit := 3 * patience
+	if s.by == inMemory {
+		limit = 5 * time.Minute // longer than any case's clock goes on while a request is under way
+	}
+	if err := conn.SetDeadline(time.Now().Add(limit)); err != nil {
+		return nil, err
+	}
 	if r.host == "" {
 		r.host = origin
 	}

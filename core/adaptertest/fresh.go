@@ -232,7 +232,7 @@ func freshCases() []testCase {
 			}
 		}),
 
-		// Known defect 54.
+		// Known defects 46 and 54.
 		within("a stale response is answered at once and refreshed behind it, again and again", func(s *site) {
 			p := &page{}
 			s.handle("GET /p/{id}", p.serve, s.cached("stale"))

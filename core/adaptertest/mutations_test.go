@@ -7,6 +7,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -26,6 +27,28 @@ type mutation struct {
 	file     string   // under the module
 	old, new string   // old is there once
 	cases    []string // that must fail; more may
+	also     []edit   // where a rule stands twice
+}
+
+// edit is one more change of a mutation, in a file of its own.
+type edit struct{ file, old, new string }
+
+func (m mutation) edits() []edit { return append([]edit{{m.file, m.old, m.new}}, m.also...) }
+
+// TestTable checks that the table is about the source as it is.
+func TestTable(t *testing.T) {
+	rules := map[string]bool{}
+	for _, m := range mutations() {
+		require.False(t, rules[m.rule], "twice: %s", m.rule)
+		rules[m.rule] = true
+		for _, e := range m.edits() {
+			text, err := os.ReadFile(filepath.Join("../..", filepath.FromSlash(e.file)))
+			require.NoError(t, err)
+			if n := strings.Count(string(text), e.old); n != 1 {
+				t.Errorf("%s: this is %d times in %s:\n%s", m.rule, n, e.file, e.old)
+			}
+		}
+	}
 }
 
 // TestMutations runs the suite of net/http with each mutation of the table.
@@ -150,13 +173,16 @@ func (m module) run(t *testing.T, mut *mutation) results {
 	tmp := t.TempDir()
 	build := []string{"test", "-c", "-vet=off", "-o", filepath.Join(tmp, "suite.test")}
 	if mut != nil {
-		file := filepath.Join(m.dir, filepath.FromSlash(mut.file))
-		text, err := os.ReadFile(file)
-		require.NoError(t, err)
-		require.Equal(t, 1, strings.Count(string(text), mut.old), "how often this is in %s:\n%s", mut.file, mut.old)
-		mutated := filepath.Join(tmp, "mutated.go")
-		require.NoError(t, os.WriteFile(mutated, []byte(strings.Replace(string(text), mut.old, mut.new, 1)), 0o600))
-		overlay, err := json.Marshal(map[string]map[string]string{"Replace": {file: mutated}})
+		replace := map[string]string{}
+		for i, e := range mut.edits() {
+			file := filepath.Join(m.dir, filepath.FromSlash(e.file))
+			text, err := os.ReadFile(file)
+			require.NoError(t, err)
+			require.Equal(t, 1, strings.Count(string(text), e.old), "how often this is in %s:\n%s", e.file, e.old)
+			replace[file] = filepath.Join(tmp, fmt.Sprintf("mutated%d.go", i))
+			require.NoError(t, os.WriteFile(replace[file], []byte(strings.Replace(string(text), e.old, e.new, 1)), 0o600))
+		}
+		overlay, err := json.Marshal(map[string]map[string]string{"Replace": replace})
 		require.NoError(t, err)
 		require.NoError(t, os.WriteFile(filepath.Join(tmp, "overlay.json"), overlay, 0o600))
 		build = append(build, "-overlay", filepath.Join(tmp, "overlay.json"))

@@ -32,6 +32,7 @@ func stampedeCases() []testCase {
 			s.handle("GET /p/{id}", p.serve, s.cached("hour"))
 			all := s.starts(n, "GET", "/p/1")
 			s.waiting(int64(n) - 1)
+			at := time.Now()
 			p.hold.open()
 			said := map[string]int{}
 			for _, a := range all {
@@ -39,6 +40,7 @@ func stampedeCases() []testCase {
 			}
 			require.Equal(s, map[string]int{"Larder; fwd=uri-miss; stored": 1, "Larder; fwd=uri-miss; collapsed": n - 1}, said)
 			require.EqualValues(s, 1, p.runs.Load())
+			require.Zero(s, time.Since(at), "who waits is woken, and does not poll") // known defect 28
 		}),
 
 		within("those who wait get the whole response: status, fields, bytes", func(s *site) {
@@ -59,6 +61,7 @@ func stampedeCases() []testCase {
 			}
 		}),
 
+		// Known defect 29.
 		within("requests for one URL do not wait for another one's", func(s *site) {
 			slow := &page{hold: s.gate()}
 			s.handle("GET /slow", slow.serve, s.cached("hour"))
@@ -398,6 +401,34 @@ func stampedeCases() []testCase {
 			for _, a := range all {
 				a.answer()
 			}
+		}),
+
+		// Known defect 47.
+		within("nobody waits longer than twice LoadTimeout, or runs a handler after that", func(s *site) {
+			p := &page{hold: s.gate()}
+			s.handle("GET /p/{id}", p.serve, s.cached("load-timeout"))
+			all := s.starts(10, "GET", "/p/1")
+			s.waiting(9)
+			ended := func() (n int) {
+				for _, a := range all {
+					if a.ended() {
+						n++
+					}
+				}
+				return n
+			}
+			time.Sleep(20*time.Second - time.Nanosecond)
+			s.settles(func() bool { return ended() == 0 }, "those who do not run wait")
+			time.Sleep(time.Nanosecond)
+			s.settles(func() bool { return ended() == 9-maxLoads }, "they have been answered")
+			require.EqualValues(s, 1+maxLoads, p.runs.Load())
+			p.hold.open()
+			said := map[int]int{}
+			for _, a := range all {
+				said[a.answer().status]++
+			}
+			require.Equal(s, map[int]int{200: 1 + maxLoads, 503: 9 - maxLoads}, said)
+			s.get("/p/1").isHit()
 		}),
 
 		within("a leader whose client reads slowly holds up nobody", func(s *site) {

@@ -131,6 +131,10 @@ func varyCases() []testCase {
 				s.get("/p/1", "Accept-Encoding: "+accept).is(fmt.Sprint("run ", i+2)).isNoHit()
 			}
 			s.get("/p/1").is("run 7").isNoHit()
+			for i, accept := range []string{"gzip;q=0", "identity", "br", "*;q=0", ""} { // as stored for them before
+				s.get("/p/1", "Accept-Encoding: "+accept).is(fmt.Sprint("run ", i+8)).isNoHit()
+			}
+			s.get("/p/1").is("run 13").isNoHit()
 			s.get("/p/1", "Accept-Encoding: gzip").is("run 1").isHit()
 		}),
 

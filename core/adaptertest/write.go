@@ -229,7 +229,7 @@ func writeCases() []testCase {
 			s.get("/p/1").is("value 2").isNoHit()
 		}),
 	}
-	for _, status := range []int{200, 201, 204, 303, 500, 503} {
+	for _, status := range []int{200, 201, 204, 303, 408, 499, 500, 503} {
 		cases = append(cases, outcome(fmt.Sprint("a write that answers ", status, " invalidates when it ends"), true, func(c Ctx, _ *site) error {
 			c.Status(status)
 			return nil
