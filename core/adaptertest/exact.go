@@ -495,6 +495,17 @@ func validatorCases() []testCase {
 			}
 		}),
 
+		over("the type that is told from the content is told to HEAD as well", func(s *site) {
+			s.handle("GET /p/{id}", func(c Ctx) error {
+				_, err := c.Write([]byte("<html><body>hello"))
+				return err
+			}, s.cached("hour"))
+			s.get("/p/1").is("<html><body>hello")
+			want := s.get("/p/1").isHit().header.Values("Content-Type")
+			require.NotEmpty(s, want)
+			require.Equal(s, want, s.do("HEAD", "/p/1").isHit().header.Values("Content-Type"))
+		}),
+
 		over("HEAD is answered from what GET has stored, and stores nothing itself", func(s *site) {
 			for _, size := range []int{0, 5, 5000} {
 				p := &page{fields: []string{"X-A: 1"}, body: func(Ctx, int64) string { return strings.Repeat("x", size) }}
@@ -623,7 +634,7 @@ func captureCases() []testCase {
 				"Write":       func(w http.ResponseWriter) error { _, err := w.Write([]byte("hello world")); return err },
 				"WriteString": func(w http.ResponseWriter) error { _, err := io.WriteString(w, "hello world"); return err },
 				"Fprintf":     func(w http.ResponseWriter) error { _, err := fmt.Fprintf(w, "hello %s", "world"); return err },
-				"Copy":        func(w http.ResponseWriter) error { _, err := io.Copy(w, strings.NewReader("hello world")); return err },
+				"Copy":        func(w http.ResponseWriter) error { _, err := io.Copy(w, reader("hello world")); return err },
 				"Copy-pieces": func(w http.ResponseWriter) error {
 					_, err := io.Copy(w, io.MultiReader(strings.NewReader("hello "), strings.NewReader("world")))
 					return err
@@ -636,7 +647,7 @@ func captureCases() []testCase {
 					w.WriteHeader(http.StatusOK)
 					_, _ = io.WriteString(w, "hel")
 					_, _ = w.Write([]byte("lo "))
-					_, err := io.Copy(w, strings.NewReader("world"))
+					_, err := io.Copy(w, reader("world"))
 					return err
 				},
 			}

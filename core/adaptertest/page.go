@@ -2,6 +2,7 @@ package adaptertest
 
 import (
 	"fmt"
+	"io"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -55,6 +56,9 @@ func add(c Ctx, fields []string) {
 		c.Add(name, value)
 	}
 }
+
+// reader is an io.Reader and nothing else: io.Copy leaves it to the writer to read.
+func reader(s string) io.Reader { return struct{ io.Reader }{strings.NewReader(s)} }
 
 // says is a body that repeats a field of the request.
 func says(name string) func(Ctx, int64) string {

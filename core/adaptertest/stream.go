@@ -305,11 +305,11 @@ func streamCases() []testCase {
 			s.handle("GET /p/{id}", func(c Ctx) error {
 				// io.Copy uses io.ReaderFrom where the writer has it.
 				if c.Param("id") == "large" {
-					if _, err := io.Copy(c.ResponseWriter(), strings.NewReader(large)); err != nil {
+					if _, err := io.Copy(c.ResponseWriter(), reader(large)); err != nil {
 						return err
 					}
 				}
-				n, err := io.Copy(c.ResponseWriter(), strings.NewReader(small))
+				n, err := io.Copy(c.ResponseWriter(), reader(small))
 				if err == nil && n != int64(len(small)) {
 					panic(fmt.Sprint("short: ", n))
 				}

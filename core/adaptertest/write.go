@@ -332,7 +332,7 @@ func heldCases() []testCase {
 		{"to HEAD, flushed", "HEAD", 200, "", flushed(send(200, nil)), std},
 		{"copied from a reader with its length", "PUT", 200, large, func(c Ctx) error {
 			c.Set("Content-Length", fmt.Sprint(len(large)))
-			_, err := io.Copy(c.ResponseWriter(), strings.NewReader(large))
+			_, err := io.Copy(c.ResponseWriter(), reader(large))
 			return err
 		}, std},
 		{"by WriteString with its length", "PUT", 200, large, func(c Ctx) error {
