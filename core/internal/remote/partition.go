@@ -1,0 +1,37 @@
+package remote
+
+import (
+	"crypto/sha1" //nolint:gosec // spreads names, protects nothing
+	"encoding/binary"
+)
+
+// MaxPartitions bounds the partitions: a set of them is one machine word.
+const MaxPartitions = 64
+
+// DefaultPartitions is how many there are where the layout does not say.
+const DefaultPartitions = 16
+
+// NameEnd separates the name of an entry, which Key and Pattern items speak of,
+// from the rest of its key (a variant, a class). Names hold no control bytes.
+const NameEnd = '\x1f'
+
+// Name returns the part of key that invalidations by key and pattern see.
+func Name(key string) string {
+	for i := 0; i < len(key); i++ {
+		if key[i] == NameEnd {
+			return key[:i]
+		}
+	}
+	return key
+}
+
+// Partition returns where a name lies: an entry, its lease and the intents on it
+// by the name of its key, a tag by the tag. It is the first four hexadecimal
+// digits of the name's SHA-1, modulo n: any language has that, Redis's Lua too.
+func Partition(name string, n int) int {
+	if n <= 1 {
+		return 0
+	}
+	sum := sha1.Sum([]byte(name)) //nolint:gosec // as above
+	return int(binary.BigEndian.Uint16(sum[:])) % n
+}

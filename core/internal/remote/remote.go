@@ -1,0 +1,259 @@
+// Package remote is the seam between the cache and a tier that several instances
+// share: package redisstore is the tier on Redis, the simulation has one in
+// memory, and package storetest says what every one must do.
+//
+// The cache decides; a tier executes. It keeps entries, leases, generations of
+// tags, intents of writers, and per partition a log of invalidations with its
+// head. Every call that changes something is atomic in the tier, touches one
+// partition only (but for Scan), and may be executed twice, or late, by a client
+// library that lost the reply: so every token is made by the execution, of a part
+// that the caller's call brings and one that only this execution has, and comes
+// back in the reply. Tokens are compared for equality and nothing else.
+//
+// Missing always means invalid. An error means that the outcome is unknown;
+// whatever can be answered by a miss is no error. ctx bounds each call, and the
+// caller always gives a deadline. Slices and strings in arguments are the
+// caller's again when a call returns; results are the caller's.
+package remote
+
+import (
+	"context"
+	"errors"
+	"time"
+)
+
+// Tier is something that instances can share, not yet opened.
+type Tier interface {
+	// Open agrees on the layout and returns a session. A tier is opened once per
+	// cache. It fails when the tier cannot be reached, or when its protocol or
+	// configuration cannot work (errors.Is ErrUnusable: to try again is in vain).
+	Open(ctx context.Context, want Layout) (Session, error)
+}
+
+// ErrUnusable says that a tier can be reached and cannot be used as it is.
+var ErrUnusable = errors.New("larder: the shared tier cannot be used")
+
+// ErrMigrating says that a change was refused because a part of the partition is
+// on its way to another server. Nothing was changed. A new era (NewEra) works.
+var ErrMigrating = errors.New("larder: a slot of the shared tier is being migrated")
+
+// Layout is what all instances agree on.
+type Layout struct {
+	Namespace, Version string
+	Partitions         int           // 1 to 64. The layout that is there wins
+	MaxStaleness       time.Duration // the largest of any instance that has renewed it lately
+	ReplicaLag         time.Duration // likewise
+}
+
+// Session is an open tier. Its methods are safe for concurrent use.
+type Session interface {
+	// Agree renews this instance's part of the layout, so that it does not lapse,
+	// and returns what holds now. It is called a few times a minute.
+	Agree(ctx context.Context) (Layout, error)
+
+	// Get reads the entry under key and the current generations of tags ("" where
+	// there is none), in one round trip per server. No entry is a zero Entry.
+	// What does not decode is no entry.
+	Get(ctx context.Context, key string, tags []string) (Entry, []string, error)
+	// Generations is Get without an entry.
+	Generations(ctx context.Context, tags []string) ([]string, error)
+
+	// Acquire takes the lease to fill key for d, unless an entry other than the one
+	// with the id seen is there (Lease.Found), or another lease (Lease.Busy: how
+	// long it lasts; whoever ends it publishes a Hint that wakes). With the lease,
+	// in the same round trip, come the generations of tags: made where there are
+	// none, under an open intent only until its deadline.
+	Acquire(ctx context.Context, key, seen string, tags []string, d time.Duration) (Lease, error)
+	// Extend makes a lease that is still there last for d from now. It never
+	// creates one.
+	Extend(ctx context.Context, l Lease, d time.Duration) (bool, error)
+	// Fill stores an entry and ends the lease, if the lease is still there, the era
+	// and the sweep token of its partition are the lease's, and f.NotAfter has not
+	// passed. If not, nothing is stored, and the lease is ended if it is there.
+	Fill(ctx context.Context, l Lease, f Fill) (stored bool, err error)
+	// Release ends a lease without an entry.
+	Release(ctx context.Context, l Lease) error
+	// Note stores what no generation and no era concerns, without a lease: an index,
+	// whose worst is a miss. It replaces what is there. Get returns it as an Entry
+	// without tags and eras, with an id of its own.
+	Note(ctx context.Context, key string, payload []byte, keep time.Duration) error
+
+	// Late captures the generation of a tag that a load has named only after it
+	// began, as Acquire does, and returns, of the same moment, the items of the
+	// tag's partition since a position before the load.
+	Late(ctx context.Context, tag string, since Position) (Late, error)
+
+	// Change executes invalidations of one partition, in one step: entries and
+	// leases under the keys go, generations of the tags go, intents are entered,
+	// marked or taken out, eras and sweep tokens are renewed, the log gets the
+	// items, and hints are published.
+	Change(ctx context.Context, c Change) ([]Logged, error)
+	// NewEra gives a partition a new era by a step that touches its head alone. It
+	// happens only if the head's Confirmed is was, or the head is missing; with
+	// always it happens in any case. The head's Confirmed becomes the server's.
+	NewEra(ctx context.Context, partition int, was string, always bool) error
+	// Scan unlinks every entry whose name (see Name) matches a glob, on every
+	// server, to the end. sure is false if some may have been missed, since the
+	// partitions moved meanwhile.
+	Scan(ctx context.Context, glob string) (removed int, sure bool, err error)
+
+	// Heads returns the head of every partition. It proves for each that its server
+	// accepts writes. Heads[i].Err tells where that did not succeed.
+	Heads(ctx context.Context) ([]Head, error)
+	// Log returns the items of a partition after a position, in order.
+	Log(ctx context.Context, partition int, after Position) (Log, error)
+	// Hints calls fn for what is published, from one goroutine, until ctx ends or
+	// the subscription is cut, and returns why. ready is called once it listens.
+	// Hints may be lost, late, doubled and out of order.
+	Hints(ctx context.Context, ready func(), fn func(Hint)) error
+
+	// Close frees what the session has. It ends Hints.
+	Close() error
+}
+
+// Kind says what an item of the log names.
+type Kind uint8
+
+// The kinds of item.
+const (
+	Key     Kind = iota + 1 // the entry of one key, under every version
+	Tag                     // everything that carries a tag
+	Pattern                 // every entry whose name matches a glob
+	All                     // everything: a new era in the partition
+	Era                     // everything that depends on one partition, whose number is Value
+)
+
+// Item is one invalidation.
+type Item struct {
+	Kind  Kind
+	Value string
+}
+
+// Position is a place in the log of a partition. Token says which; ID is where to
+// look for it, and proves nothing: ids repeat after a flush or a promotion.
+type Position struct{ ID, Token string }
+
+// Logged is an item in a log.
+type Logged struct {
+	Item
+	Position
+	Before string // token of the item before it, "" for the first
+}
+
+// Log is a part of a log.
+type Log struct {
+	Items  []Logged
+	Joined bool // the position was found (or is the token before the first item)
+	// Trimmed: not joined, and every item that is there was appended after the
+	// position. False where it does not join otherwise.
+	Trimmed bool
+}
+
+// Head is the state of a partition.
+type Head struct {
+	Err        error
+	Missing    bool // there was none; NewEra makes one
+	Position   Position
+	Era, Sweep string
+	Confirmed  string // the id of the server under which the era was last renewed
+	Server     string // the id of the server that answered. It changes with a promotion or restart
+	Partitions int    // as the head says; Layout.Partitions must equal it
+	Protocol   int    // likewise
+	Now        int64  // the server's clock, milliseconds
+}
+
+// Protocol is the version of the protocol that this package speaks.
+const Protocol = 1
+
+// Generation is the state of a tag.
+type Generation struct {
+	Tag     string
+	Token   string        // "" (only from Get): there is none
+	Era     string        // of the tag's partition
+	Open    time.Duration // of the intents open on the tag: how long the longest still lasts; 0: none
+	Lagging bool          // it was invalidated so lately that a replica may lag
+}
+
+// Entry is an entry with what it was made under. Times are on the clock of its
+// partition's server, in milliseconds.
+type Entry struct {
+	ID          string // "" : no entry
+	Payload     []byte
+	Tags        []TagGeneration
+	Eras        []PartitionEra // of every partition it depends on: its key's and its tags'
+	Provisional bool           // a writer was at work: not to be kept in process
+
+	Born, FreshUntil, StaleUntil, KeepUntil int64
+	LoadTime                                time.Duration
+	Now                                     int64 // the server's clock, about, when it was read
+}
+
+// TagGeneration is a tag with the generation that an entry was made under.
+type TagGeneration struct{ Tag, Token string }
+
+// PartitionEra is the era of a partition that an entry was made under.
+type PartitionEra struct {
+	Partition int
+	Era       string
+}
+
+// Lease is the right to fill one entry, or the reason why there is none.
+type Lease struct {
+	Key         string
+	Token       string // "": no lease
+	Era, Sweep  string // of the key's partition
+	Now         int64  // the server's clock, milliseconds
+	Open        time.Duration
+	Lagging     bool
+	Generations []Generation // in the order of the tags
+
+	Found Entry         // Found.ID != "": there is another entry than the one seen
+	Busy  time.Duration // > 0: somebody else has the lease for so long
+}
+
+// Fill is what to store under a lease.
+type Fill struct {
+	Key      string // of the same name as the lease's key
+	Entry    Entry  // ID, Now and KeepUntil > server's clock are not needed: the tier sets or checks them
+	NotAfter int64  // on the server's clock; 0: no limit. KeepUntil is cut to it
+}
+
+// Late is what has become of a tag since a position.
+type Late struct {
+	Generation
+	Log
+	// Lapsed: an intent on the tag went past its deadline without its end, so long
+	// ago. 0: none is known.
+	Lapsed time.Duration
+}
+
+// Change is a step of one partition.
+type Change struct {
+	Partition int
+	Items     []Item
+	Lag       time.Duration // leave marks of a replica's lag for so long
+	// Intent is the id of a writer's intent, which the caller chooses and never
+	// uses again. "": none.
+	Intent string
+	Mode   IntentMode
+	Lasts  time.Duration // Begin: until the deadline
+	Remain time.Duration // Begin: how much longer it is remembered
+}
+
+// IntentMode says what becomes of an intent.
+type IntentMode uint8
+
+// The modes.
+const (
+	NoIntent IntentMode = iota
+	Begin               // enter it; the items are invalidated as well
+	End                 // take it out; the items are invalidated as well
+	Abandon             // take it out, nothing else
+)
+
+// Hint is what is published. Exactly one of the two is set.
+type Hint struct {
+	Partition int
+	Item      Logged // what was appended to the log; an Era has no Position that is in the log
+	Wake      string // the key whose lease ended
+}
