@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/larderhq/larder/core/internal/engine"
+	"github.com/larderhq/larder/core/internal/remote"
 	"github.com/larderhq/larder/core/internal/scope"
 )
 
@@ -26,24 +27,30 @@ type Cache struct {
 	maps map[string]string // what kind of map has a prefix
 }
 
-// New makes a cache. It fails with a *ConfigError if o is wrong.
+// New makes a cache. It fails with a *ConfigError if o is wrong. With a Remote it
+// waits for it up to a second, and goes on without it, to connect later, unless
+// RequireRemote is set; it fails if the Remote can be reached and cannot be used.
 func New(o Options) (*Cache, error) {
-	if o.Remote != nil {
-		return nil, &ConfigError{"Options.Remote", fmt.Sprintf("%T", o.Remote), "nil: this version keeps everything in one process"}
-	}
 	o, err := o.resolve()
 	if err != nil {
 		return nil, err
 	}
-	var longest time.Duration
+	set := engine.Settings{MaxBytes: uint64(o.MaxBytes), Refreshes: o.MaxRefreshes}
+	var lag time.Duration
 	for _, c := range o.Classes {
-		longest = max(longest, c.LoadTimeout)
+		set.LongestLoad = max(set.LongestLoad, c.LoadTimeout)
+		lag = max(lag, c.ReplicaLag)
 	}
-	e, err := engine.New(engine.Settings{
-		MaxBytes:    uint64(o.MaxBytes),
-		LongestLoad: longest,
-		Refreshes:   o.MaxRefreshes,
-	})
+	if o.Remote != nil {
+		set.Shared = &engine.Sharing{
+			Tier: o.Remote, Required: o.RequireRemote, Budget: o.RemoteBudget, Log: o.Logger, Wall: o.wall,
+			Layout: remote.Layout{
+				Namespace: o.Namespace, Version: o.Version, Partitions: remote.DefaultPartitions,
+				MaxStaleness: o.MaxStaleness, ReplicaLag: lag,
+			},
+		}
+	}
+	e, err := engine.New(set)
 	if err != nil {
 		return nil, err
 	}
@@ -67,7 +74,15 @@ func (c *Cache) Close() error {
 // load that began after it was called: whatever was stored, stale or on its way.
 // All targets are checked before the first is acted on. ctx bounds the wait for a
 // shared tier, not whether it happens: a request that has ended may have committed.
-func (c *Cache) Invalidate(_ context.Context, targets ...Target) error {
+//
+// With a shared tier this holds on this instance at once, and on every other as
+// soon as a message reaches it, or after Options.MaxStaleness if none does.
+// Everywhere among the targets makes Invalidate wait for that. An error that is
+// ErrPending says that the tier has not confirmed it: this instance answers from
+// the tier nothing that it concerns, and tries until it succeeds, but other
+// instances may answer the old value, and the promise is lost if the process dies
+// before. Without a deadline in ctx the tier is waited for a second.
+func (c *Cache) Invalidate(ctx context.Context, targets ...Target) error {
 	list, err := items(targets)
 	if err != nil {
 		return err
@@ -75,8 +90,35 @@ func (c *Cache) Invalidate(_ context.Context, targets ...Target) error {
 	if c.engine.Closed() {
 		return ErrClosed
 	}
-	c.engine.Invalidate(list)
+	call, cancel := c.bound(ctx)
+	defer cancel()
+	if err := c.engine.Invalidate(call, list); err != nil {
+		return err
+	}
+	if slices.Contains(targets, Everywhere) {
+		return c.engine.Everywhere(ctx)
+	}
 	return nil
+}
+
+// remoteWait is how long an invalidation waits for the shared tier where the
+// caller does not say.
+const remoteWait = time.Second
+
+// bound returns a context for a call to the shared tier that has to be made
+// although the request may have ended.
+func (c *Cache) bound(ctx context.Context) (context.Context, context.CancelFunc) {
+	limit := remoteWait
+	if deadline, ok := ctx.Deadline(); ok && ctx.Err() == nil {
+		limit = time.Until(deadline)
+	}
+	return context.WithTimeout(context.WithoutCancel(ctx), max(limit, c.opts.RemoteBudget))
+}
+
+// request returns a context for such a call of a request, which waits for no
+// longer than its budget.
+func (c *Cache) request(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.WithoutCancel(ctx), c.opts.RemoteBudget)
 }
 
 // Enabled reports whether the cache answers. See SetEnabled.

@@ -63,7 +63,6 @@ func TestGivenBadOptions_WhenACacheIsMade_ThenTheErrorNamesFieldValueAndWhatIsAl
 		{"long namespace", o{Namespace: long}, "Options.Namespace", long[:32] + "…"},
 		{"brace in version", o{Version: "{1}"}, "Options.Version", "{1}"},
 		{"control character in version", o{Version: "\x7f"}, "Options.Version", "\x7f"},
-		{"a shared tier, in this version", o{Remote: struct{ core.Remote }{}}, "Options.Remote", "struct { core.Remote }"},
 
 		{"negative TTL", class(c{TTL: -time.Second}), `Classes["x"].TTL`, "-1s"},
 		{"TTL under a millisecond", class(c{TTL: 1}), `Classes["x"].TTL`, "1ns"},

@@ -18,6 +18,8 @@ var (
 	// ErrBusy is returned to who waited for twice the class's LoadTimeout for
 	// other loads of the same key. A handler's request is answered 503 then.
 	ErrBusy = engine.ErrBusy
+	// ErrPending is returned when the shared tier has not confirmed an invalidation.
+	ErrPending = engine.ErrPending
 	// ErrNoScope is returned by the context functions where no handler or loader
 	// of Larder's is running.
 	ErrNoScope = errors.New("larder: context does not belong to a cached handler, an invalidating handler or a loader")

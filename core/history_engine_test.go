@@ -58,7 +58,7 @@ func TestHistory_GivenWritersAndReadersOfTheEngine_WhenTheyRace_ThenNoAnswerIsOl
 		}
 		fill.Value = version
 		fill.Lifetime = engine.Lifetime{Fresh: time.Duration(1+rand.IntN(8)) * time.Millisecond, Stale: 4 * time.Millisecond, Spare: 10 * time.Millisecond}
-		out.Entry, _ = turn.Fill(fill)
+		out.Entry, _ = turn.Fill(context.Background(), fill)
 		return out, version, nil
 	}
 

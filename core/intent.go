@@ -2,6 +2,7 @@ package core
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/larderhq/larder/core/internal/engine"
@@ -24,7 +25,10 @@ type Intent struct {
 	in *engine.Intent
 }
 
-// Begin invalidates the targets and opens an intent on them. Patterns and All
+// Begin invalidates the targets and opens an intent on them. An error that is
+// ErrPending comes with an intent: the shared tier has not confirmed it. The writer
+// decides whether to go on; if so, it calls End, which tries again. Begin, End and
+// Abandon wait for the shared tier for Options.RemoteBudget each. Patterns and All
 // are refused: they can be invalidated, but nobody can be at work on them.
 func (c *Cache) Begin(ctx context.Context, targets ...Target) (*Intent, error) {
 	for _, t := range targets {
@@ -42,7 +46,10 @@ func (c *Cache) Begin(ctx context.Context, targets ...Target) (*Intent, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, fmt.Errorf("larder: begin: %w", err)
 	}
-	return &Intent{c, c.engine.Begin(list, c.opts.WriteTimeout)}, nil
+	call, cancel := c.request(ctx)
+	defer cancel()
+	in, err := c.engine.Begin(call, list, c.opts.WriteTimeout)
+	return &Intent{c, in}, err
 }
 
 // End invalidates the intent's targets, and more targets if the writer has
@@ -50,19 +57,23 @@ func (c *Cache) Begin(ctx context.Context, targets ...Target) (*Intent, error) {
 // write may have happened. Only the first call of End or Abandon counts. ctx
 // bounds the wait for a shared tier; the invalidation happens even if it has
 // ended.
-func (i *Intent) End(_ context.Context, more ...Target) error {
+func (i *Intent) End(ctx context.Context, more ...Target) error {
+	call, cancel := i.c.request(ctx)
+	defer cancel()
 	var list []engine.Item
 	if len(more) > 0 {
 		var err error
 		if list, err = items(more); err != nil {
-			i.in.End(nil)
-			return err
+			return errors.Join(err, i.in.End(call, nil))
 		}
 	}
-	i.in.End(list)
-	return nil
+	return i.in.End(call, list)
 }
 
 // Abandon closes the intent without invalidating again, for a write that was
 // refused before it changed anything.
-func (i *Intent) Abandon() { i.in.Abandon() }
+func (i *Intent) Abandon() {
+	call, cancel := i.c.request(context.Background())
+	defer cancel()
+	i.in.Abandon(call)
+}

@@ -125,7 +125,7 @@ func (m *Map[K, V]) Get(ctx context.Context, id K, load Loader[K, V]) (V, error)
 				e.Count.StaleHits.Add(1)
 			}
 			if state == engine.Stale || en.Early(now) {
-				m.refresh(ctx, key, id, load)
+				m.refresh(ctx, en, key, id, load)
 			}
 			return v, err
 		}
@@ -153,7 +153,7 @@ func (m *Map[K, V]) Get(ctx context.Context, id K, load Loader[K, V]) (V, error)
 	}
 	// The load runs detached. Its leader waits for it as the others do.
 	result := make(chan loaded[V], 1)
-	if !e.Spawn(ctx, m.class.LoadTimeout, func(ctx context.Context) { m.load(ctx, turn, id, load, result) }) {
+	if !e.Spawn(ctx, m.class.LoadTimeout, func(ctx context.Context) { m.load(ctx, turn, nil, id, load, result) }) {
 		turn.Finish(engine.Outcome{Verdict: engine.Failed})
 		return load(scope.With(ctx, m.c.Scope()), id)
 	}
@@ -197,9 +197,10 @@ type loaded[V any] struct {
 
 // load runs the loader in a turn, stores what it returned and puts it into
 // result, which has room for it.
-func (m *Map[K, V]) load(ctx context.Context, turn *engine.Turn, id K, load Loader[K, V], result chan<- loaded[V]) {
+//
+// seen is the entry that a refresh is to replace, nil for a miss.
+func (m *Map[K, V]) load(ctx context.Context, turn *engine.Turn, seen *engine.Entry, id K, load Loader[K, V], result chan<- loaded[V]) {
 	e := m.c.engine
-	e.Count.Loads.Add(1)
 	sc := m.c.Scope()
 	sc.Leads, sc.Outer = turn.Key(), scope.From(ctx)
 	var r loaded[V]
@@ -215,16 +216,48 @@ func (m *Map[K, V]) load(ctx context.Context, turn *engine.Turn, id K, load Load
 		}
 		result <- r
 	}()
+	if m.fetch(ctx, turn, seen, id, load, &r) {
+		finished = true
+		return
+	}
+	e.Count.Loads.Add(1)
+	if seen != nil {
+		e.Count.Refreshes.Add(1)
+	}
 	r.v, r.err = load(scope.With(ctx, sc), id)
-	m.settle(turn, sc.Said(), &r)
+	m.settle(ctx, turn, sc.Said(), &r)
 	finished = true
 }
 
+// fetch answers from the shared tier, and finishes the turn, if it has the value.
+func (m *Map[K, V]) fetch(ctx context.Context, turn *engine.Turn, seen *engine.Entry, id K, load Loader[K, V], r *loaded[V]) bool {
+	f := turn.Fetch(ctx, engine.Query{Codec: mapCodec[K, V]{m}, Wait: m.class.LoadTimeout, Seen: seen, Background: seen != nil})
+	if f.Busy { // another instance refreshes it
+		turn.Finish(engine.Outcome{Verdict: engine.Failed})
+		return true
+	}
+	if f.Entry == nil || f.State < engine.Stale {
+		return false
+	}
+	v, err, ok := m.read(f.Entry)
+	if !ok { // it is replaced
+		m.c.engine.Drop(turn.Key())
+		turn.Fetch(ctx, engine.Query{Codec: mapCodec[K, V]{m}, Seen: f.Entry, Anew: true})
+		return false
+	}
+	r.v, r.err = v, err
+	turn.Finish(engine.Outcome{Verdict: engine.Shared, Entry: f.Entry})
+	if f.State == engine.Stale && seen == nil {
+		m.refresh(ctx, f.Entry, turn.Key(), id, load)
+	}
+	return true
+}
+
 // settle stores what a loader returned and tells those who wait for it.
-func (m *Map[K, V]) settle(turn *engine.Turn, said scope.Said, r *loaded[V]) {
+func (m *Map[K, V]) settle(ctx context.Context, turn *engine.Turn, said scope.Said, r *loaded[V]) {
 	e := m.c.engine
 	out := engine.Outcome{Verdict: engine.Shared, Tags: said.Tags}
-	fill := engine.Fill{Tags: said.Tags, ReplicaLag: m.class.ReplicaLag}
+	fill := engine.Fill{Tags: said.Tags, ReplicaLag: m.class.ReplicaLag, Codec: mapCodec[K, V]{m}}
 	switch {
 	case r.err == nil:
 		size, err := m.keep(&fill, r.v)
@@ -261,7 +294,7 @@ func (m *Map[K, V]) settle(turn *engine.Turn, said scope.Said, r *loaded[V]) {
 			e.DropEntry(turn.Key(), en)
 		}
 	} else {
-		out.Entry, _ = turn.Fill(fill)
+		out.Entry, _ = turn.Fill(ctx, fill)
 	}
 	if said.Unnamed { // who came later cannot be told from who came in time
 		out = engine.Outcome{Verdict: engine.Unshareable}
@@ -324,15 +357,14 @@ func (m *Map[K, V]) spare(key string) (en *engine.Entry, v V, err error, ok bool
 }
 
 // refresh loads id in the background unless somebody does already.
-func (m *Map[K, V]) refresh(ctx context.Context, key string, id K, load Loader[K, V]) {
+func (m *Map[K, V]) refresh(ctx context.Context, seen *engine.Entry, key string, id K, load Loader[K, V]) {
 	e := m.c.engine
 	turn, ok := e.TryLead(key, []string{TagName(key)}, m.gate())
 	if !ok {
 		return
 	}
 	ok = e.Background(ctx, m.class.LoadTimeout, func(ctx context.Context) {
-		e.Count.Refreshes.Add(1)
-		m.load(ctx, turn, id, load, make(chan loaded[V], 1))
+		m.load(ctx, turn, seen, id, load, make(chan loaded[V], 1))
 	})
 	if !ok {
 		turn.Finish(engine.Outcome{Verdict: engine.Failed})
@@ -344,7 +376,7 @@ func (m *Map[K, V]) refresh(ctx context.Context, key string, id K, load Loader[K
 // loader would name. An error means that v was not stored; what is wrong with v
 // itself is found before anything is done. Of two Puts of one id at a time the
 // later one to begin wins: it is for the caller to order them as the database does.
-func (m *Map[K, V]) Put(_ context.Context, id K, v V, tags ...string) error {
+func (m *Map[K, V]) Put(ctx context.Context, id K, v V, tags ...string) error {
 	key, err := m.Key(id)
 	if err != nil {
 		return err
@@ -369,12 +401,14 @@ func (m *Map[K, V]) Put(_ context.Context, id K, v V, tags ...string) error {
 	if m.c.engine.Closed() {
 		return ErrClosed
 	}
-	l := m.c.engine.Renew([]engine.Item{{Kind: engine.Key, Value: key}, tagItem(key)}, key, []string{TagName(key)})
-	if m.c.Enabled() {
-		fill.Lifetime = m.lifetime(scope.Said{})
-		l.Fill(fill) // refused only if somebody invalidates it, or puts another, now
+	call, cancel := m.c.bound(ctx)
+	defer cancel()
+	list := []engine.Item{{Kind: engine.Key, Value: key}, tagItem(key)}
+	if !m.c.Enabled() {
+		return m.c.engine.Invalidate(call, list)
 	}
-	return nil
+	fill.Lifetime, fill.Codec = m.lifetime(scope.Said{}), mapCodec[K, V]{m}
+	return m.c.engine.Replace(call, list, key, []string{TagName(key)}, fill)
 }
 
 // Invalidate forgets the values of ids and whatever carries their keys as tags.

@@ -44,6 +44,8 @@ type Options struct {
 	// Logger gets what an operator should know, once per cause. Default
 	// slog.Default().
 	Logger *slog.Logger
+
+	wall func() int64 // the wall clock, for tests
 }
 
 const (

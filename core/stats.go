@@ -16,7 +16,10 @@ type Stats struct {
 	Refused       int64 // values not stored although the class wanted it: invalidated meanwhile, no room, no lifetime
 	Invalidations int64 // targets invalidated
 	Evicted       int64 // entries that had to go for others
-	Undecodable   int64 // values of a map that did not decode
+	Undecodable   int64 // values that did not decode
+	RemoteHits    int64 // answers that the shared tier had, of the hits and misses above
+	RemoteErrors  int64 // calls to the shared tier that failed or took too long
+	Pending       int   // invalidations that the shared tier has not confirmed
 
 	Entries int    // in the in-process tier now, about
 	Bytes   uint64 // they take, about
@@ -34,6 +37,7 @@ func (c *Cache) Stats() Stats {
 		Refreshes: n.Refreshes.Load(), Skipped: n.RefreshesSkipped.Load(),
 		Stored: n.Stored.Load(), Refused: n.Refused.Load(),
 		Invalidations: n.Invalidations.Load(), Evicted: n.Evicted.Load(), Undecodable: n.Undecodable.Load(),
+		RemoteHits: n.RemoteHits.Load(), RemoteErrors: n.RemoteErrors.Load(), Pending: c.engine.Pending(),
 		Tags: c.engine.Tags(),
 	}
 	s.Entries, s.Bytes = c.engine.Size()

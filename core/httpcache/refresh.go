@@ -35,18 +35,35 @@ func (rt *Route) refreshNow(ctx context.Context, key string, turn *engine.Turn, 
 			rt.log.Error("larder: a handler panicked in a background refresh", "panic", v)
 		}
 	}()
-	rt.engine.Count.Refreshes.Add(1)
 	r := &refreshing{route: rt}
 	r.load = func(ex Exchange) {
 		a, missing := rt.asked(ex)
 		if a == nil || a.key != key { // rewritten on its way here: not what the turn is for
 			return
 		}
+		f := rt.find(a, rt.engine.Now())
+		got := turn.Fetch(ctx, engine.Query{Codec: codec{}, Key: entryKey(a, &f), Seen: f.entry, Background: true})
+		switch {
+		case got.Busy: // another instance refreshes it
+			return
+		case got.Entry != nil && got.State == engine.Fresh: // and has done so
+			turn.Finish(engine.Outcome{Verdict: engine.Shared, Entry: got.Entry})
+			return
+		}
+		rt.engine.Count.Refreshes.Add(1)
 		a.fresh = true
 		// The error is the handler's, and the handler has no client.
 		_ = rt.load(a, turn, background(withoutRefresh(ex.Context())), fwdStale, missing)
 	}
 	run(context.WithValue(ctx, RefreshKey, r), r.load) //nolint:staticcheck // a string on purpose, see RefreshKey
+}
+
+// entryKey is where the response to a request is stored, as far as is known.
+func entryKey(a *ask, f *found) string {
+	if len(f.lists) > 0 {
+		return variantKey(a.key, f.lists[0], a.ex)
+	}
+	return a.key
 }
 
 // refreshing is a background refresh on its way through the framework to its

@@ -1,6 +1,7 @@
 package httpcache
 
 import (
+	"context"
 	"net/http"
 	"slices"
 	"strconv"
@@ -233,7 +234,8 @@ func (rt *Route) serveMiss(a *ask) error {
 		tags, missing := rt.tagsNow(ex, &a.line)
 		flight := a.flightKey(&f)
 		if f.uncacheable || round == maxRounds || scope.From(ex.Context()).Within(flight) {
-			return rt.lead(a, e.Alone(a.key, tags), fwd, missing)
+			turn := e.Alone(a.key, tags)
+			return rt.lead(a, turn, newShield(ex.Context(), turn, rt.class.LoadTimeout), fwd, missing)
 		}
 		turn, out, err := e.Enter(ex.Context(), flight, tags, rt.gate)
 		switch {
@@ -260,8 +262,44 @@ func (rt *Route) serveMiss(a *ask) error {
 				return nil
 			}
 		}
-		return rt.lead(a, turn, fwd, missing)
+		shield := newShield(ex.Context(), turn, rt.class.LoadTimeout)
+		if answered, again := rt.fetch(shield.ctx, a, turn, &f); answered {
+			shield.end()
+			return nil
+		} else if again {
+			shield.end()
+			continue
+		}
+		return rt.lead(a, turn, shield, fwd, missing)
 	}
+}
+
+// fetch asks the shared tier, before the handler is run. answered: it had the
+// response. again: it had what says where to look.
+func (rt *Route) fetch(ctx context.Context, a *ask, turn *engine.Turn, f *found) (answered, again bool) {
+	q := engine.Query{Codec: codec{}, Key: entryKey(a, f), Wait: rt.class.LoadTimeout, Anew: a.fresh, Seen: f.entry}
+	returned := false
+	defer func() {
+		if !returned { // an adapter's Values panicked
+			turn.Finish(engine.Outcome{Verdict: engine.Failed})
+		}
+	}()
+	defer func() { returned = true }()
+	got := turn.Fetch(ctx, q)
+	if got.Entry == nil || got.State < engine.Stale {
+		return false, false
+	}
+	if r, ok := got.Entry.Value.(*response); ok && !r.fits(a) {
+		q.Seen, q.Anew = got.Entry, true
+		turn.Fetch(ctx, q)
+		return false, false
+	} else if ok {
+		turn.Finish(engine.Outcome{Verdict: engine.Shared, Entry: got.Entry})
+		rt.hit(a.ex, a.line.Method, got.Entry, r, got.State, rt.engine.Now())
+		return true, false
+	}
+	turn.Finish(engine.Outcome{Verdict: engine.Shared, Entry: got.Entry})
+	return false, true
 }
 
 // unavailable answers a request whose context ended while it waited. Nobody is
@@ -303,9 +341,8 @@ func (rt *Route) tagsNow(ex Exchange, line *Line) (tags []string, missing string
 }
 
 // lead runs the handler in a turn, stores what it answered and sends it.
-func (rt *Route) lead(a *ask, turn *engine.Turn, fwd, missing string) error {
+func (rt *Route) lead(a *ask, turn *engine.Turn, shield *shield, fwd, missing string) error {
 	defer turn.Finish(engine.Outcome{Verdict: engine.Failed}) // whatever happens to the handler
-	shield := newShield(a.ex.Context(), turn, rt.class.LoadTimeout)
 	defer shield.end()
 	return rt.load(a, turn, shield, fwd, missing)
 }
@@ -369,13 +406,13 @@ func (rt *Route) load(a *ask, turn *engine.Turn, s *shield, fwd, missing string)
 		ex.Release([]Field{statusField(fwd, false, "cancelled")})
 		return nil //nolint:nilerr // it has been answered
 	}
-	ex.Release(rt.store(a, turn, c, d, sc.Said(), fwd, missing))
+	ex.Release(rt.store(s.ctx, a, turn, c, d, sc.Said(), fwd, missing))
 	return nil
 }
 
 // store fills in what was captured, wakes who waits for it, and returns what to
 // add to the answer.
-func (rt *Route) store(a *ask, turn *engine.Turn, c *Capture, d decision, said scope.Said, fwd, missing string) []Field {
+func (rt *Route) store(ctx context.Context, a *ask, turn *engine.Turn, c *Capture, d decision, said scope.Said, fwd, missing string) []Field {
 	late := said.Tags
 	switch {
 	case said.NoStore:
@@ -411,8 +448,8 @@ func (rt *Route) store(a *ask, turn *engine.Turn, c *Capture, d decision, said s
 	if prior := rt.find(a, rt.engine.Now()); len(d.vary) > 0 || len(prior.lists) > 0 {
 		r.key = variantKey(a.key, d.vary, a.ex)
 	}
-	en, refusal := turn.Fill(engine.Fill{
-		Key: r.key, Value: r, Size: r.size(), Lifetime: d.lifetime, Tags: late, ReplicaLag: rt.class.ReplicaLag,
+	en, refusal := turn.Fill(context.WithoutCancel(ctx), engine.Fill{
+		Codec: codec{}, Key: r.key, Value: r, Size: r.size(), Lifetime: d.lifetime, Tags: late, ReplicaLag: rt.class.ReplicaLag,
 	})
 	if refusal == engine.Stored && r.key != a.key {
 		rt.addVariant(a.key, r, d.lifetime)
@@ -432,16 +469,16 @@ func (rt *Route) addVariant(resource string, r *response, life engine.Lifetime) 
 	}
 	next, gone := ix.with(r.vary, r.key, rt.class.HTTP.MaxVariants)
 	for _, key := range gone {
-		rt.engine.Drop(key)
+		rt.engine.Forget(key)
 	}
 	keep := life.Fresh + max(life.Stale, life.Spare)
-	rt.engine.Put(resource, next, next.size(), max(keep, time.Minute))
+	rt.engine.Note(resource, next, next.size(), max(keep, time.Minute), codec{})
 }
 
 // notStored tells those who wait how it ended and remembers what is uncacheable.
 func (rt *Route) notStored(a *ask, turn *engine.Turn, d decision) {
 	if d.conditional {
-		rt.engine.Put(a.key+conditionSuffix, uncacheable{}, 0, rememberUncacheable)
+		rt.engine.Note(a.key+conditionSuffix, uncacheable{}, 0, rememberUncacheable, codec{})
 	}
 	if !d.forget && d.verdict == engine.Unshareable {
 		key := a.key
@@ -451,7 +488,7 @@ func (rt *Route) notStored(a *ask, turn *engine.Turn, d decision) {
 		f := rt.find(a, rt.engine.Now())
 		switch {
 		case f.response == nil && len(f.lists) == 0:
-			rt.engine.Put(key, uncacheable{}, 0, rememberUncacheable)
+			rt.engine.Note(key, uncacheable{}, 0, rememberUncacheable, codec{})
 		case f.response != nil && f.state != engine.Fresh && !a.creds.any() && d.reason != Streamed && d.reason != Oversized:
 			rt.engine.DropEntry(f.response.key, f.entry) // it is like that no more
 		}

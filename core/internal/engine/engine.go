@@ -3,12 +3,14 @@ package engine
 import (
 	"context"
 	"fmt"
+	"math/bits"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/larderhq/larder/core/internal/glob"
+	"github.com/larderhq/larder/core/internal/remote"
 )
 
 // Settings are what an engine is made with. All fields are required.
@@ -16,6 +18,7 @@ type Settings struct {
 	MaxBytes    uint64        // of the in-process tier
 	LongestLoad time.Duration // of any class: how long a lapsed intent must be remembered
 	Refreshes   int           // background refreshes at a time
+	Shared      *Sharing      // nil: this process only
 }
 
 // Engine is one in-process cache.
@@ -23,11 +26,14 @@ type Engine struct {
 	tier      *tier
 	journal   *journal
 	stamps    *stamps
-	era       atomic.Pointer[stamp]
+	eras      [remote.MaxPartitions]atomic.Pointer[stamp]
+	parts     atomic.Int32 // partitions; 1 without a shared tier
+	shared    *shared      // nil without one
 	intents   intents
 	flights   *flights
 	maxBytes  uint64
 	retention int64
+	longest   time.Duration
 	base      time.Time
 
 	slots  chan struct{} // of background refreshes
@@ -53,6 +59,7 @@ type Counters struct {
 	Invalidations             atomic.Int64
 	Evicted                   atomic.Int64
 	Undecodable               atomic.Int64
+	RemoteHits, RemoteErrors  atomic.Int64
 }
 
 // New makes an engine.
@@ -64,10 +71,14 @@ func New(s Settings) (*Engine, error) {
 		intents:   intents{open: make(map[Item][]*Intent)},
 		maxBytes:  s.MaxBytes,
 		retention: int64(s.LongestLoad),
+		longest:   s.LongestLoad,
 		base:      time.Now(),
 		slots:     make(chan struct{}, s.Refreshes),
 	}
-	e.era.Store(new(stamp))
+	for p := range e.eras {
+		e.eras[p].Store(new(stamp))
+	}
+	e.parts.Store(1)
 	e.ctx, e.cancel = context.WithCancel(context.Background())
 	t, err := newTier(s.MaxBytes, e.Now, func() { e.Count.Evicted.Add(1) })
 	if err != nil {
@@ -75,12 +86,26 @@ func New(s Settings) (*Engine, error) {
 		return nil, fmt.Errorf("larder: in-process tier: %w", err)
 	}
 	e.tier = t
+	if s.Shared != nil {
+		if err := e.share(*s.Shared); err != nil {
+			_ = e.Close(context.Background()) // nothing is at work yet
+			return nil, err
+		}
+	}
 	return e, nil
 }
 
 // Now returns the engine's time: nanoseconds since it was made, by the monotonic
 // clock. It starts above zero.
-func (e *Engine) Now() int64 { return int64(time.Since(e.base)) + 1 }
+func (e *Engine) Now() int64 {
+	now := e.monotonic()
+	if e.shared != nil {
+		e.shared.checkClocks(now)
+	}
+	return now
+}
+
+func (e *Engine) monotonic() int64 { return int64(time.Since(e.base)) + 1 }
 
 // Lookup returns the entry under key, if it may be answered from now. It counts
 // nothing: what a lookup means is the caller's to say.
@@ -94,6 +119,9 @@ func (e *Engine) LookupAt(key string, now int64) (*Entry, State) {
 		return nil, Gone
 	}
 	if state := en.State(now); state != Gone {
+		if e.shared != nil && !e.shared.legal(en.mask, now) {
+			return nil, Gone // it may be legal again: it stays
+		}
 		return en, state
 	}
 	e.tier.dropEntry(strings.Clone(key), en)
@@ -105,10 +133,50 @@ func (e *Engine) LookupAt(key string, now int64) (*Entry, State) {
 func (e *Engine) Put(key string, value any, size int, d time.Duration) {
 	now := e.Now()
 	en := &Entry{Value: value, Born: now, FreshUntil: now + int64(d), StaleUntil: now + int64(d), KeepUntil: now + int64(d),
-		stamps: []*stamp{e.era.Load()}, weight: weigh(key, size, 1)}
+		stamps: e.eraStamps(nil, e.mask(key, nil)), weight: weigh(key, size, 1)}
 	e.journal.mu.RLock()
 	defer e.journal.mu.RUnlock()
 	if !e.closed.Load() {
+		e.tier.put(key, en)
+	}
+}
+
+// Note is Put, and for the other instances as well: in the background, when the
+// shared tier has time for it.
+func (e *Engine) Note(key string, value any, size int, d time.Duration, c Codec) {
+	e.Put(key, value, size, d)
+	s := e.shared
+	if s == nil {
+		return
+	}
+	ses, ok := s.askable(key, nil)
+	payload, has := c.Encode(value)
+	if !ok || !has {
+		return
+	}
+	e.Background(e.ctx, s.Budget, func(ctx context.Context) {
+		// Its loss is a miss.
+		_ = ses.Note(ctx, key, payload, min(d, maxKeep))
+	})
+}
+
+// Forget takes an entry out here and in the shared tier. It is no invalidation.
+func (e *Engine) Forget(key string) {
+	e.Drop(key)
+	if s := e.shared; s != nil {
+		if ses, ok := s.askable(key, nil); ok {
+			e.Background(e.ctx, s.Budget, func(ctx context.Context) {
+				_ = ses.Note(ctx, key, nil, time.Millisecond) // if it fails the entry expires
+			})
+		}
+	}
+}
+
+// putNote keeps a note of another instance.
+func (e *Engine) putNote(key string, en *Entry) {
+	e.journal.mu.RLock()
+	defer e.journal.mu.RUnlock()
+	if !e.closed.Load() && en.KeepUntil > e.Now() {
 		e.tier.put(key, en)
 	}
 }
@@ -120,18 +188,18 @@ func (e *Engine) Drop(key string) { e.tier.drop(key) }
 // DropEntry takes en out of the tier, unless another entry has taken its place.
 func (e *Engine) DropEntry(key string, en *Entry) { e.tier.dropEntry(key, en) }
 
-// Invalidate makes every answer that begins after it returned come from a load
-// that began after it was called.
-func (e *Engine) Invalidate(items []Item) {
+// fence makes every answer of this process that begins after it returned come
+// from a load that began after it was called.
+func (e *Engine) fence(items []Item) {
 	e.journal.mu.Lock()
 	e.apply(e.Now(), items)
 	e.journal.mu.Unlock()
 	e.remove(items)
 }
 
-// Renew invalidates items and registers the load of key that follows, in one
-// step: of two at a time the later one fences the earlier one.
-func (e *Engine) Renew(items []Item, key string, tags []string) *Load {
+// renew invalidates items in this process and registers the load of key that
+// follows, in one step: of two at a time the later one fences the earlier one.
+func (e *Engine) renew(items []Item, key string, tags []string) *Load {
 	e.journal.mu.Lock()
 	e.apply(e.Now(), items)
 	pos := e.journal.head
@@ -147,16 +215,48 @@ func (e *Engine) Renew(items []Item, key string, tags []string) *Load {
 // apply puts items into the log and kills what they invalidate in O(1). The
 // caller holds the journal's lock.
 func (e *Engine) apply(now int64, items []Item) {
-	e.Count.Invalidations.Add(int64(len(items)))
+	if e.shared == nil { // else they are counted where they are asked for
+		e.Count.Invalidations.Add(int64(len(items)))
+	}
 	e.journal.append(now, items)
 	for _, it := range items {
 		switch {
 		case it.Kind == Tag && !mutantNoStampKill:
 			e.stamps.kill(it.Value)
 		case it.Kind == All && !mutantNoEra:
-			e.era.Swap(new(stamp)).dead.Store(true)
+			for p := range e.partitions() {
+				e.endEra(p)
+			}
+		case it.Kind == remote.Era:
+			if p := eraOf(it); p >= 0 {
+				e.endEra(p)
+			}
 		}
 	}
+}
+
+func (e *Engine) endEra(p int) { e.eras[p].Swap(new(stamp)).dead.Store(true) }
+
+func (e *Engine) partitions() int { return int(e.parts.Load()) }
+
+// mask returns the partitions that an entry depends on: its key's and its tags'.
+func (e *Engine) mask(key string, tags []string) uint64 {
+	n := e.partitions()
+	if n == 1 {
+		return 1
+	}
+	m := uint64(1) << remote.Partition(Name(key), n)
+	for _, tag := range tags {
+		m |= 1 << remote.Partition(tag, n)
+	}
+	return m
+}
+
+func (e *Engine) eraStamps(to []*stamp, mask uint64) []*stamp {
+	for ; mask != 0; mask &= mask - 1 {
+		to = append(to, e.eras[bits.TrailingZeros64(mask)].Load())
+	}
+	return to
 }
 
 // remove takes out of the tier what has no stamp to die by. It comes after
@@ -238,6 +338,9 @@ func (e *Engine) Close(ctx context.Context) error {
 		return nil
 	}
 	e.cancel()
+	if e.shared != nil {
+		defer e.shared.close()
+	}
 	e.journal.mu.Lock()   // inserts under way have landed
 	e.journal.mu.Unlock() //nolint:staticcheck // an empty critical section is a barrier here
 	e.tier.close()

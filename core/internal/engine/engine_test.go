@@ -21,7 +21,7 @@ func TestGivenAPattern_WhenInvalidated_ThenItIsTheNameThatMatchesWithoutTheVaria
 	store(t, e, variant, "old", nil, nil)
 	store(t, e, "item:10", "kept", nil, nil)
 	load := e.NewLoad(variant, nil)
-	e.Invalidate([]Item{{Pattern, "item:1"}})
+	e.fence([]Item{{Kind: Pattern, Value: "item:1"}})
 	mustBeGone(t, e, variant)
 	load.Fill(fillOf("old", nil))
 	mustBeGone(t, e, variant)
@@ -31,7 +31,7 @@ func TestGivenAPattern_WhenInvalidated_ThenItIsTheNameThatMatchesWithoutTheVaria
 func TestGivenALoadThatIsStoredUnderAnotherKey_WhenThatKeyIsInvalidated_ThenItIsNotStored(t *testing.T) {
 	e := open(t)
 	load := e.NewLoad("item", nil)
-	e.Invalidate([]Item{{Key, key}})
+	e.fence([]Item{{Kind: Key, Value: key}})
 	f := fillOf("old", nil)
 	f.Key = key
 	load.Fill(f)
@@ -54,7 +54,7 @@ func TestGivenATurnWithRoomInItsTags_WhenTwoLoadsNameLateTags_ThenTheyDoNotShare
 	one, two := e.NewLoad("one", tags), e.NewLoad("two", tags)
 	one.Fill(fillOf("1", []string{"t:one"}))
 	two.Fill(fillOf("2", []string{"t:two"}))
-	e.Invalidate([]Item{{Tag, "t:one"}})
+	e.fence([]Item{{Kind: Tag, Value: "t:one"}})
 	mustBeGone(t, e, "one")
 	mustBe(t, e, "two", "2")
 }
@@ -73,7 +73,7 @@ func TestGivenAMark_WhenPut_ThenItIsFoundUntilItsEndOrAnInvalidationOfAll(t *tes
 		mustBeGone(t, e, "mark")
 		e.Put("mark", 7, 8, minute)
 		mustBeInt()
-		e.Invalidate([]Item{{Kind: All}})
+		e.fence([]Item{{Kind: All}})
 		mustBeGone(t, e, "mark")
 		e.Put("mark", 7, 8, minute)
 		e.Drop("mark")
@@ -93,7 +93,7 @@ func TestGivenADroppedEntry_WhenALoadIsUnderWay_ThenItStores(t *testing.T) {
 func TestGivenADeadEntry_WhenItIsLookedUpAsANewOneArrives_ThenTheNewOneStays(t *testing.T) {
 	e := open(t)
 	old := store(t, e, key, "old", []string{"t:a"}, nil)
-	e.Invalidate([]Item{{Tag, "t:a"}})
+	e.fence([]Item{{Kind: Tag, Value: "t:a"}})
 	store(t, e, key, "new", []string{"t:a"}, nil)
 	e.tier.dropEntry(key, old)
 	mustBe(t, e, key, "new")
@@ -215,7 +215,7 @@ func TestGivenTagsOfEntriesThatHaveGone_WhenMemoryIsCollected_ThenTheirGeneratio
 func TestGivenTagsThatNobodyCarries_WhenTheyAreInvalidated_ThenNothingIsKeptOfThem(t *testing.T) {
 	e := open(t)
 	for i := range 100_000 {
-		e.Invalidate([]Item{{Tag, fmt.Sprint("t:", i)}})
+		e.fence([]Item{{Kind: Tag, Value: fmt.Sprint("t:", i)}})
 	}
 	require.Zero(t, e.Tags())
 	require.LessOrEqual(t, len(e.journal.ring), logCapacity)
@@ -228,7 +228,7 @@ func TestGivenALivingEntry_WhenMemoryIsCollected_ThenItsTagsStillReachIt(t *test
 		runtime.GC()
 	}
 	mustBe(t, e, key, "old")
-	e.Invalidate([]Item{{Tag, "t:b"}})
+	e.fence([]Item{{Kind: Tag, Value: "t:b"}})
 	mustBeGone(t, e, key)
 }
 
@@ -270,8 +270,8 @@ func TestGivenAnEngine_WhenClosed_ThenNothingIsStoredAndASecondCloseDoesNothing(
 	mustBeGone(t, e, "mark")
 	require.False(t, e.Spawn(t.Context(), minute, func(context.Context) { t.Error("it runs") }))
 	require.False(t, e.Background(t.Context(), minute, func(context.Context) { t.Error("it runs") }))
-	e.Invalidate([]Item{{Kind: All}, {Key, key}, {Tag, "t"}, {Pattern, "*"}})
-	e.Begin([]Item{{Key, key}}, minute).End(nil)
+	e.fence([]Item{{Kind: All}, {Kind: Key, Value: key}, {Kind: Tag, Value: "t"}, {Kind: Pattern, Value: "*"}})
+	e.beginHere([]Item{{Kind: Key, Value: key}}, minute).End(context.Background(), nil)
 	require.NoError(t, e.Close(t.Context()))
 }
 

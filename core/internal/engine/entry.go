@@ -20,6 +20,8 @@ type Entry struct {
 	LoadTime   int64 // how long its load took, for early refresh
 
 	stamps  []*stamp
+	mask    uint64 // the partitions it depends on
+	id      string // in the shared tier; "": not there
 	weight  uint32
 	loose   bool        // was never meant for the tier
 	removed atomic.Bool // from the tier, for whatever reason

@@ -18,6 +18,7 @@ import (
 type flight struct {
 	key       string
 	tags      []string
+	began     int64
 	seen      uint64 // items of the log before it have been compared with key and tags
 	limit     int
 	running   int
@@ -88,6 +89,11 @@ type Turn struct {
 	f    *flight // nil: beside any flight
 	gate Gate
 	done bool
+
+	// With a shared tier:
+	held   *held    // the lease to fill it; nil: what is loaded is stored nowhere
+	late   []string // the tags of the entry that was found there
+	budget *budget  // of the time that may be spent on it
 }
 
 // ErrBusy says that a load was waited for as long as may be. To load beside it
@@ -182,7 +188,7 @@ func (e *Engine) Alone(key string, tags []string) *Turn {
 
 func (e *Engine) begin(sh *flightShard, key string, tags []string, gate Gate) *Turn {
 	l := e.NewLoad(key, tags)
-	f := &flight{key: key, tags: tags, seen: l.pos, limit: 1, running: 1}
+	f := &flight{key: key, tags: tags, began: l.began, seen: l.pos, limit: 1, running: 1}
 	sh.m[key] = f
 	return &Turn{Load: l, f: f, gate: gate}
 }
@@ -198,9 +204,14 @@ func (e *Engine) catchUp(f *flight) (head uint64, fenced bool) {
 	defer e.journal.mu.RUnlock()
 	head = e.journal.head
 	if !mutantNoJoinCheck {
-		fenced = e.journal.concern(f.seen, f.key, f.tags) != 0
+		fenced = e.concern(f.seen, f.key, f.tags) != 0
 	}
 	f.seen = head
+	if s := e.shared; s != nil && !fenced && !mutantR7 {
+		// What this process has not heard of in time may fence it (R7).
+		now := e.Now()
+		fenced = now-f.began >= s.delta && !s.legal(s.everything(), now)
+	}
 	return head, fenced
 }
 
@@ -305,6 +316,7 @@ func (t *Turn) Finish(o Outcome) {
 		return
 	}
 	t.done = true
+	t.release()
 	if t.f == nil {
 		return
 	}
@@ -319,7 +331,7 @@ func (t *Turn) Finish(o Outcome) {
 	switch o.Verdict {
 	case Shared:
 		e.close(sh, f)
-		at := t.fencedAt(o.Tags)
+		at := t.fencedAt(append(o.Tags[:len(o.Tags):len(o.Tags)], t.late...))
 		// An entry that is not this load's own was found in the tier. It may carry
 		// any tags, and be about to be taken out: it must be valid as of now.
 		dead := !mutantNoFoundCheck && o.Entry != nil && o.Entry != t.made && (o.Entry.removed.Load() || o.Entry.State(e.Now()) == Gone) && !o.Entry.loose
@@ -362,5 +374,5 @@ func (t *Turn) fencedAt(late []string) uint64 {
 	}
 	t.e.journal.mu.RLock()
 	defer t.e.journal.mu.RUnlock()
-	return t.e.journal.concern(t.pos, t.key, tags)
+	return t.e.concern(t.pos, t.key, tags)
 }

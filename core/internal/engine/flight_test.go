@@ -56,7 +56,7 @@ func TestGivenALoadUnderWay_WhenItIsShared_ThenEverybodyWhoWaitsGetsIt(t *testin
 		e := open(t)
 		turn, readers := lead(t, e, 100)
 		require.True(t, turn.Waited())
-		en, refusal := turn.Fill(fillOf("v", nil))
+		en, refusal := turn.Load.Fill(fillOf("v", nil))
 		require.Equal(t, Stored, refusal)
 		turn.Finish(Outcome{Verdict: Shared, Entry: en})
 		synctest.Wait()
@@ -145,7 +145,7 @@ func TestGivenALoadThatIsFencedAndFails_WhenOthersWaitForIt_ThenTheyStartOverTog
 	synctest.Test(t, func(t *testing.T) {
 		e := open(t)
 		old, waiting := lead(t, e, 5)
-		e.Invalidate([]Item{{Key, key}})
+		e.fence([]Item{{Kind: Key, Value: key}})
 		fresh := enter(t, e, nil, gate)
 		synctest.Wait()
 		require.NotNil(t, fresh.turn())
@@ -283,8 +283,8 @@ func TestGivenALoadAlone_WhenItEnds_ThenNoFlightKnowsOfIt(t *testing.T) {
 	turn := e.Alone(key, nil)
 	require.False(t, turn.Waited())
 	mustBeIdle(t, e)
-	e.Invalidate([]Item{{Key, key}})
-	turn.Fill(fillOf("old", nil))
+	e.fence([]Item{{Kind: Key, Value: key}})
+	turn.Load.Fill(fillOf("old", nil))
 	turn.Finish(Outcome{Verdict: Shared})
 	mustBeGone(t, e, key)
 }
@@ -322,7 +322,7 @@ func TestGivenAnyCourseOfEvents_WhenAllIsOver_ThenEverybodyWasAnsweredAndNothing
 				}
 				k := keys[rnd.IntN(len(keys))]
 				if rnd.IntN(20) == 0 {
-					e.Invalidate([]Item{{Key, k}})
+					e.fence([]Item{{Kind: Key, Value: k}})
 				}
 				turn, _, err := e.Enter(ctx, k, nil, Gate{MaxLoads: 1 + rnd.IntN(3), Wait: minute})
 				switch {

@@ -30,13 +30,13 @@ type Intent struct {
 	e        *Engine
 	items    []Item
 	deadline int64
-	index    int // in the heap; -1 when not listed
+	index    int    // in the heap; -1 when not listed
+	id       string // in the shared tier; "": it is in this process only
 	once     sync.Once
 }
 
-// Begin invalidates items, all of them keys or tags, and enters an intent on
-// them that lasts for at most d.
-func (e *Engine) Begin(items []Item, d time.Duration) *Intent {
+// beginHere is Begin in this process only.
+func (e *Engine) beginHere(items []Item, d time.Duration) *Intent {
 	in := &Intent{e: e, items: items, index: -1}
 	e.journal.mu.Lock()
 	now := e.Now()
@@ -59,29 +59,24 @@ func (e *Engine) Begin(items []Item, d time.Duration) *Intent {
 	return in
 }
 
-// End invalidates the intent's items again, and more, and takes the intent out.
-// What was stored in between dies here. Later calls do nothing.
-func (in *Intent) End(more []Item) {
-	in.once.Do(func() {
-		items := append(in.items[:len(in.items):len(in.items)], more...)
-		if mutantNoEnd {
-			items = nil
-		}
-		in.e.journal.mu.Lock()
-		in.e.intents.remove(in)
-		in.e.apply(in.e.Now(), items)
-		in.e.journal.mu.Unlock()
-		in.e.remove(items)
-	})
+// endHere is End in this process only.
+func (in *Intent) endHere(more []Item) {
+	items := append(in.items[:len(in.items):len(in.items)], more...)
+	if mutantNoEnd {
+		items = nil
+	}
+	in.e.journal.mu.Lock()
+	in.e.intents.remove(in)
+	in.e.apply(in.e.Now(), items)
+	in.e.journal.mu.Unlock()
+	in.e.remove(items)
 }
 
-// Abandon takes the intent out without invalidating: nothing was written.
-func (in *Intent) Abandon() {
-	in.once.Do(func() {
-		in.e.journal.mu.Lock()
-		defer in.e.journal.mu.Unlock()
-		in.e.intents.remove(in)
-	})
+// abandonHere is Abandon in this process only.
+func (in *Intent) abandonHere() {
+	in.e.journal.mu.Lock()
+	defer in.e.journal.mu.Unlock()
+	in.e.intents.remove(in)
 }
 
 func (t *intents) remove(in *Intent) {
@@ -130,11 +125,11 @@ func (t *intents) provisional(began, now int64, key string, tags []string) (unti
 		}
 	}
 	see(t.allUntil)
-	for _, in := range t.open[Item{Key, Name(key)}] {
+	for _, in := range t.open[Item{Kind: Key, Value: Name(key)}] {
 		see(in.deadline)
 	}
 	for _, tag := range tags {
-		for _, in := range t.open[Item{Tag, tag}] {
+		for _, in := range t.open[Item{Kind: Tag, Value: tag}] {
 			see(in.deadline)
 		}
 	}

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"context"
 	"fmt"
 	"sync"
 	"testing"
@@ -32,23 +33,23 @@ func TestGivenAStoredEntry_WhenAWriterBegins_ThenItIsGone(t *testing.T) {
 	eachWritable(t, func(t *testing.T, n naming) {
 		e := open(t)
 		store(t, e, key, "old", n.early, n.late)
-		in := e.Begin(n.items, minute)
+		in := e.beginHere(n.items, minute)
 		mustBeGone(t, e, key)
-		in.Abandon()
+		in.Abandon(context.Background())
 	})
 }
 
 func TestGivenAWriterAtWork_WhenSomethingIsLoaded_ThenItIsAnsweredUntilTheWriterEnds(t *testing.T) {
 	eachWritable(t, func(t *testing.T, n naming) {
 		e := open(t)
-		in := e.Begin(n.items, minute)
+		in := e.beginHere(n.items, minute)
 		store(t, e, key, "old", n.early, n.late)
 		mustBe(t, e, key, "old")
-		in.End(nil)
+		in.End(context.Background(), nil)
 		mustBeGone(t, e, key)
 		store(t, e, key, "new", n.early, n.late)
-		in.End(nil)
-		in.Abandon()
+		in.End(context.Background(), nil)
+		in.Abandon(context.Background())
 		mustBe(t, e, key, "new") // only the first end counts
 	})
 }
@@ -57,19 +58,19 @@ func TestGivenALoadUnderWay_WhenAWriterBegins_ThenItIsNotStored(t *testing.T) {
 	eachWritable(t, func(t *testing.T, n naming) {
 		e := open(t)
 		load := e.NewLoad(key, n.early)
-		in := e.Begin(n.items, minute)
+		in := e.beginHere(n.items, minute)
 		load.Fill(fillOf("old", n.late))
 		mustBeGone(t, e, key)
-		in.Abandon()
+		in.Abandon(context.Background())
 	})
 }
 
 func TestGivenALoadUnderWay_WhenAWriterEnds_ThenItIsNotStored(t *testing.T) {
 	eachWritable(t, func(t *testing.T, n naming) {
 		e := open(t)
-		in := e.Begin(n.items, minute)
+		in := e.beginHere(n.items, minute)
 		load := e.NewLoad(key, n.early)
-		in.End(nil)
+		in.End(context.Background(), nil)
 		load.Fill(fillOf("old", n.late))
 		mustBeGone(t, e, key)
 	})
@@ -79,9 +80,9 @@ func TestGivenAWriterAtWork_WhenItTouchesMore_ThenItsEndTakesThatToo(t *testing.
 	for _, n := range namings() {
 		t.Run(n.name, func(t *testing.T) {
 			e := open(t)
-			in := e.Begin([]Item{{Tag, "t:own"}}, minute)
+			in := e.beginHere([]Item{{Kind: Tag, Value: "t:own"}}, minute)
 			store(t, e, key, "old", n.early, n.late)
-			in.End(n.items)
+			in.End(context.Background(), n.items)
 			mustBeGone(t, e, key)
 		})
 	}
@@ -90,9 +91,9 @@ func TestGivenAWriterAtWork_WhenItTouchesMore_ThenItsEndTakesThatToo(t *testing.
 func TestGivenAWriterThatRefuses_WhenItAbandons_ThenWhatIsLoadedAfterwardsIsKept(t *testing.T) {
 	eachWritable(t, func(t *testing.T, n naming) {
 		e := open(t)
-		in := e.Begin(n.items, minute)
-		in.Abandon()
-		in.End(nil)
+		in := e.beginHere(n.items, minute)
+		in.Abandon(context.Background())
+		in.End(context.Background(), nil)
 		store(t, e, key, "v", n.early, n.late)
 		time.Sleep(30 * minute)
 		mustBe(t, e, key, "v")
@@ -102,7 +103,7 @@ func TestGivenAWriterThatRefuses_WhenItAbandons_ThenWhatIsLoadedAfterwardsIsKept
 func TestGivenAWriterThatDies_WhenItsDeadlinePasses_ThenNothingLoadedMeanwhileIsAnswered(t *testing.T) {
 	eachWritable(t, func(t *testing.T, n naming) {
 		e := open(t)
-		e.Begin(n.items, minute)
+		e.beginHere(n.items, minute)
 		time.Sleep(minute / 2)
 		store(t, e, key, "old", n.early, n.late) // and now the writer commits and dies
 		time.Sleep(minute/2 - 1)
@@ -115,7 +116,7 @@ func TestGivenAWriterThatDies_WhenItsDeadlinePasses_ThenNothingLoadedMeanwhileIs
 func TestGivenAWriterThatDies_WhenItsDeadlinePassesDuringALoad_ThenTheLoadIsNotStored(t *testing.T) {
 	eachWritable(t, func(t *testing.T, n naming) {
 		e := open(t)
-		e.Begin(n.items, minute)
+		e.beginHere(n.items, minute)
 		load := e.NewLoad(key, n.early) // reads; then the writer commits and dies
 		time.Sleep(minute)
 		_, refusal := load.Fill(fillOf("old", n.late))
@@ -134,10 +135,10 @@ func TestGivenAWriterThatDies_WhenItsDeadlinePassesDuringALoad_ThenTheLoadIsNotS
 func TestGivenAWriterThatDies_WhenALoadOutlastsTheMemoryOfIt_ThenTheLoadIsNotStored(t *testing.T) {
 	eachWritable(t, func(t *testing.T, n naming) {
 		e := openWith(t, Settings{MaxBytes: 1 << 20, LongestLoad: time.Second, Refreshes: 1})
-		e.Begin(n.items, minute)
+		e.beginHere(n.items, minute)
 		load := e.NewLoad(key, n.early) // reads; then the writer commits and dies
 		time.Sleep(minute + time.Second + 1)
-		e.Begin([]Item{{Tag, "t:another"}}, minute).End(nil)
+		e.beginHere([]Item{{Kind: Tag, Value: "t:another"}}, minute).End(context.Background(), nil)
 		load.Fill(fillOf("old", n.late))
 		mustBeGone(t, e, key)
 	})
@@ -146,11 +147,11 @@ func TestGivenAWriterThatDies_WhenALoadOutlastsTheMemoryOfIt_ThenTheLoadIsNotSto
 func TestGivenAWriterBeyondItsDeadline_WhenItEnds_ThenWhatWasLoadedMeanwhileIsGone(t *testing.T) {
 	eachWritable(t, func(t *testing.T, n naming) {
 		e := open(t)
-		in := e.Begin(n.items, minute)
+		in := e.beginHere(n.items, minute)
 		time.Sleep(2 * minute)
-		e.Begin([]Item{{Tag, "t:another"}}, minute).End(nil) // and the intent is forgotten
+		e.beginHere([]Item{{Kind: Tag, Value: "t:another"}}, minute).End(context.Background(), nil) // and the intent is forgotten
 		store(t, e, key, "old", n.early, n.late)
-		in.End(nil)
+		in.End(context.Background(), nil)
 		mustBeGone(t, e, key)
 	})
 }
@@ -158,29 +159,29 @@ func TestGivenAWriterBeyondItsDeadline_WhenItEnds_ThenWhatWasLoadedMeanwhileIsGo
 func TestGivenWritersThatOverlap_WhenOneEnds_ThenTheOthersIntentStillCounts(t *testing.T) {
 	eachWritable(t, func(t *testing.T, n naming) {
 		e := open(t)
-		long := e.Begin(n.items, 3*minute)
-		short := e.Begin(n.items, minute)
-		short.End(nil)
+		long := e.beginHere(n.items, 3*minute)
+		short := e.beginHere(n.items, minute)
+		short.End(context.Background(), nil)
 		store(t, e, key, "old", n.early, n.late)
 		time.Sleep(3*minute - 1)
 		mustBe(t, e, key, "old")
 		time.Sleep(1)
 		mustBeGone(t, e, key)
-		long.End(nil)
+		long.End(context.Background(), nil)
 
-		long, short = e.Begin(n.items, 3*minute), e.Begin(n.items, minute)
-		long.End(nil)
+		long, short = e.beginHere(n.items, 3*minute), e.beginHere(n.items, minute)
+		long.End(context.Background(), nil)
 		store(t, e, key, "old", n.early, n.late)
 		time.Sleep(minute)
 		mustBeGone(t, e, key)
-		short.End(nil)
+		short.End(context.Background(), nil)
 	})
 }
 
 func TestGivenAWriterAtWorkOnSomethingElse_WhenAnEntryIsLoaded_ThenItIsKeptForItsLifetime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := open(t)
-		e.Begin([]Item{{Key, "item:2"}, {Tag, "t:other"}, {Tag, key}, {Key, "t:a"}}, minute)
+		e.beginHere([]Item{{Kind: Key, Value: "item:2"}, {Kind: Tag, Value: "t:other"}, {Kind: Tag, Value: key}, {Kind: Key, Value: "t:a"}}, minute)
 		store(t, e, key, "v", []string{"t:a"}, []string{"t:b"})
 		time.Sleep(30 * minute)
 		mustBe(t, e, key, "v")
@@ -191,29 +192,29 @@ func TestGivenMoreWritersThanAreListed_WhenSomethingIsLoaded_ThenItIsKeptUntilTh
 	synctest.Test(t, func(t *testing.T) {
 		e := open(t)
 		for i := range maxIntents {
-			e.Begin([]Item{{Key, fmt.Sprint("other:", i)}}, hour)
+			e.beginHere([]Item{{Kind: Key, Value: fmt.Sprint("other:", i)}}, hour)
 		}
 		require.Len(t, e.intents.byEnd, maxIntents)
-		e.Begin([]Item{{Key, key}}, minute)
+		e.beginHere([]Item{{Kind: Key, Value: key}}, minute)
 		require.Len(t, e.intents.byEnd, maxIntents)
 		store(t, e, key, "old", nil, nil)
 		time.Sleep(minute)
 		mustBeGone(t, e, key)
 
 		// A load that was under way at that deadline is not stored; later ones are.
-		unlisted := e.Begin([]Item{{Key, key}}, minute)
+		unlisted := e.beginHere([]Item{{Kind: Key, Value: key}}, minute)
 		load := e.NewLoad(key, nil)
 		time.Sleep(minute + 1)
 		load.Fill(fillOf("old", nil))
 		mustBeGone(t, e, key)
 		store(t, e, key, "old", nil, nil)
 		mustBe(t, e, key, "old")
-		unlisted.End(nil)
+		unlisted.End(context.Background(), nil)
 		mustBeGone(t, e, key)
 
 		// The table is freed of writers that died, in time.
 		time.Sleep(2 * hour)
-		e.Begin([]Item{{Key, key}}, minute).End(nil)
+		e.beginHere([]Item{{Kind: Key, Value: key}}, minute).End(context.Background(), nil)
 		require.Empty(t, e.intents.byEnd)
 		require.Empty(t, e.intents.open)
 		store(t, e, key, "v", nil, nil)
@@ -230,12 +231,12 @@ func TestGivenManyWriters_WhenTheyHaveEnded_ThenNothingIsKeptOfThem(t *testing.T
 		go func() {
 			defer wg.Done()
 			for i := range 500 {
-				items := []Item{{Tag, fmt.Sprint("t:", i%7)}, {Key, fmt.Sprint("item:", i%5)}, {Tag, fmt.Sprint("t:", i%7)}}
-				in := e.Begin(items, time.Duration(1+(i*7+w)%50)*minute)
+				items := []Item{{Kind: Tag, Value: fmt.Sprint("t:", i%7)}, {Kind: Key, Value: fmt.Sprint("item:", i%5)}, {Kind: Tag, Value: fmt.Sprint("t:", i%7)}}
+				in := e.beginHere(items, time.Duration(1+(i*7+w)%50)*minute)
 				if i%3 == 0 {
-					in.Abandon()
+					in.Abandon(context.Background())
 				} else {
-					in.End([]Item{{Key, "more"}})
+					in.End(context.Background(), []Item{{Kind: Key, Value: "more"}})
 				}
 			}
 		}()
@@ -253,7 +254,7 @@ func TestGivenAReplicaThatLags_WhenALoadBeginsSoonAfterAnInvalidation_ThenItIsSh
 				e := open(t)
 				f := fillOf("old", n.late)
 				f.ReplicaLag = time.Second
-				e.Invalidate(n.items)
+				e.fence(n.items)
 				time.Sleep(time.Second)
 				en, refusal := e.NewLoad(key, n.early).Fill(f)
 				mustBeGone(t, e, key)
@@ -272,7 +273,7 @@ func TestGivenAReplicaThatLags_WhenALoadBeginsSoonAfterAnInvalidation_ThenItIsSh
 
 func TestGivenAReplicaThatLags_WhenSomethingElseIsInvalidated_ThenTheLoadIsStored(t *testing.T) {
 	e := open(t)
-	e.Invalidate([]Item{{Key, "item:2"}, {Tag, "t:z"}})
+	e.fence([]Item{{Kind: Key, Value: "item:2"}, {Kind: Tag, Value: "t:z"}})
 	f := fillOf("v", []string{"t:b"})
 	f.ReplicaLag = hour
 	e.NewLoad(key, []string{"t:a"}).Fill(f)
@@ -283,9 +284,9 @@ func TestGivenAReplicaThatLags_WhenSomethingElseIsInvalidated_ThenTheLoadIsStore
 func TestGivenAReplicaThatLags_WhenTheInvalidationHasBeenTrimmedFromTheLog_ThenTheLoadIsNotStored(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := open(t)
-		e.Invalidate([]Item{{Key, key}})
+		e.fence([]Item{{Kind: Key, Value: key}})
 		for i := range logCapacity {
-			e.Invalidate([]Item{{Key, fmt.Sprint("other:", i)}})
+			e.fence([]Item{{Kind: Key, Value: fmt.Sprint("other:", i)}})
 		}
 		f := fillOf("old", nil)
 		f.ReplicaLag = time.Second

@@ -22,7 +22,7 @@ func TestGivenALoadUnderWay_WhenInvalidated_ThenItsValueIsNotStored(t *testing.T
 		t.Run(n.name, func(t *testing.T) {
 			e := open(t)
 			load := e.NewLoad(key, n.early)
-			e.Invalidate(n.items)
+			e.fence(n.items)
 			_, refusal := load.Fill(fillOf("old", n.late))
 			mustBeGone(t, e, key)
 			require.Equal(t, Fenced, refusal)
@@ -36,7 +36,7 @@ func TestGivenALoadUnderWay_WhenInvalidated_ThenItsValueIsNotStored(t *testing.T
 func TestGivenALoadUnderWay_WhenItNamesATagThatOthersHaveCarriedSinceItsInvalidation_ThenItsValueIsNotStored(t *testing.T) {
 	e := open(t)
 	load := e.NewLoad(key, nil)
-	e.Invalidate([]Item{{Tag, "t:late"}})
+	e.fence([]Item{{Kind: Tag, Value: "t:late"}})
 	store(t, e, "item:2", "new", []string{"t:late"}, nil) // the tag's stamp is alive again
 	load.Fill(fillOf("old", []string{"t:late"}))
 	mustBeGone(t, e, key)
@@ -50,7 +50,7 @@ func TestGivenAStoredEntry_WhenInvalidated_ThenItIsGone(t *testing.T) {
 			e := open(t)
 			store(t, e, key, "old", n.early, n.late)
 			mustBe(t, e, key, "old")
-			e.Invalidate(n.items)
+			e.fence(n.items)
 			mustBeGone(t, e, key)
 		})
 	}
@@ -65,7 +65,7 @@ func TestGivenAStaleOrSpareEntry_WhenInvalidated_ThenItIsGone(t *testing.T) {
 					f := fillOf("old", n.late)
 					f.Lifetime = window
 					e.NewLoad(key, n.early).Fill(f)
-					e.Invalidate(n.items)
+					e.fence(n.items)
 					mustBeGone(t, e, key)
 				}
 			})
@@ -78,7 +78,7 @@ func TestGivenAnInvalidation_WhenALoadBeginsAfterIt_ThenItsValueIsStored(t *test
 	for _, n := range namings() {
 		t.Run(n.name, func(t *testing.T) {
 			e := open(t)
-			e.Invalidate(n.items)
+			e.fence(n.items)
 			store(t, e, key, "new", n.early, n.late)
 			mustBe(t, e, key, "new")
 		})
@@ -88,7 +88,7 @@ func TestGivenAnInvalidation_WhenALoadBeginsAfterIt_ThenItsValueIsStored(t *test
 func TestGivenALoadUnderWay_WhenSomethingElseIsInvalidated_ThenItsValueIsStored(t *testing.T) {
 	e := open(t)
 	load := e.NewLoad(key, []string{"t:a"})
-	e.Invalidate([]Item{{Key, "item:11"}, {Key, "t:a"}, {Tag, "t:z"}, {Tag, key}, {Pattern, "item:??"}})
+	e.fence([]Item{{Kind: Key, Value: "item:11"}, {Kind: Key, Value: "t:a"}, {Kind: Tag, Value: "t:z"}, {Kind: Tag, Value: key}, {Kind: Pattern, Value: "item:??"}})
 	load.Fill(fillOf("new", []string{"t:b"}))
 	mustBe(t, e, key, "new")
 }
@@ -105,7 +105,7 @@ func TestGivenALoadUnderWay_WhenInvalidated_ThenWhoComesLaterDoesNotJoinIt(t *te
 				gate := Gate{MaxLoads: 4, Wait: minute}
 				first, _, err := e.Enter(t.Context(), key, n.early, gate)
 				require.NoError(t, err)
-				e.Invalidate(n.items)
+				e.fence(n.items)
 
 				later := enter(t, e, n.early, gate)
 				synctest.Wait()
@@ -133,7 +133,7 @@ func TestGivenALoadUnderWay_WhenInvalidated_ThenARefreshBeginsBesideIt(t *testin
 			first, ok := e.TryLead(key, n.early, Gate{MaxLoads: 4, Wait: minute})
 			require.True(t, ok)
 			defer first.Finish(Outcome{Verdict: Failed})
-			e.Invalidate(n.items)
+			e.fence(n.items)
 			second, ok := e.TryLead(key, n.early, Gate{MaxLoads: 4, Wait: minute})
 			if !ok {
 				t.Fatal("DOOMED: the refresh leaves it to the load before the invalidation")
@@ -160,7 +160,7 @@ func TestGivenAReaderWhoJoinedAfterAnInvalidation_WhenTheLoadNamesItsTagLate_The
 				require.NoError(t, err)
 				before := enter(t, e, []string{"t:early"}, gate)
 				synctest.Wait()
-				e.Invalidate([]Item{{Tag, "t:late"}})
+				e.fence([]Item{{Kind: Tag, Value: "t:late"}})
 				after := enter(t, e, []string{"t:early"}, gate)
 				synctest.Wait()
 				require.Nil(t, before.turn())
@@ -173,7 +173,7 @@ func TestGivenAReaderWhoJoinedAfterAnInvalidation_WhenTheLoadNamesItsTagLate_The
 				case "it is an error":
 					out.Err = errTested
 				default:
-					out.Entry, _ = lead.Fill(fillOf("old", late))
+					out.Entry, _ = lead.Load.Fill(fillOf("old", late))
 				}
 				lead.Finish(out)
 				synctest.Wait()
@@ -195,7 +195,7 @@ func TestGivenReadersWhoMustLoadAgain_WhenOneOfThemLoads_ThenTheOthersShareIt(t 
 		gate := Gate{MaxLoads: 4, Wait: minute}
 		lead, _, err := e.Enter(t.Context(), key, nil, gate)
 		require.NoError(t, err)
-		e.Invalidate([]Item{{Tag, "t:late"}})
+		e.fence([]Item{{Kind: Tag, Value: "t:late"}})
 		var readers []*reader
 		for range 10 {
 			readers = append(readers, enter(t, e, nil, gate))
@@ -230,19 +230,19 @@ func TestGivenAValueBeingPut_WhenAnInvalidationFollowsItsOwn_ThenItIsNotStored(t
 	<-held
 	start := e.journal.position()
 	load := make(chan *Load)
-	go func() { load <- e.Renew([]Item{{Key, key}}, key, []string{"t:a"}) }()
+	go func() { load <- e.renew([]Item{{Kind: Key, Value: key}}, key, []string{"t:a"}) }()
 	if appended(e, start) { // and now it waits to take out what is there
-		e.Invalidate([]Item{{Tag, "t:a"}})
+		e.fence([]Item{{Kind: Tag, Value: "t:a"}})
 	}
 	close(release)
 	l := <-load
 	if e.journal.position() == start+1 { // all of it was one step
-		e.Invalidate([]Item{{Tag, "t:a"}})
+		e.fence([]Item{{Kind: Tag, Value: "t:a"}})
 	}
 	l.Fill(fillOf("put", nil))
 	mustBeGone(t, e, key)
 
-	l = e.Renew([]Item{{Key, key}}, key, []string{"t:a"})
+	l = e.renew([]Item{{Kind: Key, Value: key}}, key, []string{"t:a"})
 	l.Fill(fillOf("put", nil))
 	mustBe(t, e, key, "put")
 }
@@ -265,7 +265,7 @@ func hold(e *Engine) (held <-chan struct{}, release chan<- struct{}) {
 // invalidation returned and may be answered so; who joins it after the return may
 // not.
 func TestGivenAnEntryFoundByALeaderDuringAnInvalidation_WhenAReaderJoinsAfterIt_ThenTheReaderDoesNotShareTheEntry(t *testing.T) {
-	for _, items := range [][]Item{{{Key, key}}, {{Pattern, "item:*"}}} {
+	for _, items := range [][]Item{{{Kind: Key, Value: key}}, {{Kind: Pattern, Value: "item:*"}}} {
 		t.Run(fmt.Sprint(items[0].Kind), func(t *testing.T) {
 			e := open(t)
 			store(t, e, key, "old", nil, nil)
@@ -276,7 +276,7 @@ func TestGivenAnEntryFoundByALeaderDuringAnInvalidation_WhenAReaderJoinsAfterIt_
 			<-held
 			start := e.journal.position()
 			go func() {
-				e.Invalidate(items)
+				e.fence(items)
 				close(done)
 			}()
 			if !appended(e, start) { // item and removal are one step
@@ -322,7 +322,7 @@ func TestGivenAnEntryFoundByALeader_WhenItExpiresBeforeASweepReachesIt_ThenWhoCa
 		<-held
 		start, done := e.journal.position(), make(chan struct{})
 		go func() {
-			e.Invalidate([]Item{{Pattern, "item:*"}})
+			e.fence([]Item{{Kind: Pattern, Value: "item:*"}})
 			close(done)
 		}()
 		if !appended(e, start) {
@@ -390,13 +390,13 @@ func TestGivenALoadOlderThanTheLog_WhenItEnds_ThenItIsNeitherStoredNorSharedWith
 		require.NoError(t, err)
 		before := enter(t, e, nil, gate)
 		synctest.Wait()
-		e.Invalidate([]Item{{Tag, "t:late"}})
+		e.fence([]Item{{Kind: Tag, Value: "t:late"}})
 		after := enter(t, e, nil, gate)
 		synctest.Wait()
 		for i := range logCapacity { // and the item about the tag is trimmed
-			e.Invalidate([]Item{{Key, fmt.Sprint("other:", i)}})
+			e.fence([]Item{{Kind: Key, Value: fmt.Sprint("other:", i)}})
 		}
-		en, refusal := lead.Fill(fillOf("old", []string{"t:late"}))
+		en, refusal := lead.Load.Fill(fillOf("old", []string{"t:late"}))
 		lead.Finish(Outcome{Verdict: Shared, Entry: en, Tags: []string{"t:late"}})
 		synctest.Wait()
 		mustBeGone(t, e, key)
@@ -413,28 +413,30 @@ func TestGivenALoadOlderThanTheLog_WhenItEnds_ThenItIsNeitherStoredNorSharedWith
 func TestGivenALogThatHasBeenTrimmed_WhenALoadIsYoungEnough_ThenItIsStored(t *testing.T) {
 	e := open(t)
 	for i := range logCapacity + 100 {
-		e.Invalidate([]Item{{Key, fmt.Sprint("other:", i)}})
+		e.fence([]Item{{Kind: Key, Value: fmt.Sprint("other:", i)}})
 	}
 	load := e.NewLoad(key, nil)
 	for i := range logCapacity { // exactly as many as the log holds
-		e.Invalidate([]Item{{Key, fmt.Sprint("other:", i)}})
+		e.fence([]Item{{Kind: Key, Value: fmt.Sprint("other:", i)}})
 	}
 	_, refusal := load.Fill(fillOf("new", nil))
 	require.Equal(t, Stored, refusal)
 	load = e.NewLoad(key, nil)
-	e.Invalidate(make([]Item, logCapacity+1)) // one more, at once
+	e.fence(make([]Item, logCapacity+1)) // one more, at once
 	_, refusal = load.Fill(fillOf("old", nil))
 	require.Equal(t, Fenced, refusal)
 }
 
 func TestGivenManyItems_WhenTheLogWrapsAround_ThenEachIsFoundWhereItIs(t *testing.T) {
-	j := newJournal()
+	e := &Engine{journal: newJournal()}
+	e.parts.Store(1)
+	j := e.journal
 	for i := range 3*logCapacity + 7 {
-		j.append(int64(i), []Item{{Key, fmt.Sprint(i)}})
+		j.append(int64(i), []Item{{Kind: Key, Value: fmt.Sprint(i)}})
 		pos := uint64(i) + 1
 		if i%1001 == 0 {
-			require.Equal(t, pos, j.concern(max(j.tail(), pos-min(pos-1, 50)), fmt.Sprint(i), nil))
-			require.Zero(t, j.concern(pos, "another", nil))
+			require.Equal(t, pos, e.concern(max(j.tail(), pos-min(pos-1, 50)), fmt.Sprint(i), nil))
+			require.Zero(t, e.concern(pos, "another", nil))
 			require.Equal(t, pos, j.since(int64(i)))
 			require.Equal(t, pos+1, j.since(int64(i)+1), "nothing is that young")
 		}
@@ -495,6 +497,6 @@ func (r *reader) finish(t *testing.T, value string) {
 		t.Errorf("the reader has no turn to load, but %v", r.value())
 		return
 	}
-	en, _ := turn.Fill(fillOf(value, nil))
+	en, _ := turn.Load.Fill(fillOf(value, nil))
 	turn.Finish(Outcome{Verdict: Shared, Entry: en})
 }

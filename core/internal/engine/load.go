@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"math/bits"
 	"slices"
 	"time"
 )
@@ -21,8 +22,9 @@ type Load struct {
 // known beforehand; Fill can name more.
 func (e *Engine) NewLoad(key string, tags []string) *Load {
 	l := &Load{e: e, key: key, tags: tags, pos: e.journal.position(), began: e.Now()}
-	l.stamps = make([]*stamp, 0, 1+len(tags))
-	l.stamps = append(l.stamps, e.era.Load())
+	mask := e.mask(key, tags)
+	l.stamps = make([]*stamp, 0, bits.OnesCount64(mask)+len(tags))
+	l.stamps = e.eraStamps(l.stamps, mask)
 	for _, tag := range tags {
 		l.stamps = append(l.stamps, e.stamps.get(tag))
 	}
@@ -47,6 +49,11 @@ const (
 	NoLifetime Refusal = "no-lifetime"     // nothing to keep it for
 	TooLarge   Refusal = "too-large"       // larger than the in-process tier
 	NotOpen    Refusal = "cache-is-closed" // closed meanwhile
+	NoLease    Refusal = "no-lease"        // the shared tier could not be asked before the load
+	Lost       Refusal = "lease-lost"      // invalidated, or the lease was lost, in the shared tier
+	Unknown    Refusal = "remote-unknown"  // the shared tier could not be asked about what the load depends on
+	Written    Refusal = "being-written"   // a writer is at work: kept in the shared tier, until its deadline
+	Blocked    Refusal = "pending"         // an invalidation of it has not reached the shared tier
 )
 
 // Fill is a value to be stored.
@@ -57,6 +64,10 @@ type Fill struct {
 	Lifetime   Lifetime
 	Tags       []string      // beside those the load was registered with
 	ReplicaLag time.Duration // store only what was loaded so long after the last invalidation
+	Codec      Codec         // how the shared tier keeps the value; not used without one
+
+	id      string  // of the entry in the shared tier
+	refused Refusal // make an entry, and store it nowhere, for this reason
 }
 
 // Fill makes an entry of f and stores it, unless something that happened since
@@ -69,9 +80,10 @@ func (l *Load) Fill(f Fill) (*Entry, Refusal) {
 		key = l.key
 	}
 	stamps, tags := l.stamps, l.tags
+	mask := e.mask(key, tags)
 	if len(f.Tags) > 0 {
 		// First the generation, then the log: a tag that is invalidated between
-		// the two is found in the log.
+		// the two is found in the log. The same goes for eras.
 		stamps, tags = slices.Clone(stamps), slices.Clone(tags)
 		for _, tag := range f.Tags {
 			if !slices.Contains(tags, tag) {
@@ -79,6 +91,8 @@ func (l *Load) Fill(f Fill) (*Entry, Refusal) {
 				stamps = append(stamps, e.stamps.get(tag))
 			}
 		}
+		late := e.mask(key, tags) &^ mask
+		stamps, mask = e.eraStamps(stamps, late), mask|late
 	}
 	now := e.Now()
 	since := f.Lifetime.Since
@@ -91,11 +105,17 @@ func (l *Load) Fill(f Fill) (*Entry, Refusal) {
 		FreshUntil: since + int64(f.Lifetime.Fresh),
 		LoadTime:   now - l.began,
 		stamps:     stamps,
+		mask:       mask,
+		id:         f.id,
 		weight:     weigh(key, f.Size, len(stamps)),
 	}
 	en.StaleUntil = en.FreshUntil + int64(f.Lifetime.Stale)
 	en.KeepUntil = en.FreshUntil + int64(max(f.Lifetime.Stale, f.Lifetime.Spare))
 	l.made = en
+	if f.refused != "" {
+		e.Count.Refused.Add(1)
+		return en, f.refused
+	}
 	refusal := l.insert(key, tags, en, f.ReplicaLag)
 	if refusal == Stored {
 		e.Count.Stored.Add(1)
@@ -115,10 +135,13 @@ func (l *Load) insert(key string, tags []string, en *Entry, lag time.Duration) R
 	if e.closed.Load() {
 		return NotOpen
 	}
-	if !mutantNoFillCheck && e.journal.concern(l.pos, key, tags) != 0 {
+	if e.shared != nil && e.shared.pending.blocks(e, key, tags) {
+		return Blocked
+	}
+	if !mutantNoFillCheck && e.concern(l.pos, key, tags) != 0 {
 		return Fenced
 	}
-	if lag > 0 && !mutantNoLag && e.journal.concern(e.journal.since(l.began-int64(lag)), key, tags) != 0 {
+	if lag > 0 && !mutantNoLag && e.concern(e.journal.since(l.began-int64(lag)), key, tags) != 0 {
 		return Lagging
 	}
 	now := e.Now()

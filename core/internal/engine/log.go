@@ -3,26 +3,37 @@ package engine
 import (
 	"slices"
 	"sort"
+	"strconv"
 	"sync"
 
 	"github.com/larderhq/larder/core/internal/glob"
+	"github.com/larderhq/larder/core/internal/remote"
 )
 
-// Kind says what an item of the log names.
-type Kind uint8
+// Item is one invalidation, and Kind what it names. They are the shared tier's.
+type (
+	Item = remote.Item
+	Kind = remote.Kind
+)
 
 // The kinds of item.
 const (
-	Key     Kind = iota + 1 // one entry
-	Tag                     // everything that carries a tag
-	Pattern                 // every entry whose name matches a glob
-	All                     // everything
+	Key     = remote.Key
+	Tag     = remote.Tag
+	Pattern = remote.Pattern
+	All     = remote.All
 )
 
-// Item is one invalidation.
-type Item struct {
-	Kind  Kind
-	Value string
+// eraItem is the item that ends the era of one partition.
+func eraItem(partition int) Item { return Item{Kind: remote.Era, Value: strconv.Itoa(partition)} }
+
+// eraOf returns the partition of an eraItem.
+func eraOf(it Item) int {
+	p, err := strconv.Atoi(it.Value)
+	if err != nil || p < 0 || p >= remote.MaxPartitions {
+		return -1
+	}
+	return p
 }
 
 // logCapacity bounds the log. A load that saw more items than this go by is
@@ -30,21 +41,13 @@ type Item struct {
 // invalidations a second in one process.
 const logCapacity = 1 << 14
 
-// NameEnd separates the name of an entry, which Key and Pattern items speak of,
-// from the rest of its key (a variant, a class). Names hold no control bytes.
-const NameEnd = '\x1f'
+// NameEnd separates the name of an entry from the rest of its key.
+const NameEnd = remote.NameEnd
 
 // Name returns the part of key that invalidations by key and pattern see. A Key
 // item fences loads by it, and takes out of the tier the entry of just that key:
 // entries whose keys go on behind their names are invalidated by tag.
-func Name(key string) string {
-	for i := 0; i < len(key); i++ {
-		if key[i] == NameEnd {
-			return key[:i]
-		}
-	}
-	return key
-}
+func Name(key string) string { return remote.Name(key) }
 
 type logged struct {
 	Item
@@ -101,19 +104,20 @@ func (j *journal) since(at int64) uint64 {
 // concern returns the position of the first item in [from, head) that concerns
 // key or one of tags, or 0. Where from has been trimmed it returns from: what is
 // not known counts as named. The caller holds mu.
-func (j *journal) concern(from uint64, key string, tags []string) uint64 {
+func (e *Engine) concern(from uint64, key string, tags []string) uint64 {
+	j := e.journal
 	if from < j.tail() && !mutantNoTrim {
 		return from
 	}
 	for pos := from; pos < j.head; pos++ {
-		if j.at(pos).concerns(key, tags) {
+		if e.concerns(j.at(pos).Item, key, tags) {
 			return pos
 		}
 	}
 	return 0
 }
 
-func (it *logged) concerns(key string, tags []string) bool {
+func (e *Engine) concerns(it Item, key string, tags []string) bool {
 	switch it.Kind {
 	case Key:
 		return it.Value == Name(key)
@@ -121,6 +125,9 @@ func (it *logged) concerns(key string, tags []string) bool {
 		return slices.Contains(tags, it.Value)
 	case Pattern:
 		return glob.Match(it.Value, Name(key))
+	case remote.Era:
+		p := eraOf(it)
+		return p < 0 || e.mask(key, tags)&(1<<p) != 0
 	default:
 		return true
 	}

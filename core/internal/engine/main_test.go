@@ -71,11 +71,11 @@ const key = "item:1"
 func namings() []naming {
 	tags := []string{"t:a", "t:b"}
 	return []naming{
-		{"its key", nil, nil, []Item{{Key, key}}},
-		{"a tag known before the load", tags, nil, []Item{{Tag, "t:b"}}},
-		{"a tag named by the load", []string{"t:a"}, []string{"t:b"}, []Item{{Tag, "t:b"}}},
-		{"a pattern", nil, nil, []Item{{Pattern, "item:[0-9]"}}},
+		{"its key", nil, nil, []Item{{Kind: Key, Value: key}}},
+		{"a tag known before the load", tags, nil, []Item{{Kind: Tag, Value: "t:b"}}},
+		{"a tag named by the load", []string{"t:a"}, []string{"t:b"}, []Item{{Kind: Tag, Value: "t:b"}}},
+		{"a pattern", nil, nil, []Item{{Kind: Pattern, Value: "item:[0-9]"}}},
 		{"all", nil, nil, []Item{{Kind: All}}},
-		{"one of several targets", nil, nil, []Item{{Tag, "t:z"}, {Key, "item:2"}, {Key, key}}},
+		{"one of several targets", nil, nil, []Item{{Kind: Tag, Value: "t:z"}, {Kind: Key, Value: "item:2"}, {Kind: Key, Value: key}}},
 	}
 }

@@ -10,7 +10,17 @@ import (
 // stamp is a generation of a tag, or an era. It dies once and never comes back.
 type stamp struct {
 	dead atomic.Bool
-	_    [12]byte // 16 bytes: smaller ones share a block, and a block is kept as long as any of them
+	// known mirrors the generation in the shared tier. It is learned under the
+	// journal's lock and forgotten with the stamp. Its size also keeps the stamp
+	// in a block of its own: smaller ones share one, which is kept as long as any.
+	known atomic.Pointer[mirrored]
+}
+
+// mirrored is a tag's generation in the shared tier, valid in one era of the tag's
+// partition.
+type mirrored struct {
+	token string
+	era   *stamp
 }
 
 // stamps finds the living stamp of each tag. It holds them weakly: a stamp lives
@@ -60,6 +70,14 @@ func (s *stamps) get(tag string) *stamp {
 	st := new(stamp)
 	sh.m[tag] = weak.Make(st)
 	return st
+}
+
+// peek returns the living stamp of tag, if there is one.
+func (s *stamps) peek(tag string) *stamp {
+	sh := s.shard(tag)
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	return sh.m[tag].Value()
 }
 
 // kill ends the living stamp of tag, and with it whatever was made under it.

@@ -1,0 +1,226 @@
+package httpcache
+
+import (
+	"encoding/binary"
+	"errors"
+	"time"
+)
+
+// codec is how the shared tier keeps what a route stores: a response, an index of
+// variants, or the mark of what is uncacheable.
+//
+// The format is numbers as varints and strings with their lengths before them,
+// behind a byte that says what follows. Another version of this package that needs
+// another format takes other bytes.
+type codec struct{}
+
+const (
+	responseValue    = 'r'
+	indexValue       = 'i'
+	uncacheableValue = 'u'
+)
+
+// Encode implements engine.Codec.
+func (codec) Encode(value any) (payload []byte, ok bool) {
+	switch v := value.(type) {
+	case *response:
+		return v.encode(), true
+	case *index:
+		return v.encode(), true
+	case uncacheable:
+		return []byte{uncacheableValue}, true
+	}
+	return nil, false
+}
+
+// Decode implements engine.Codec.
+func (codec) Decode(payload []byte, born int64) (value any, size int, ok bool) {
+	d := decoder{rest: payload}
+	switch d.byte() {
+	case responseValue:
+		r := d.response()
+		r.born = born
+		return r, r.size(), d.done()
+	case indexValue:
+		ix := d.index()
+		return ix, ix.size(), d.done()
+	case uncacheableValue:
+		return uncacheable{}, 0, d.done()
+	}
+	return nil, 0, false
+}
+
+const (
+	flagAuthorized = 1 << iota
+	flagCookies
+	flagLastModified
+)
+
+func (r *response) encode() []byte {
+	to := make([]byte, 0, r.size()+len(r.key))
+	flags := byte(0)
+	if r.forAuthorized {
+		flags |= flagAuthorized
+	}
+	if r.forCookies {
+		flags |= flagCookies
+	}
+	if !r.lastModified.IsZero() {
+		flags |= flagLastModified
+	}
+	to = append(to, responseValue, flags)
+	to = binary.AppendUvarint(to, uint64(r.status))
+	to = binary.AppendVarint(to, r.initialAge)
+	if !r.lastModified.IsZero() {
+		to = binary.AppendVarint(to, r.lastModified.Unix())
+	}
+	to = appendString(to, r.etag)
+	to = appendString(to, r.key)
+	to = appendStrings(to, r.encoding)
+	to = appendStrings(to, r.vary)
+	to = binary.AppendUvarint(to, uint64(len(r.fields)))
+	for _, f := range r.fields {
+		to = append(appendString(to, f.Name), byte(f.Mode))
+		to = appendStrings(to, f.Values)
+	}
+	return append(to, r.body...)
+}
+
+func (ix *index) encode() []byte {
+	to := []byte{indexValue}
+	to = binary.AppendUvarint(to, uint64(len(ix.lists)))
+	for _, list := range ix.lists {
+		to = appendStrings(to, list)
+	}
+	return appendStrings(to, ix.variants)
+}
+
+func appendString(to []byte, s string) []byte {
+	return append(binary.AppendUvarint(to, uint64(len(s))), s...)
+}
+
+func appendStrings(to []byte, list []string) []byte {
+	to = binary.AppendUvarint(to, uint64(len(list)))
+	for _, s := range list {
+		to = appendString(to, s)
+	}
+	return to
+}
+
+// decoder reads what was encoded. After the first error everything it reads is
+// zero. It takes no more memory than a small multiple of what it is given.
+type decoder struct {
+	rest []byte
+	err  error
+}
+
+var errMalformed = errors.New("larder: malformed value of the shared tier")
+
+func (d *decoder) done() bool { return d.err == nil && len(d.rest) == 0 }
+
+func (d *decoder) fail() {
+	d.err = errMalformed
+	d.rest = nil
+}
+
+func (d *decoder) byte() byte {
+	if len(d.rest) == 0 {
+		d.fail()
+		return 0
+	}
+	b := d.rest[0]
+	d.rest = d.rest[1:]
+	return b
+}
+
+func (d *decoder) uvarint() uint64 {
+	v, n := binary.Uvarint(d.rest)
+	if n <= 0 {
+		d.fail()
+		return 0
+	}
+	d.rest = d.rest[n:]
+	return v
+}
+
+func (d *decoder) varint() int64 {
+	v, n := binary.Varint(d.rest)
+	if n <= 0 {
+		d.fail()
+		return 0
+	}
+	d.rest = d.rest[n:]
+	return v
+}
+
+// count reads how many things follow, each of which takes a byte at least.
+func (d *decoder) count() int {
+	n := d.uvarint()
+	if n > uint64(len(d.rest)) {
+		d.fail()
+		return 0
+	}
+	return int(n)
+}
+
+func (d *decoder) string() string {
+	n := d.count()
+	s := string(d.rest[:n])
+	d.rest = d.rest[n:]
+	return s
+}
+
+func (d *decoder) strings() []string {
+	n := d.count()
+	if n == 0 {
+		return nil
+	}
+	list := make([]string, n)
+	for i := range list {
+		list[i] = d.string()
+	}
+	return list
+}
+
+func (d *decoder) response() *response {
+	flags := d.byte()
+	r := &response{
+		status:        int(d.uvarint()),
+		initialAge:    d.varint(),
+		forAuthorized: flags&flagAuthorized != 0,
+		forCookies:    flags&flagCookies != 0,
+	}
+	if flags&flagLastModified != 0 {
+		r.lastModified = time.Unix(d.varint(), 0).UTC()
+	}
+	r.etag, r.key = d.string(), d.string()
+	r.encoding, r.vary = d.strings(), d.strings()
+	n := d.count()
+	if n > 0 {
+		r.fields = make([]Field, n)
+	}
+	for i := range r.fields {
+		r.fields[i].Name = d.string()
+		r.fields[i].Mode = Mode(d.byte())
+		r.fields[i].Values = d.strings()
+	}
+	if r.status < 200 || r.status > 999 {
+		d.fail()
+	}
+	r.body = d.rest
+	d.rest = nil
+	return r
+}
+
+func (d *decoder) index() *index {
+	ix := &index{}
+	n := d.count()
+	for range n {
+		if ix.lists = append(ix.lists, d.strings()); len(ix.lists) > maxLists {
+			d.fail()
+			break
+		}
+	}
+	ix.variants = d.strings()
+	return ix
+}

@@ -1,0 +1,358 @@
+package engine
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/larderhq/larder/core/internal/remote"
+)
+
+// Errors about the shared tier.
+var (
+	errNotOpen     = errors.New("larder: the shared tier has not been reached yet")
+	errLayout      = errors.New("larder: the layout of the shared tier has changed")
+	errNotFollowed = errors.New("larder: the log of the shared tier is not followed at present")
+)
+
+// ErrPending says that an invalidation has not reached the shared tier, or that
+// nobody knows.
+var ErrPending = errors.New("larder: invalidation pending: the shared tier has not confirmed it")
+
+// Invalidate makes every answer of this process that begins after it returned
+// come from a load that began after it was called, and of every other instance
+// within MaxStaleness. If the tier does not confirm it, the error is ErrPending: it
+// is tried until it succeeds, and until then this process answers nothing of the
+// tier that it concerns.
+func (e *Engine) Invalidate(ctx context.Context, items []Item) error {
+	if e.shared == nil {
+		e.fence(items)
+		return nil
+	}
+	return e.shared.invalidate(ctx, items, nil)
+}
+
+// Replace invalidates items and stores f under key, which they concern, unless
+// somebody else does either at the same time: of two the later one wins. The value
+// may not be stored for other reasons; the error is Invalidate's.
+func (e *Engine) Replace(ctx context.Context, items []Item, key string, tags []string, f Fill) error {
+	if e.shared == nil {
+		e.renew(items, key, tags).Fill(f)
+		return nil
+	}
+	did := &doing{logged: make(map[Item]remote.Position)}
+	if err := e.shared.invalidate(ctx, items, did); err != nil {
+		return err
+	}
+	t := e.Alone(key, tags)
+	defer t.Finish(Outcome{Verdict: Unshareable})
+	t.Fetch(ctx, Query{Codec: f.Codec, Anew: true, Background: true})
+	if t.held == nil || !t.held.stillLast(ctx, t.budget, did.logged, tags) {
+		return nil
+	}
+	t.Fill(ctx, f)
+	return nil
+}
+
+// stillLast reports whether no other item names the tags since the positions of
+// this instance's own. One that comes later ends the lease, or a generation that
+// came with it.
+func (h *held) stillLast(ctx context.Context, b *budget, own map[Item]remote.Position, tags []string) bool {
+	for _, tag := range tags {
+		pos, ok := own[Item{Kind: remote.Tag, Value: tag}]
+		if !ok {
+			return false // a new era instead
+		}
+		var st remote.Late
+		err := b.use(ctx, func(ctx context.Context) (err error) {
+			st, err = h.ses.Late(ctx, tag, pos)
+			return err
+		})
+		if err != nil || !st.Joined {
+			return false
+		}
+		for _, it := range st.Items {
+			if names(it.Item, tag) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// step is what an invalidation is to the tier: changes of single partitions, then
+// patterns.
+type step struct {
+	changes  map[int]*remote.Change
+	patterns []Item
+}
+
+func (s *shared) plan(items []Item) step {
+	n := s.e.partitions()
+	st := step{changes: make(map[int]*remote.Change)}
+	add := func(p int, it Item) {
+		c := st.changes[p]
+		if c == nil {
+			c = &remote.Change{Partition: p, Lag: s.Layout.ReplicaLag}
+			st.changes[p] = c
+		}
+		c.Items = append(c.Items, it)
+	}
+	for _, it := range items {
+		switch it.Kind {
+		case remote.Key, remote.Tag:
+			add(remote.Partition(it.Value, n), it)
+		case remote.Pattern:
+			st.patterns = append(st.patterns, it)
+		default:
+			for p := range n {
+				add(p, Item{Kind: remote.All})
+			}
+		}
+	}
+	return st
+}
+
+// invalidate executes items in the tier and fences this process after the reply
+// (R14). What does not succeed is pending.
+func (s *shared) invalidate(ctx context.Context, items []Item, do *doing) error {
+	s.e.Count.Invalidations.Add(int64(len(items)))
+	if s.pending.blockAll() { // the queue overflowed: everything is pending, this with it
+		s.e.fence(items)
+		return pendingError(nil)
+	}
+	failed, err := s.try(ctx, items, do)
+	if len(failed) > 0 {
+		s.pending.add(s.e, failed)
+		s.wake()
+	}
+	if !mutantR14 {
+		s.e.fence(items)
+	}
+	if len(failed) > 0 {
+		return pendingError(err)
+	}
+	return nil
+}
+
+func pendingError(err error) error {
+	if err == nil {
+		return ErrPending
+	}
+	return fmt.Errorf("%w: %w", ErrPending, err)
+}
+
+// try executes items in the tier and returns those that did not succeed for sure.
+func (s *shared) try(ctx context.Context, items []Item, do *doing) (failed []Item, err error) {
+	box := s.session.Load()
+	if box == nil {
+		return items, errNotOpen
+	}
+	ses := *box
+	st := s.plan(items)
+	var mu sync.Mutex
+	var wg sync.WaitGroup
+	for p, c := range st.changes {
+		do.sign(c)
+		wg.Add(1)
+		go func() {
+			defer wg.Done()
+			logged, cerr := s.change(ctx, ses, c)
+			mu.Lock()
+			defer mu.Unlock()
+			do.note(logged)
+			if cerr != nil {
+				err = cerr
+				failed = append(failed, c.Items...)
+				s.outcome(p, cerr)
+			}
+		}()
+	}
+	wg.Wait()
+	for _, it := range st.patterns {
+		if perr := s.sweep(ctx, ses, it); perr != nil {
+			err = perr
+			failed = append(failed, it)
+		}
+	}
+	return failed, err
+}
+
+// change executes a change of one partition. In the middle of a migration, when
+// the tier refuses scripts over several keys, everything in the partition ends
+// instead (R17).
+func (s *shared) change(ctx context.Context, ses remote.Session, c *remote.Change) ([]remote.Logged, error) {
+	logged, err := ses.Change(ctx, *c)
+	if errors.Is(err, remote.ErrMigrating) {
+		if c.Mode == remote.Abandon {
+			return nil, nil // it lapses
+		}
+		if err := ses.NewEra(ctx, c.Partition, "", true); err != nil {
+			return nil, err
+		}
+		s.follow.Lock()
+		s.age(c.Partition)
+		s.parts[c.Partition].era = ""
+		s.follow.Unlock()
+		s.wake()
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	for _, it := range logged {
+		s.hint(c.Partition, it)
+	}
+	return logged, nil
+}
+
+// sweep executes a pattern: an item in every partition, a scan to the end, and an
+// item again, since an instance could read and keep meanwhile what the scan had
+// not reached (R15).
+func (s *shared) sweep(ctx context.Context, ses remote.Session, it Item) error {
+	if err := s.everyPartition(ctx, ses, it); err != nil {
+		return err
+	}
+	_, sure, err := ses.Scan(ctx, it.Value)
+	if err != nil {
+		return err
+	}
+	if !sure {
+		it = Item{Kind: remote.All}
+	} else if mutantR15 {
+		return nil
+	}
+	return s.everyPartition(ctx, ses, it)
+}
+
+func (s *shared) everyPartition(ctx context.Context, ses remote.Session, it Item) error {
+	n := s.e.partitions()
+	errs := make([]error, n)
+	var wg sync.WaitGroup
+	for p := range n {
+		wg.Add(1)
+		go func() {
+			defer wg.Done()
+			_, errs[p] = s.change(ctx, ses, &remote.Change{Partition: p, Items: []Item{it}, Lag: s.Layout.ReplicaLag})
+		}()
+	}
+	wg.Wait()
+	return errors.Join(errs...)
+}
+
+// Everywhere waits until what has been invalidated before holds on every instance
+// (R23).
+func (e *Engine) Everywhere(ctx context.Context) error {
+	s := e.shared
+	if s == nil {
+		return nil
+	}
+	box := s.session.Load()
+	if box == nil {
+		return errNotOpen
+	}
+	l, err := (*box).Agree(ctx)
+	if err != nil {
+		return fmt.Errorf("larder: the largest MaxStaleness of all instances: %w", err)
+	}
+	d := max(l.MaxStaleness, s.Layout.MaxStaleness)
+	d += d/500 + time.Millisecond // clocks run at rates that differ a little
+	if mutantR23 {
+		d = 0
+	}
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// foreign executes an invalidation that a program without this library has
+// published: best effort. Whoever takes the lease does it for all.
+func (s *shared) foreign(ctx context.Context, ses remote.Session, h remote.Hint) {
+	it := h.Item.Item
+	s.e.fence([]Item{it})
+	s.e.Spawn(ctx, s.Budget*20, func(ctx context.Context) {
+		name := fmt.Sprintf("larder:foreign:%d:%s", it.Kind, it.Value)
+		l, err := ses.Acquire(ctx, name, "", nil, leaseTime)
+		if err != nil || l.Token == "" {
+			return
+		}
+		_ = s.invalidate(ctx, []Item{it}, nil) // pending at worst
+		_ = ses.Release(ctx, l)
+	})
+}
+
+// doing is what an invalidation is part of: a writer's intent, a replacement. nil:
+// neither.
+type doing struct {
+	id     string // of the intent
+	mode   remote.IntentMode
+	lasts  time.Duration
+	remain time.Duration
+
+	logged map[Item]remote.Position // where each item is in its log; nil: nobody wants to know
+}
+
+// sign makes a change part of the intent's life.
+func (do *doing) sign(c *remote.Change) {
+	if do != nil {
+		c.Intent, c.Mode, c.Lasts, c.Remain = do.id, do.mode, do.lasts, do.remain
+	}
+}
+
+func (do *doing) note(logged []remote.Logged) {
+	if do == nil || do.logged == nil {
+		return
+	}
+	for _, it := range logged {
+		do.logged[it.Item] = it.Position
+	}
+}
+
+// Begin invalidates items, all of them keys or tags, and enters an intent on them
+// that lasts for at most d. The error is Invalidate's; the intent is there in any
+// case, and its End invalidates again.
+func (e *Engine) Begin(ctx context.Context, items []Item, d time.Duration) (*Intent, error) {
+	if e.shared == nil {
+		return e.beginHere(items, d), nil
+	}
+	in := &Intent{e: e, items: items, index: -1, id: rand.Text()}
+	err := e.shared.invalidate(ctx, items, &doing{id: in.id, mode: remote.Begin, lasts: d, remain: e.longest})
+	return in, err
+}
+
+// End invalidates the intent's items again, and more, and takes the intent out.
+// What was stored in between dies here. Later calls do nothing.
+func (in *Intent) End(ctx context.Context, more []Item) (err error) {
+	in.once.Do(func() {
+		if in.id == "" {
+			in.endHere(more)
+			return
+		}
+		s := in.e.shared
+		err = s.invalidate(ctx, in.items, &doing{id: in.id, mode: remote.End})
+		if len(more) > 0 {
+			err = errors.Join(err, s.invalidate(ctx, more, nil))
+		}
+	})
+	return err
+}
+
+// Abandon takes the intent out without invalidating: nothing was written.
+func (in *Intent) Abandon(ctx context.Context) {
+	in.once.Do(func() {
+		if in.id == "" {
+			in.abandonHere()
+			return
+		}
+		// If it fails the intent lapses.
+		_, _ = in.e.shared.try(ctx, in.items, &doing{id: in.id, mode: remote.Abandon})
+	})
+}

@@ -1,0 +1,427 @@
+package engine
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/larderhq/larder/core/internal/remote"
+)
+
+// Query is what a turn asks of the shared tier before it loads.
+type Query struct {
+	Codec Codec
+	// Key is where the entry is, if not under the turn's own key. It is of the same
+	// name.
+	Key  string
+	Wait time.Duration // how long another instance's load is waited for
+	// Anew asks for the lease only: what is there must not be answered. Seen is an
+	// entry that is to be replaced.
+	Anew bool
+	Seen *Entry
+	// Background gives up where somebody else loads.
+	Background bool
+}
+
+// Found is what came of a Query.
+type Found struct {
+	Entry *Entry // nil: none; the caller loads
+	State State
+	Busy  bool // another instance loads, and Query.Background was set
+}
+
+// Fetch asks the shared tier for the value of the turn's key, and takes the lease
+// to fill it where it has none. Without a lease what is loaded will be answered
+// and shared in this process, and stored nowhere. It never fails: a tier that
+// cannot be asked is one that has nothing.
+func (t *Turn) Fetch(ctx context.Context, q Query) Found {
+	s := t.e.shared
+	if s == nil {
+		return Found{}
+	}
+	a := &asking{s: s, t: t, q: q, budget: budget{s.Budget}, part: remote.Partition(Name(t.key), t.e.partitions())}
+	if a.key = q.Key; a.key == "" {
+		a.key = t.key
+	}
+	t.budget = &a.budget
+	if q.Seen != nil {
+		a.seen = q.Seen.id
+	}
+	f, done := Found{}, false
+	if !q.Anew && q.Seen == nil {
+		f, done = a.get(ctx)
+	}
+	if !done {
+		f = a.acquire(ctx)
+	}
+	if !usable(f) {
+		t.restart()
+	}
+	return f
+}
+
+// restart registers the load anew, as it begins: what was invalidated while the
+// tier was asked does not concern it.
+func (t *Turn) restart() {
+	l := t.Load
+	t.Load = t.e.NewLoad(l.key, l.tags)
+	t.made = l.made
+	if t.held != nil {
+		t.held.since = t.e.shared.places()
+		t.held.began = t.Load.began
+	}
+}
+
+// asking is one Fetch.
+type asking struct {
+	s      *shared
+	t      *Turn
+	q      Query
+	key    string // of the entry
+	budget budget
+	part   int    // of the key
+	seen   string // the id of an entry that is known and of no use
+}
+
+// usable is what answers, and what a caller may answer while it refreshes.
+func usable(f Found) bool { return f.Entry != nil && f.State >= Stale }
+
+// get reads the entry: one command where this instance knows the generations of
+// its tags.
+func (a *asking) get(ctx context.Context) (Found, bool) {
+	s, t := a.s, a.t
+	ses, ok := s.askable(t.key, t.tags)
+	if !ok {
+		return Found{}, true // without a lease
+	}
+	unknown := s.unknown(t.tags)
+	var en remote.Entry
+	var gens []string
+	err := a.budget.use(ctx, func(ctx context.Context) (err error) {
+		en, gens, err = ses.Get(ctx, a.key, unknown)
+		return err
+	})
+	s.outcome(a.part, err)
+	if err != nil || len(gens) != len(unknown) {
+		return Found{}, true
+	}
+	for i, tag := range unknown {
+		s.learn(t.pos, tag, gens[i])
+	}
+	if en.ID == "" {
+		return Found{}, false
+	}
+	a.seen = en.ID
+	f := a.admit(ctx, ses, &en)
+	return f, usable(f)
+}
+
+// maxAsks bounds how often a turn asks for the lease.
+const maxAsks = 64
+
+// acquire takes the lease, or what somebody else has stored meanwhile.
+func (a *asking) acquire(ctx context.Context) Found {
+	s, t := a.s, a.t
+	until := time.Now().Add(a.q.Wait)
+	for range maxAsks {
+		ses, ok := s.askable(t.key, t.tags)
+		if !ok {
+			return Found{}
+		}
+		ended, leave := s.wakes.listen(t.key)
+		var l remote.Lease
+		sent := s.e.Now()
+		err := a.budget.use(ctx, func(ctx context.Context) (err error) {
+			l, err = ses.Acquire(ctx, t.key, a.seen, t.tags, leaseTime)
+			return err
+		})
+		received := s.e.Now()
+		s.outcome(a.part, err)
+		switch {
+		case err != nil:
+			leave()
+			return Found{}
+		case l.Token != "" && len(l.Generations) == len(t.tags):
+			leave()
+			t.hold(ses, l, sent, received)
+			return Found{}
+		case l.Found.ID != "":
+			leave()
+			a.seen = l.Found.ID
+			if !a.q.Anew {
+				if f := a.admit(ctx, ses, &l.Found); usable(f) {
+					return f
+				}
+			}
+		case l.Busy > 0:
+			if a.q.Background {
+				leave()
+				return Found{Busy: true}
+			}
+			ok := wait(ctx, ended, min(l.Busy, time.Until(until)))
+			leave()
+			if !ok || !time.Now().Before(until) {
+				return Found{}
+			}
+			if a.key != t.key && !a.q.Anew { // the lease's end does not show the entry
+				if f, done := a.get(ctx); done {
+					return f
+				}
+			}
+		default:
+			leave()
+			return Found{}
+		}
+	}
+	return Found{}
+}
+
+func wait(ctx context.Context, ended <-chan struct{}, d time.Duration) bool {
+	timer := time.NewTimer(max(d, 0))
+	defer timer.Stop()
+	select {
+	case <-ended:
+	case <-timer.C:
+	case <-ctx.Done():
+		return false
+	}
+	return true
+}
+
+// admit makes an entry of this process of one in the tier, if it is valid: every
+// partition it depends on is legal and in the era it was made in, every tag has
+// the generation it was made under, and nothing that concerns it was applied since
+// before it was read.
+func (a *asking) admit(ctx context.Context, ses remote.Session, en *remote.Entry) Found {
+	s, t := a.s, a.t
+	e := s.e
+	value, size, now, ok := a.decode(en)
+	if !ok {
+		return Found{}
+	}
+	own := &Entry{
+		Value: value, Born: now - (en.Now-en.Born)*1e6, LoadTime: int64(en.LoadTime), id: en.ID,
+		FreshUntil: now + (en.FreshUntil-en.Now)*1e6,
+		StaleUntil: now + (en.StaleUntil-en.Now)*1e6,
+		KeepUntil:  now + (en.KeepUntil-en.Now)*1e6,
+	}
+	if len(en.Eras) == 0 { // a note: nothing invalidates it
+		own.weight = weigh(a.key, size, 0)
+		e.putNote(a.key, own)
+		return Found{own, own.State(now), false}
+	}
+	tags := make([]string, len(en.Tags))
+	for i, tg := range en.Tags {
+		tags[i] = tg.Tag
+	}
+	// Registered before anything is compared; the turn's own load has been there
+	// since before the entry was read.
+	l := e.NewLoad(a.key, tags)
+	l.pos = t.pos
+	if !a.eras(ctx, en) || !a.generations(ctx, ses, en) {
+		return Found{}
+	}
+	own.stamps, own.mask = l.stamps, e.mask(a.key, tags)
+	if own.mask != maskOf(en.Eras) {
+		return Found{} // placed by another layout
+	}
+	own.weight = weigh(a.key, size, len(l.stamps))
+	refusal := l.admit(tags, own, en.Provisional && !mutantR9)
+	if refusal != Stored && refusal != Written && refusal != TooLarge {
+		return Found{}
+	}
+	state := own.State(e.Now())
+	if state != Gone {
+		t.made = own
+		t.late = tags
+		e.Count.RemoteHits.Add(1)
+	}
+	return Found{own, state, false}
+}
+
+func maskOf(eras []remote.PartitionEra) (m uint64) {
+	for _, pe := range eras {
+		if pe.Partition >= 0 && pe.Partition < remote.MaxPartitions {
+			m |= 1 << pe.Partition
+		}
+	}
+	return m
+}
+
+func (a *asking) decode(en *remote.Entry) (value any, size int, now int64, ok bool) {
+	now = a.s.e.Now()
+	value, size, ok = a.q.Codec.Decode(en.Payload, now-(en.Now-en.Born)*1e6)
+	if !ok {
+		a.s.e.Count.Undecodable.Add(1)
+	}
+	return value, size, now, ok
+}
+
+// admit puts an entry that was read from the tier into this process, under the
+// same fence as a load's.
+func (l *Load) admit(tags []string, en *Entry, provisional bool) Refusal {
+	e := l.e
+	e.journal.mu.RLock()
+	defer e.journal.mu.RUnlock()
+	now := e.Now()
+	switch {
+	case e.closed.Load():
+		return NotOpen
+	case e.shared.pending.blocks(e, l.key, tags):
+		return Blocked
+	case e.concern(l.pos, l.key, tags) != 0 && !mutantR5:
+		return Fenced
+	case !e.shared.legal(en.mask, now):
+		return Fenced
+	case provisional:
+		return Written
+	case uint64(en.weight) > e.maxBytes:
+		return TooLarge
+	case en.KeepUntil > now:
+		e.tier.put(l.key, en)
+	}
+	return Stored
+}
+
+// eras compares the eras that an entry was made in. Where they differ, this
+// instance may be behind: it is verified anew first (R6).
+func (a *asking) eras(ctx context.Context, en *remote.Entry) bool {
+	if a.s.inEras(en.Eras) {
+		return true
+	}
+	err := a.budget.use(ctx, func(ctx context.Context) error {
+		for range 2 { // the round under way may have asked before the entry was made
+			done := a.s.rounds.wait()
+			a.s.wake()
+			select {
+			case <-done:
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+			if a.s.inEras(en.Eras) {
+				break
+			}
+		}
+		return nil
+	})
+	return err == nil && a.s.inEras(en.Eras)
+}
+
+func (s *shared) inEras(eras []remote.PartitionEra) bool {
+	if mutantR6Era {
+		return true
+	}
+	s.follow.Lock()
+	defer s.follow.Unlock()
+	for _, pe := range eras {
+		if pe.Partition < 0 || pe.Partition >= s.e.partitions() || s.parts[pe.Partition].era != pe.Era || pe.Era == "" {
+			return false
+		}
+	}
+	return true
+}
+
+// generations compares the generations that an entry was made under with those
+// that this instance knows, and asks the tier where it does not know one or where
+// they differ: what was evicted and made anew is no invalidation (R6).
+func (a *asking) generations(ctx context.Context, ses remote.Session, en *remote.Entry) bool {
+	if mutantR6 {
+		return true
+	}
+	var ask []string
+	for _, tg := range en.Tags {
+		if tg.Token == "" || a.s.known(tg.Tag) != tg.Token {
+			ask = append(ask, tg.Tag)
+		}
+	}
+	if len(ask) == 0 {
+		return true
+	}
+	var gens []string
+	err := a.budget.use(ctx, func(ctx context.Context) (err error) {
+		gens, err = ses.Generations(ctx, ask)
+		return err
+	})
+	a.s.outcome(a.part, err)
+	if err != nil || len(gens) != len(ask) {
+		return false
+	}
+	for i, tag := range ask {
+		a.s.learn(a.t.pos, tag, gens[i])
+		at := slices.IndexFunc(en.Tags, func(tg remote.TagGeneration) bool { return tg.Tag == tag })
+		if gens[i] == "" || gens[i] != en.Tags[at].Token {
+			return false
+		}
+	}
+	return true
+}
+
+// held is a lease that a turn has, and what was captured with it, before the load.
+type held struct {
+	ses            remote.Session
+	lease          remote.Lease
+	sent, received int64   // around the call that brought it, on the engine's clock
+	began          int64   // the load, after it
+	since          []place // of every partition, before the load
+	e              *Engine
+
+	mu     sync.Mutex
+	extend *time.Timer
+	ended  bool
+}
+
+// hold keeps a lease for the turn and makes it last while the turn does.
+func (t *Turn) hold(ses remote.Session, l remote.Lease, sent, received int64) {
+	h := &held{e: t.e, ses: ses, lease: l, sent: sent, received: received}
+	t.held = h
+	for _, g := range l.Generations {
+		if g.Open == 0 { // under an open intent it may expire before it is forgotten here
+			t.e.shared.learn(t.pos, g.Tag, g.Token)
+		}
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.extend = time.AfterFunc(leaseTime/3, func() { t.e.extend(h) })
+}
+
+// extend prolongs the lease of a load that takes long.
+func (e *Engine) extend(h *held) {
+	e.Spawn(e.ctx, leaseTime/3, func(ctx context.Context) {
+		h.mu.Lock()
+		ended := h.ended
+		h.mu.Unlock()
+		if ended {
+			return
+		}
+		// Lost or not, the fill will be told.
+		_, _ = h.ses.Extend(ctx, h.lease, leaseTime)
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		if !h.ended && e.Now()-h.received < int64(2*e.longest) {
+			h.extend.Reset(leaseTime / 3)
+		}
+	})
+}
+
+// end reports whether the lease is still the caller's to end.
+func (h *held) end() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	was := h.ended
+	h.ended = true
+	h.extend.Stop()
+	return !was
+}
+
+// release ends the lease of a turn that stored nothing, so that nobody waits for
+// it until it expires.
+func (t *Turn) release() {
+	h := t.held
+	if h == nil || !h.end() {
+		return
+	}
+	t.e.Spawn(t.e.ctx, leaseTime, func(ctx context.Context) {
+		_ = h.ses.Release(ctx, h.lease) // if it fails the lease expires
+	})
+}

@@ -1,0 +1,438 @@
+package engine
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/larderhq/larder/core/internal/remote"
+)
+
+// follower is what this instance knows of one partition. shared.follow guards all
+// but what is atomic.
+type follower struct {
+	verified atomic.Int64                    // when the request was sent that proved it, on the engine's clock; 0: never
+	position atomic.Pointer[remote.Position] // up to which everything has been applied; nil: none
+	failures atomic.Int32                    // of requests, in a row
+
+	era, server string // "" era: not known at present
+	recent      [32]string
+	next        int
+}
+
+// place is where a partition was followed to, and its era then.
+type place struct {
+	position *remote.Position
+	era      string
+}
+
+func (s *shared) places() []place {
+	s.follow.Lock()
+	defer s.follow.Unlock()
+	list := make([]place, s.e.partitions())
+	for p := range list {
+		list[p] = place{s.parts[p].position.Load(), s.parts[p].era}
+	}
+	return list
+}
+
+func (f *follower) legal(now, delta int64) bool {
+	v := f.verified.Load()
+	return v != 0 && now-v < delta
+}
+
+// seen reports whether an item has been applied lately.
+func (f *follower) seen(token string) bool { return slices.Contains(f.recent[:], token) }
+
+func (f *follower) remember(token string) {
+	f.recent[f.next%len(f.recent)] = token
+	f.next++
+}
+
+// local returns what an item of a partition's log means in this process.
+func local(p int, it Item) Item {
+	if it.Kind == remote.All || it.Kind == remote.Era {
+		return eraItem(p)
+	}
+	return it
+}
+
+// hint applies an item that was published, or that a call of this instance's own
+// brought back. It fences at once; the position moves only if nothing is missing
+// in between (R18).
+func (s *shared) hint(p int, it remote.Logged) {
+	s.follow.Lock()
+	defer s.follow.Unlock()
+	f := &s.parts[p]
+	if f.seen(it.Token) {
+		return
+	}
+	s.e.fence([]Item{local(p, it.Item)})
+	if it.Kind == remote.Era { // a new era leaves no item in the log: the head tells the rest
+		f.era = ""
+		s.wake()
+		return
+	}
+	f.remember(it.Token)
+	ended := it.Kind == remote.All
+	if ended {
+		f.era = "" // an item says that it has ended, not which one there is now
+	}
+	pos := f.position.Load()
+	if pos != nil && (it.Before == pos.Token || mutantR18) && it.ID != "" {
+		next := it.Position
+		f.position.Store(&next)
+	} else {
+		s.wake()
+	}
+	if ended {
+		s.wake()
+	}
+}
+
+// age forgets all that this process keeps of a partition. The caller holds follow.
+func (s *shared) age(p int) {
+	s.e.fence([]Item{eraItem(p)})
+}
+
+// ageAll forgets everything and every position. The caller holds follow.
+func (s *shared) ageAll() {
+	s.e.fence([]Item{{Kind: All}})
+	for p := range s.parts {
+		f := &s.parts[p]
+		f.verified.Store(0)
+		f.position.Store(nil)
+		f.era, f.server = "", ""
+	}
+	s.legalUntil.Store(0)
+}
+
+// adopt takes a head as the place from which this instance follows. Everything
+// that it kept of the partition has been aged. The caller holds follow.
+func (f *follower) adopt(h *remote.Head) {
+	pos := h.Position
+	f.position.Store(&pos)
+	f.era, f.server = h.Era, h.Server
+}
+
+// run follows the tier until ctx ends.
+func (s *shared) run(ctx context.Context) {
+	defer s.done.Done()
+	pause := 100 * time.Millisecond
+	for s.session.Load() == nil {
+		if !sleep(ctx, pause, nil) {
+			return
+		}
+		pause = min(2*pause, 5*time.Second)
+		oc, cancel := context.WithTimeout(ctx, openTimeout)
+		if err := s.open(oc); err != nil {
+			s.unreachable(err)
+		}
+		cancel()
+	}
+	ses := *s.session.Load()
+	s.done.Add(1)
+	go s.listen(ctx, ses)
+	every := time.Duration(s.delta) / 2
+	agreed := time.Now()
+	for {
+		began := time.Now()
+		if time.Since(agreed) > agreeEvery {
+			ac, cancel := context.WithTimeout(ctx, every)
+			if s.agree(ac, ses) == nil { // if not, it is tried again in the next round
+				agreed = time.Now()
+			}
+			cancel()
+		}
+		if err := s.round(ctx); err != nil {
+			if ctx.Err() != nil {
+				return
+			}
+			s.unreachable(err)
+		} else {
+			s.retryPending(ctx, ses)
+		}
+		// Two rounds are at least a little apart, however many are asked for.
+		if !sleep(ctx, minRoundPause, nil) || !sleep(ctx, every-time.Since(began), s.kick) {
+			return
+		}
+	}
+}
+
+const minRoundPause = 2 * time.Millisecond
+
+// sleep waits for d, or for a token of kick. It returns false when ctx has ended.
+func sleep(ctx context.Context, d time.Duration, kick <-chan struct{}) bool {
+	timer := time.NewTimer(max(d, 0))
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-kick:
+	case <-ctx.Done():
+		return false
+	}
+	return true
+}
+
+// listen receives hints for as long as ctx lasts.
+func (s *shared) listen(ctx context.Context, ses remote.Session) {
+	defer s.done.Done()
+	pause := 20 * time.Millisecond
+	for ctx.Err() == nil {
+		// What was published while nobody listened is in the log.
+		_ = ses.Hints(ctx, s.wake, func(h remote.Hint) {
+			pause = 20 * time.Millisecond
+			switch {
+			case h.Wake != "":
+				s.wakes.wake(h.Wake)
+			case h.Item.Kind == 0 || h.Partition < 0 || h.Partition >= s.e.partitions():
+			case h.Item.Token == "":
+				s.foreign(ctx, ses, h)
+			default:
+				s.hint(h.Partition, h.Item)
+			}
+		}) // it says why it was cut; it is subscribed again in any case
+		s.wakes.wakeAll() // what ended meanwhile has woken nobody
+		s.wake()
+		if !sleep(ctx, pause, nil) {
+			return
+		}
+		pause = min(2*pause, time.Second)
+	}
+}
+
+// round is the watchdog's: it asks for all heads and applies what is missing. What
+// it verifies was so when the question was sent (R19).
+func (s *shared) round(ctx context.Context) error {
+	box := s.session.Load()
+	if box == nil {
+		return errNotOpen
+	}
+	ses := *box
+	s.follow.Lock()
+	if s.jumped.Swap(false) {
+		s.ageAll()
+	}
+	s.follow.Unlock()
+	limit := max(time.Duration(s.delta)/4, 25*time.Millisecond)
+	sent := s.e.Now()
+	if mutantR19 {
+		defer func() { sent = s.e.Now() }()
+	}
+	hc, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	heads, err := ses.Heads(hc)
+	if err != nil {
+		s.rounds.done()
+		return err
+	}
+	if n := s.e.partitions(); len(heads) != n || slices.ContainsFunc(heads, func(h remote.Head) bool {
+		return h.Err == nil && !h.Missing && (h.Protocol != remote.Protocol || h.Partitions != n)
+	}) {
+		return s.relayout(ctx, ses)
+	}
+	var wg sync.WaitGroup
+	for p := range heads {
+		if s.settled(p, &heads[p], sent) {
+			continue
+		}
+		wg.Add(1)
+		go func() {
+			defer wg.Done()
+			lc, cancel := context.WithTimeout(ctx, limit)
+			defer cancel()
+			s.catchUp(lc, ses, p, &heads[p], sent)
+		}()
+	}
+	wg.Wait()
+	s.follow.Lock()
+	s.computeLegal()
+	s.follow.Unlock()
+	s.rounds.done()
+	for p := range heads {
+		if heads[p].Err != nil {
+			return heads[p].Err
+		}
+	}
+	s.reachable()
+	return nil
+}
+
+// relayout adopts another layout: everything kept here was placed by the old one.
+func (s *shared) relayout(ctx context.Context, ses remote.Session) error {
+	s.follow.Lock()
+	s.ageAll()
+	s.follow.Unlock()
+	if err := s.agree(ctx, ses); err != nil {
+		return err
+	}
+	return errLayout
+}
+
+// settled verifies a partition whose head is where this instance is.
+func (s *shared) settled(p int, h *remote.Head, sent int64) bool {
+	if h.Err != nil {
+		return true // nothing is known of it now
+	}
+	s.follow.Lock()
+	defer s.follow.Unlock()
+	f := &s.parts[p]
+	pos := f.position.Load()
+	if h.Missing || h.Confirmed != h.Server || pos == nil || pos.Token != h.Position.Token {
+		return false
+	}
+	if f.era != h.Era {
+		if f.era != "" && !mutantR21 {
+			return false
+		}
+		f.era = h.Era // it ended at an item that has been applied
+	}
+	f.server = h.Server
+	s.verify(f, sent)
+	return true
+}
+
+// verify notes that a partition was followed up to the time sent. The caller holds
+// follow.
+func (s *shared) verify(f *follower, sent int64) {
+	f.verified.Store(max(f.verified.Load(), sent))
+	f.failures.Store(0)
+	if s.jumped.Load() {
+		f.verified.Store(0)
+	}
+}
+
+// catchUp brings a partition to its head, or begins it anew.
+func (s *shared) catchUp(ctx context.Context, ses remote.Session, p int, h *remote.Head, sent int64) {
+	f := &s.parts[p]
+	switch {
+	case h.Missing:
+		// Made now, by whoever comes first. It verifies nothing: what it replaces is
+		// unknown (R20).
+		s.renew(ctx, ses, p, "")
+		return
+	case h.Confirmed != h.Server && !mutantR21Server:
+		// A promotion or a restart: what an old server brought back to life is dead by
+		// the era (R21).
+		s.renew(ctx, ses, p, h.Confirmed)
+		return
+	}
+	s.follow.Lock()
+	from := f.position.Load()
+	if from == nil || f.era != "" && f.era != h.Era && from.Token == h.Position.Token {
+		s.age(p)
+		f.adopt(h)
+		s.verify(f, sent)
+		s.follow.Unlock()
+		return
+	}
+	server, era := f.server, f.era
+	s.follow.Unlock()
+
+	log, err := ses.Log(ctx, p, *from)
+	if err != nil {
+		return
+	}
+	s.follow.Lock()
+	defer s.follow.Unlock()
+	if f.position.Load() == nil { // aged meanwhile
+		return
+	}
+	if s.applyLog(p, f, from, h, &log) {
+		if pos := f.position.Load(); pos.Token == h.Position.Token {
+			f.era = h.Era
+		}
+		f.server = h.Server
+		s.verify(f, sent)
+		return
+	}
+	// A position that was trimmed, or another era: only what is kept here is old.
+	// Otherwise the tier may have lost something that others relied on.
+	if !log.Trimmed && h.Server == server && h.Era == era {
+		s.follow.Unlock()
+		s.renew(ctx, ses, p, h.Confirmed)
+		s.follow.Lock()
+		return
+	}
+	s.age(p)
+	f.adopt(h)
+	s.verify(f, sent)
+}
+
+// applyLog applies the items of a log that was read from a position, up to a head
+// at least. Hints may have moved the position on meanwhile. It returns false, and
+// does nothing, if they do not lead from the one to the other: a new era leaves no
+// item. The caller holds follow.
+func (s *shared) applyLog(p int, f *follower, from *remote.Position, h *remote.Head, log *remote.Log) bool {
+	items := log.Items
+	if !mutantR20 {
+		reached := h.Position.Token == from.Token || f.seen(h.Position.Token) ||
+			slices.ContainsFunc(items, func(it remote.Logged) bool { return it.Token == h.Position.Token })
+		if !log.Joined || !reached || len(items) > 0 && items[0].Before != from.Token {
+			return false
+		}
+	}
+	pos := f.position.Load()
+	if pos.Token != from.Token {
+		at := slices.IndexFunc(items, func(it remote.Logged) bool { return it.Token == pos.Token })
+		if at < 0 {
+			return true // moved beyond all of them
+		}
+		items = items[at+1:]
+	}
+	if len(items) == 0 {
+		return true
+	}
+	list := make([]Item, 0, len(items))
+	for _, it := range items {
+		if !f.seen(it.Token) {
+			list = append(list, local(p, it.Item))
+			f.remember(it.Token)
+		}
+		if it.Kind == remote.All || it.Kind == remote.Era {
+			f.era = ""
+		}
+	}
+	if len(list) > 0 {
+		s.e.fence(list)
+	}
+	last := items[len(items)-1].Position
+	f.position.Store(&last)
+	return true
+}
+
+// renew begins a new era in a partition, unless somebody was first. Everything
+// kept of it is aged; the next round follows from there.
+func (s *shared) renew(ctx context.Context, ses remote.Session, p int, was string) {
+	_ = ses.NewEra(ctx, p, was, false) // whoever succeeds, the next round sees it
+	s.follow.Lock()
+	defer s.follow.Unlock()
+	s.age(p)
+	f := &s.parts[p]
+	f.position.Store(nil)
+	f.verified.Store(0)
+	f.era = ""
+	s.computeLegal()
+	s.wake()
+}
+
+// round lets requests wait for the end of a round that begins after they ask.
+type round struct {
+	mu   sync.Mutex
+	next chan struct{}
+}
+
+func (r *round) done() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	close(r.next)
+	r.next = make(chan struct{})
+}
+
+func (r *round) wait() <-chan struct{} {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.next
+}

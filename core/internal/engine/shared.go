@@ -1,0 +1,293 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"math"
+	"math/bits"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/larderhq/larder/core/internal/remote"
+)
+
+// Sharing is what an engine needs to share a tier with other instances.
+type Sharing struct {
+	Tier     remote.Tier
+	Layout   remote.Layout
+	Required bool          // to open it now, or to fail
+	Budget   time.Duration // how long one request waits for the tier, all in all
+	Log      *slog.Logger
+	// Wall is the wall clock, in nanoseconds. nil: the machine's.
+	Wall func() int64
+}
+
+// Codec is how the shared tier keeps the values of one kind.
+type Codec interface {
+	// Encode returns the payload for a value; ok is false if it has none.
+	Encode(value any) (payload []byte, ok bool)
+	// Decode returns the value of a payload and its size in memory. The payload is
+	// the callee's. born is when the value's load began, on the engine's clock.
+	Decode(payload []byte, born int64) (value any, size int, ok bool)
+}
+
+const (
+	// leaseTime is what a dead process costs those who wait for its load.
+	leaseTime = 2 * time.Second
+	// maxKeep is the longest that an entry stays in the shared tier: generations
+	// and the versions of deploys are remembered longer.
+	maxKeep = 7 * 24 * time.Hour
+	// openTimeout bounds the first attempt to connect, while New waits.
+	openTimeout = time.Second
+	// agreeEvery is how often this instance's part of the layout is renewed.
+	agreeEvery = 20 * time.Second
+)
+
+// shared is the engine's view of the tier that it shares: what it has verified of
+// each partition, and since when.
+//
+// A copy in this process is legal only while every partition that it depends on
+// has been verified within MaxStaleness: asked for its head, and everything
+// before that head applied. Nobody's clock is compared with anybody else's.
+type shared struct {
+	Sharing
+	e     *Engine
+	delta int64
+
+	session atomic.Pointer[remote.Session]
+
+	legalUntil atomic.Int64 // the earliest of all partitions
+	parts      [remote.MaxPartitions]follower
+
+	// follow guards what is known of the partitions, and orders what is applied.
+	// It is taken before the journal's lock.
+	follow sync.Mutex
+	skew   atomic.Int64 // of the wall clock against the monotonic one
+	jumped atomic.Bool  // they have parted: everything must be aged before anything is verified
+
+	lastRound int64
+	kick      chan struct{} // a round is wanted now
+	rounds    round
+
+	pending pending
+	wakes   wakes
+	mirrors mirrors
+
+	stop context.CancelFunc
+	done sync.WaitGroup
+	down atomic.Bool // it has been said that the tier cannot be reached
+}
+
+// share opens the shared tier and begins to follow it.
+func (e *Engine) share(o Sharing) error {
+	s := &shared{Sharing: o, e: e, delta: int64(o.Layout.MaxStaleness), kick: make(chan struct{}, 1)}
+	s.rounds.next = make(chan struct{})
+	s.pending.items = make(map[Item]*pendingItem)
+	s.wakes.m = make(map[string]*wake)
+	s.skew.Store(s.wall() - e.monotonic())
+	e.parts.Store(int32(remote.DefaultPartitions))
+	if o.Layout.Partitions > 0 {
+		e.parts.Store(int32(o.Layout.Partitions))
+	}
+	e.shared = s
+	ctx, cancel := context.WithTimeout(e.ctx, openTimeout)
+	defer cancel()
+	err := s.open(ctx)
+	if err == nil {
+		err = s.round(ctx)
+	}
+	if err != nil && (o.Required || errors.Is(err, remote.ErrUnusable)) {
+		if ses := s.session.Load(); ses != nil {
+			_ = (*ses).Close() // it is of no use
+		}
+		e.shared = nil
+		return err
+	}
+	if err != nil {
+		s.unreachable(err)
+	}
+	run, stop := context.WithCancel(e.ctx)
+	s.stop = stop
+	s.done.Add(1)
+	go s.run(run)
+	return nil
+}
+
+// open makes the session and agrees on the layout: before the first hit.
+func (s *shared) open(ctx context.Context) error {
+	ses, err := s.Tier.Open(ctx, s.Layout)
+	if err != nil {
+		return err
+	}
+	if err := s.agree(ctx, ses); err != nil {
+		return errors.Join(err, ses.Close())
+	}
+	s.session.Store(&ses)
+	return nil
+}
+
+// agree renews this instance's part of the layout and adopts what holds.
+func (s *shared) agree(ctx context.Context, ses remote.Session) error {
+	l, err := ses.Agree(ctx)
+	if err != nil {
+		return err
+	}
+	if n := int32(l.Partitions); n > 0 && n <= remote.MaxPartitions && n != s.e.parts.Load() {
+		s.follow.Lock()
+		defer s.follow.Unlock()
+		s.e.parts.Store(n)
+		s.ageAll()
+	}
+	return nil
+}
+
+func (s *shared) close() {
+	if s.stop != nil {
+		s.stop()
+	}
+	s.done.Wait()
+	if ses := s.session.Load(); ses != nil {
+		_ = (*ses).Close() // whatever it was, it is over
+	}
+}
+
+// legal reports whether every partition of the mask was verified within
+// MaxStaleness (R4).
+func (s *shared) legal(mask uint64, now int64) bool {
+	if now < s.legalUntil.Load() || mutantR4 {
+		return true
+	}
+	for ; mask != 0; mask &= mask - 1 {
+		if !s.parts[bits.TrailingZeros64(mask)].legal(now, s.delta) {
+			return false
+		}
+	}
+	return true
+}
+
+// everything is the mask of what may carry any tag.
+func (s *shared) everything() uint64 {
+	if n := s.e.partitions(); n < 64 {
+		return 1<<n - 1
+	}
+	return math.MaxUint64
+}
+
+// computeLegal finds until when everything is legal. The caller holds follow.
+func (s *shared) computeLegal() {
+	until := int64(math.MaxInt64)
+	for p := range s.e.partitions() {
+		v := s.parts[p].verified.Load()
+		if v == 0 {
+			until = 0
+			break
+		}
+		until = min(until, v+s.delta)
+	}
+	s.legalUntil.Store(until)
+	if s.jumped.Load() {
+		s.legalUntil.Store(0)
+	}
+}
+
+func (s *shared) wall() int64 {
+	if s.Wall != nil {
+		return s.Wall()
+	}
+	return time.Now().UnixNano()
+}
+
+// checkClocks notices a machine that was suspended: its monotonic clock stood
+// still, and what it believes to have verified just now is old (R22).
+func (s *shared) checkClocks(mono int64) {
+	skew := s.skew.Load()
+	d := s.wall() - mono - skew
+	if d <= s.delta/4 && d >= -s.delta/4 || mutantR22 || !s.skew.CompareAndSwap(skew, skew+d) {
+		return
+	}
+	// No lock: the caller may have any. Whoever verifies something meanwhile looks
+	// at jumped after that, and takes it back.
+	s.jumped.Store(true)
+	for p := range s.parts {
+		s.parts[p].verified.Store(0)
+	}
+	s.legalUntil.Store(0)
+	s.wake()
+}
+
+// wake asks for a round now.
+func (s *shared) wake() {
+	select {
+	case s.kick <- struct{}{}:
+	default:
+	}
+}
+
+// unreachable and reachable say it once.
+func (s *shared) unreachable(err error) {
+	if !s.down.Swap(true) {
+		s.Log.Warn("larder: the shared tier does not answer; what it would answer goes to the handlers", "error", err)
+	}
+}
+
+func (s *shared) reachable() {
+	if s.down.Swap(false) {
+		s.Log.Info("larder: the shared tier answers again")
+	}
+}
+
+// askable returns the session if a request may ask the tier about key now: it is
+// legal, nothing of it is pending, and the tier has not just failed.
+func (s *shared) askable(key string, tags []string) (remote.Session, bool) {
+	ses := s.session.Load()
+	if ses == nil {
+		return nil, false
+	}
+	mask := s.e.mask(key, tags)
+	if !s.legal(mask, s.e.Now()) || s.pending.blocks(s.e, key, tags) {
+		return nil, false
+	}
+	for m := mask; m != 0; m &= m - 1 {
+		if s.parts[bits.TrailingZeros64(m)].failures.Load() >= breakAfter {
+			return nil, false
+		}
+	}
+	return *ses, true
+}
+
+// breakAfter is how many calls of requests may fail in a row before requests stop
+// asking a partition, until the watchdog has verified it again.
+const breakAfter = 3
+
+// outcome counts failures of a partition, for the breaker.
+func (s *shared) outcome(p int, err error) {
+	if err == nil {
+		s.parts[p].failures.Store(0)
+		return
+	}
+	s.e.Count.RemoteErrors.Add(1)
+	if s.parts[p].failures.Add(1) == breakAfter {
+		s.unreachable(err)
+		s.wake()
+	}
+}
+
+// budget is what is left of the time that a request may wait for the tier.
+type budget struct {
+	left time.Duration
+}
+
+// use runs fn with what is left.
+func (b *budget) use(ctx context.Context, fn func(context.Context) error) error {
+	if b.left <= 0 {
+		return context.DeadlineExceeded
+	}
+	start := time.Now()
+	ctx, cancel := context.WithTimeout(ctx, b.left)
+	defer cancel()
+	err := fn(ctx)
+	b.left -= time.Since(start)
+	return err
+}

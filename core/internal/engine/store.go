@@ -1,0 +1,191 @@
+package engine
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/larderhq/larder/core/internal/remote"
+)
+
+// Fill makes an entry of f and stores it: in the shared tier first, if there is
+// one, and then in this process. What the tier refuses is stored nowhere.
+func (t *Turn) Fill(ctx context.Context, f Fill) (*Entry, Refusal) {
+	s := t.e.shared
+	if s == nil {
+		return t.Load.Fill(f)
+	}
+	f.refused = NoLease
+	if h := t.held; h != nil && h.end() {
+		f.refused = h.fill(ctx, t, &f)
+		if f.refused != Stored && f.refused != Written && f.refused != Lost {
+			t.e.Spawn(t.e.ctx, leaseTime, func(ctx context.Context) { _ = h.ses.Release(ctx, h.lease) })
+		}
+	}
+	en, refusal := t.Load.Fill(f)
+	if f.refused == Written { // kept in the tier, until the writer's deadline
+		t.e.Count.Refused.Add(-1)
+		t.e.Count.Stored.Add(1)
+		refusal = Stored
+	}
+	return en, refusal
+}
+
+// fill stores f in the tier, and returns Written if this process must not keep it.
+func (h *held) fill(ctx context.Context, t *Turn, f *Fill) Refusal {
+	e, s, l := t.e, t.e.shared, &h.lease
+	key := f.Key
+	if key == "" {
+		key = t.key
+	}
+	if f.Codec == nil {
+		return NoLease
+	}
+	b := &budget{s.Budget}
+	if t.budget != nil {
+		b = t.budget
+		b.left = max(b.left, s.Budget/2) // the load has been paid for: it is not thrown away for a slow lookup
+	}
+	gens := slices.Clone(l.Generations)
+	open, lagging := l.Open, l.Lagging
+	deadline := int64(0) // on the engine's clock; 0: none
+	see := func(sent int64, d time.Duration) {
+		if d > 0 && (deadline == 0 || sent+int64(d) < deadline) {
+			deadline = sent + int64(d)
+		}
+	}
+	see(h.sent, open)
+	for _, g := range gens {
+		see(h.sent, g.Open)
+		lagging = lagging || g.Lagging
+	}
+	var late []string
+	for _, tag := range f.Tags {
+		if !slices.Contains(t.tags, tag) && !slices.Contains(late, tag) {
+			late = append(late, tag)
+		}
+	}
+	if len(late) > 0 {
+		sent := e.Now()
+		states, refusal := h.late(ctx, b, late)
+		if refusal != Stored {
+			return refusal
+		}
+		for _, st := range states {
+			see(sent, st.Open)
+			lagging = lagging || st.Lagging
+			gens = append(gens, st.Generation)
+		}
+	}
+	if lagging && f.ReplicaLag > 0 && !mutantR26 {
+		return Lagging
+	}
+	payload, ok := f.Codec.Encode(f.Value)
+	if !ok {
+		return NoLease
+	}
+	n := e.partitions()
+	rf := remote.Fill{Key: key, Entry: remote.Entry{Payload: payload, LoadTime: time.Duration(e.Now() - h.began)}}
+	own := remote.Partition(Name(key), n)
+	eras := map[int]string{own: l.Era}
+	for _, g := range gens {
+		p := remote.Partition(g.Tag, n)
+		if era, ok := eras[p]; ok && era != g.Era {
+			return Lost // an era ended between the two
+		}
+		eras[p] = g.Era
+		rf.Entry.Tags = append(rf.Entry.Tags, remote.TagGeneration{Tag: g.Tag, Token: g.Token})
+	}
+	for p, era := range eras {
+		rf.Entry.Eras = append(rf.Entry.Eras, remote.PartitionEra{Partition: p, Era: era})
+	}
+	slices.SortFunc(rf.Entry.Eras, func(a, b remote.PartitionEra) int { return a.Partition - b.Partition })
+
+	since := f.Lifetime.Since
+	if since == 0 {
+		since = e.Now()
+	}
+	fresh := since + int64(f.Lifetime.Fresh)
+	stale := fresh + int64(f.Lifetime.Stale)
+	keep := min(fresh+int64(max(f.Lifetime.Stale, f.Lifetime.Spare)), e.Now()+int64(maxKeep))
+	if deadline != 0 && !mutantR9 {
+		rf.NotAfter = h.server(deadline)
+		rf.Entry.Provisional = true
+		fresh, stale, keep = min(fresh, deadline), min(stale, deadline), min(keep, deadline)
+	}
+	if keep <= e.Now() {
+		return NoLifetime
+	}
+	rf.Entry.Born = h.server(h.began)
+	rf.Entry.FreshUntil, rf.Entry.StaleUntil, rf.Entry.KeepUntil = h.server(fresh), h.server(stale), h.server(keep)
+	stored := false
+	err := b.use(ctx, func(ctx context.Context) (err error) {
+		stored, err = h.ses.Fill(ctx, *l, rf)
+		return err
+	})
+	s.outcome(own, err)
+	switch {
+	case err != nil:
+		return Unknown
+	case !stored:
+		return Lost
+	case rf.Entry.Provisional:
+		return Written
+	}
+	f.id = l.Token
+	return Stored
+}
+
+// server converts a time on the engine's clock to the lease's server's, rather too
+// early than too late: the server's answer was made some time before it arrived.
+func (h *held) server(t int64) int64 { return h.lease.Now + (t-h.received)/int64(time.Millisecond) }
+
+// late captures the tags that the load has named only now. What came between must
+// not concern them, and nothing may be missing (R10).
+func (h *held) late(ctx context.Context, b *budget, tags []string) ([]remote.Late, Refusal) {
+	states := make([]remote.Late, len(tags))
+	errs := make([]error, len(tags))
+	err := b.use(ctx, func(ctx context.Context) error {
+		var wg sync.WaitGroup
+		slots := make(chan struct{}, 8)
+		for i, tag := range tags {
+			p := remote.Partition(tag, len(h.since))
+			if h.since[p].position == nil || h.since[p].era == "" {
+				return errNotFollowed
+			}
+			wg.Add(1)
+			slots <- struct{}{}
+			go func() {
+				defer wg.Done()
+				states[i], errs[i] = h.ses.Late(ctx, tag, *h.since[p].position)
+				<-slots
+			}()
+		}
+		wg.Wait()
+		return nil
+	})
+	if err != nil {
+		return nil, Unknown
+	}
+	for i, tag := range tags {
+		st, era := &states[i], h.since[remote.Partition(tag, len(h.since))].era
+		switch {
+		case errs[i] != nil:
+			return nil, Unknown
+		case mutantR10:
+		case !st.Joined || st.Token == "" || st.Era != era:
+			return nil, Unknown
+		case slices.ContainsFunc(st.Items, func(it remote.Logged) bool { return names(it.Item, tag) }):
+			return nil, Fenced
+		case st.Lapsed > 0 && !mutantR10Lapsed && int64(st.Lapsed) <= h.e.Now()-h.sent+int64(time.Millisecond):
+			return nil, Lapsed
+		}
+	}
+	return states, Stored
+}
+
+// names reports whether an item of a tag's partition concerns the tag.
+func names(it Item, tag string) bool {
+	return it.Kind == remote.All || it.Kind == remote.Era || it.Kind == remote.Tag && it.Value == tag
+}
