@@ -51,8 +51,7 @@ func Cache(cache *core.Cache, class string, tags ...string) fiber.Handler {
 // path, when a handler has succeeded, before the client sees the response. It
 // panics with a *core.ConfigError if something is wrong.
 func Invalidate(cache *core.Cache, tags ...string) fiber.Handler {
-	iv, err := httpcache.NewInvalidator(cache, tags)
-	return must(middleware(iv.Serve, true), err)
+	return must(Write{Cache: cache, Tags: tags}.Middleware())
 }
 
 // Route is a cached route with all that can be said about it.
@@ -81,6 +80,24 @@ func (r Route) Middleware() (fiber.Handler, error) {
 		return nil, err
 	}
 	return middleware(rt.Serve, false), nil
+}
+
+// Write is an invalidating route with all that can be said about it.
+type Write struct {
+	Cache *core.Cache // required
+	// Class says whether the route may write while the shared tier cannot be
+	// reached: core.Class.RequireRemote.
+	Class string
+	Tags  []string // at least one
+}
+
+// Middleware returns the middleware, or a *core.ConfigError.
+func (w Write) Middleware() (fiber.Handler, error) {
+	iv, err := httpcache.NewInvalidator(w.Cache, w.Class, w.Tags)
+	if err != nil {
+		return nil, err
+	}
+	return middleware(iv.Serve, true), nil
 }
 
 func must(h fiber.Handler, err error) fiber.Handler {

@@ -43,8 +43,7 @@ func Cache(cache *core.Cache, class string, tags ...string) gin.HandlerFunc {
 // path, when a handler has succeeded, before the client sees the end of the
 // response. It panics with a *core.ConfigError if something is wrong.
 func Invalidate(cache *core.Cache, tags ...string) gin.HandlerFunc {
-	iv, err := httpcache.NewInvalidator(cache, tags)
-	return must(middleware(iv.Serve), err)
+	return must(Write{Cache: cache, Tags: tags}.Middleware())
 }
 
 // Route is a cached route with all that can be said about it.
@@ -73,6 +72,24 @@ func (r Route) Middleware() (gin.HandlerFunc, error) {
 		return nil, err
 	}
 	return middleware(rt.Serve), nil
+}
+
+// Write is an invalidating route with all that can be said about it.
+type Write struct {
+	Cache *core.Cache // required
+	// Class says whether the route may write while the shared tier cannot be
+	// reached: core.Class.RequireRemote.
+	Class string
+	Tags  []string // at least one
+}
+
+// Middleware returns the middleware, or a *core.ConfigError.
+func (w Write) Middleware() (gin.HandlerFunc, error) {
+	iv, err := httpcache.NewInvalidator(w.Cache, w.Class, w.Tags)
+	if err != nil {
+		return nil, err
+	}
+	return middleware(iv.Serve), nil
 }
 
 func must(m gin.HandlerFunc, err error) gin.HandlerFunc {

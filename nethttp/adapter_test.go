@@ -16,6 +16,10 @@ func TestAdapter(t *testing.T) {
 	adaptertest.Run(t, adaptertest.Framework{Name: "nethttp", New: newServer})
 }
 
+func TestAdapterOverASharedTier(t *testing.T) {
+	adaptertest.Run(t, adaptertest.Framework{Name: "nethttp", New: newServer, Shared: true})
+}
+
 func newServer(_ testing.TB, app adaptertest.App) adaptertest.Server {
 	mux := http.NewServeMux()
 	for _, r := range app.Routes {

@@ -36,8 +36,7 @@ func Cache(cache *core.Cache, class string, tags ...string) func(http.Handler) h
 // path, when a handler has succeeded, before the client sees the end of the
 // response. It panics with a *core.ConfigError if something is wrong.
 func Invalidate(cache *core.Cache, tags ...string) func(http.Handler) http.Handler {
-	iv, err := httpcache.NewInvalidator(cache, tags)
-	return must(middleware(iv.Serve), err)
+	return must(Write{Cache: cache, Tags: tags}.Middleware())
 }
 
 // Route is a cached route with all that can be said about it.
@@ -66,6 +65,24 @@ func (r Route) Middleware() (func(http.Handler) http.Handler, error) {
 		return nil, err
 	}
 	return middleware(rt.Serve), nil
+}
+
+// Write is an invalidating route with all that can be said about it.
+type Write struct {
+	Cache *core.Cache // required
+	// Class says whether the route may write while the shared tier cannot be
+	// reached: core.Class.RequireRemote.
+	Class string
+	Tags  []string // at least one
+}
+
+// Middleware returns the middleware, or a *core.ConfigError.
+func (w Write) Middleware() (func(http.Handler) http.Handler, error) {
+	iv, err := httpcache.NewInvalidator(w.Cache, w.Class, w.Tags)
+	if err != nil {
+		return nil, err
+	}
+	return middleware(iv.Serve), nil
 }
 
 func must(m func(http.Handler) http.Handler, err error) func(http.Handler) http.Handler {

@@ -22,6 +22,10 @@ type Framework struct {
 	// recover (Fiber) gets its own recovery middleware around everything.
 	New func(t testing.TB, app App) Server
 
+	// Shared runs the suite with a shared tier, in memory, instead of in this
+	// process only.
+	Shared bool
+
 	// Error makes the error that a handler of this framework returns to be
 	// answered with a status: echo.NewHTTPError, fiber.NewError. nil: handlers
 	// return no errors (net/http, Gin).

@@ -20,6 +20,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/larderhq/larder/core"
+	"github.com/larderhq/larder/core/internal/memtier"
 )
 
 // transport is how a site is reached.
@@ -56,6 +57,11 @@ func newSite(t testing.TB, f Framework, by transport) *site {
 func (s *site) open(o core.Options) {
 	s.Helper()
 	o.Logger = slog.New(s.log)
+	if s.f.Shared && o.Remote == nil {
+		server := memtier.New(memtier.Config{})
+		s.Cleanup(server.Close)
+		o.Remote = server.Tier("site")
+	}
 	cache, err := core.New(o)
 	require.NoError(s, err)
 	if s.cache != nil {

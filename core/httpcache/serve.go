@@ -490,7 +490,7 @@ func (rt *Route) notStored(a *ask, turn *engine.Turn, d decision) {
 		case f.response == nil && len(f.lists) == 0:
 			rt.engine.Note(key, uncacheable{}, 0, rememberUncacheable, codec{})
 		case f.response != nil && f.state != engine.Fresh && !a.creds.any() && d.reason != Streamed && d.reason != Oversized:
-			rt.engine.DropEntry(f.response.key, f.entry) // it is like that no more
+			rt.engine.ForgetEntry(f.response.key, f.entry) // it is like that no more
 		}
 	}
 	if d.verdict == engine.Unshareable {

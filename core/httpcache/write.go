@@ -14,15 +14,20 @@ import (
 
 // Invalidator is a route that changes what others cache.
 type Invalidator struct {
-	cache *core.Cache
-	tags  []template
+	cache  *core.Cache
+	tags   []template
+	strict bool // no write without the shared tier
 }
 
 // NewInvalidator makes an invalidating route, or says in a *core.ConfigError what
 // is wrong.
-func NewInvalidator(cache *core.Cache, tags []string) (*Invalidator, error) {
+func NewInvalidator(cache *core.Cache, class string, tags []string) (*Invalidator, error) {
 	if cache == nil {
 		return nil, &core.ConfigError{Field: "cache", Value: nil, Allowed: "a cache made by core.New"}
+	}
+	kind, err := cache.Class(class)
+	if err != nil {
+		return nil, err
 	}
 	if len(tags) == 0 {
 		return nil, &core.ConfigError{Field: "tags", Value: 0, Allowed: "at least one"}
@@ -31,7 +36,7 @@ func NewInvalidator(cache *core.Cache, tags []string) (*Invalidator, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Invalidator{cache: cache, tags: templates}, nil
+	return &Invalidator{cache: cache, tags: templates, strict: kind.RequireRemote}, nil
 }
 
 // Serve runs the handler between the beginning and the end of a write intent on
@@ -54,6 +59,11 @@ func (iv *Invalidator) Serve(ex Exchange) error {
 	switch {
 	case errors.Is(err, core.ErrClosed):
 		return ex.Run(ex.Context(), nil)
+	case errors.Is(err, core.ErrPending) && iv.strict:
+		intent.Abandon()
+		ex.Reply(notNow())
+		return nil
+	case errors.Is(err, core.ErrPending): // the write goes on; its invalidation is tried until it succeeds
 	case err != nil:
 		ex.Reply(refused(err.Error()))
 		return nil
@@ -66,6 +76,18 @@ func (iv *Invalidator) Serve(ex Exchange) error {
 		// More has been checked; an intent's end bounds its waits itself.
 		_ = intent.End(context.WithoutCancel(ex.Context()), more...)
 	})
+}
+
+// notNow answers a write whose invalidation could not be announced beforehand.
+func notNow() Answer {
+	return Answer{
+		Status: http.StatusServiceUnavailable,
+		Fields: []Field{
+			{Name: "Content-Type", Values: []string{"text/plain; charset=utf-8"}},
+			{Name: "Retry-After", Values: []string{"1"}},
+		},
+		Body: []byte("larder: the shared cache cannot be reached, and this route does not write without it\n"),
+	}
 }
 
 func refused(why string) Answer {

@@ -196,6 +196,7 @@ func (s *shared) change(ctx context.Context, ses remote.Session, c *remote.Chang
 		s.follow.Lock()
 		s.age(c.Partition)
 		s.parts[c.Partition].era = ""
+		s.parts[c.Partition].moves++
 		s.follow.Unlock()
 		s.wake()
 		return nil, nil

@@ -160,15 +160,30 @@ func (e *Engine) Note(key string, value any, size int, d time.Duration, c Codec)
 	})
 }
 
-// Forget takes an entry out here and in the shared tier. It is no invalidation.
+// Forget takes what is under a key out, here and in the shared tier. It is no
+// invalidation.
 func (e *Engine) Forget(key string) {
 	e.Drop(key)
-	if s := e.shared; s != nil {
-		if ses, ok := s.askable(key, nil); ok {
-			e.Background(e.ctx, s.Budget, func(ctx context.Context) {
-				_ = ses.Note(ctx, key, nil, time.Millisecond) // if it fails the entry expires
-			})
-		}
+	e.forget(key)
+}
+
+// ForgetEntry is DropEntry, and for the other instances as well.
+func (e *Engine) ForgetEntry(key string, en *Entry) {
+	e.DropEntry(key, en)
+	if en.id != "" {
+		e.forget(key)
+	}
+}
+
+func (e *Engine) forget(key string) {
+	s := e.shared
+	if s == nil {
+		return
+	}
+	if ses, ok := s.askable(key, nil); ok {
+		ctx, cancel := context.WithTimeout(e.ctx, s.Budget)
+		defer cancel()
+		_ = ses.Note(ctx, key, nil, time.Millisecond) // if it fails the entry expires
 	}
 }
 

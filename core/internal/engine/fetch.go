@@ -159,6 +159,10 @@ func (a *asking) acquire(ctx context.Context) Found {
 				leave()
 				return Found{Busy: true}
 			}
+			if t.besides() {
+				leave()
+				return Found{}
+			}
 			ok := wait(ctx, ended, min(l.Busy, time.Until(until)))
 			leave()
 			if !ok || !time.Now().Before(until) {
@@ -380,9 +384,12 @@ func (t *Turn) hold(ses remote.Session, l remote.Lease, sent, received int64) {
 			t.e.shared.learn(t.pos, g.Tag, g.Token)
 		}
 	}
+	t.note(h)
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.extend = time.AfterFunc(leaseTime/3, func() { t.e.extend(h) })
+	if !h.ended {
+		h.extend = time.AfterFunc(leaseTime/3, func() { t.e.extend(h) })
+	}
 }
 
 // extend prolongs the lease of a load that takes long.
@@ -410,18 +417,56 @@ func (h *held) end() bool {
 	defer h.mu.Unlock()
 	was := h.ended
 	h.ended = true
-	h.extend.Stop()
+	if h.extend != nil {
+		h.extend.Stop()
+	}
 	return !was
 }
 
 // release ends the lease of a turn that stored nothing, so that nobody waits for
 // it until it expires.
 func (t *Turn) release() {
-	h := t.held
-	if h == nil || !h.end() {
+	if t.held != nil {
+		t.e.release(t.held)
+	}
+}
+
+func (e *Engine) release(h *held) {
+	if !h.end() {
 		return
 	}
-	t.e.Spawn(t.e.ctx, leaseTime, func(ctx context.Context) {
+	e.Spawn(e.ctx, leaseTime, func(ctx context.Context) {
 		_ = h.ses.Release(ctx, h.lease) // if it fails the lease expires
 	})
+}
+
+// note puts the lease into the turn's flight, where others of this process see it.
+// The flight may be fenced by now: then it is of no use.
+func (t *Turn) note(h *held) {
+	if t.f == nil {
+		return
+	}
+	sh := t.e.flights.shard(t.f.key)
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	t.f.leases = slices.DeleteFunc(t.f.leases, (*held).over)
+	t.f.leases = append(t.f.leases, h)
+}
+
+// besides reports whether another turn of the same flight has the lease: then this
+// one was let go beside it, and loads without one.
+func (t *Turn) besides() bool {
+	if t.f == nil {
+		return false
+	}
+	sh := t.e.flights.shard(t.f.key)
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	return slices.ContainsFunc(t.f.leases, func(h *held) bool { return !h.over() })
+}
+
+func (h *held) over() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.ended
 }

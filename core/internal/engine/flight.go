@@ -22,6 +22,7 @@ type flight struct {
 	seen      uint64 // items of the log before it have been compared with key and tags
 	limit     int
 	running   int
+	leases    []*held // that turns of the flight have in the shared tier
 	closed    bool
 	waiters   list.List     // of *waiter
 	unwatched chan struct{} // closed when nobody waits any more; nil unless asked for
@@ -117,7 +118,7 @@ func (e *Engine) Enter(ctx context.Context, key string, tags []string, gate Gate
 		if f != nil {
 			var fenced bool
 			if joined, fenced = e.catchUp(f); fenced {
-				delete(sh.m, key)
+				e.leave(sh, f)
 				f = nil
 			}
 		}
@@ -176,7 +177,7 @@ func (e *Engine) TryLead(key string, tags []string, gate Gate) (*Turn, bool) {
 		if _, fenced := e.catchUp(f); !fenced {
 			return nil, false
 		}
-		delete(sh.m, key)
+		e.leave(sh, f)
 	}
 	return e.begin(sh, key, tags, gate), true
 }
@@ -195,6 +196,16 @@ func (e *Engine) begin(sh *flightShard, key string, tags []string, gate Gate) *T
 
 func (e *Engine) turn(f *flight, key string, tags []string, gate Gate) *Turn {
 	return &Turn{Load: e.NewLoad(key, tags), f: f, gate: gate}
+}
+
+// leave makes way for another flight of the key: what this one loads will be
+// stored nowhere, and so it needs no lease. The caller holds the shard's lock.
+func (e *Engine) leave(sh *flightShard, f *flight) {
+	delete(sh.m, f.key)
+	for _, h := range f.leases {
+		e.release(h)
+	}
+	f.leases = nil
 }
 
 // catchUp compares the flight with the items that came since it was last

@@ -18,6 +18,7 @@ type follower struct {
 	failures atomic.Int32                    // of requests, in a row
 
 	era, server string // "" era: not known at present
+	moves       int    // changes of position and era: a head that was asked for before one may be older
 	recent      [32]string
 	next        int
 }
@@ -70,6 +71,7 @@ func (s *shared) hint(p int, it remote.Logged) {
 		return
 	}
 	s.e.fence([]Item{local(p, it.Item)})
+	f.moves++
 	if it.Kind == remote.Era { // a new era leaves no item in the log: the head tells the rest
 		f.era = ""
 		s.wake()
@@ -105,6 +107,7 @@ func (s *shared) ageAll() {
 		f.verified.Store(0)
 		f.position.Store(nil)
 		f.era, f.server = "", ""
+		f.moves++
 	}
 	s.legalUntil.Store(0)
 }
@@ -114,7 +117,9 @@ func (s *shared) ageAll() {
 func (f *follower) adopt(h *remote.Head) {
 	pos := h.Position
 	f.position.Store(&pos)
+	f.remember(pos.Token)
 	f.era, f.server = h.Era, h.Server
+	f.moves++
 }
 
 // run follows the tier until ctx ends.
@@ -215,6 +220,10 @@ func (s *shared) round(ctx context.Context) error {
 	if s.jumped.Swap(false) {
 		s.ageAll()
 	}
+	var moves [remote.MaxPartitions]int
+	for p := range s.parts {
+		moves[p] = s.parts[p].moves
+	}
 	s.follow.Unlock()
 	limit := max(time.Duration(s.delta)/4, 25*time.Millisecond)
 	sent := s.e.Now()
@@ -243,7 +252,7 @@ func (s *shared) round(ctx context.Context) error {
 			defer wg.Done()
 			lc, cancel := context.WithTimeout(ctx, limit)
 			defer cancel()
-			s.catchUp(lc, ses, p, &heads[p], sent)
+			s.catchUp(lc, ses, p, &heads[p], sent, moves[p])
 		}()
 	}
 	wg.Wait()
@@ -304,8 +313,10 @@ func (s *shared) verify(f *follower, sent int64) {
 	}
 }
 
-// catchUp brings a partition to its head, or begins it anew.
-func (s *shared) catchUp(ctx context.Context, ses remote.Session, p int, h *remote.Head, sent int64) {
+// catchUp brings a partition to its head, or begins it anew. moves is what the
+// follower's were before the head was asked for: if it has moved since, the head
+// may be older than what is known, and must not be adopted.
+func (s *shared) catchUp(ctx context.Context, ses remote.Session, p int, h *remote.Head, sent int64, moves int) {
 	f := &s.parts[p]
 	switch {
 	case h.Missing:
@@ -321,6 +332,11 @@ func (s *shared) catchUp(ctx context.Context, ses remote.Session, p int, h *remo
 	}
 	s.follow.Lock()
 	from := f.position.Load()
+	if (from == nil || from.Token == h.Position.Token) && f.moves != moves {
+		s.follow.Unlock()
+		s.wake()
+		return
+	}
 	if from == nil || f.era != "" && f.era != h.Era && from.Token == h.Position.Token {
 		s.age(p)
 		f.adopt(h)
@@ -346,6 +362,10 @@ func (s *shared) catchUp(ctx context.Context, ses remote.Session, p int, h *remo
 		}
 		f.server = h.Server
 		s.verify(f, sent)
+		return
+	}
+	if f.moves != moves {
+		s.wake()
 		return
 	}
 	// A position that was trimmed, or another era: only what is kept here is old.
@@ -400,6 +420,7 @@ func (s *shared) applyLog(p int, f *follower, from *remote.Position, h *remote.H
 	}
 	last := items[len(items)-1].Position
 	f.position.Store(&last)
+	f.moves++
 	return true
 }
 
@@ -414,6 +435,7 @@ func (s *shared) renew(ctx context.Context, ses remote.Session, p int, was strin
 	f.position.Store(nil)
 	f.verified.Store(0)
 	f.era = ""
+	f.moves++
 	s.computeLegal()
 	s.wake()
 }

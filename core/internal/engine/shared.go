@@ -95,7 +95,8 @@ func (e *Engine) share(o Sharing) error {
 	ctx, cancel := context.WithTimeout(e.ctx, openTimeout)
 	defer cancel()
 	err := s.open(ctx)
-	if err == nil {
+	// Heads that are not there are made by the first round and verified by the next.
+	for n := 0; err == nil && n < 3 && !s.legal(s.everything(), e.Now()); n++ {
 		err = s.round(ctx)
 	}
 	if err != nil && (o.Required || errors.Is(err, remote.ErrUnusable)) {

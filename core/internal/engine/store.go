@@ -19,6 +19,9 @@ func (t *Turn) Fill(ctx context.Context, f Fill) (*Entry, Refusal) {
 	f.refused = NoLease
 	if h := t.held; h != nil && h.end() {
 		f.refused = h.fill(ctx, t, &f)
+		if f.refused == Lost && t.fencedAt(f.Tags) != 0 {
+			f.refused = Fenced // the better reason
+		}
 		if f.refused != Stored && f.refused != Written && f.refused != Lost {
 			t.e.Spawn(t.e.ctx, leaseTime, func(ctx context.Context) { _ = h.ses.Release(ctx, h.lease) })
 		}

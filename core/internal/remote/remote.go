@@ -69,7 +69,8 @@ type Session interface {
 	Extend(ctx context.Context, l Lease, d time.Duration) (bool, error)
 	// Fill stores an entry and ends the lease, if the lease is still there, the era
 	// and the sweep token of its partition are the lease's, and f.NotAfter has not
-	// passed. If not, nothing is stored, and the lease is ended if it is there.
+	// passed. If not, nothing is stored, and the lease is ended if it is there. The
+	// entry's id is the lease's token.
 	Fill(ctx context.Context, l Lease, f Fill) (stored bool, err error)
 	// Release ends a lease without an entry.
 	Release(ctx context.Context, l Lease) error
@@ -143,7 +144,7 @@ type Logged struct {
 // Log is a part of a log.
 type Log struct {
 	Items  []Logged
-	Joined bool // the position was found (or is the token before the first item)
+	Joined bool // the position was found, or is the token before the first of Items
 	// Trimmed: not joined, and every item that is there was appended after the
 	// position. False where it does not join otherwise.
 	Trimmed bool
@@ -214,7 +215,7 @@ type Lease struct {
 // Fill is what to store under a lease.
 type Fill struct {
 	Key      string // of the same name as the lease's key
-	Entry    Entry  // ID, Now and KeepUntil > server's clock are not needed: the tier sets or checks them
+	Entry    Entry  // without ID and Now
 	NotAfter int64  // on the server's clock; 0: no limit. KeepUntil is cut to it
 }
 

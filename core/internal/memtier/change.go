@@ -1,0 +1,219 @@
+package memtier
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/larderhq/larder/core/internal/remote"
+)
+
+// Change implements remote.Session.
+func (c *session) Change(ctx context.Context, ch remote.Change) ([]remote.Logged, error) {
+	if err := check(ch); err != nil {
+		return nil, err
+	}
+	ch.Items, ch.Intent = slices.Clone(ch.Items), strings.Clone(ch.Intent)
+	for i := range ch.Items {
+		ch.Items[i].Value = strings.Clone(ch.Items[i].Value)
+	}
+	return do(ctx, c, ch.Partition, func(st *step) ([]remote.Logged, error) { return st.change(ch) })
+}
+
+func check(ch remote.Change) error {
+	if ch.Partition < 0 || ch.Partition >= remote.MaxPartitions {
+		return fmt.Errorf("memtier: there is no partition %d", ch.Partition)
+	}
+	for _, it := range ch.Items {
+		if it.Kind < remote.Key || it.Kind > remote.All {
+			return fmt.Errorf("memtier: a change cannot have an item of kind %d", it.Kind)
+		}
+	}
+	return nil
+}
+
+func (st *step) change(ch remote.Change) ([]remote.Logged, error) {
+	if st.shard.migrating {
+		return nil, remote.ErrMigrating
+	}
+	if ch.Mode == remote.Abandon {
+		st.writer(ch)
+		return nil, nil
+	}
+	h, ok := st.head()
+	if ok && h.partitions != st.session.partitions() {
+		return nil, fmt.Errorf("memtier: the head is of a layout of %d partitions", h.partitions)
+	}
+	for _, it := range ch.Items {
+		st.remove(it)
+	}
+	if err := st.refuseFull(); err != nil {
+		return nil, err // what was to be removed is gone all the same
+	}
+	st.writer(ch)
+	st.lag(ch)
+	if !ok {
+		h = st.newHead(remote.Position{})
+	}
+	logged := make([]remote.Logged, 0, len(ch.Items))
+	for _, it := range ch.Items {
+		switch it.Kind {
+		case remote.Pattern:
+			h.sweep = st.token()
+		case remote.All:
+			h.era, h.confirmed = st.token(), st.shard.id
+		}
+		logged = append(logged, st.append(&h, it))
+	}
+	st.setHead(h)
+	for _, item := range logged {
+		st.publish(remote.Hint{Item: item})
+	}
+	return logged, nil
+}
+
+// remove takes out what an item names: the entries and leases of every version,
+// or the generation.
+func (st *step) remove(it remote.Item) {
+	switch it.Kind {
+	case remote.Key:
+		for version := range st.server.versions[st.session.layout.Namespace] {
+			st.del(key{kind: Entry, version: version, name: it.Value})
+			st.endLease(it.Value, version)
+		}
+	case remote.Tag:
+		st.del(key{kind: Generation, name: it.Value})
+	}
+}
+
+// writer enters the intent of a change, or takes it out.
+func (st *step) writer(ch remote.Change) {
+	if ch.Intent == "" || ch.Mode == remote.NoIntent {
+		return
+	}
+	for _, it := range ch.Items {
+		if it.Kind != remote.Key && it.Kind != remote.Tag {
+			continue
+		}
+		k := intentsKey(it.Kind, it.Value)
+		in := st.intentsAt(k).clone()
+		if ch.Mode == remote.Begin {
+			deadline := ends(st.now, ch.Lasts)
+			in.writers[ch.Intent] = writer{deadline, deadline + ch.Remain.Milliseconds()}
+		} else {
+			delete(in.writers, ch.Intent)
+		}
+		st.setIntents(k, in)
+	}
+}
+
+// lag leaves the marks of a change. What a pattern or all concerns is not known
+// by name: there the partition has the mark.
+func (st *step) lag(ch remote.Change) {
+	if ch.Lag <= 0 {
+		return
+	}
+	for _, it := range ch.Items {
+		k := lagKey()
+		if it.Kind == remote.Key || it.Kind == remote.Tag {
+			k = intentsKey(it.Kind, it.Value)
+		}
+		in := st.intentsAt(k).clone()
+		in.lags = max(in.lags, ends(st.now, ch.Lag))
+		st.setIntents(k, in)
+	}
+}
+
+// append puts an item at the end of the log and moves the head there.
+func (st *step) append(h *head, it remote.Item) remote.Logged {
+	var l log
+	if v, ok := st.get(key{kind: Log}, st.now); ok {
+		l = v.data.(log)
+	}
+	if n := len(l.items); n > 0 && l.items[n-1].Token != h.position.Token {
+		l = log{} // left behind by a head that was lost
+	}
+	l.last++
+	item := remote.Logged{
+		Item:     it,
+		Position: remote.Position{ID: strconv.FormatUint(l.last, 10), Token: st.token()},
+		Before:   h.position.Token,
+	}
+	keep := l.items[max(0, len(l.items)+1-st.server.logItems):]
+	l.items = append(slices.Clip(keep), item)
+	st.set(key{kind: Log}, value{data: l})
+	h.position = item.Position
+	return item
+}
+
+// newHead makes a head with an era and a sweep token of its own.
+func (st *step) newHead(at remote.Position) head {
+	return head{
+		position: at, era: st.token(), sweep: st.token(),
+		confirmed: st.shard.id, partitions: st.session.partitions(),
+	}
+}
+
+// NewEra implements remote.Session.
+func (c *session) NewEra(ctx context.Context, partition int, was string, always bool) error {
+	was = strings.Clone(was)
+	_, err := do(ctx, c, partition, func(st *step) (struct{}, error) {
+		h, ok := st.head()
+		switch {
+		case !ok:
+			h = st.newHead(remote.Position{ID: "0", Token: st.token()})
+		case always || h.confirmed == was:
+			h.era, h.confirmed, h.partitions = st.token(), st.shard.id, st.session.partitions()
+		default:
+			return struct{}{}, nil
+		}
+		st.setHead(h)
+		st.publish(remote.Hint{Item: remote.Logged{
+			Item: remote.Item{Kind: remote.Era, Value: strconv.Itoa(partition)},
+		}})
+		return struct{}{}, nil
+	})
+	return err
+}
+
+// Scan implements remote.Session. Each partition is a step of its own.
+func (c *session) Scan(ctx context.Context, glob string) (removed int, sure bool, err error) {
+	type found struct {
+		removed   int
+		migrating bool
+		server    string
+	}
+	glob = strings.Clone(glob)
+	all := c.all()
+	pass := func(remove bool) ([]found, error) {
+		got := make([]found, len(all))
+		err := c.each(all, func(p int) error {
+			one, err := do(ctx, c, p, func(st *step) (found, error) {
+				f := found{migrating: st.shard.migrating, server: st.shard.id}
+				if remove {
+					f.removed = st.sweep(glob)
+				}
+				return f, nil
+			})
+			got[p] = one
+			return err
+		})
+		return got, err
+	}
+	before, err := pass(true)
+	if err != nil {
+		return 0, false, err
+	}
+	after, err := pass(false)
+	if err != nil {
+		return 0, false, err
+	}
+	sure = true
+	for i, f := range before {
+		removed += f.removed
+		sure = sure && !f.migrating && !after[i].migrating && f.server == after[i].server
+	}
+	return removed, sure, nil
+}

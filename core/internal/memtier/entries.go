@@ -1,0 +1,158 @@
+package memtier
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/larderhq/larder/core/internal/remote"
+)
+
+// Get implements remote.Session.
+func (c *session) Get(ctx context.Context, name string, tags []string) (remote.Entry, []string, error) {
+	name = strings.Clone(name)
+	read := c.read(name, tags)
+	entries := make([]remote.Entry, 1)
+	tokens := make([]string, len(tags))
+	err := c.each(read.partitions, func(p int) error {
+		got, err := do(ctx, c, p, func(st *step) (got partRead, _ error) {
+			if p == read.home {
+				got.entry = st.entry(name)
+			}
+			for _, i := range read.tags[p] {
+				got.tokens = append(got.tokens, st.generation(read.names[i]).token)
+			}
+			return got, nil
+		})
+		if err != nil {
+			return err
+		}
+		if p == read.home {
+			entries[0] = got.entry
+		}
+		for n, i := range read.tags[p] {
+			tokens[i] = got.tokens[n]
+		}
+		return nil
+	})
+	if err != nil {
+		return remote.Entry{}, nil, err
+	}
+	return entries[0], tokens, nil
+}
+
+// Generations implements remote.Session.
+func (c *session) Generations(ctx context.Context, tags []string) ([]string, error) {
+	read := c.read("", tags)
+	tokens := make([]string, len(tags))
+	err := c.each(read.partitions, func(p int) error {
+		got, err := do(ctx, c, p, func(st *step) (got []string, _ error) {
+			for _, i := range read.tags[p] {
+				got = append(got, st.generation(read.names[i]).token)
+			}
+			return got, nil
+		})
+		for n, i := range read.tags[p] {
+			if err == nil {
+				tokens[i] = got[n]
+			}
+		}
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return tokens, nil
+}
+
+// Note implements remote.Session.
+func (c *session) Note(ctx context.Context, name string, payload []byte, keep time.Duration) error {
+	name, payload = strings.Clone(name), slices.Clone(payload)
+	_, err := do(ctx, c, c.home(name), func(st *step) (struct{}, error) {
+		if err := st.refuseFull(); err != nil {
+			return struct{}{}, err
+		}
+		until := ends(st.now, keep)
+		st.setEntry(name, remote.Entry{
+			Payload: payload, Born: st.now, FreshUntil: until, StaleUntil: until, KeepUntil: until,
+		})
+		return struct{}{}, nil
+	})
+	return err
+}
+
+// partRead is what a reading step brings.
+type partRead struct {
+	entry  remote.Entry
+	tokens []string
+	lease  remote.Lease
+	gens   []remote.Generation
+}
+
+// plan of a read: which tags lie where.
+type readPlan struct {
+	names      []string
+	home       int // the key's partition
+	tags       map[int][]int
+	partitions []int // the key's first
+}
+
+// read plans a read of a key ("": none) and tags.
+func (c *session) read(name string, tags []string) readPlan {
+	p := readPlan{home: -1, names: make([]string, len(tags)), tags: map[int][]int{}}
+	if name != "" {
+		p.home = c.home(name)
+		p.partitions = append(p.partitions, p.home)
+	}
+	for i, tag := range tags {
+		p.names[i] = strings.Clone(tag)
+		at := remote.Partition(tag, c.partitions())
+		if !slices.Contains(p.partitions, at) {
+			p.partitions = append(p.partitions, at)
+		}
+		p.tags[at] = append(p.tags[at], i)
+	}
+	return p
+}
+
+// home returns the partition of a key.
+func (c *session) home(name string) int {
+	return remote.Partition(remote.Name(name), c.partitions())
+}
+
+func (st *step) entryKey(name string) key {
+	return key{kind: Entry, version: st.session.layout.Version, name: name}
+}
+
+func (st *step) entry(name string) remote.Entry {
+	v, ok := st.get(st.entryKey(name), st.now)
+	if !ok {
+		return remote.Entry{}
+	}
+	e := cloneEntry(v.data.(remote.Entry))
+	e.Now = st.now
+	return e
+}
+
+// setEntry stores an entry, which is the step's, under an id of its own if it has
+// none.
+func (st *step) setEntry(name string, e remote.Entry) {
+	if e.Now = 0; e.ID == "" {
+		e.ID = st.token()
+	}
+	st.set(st.entryKey(name), value{cloneEntry(e), e.KeepUntil})
+}
+
+func cloneEntry(e remote.Entry) remote.Entry {
+	e.Payload = slices.Clone(e.Payload)
+	e.Tags = slices.Clone(e.Tags)
+	for i, t := range e.Tags {
+		e.Tags[i] = remote.TagGeneration{Tag: strings.Clone(t.Tag), Token: strings.Clone(t.Token)}
+	}
+	e.Eras = slices.Clone(e.Eras)
+	for i := range e.Eras {
+		e.Eras[i].Era = strings.Clone(e.Eras[i].Era)
+	}
+	return e
+}

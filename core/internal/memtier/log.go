@@ -1,0 +1,103 @@
+package memtier
+
+import (
+	"context"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/larderhq/larder/core/internal/glob"
+	"github.com/larderhq/larder/core/internal/remote"
+)
+
+// Heads implements remote.Session.
+func (c *session) Heads(ctx context.Context) ([]remote.Head, error) {
+	all := c.all()
+	heads := make([]remote.Head, len(all))
+	err := c.each(all, func(p int) error {
+		h, err := do(ctx, c, p, func(st *step) (remote.Head, error) {
+			return st.readHead(), nil
+		})
+		heads[p], heads[p].Err = h, err
+		return err
+	})
+	if err != nil && !slices.ContainsFunc(heads, func(h remote.Head) bool { return h.Err == nil }) {
+		return nil, err
+	}
+	return heads, nil
+}
+
+func (st *step) readHead() remote.Head {
+	r := remote.Head{Server: st.shard.id, Now: st.now}
+	h, ok := st.head()
+	if !ok {
+		r.Missing = true
+		return r
+	}
+	r.Position, r.Era, r.Sweep = h.position, h.era, h.sweep
+	r.Confirmed, r.Partitions, r.Protocol = h.confirmed, h.partitions, remote.Protocol
+	return r
+}
+
+// Log implements remote.Session.
+func (c *session) Log(ctx context.Context, partition int, after remote.Position) (remote.Log, error) {
+	after = remote.Position{ID: strings.Clone(after.ID), Token: strings.Clone(after.Token)}
+	return do(ctx, c, partition, func(st *step) (remote.Log, error) { return st.readLog(after), nil })
+}
+
+func (st *step) readLog(after remote.Position) remote.Log {
+	var l log
+	if v, ok := st.get(key{kind: Log}, st.now); ok {
+		l = v.data.(log)
+	}
+	for i, it := range l.items {
+		if it.Token == after.Token {
+			return remote.Log{Items: slices.Clone(l.items[i+1:]), Joined: true}
+		}
+	}
+	if h, ok := st.head(); ok && h.position.Token == after.Token {
+		return remote.Log{Joined: true}
+	}
+	if len(l.items) == 0 {
+		return remote.Log{}
+	}
+	r := remote.Log{Items: slices.Clone(l.items), Joined: l.items[0].Before == after.Token}
+	if !r.Joined {
+		// By id, as on Redis: which proves nothing if the log is not the same.
+		id, err := strconv.ParseUint(after.ID, 10, 64)
+		first, _ := strconv.ParseUint(l.items[0].ID, 10, 64)
+		r.Trimmed = err == nil && id < first
+	}
+	if r.Trimmed {
+		st.server.stats.TrimmedBefore++
+	}
+	return r
+}
+
+// Late implements remote.Session.
+func (c *session) Late(ctx context.Context, tag string, since remote.Position) (remote.Late, error) {
+	tag = strings.Clone(tag)
+	since = remote.Position{ID: strings.Clone(since.ID), Token: strings.Clone(since.Token)}
+	return do(ctx, c, remote.Partition(tag, c.partitions()), func(st *step) (late remote.Late, err error) {
+		if st.shard.migrating {
+			return late, errTryAgain
+		}
+		if late.Generation, err = st.capture(tag); err != nil {
+			return remote.Late{}, err
+		}
+		late.Log = st.readLog(since)
+		late.Lapsed = st.intents(remote.Tag, tag).lapsed(st.now)
+		return late, nil
+	})
+}
+
+// sweep removes the entries of every version whose names match.
+func (st *step) sweep(pattern string) (removed int) {
+	for k := range st.keys {
+		if k.kind == Entry && glob.Match(pattern, remote.Name(k.name)) {
+			st.del(k)
+			removed++
+		}
+	}
+	return removed
+}

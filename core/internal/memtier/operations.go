@@ -1,0 +1,198 @@
+package memtier
+
+import (
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"time"
+)
+
+// SetFaults changes how the network behaves from now on.
+func (s *Server) SetFaults(f Faults) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.faults = f
+}
+
+// Skew sets how far the clocks of partitions (default: all) are ahead.
+func (s *Server) Skew(d time.Duration, partitions ...int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, i := range s.partitions(partitions) {
+		s.shards[i].skew = d
+	}
+}
+
+// Down makes requests to partitions (default: all) fail, or ends that. What is
+// under way fails as well, and subscribers are cut.
+func (s *Server) Down(down bool, partitions ...int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, i := range s.partitions(partitions) {
+		s.shards[i].down = down
+		if down {
+			s.shards[i].disconnect()
+		}
+	}
+	if down {
+		s.cut(nil)
+	}
+}
+
+// Freeze makes requests to partitions (default: all) wait, or ends that: then
+// those that waited are executed, also for callers that have left.
+func (s *Server) Freeze(frozen bool, partitions ...int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, i := range s.partitions(partitions) {
+		sh := &s.shards[i]
+		switch {
+		case frozen && sh.thawed == nil:
+			sh.thawed = make(chan struct{})
+		case !frozen && sh.thawed != nil:
+			close(sh.thawed)
+			sh.thawed = nil
+		}
+	}
+}
+
+// Full says that memory has run out and nothing is evicted: what needs more is
+// refused, changes remove what they name and fail then.
+func (s *Server) Full(full bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.full = full
+}
+
+// Migrating says that a partition is on its way to another server.
+func (s *Server) Migrating(partition int, migrating bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.shards[partition].migrating = migrating
+}
+
+// CutHints cuts every subscriber.
+func (s *Server) CutHints() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.cut(nil)
+}
+
+// Restart restarts the servers of partitions (default: all) with their data.
+func (s *Server) Restart(partitions ...int) { s.LoseLast(0, partitions...) }
+
+// LoseLast is a failover of partitions (default: all) that loses the writes of
+// the last d, as far as Config.History.
+func (s *Server) LoseLast(d time.Duration, partitions ...int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	lost := s.partitions(partitions)
+	for w, sp := range s.spaces {
+		if d > 0 && slices.Contains(lost, w.partition) {
+			sp.loseLast(d)
+		}
+	}
+	s.restart(lost)
+}
+
+// Flush removes everything, under the same server ids.
+func (s *Server) Flush() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, sp := range s.spaces {
+		sp.clear()
+	}
+}
+
+// Snapshot is a state of a server.
+type Snapshot struct{ spaces map[where]*space }
+
+// Snapshot returns the present state.
+func (s *Server) Snapshot() Snapshot {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return Snapshot{cloneSpaces(s.spaces)}
+}
+
+// Restore restarts the servers from an older state.
+func (s *Server) Restore(snap Snapshot) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.spaces = cloneSpaces(snap.spaces)
+	s.restart(s.partitions(nil))
+}
+
+func cloneSpaces(spaces map[where]*space) map[where]*space {
+	c := maps.Clone(spaces)
+	for w, sp := range c {
+		c[w] = sp.clone()
+	}
+	return c
+}
+
+// Evict removes one key, drawn from those of the kinds (default: of all), and
+// returns what it was.
+//
+// Nothing protects against the loss of Intents: a writer that dies with its
+// intent evicted is what the protocol cannot see.
+func (s *Server) Evict(rng *rand.Rand, kinds ...Kind) (kind Kind, name string, ok bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	type found struct {
+		where
+		key
+	}
+	var all []found
+	for w, sp := range s.spaces {
+		for k := range sp.keys {
+			if len(kinds) == 0 || slices.Contains(kinds, k.kind) {
+				all = append(all, found{w, k})
+			}
+		}
+	}
+	if len(all) == 0 {
+		return 0, "", false
+	}
+	// In one order, so that a seed draws the same again.
+	slices.SortFunc(all, func(a, b found) int {
+		if a.partition != b.partition {
+			return a.partition - b.partition
+		}
+		return compareKeys(a.key, b.key)
+	})
+	f := all[rng.IntN(len(all))]
+	s.spaces[f.where].del(f.key)
+	s.stats.EvictedKeys++
+	return f.kind, f.name, true
+}
+
+// EvictKey removes what is stored in a namespace under a name: of an entry and a
+// lease the key (under every version), of a generation the tag, of intents the
+// key or tag; heads, logs and the layout have none. It returns whether it was there.
+func (s *Server) EvictKey(namespace string, partition int, kind Kind, name string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if kind == Layout {
+		partition = layoutShard
+	}
+	sp, gone := s.space(where{namespace, partition}), false
+	for k := range sp.keys {
+		if k.kind == kind && (k.name == name || kind == Intents && k.name != "" && k.name[1:] == name) {
+			sp.del(k)
+			gone = true
+		}
+	}
+	return gone
+}
+
+// Keys returns how many keys there are, those that have expired and wait to be
+// removed included.
+func (s *Server) Keys() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n := 0
+	for _, sp := range s.spaces {
+		n += len(sp.keys)
+	}
+	return n
+}

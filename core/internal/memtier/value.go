@@ -1,0 +1,88 @@
+package memtier
+
+import (
+	"maps"
+
+	"github.com/larderhq/larder/core/internal/remote"
+)
+
+// Kind is a kind of thing that is stored.
+type Kind uint8
+
+// The kinds.
+const (
+	Entry Kind = iota + 1
+	Lease
+	Generation
+	Intents // of one key or tag, with its marks; also the mark of a partition's lag
+	Head
+	Log
+	Layout
+)
+
+// String returns the kind's name.
+func (k Kind) String() string {
+	return [...]string{"nothing", "entry", "lease", "generation", "intents", "head", "log", "layout"}[k]
+}
+
+// lease is the value of a Lease.
+type lease struct {
+	token  string
+	waited bool // somebody was told that it is busy
+}
+
+// generation is the value of a Generation.
+type generation struct {
+	token string
+	brief bool // made under an intent: its expiry is never lengthened
+}
+
+// intents is the value of an Intents.
+type intents struct {
+	writers map[string]writer // by the intent's id
+	lags    int64             // until when a replica may lag
+}
+
+type writer struct{ deadline, remembered int64 }
+
+func (in intents) clone() intents {
+	in.writers = maps.Clone(in.writers)
+	if in.writers == nil {
+		in.writers = map[string]writer{}
+	}
+	return in
+}
+
+// until returns when nothing of it matters any more.
+func (in intents) until() int64 {
+	t := in.lags
+	for _, w := range in.writers {
+		t = max(t, w.remembered)
+	}
+	return t
+}
+
+// head is the value of a Head.
+type head struct {
+	position   remote.Position
+	era, sweep string
+	confirmed  string
+	partitions int
+}
+
+// log is the value of a Log.
+type log struct {
+	items []remote.Logged
+	last  uint64 // id of the last item
+}
+
+// layout is the value of a Layout.
+type layout struct {
+	partitions int
+	members    map[string]member
+}
+
+type member struct {
+	layout remote.Layout
+	until  int64
+}
