@@ -167,7 +167,7 @@ func (s *shared) try(ctx context.Context, items []Item, do *doing) (failed []Ite
 			if cerr != nil {
 				err = cerr
 				failed = append(failed, c.Items...)
-				s.outcome(p, cerr)
+				s.outcome(ctx, p, cerr)
 			}
 		}()
 	}
@@ -195,7 +195,7 @@ func (s *shared) change(ctx context.Context, ses remote.Session, c *remote.Chang
 		}
 		s.follow.Lock()
 		s.age(c.Partition)
-		s.parts[c.Partition].era = ""
+		s.parts[c.Partition].setEra("")
 		s.parts[c.Partition].moves++
 		s.follow.Unlock()
 		s.wake()
@@ -279,6 +279,9 @@ func (e *Engine) Everywhere(ctx context.Context) error {
 func (s *shared) foreign(ctx context.Context, ses remote.Session, h remote.Hint) {
 	it := h.Item.Item
 	s.e.fence([]Item{it})
+	if h.Partition != 0 && it.Kind != remote.Key && it.Kind != remote.Tag {
+		return // it comes once for each partition
+	}
 	s.e.Spawn(ctx, s.Budget*20, func(ctx context.Context) {
 		name := fmt.Sprintf("larder:foreign:%d:%s", it.Kind, it.Value)
 		l, err := ses.Acquire(ctx, name, "", nil, leaseTime)

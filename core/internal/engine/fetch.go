@@ -102,7 +102,7 @@ func (a *asking) get(ctx context.Context) (Found, bool) {
 		en, gens, err = ses.Get(ctx, a.key, unknown)
 		return err
 	})
-	s.outcome(a.part, err)
+	s.outcome(ctx, a.part, err)
 	if err != nil || len(gens) != len(unknown) {
 		return Found{}, true
 	}
@@ -137,7 +137,7 @@ func (a *asking) acquire(ctx context.Context) Found {
 			return err
 		})
 		received := s.e.Now()
-		s.outcome(a.part, err)
+		s.outcome(ctx, a.part, err)
 		switch {
 		case err != nil:
 			leave()
@@ -316,10 +316,8 @@ func (s *shared) inEras(eras []remote.PartitionEra) bool {
 	if mutantR6Era {
 		return true
 	}
-	s.follow.Lock()
-	defer s.follow.Unlock()
 	for _, pe := range eras {
-		if pe.Partition < 0 || pe.Partition >= s.e.partitions() || s.parts[pe.Partition].era != pe.Era || pe.Era == "" {
+		if pe.Partition < 0 || pe.Partition >= s.e.partitions() || s.parts[pe.Partition].era() != pe.Era || pe.Era == "" {
 			return false
 		}
 	}
@@ -347,7 +345,7 @@ func (a *asking) generations(ctx context.Context, ses remote.Session, en *remote
 		gens, err = ses.Generations(ctx, ask)
 		return err
 	})
-	a.s.outcome(a.part, err)
+	a.s.outcome(ctx, a.part, err)
 	if err != nil || len(gens) != len(ask) {
 		return false
 	}

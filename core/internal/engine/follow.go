@@ -17,10 +17,48 @@ type follower struct {
 	position atomic.Pointer[remote.Position] // up to which everything has been applied; nil: none
 	failures atomic.Int32                    // of requests, in a row
 
-	era, server string // "" era: not known at present
-	moves       int    // changes of position and era: a head that was asked for before one may be older
-	recent      [32]string
-	next        int
+	current atomic.Pointer[string] // era; nil: not known at present
+	server  string
+	moves   int // changes of position and era: a head that was asked for before one may be older
+	recent  [32]string
+	next    int
+	ahead   map[string]remote.Logged // hints that came before their predecessors, by its token
+}
+
+// era returns the partition's era, "" if it is not known at present.
+func (f *follower) era() string {
+	if era := f.current.Load(); era != nil {
+		return *era
+	}
+	return ""
+}
+
+func (f *follower) setEra(era string) { f.current.Store(&era) }
+
+// advance moves the position to an item that follows it, and on over those that
+// have come before it.
+func (f *follower) advance(it *remote.Logged) {
+	for {
+		next := it.Position
+		f.position.Store(&next)
+		after, ok := f.ahead[next.Token]
+		if !ok {
+			return
+		}
+		delete(f.ahead, next.Token)
+		it = &after
+	}
+}
+
+// maxAhead is how many hints wait for their predecessors. Those that do not fit
+// are read from the log.
+const maxAhead = 256
+
+func (f *follower) waitFor(it *remote.Logged) {
+	if f.ahead == nil || len(f.ahead) >= maxAhead {
+		f.ahead = make(map[string]remote.Logged)
+	}
+	f.ahead[it.Before] = *it
 }
 
 // place is where a partition was followed to, and its era then.
@@ -34,7 +72,7 @@ func (s *shared) places() []place {
 	defer s.follow.Unlock()
 	list := make([]place, s.e.partitions())
 	for p := range list {
-		list[p] = place{s.parts[p].position.Load(), s.parts[p].era}
+		list[p] = place{s.parts[p].position.Load(), s.parts[p].era()}
 	}
 	return list
 }
@@ -73,24 +111,19 @@ func (s *shared) hint(p int, it remote.Logged) {
 	s.e.fence([]Item{local(p, it.Item)})
 	f.moves++
 	if it.Kind == remote.Era { // a new era leaves no item in the log: the head tells the rest
-		f.era = ""
+		f.setEra("")
 		s.wake()
 		return
 	}
 	f.remember(it.Token)
-	ended := it.Kind == remote.All
-	if ended {
-		f.era = "" // an item says that it has ended, not which one there is now
+	if it.Kind == remote.All {
+		f.setEra("") // an item says that it has ended, not which one there is now
+		s.wake()
 	}
-	pos := f.position.Load()
-	if pos != nil && (it.Before == pos.Token || mutantR18) && it.ID != "" {
-		next := it.Position
-		f.position.Store(&next)
+	if pos := f.position.Load(); pos != nil && (it.Before == pos.Token || mutantR18) && it.ID != "" {
+		f.advance(&it)
 	} else {
-		s.wake()
-	}
-	if ended {
-		s.wake()
+		f.waitFor(&it) // or for the watchdog, which reads the log
 	}
 }
 
@@ -106,7 +139,8 @@ func (s *shared) ageAll() {
 		f := &s.parts[p]
 		f.verified.Store(0)
 		f.position.Store(nil)
-		f.era, f.server = "", ""
+		f.setEra("")
+		f.server, f.ahead = "", nil
 		f.moves++
 	}
 	s.legalUntil.Store(0)
@@ -118,7 +152,8 @@ func (f *follower) adopt(h *remote.Head) {
 	pos := h.Position
 	f.position.Store(&pos)
 	f.remember(pos.Token)
-	f.era, f.server = h.Era, h.Server
+	f.setEra(h.Era)
+	f.server, f.ahead = h.Server, nil
 	f.moves++
 }
 
@@ -130,7 +165,7 @@ func (s *shared) run(ctx context.Context) {
 		if !sleep(ctx, pause, nil) {
 			return
 		}
-		pause = min(2*pause, 5*time.Second)
+		pause = min(2*pause, time.Second)
 		oc, cancel := context.WithTimeout(ctx, openTimeout)
 		if err := s.open(oc); err != nil {
 			s.unreachable(err)
@@ -156,9 +191,8 @@ func (s *shared) run(ctx context.Context) {
 				return
 			}
 			s.unreachable(err)
-		} else {
-			s.retryPending(ctx, ses)
 		}
+		s.retryPending(ctx, ses)
 		// Two rounds are at least a little apart, however many are asked for.
 		if !sleep(ctx, minRoundPause, nil) || !sleep(ctx, every-time.Since(began), s.kick) {
 			return
@@ -292,11 +326,11 @@ func (s *shared) settled(p int, h *remote.Head, sent int64) bool {
 	if h.Missing || h.Confirmed != h.Server || pos == nil || pos.Token != h.Position.Token {
 		return false
 	}
-	if f.era != h.Era {
-		if f.era != "" && !mutantR21 {
+	if f.era() != h.Era {
+		if f.era() != "" && !mutantR21 {
 			return false
 		}
-		f.era = h.Era // it ended at an item that has been applied
+		f.setEra(h.Era) // it ended at an item that has been applied
 	}
 	f.server = h.Server
 	s.verify(f, sent)
@@ -337,14 +371,14 @@ func (s *shared) catchUp(ctx context.Context, ses remote.Session, p int, h *remo
 		s.wake()
 		return
 	}
-	if from == nil || f.era != "" && f.era != h.Era && from.Token == h.Position.Token {
+	if from == nil || f.era() != "" && f.era() != h.Era && from.Token == h.Position.Token {
 		s.age(p)
 		f.adopt(h)
 		s.verify(f, sent)
 		s.follow.Unlock()
 		return
 	}
-	server, era := f.server, f.era
+	server, era := f.server, f.era()
 	s.follow.Unlock()
 
 	log, err := ses.Log(ctx, p, *from)
@@ -358,7 +392,7 @@ func (s *shared) catchUp(ctx context.Context, ses remote.Session, p int, h *remo
 	}
 	if s.applyLog(p, f, from, h, &log) {
 		if pos := f.position.Load(); pos.Token == h.Position.Token {
-			f.era = h.Era
+			f.setEra(h.Era)
 		}
 		f.server = h.Server
 		s.verify(f, sent)
@@ -412,14 +446,13 @@ func (s *shared) applyLog(p int, f *follower, from *remote.Position, h *remote.H
 			f.remember(it.Token)
 		}
 		if it.Kind == remote.All || it.Kind == remote.Era {
-			f.era = ""
+			f.setEra("")
 		}
 	}
 	if len(list) > 0 {
 		s.e.fence(list)
 	}
-	last := items[len(items)-1].Position
-	f.position.Store(&last)
+	f.advance(&items[len(items)-1])
 	f.moves++
 	return true
 }
@@ -434,7 +467,8 @@ func (s *shared) renew(ctx context.Context, ses remote.Session, p int, was strin
 	f := &s.parts[p]
 	f.position.Store(nil)
 	f.verified.Store(0)
-	f.era = ""
+	f.setEra("")
+	f.ahead = nil
 	f.moves++
 	s.computeLegal()
 	s.wake()

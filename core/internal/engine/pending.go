@@ -90,10 +90,16 @@ func (s *shared) retryPending(ctx context.Context, ses remote.Session) {
 			delete(q.items, it)
 			continue
 		}
+		if !s.legal(s.concerned(it), now) { // what has not been verified does not answer
+			continue
+		}
 		seqs[it] = p.seq
 		items = append(items, it)
 	}
 	q.mu.Unlock()
+	if len(items) == 0 {
+		return
+	}
 	ctx, cancel := context.WithTimeout(ctx, time.Duration(s.delta)/2+s.Budget*4)
 	defer cancel()
 	failed, _ := s.try(ctx, items, nil)
@@ -116,6 +122,14 @@ func (s *shared) retryPending(ctx context.Context, ses remote.Session) {
 		}
 	}
 	q.count.Store(int32(len(q.items)))
+}
+
+// concerned returns the partitions that an item is executed in.
+func (s *shared) concerned(it Item) uint64 {
+	if it.Kind == remote.Key || it.Kind == remote.Tag {
+		return 1 << remote.Partition(it.Value, s.e.partitions())
+	}
+	return s.everything()
 }
 
 // Pending returns how many invalidations the shared tier has not confirmed.

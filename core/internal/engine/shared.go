@@ -263,9 +263,12 @@ func (s *shared) askable(key string, tags []string) (remote.Session, bool) {
 const breakAfter = 3
 
 // outcome counts failures of a partition, for the breaker.
-func (s *shared) outcome(p int, err error) {
-	if err == nil {
+func (s *shared) outcome(ctx context.Context, p int, err error) {
+	switch {
+	case err == nil:
 		s.parts[p].failures.Store(0)
+		return
+	case errors.Is(ctx.Err(), context.Canceled): // the client has gone: it says nothing of the tier
 		return
 	}
 	s.e.Count.RemoteErrors.Add(1)
