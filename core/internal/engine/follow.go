@@ -110,7 +110,7 @@ func (s *shared) hint(p int, it remote.Logged) {
 	}
 	s.e.fence([]Item{local(p, it.Item)})
 	f.moves++
-	if it.Kind == remote.Era { // a new era leaves no item in the log: the head tells the rest
+	if it.Kind == remote.Era || it.ID == "" { // it is in no log: the head tells the rest
 		f.setEra("")
 		s.wake()
 		return
@@ -185,6 +185,14 @@ func (s *shared) run(ctx context.Context) {
 				agreed = time.Now()
 			}
 			cancel()
+		}
+		if time.Since(agreed) > agreeLapse && !mutantR2 {
+			// Others may have forgotten this instance's MaxStaleness: no hits until it
+			// has said so again (R2).
+			if !sleep(ctx, every, nil) {
+				return
+			}
+			continue
 		}
 		if err := s.round(ctx); err != nil {
 			if ctx.Err() != nil {

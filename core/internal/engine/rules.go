@@ -4,6 +4,7 @@ package engine
 
 // One for each rule of the protocol over the shared tier, by its number there.
 const (
+	mutantR2        = false // an instance whose part of the layout has lapsed goes on
 	mutantR4        = false // hits of partitions that have not been verified
 	mutantR5        = false // what is read is kept although an item came between
 	mutantR6        = false // generations of what is found are not compared

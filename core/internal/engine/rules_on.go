@@ -4,6 +4,7 @@ package engine
 
 // The rule of the protocol that LARDER_MUTANT names is taken out.
 var (
+	mutantR2        = mutant("R2")
 	mutantR4        = mutant("R4")
 	mutantR5        = mutant("R5")
 	mutantR6        = mutant("R6")

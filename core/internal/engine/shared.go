@@ -42,7 +42,10 @@ const (
 	// openTimeout bounds the first attempt to connect, while New waits.
 	openTimeout = time.Second
 	// agreeEvery is how often this instance's part of the layout is renewed.
-	agreeEvery = 20 * time.Second
+	agreeEvery = 15 * time.Second
+	// agreeLapse is when an instance that could not renew it stops. A tier keeps it
+	// for a minute at least.
+	agreeLapse = 40 * time.Second
 )
 
 // shared is the engine's view of the tier that it shares: what it has verified of
