@@ -1,0 +1,99 @@
+package redisstore
+
+import (
+	"context"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"github.com/stretchr/testify/require"
+
+	"github.com/larderhq/larder/core/internal/redistest"
+	"github.com/larderhq/larder/core/internal/remote"
+	"github.com/larderhq/larder/core/storetest"
+)
+
+// restricted makes a user with the rules of the namespaces on a server.
+func restricted(t *testing.T, server *redistest.Server, rules []string) {
+	t.Helper()
+	for _, line := range [][]string{
+		append([]string{"ACL", "SETUSER", "larder", "on", ">secret"}, rules...),
+		{"ACL", "LOG", "RESET"},
+	} {
+		_, err := server.Do(within(t, 5*time.Second), line...)
+		require.NoError(t, err)
+	}
+}
+
+// denied returns what the user was refused.
+func denied(t *testing.T, server *redistest.Server) (objects []string) {
+	t.Helper()
+	reply, err := server.Do(within(t, 5*time.Second), "ACL", "LOG", "100")
+	require.NoError(t, err)
+	for _, entry := range reply.([]any) {
+		fields := entry.([]any)
+		for i := 0; i+1 < len(fields); i += 2 {
+			if fields[i] == "object" {
+				objects = append(objects, fields[i+1].(string))
+			}
+		}
+	}
+	return objects
+}
+
+func TestAUserWithJustTheRulesCanDoAll(t *testing.T) {
+	server := redistest.Single(t)
+	rules := ACL("*") // the suite has a namespace of its own for each case
+	restricted(t, server, rules)
+	client := redis.NewClient(&redis.Options{Addr: server.Addr(), Username: "larder", Password: "secret"})
+	defer client.Close()
+	h := harness(client)
+	h.Evict = nil
+	t.Run("suite", func(t *testing.T) { storetest.Run(t, h) })
+	require.Empty(t, slices.Compact(slices.Sorted(slices.Values(denied(t, server)))))
+}
+
+func TestAUserWithJustTheRulesCanDoNothingElse(t *testing.T) {
+	server := redistest.Single(t)
+	restricted(t, server, ACL("app"))
+	client := redis.NewClient(&redis.Options{Addr: server.Addr(), Username: "larder", Password: "secret"})
+	defer client.Close()
+	s := open(t, client, layout("v1"))
+	fill(t, s, "user:42", "x", "t:user")
+	invalidate(t, s, remote.Tag, "t:user")
+	_, sure, err := s.Scan(within(t, 5*time.Second), "user:*")
+	require.NoError(t, err)
+	require.True(t, sure)
+	require.Empty(t, denied(t, server))
+
+	for _, line := range [][]any{
+		{"GET", "other:key"}, {"SET", "other:key", "x"}, {"UNLINK", "other:key"}, {"PUBLISH", "other:channel", "x"},
+		{"FLUSHALL"}, {"FLUSHDB"}, {"KEYS", "*"}, {"CONFIG", "GET", "*"}, {"DEL", "app:{00}:head"}, {"MONITOR"},
+	} {
+		err := client.Do(context.Background(), line...).Err()
+		require.ErrorContains(t, err, "NOPERM", "%v", line)
+	}
+	err = client.Eval(context.Background(), "return redis.call('GET', 'other:key')", nil).Err()
+	require.ErrorContains(t, err, "can't access at least one of the keys", "in a script")
+}
+
+func TestAUserOfAClusterWithJustTheRulesCanDoAll(t *testing.T) {
+	cluster := redistest.ThreeByThree(t)
+	for _, node := range cluster.Nodes() {
+		restricted(t, node, ACL("app"))
+	}
+	client := redis.NewClusterClient(&redis.ClusterOptions{Addrs: cluster.Addrs(), Username: "larder", Password: "secret"})
+	defer client.Close()
+	s := open(t, client, layout("v1"))
+	for _, key := range []string{"a", "b", "c", "d", "e"} {
+		fill(t, s, key, "x", "t:"+key)
+		invalidate(t, s, remote.Tag, "t:"+key)
+	}
+	_, _, err := s.Scan(within(t, 5*time.Second), "*")
+	require.NoError(t, err)
+	heads(t, s)
+	for _, node := range cluster.Nodes() {
+		require.Empty(t, denied(t, node))
+	}
+}

@@ -1,0 +1,152 @@
+package redisstore
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"github.com/stretchr/testify/require"
+
+	"github.com/larderhq/larder/core/internal/redistest"
+	"github.com/larderhq/larder/core/internal/remote"
+)
+
+func threeByThree(t *testing.T) (*redistest.Cluster, *redis.ClusterClient) {
+	t.Helper()
+	cluster := redistest.ThreeByThree(t)
+	client := redis.NewClusterClient(&redis.ClusterOptions{Addrs: cluster.Addrs()})
+	t.Cleanup(func() { _ = client.Close() })
+	return cluster, client
+}
+
+// migrate begins to move the slot of partition 0.
+func migrate(t *testing.T, cluster *redistest.Cluster, s *session) *redistest.Migration {
+	t.Helper()
+	ctx := within(t, 10*time.Second)
+	slot, err := cluster.SlotOf(ctx, s.names.head(0))
+	require.NoError(t, err)
+	source, err := cluster.MasterOf(ctx, slot)
+	require.NoError(t, err)
+	to := cluster.Nodes()[0]
+	if to == source {
+		to = cluster.Nodes()[1]
+	}
+	m, err := cluster.BeginMigration(ctx, slot, to)
+	require.NoError(t, err)
+	return m
+}
+
+func TestWhileASlotIsOnItsWay(t *testing.T) {
+	cluster, client := threeByThree(t)
+	s := open(t, client, layout("v1"))
+	ctx := within(t, 60*time.Second)
+	in0 := func(name string) string {
+		for s.partitionOf(name) != 0 {
+			name += "x"
+		}
+		return name
+	}
+	key, tag := in0("k"), in0("t:")
+	fill(t, s, key, "x", tag)
+	change := func(kind remote.Kind, value string) error {
+		_, err := s.Change(ctx, remote.Change{Items: []remote.Item{{Kind: kind, Value: value}}})
+		return err
+	}
+	require.NoError(t, change(remote.Pattern, "nothing"))
+	at := heads(t, s)[0]
+
+	refused := func() {
+		t.Helper()
+		require.ErrorIs(t, change(remote.Key, key), remote.ErrMigrating)
+		require.ErrorIs(t, change(remote.Tag, tag), remote.ErrMigrating)
+		now := heads(t, s)[0]
+		require.Equal(t, at.Position, now.Position, "nothing was changed")
+		require.Equal(t, at.Era, now.Era)
+	}
+	era := func() {
+		t.Helper()
+		require.NoError(t, s.NewEra(ctx, 0, "", true))
+		now := heads(t, s)[0]
+		require.NotEqual(t, at.Era, now.Era)
+		at = now
+	}
+	unsure := func() {
+		t.Helper()
+		_, sure, err := s.Scan(ctx, "nothing")
+		require.NoError(t, err)
+		require.False(t, sure)
+	}
+	_, sure, err := s.Scan(ctx, "nothing")
+	require.NoError(t, err)
+	require.True(t, sure)
+
+	m := migrate(t, cluster, s)
+	refused() // not all of its keys are there, and they might be elsewhere
+	era()
+	unsure()
+	moved, err := m.MoveKeys(ctx, 1)
+	require.NoError(t, err)
+	require.Equal(t, 1, moved)
+	refused()
+	era()
+	for moved > 0 { // the head too is elsewhere now, and the slot map says that it is here
+		moved, err = m.MoveKeys(ctx, 1)
+		require.NoError(t, err)
+	}
+	refused()
+	era()
+	unsure()
+	_, generations, err := s.Get(ctx, key, []string{tag})
+	require.NoError(t, err)
+	require.NotEmpty(t, generations[0])
+	require.NoError(t, m.Finish(ctx))
+	require.Equal(t, at.Era, heads(t, s)[0].Era)
+	require.NoError(t, change(remote.Key, key))
+	require.NoError(t, change(remote.Tag, tag))
+	_, sure, err = s.Scan(ctx, "nothing")
+	require.NoError(t, err)
+	require.True(t, sure)
+}
+
+func TestAFailoverOfOneMaster(t *testing.T) {
+	cluster, client := threeByThree(t)
+	s := open(t, client, layout("v1"))
+	ctx := within(t, 60*time.Second)
+	slot, err := cluster.SlotOf(ctx, s.names.head(0))
+	require.NoError(t, err)
+	old, err := cluster.MasterOf(ctx, slot)
+	require.NoError(t, err)
+	before := heads(t, s)
+	require.NoError(t, old.WaitReplicated(ctx))
+	mine := make(map[int]bool)
+	for p, h := range before {
+		mine[p] = h.Server == before[0].Server
+	}
+	require.Contains(t, mine, 0)
+
+	require.NoError(t, old.Stop())
+	short, cancel := context.WithTimeout(ctx, 300*time.Millisecond)
+	defer cancel()
+	during, err := s.Heads(short)
+	require.NoError(t, err)
+	for p, h := range during {
+		require.Equal(t, mine[p], h.Err != nil, "partition %d: %v", p, h.Err)
+	}
+	_, err = cluster.WaitPromotion(ctx, slot, old)
+	require.NoError(t, err)
+	require.Eventually(t, func() bool {
+		short, cancel := context.WithTimeout(ctx, 300*time.Millisecond)
+		defer cancel()
+		during, err = s.Heads(short)
+		return err == nil && during[0].Err == nil
+	}, 10*time.Second, 50*time.Millisecond)
+	require.NotEqual(t, before[0].Server, during[0].Server)
+	require.Equal(t, before[0].Server, during[0].Confirmed)
+	require.Equal(t, before[0].Era, during[0].Era)
+	require.NoError(t, s.NewEra(ctx, 0, during[0].Confirmed, false))
+	now := heads(t, s)[0]
+	require.NotEqual(t, before[0].Era, now.Era)
+	require.Equal(t, now.Server, now.Confirmed)
+	require.NoError(t, old.Continue())
+}

@@ -1,0 +1,36 @@
+// Package redisstore is the tier that instances of a cache share, on Redis: one
+// server, a master watched by Sentinel, or a cluster. Redis 6.2 or newer.
+//
+//	cache, err := core.New(core.Options{Remote: redisstore.New(client)})
+//
+// The client that is given is read for its options and never used: the tier makes
+// its own from them, which keeps to the deadline of each call and never repeats a
+// command by itself (see New). Close the cache before the client.
+//
+// # What is in Redis
+//
+// Everything is under <namespace>:, spread over partitions by hash tag, so that
+// what belongs to one name lies in one slot of a cluster:
+//
+//	<ns>:layout                     hash    what all instances agree on
+//	<ns>:{07}:head                  hash    state of partition 7
+//	<ns>:{07}:log                   stream  its invalidations, the last 16,000 or so
+//	<ns>:{07}:e:<version>\x1f<key>  string  entry, expires, at most 7 days
+//	<ns>:{07}:l:<version>\x1f<key>  string  lease of whoever makes the entry, expires
+//	<ns>:{07}:g:<tag>               string  generation of a tag, expires
+//	<ns>:{07}:i:k:<name>, i:t:<tag> hash    writers at work on it, expires
+//
+// and two channels: <ns>:hints, in a format of its own, and <ns>:invalidate, where
+// any program may publish key:<key>, tag:<tag>, path:<path>, pattern:<glob> or all,
+// as best effort: who does not listen at that moment never learns of it.
+//
+// No key of another namespace is touched. Nothing breaks if Redis evicts, loses or
+// garbles any of it: what is missing or makes no sense is a miss.
+//
+// # How it fails
+//
+// Every method returns an error, with what was being done, when the outcome is
+// unknown; none waits longer than its context. errors.Is finds remote.ErrUnusable
+// where to try again is in vain (a wrong client, version or permission), and
+// remote.ErrMigrating where a cluster is moving the slot.
+package redisstore

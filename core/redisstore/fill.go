@@ -1,0 +1,223 @@
+package redisstore
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/larderhq/larder/core/internal/remote"
+)
+
+// Acquire implements the seam.
+func (s *session) Acquire(
+	ctx context.Context, key, seen string, tags []string, d time.Duration,
+) (remote.Lease, error) {
+	l, unreadable, err := s.acquire(ctx, key, seen, tags, d)
+	if err == nil && unreadable != "" {
+		// An entry that nobody can read is none, and must not keep others from
+		// making one that can be read.
+		l, _, err = s.acquire(ctx, key, unreadable, tags, d)
+	}
+	if err != nil {
+		return remote.Lease{}, failed("acquire", err)
+	}
+	return l, nil
+}
+
+// acquire returns also the id of an entry that is there and does not decode.
+func (s *session) acquire(
+	ctx context.Context, key, seen string, tags []string, d time.Duration,
+) (l remote.Lease, unreadable string, err error) {
+	p, version := s.partitionOfKey(key), s.names.version
+	calls := make([]call, 0, 1+len(tags))
+	calls = append(calls, call{
+		script: acquireScript,
+		keys: []string{
+			s.names.head(p), s.names.entry(p, version, key), s.names.lease(p, version, key), s.names.keyIntents(p, key),
+		},
+		args: []any{nonce(), seen, max(1, ms(d)), version, versionNoted.Milliseconds()},
+	})
+	for _, tag := range tags {
+		calls = append(calls, s.generationCall(tag))
+	}
+	sent := time.Now()
+	replies, err := s.run(ctx, calls...)
+	if replies[0] != nil {
+		var leaseErr error
+		l, unreadable, leaseErr = s.readLease(p, key, sent, replies[0])
+		if err == nil {
+			err = leaseErr
+		}
+	}
+	for i, tag := range tags {
+		if err != nil {
+			break
+		}
+		var g remote.Generation
+		if g, err = s.readGeneration(tag, sent, newReply(replies[1+i])); err == nil {
+			l.Generations = append(l.Generations, g)
+		}
+	}
+	if err != nil && l.Token != "" {
+		_ = s.Release(ctx, l) // or others would wait for a load that is not made
+	}
+	return l, unreadable, err
+}
+
+func (s *session) readLease(p int, key string, sent time.Time, v any) (l remote.Lease, unreadable string, err error) {
+	r := newReply(v)
+	outcome := r.string()
+	now := r.int()
+	switch outcome {
+	case "found":
+		value, id := r.string(), r.string()
+		if l.Found = entryOf([]byte(value), now); l.Found.ID == "" {
+			unreadable = id
+		}
+	case "busy":
+		l.Busy = span(r.int())
+	case "lease":
+		l = remote.Lease{Token: r.string(), Era: r.string(), Sweep: r.string()}
+		l.Open = span(r.int())
+		l.Lagging = r.int() != 0
+	default:
+		if r.err == nil {
+			r.err = fmt.Errorf("%w: outcome %q", errReply, outcome)
+		}
+	}
+	if r.err != nil {
+		return remote.Lease{}, "", r.err
+	}
+	s.clocks[p].read(now, sent)
+	l.Key, l.Now = key, now
+	return l, unreadable, nil
+}
+
+func (s *session) generationCall(tag string) call {
+	p := s.partitionOf(tag)
+	return call{
+		script: generationScript,
+		keys:   []string{s.names.head(p), s.names.generation(p, tag), s.names.tagIntents(p, tag)},
+		args:   []any{nonce(), generationLives.Milliseconds(), generationRefresh.Milliseconds()},
+	}
+}
+
+func (s *session) readGeneration(tag string, sent time.Time, r *reply) (remote.Generation, error) {
+	now := r.int()
+	g := remote.Generation{Tag: tag, Token: r.string(), Era: r.string()}
+	g.Open = span(r.int())
+	g.Lagging = r.int() != 0
+	if r.err != nil {
+		return remote.Generation{}, r.err
+	}
+	s.clocks[s.partitionOf(tag)].read(now, sent)
+	return g, nil
+}
+
+// Extend implements the seam.
+func (s *session) Extend(ctx context.Context, l remote.Lease, d time.Duration) (bool, error) {
+	if l.Token == "" {
+		return false, nil
+	}
+	n, err := s.number(ctx, call{
+		script: extendScript,
+		keys:   []string{s.names.lease(s.partitionOfKey(l.Key), s.names.version, l.Key)},
+		args:   []any{l.Token, max(1, ms(d))},
+	})
+	if err != nil {
+		return false, failed("extend", err)
+	}
+	return n == 1, nil
+}
+
+// Fill implements the seam. The lease's token is the entry's id: an execution made
+// it, and it fills once. An entry beyond the limits of the envelope is not stored.
+func (s *session) Fill(ctx context.Context, l remote.Lease, f remote.Fill) (bool, error) {
+	if l.Token == "" {
+		return false, nil
+	}
+	p := s.partitionOfKey(l.Key)
+	if q := s.partitionOfKey(f.Key); q != p || remote.Name(f.Key) != remote.Name(l.Key) {
+		return false, fmt.Errorf("redisstore: fill: key %q is not of the name of the lease's, %q", f.Key, l.Key)
+	}
+	e := f.Entry
+	if f.NotAfter != 0 {
+		e.KeepUntil = min(e.KeepUntil, f.NotAfter)
+	}
+	value := encodeEnvelope(nil, &envelope{
+		id:   l.Token,
+		born: e.Born, freshUntil: e.FreshUntil, staleUntil: e.StaleUntil, keepUntil: e.KeepUntil,
+		loadTime: e.LoadTime, provisional: e.Provisional,
+		tags: e.Tags, eras: e.Eras, payload: e.Payload,
+	})
+	sent := time.Now()
+	replies, err := s.run(ctx, call{
+		script: fillScript,
+		keys: []string{
+			s.names.head(p), s.names.lease(p, s.names.version, l.Key), s.names.entry(p, s.names.version, f.Key),
+		},
+		args: []any{
+			l.Token, l.Era, l.Sweep, e.KeepUntil, f.NotAfter, maxKeep.Milliseconds(),
+			value, s.names.hints(), l.Key,
+		},
+	})
+	if err != nil {
+		return false, failed("fill", err)
+	}
+	r := newReply(replies[0])
+	now, stored := r.int(), r.int()
+	if r.err != nil {
+		return false, failed("fill", r.err)
+	}
+	s.clocks[p].read(now, sent)
+	return stored == 1, nil
+}
+
+// Release implements the seam.
+func (s *session) Release(ctx context.Context, l remote.Lease) error {
+	if l.Token == "" {
+		return nil
+	}
+	if _, err := s.number(ctx, call{
+		script: releaseScript,
+		keys:   []string{s.names.lease(s.partitionOfKey(l.Key), s.names.version, l.Key)},
+		args:   []any{l.Token, s.names.hints(), l.Key},
+	}); err != nil {
+		return failed("release", err)
+	}
+	return nil
+}
+
+// Note implements the seam. Executed twice it stores the same twice, at worst over
+// something newer, which is a miss to its reader.
+func (s *session) Note(ctx context.Context, key string, payload []byte, keep time.Duration) error {
+	p := s.partitionOfKey(key)
+	now, _ := s.clocks[p].now()
+	keep = min(keep, maxKeep)
+	value := encodeEnvelope(nil, &envelope{
+		id: nonce(), born: now, freshUntil: now + ms(keep), staleUntil: now + ms(keep), keepUntil: now + ms(keep),
+		payload: payload,
+	})
+	if len(value) == 0 {
+		return failed("note", fmt.Errorf("%d bytes are too long", len(payload)))
+	}
+	cmd := redis.NewCmd(ctx, "set", s.names.entry(p, s.names.version, key), value, "px", max(1, ms(keep)))
+	s.send(ctx, []redis.Cmder{cmd})
+	if err := cmd.Err(); err != nil {
+		return failed("note", err)
+	}
+	return nil
+}
+
+// number runs a script that returns an integer.
+func (s *session) number(ctx context.Context, c call) (int64, error) {
+	replies, err := s.run(ctx, c)
+	if err != nil {
+		return 0, err
+	}
+	r := newReply(replies)
+	n := r.int()
+	return n, r.err
+}

@@ -1,0 +1,152 @@
+package redisstore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/larderhq/larder/core/internal/remote"
+)
+
+// Heads implements the seam: one pipeline per master, and those at once (rule R19).
+func (s *session) Heads(ctx context.Context) ([]remote.Head, error) {
+	heads := make([]remote.Head, s.partitions.Load())
+	masters := make(map[*redis.Client][]int)
+	for p := range heads {
+		master, err := s.nodes.master(ctx, s.names.head(p))
+		if err != nil {
+			heads[p].Err = failed("find the master", err)
+			continue
+		}
+		masters[master] = append(masters[master], p)
+	}
+	var wg sync.WaitGroup
+	for master, partitions := range masters {
+		wg.Go(func() { s.headsOf(ctx, master, partitions, heads) })
+	}
+	wg.Wait()
+	if slices.ContainsFunc(heads, func(h remote.Head) bool { return h.Err != nil }) {
+		s.reload(ctx)
+	}
+	return heads, nil
+}
+
+// headsOf asks one master for the heads of some partitions.
+func (s *session) headsOf(ctx context.Context, master *redis.Client, partitions []int, heads []remote.Head) {
+	cmds := []redis.Cmder{
+		// A write, which a demoted or isolated master refuses and a full one accepts.
+		// It is on a key that may be there, so that a slot that is being migrated has it.
+		redis.NewCmd(ctx, "hdel", s.names.head(partitions[0]), ""),
+		redis.NewCmd(ctx, "info", "replication"),
+		redis.NewCmd(ctx, "time"),
+	}
+	for _, p := range partitions {
+		cmds = append(cmds, redis.NewCmd(ctx,
+			"hmget", s.names.head(p), "pid", "ptok", "era", "sweep", "confirmed", "parts", "proto"))
+	}
+	sent := time.Now()
+	s.nodes.pipeline(ctx, master, cmds)
+	values, _ := results(cmds)
+	write := cmds[0].Err()
+	if isWrongType(write) {
+		write = nil // it was let through as a write
+	}
+	info, infoErr := asString(values[1])
+	now, timeErr := clockOf(values[2])
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	for i, p := range partitions {
+		err := errors.Join(write, cmds[1].Err(), cmds[2].Err())
+		head := cmds[3+i]
+		switch {
+		case elsewhere(write) || elsewhere(head.Err()):
+			wg.Go(func() { heads[p] = s.headElsewhere(ctx, p) })
+			continue
+		case err != nil:
+		case isWrongType(head.Err()):
+			heads[p] = remote.Head{Missing: true}
+		case head.Err() != nil:
+			err = head.Err()
+		case infoErr != nil || timeErr != nil:
+			err = errors.Join(infoErr, timeErr)
+		default:
+			heads[p], err = readHead(newReply(values[3+i]))
+		}
+		if err == nil {
+			err = s.served(&heads[p], info, now, p, sent)
+		}
+		if err != nil {
+			heads[p] = remote.Head{Err: failed("ask for the head", err)}
+		}
+	}
+}
+
+// served notes who answered for a head, and when.
+func (s *session) served(h *remote.Head, info string, now int64, p int, sent time.Time) error {
+	h.Server, h.Now = infoField(info, "master_replid"), now
+	if role := infoField(info, "role"); role != "master" || h.Server == "" {
+		return fmt.Errorf("it is a %q with the replication id %q", role, h.Server)
+	}
+	s.clocks[p].read(now, sent)
+	return nil
+}
+
+// readHead takes the fields in the order in which they are asked for.
+func readHead(r *reply) (remote.Head, error) {
+	h := remote.Head{Position: remote.Position{ID: r.optional(), Token: r.optional()}}
+	h.Era, h.Sweep, h.Confirmed = r.optional(), r.optional(), r.optional()
+	partitions, protocol := r.optional(), r.optional()
+	if r.err != nil {
+		return remote.Head{}, r.err
+	}
+	// Numbers that make no sense are numbers that differ.
+	h.Partitions, _ = strconv.Atoi(partitions)
+	h.Protocol, _ = strconv.Atoi(protocol)
+	h.Missing = h.Era == "" // a change writes some of it; NewEra makes it one
+	return h, nil
+}
+
+// elsewhere says that the slot map is behind, or the slot on its way.
+func elsewhere(err error) bool {
+	return redis.HasErrorPrefix(err, "MOVED ") || redis.HasErrorPrefix(err, "ASK ")
+}
+
+// headElsewhere asks whoever has the head by now.
+func (s *session) headElsewhere(ctx context.Context, p int) remote.Head {
+	s.reload(ctx)
+	sent := time.Now()
+	replies, err := s.run(ctx, call{script: stateScript, keys: []string{s.names.head(p)}})
+	if err != nil {
+		return remote.Head{Err: failed("ask for the head", err)}
+	}
+	r := newReply(replies[0])
+	info := r.string()
+	now, err := clockOf(r.next())
+	var h remote.Head
+	if err == nil {
+		h, err = readHead(r.array())
+	}
+	if err == nil {
+		err = r.err
+	}
+	if err == nil {
+		err = s.served(&h, info, now, p, sent)
+	}
+	if err != nil {
+		return remote.Head{Err: failed("ask for the head", err)}
+	}
+	return h
+}
+
+// reload learns the slot map anew, in the background, for the next time.
+func (s *session) reload(ctx context.Context) {
+	if s.nodes.cluster != nil {
+		s.nodes.cluster.ReloadState(ctx)
+	}
+}

@@ -1,0 +1,215 @@
+package redisstore
+
+import (
+	"context"
+	"errors"
+	"net/url"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/larderhq/larder/core/internal/remote"
+)
+
+// pingAfter is how long a subscription may be silent before it is asked whether it
+// is there, and then how long it may take to say so.
+const pingAfter = time.Second
+
+// Hints implements the seam. It never subscribes again by itself: who listens has
+// to know that something may have been missed.
+func (s *session) Hints(ctx context.Context, ready func(), fn func(remote.Hint)) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(s.ctx, cancel)()
+	if err := s.listen(ctx, ready, fn); err != nil {
+		if ctx.Err() != nil {
+			err = ctx.Err()
+		}
+		return failed("listen for hints", err)
+	}
+	return nil
+}
+
+func (s *session) listen(ctx context.Context, ready func(), fn func(remote.Hint)) (err error) {
+	sub := s.subscription(ctx)
+	defer func() { _ = sub.Close() }()
+	// A read does not end with its context, but with its connection.
+	defer context.AfterFunc(ctx, func() { _ = sub.Close() })()
+	channels := []string{s.names.hints(), s.names.invalidate()}
+	if err := s.subscribe(ctx, sub, channels); err != nil {
+		return err
+	}
+	p := pulse{sub: sub}
+	defer p.start(ctx)()
+	for left := len(channels); ; {
+		message, err := s.receive(ctx, sub)
+		if err != nil {
+			return errors.Join(p.err(), err)
+		}
+		p.busy.Store(true)
+		switch m := message.(type) {
+		case *redis.Subscription:
+			if left--; left == 0 {
+				ready()
+			}
+		case *redis.Message:
+			s.hear(m, fn)
+		}
+		p.heard.Store(true)
+		p.busy.Store(false)
+	}
+}
+
+func (s *session) hear(m *redis.Message, fn func(remote.Hint)) {
+	if m.Channel != s.names.hints() {
+		for _, h := range s.foreign(m.Payload) {
+			fn(h)
+		}
+		return
+	}
+	h, ok := parseHint(m.Payload)
+	if h.Wake != "" {
+		h.Partition = s.partitionOfKey(h.Wake)
+	}
+	if ok && s.in(h.Partition) == nil {
+		fn(h)
+	}
+}
+
+// pulse closes a subscription of which nothing is heard. A read with a timeout
+// would not do: what it had read of a message when the time was up would be lost.
+type pulse struct {
+	sub         *redis.PubSub
+	heard, busy atomic.Bool // since the last look; and whoever listens is at work
+	silent      atomic.Bool
+}
+
+// start begins to look, until the function that it returns is called.
+func (p *pulse) start(ctx context.Context) (stop func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		tick := time.NewTicker(pingAfter)
+		defer tick.Stop()
+		for asked := false; ; {
+			select {
+			case <-ctx.Done():
+				return
+			case <-tick.C:
+			}
+			switch {
+			case p.heard.Swap(false) || p.busy.Load():
+				asked = false
+			case asked || p.sub.Ping(ctx) != nil:
+				p.silent.Store(true)
+				_ = p.sub.Close()
+				return
+			default:
+				asked = true
+			}
+		}
+	})
+	return func() {
+		cancel()
+		wg.Wait()
+	}
+}
+
+func (p *pulse) err() error {
+	if p.silent.Load() {
+		return errors.New("nothing is heard of the server")
+	}
+	return nil
+}
+
+func (s *session) subscription(ctx context.Context) *redis.PubSub {
+	if s.nodes.single != nil {
+		return s.nodes.single.Subscribe(ctx)
+	}
+	return s.nodes.cluster.Subscribe(ctx)
+}
+
+func (s *session) subscribe(ctx context.Context, sub *redis.PubSub, channels []string) (err error) {
+	defer s.nodes.recovered(&err)
+	return sub.Subscribe(ctx, channels...)
+}
+
+// receive takes one message, however long that takes. go-redis panics on messages
+// that make no sense.
+func (s *session) receive(ctx context.Context, sub *redis.PubSub) (m any, err error) {
+	defer s.nodes.recovered(&err)
+	return sub.Receive(ctx)
+}
+
+// parseHint reads what the function hint in Lua publishes. What it does not
+// understand is of a later version, or not ours.
+func parseHint(payload string) (remote.Hint, bool) {
+	rest, ok := strings.CutPrefix(payload, "L1")
+	if !ok {
+		return remote.Hint{}, false
+	}
+	var fields []string
+	for rest != "" {
+		length, after, ok := strings.Cut(rest, ":")
+		n, err := strconv.ParseUint(length, 10, 31)
+		if !ok || err != nil || int(n) > len(after) {
+			return remote.Hint{}, false
+		}
+		fields = append(fields, after[:n])
+		rest = after[n:]
+	}
+	switch {
+	case len(fields) == 2 && fields[0] == "w" && fields[1] != "":
+		return remote.Hint{Wake: fields[1]}, true
+	case len(fields) == 7 && fields[0] == "i":
+		p, err1 := strconv.Atoi(fields[1])
+		kind, err2 := kindOf(fields[2])
+		return remote.Hint{Partition: p, Item: remote.Logged{
+			Item:     remote.Item{Kind: kind, Value: fields[3]},
+			Position: remote.Position{ID: fields[4], Token: fields[5]},
+			Before:   fields[6],
+		}}, err1 == nil && err2 == nil
+	}
+	return remote.Hint{}, false
+}
+
+// foreign reads what another program has published: an item that is in no log, for
+// each partition that it concerns.
+func (s *session) foreign(payload string) []remote.Hint {
+	one := func(p int, k remote.Kind, v string) []remote.Hint {
+		return []remote.Hint{{Partition: p, Item: remote.Logged{Item: remote.Item{Kind: k, Value: v}}}}
+	}
+	each := func(k remote.Kind, v string) (hints []remote.Hint) {
+		for p := range int(s.partitions.Load()) {
+			hints = append(hints, one(p, k, v)...)
+		}
+		return hints
+	}
+	if payload == "all" {
+		return each(remote.All, "")
+	}
+	kind, value, _ := strings.Cut(payload, ":")
+	if value == "" {
+		return nil
+	}
+	switch kind {
+	case "key":
+		return one(s.partitionOfKey(value), remote.Key, value)
+	case "tag":
+		tag := "t:" + value
+		return one(s.partitionOf(tag), remote.Tag, tag)
+	case "path": // as core.PathTag has it
+		if path, err := url.PathUnescape(value); err == nil {
+			value = path
+		}
+		tag := "p:" + value
+		return one(s.partitionOf(tag), remote.Tag, tag)
+	case "pattern":
+		return each(remote.Pattern, value)
+	}
+	return nil
+}

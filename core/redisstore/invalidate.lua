@@ -1,0 +1,323 @@
+-- Invalidates in a cache of Larder's from redis-cli or any other language:
+--   redis-cli --eval invalidate.lua 'larder:{00}:head' , tag product:42
+-- See Program in package redisstore of github.com/larderhq/larder.
+
+-- The server's clock, in milliseconds, and in microseconds as digits.
+local function clock()
+  local t = redis.call('TIME')
+  return t[1] * 1000 + math.floor(t[2] / 1000), string.format('%d%06d', t[1], t[2])
+end
+
+-- A time or duration as Redis reads it: a number in Lua would become 1.7e+12.
+local function digits(ms) return string.format('%.0f', ms) end
+-- A field of a hash; '' if there is none, or no hash.
+local function field(key, name)
+  local v = redis.pcall('HGET', key, name)
+  if type(v) == 'string' then return v end
+  return ''
+end
+
+-- ready makes sure that the head can be written, and is itself a write that a full
+-- Redis takes: once a script has written, it is refused nothing for want of memory.
+local function ready(head)
+  local r = redis.pcall('HDEL', head, '')
+  if type(r) ~= 'table' or not r.err then return end
+  if string.find(r.err, 'WRONGTYPE', 1, true) then
+    redis.call('UNLINK', head)
+  else
+    redis.call('HDEL', head, '') -- raises it: a replica, say
+  end
+end
+
+-- A token is of this execution: the caller's nonce alone would come back when the
+-- call is executed again. The clock is for when the counter was lost.
+local function token(head, nonce, us)
+  local n = redis.pcall('HINCRBY', head, 'n', 1)
+  if type(n) ~= 'number' then
+    redis.call('HSET', head, 'n', 1)
+    n = 1
+  end
+  return nonce .. '.' .. n .. '.' .. us
+end
+-- A hint is a version and strings with their length before each. Nobody waits for
+-- it and it may be lost, so a user who may not publish is no error.
+local function hint(channel, ...)
+  local out = {'L1'}
+  for _, v in ipairs({...}) do out[#out + 1] = #v .. ':' .. v end
+  redis.pcall('PUBLISH', channel, table.concat(out))
+end
+-- A lease is its token, and '!' after it when somebody waits for its end.
+local function holder(lease)
+  local v = redis.pcall('GET', lease)
+  if type(v) ~= 'string' or v == '' then return '', false end
+  if string.sub(v, -1) == '!' then return string.sub(v, 1, -2), true end
+  return v, false
+end
+
+-- The id of an entry, from the beginning of its envelope; '' if there is none.
+local function entry_id(entry)
+  local v = redis.pcall('GETRANGE', entry, 0, 257)
+  if type(v) ~= 'string' or #v < 4 or string.byte(v, 1) ~= 0xe7 then return '' end
+  local n = string.byte(v, 3)
+  if #v < 3 + n then return '' end
+  return string.sub(v, 4, 3 + n)
+end
+-- Intents of writers on one key or tag: a hash with a field w:<writer> for each,
+-- 'deadline:until when it is remembered', in milliseconds; lag: until when a
+-- replica may be behind; mark: the token of the last invalidation while one was
+-- open. What is no such hash is no intent.
+
+local function writer(value)
+  local deadline, known = string.match(value, '^(%d+):(%d+)$')
+  return tonumber(deadline), tonumber(known)
+end
+
+-- intents returns how long the longest open one still lasts, how long ago the
+-- latest lapse was (0: none), and 1 if a replica may lag, of the name or of the
+-- whole partition.
+local function intents(key, head, now)
+  local open, lapsed = 0, 0
+  local lag = tonumber(field(head, 'lag')) or 0
+  local h = redis.pcall('HGETALL', key)
+  if not h.err then
+    for i = 1, #h, 2 do
+      if h[i] == 'lag' then
+        lag = math.max(lag, tonumber(h[i + 1]) or 0)
+      elseif string.sub(h[i], 1, 2) == 'w:' then
+        local deadline, known = writer(h[i + 1])
+        if deadline and deadline > now then
+          open = math.max(open, deadline - now)
+        elseif deadline and known > now then
+          local ago = math.max(1, now - deadline)
+          if lapsed == 0 or ago < lapsed then lapsed = ago end
+        end
+      end
+    end
+  end
+  return open, lapsed, lag > now and 1 or 0
+end
+
+local function change(KEYS, ARGV)
+-- KEYS head, log; then for a key item per version its entry, per version its
+-- lease, and the intents on it; for a tag item its generation and the intents on it
+-- ARGV nonce, channel, partition, intent, mode, milliseconds: lasts, remain, lag,
+-- how long a version is known; how many items to keep in the log; how many versions
+-- there are, and those; then kind and value of each item
+local KEY, TAG, PATTERN, ALL, ERA = '1', '2', '3', '4', '5'
+local BEGIN, END, ABANDON = '1', '2', '3'
+local head, log = KEYS[1], KEYS[2]
+local nonce, channel, partition, id, mode = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
+local lasts, remain, lag, known = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9])
+local keep, versions = ARGV[10], tonumber(ARGV[11])
+local now, us = clock()
+
+-- The keys of a version that the caller does not know would stay: it must ask again.
+local given, unknown, lapsed = {}, {'versions', now}, {}
+for i = 12, 11 + versions do given[ARGV[i]] = true end
+local state = redis.pcall('HGETALL', head)
+if not state.err then
+  for i = 1, #state, 2 do
+    local version = string.match(state[i], '^v:(.*)$')
+    if version and now - (tonumber(state[i + 1]) or now) >= known then
+      lapsed[#lapsed + 1] = state[i]
+    elseif version and not given[version] then
+      unknown[#unknown + 1] = version
+    end
+  end
+end
+if #unknown > 2 then return unknown end
+
+-- First what goes, which is all that has to be right on a Redis that is full.
+if mode ~= ABANDON then
+  ready(head)
+  for _, name in ipairs(lapsed) do redis.call('HDEL', head, name) end
+end
+local items, woken = {}, {}
+local at = 3
+local function unlink(n)
+  for i = at, at + n - 1 do redis.call('UNLINK', KEYS[i]) end
+  at = at + n
+end
+for i = 12 + versions, #ARGV, 2 do
+  local item = {kind = ARGV[i], value = ARGV[i + 1]}
+  items[#items + 1] = item
+  if item.kind == KEY then
+    if mode == ABANDON then
+      at = at + 2 * versions
+    else
+      unlink(versions)
+      for j = at, at + versions - 1 do
+        local _, waited = holder(KEYS[j])
+        if waited then woken[item.value] = true end
+      end
+      unlink(versions)
+    end
+  elseif item.kind == TAG then
+    if mode == ABANDON then at = at + 1 else unlink(1) end
+  end
+  if item.kind == KEY or item.kind == TAG then
+    item.intents = KEYS[at]
+    at = at + 1
+  end
+end
+
+-- touch takes the own intent out, marks those of others, and enters what there is
+-- to enter. The hash lasts as long as anything in it has to be known.
+local function touch(key, tok)
+  local h = redis.pcall('HGETALL', key)
+  if h.err then
+    if mode == ABANDON then return end
+    redis.call('UNLINK', key)
+    h = {}
+  end
+  if id ~= '' then redis.call('HDEL', key, 'w:' .. id) end
+  local others, old = false, 0
+  for i = 1, #h, 2 do
+    if h[i] == 'lag' then
+      old = tonumber(h[i + 1]) or 0
+    elseif string.sub(h[i], 1, 2) == 'w:' and h[i] ~= 'w:' .. id then
+      local deadline, remembered = writer(h[i + 1])
+      if not deadline or remembered <= now then
+        redis.call('HDEL', key, h[i])
+      elseif deadline > now then
+        others = true
+      end
+    end
+  end
+  if mode == ABANDON then return end
+  local until_ = 0
+  if others then redis.call('HSET', key, 'mark', tok) end
+  if lag > 0 then
+    redis.call('HSET', key, 'lag', digits(math.max(old, now + lag)))
+    until_ = now + lag
+  end
+  if mode == BEGIN then
+    redis.call('HSET', key, 'w:' .. id, digits(now + lasts) .. ':' .. digits(now + lasts + remain))
+    until_ = math.max(until_, now + lasts + remain)
+  end
+  if until_ > 0 then
+    local left = redis.call('PTTL', key)
+    if left < 0 or now + left < until_ then redis.call('PEXPIREAT', key, digits(until_)) end
+  end
+end
+
+if mode == ABANDON then
+  for _, item in ipairs(items) do
+    if item.intents then touch(item.intents, '') end
+  end
+  return {'done', now}
+end
+
+local base = token(head, nonce, us)
+local before = field(head, 'ptok')
+local moved = {}
+local reply = {'done', now}
+for i, item in ipairs(items) do
+  local tok = base .. '.' .. i
+  if item.intents then
+    touch(item.intents, tok)
+  elseif lag > 0 then
+    redis.call('HSET', head, 'lag', digits(math.max(tonumber(field(head, 'lag')) or 0, now + lag)))
+  end
+  if item.kind == PATTERN or item.kind == ALL then moved.sweep = tok end
+  if item.kind == ALL or item.kind == ERA then moved.era = tok end
+  local function append()
+    return redis.pcall('XADD', log, 'MAXLEN', '~', keep, '*', 'k', item.kind, 'v', item.value, 't', tok, 'b', before)
+  end
+  local at_ = append()
+  if type(at_) ~= 'string' then -- not a stream, or one that takes no more
+    redis.call('UNLINK', log)
+    at_ = append()
+  end
+  if type(at_) ~= 'string' then -- who cannot learn what has gone must let go of all
+    at_ = ''
+    moved.era, moved.sweep = tok, tok
+  end
+  item.at, item.tok, item.before = at_, tok, before
+  before = tok
+  moved.pid, moved.ptok = at_, tok
+  for _, v in ipairs({at_, tok, item.before}) do reply[#reply + 1] = v end
+end
+for name, v in pairs(moved) do redis.call('HSET', head, name, v) end
+for _, item in ipairs(items) do
+  hint(channel, 'i', partition, item.kind, item.value, item.at, item.tok, item.before)
+end
+for key in pairs(woken) do hint(channel, 'w', key) end
+return reply
+end
+
+-- KEYS[1] the head of a partition: <namespace>:{07}:head. On one server any
+-- partition's will do; in a cluster the reply says which it has to be.
+-- ARGV kind (key, tag, path, pattern, all) and value; then, optionally, for how many
+-- milliseconds a replica of the database may lag
+local ns, hex = string.match(KEYS[1] or '', '^(.*):{(%x%x)}:head$')
+if not ns then return redis.error_reply('ERR larder: the first key must be like larder:{00}:head') end
+local what, value = ARGV[1] or '', ARGV[2] or ''
+local lag = tonumber(ARGV[3] or '0')
+local KINDS = {key = '1', tag = '2', path = '2', pattern = '3', all = '4'}
+local kind = KINDS[what]
+if not kind then return redis.error_reply('ERR larder: the kind is one of key, tag, path, pattern, all') end
+if kind ~= '4' and (value == '' or #value > 1024 or string.find(value, '%c')) then
+  return redis.error_reply('ERR larder: the value has 1 to 1024 bytes and no control characters')
+end
+if not lag or lag < 0 then return redis.error_reply('ERR larder: the lag is a number of milliseconds') end
+if what == 'path' then
+  value = string.match(value, '^https?://[^/]*(/.*)$') or value
+  if string.sub(value, 1, 1) ~= '/' or string.find(value, '[?#]') then
+    return redis.error_reply('ERR larder: a path begins with / and has no ? and no #')
+  end
+  value = string.gsub(value, '%%(%x%x)', function(x) return string.char(tonumber(x, 16)) end)
+end
+if what == 'tag' then value = 't:' .. value elseif what == 'path' then value = 'p:' .. value end
+if what == 'pattern' then
+  -- To find the entries takes many steps, in which nobody must keep what is about to
+  -- go. A program that cannot do that lets go of everything.
+  kind, value = '4', ''
+end
+
+local parts = tonumber(field(KEYS[1], 'parts'))
+if not parts then return redis.error_reply('ERR larder: no cache of this namespace is in use: nothing to invalidate') end
+local info = redis.pcall('INFO', 'cluster')
+local clustered = type(info) ~= 'string' or string.find(info, 'cluster_enabled:1', 1, true) ~= nil
+
+local function one(partition, item)
+  local prefix = ns .. ':{' .. string.format('%02x', partition) .. '}:'
+  local head = prefix .. 'head'
+  local versions, state = {}, redis.pcall('HGETALL', head)
+  if not state.err then
+    for i = 1, #state, 2 do
+      local v = string.match(state[i], '^v:(.*)$')
+      if v then versions[#versions + 1] = v end
+    end
+  end
+  local keys = {head, prefix .. 'log'}
+  local args = {ns .. '/program', ns .. ':hints', tostring(partition), '', '0', '0', '0', tostring(lag),
+    '9007199254740991', '16384', tostring(#versions)}
+  for _, v in ipairs(versions) do args[#args + 1] = v end
+  if item == '1' then
+    for _, v in ipairs(versions) do keys[#keys + 1] = prefix .. 'e:' .. v .. '\31' .. value end
+    for _, v in ipairs(versions) do keys[#keys + 1] = prefix .. 'l:' .. v .. '\31' .. value end
+    keys[#keys + 1] = prefix .. 'i:k:' .. value
+  elseif item == '2' then
+    keys[#keys + 1] = prefix .. 'g:' .. value
+    keys[#keys + 1] = prefix .. 'i:t:' .. value
+  end
+  args[#args + 1] = item
+  args[#args + 1] = value
+  return change(keys, args)
+end
+
+if kind ~= '4' then
+  local partition = tonumber(string.sub(redis.sha1hex(value), 1, 4), 16) % parts
+  if clustered and tonumber(hex, 16) ~= partition then
+    return redis.error_reply('ERR larder: run it with the key ' .. ns .. ':{' .. string.format('%02x', partition) .. '}:head')
+  end
+  one(partition, kind)
+elseif clustered then
+  one(tonumber(hex, 16), kind)
+  return 'OK for partition ' .. hex .. ': run it for each of ' .. ns .. ':{00}:head to ' .. ns ..
+    ':{' .. string.format('%02x', parts - 1) .. '}:head'
+else
+  for partition = 0, parts - 1 do one(partition, kind) end
+end
+return 'OK'

@@ -1,0 +1,69 @@
+package redisstore
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/larderhq/larder/core/internal/remote"
+)
+
+// names makes the names of keys and channels of one namespace.
+type names struct {
+	namespace, version string
+	prefix             [remote.MaxPartitions]string
+}
+
+func newNames(namespace, version string) *names {
+	n := &names{namespace: namespace, version: version}
+	for p := range n.prefix {
+		n.prefix[p] = fmt.Sprintf("%s:{%02x}:", namespace, p)
+	}
+	return n
+}
+
+func (n *names) layout() string     { return n.namespace + ":layout" }
+func (n *names) hints() string      { return n.namespace + ":hints" }
+func (n *names) invalidate() string { return n.namespace + ":invalidate" }
+
+func (n *names) head(p int) string { return n.prefix[p] + "head" }
+func (n *names) log(p int) string  { return n.prefix[p] + "log" }
+
+// entry and lease are the only keys that a version is part of (rule R1).
+func (n *names) entry(p int, version, key string) string {
+	return n.prefix[p] + "e:" + version + string(remote.NameEnd) + key
+}
+
+func (n *names) lease(p int, version, key string) string {
+	return n.prefix[p] + "l:" + version + string(remote.NameEnd) + key
+}
+
+func (n *names) generation(p int, tag string) string { return n.prefix[p] + "g:" + tag }
+
+// keyIntents goes by the name alone: a writer of a resource writes all its variants.
+func (n *names) keyIntents(p int, key string) string {
+	return n.prefix[p] + "i:k:" + remote.Name(key)
+}
+
+func (n *names) tagIntents(p int, tag string) string { return n.prefix[p] + "i:t:" + tag }
+
+// entries is a pattern for SCAN that all entries match. The namespace is literal.
+func (n *names) entries() string {
+	var b strings.Builder
+	for i := range len(n.namespace) {
+		if strings.IndexByte(`*?[]\^-`, n.namespace[i]) >= 0 {
+			b.WriteByte('\\')
+		}
+		b.WriteByte(n.namespace[i])
+	}
+	return b.String() + ":{??}:e:*"
+}
+
+// nameOf returns the name of an entry from its key in Redis.
+func (n *names) nameOf(key string) (string, bool) {
+	rest, ok := strings.CutPrefix(key, n.namespace+":{")
+	if !ok || len(rest) < len("00}:e:") || rest[2:6] != "}:e:" {
+		return "", false
+	}
+	_, key, ok = strings.Cut(rest[6:], string(remote.NameEnd)) // after the version
+	return remote.Name(key), ok
+}

@@ -1,0 +1,94 @@
+package redisstore
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/larderhq/larder/core/internal/remote"
+)
+
+const (
+	// layoutLapses is how long an instance's staleness and lag count after it has
+	// last agreed: three times the twenty seconds in which it has to do so again.
+	layoutLapses = time.Minute
+	// maxKeep is the longest that an entry is kept.
+	maxKeep = 7 * 24 * time.Hour
+	// generationLives is longer than any entry can live that carries a generation,
+	// and so is generationRefresh, below which it is lengthened: half a day is more
+	// than any load takes (rule R8).
+	generationLives   = maxKeep + 24*time.Hour
+	generationRefresh = maxKeep + 12*time.Hour
+	// versionKnown is how long the entries of a version are invalidated after the
+	// last lease under it was noted, at most versionNoted ago (rule R1).
+	versionKnown = maxKeep + 24*time.Hour
+	versionNoted = time.Hour
+)
+
+// Agree implements the seam. Staleness and lag of an instance lapse a minute after
+// its last Agree, which is therefore due every twenty seconds.
+func (s *session) Agree(ctx context.Context) (remote.Layout, error) {
+	l, err := s.agree(ctx)
+	if err != nil {
+		return remote.Layout{}, failed("agree on the layout", err)
+	}
+	return l, nil
+}
+
+func (s *session) agree(ctx context.Context) (remote.Layout, error) {
+	replies, err := s.run(ctx, call{
+		script: layoutScript,
+		keys:   []string{s.names.layout()},
+		args: []any{
+			remote.Protocol, s.partitions.Load(), ms(s.want.MaxStaleness), ms(s.want.ReplicaLag),
+			s.want.Version, layoutLapses.Milliseconds(), versionKnown.Milliseconds(),
+		},
+	})
+	if err != nil {
+		return remote.Layout{}, err
+	}
+	r := newReply(replies[0])
+	switch outcome := r.string(); outcome {
+	case "agreed":
+	case "type":
+		return remote.Layout{}, fmt.Errorf("%w: %s holds a %s", remote.ErrUnusable, s.names.layout(), r.string())
+	case "protocol":
+		return remote.Layout{}, fmt.Errorf("%w: it speaks protocol %q, this program %d",
+			remote.ErrUnusable, r.string(), remote.Protocol)
+	case "partitions":
+		return remote.Layout{}, fmt.Errorf("%w: %s names %q partitions: 1 to %d are allowed",
+			remote.ErrUnusable, s.names.layout(), r.string(), remote.MaxPartitions)
+	default:
+		if r.err == nil {
+			r.err = fmt.Errorf("%w: outcome %q", errReply, outcome)
+		}
+		return remote.Layout{}, r.err
+	}
+	r.int() // the clock of a server that may have no partition
+	partitions, staleness, lag := r.int(), r.int(), r.int()
+	var versions []string
+	for r.err == nil && len(r.rest) > 0 {
+		versions = append(versions, r.string())
+	}
+	if r.err != nil {
+		return remote.Layout{}, r.err
+	}
+	if partitions < 1 || partitions > remote.MaxPartitions || staleness < 0 || lag < 0 {
+		return remote.Layout{}, fmt.Errorf("%w: %d partitions, staleness %d, lag %d", errReply, partitions, staleness, lag)
+	}
+	s.partitions.Store(int32(partitions))
+	s.learnVersions(versions)
+	return remote.Layout{
+		Namespace:    s.want.Namespace,
+		Version:      s.want.Version,
+		Partitions:   int(partitions),
+		MaxStaleness: span(staleness),
+		ReplicaLag:   span(lag),
+	}, nil
+}
+
+// span is a duration of some milliseconds. What does not fit is as long as can be.
+func span(ms int64) time.Duration {
+	const most = int64(1<<63-1) / int64(time.Millisecond)
+	return time.Duration(min(max(ms, 0), most)) * time.Millisecond
+}

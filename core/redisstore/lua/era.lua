@@ -1,0 +1,14 @@
+-- KEYS head
+-- ARGV nonce, channel, partition, confirmed before, 1: in any case, partitions, protocol, kind of the hint
+local now, us = clock()
+ready(KEYS[1])
+if ARGV[5] ~= '1' and field(KEYS[1], 'era') ~= '' and field(KEYS[1], 'confirmed') ~= ARGV[4] then return 0 end
+local id = server()
+local tok = token(KEYS[1], ARGV[1], us)
+local before, at = field(KEYS[1], 'ptok'), field(KEYS[1], 'pid')
+-- The position is after what was logged and before what will be.
+if at == '' then at = digits(now - 1) .. '-0' end
+redis.call('HSET', KEYS[1], 'era', tok, 'sweep', tok, 'ptok', tok, 'pid', at,
+  'confirmed', id, 'parts', ARGV[6], 'proto', ARGV[7])
+hint(ARGV[2], 'i', ARGV[3], ARGV[8], ARGV[3], at, tok, before)
+return 1

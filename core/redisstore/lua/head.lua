@@ -1,0 +1,29 @@
+-- A field of a hash; '' if there is none, or no hash.
+local function field(key, name)
+  local v = redis.pcall('HGET', key, name)
+  if type(v) == 'string' then return v end
+  return ''
+end
+
+-- ready makes sure that the head can be written, and is itself a write that a full
+-- Redis takes: once a script has written, it is refused nothing for want of memory.
+local function ready(head)
+  local r = redis.pcall('HDEL', head, '')
+  if type(r) ~= 'table' or not r.err then return end
+  if string.find(r.err, 'WRONGTYPE', 1, true) then
+    redis.call('UNLINK', head)
+  else
+    redis.call('HDEL', head, '') -- raises it: a replica, say
+  end
+end
+
+-- A token is of this execution: the caller's nonce alone would come back when the
+-- call is executed again. The clock is for when the counter was lost.
+local function token(head, nonce, us)
+  local n = redis.pcall('HINCRBY', head, 'n', 1)
+  if type(n) ~= 'number' then
+    redis.call('HSET', head, 'n', 1)
+    n = 1
+  end
+  return nonce .. '.' .. n .. '.' .. us
+end

@@ -1,0 +1,34 @@
+-- Intents of writers on one key or tag: a hash with a field w:<writer> for each,
+-- 'deadline:until when it is remembered', in milliseconds; lag: until when a
+-- replica may be behind; mark: the token of the last invalidation while one was
+-- open. What is no such hash is no intent.
+
+local function writer(value)
+  local deadline, known = string.match(value, '^(%d+):(%d+)$')
+  return tonumber(deadline), tonumber(known)
+end
+
+-- intents returns how long the longest open one still lasts, how long ago the
+-- latest lapse was (0: none), and 1 if a replica may lag, of the name or of the
+-- whole partition.
+local function intents(key, head, now)
+  local open, lapsed = 0, 0
+  local lag = tonumber(field(head, 'lag')) or 0
+  local h = redis.pcall('HGETALL', key)
+  if not h.err then
+    for i = 1, #h, 2 do
+      if h[i] == 'lag' then
+        lag = math.max(lag, tonumber(h[i + 1]) or 0)
+      elseif string.sub(h[i], 1, 2) == 'w:' then
+        local deadline, known = writer(h[i + 1])
+        if deadline and deadline > now then
+          open = math.max(open, deadline - now)
+        elseif deadline and known > now then
+          local ago = math.max(1, now - deadline)
+          if lapsed == 0 or ago < lapsed then lapsed = ago end
+        end
+      end
+    end
+  end
+  return open, lapsed, lag > now and 1 or 0
+end

@@ -1,0 +1,4 @@
+-- KEYS head, log
+-- ARGV position: id, token
+local joined, trimmed, items = since(KEYS[1], KEYS[2], ARGV[1], ARGV[2])
+return {joined, trimmed, items}

@@ -1,0 +1,2 @@
+-- KEYS any of the partition
+return redis.call('TIME')

@@ -1,0 +1,206 @@
+package redisstore
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"github.com/redis/go-redis/v9/maintnotifications"
+
+	"github.com/larderhq/larder/core/internal/remote"
+)
+
+const (
+	// dialTimeout bounds a connection that nobody waits for any more, ioTimeout a
+	// call whose context has no nearer deadline.
+	dialTimeout = time.Second
+	ioTimeout   = 2 * time.Second
+	// redirects is how often a cluster may say that a slot is elsewhere: MOVED, and
+	// then ASK.
+	redirects = 3
+)
+
+// nodes are the servers, over clients of our own. Exactly one of single and cluster
+// is set.
+type nodes struct {
+	single  *redis.Client
+	cluster *redis.ClusterClient
+	all     redis.UniversalClient // whichever it is
+	conns   *connections
+	follow  bool // single is Sentinel's master
+}
+
+// derive makes clients of our own from the options of the user's (rule R28).
+func derive(client redis.UniversalClient) (*nodes, error) {
+	switch c := client.(type) {
+	case *redis.Client:
+		if c == nil {
+			break
+		}
+		o := *c.Options()
+		n := &nodes{conns: newConnections(o.Dialer), follow: o.Addr == failoverAddr}
+		bound(&o)
+		o.Dialer = n.conns.Dial
+		n.single = redis.NewClient(&o)
+		n.all = n.single
+		return n, nil
+	case *redis.ClusterClient:
+		if c == nil {
+			break
+		}
+		o := *c.Options()
+		switch {
+		case o.ReadOnly || o.RouteByLatency || o.RouteRandomly:
+			return nil, fmt.Errorf("%w: ReadOnly, RouteByLatency and RouteRandomly read from replicas, "+
+				"which may not know yet what was invalidated", remote.ErrUnusable)
+		case o.ClusterSlots != nil:
+			return nil, fmt.Errorf("%w: ClusterSlots is not supported; for Sentinel there is redis.NewFailoverClient",
+				remote.ErrUnusable)
+		}
+		dial := o.Dialer
+		if dial == nil {
+			dial = dialer(o.TLSConfig)
+		}
+		n := &nodes{conns: newConnections(dial)}
+		boundCluster(&o)
+		o.Dialer = n.conns.Dial
+		n.cluster = redis.NewClusterClient(&o)
+		n.all = n.cluster
+		return n, nil
+	case nil:
+		return nil, fmt.Errorf("%w: no client", remote.ErrUnusable)
+	default:
+		return nil, fmt.Errorf("%w: a %T; give a *redis.Client or a *redis.ClusterClient", remote.ErrUnusable, client)
+	}
+	return nil, fmt.Errorf("%w: no client", remote.ErrUnusable)
+}
+
+// bound sets what makes a client keep to deadlines and repeat nothing.
+func bound(o *redis.Options) {
+	o.ContextTimeoutEnabled = true
+	o.MaxRetries = -1
+	o.DialTimeout, o.DialerRetries, o.DialerRetryTimeout = dialTimeout, 1, time.Millisecond
+	o.ReadTimeout, o.WriteTimeout, o.PoolTimeout = ioTimeout, ioTimeout, ioTimeout
+	o.MinIdleConns = 0
+	o.Limiter = nil                   // it counts the user's calls
+	o.PushNotificationProcessor = nil // it belongs to the user's client
+	o.MaintNotificationsConfig = &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
+}
+
+func boundCluster(o *redis.ClusterOptions) {
+	o.ContextTimeoutEnabled = true
+	o.MaxRetries = -1
+	o.MaxRedirects = redirects
+	o.MinRetryBackoff, o.MaxRetryBackoff = time.Millisecond, 8*time.Millisecond
+	o.DialTimeout, o.DialerRetries, o.DialerRetryTimeout = dialTimeout, 1, time.Millisecond
+	o.ReadTimeout, o.WriteTimeout, o.PoolTimeout = ioTimeout, ioTimeout, ioTimeout
+	o.MinIdleConns = 0
+	o.PushNotificationProcessor = nil
+	o.MaintNotificationsConfig = &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
+	// What the user does to the options of a node is kept, but for the bounds.
+	user := o.NewClient
+	o.NewClient = func(o *redis.Options) *redis.Client {
+		c := user(o)
+		theirs := *c.Options()
+		_ = c.Close()
+		bound(&theirs)
+		return redis.NewClient(&theirs)
+	}
+}
+
+// dialer is go-redis's own, but that the context bounds the TLS handshake too.
+func dialer(config *tls.Config) func(context.Context, string, string) (net.Conn, error) {
+	plain := &net.Dialer{Timeout: dialTimeout, KeepAlive: 5 * time.Minute}
+	if config == nil {
+		return plain.DialContext
+	}
+	return (&tls.Dialer{NetDialer: plain, Config: config}).DialContext
+}
+
+// master returns the server that a key is on.
+func (n *nodes) master(ctx context.Context, key string) (c *redis.Client, err error) {
+	if n.single != nil {
+		return n.single, nil
+	}
+	defer n.recovered(&err)
+	return n.cluster.MasterForKey(ctx, key)
+}
+
+// process sends one command.
+func (n *nodes) process(ctx context.Context, c interface {
+	Process(context.Context, redis.Cmder) error
+}, cmd redis.Cmder,
+) (err error) {
+	defer n.recovered(&err)
+	err = c.Process(ctx, cmd)
+	n.demoted(err)
+	return err
+}
+
+// pipeline sends several. Each has its own error.
+func (n *nodes) pipeline(ctx context.Context, c interface{ Pipeline() redis.Pipeliner }, cmds []redis.Cmder) {
+	err := n.exec(ctx, c, cmds)
+	if err == nil {
+		return
+	}
+	// Where go-redis gets no connection, and does not try again, the commands are
+	// left as if they had succeeded.
+	lost := errors.Is(err, errReply)
+	if !lost && !slices.ContainsFunc(cmds, func(cmd redis.Cmder) bool { return cmd.Err() != nil }) {
+		lost = true
+	}
+	for _, cmd := range cmds {
+		if lost {
+			cmd.SetErr(err)
+		}
+	}
+	for _, cmd := range cmds {
+		if n.demoted(cmd.Err()) {
+			return
+		}
+	}
+}
+
+func (n *nodes) exec(ctx context.Context, c interface{ Pipeline() redis.Pipeliner }, cmds []redis.Cmder) (err error) {
+	defer n.recovered(&err)
+	pipe := c.Pipeline()
+	for _, cmd := range cmds {
+		_ = pipe.Process(ctx, cmd)
+	}
+	_, err = pipe.Exec(ctx)
+	return err
+}
+
+// demoted leaves a server that has become a replica: the next call looks for the
+// master anew, behind the same name or at Sentinel.
+func (n *nodes) demoted(err error) bool {
+	if err == nil || n.single == nil || !redis.IsReadOnlyError(err) {
+		return false
+	}
+	n.conns.closeAll()
+	return true
+}
+
+// recovered makes an error of a reply that go-redis panics on, such as an array of
+// 2⁶² elements. What is left of it in the connection must not be read as the reply
+// to something else.
+func (n *nodes) recovered(err *error) {
+	if v := recover(); v != nil {
+		n.conns.closeAll()
+		*err = fmt.Errorf("%w: %v", errReply, v)
+	}
+}
+
+func (n *nodes) close() error {
+	err := n.all.Close()
+	n.conns.close()
+	if errors.Is(err, redis.ErrClosed) {
+		return nil
+	}
+	return err
+}

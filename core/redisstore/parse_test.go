@@ -1,0 +1,89 @@
+package redisstore
+
+import (
+	"math"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/larderhq/larder/core/internal/remote"
+)
+
+func TestHintsThatMakeNoSenseAreIgnored(t *testing.T) {
+	for _, payload := range []string{
+		"", "L", "L1", "L2" + "1:w1:k", "L11:w", "L11:w1:k1:k", "L11:w0:", "L11:w9:k", "L11:w-1:k", "L11:w:k", "L1x", "L1:",
+		"L11:w99999999999999999999:k", "L11:i1:01:11:k1:01:t", "L11:i1:x1:11:k1:01:t1:b", "L11:i1:01:91:k1:01:t1:b",
+		"L11:i1:01:01:k1:01:t1:b",
+	} {
+		_, ok := parseHint(payload)
+		require.False(t, ok, "%q", payload)
+	}
+	h, ok := parseHint("L11:i1:31:21:k1:01:t1:b")
+	require.True(t, ok)
+	require.Equal(t, remote.Hint{Partition: 3, Item: remote.Logged{
+		Item: remote.Item{Kind: remote.Tag, Value: "k"}, Position: remote.Position{ID: "0", Token: "t"}, Before: "b",
+	}}, h)
+}
+
+func TestSlotsOfANode(t *testing.T) {
+	own, err := ownSlots("a 127.0.0.1:1@2,host master - 0 1 1 connected 9\n" +
+		"b 127.0.0.1:3@4 myself,master - 0 0 2 connected 0-7 9 [8->-a] [10-<-a]\n")
+	require.NoError(t, err)
+	require.Equal(t, []string{"0-7", "9", "[8->-a]", "[10-<-a]"}, own)
+	for _, c := range []struct {
+		is       string
+		from, to int
+		moving   bool
+	}{{"0-7", 0, 7, false}, {"9", 9, 9, false}, {"[8->-a]", 8, 8, true}, {"[10-<-a]", 10, 10, true}} {
+		from, to, moving, err := slotRange(c.is)
+		require.NoError(t, err)
+		require.Equal(t, []any{c.from, c.to, c.moving}, []any{from, to, moving})
+	}
+	for _, nonsense := range []string{"", "x", "-", "1-x", "[", "[x->-a]"} {
+		_, _, _, err := slotRange(nonsense)
+		require.ErrorIs(t, err, errReply, nonsense)
+	}
+	_, err = ownSlots("a 127.0.0.1:1@2 master - 0 1 1 connected 9\n")
+	require.ErrorIs(t, err, errReply)
+}
+
+func TestNamesOfEntries(t *testing.T) {
+	n := newNames("app*", "v1")
+	for key, name := range map[string]string{"k": "k", "k\x1fgzip": "k", "k\x1fa\x1fb": "k", "": "", "{a}:e:": "{a}:e:"} {
+		got, ok := n.nameOf(n.entry(7, "v:1", key))
+		require.True(t, ok)
+		require.Equal(t, name, got)
+	}
+	for _, other := range []string{"", "app*", "app*:{07}:e:", "app*:{07}:e:v1", "app*:{07}:l:v1\x1fk", "app*:{007}:e:v1\x1fk", "appx:{07}:e:v1\x1fk"} {
+		_, ok := n.nameOf(other)
+		require.False(t, ok, other)
+	}
+	require.Equal(t, `app\*:{??}:e:*`, n.entries())
+}
+
+func TestDurationsAreNeverCutToNothing(t *testing.T) {
+	for d, want := range map[time.Duration]int64{
+		0: 0, 1: 1, time.Millisecond: 1, time.Millisecond + 1: 2, -time.Second: -1000, math.MaxInt64: 9223372036855,
+	} {
+		require.Equal(t, want, ms(d))
+	}
+	require.Equal(t, time.Second, span(1000))
+	require.Zero(t, span(-1))
+	require.Positive(t, span(math.MaxInt64))
+}
+
+func TestAFillAfterItsLimitIsRefused(t *testing.T) {
+	_, client := single(t)
+	s := open(t, client, layout("v1"))
+	ctx := within(t, 5*time.Second)
+	for _, limit := range []int64{-1, 1} {
+		l, err := s.Acquire(ctx, "k", "", nil, time.Minute)
+		require.NoError(t, err)
+		f := fillOf(s, l, "x")
+		f.NotAfter = limit
+		stored, err := s.Fill(ctx, l, f)
+		require.NoError(t, err)
+		require.False(t, stored)
+	}
+}

@@ -1,0 +1,126 @@
+package redisstore
+
+import (
+	"context"
+	"crypto/sha1" //nolint:gosec // Redis calls scripts by it
+	"embed"
+	"encoding/hex"
+	"strings"
+
+	"github.com/redis/go-redis/v9"
+)
+
+//go:embed lua/*.lua
+var sources embed.FS
+
+// Scripts are made of files, one concept each; the last is what the script does.
+//
+//nolint:gochecknoglobals // constants, but that Go has none that are computed
+var (
+	acquireScript    = newScript("clock", "head", "lease", "intent", "acquire")
+	generationScript = newScript("clock", "head", "intent", "capture", "generation")
+	lateScript       = newScript("clock", "head", "intent", "capture", "since", "late")
+	extendScript     = newScript("lease", "extend")
+	releaseScript    = newScript("hint", "lease", "release")
+	fillScript       = newScript("clock", "head", "hint", "lease", "fill")
+	changeScript     = newScript("clock", "head", "hint", "lease", "intent", "change")
+	eraScript        = newScript("clock", "head", "hint", "replication", "era")
+	stateScript      = newScript("head", "state")
+	logScript        = newScript("head", "since", "log")
+	timeScript       = newScript("time")
+	layoutScript     = newScript("clock", "layout")
+)
+
+type script struct{ source, sha string }
+
+func newScript(files ...string) *script {
+	var b strings.Builder
+	for _, f := range files {
+		source, err := sources.ReadFile("lua/" + f + ".lua")
+		if err != nil {
+			panic(err) // it is part of the program
+		}
+		b.Write(source)
+	}
+	sum := sha1.Sum([]byte(b.String())) //nolint:gosec // as above
+	return &script{source: b.String(), sha: hex.EncodeToString(sum[:])}
+}
+
+// call is a script with its arguments.
+type call struct {
+	script *script
+	keys   []string
+	args   []any
+}
+
+func (c *call) command(ctx context.Context, name, body string) *redis.Cmd {
+	args := make([]any, 0, 3+len(c.keys)+len(c.args))
+	args = append(args, name, body, len(c.keys))
+	for _, k := range c.keys {
+		args = append(args, k)
+	}
+	return redis.NewCmd(ctx, append(args, c.args...)...)
+}
+
+// run executes scripts, each where its first key is, in one round trip per server;
+// in two where a server does not know one of them. It returns the reply to each.
+func (s *session) run(ctx context.Context, calls ...call) ([]any, error) {
+	cmds := make([]redis.Cmder, len(calls))
+	for i := range calls {
+		cmds[i] = calls[i].command(ctx, "evalsha", calls[i].script.sha)
+	}
+	s.send(ctx, cmds)
+	s.sendUnknown(ctx, cmds, func(i int) *call { return &calls[i] })
+	return results(cmds)
+}
+
+// send executes commands. Each has its error.
+func (s *session) send(ctx context.Context, cmds []redis.Cmder) {
+	if len(cmds) == 1 {
+		if err := s.nodes.process(ctx, s.nodes.all, cmds[0]); err != nil && cmds[0].Err() == nil {
+			cmds[0].SetErr(err)
+		}
+		return
+	}
+	s.nodes.pipeline(ctx, s.nodes.all, cmds)
+}
+
+// sendUnknown executes again what a server refused since it does not know the
+// script: then it has executed nothing of it.
+func (s *session) sendUnknown(ctx context.Context, cmds []redis.Cmder, of func(int) *call) {
+	var again []redis.Cmder
+	var at []int
+	for i, cmd := range cmds {
+		if redis.HasErrorPrefix(cmd.Err(), "NOSCRIPT") {
+			c := of(i)
+			again = append(again, c.command(ctx, "eval", c.script.source))
+			at = append(at, i)
+		}
+	}
+	if len(again) == 0 {
+		return
+	}
+	s.send(ctx, again)
+	for j, i := range at {
+		cmds[i] = again[j]
+	}
+}
+
+// results returns the replies to commands that are all of type *redis.Cmd, and the
+// first error.
+func results(cmds []redis.Cmder) ([]any, error) {
+	values := make([]any, len(cmds))
+	var first error
+	for i, cmd := range cmds {
+		if err := cmd.Err(); err != nil {
+			if first == nil {
+				first = err
+			}
+			continue
+		}
+		if c, ok := cmd.(*redis.Cmd); ok {
+			values[i] = c.Val()
+		}
+	}
+	return values, first
+}

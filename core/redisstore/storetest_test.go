@@ -1,0 +1,71 @@
+package redisstore
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"github.com/stretchr/testify/require"
+
+	"github.com/larderhq/larder/core/internal/redistest"
+	"github.com/larderhq/larder/core/internal/remote"
+	"github.com/larderhq/larder/core/storetest"
+)
+
+// trimmedTo keeps the cases on trimming short.
+const trimmedTo = 500
+
+func TestTheTierOnOneServer(t *testing.T) {
+	server := redistest.Single(t, "--appendonly", "yes", "--appendfsync", "always")
+	client := redis.NewClient(&redis.Options{Addr: server.Addr()})
+	defer client.Close()
+	h := harness(client)
+	h.Restart = func(t testing.TB) {
+		require.NoError(t, server.Restart(t.Context(), redistest.AsItWas))
+	}
+	h.Flush = func(t testing.TB) {
+		_, err := server.Do(t.Context(), "FLUSHALL")
+		require.NoError(t, err)
+	}
+	storetest.Run(t, h)
+}
+
+func TestTheTierOnACluster(t *testing.T) {
+	cluster := redistest.ThreeByThree(t)
+	client := redis.NewClusterClient(&redis.ClusterOptions{Addrs: cluster.Addrs()})
+	defer client.Close()
+	h := harness(client)
+	// A partition's slot is that of every namespace, so migrations have tests of their own: see migration_test.go.
+	storetest.Run(t, h)
+}
+
+func harness(client redis.UniversalClient) storetest.Harness {
+	return storetest.Harness{
+		Open: func(t testing.TB, l remote.Layout) remote.Session {
+			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+			defer cancel()
+			opened, err := New(client).Open(ctx, l)
+			require.NoError(t, err)
+			opened.(*session).logLength = trimmedTo
+			return opened
+		},
+		Evict: func(t testing.TB, what storetest.Stored) {
+			n, p := newNames(what.Layout.Namespace, what.Layout.Version), what.Partition
+			keys := map[storetest.StoredKind][]string{
+				storetest.Entry:      {n.entry(p, n.version, what.Name)},
+				storetest.Lease:      {n.lease(p, n.version, what.Name)},
+				storetest.Generation: {n.generation(p, what.Name)},
+				storetest.Intents:    {n.keyIntents(p, what.Name), n.tagIntents(p, what.Name)},
+				storetest.Head:       {n.head(p)},
+				storetest.Log:        {n.log(p)},
+				storetest.Layout:     {n.layout()},
+			}[what.Kind]
+			require.NotEmpty(t, keys)
+			for _, key := range keys {
+				require.NoError(t, client.Del(t.Context(), key).Err())
+			}
+		},
+		LogItems: trimmedTo,
+	}
+}

@@ -1,0 +1,140 @@
+package redisstore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/larderhq/larder/core/internal/remote"
+)
+
+// Tier is a shared tier on Redis that is not open yet: what core.Options.Remote takes.
+type Tier struct{ client redis.UniversalClient }
+
+var _ remote.Tier = (*Tier)(nil)
+
+// New returns the tier on the Redis that client speaks to: a *redis.Client of one
+// server or of Sentinel's master (redis.NewFailoverClient), or a
+// *redis.ClusterClient. Nothing is sent before the cache opens the tier, which
+// refuses, with an error that says why,
+//
+//   - any other client, such as a Ring, whose shards change for one client alone;
+//   - options that send reads to replicas or to random nodes (ReadOnly,
+//     RouteByLatency, RouteRandomly): a replica may not know yet what was
+//     invalidated;
+//   - a ClusterClient with ClusterSlots of its own, which NewFailoverClusterClient
+//     makes as well;
+//   - a Redis older than 6.2.
+//
+// The tier makes clients of its own from the client's options: address, dialer,
+// TLS, credentials, protocol, database and size of the pool are kept. Timeouts are
+// its own, since go-redis by default does not let a context end a call that waits
+// for a server that hangs; repeats are off, and so are hooks and Limiter.
+func New(client redis.UniversalClient) *Tier { return &Tier{client: client} }
+
+// Open implements the seam. It is to be called again when it has failed.
+func (t *Tier) Open(ctx context.Context, want remote.Layout) (remote.Session, error) {
+	if err := check(want); err != nil {
+		return nil, fmt.Errorf("redisstore: open: %w", err)
+	}
+	n, err := derive(t.client)
+	if err != nil {
+		return nil, fmt.Errorf("redisstore: open: %w", err)
+	}
+	s := newSession(n, want)
+	if err := s.open(ctx); err != nil {
+		_ = s.Close()
+		return nil, fmt.Errorf("redisstore: open: %w", err)
+	}
+	return s, nil
+}
+
+func check(want remote.Layout) error {
+	switch {
+	case want.Partitions < 1 || want.Partitions > remote.MaxPartitions:
+		return fmt.Errorf("%w: %d partitions: 1 to %d are allowed", remote.ErrUnusable, want.Partitions, remote.MaxPartitions)
+	case strings.ContainsAny(want.Namespace, "{}"):
+		return fmt.Errorf("%w: namespace %q: braces would change where keys lie", remote.ErrUnusable, want.Namespace)
+	case strings.ContainsRune(want.Version, remote.NameEnd):
+		return fmt.Errorf("%w: version %q: control characters are not allowed", remote.ErrUnusable, want.Version)
+	case want.MaxStaleness < 0 || want.ReplicaLag < 0:
+		return fmt.Errorf("%w: negative duration", remote.ErrUnusable)
+	}
+	return nil
+}
+
+func (s *session) open(ctx context.Context) error {
+	if err := s.inspect(ctx); err != nil {
+		return s.refused(err)
+	}
+	if _, err := s.agree(ctx); err != nil {
+		return s.refused(err)
+	}
+	return nil
+}
+
+// inspect finds what cannot work whoever tries again.
+func (s *session) inspect(ctx context.Context) error {
+	node, err := s.nodes.master(ctx, s.names.layout())
+	if err != nil {
+		return err
+	}
+	text, err := s.text(ctx, node, "info")
+	if err != nil {
+		return err
+	}
+	switch version := infoField(text, "redis_version"); {
+	case olderThan(version, 6, 2):
+		return fmt.Errorf("%w: Redis %s: 6.2 is needed", remote.ErrUnusable, version)
+	case s.nodes.single != nil && infoField(text, "cluster_enabled") == "1":
+		return fmt.Errorf("%w: the server is part of a cluster: give a redis.ClusterClient", remote.ErrUnusable)
+	case infoField(text, "role") != "master":
+		return errors.New("the server is a replica, or the client's option ReplicaOnly is set")
+	}
+	return nil
+}
+
+// refused marks the refusals that stay.
+func (s *session) refused(err error) error {
+	if redis.IsPermissionError(err) || redis.IsAuthError(err) ||
+		strings.Contains(err.Error(), "cluster support disabled") {
+		return fmt.Errorf("%w: %w", remote.ErrUnusable, err)
+	}
+	return err
+}
+
+// infoField returns a field of what INFO replied, "" if there is none.
+func infoField(info, name string) string {
+	for line := range strings.Lines(info) {
+		if v, ok := strings.CutPrefix(line, name+":"); ok {
+			return strings.TrimSpace(v)
+		}
+	}
+	return ""
+}
+
+// olderThan is false where version makes no sense: better to try.
+func olderThan(version string, major, minor int) bool {
+	parts := strings.SplitN(version, ".", 3)
+	if len(parts) < 2 {
+		return false
+	}
+	a, err1 := strconv.Atoi(parts[0])
+	b, err2 := strconv.Atoi(parts[1])
+	return err1 == nil && err2 == nil && (a < major || a == major && b < minor)
+}
+
+// ms is a duration in whole milliseconds, rounded up, so that none becomes 0 (which
+// Redis refuses or takes as none).
+func ms(d time.Duration) int64 {
+	n := int64(d / time.Millisecond)
+	if d%time.Millisecond > 0 {
+		n++
+	}
+	return n
+}

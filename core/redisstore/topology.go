@@ -1,0 +1,154 @@
+package redisstore
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// topology is who serves our partitions.
+type topology struct {
+	of      string // of all masters: run id and slots of ours; compared for equality
+	settled bool   // each slot of ours has one master and stays there
+}
+
+// eachMaster calls fn for all masters at once and returns the first error.
+func (n *nodes) eachMaster(ctx context.Context, fn func(context.Context, *redis.Client) error) (err error) {
+	if n.single != nil {
+		return fn(ctx, n.single)
+	}
+	defer n.recovered(&err)
+	return n.cluster.ForEachMaster(ctx, fn)
+}
+
+// topology asks each master about itself: what others say may be old.
+func (s *session) topology(ctx context.Context) (topology, error) {
+	ours, err := s.slots(ctx)
+	if err != nil {
+		return topology{}, err
+	}
+	var mu sync.Mutex
+	var masters []string
+	t := topology{settled: true}
+	served := make(map[int]int)
+	err = s.nodes.eachMaster(ctx, func(ctx context.Context, master *redis.Client) error {
+		info, err := s.text(ctx, master, "info")
+		if err != nil {
+			return err
+		}
+		run, role := infoField(info, "run_id"), infoField(info, "role")
+		if run == "" || role != "master" {
+			return fmt.Errorf("a server says that it is a %q with the run id %q", role, run)
+		}
+		var slots []string
+		if s.nodes.cluster != nil {
+			list, err := s.text(ctx, master, "cluster", "nodes")
+			if err != nil {
+				return err
+			}
+			if slots, err = ownSlots(list); err != nil {
+				return err
+			}
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		var has []int
+		for _, r := range slots {
+			from, to, moving, err := slotRange(r)
+			if err != nil {
+				return err
+			}
+			for _, slot := range ours {
+				if slot < from || slot > to {
+					continue
+				}
+				if moving {
+					t.settled = false
+				} else {
+					served[slot]++
+					has = append(has, slot)
+				}
+			}
+		}
+		masters = append(masters, fmt.Sprint(run, has))
+		return nil
+	})
+	if err != nil {
+		return topology{}, err
+	}
+	for _, slot := range ours {
+		t.settled = t.settled && served[slot] == 1
+	}
+	slices.Sort(masters)
+	t.of = strings.Join(masters, "\n")
+	return t, nil
+}
+
+// slots returns where our partitions lie; none if it is no cluster.
+func (s *session) slots(ctx context.Context) ([]int, error) {
+	if s.nodes.cluster == nil {
+		return nil, nil
+	}
+	node, err := s.nodes.master(ctx, s.names.layout())
+	if err != nil {
+		return nil, err
+	}
+	var cmds []redis.Cmder
+	for p := range int(s.partitions.Load()) {
+		cmds = append(cmds, redis.NewCmd(ctx, "cluster", "keyslot", s.names.head(p)))
+	}
+	s.nodes.pipeline(ctx, node, cmds)
+	values, err := results(cmds)
+	if err != nil {
+		return nil, err
+	}
+	var slots []int
+	r := newReply(values)
+	for range values {
+		if slot := int(r.int()); !slices.Contains(slots, slot) {
+			slots = append(slots, slot)
+		}
+	}
+	slices.Sort(slots)
+	return slots, r.err
+}
+
+func (s *session) text(ctx context.Context, node *redis.Client, args ...any) (string, error) {
+	cmd := redis.NewCmd(ctx, args...)
+	if err := s.nodes.process(ctx, node, cmd); err != nil {
+		return "", err
+	}
+	return asString(cmd.Val())
+}
+
+// ownSlots returns the slots that a node has, by its own account (CLUSTER NODES).
+// A node shows only its own slots that are on their way.
+func ownSlots(list string) ([]string, error) {
+	for line := range strings.Lines(list) {
+		fields := strings.Fields(line)
+		if len(fields) >= 8 && slices.Contains(strings.Split(fields[2], ","), "myself") {
+			return fields[8:], nil
+		}
+	}
+	return nil, fmt.Errorf("%w: a node that does not know itself", errReply)
+}
+
+// slotRange reads 7, 7-9, [7->-node] or [7-<-node].
+func slotRange(s string) (from, to int, moving bool, err error) {
+	inner, moving := strings.CutPrefix(s, "[")
+	first, last, several := strings.Cut(inner, "-")
+	if moving || !several {
+		last = first
+	}
+	from, err1 := strconv.Atoi(first)
+	to, err2 := strconv.Atoi(last)
+	if err1 != nil || err2 != nil {
+		return 0, 0, false, fmt.Errorf("%w: slots %q", errReply, s)
+	}
+	return from, to, moving, nil
+}
