@@ -1,0 +1,74 @@
+package httpcache
+
+import (
+	"math"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+func TestGivenAValue_WhenItGoesThroughTheSharedTier_ThenItIsTheSame(t *testing.T) {
+	for name, value := range map[string]any{
+		"smallest response": &response{status: 200, body: []byte{}},
+		"response": &response{
+			status: 301, initialAge: 7, etag: `"x"`, lastModified: time.Unix(1700000000, 0).UTC(),
+			encoding: []string{"gzip", "br"}, vary: []string{"Accept", "Accept-Encoding"}, key: "k\x1f\x00\xff",
+			forAuthorized: true, forCookies: true, body: []byte(strings.Repeat("body\x00", 1000)),
+			fields: []Field{
+				{Name: "Link", Values: []string{"<a>", "<b>"}, Mode: Append},
+				{Name: "Server", Mode: Remove}, {Name: "Empty", Values: []string{""}},
+			},
+		},
+		"response from before the epoch": &response{status: 999, initialAge: math.MaxInt64, lastModified: time.Unix(-5, 0).UTC(), body: []byte("x")},
+		"index":                          &index{lists: [][]string{{"Accept"}, {"A", "B"}}, variants: []string{"one", "two"}},
+		"empty index":                    &index{},
+		"mark":                           uncacheable{},
+	} {
+		t.Run(name, func(t *testing.T) {
+			payload, ok := codec{}.Encode(value)
+			require.True(t, ok)
+			if r, is := value.(*response); is {
+				r.born = 42
+			}
+			got, size, ok := codec{}.Decode(payload, 42)
+			require.True(t, ok)
+			require.Equal(t, value, got)
+			if r, is := value.(*response); is {
+				require.Equal(t, r.size(), size)
+			}
+			for n := range len(payload) {
+				if r, is := value.(*response); is && n >= len(payload)-len(r.body) {
+					break // a shorter body is another value: the tier's checksum sees to that
+				}
+				_, _, ok := codec{}.Decode(payload[:n], 0)
+				require.False(t, ok, "cut to %d bytes", n)
+			}
+		})
+	}
+	_, ok := codec{}.Encode("another")
+	require.False(t, ok)
+}
+
+func FuzzDecodeValue(f *testing.F) {
+	for _, v := range []any{
+		&response{status: 200, etag: "e", key: "k", vary: []string{"A"}, fields: []Field{{Name: "A", Values: []string{"b"}}}, body: []byte("body")},
+		&index{lists: [][]string{{"A"}}, variants: []string{"v"}}, uncacheable{},
+	} {
+		payload, _ := codec{}.Encode(v)
+		f.Add(payload)
+	}
+	f.Add([]byte("r\x00\xc8\x01\x00\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01"))
+	f.Fuzz(func(t *testing.T, payload []byte) {
+		value, _, ok := codec{}.Decode(payload, 7)
+		if !ok {
+			return
+		}
+		again, ok := codec{}.Encode(value)
+		require.True(t, ok)
+		same, _, ok := codec{}.Decode(again, 7)
+		require.True(t, ok)
+		require.Equal(t, value, same)
+	})
+}
