@@ -151,6 +151,12 @@ func (m *Map[K, V]) Get(ctx context.Context, id K, load Loader[K, V]) (V, error)
 	if v, err, ok := m.lookAgain(turn); ok {
 		return v, err
 	}
+	// The tier is asked here, which takes its budget at most.
+	if f := turn.Look(ctx, m.query()); f.Entry != nil && f.State >= engine.Stale {
+		if v, err, ok := m.found(ctx, turn, f, id, load); ok {
+			return v, err
+		}
+	}
 	// The load runs detached. Its leader waits for it as the others do.
 	result := make(chan loaded[V], 1)
 	if !e.Spawn(ctx, m.class.LoadTimeout, func(ctx context.Context) { m.load(ctx, turn, nil, id, load, result) }) {
@@ -231,7 +237,9 @@ func (m *Map[K, V]) load(ctx context.Context, turn *engine.Turn, seen *engine.En
 
 // fetch answers from the shared tier, and finishes the turn, if it has the value.
 func (m *Map[K, V]) fetch(ctx context.Context, turn *engine.Turn, seen *engine.Entry, id K, load Loader[K, V], r *loaded[V]) bool {
-	f := turn.Fetch(ctx, engine.Query{Codec: mapCodec[K, V]{m}, Wait: m.class.LoadTimeout, Seen: seen, Background: seen != nil})
+	q := m.query()
+	q.Seen, q.Background = seen, seen != nil
+	f := turn.Fetch(ctx, q)
 	if f.Busy { // another instance refreshes it
 		turn.Finish(engine.Outcome{Verdict: engine.Failed})
 		return true
@@ -239,18 +247,40 @@ func (m *Map[K, V]) fetch(ctx context.Context, turn *engine.Turn, seen *engine.E
 	if f.Entry == nil || f.State < engine.Stale {
 		return false
 	}
-	v, err, ok := m.read(f.Entry)
+	v, err, ok := m.found(ctx, turn, f, id, load)
 	if !ok { // it is replaced
-		m.c.engine.Drop(turn.Key())
-		turn.Fetch(ctx, engine.Query{Codec: mapCodec[K, V]{m}, Seen: f.Entry, Anew: true})
+		q.Seen, q.Anew = f.Entry, true
+		turn.Fetch(ctx, q)
 		return false
 	}
 	r.v, r.err = v, err
+	return true
+}
+
+func (m *Map[K, V]) query() engine.Query {
+	return engine.Query{Codec: mapCodec[K, V]{m}, Wait: m.class.LoadTimeout}
+}
+
+// found answers from what the shared tier has, and finishes the turn, if it
+// decodes.
+func (m *Map[K, V]) found(ctx context.Context, turn *engine.Turn, f engine.Found, id K, load Loader[K, V]) (v V, err error, ok bool) {
+	read := false
+	defer func() {
+		if !read { // the codec or clone function panicked
+			turn.Finish(engine.Outcome{Verdict: engine.Failed})
+		}
+	}()
+	v, err, ok = m.read(f.Entry)
+	read = true
+	if !ok {
+		m.c.engine.Drop(turn.Key())
+		return v, err, false
+	}
 	turn.Finish(engine.Outcome{Verdict: engine.Shared, Entry: f.Entry})
-	if f.State == engine.Stale && seen == nil {
+	if f.State == engine.Stale {
 		m.refresh(ctx, f.Entry, turn.Key(), id, load)
 	}
-	return true
+	return v, err, true
 }
 
 // settle stores what a loader returned and tells those who wait for it.

@@ -26,7 +26,7 @@ func ACL(namespace string) []string {
 		"eval", "evalsha", "time", "info", "role", "ping",
 		// What the client asks for when it connects, and of a cluster.
 		"hello", "auth", "select", "client|setname", "command", "readonly",
-		"cluster|keyslot", "cluster|slots", "cluster|shards", "cluster|nodes", "cluster|info",
+		"cluster|slots", "cluster|shards", "cluster|nodes", "asking",
 	} {
 		rules = append(rules, "+"+command)
 	}

@@ -2,6 +2,7 @@ package redisstore
 
 import (
 	"context"
+	"fmt"
 	"testing"
 	"time"
 
@@ -107,6 +108,18 @@ func TestWhileASlotIsOnItsWay(t *testing.T) {
 	_, sure, err = s.Scan(ctx, "nothing")
 	require.NoError(t, err)
 	require.True(t, sure)
+}
+
+func TestSlotsAreThoseOfTheServer(t *testing.T) {
+	_, client := single(t, "--cluster-enabled", "yes")
+	n := newNames("app", "v1")
+	for p := range remote.MaxPartitions {
+		slot, err := client.ClusterKeySlot(t.Context(), n.head(p)).Result()
+		require.NoError(t, err)
+		require.EqualValues(t, slot, slotOf(fmt.Sprintf("%02x", p)))
+	}
+	_, err := New(client).Open(within(t, time.Second), layout("v1"))
+	require.ErrorIs(t, err, remote.ErrUnusable, "a cluster needs its own client")
 }
 
 func TestAFailoverOfOneMaster(t *testing.T) {

@@ -28,15 +28,12 @@ func (n *nodes) eachMaster(ctx context.Context, fn func(context.Context, *redis.
 
 // topology asks each master about itself: what others say may be old.
 func (s *session) topology(ctx context.Context) (topology, error) {
-	ours, err := s.slots(ctx)
-	if err != nil {
-		return topology{}, err
-	}
+	ours := s.slots()
 	var mu sync.Mutex
 	var masters []string
 	t := topology{settled: true}
 	served := make(map[int]int)
-	err = s.nodes.eachMaster(ctx, func(ctx context.Context, master *redis.Client) error {
+	err := s.nodes.eachMaster(ctx, func(ctx context.Context, master *redis.Client) error {
 		info, err := s.text(ctx, master, "info")
 		if err != nil {
 			return err
@@ -90,32 +87,33 @@ func (s *session) topology(ctx context.Context) (topology, error) {
 }
 
 // slots returns where our partitions lie; none if it is no cluster.
-func (s *session) slots(ctx context.Context) ([]int, error) {
+func (s *session) slots() []int {
 	if s.nodes.cluster == nil {
-		return nil, nil
-	}
-	node, err := s.nodes.master(ctx, s.names.layout())
-	if err != nil {
-		return nil, err
-	}
-	var cmds []redis.Cmder
-	for p := range int(s.partitions.Load()) {
-		cmds = append(cmds, redis.NewCmd(ctx, "cluster", "keyslot", s.names.head(p)))
-	}
-	s.nodes.pipeline(ctx, node, cmds)
-	values, err := results(cmds)
-	if err != nil {
-		return nil, err
+		return nil
 	}
 	var slots []int
-	r := newReply(values)
-	for range values {
-		if slot := int(r.int()); !slices.Contains(slots, slot) {
-			slots = append(slots, slot)
-		}
+	for p := range int(s.partitions.Load()) {
+		slots = append(slots, slotOf(fmt.Sprintf("%02x", p)))
 	}
 	slices.Sort(slots)
-	return slots, r.err
+	return slices.Compact(slots)
+}
+
+// slotOf returns the slot of the keys with a hash tag: its CRC16, as the cluster
+// specification has it (polynomial 0x1021), modulo 16384.
+func slotOf(hashTag string) int {
+	var crc uint16
+	for i := range len(hashTag) {
+		crc ^= uint16(hashTag[i]) << 8
+		for range 8 {
+			if crc&0x8000 != 0 {
+				crc = crc<<1 ^ 0x1021
+			} else {
+				crc <<= 1
+			}
+		}
+	}
+	return int(crc) % 16384
 }
 
 func (s *session) text(ctx context.Context, node *redis.Client, args ...any) (string, error) {

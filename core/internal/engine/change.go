@@ -50,7 +50,7 @@ func (e *Engine) Replace(ctx context.Context, items []Item, key string, tags []s
 	t := e.Alone(key, tags)
 	defer t.Finish(Outcome{Verdict: Unshareable})
 	t.Fetch(ctx, Query{Codec: f.Codec, Anew: true, Background: true})
-	if t.held == nil || !t.held.stillLast(ctx, t.budget, did.logged, tags) {
+	if t.held == nil || !t.held.stillLast(ctx, &t.asked.budget, did.logged, tags) {
 		return nil
 	}
 	t.Fill(ctx, f)

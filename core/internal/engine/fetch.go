@@ -40,25 +40,47 @@ func (t *Turn) Fetch(ctx context.Context, q Query) Found {
 	if s == nil {
 		return Found{}
 	}
-	a := &asking{s: s, t: t, q: q, budget: budget{s.Budget}, part: remote.Partition(Name(t.key), t.e.partitions())}
-	if a.key = q.Key; a.key == "" {
-		a.key = t.key
-	}
-	t.budget = &a.budget
-	if q.Seen != nil {
-		a.seen = q.Seen.id
-	}
 	f, done := Found{}, false
-	if !q.Anew && q.Seen == nil {
-		f, done = a.get(ctx)
+	if t.asked == nil || q.Anew {
+		f, done = t.ask(ctx, q)
 	}
+	t.asked.q = q
 	if !done {
-		f = a.acquire(ctx)
+		f = t.asked.acquire(ctx)
 	}
 	if !usable(f) {
 		t.restart()
 	}
 	return f
+}
+
+// Look is the first step of Fetch, which goes on where this ended: it reads, and
+// takes no lease. It waits for no longer than the budget, whatever becomes of the
+// client.
+func (t *Turn) Look(ctx context.Context, q Query) Found {
+	if t.e.shared == nil {
+		return Found{}
+	}
+	f, _ := t.ask(context.WithoutCancel(ctx), q)
+	return f
+}
+
+// ask begins to ask, by reading the entry unless it is known. done: there is nothing
+// more to ask for.
+func (t *Turn) ask(ctx context.Context, q Query) (f Found, done bool) {
+	s := t.e.shared
+	a := &asking{s: s, t: t, q: q, budget: budget{s.Budget}, part: remote.Partition(Name(t.key), t.e.partitions())}
+	t.asked = a
+	if a.key = q.Key; a.key == "" {
+		a.key = t.key
+	}
+	if q.Seen != nil {
+		a.seen = q.Seen.id
+	}
+	if !q.Anew && q.Seen == nil {
+		f, a.done = a.get(ctx)
+	}
+	return f, a.done
 }
 
 // restart registers the load anew, as it begins: what was invalidated while the
@@ -82,6 +104,7 @@ type asking struct {
 	budget budget
 	part   int    // of the key
 	seen   string // the id of an entry that is known and of no use
+	done   bool   // without a lease
 }
 
 // usable is what answers, and what a caller may answer while it refreshes.
@@ -125,6 +148,9 @@ func (a *asking) acquire(ctx context.Context) Found {
 	s, t := a.s, a.t
 	until := time.Now().Add(a.q.Wait)
 	for range maxAsks {
+		if a.done {
+			return Found{}
+		}
 		ses, ok := s.askable(t.key, t.tags)
 		if !ok {
 			return Found{}

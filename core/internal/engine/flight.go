@@ -92,9 +92,9 @@ type Turn struct {
 	done bool
 
 	// With a shared tier:
-	held   *held    // the lease to fill it; nil: what is loaded is stored nowhere
-	late   []string // the tags of the entry that was found there
-	budget *budget  // of the time that may be spent on it
+	held  *held    // the lease to fill it; nil: what is loaded is stored nowhere
+	late  []string // the tags of the entry that was found there
+	asked *asking  // what it has been asked, and the time that is left for it
 }
 
 // ErrBusy says that a load was waited for as long as may be. To load beside it

@@ -46,8 +46,8 @@ func (h *held) fill(ctx context.Context, t *Turn, f *Fill) Refusal {
 		return NoLease
 	}
 	b := &budget{s.Budget}
-	if t.budget != nil {
-		b = t.budget
+	if t.asked != nil {
+		b = &t.asked.budget
 		b.left = max(b.left, s.Budget/2) // the load has been paid for: it is not thrown away for a slow lookup
 	}
 	gens := slices.Clone(l.Generations)

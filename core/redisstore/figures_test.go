@@ -1,0 +1,358 @@
+package redisstore_test
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"github.com/stretchr/testify/require"
+
+	"github.com/larderhq/larder/core"
+	"github.com/larderhq/larder/core/internal/redistest"
+	"github.com/larderhq/larder/core/redisstore"
+)
+
+// What a cache costs Redis, and its users, in figures. The counts are tests; the
+// times are benchmarks that print ratios to something measured in the same run.
+
+// instance is one cache over a server.
+type instance struct {
+	*core.Map[int, string]
+	cache *core.Cache
+}
+
+func newInstance(t testing.TB, addr string, change ...func(*core.Options)) *instance {
+	t.Helper()
+	client := redis.NewClient(&redis.Options{Addr: addr})
+	o := core.Options{
+		Remote:        redisstore.New(client),
+		RequireRemote: true,
+		MaxStaleness:  time.Hour, // the watchdog is silent while commands are counted
+		RemoteBudget:  5 * time.Second,
+		Classes:       core.Classes{"c": {TTL: time.Hour}},
+		Logger:        slog.New(slog.DiscardHandler),
+	}
+	for _, c := range change {
+		c(&o)
+	}
+	cache, err := core.New(o)
+	require.NoError(t, err)
+	t.Cleanup(func() {
+		require.NoError(t, cache.Close())
+		require.NoError(t, client.Close())
+	})
+	m, err := core.NewMap[int, string](cache, "c", "item")
+	require.NoError(t, err)
+	return &instance{m, cache}
+}
+
+func (in *instance) get(t testing.TB, id int, value string, tags ...string) (loaded bool) {
+	t.Helper()
+	_, err := in.Get(t.Context(), id, func(ctx context.Context, _ int) (string, error) {
+		loaded = true
+		return value, core.AddTags(ctx, tags...)
+	})
+	require.NoError(t, err)
+	return loaded
+}
+
+// work is what a server has done.
+type work struct {
+	commands map[string]int // those that clients sent; what scripts call is not in it
+	inside   map[string]int // all
+	reads    int            // from sockets: round trips, where nobody else talks
+}
+
+func info(t testing.TB, client *redis.Client, section, field string) string {
+	t.Helper()
+	reply, err := client.Info(t.Context(), section).Result()
+	require.NoError(t, err)
+	for line := range strings.Lines(reply) {
+		if value, ok := strings.CutPrefix(strings.TrimSpace(line), field+":"); ok {
+			return value
+		}
+	}
+	t.Fatalf("INFO %s has no %s", section, field)
+	return ""
+}
+
+// did returns what fn made the server do, beside answering what it has done.
+func did(t testing.TB, server *redistest.Server, fn func()) work {
+	t.Helper()
+	asking := measure(t, server, func() {}).reads
+	w := measure(t, server, fn)
+	w.reads -= asking
+	return w
+}
+
+func measure(t testing.TB, server *redistest.Server, fn func()) work {
+	t.Helper()
+	client := redis.NewClient(&redis.Options{Addr: server.Addr(), PoolSize: 1})
+	defer client.Close()
+	stats := func() (map[string]int, int) {
+		reply, err := client.Info(t.Context(), "commandstats").Result()
+		require.NoError(t, err)
+		calls := map[string]int{}
+		for line := range strings.Lines(reply) {
+			name, rest, ok := strings.Cut(strings.TrimPrefix(strings.TrimSpace(line), "cmdstat_"), ":calls=")
+			if ok {
+				n, _, _ := strings.Cut(rest, ",")
+				calls[name], _ = strconv.Atoi(n)
+			}
+		}
+		reads, err := strconv.Atoi(info(t, client, "stats", "total_reads_processed"))
+		require.NoError(t, err)
+		return calls, reads
+	}
+	stats() // connected
+	before, readsBefore := stats()
+	fn()
+	after, readsAfter := stats()
+	w := work{commands: map[string]int{}, inside: map[string]int{}, reads: readsAfter - readsBefore}
+	for name, n := range after {
+		if n -= before[name]; n > 0 && name != "info" {
+			w.inside[name] = n
+			if strings.HasPrefix(name, "eval") {
+				w.commands[name] = n
+			}
+		}
+	}
+	if w.commands["evalsha"] == 0 { // then nothing ran inside a script
+		w.commands = w.inside
+	}
+	return w
+}
+
+func TestAHitOfTheTierIsOneCommandInOneRoundTrip(t *testing.T) {
+	server := redistest.Single(t)
+	a, b := newInstance(t, server.Addr()), newInstance(t, server.Addr())
+	for id := range 3 {
+		require.True(t, a.get(t, id, "value", "catalog", "shop"))
+	}
+	first := did(t, server, func() { require.False(t, b.get(t, 0, "")) })
+	t.Log("the first hit of an instance, which does not know the generations:", first)
+
+	// The value's key is a tag of its own, which this instance has not seen: one
+	// more command in the same round trip.
+	hit := did(t, server, func() { require.False(t, b.get(t, 1, "")) })
+	t.Log("a hit:", hit)
+	require.Equal(t, map[string]int{"get": 2}, hit.commands)
+	require.Equal(t, 1, hit.reads)
+
+	// Out of this process's memory, but known: one command.
+	tiny := newInstance(t, server.Addr(), func(o *core.Options) { o.MaxBytes = 64 << 10 })
+	big := strings.Repeat("x", 30<<10)
+	for id := 10; id < 20; id++ {
+		require.True(t, a.get(t, id, big))
+		require.False(t, tiny.get(t, id, ""))
+	}
+	again := did(t, server, func() { require.False(t, tiny.get(t, 10, "")) })
+	t.Log("a hit, its tags known:", again)
+	require.Equal(t, map[string]int{"get": 1}, again.commands)
+	require.Equal(t, 1, again.reads)
+
+	memory := did(t, server, func() { require.False(t, b.get(t, 1, "")) })
+	require.Empty(t, memory.inside, "a hit in memory asks nobody")
+	require.Zero(t, memory.reads)
+}
+
+func TestAMissIsThreeRoundTrips(t *testing.T) {
+	server := redistest.Single(t)
+	a := newInstance(t, server.Addr())
+	a.get(t, 0, "value", "late") // the scripts are known
+	miss := did(t, server, func() { require.True(t, a.get(t, 1, "value")) })
+	t.Log("a miss:", miss)
+	require.Equal(t, 3, miss.reads, "look, lease, fill")
+	late := did(t, server, func() { require.True(t, a.get(t, 2, "value", "late")) })
+	t.Log("a miss whose tag the loader names:", late)
+	require.LessOrEqual(t, late.reads, 4)
+}
+
+func TestAnInvalidationIsOneRoundTripHoweverManyEntriesCarryTheTag(t *testing.T) {
+	server := redistest.Single(t)
+	a := newInstance(t, server.Addr())
+	a.get(t, 0, "value", "catalog")
+	require.NoError(t, a.cache.Invalidate(t.Context(), core.Tag("catalog")))
+	one := did(t, server, func() { require.NoError(t, a.cache.Invalidate(t.Context(), core.Tag("catalog"))) })
+	for id := range 1000 {
+		a.get(t, id, "value", "catalog")
+	}
+	many := did(t, server, func() { require.NoError(t, a.cache.Invalidate(t.Context(), core.Tag("catalog"))) })
+	t.Log("a tag:", many)
+	require.Equal(t, one.inside, many.inside)
+	require.Equal(t, 1, many.commands["evalsha"])
+	require.Equal(t, 1, many.reads)
+}
+
+// median of the durations.
+func median(d []time.Duration) time.Duration {
+	slices.Sort(d)
+	return d[len(d)/2]
+}
+
+// BenchmarkHitOfTheTier is a hit of Redis, against a raw GET of the same bytes by
+// the same kind of client, in turns.
+func BenchmarkHitOfTheTier(b *testing.B) {
+	server := redistest.Single(b)
+	a := newInstance(b, server.Addr())
+	// Each value fills the smallest tier to the half, so that nearly each Get goes to Redis.
+	reader := newInstance(b, server.Addr(), func(o *core.Options) { o.MaxBytes = 64 << 10 })
+	const ids = 2000
+	value := strings.Repeat("v", 1024)
+	for id := range ids {
+		a.get(b, id, value)
+		reader.get(b, id, "")
+	}
+	client := redis.NewClient(&redis.Options{Addr: server.Addr(), ContextTimeoutEnabled: true})
+	defer client.Close()
+	keys, err := client.Keys(b.Context(), "larder:*:e:*").Result()
+	require.NoError(b, err)
+	require.GreaterOrEqual(b, len(keys), ids)
+	before := reader.cache.Stats()
+	var raw, hit []time.Duration
+	b.ResetTimer()
+	for i := range b.N {
+		start := time.Now()
+		ctx, cancel := context.WithTimeout(b.Context(), time.Second)
+		_, err := client.Get(ctx, keys[i%len(keys)]).Bytes()
+		cancel()
+		raw = append(raw, time.Since(start))
+		require.NoError(b, err)
+		start = time.Now()
+		reader.get(b, i%ids, "")
+		hit = append(hit, time.Since(start))
+	}
+	b.StopTimer()
+	s := reader.cache.Stats()
+	r, h := median(raw), median(hit)
+	b.ReportMetric(float64(r.Nanoseconds()), "raw-ns")
+	b.ReportMetric(float64(h.Nanoseconds()), "hit-ns")
+	b.ReportMetric(float64(h)/float64(r), "ratio")
+	b.ReportMetric(100*float64(s.RemoteHits-before.RemoteHits)/float64(b.N), "%remote")
+}
+
+// BenchmarkTagInvalidation is the invalidation of a tag that a million entries
+// carry, against one that one entry carries, in turns.
+func BenchmarkTagInvalidation(b *testing.B) {
+	server := redistest.Single(b)
+	a := newInstance(b, server.Addr())
+	client := redis.NewClient(&redis.Options{Addr: server.Addr()})
+	defer client.Close()
+	const many = 1_000_000
+	a.get(b, 0, "value", "one")
+	a.get(b, 1, "value", "many")
+	keys, err := client.Keys(b.Context(), "larder:*:e:*item:1").Result()
+	require.NoError(b, err)
+	require.Len(b, keys, 1)
+	entry, err := client.Get(b.Context(), keys[0]).Bytes()
+	require.NoError(b, err)
+	for n := 0; n < many; { // a million entries that carry the tag, as they are stored
+		p := client.Pipeline()
+		for range 10_000 {
+			p.Set(b.Context(), fmt.Sprintf("%s%d", keys[0], n), entry, time.Hour)
+			n++
+		}
+		_, err := p.Exec(b.Context())
+		require.NoError(b, err)
+	}
+	var one, million []time.Duration
+	b.ResetTimer()
+	for range b.N {
+		for tag, times := range map[string]*[]time.Duration{"one": &one, "many": &million} {
+			start := time.Now()
+			require.NoError(b, a.cache.Invalidate(b.Context(), core.Tag(tag)))
+			*times = append(*times, time.Since(start))
+		}
+	}
+	b.StopTimer()
+	o, m := median(one), median(million)
+	b.ReportMetric(float64(o.Nanoseconds()), "one-ns")
+	b.ReportMetric(float64(m.Nanoseconds()), "million-ns")
+	b.ReportMetric(float64(m)/float64(o), "ratio")
+}
+
+// BenchmarkMessage is the time from the call of Invalidate until the last of eight
+// instances answers the tag no more, against a raw PUBLISH until the last of eight
+// subscribers has it.
+func BenchmarkMessage(b *testing.B) {
+	server := redistest.Single(b)
+	writer := newInstance(b, server.Addr())
+	const instances = 8
+	var readers []*instance
+	client := redis.NewClient(&redis.Options{Addr: server.Addr()})
+	defer client.Close()
+	got := make(chan struct{}, instances)
+	var subscribers sync.WaitGroup
+	for range instances {
+		readers = append(readers, newInstance(b, server.Addr()))
+		sub := client.Subscribe(b.Context(), "raw")
+		_, err := sub.Receive(b.Context())
+		require.NoError(b, err)
+		subscribers.Add(1)
+		go func() {
+			defer subscribers.Done()
+			for {
+				if _, err := sub.ReceiveMessage(context.Background()); err != nil {
+					return
+				}
+				got <- struct{}{}
+			}
+		}()
+		defer sub.Close()
+	}
+	defer subscribers.Wait()
+	defer client.Close()
+	for len(readers) > 0 { // all of them listen
+		n, err := client.PubSubNumSub(b.Context(), "larder:hints").Result()
+		require.NoError(b, err)
+		if n["larder:hints"] == instances+1 {
+			break
+		}
+		time.Sleep(time.Millisecond)
+	}
+	var raw, message []time.Duration
+	b.ResetTimer()
+	for i := range b.N {
+		start := time.Now()
+		require.NoError(b, client.Publish(b.Context(), "raw", "x").Err())
+		for range instances {
+			<-got
+		}
+		raw = append(raw, time.Since(start))
+
+		writer.get(b, i, "value")
+		for _, r := range readers {
+			r.get(b, i, "")
+		}
+		start = time.Now()
+		require.NoError(b, writer.Invalidate(b.Context(), i))
+		for _, r := range readers {
+			for !r.gone(i) {
+				runtime.Gosched()
+			}
+		}
+		message = append(message, time.Since(start))
+	}
+	b.StopTimer()
+	r, m := median(raw), median(message)
+	b.ReportMetric(float64(r.Nanoseconds()), "raw-ns")
+	b.ReportMetric(float64(m.Nanoseconds()), "message-ns")
+	b.ReportMetric(float64(m)/float64(r), "ratio")
+	b.ReportMetric(float64(message[len(message)*99/100].Nanoseconds()), "message-p99-ns")
+	_ = client.Close()
+}
+
+// gone reports whether the instance's own memory has let go of an id.
+func (in *instance) gone(id int) bool {
+	key, _ := in.Key(id)
+	_, state := in.cache.Engine().Lookup(key)
+	return state == 0
+}
