@@ -356,3 +356,37 @@ func (in *instance) gone(id int) bool {
 	_, state := in.cache.Engine().Lookup(key)
 	return state == 0
 }
+
+// BenchmarkWatchdog is what following the log costs Redis while nothing happens:
+// commands per second and percent of one processor, for some instances.
+func BenchmarkWatchdog(b *testing.B) {
+	const span = 5 * time.Second
+	for _, n := range []int{1, 10, 100} {
+		b.Run(fmt.Sprint(n, " instances"), func(b *testing.B) {
+			server := redistest.Single(b)
+			client := redis.NewClient(&redis.Options{Addr: server.Addr()})
+			defer client.Close()
+			for range n {
+				newInstance(b, server.Addr(), func(o *core.Options) { o.MaxStaleness = time.Second })
+			}
+			state := func() (commands, cpu float64) {
+				commands, err := strconv.ParseFloat(info(b, client, "stats", "total_commands_processed"), 64)
+				require.NoError(b, err)
+				for _, field := range []string{"used_cpu_sys", "used_cpu_user"} {
+					v, err := strconv.ParseFloat(info(b, client, "cpu", field), 64)
+					require.NoError(b, err)
+					cpu += v
+				}
+				return commands, cpu
+			}
+			for range b.N {
+				time.Sleep(time.Second) // all have begun
+				commands, cpu := state()
+				time.Sleep(span)
+				c, p := state()
+				b.ReportMetric((c-commands)/span.Seconds(), "commands/s")
+				b.ReportMetric(100*(p-cpu)/span.Seconds(), "%cpu")
+			}
+		})
+	}
+}

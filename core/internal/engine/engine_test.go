@@ -271,7 +271,7 @@ func TestGivenAnEngine_WhenClosed_ThenNothingIsStoredAndASecondCloseDoesNothing(
 	require.False(t, e.Spawn(t.Context(), minute, func(context.Context) { t.Error("it runs") }))
 	require.False(t, e.Background(t.Context(), minute, func(context.Context) { t.Error("it runs") }))
 	e.fence([]Item{{Kind: All}, {Kind: Key, Value: key}, {Kind: Tag, Value: "t"}, {Kind: Pattern, Value: "*"}})
-	e.beginHere([]Item{{Kind: Key, Value: key}}, minute).End(context.Background(), nil)
+	_ = e.beginHere([]Item{{Kind: Key, Value: key}}, minute).End(context.Background(), nil)
 	require.NoError(t, e.Close(t.Context()))
 }
 

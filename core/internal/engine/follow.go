@@ -389,7 +389,7 @@ func (s *shared) catchUp(ctx context.Context, ses remote.Session, p int, h *remo
 	server, era := f.server, f.era()
 	s.follow.Unlock()
 
-	log, err := ses.Log(ctx, p, *from)
+	since, err := ses.Log(ctx, p, *from)
 	if err != nil {
 		return
 	}
@@ -398,7 +398,7 @@ func (s *shared) catchUp(ctx context.Context, ses remote.Session, p int, h *remo
 	if f.position.Load() == nil { // aged meanwhile
 		return
 	}
-	if s.applyLog(p, f, from, h, &log) {
+	if s.applyLog(p, f, from, h, &since) {
 		if pos := f.position.Load(); pos.Token == h.Position.Token {
 			f.setEra(h.Era)
 		}
@@ -412,7 +412,7 @@ func (s *shared) catchUp(ctx context.Context, ses remote.Session, p int, h *remo
 	}
 	// A position that was trimmed, or another era: only what is kept here is old.
 	// Otherwise the tier may have lost something that others relied on.
-	if !log.Trimmed && h.Server == server && h.Era == era {
+	if !since.Trimmed && h.Server == server && h.Era == era {
 		s.follow.Unlock()
 		s.renew(ctx, ses, p, h.Confirmed)
 		s.follow.Lock()
@@ -427,12 +427,12 @@ func (s *shared) catchUp(ctx context.Context, ses remote.Session, p int, h *remo
 // at least. Hints may have moved the position on meanwhile. It returns false, and
 // does nothing, if they do not lead from the one to the other: a new era leaves no
 // item. The caller holds follow.
-func (s *shared) applyLog(p int, f *follower, from *remote.Position, h *remote.Head, log *remote.Log) bool {
-	items := log.Items
+func (s *shared) applyLog(p int, f *follower, from *remote.Position, h *remote.Head, since *remote.Log) bool {
+	items := since.Items
 	if !mutantR20 {
 		reached := h.Position.Token == from.Token || f.seen(h.Position.Token) ||
 			slices.ContainsFunc(items, func(it remote.Logged) bool { return it.Token == h.Position.Token })
-		if !log.Joined || !reached || len(items) > 0 && items[0].Before != from.Token {
+		if !since.Joined || !reached || len(items) > 0 && items[0].Before != from.Token {
 			return false
 		}
 	}

@@ -45,10 +45,10 @@ func TestGivenAWriterAtWork_WhenSomethingIsLoaded_ThenItIsAnsweredUntilTheWriter
 		in := e.beginHere(n.items, minute)
 		store(t, e, key, "old", n.early, n.late)
 		mustBe(t, e, key, "old")
-		in.End(context.Background(), nil)
+		_ = in.End(context.Background(), nil)
 		mustBeGone(t, e, key)
 		store(t, e, key, "new", n.early, n.late)
-		in.End(context.Background(), nil)
+		_ = in.End(context.Background(), nil)
 		in.Abandon(context.Background())
 		mustBe(t, e, key, "new") // only the first end counts
 	})
@@ -70,7 +70,7 @@ func TestGivenALoadUnderWay_WhenAWriterEnds_ThenItIsNotStored(t *testing.T) {
 		e := open(t)
 		in := e.beginHere(n.items, minute)
 		load := e.NewLoad(key, n.early)
-		in.End(context.Background(), nil)
+		_ = in.End(context.Background(), nil)
 		load.Fill(fillOf("old", n.late))
 		mustBeGone(t, e, key)
 	})
@@ -82,7 +82,7 @@ func TestGivenAWriterAtWork_WhenItTouchesMore_ThenItsEndTakesThatToo(t *testing.
 			e := open(t)
 			in := e.beginHere([]Item{{Kind: Tag, Value: "t:own"}}, minute)
 			store(t, e, key, "old", n.early, n.late)
-			in.End(context.Background(), n.items)
+			_ = in.End(context.Background(), n.items)
 			mustBeGone(t, e, key)
 		})
 	}
@@ -93,7 +93,7 @@ func TestGivenAWriterThatRefuses_WhenItAbandons_ThenWhatIsLoadedAfterwardsIsKept
 		e := open(t)
 		in := e.beginHere(n.items, minute)
 		in.Abandon(context.Background())
-		in.End(context.Background(), nil)
+		_ = in.End(context.Background(), nil)
 		store(t, e, key, "v", n.early, n.late)
 		time.Sleep(30 * minute)
 		mustBe(t, e, key, "v")
@@ -138,7 +138,7 @@ func TestGivenAWriterThatDies_WhenALoadOutlastsTheMemoryOfIt_ThenTheLoadIsNotSto
 		e.beginHere(n.items, minute)
 		load := e.NewLoad(key, n.early) // reads; then the writer commits and dies
 		time.Sleep(minute + time.Second + 1)
-		e.beginHere([]Item{{Kind: Tag, Value: "t:another"}}, minute).End(context.Background(), nil)
+		_ = e.beginHere([]Item{{Kind: Tag, Value: "t:another"}}, minute).End(context.Background(), nil)
 		load.Fill(fillOf("old", n.late))
 		mustBeGone(t, e, key)
 	})
@@ -149,9 +149,9 @@ func TestGivenAWriterBeyondItsDeadline_WhenItEnds_ThenWhatWasLoadedMeanwhileIsGo
 		e := open(t)
 		in := e.beginHere(n.items, minute)
 		time.Sleep(2 * minute)
-		e.beginHere([]Item{{Kind: Tag, Value: "t:another"}}, minute).End(context.Background(), nil) // and the intent is forgotten
+		_ = e.beginHere([]Item{{Kind: Tag, Value: "t:another"}}, minute).End(context.Background(), nil) // and the intent is forgotten
 		store(t, e, key, "old", n.early, n.late)
-		in.End(context.Background(), nil)
+		_ = in.End(context.Background(), nil)
 		mustBeGone(t, e, key)
 	})
 }
@@ -161,20 +161,20 @@ func TestGivenWritersThatOverlap_WhenOneEnds_ThenTheOthersIntentStillCounts(t *t
 		e := open(t)
 		long := e.beginHere(n.items, 3*minute)
 		short := e.beginHere(n.items, minute)
-		short.End(context.Background(), nil)
+		_ = short.End(context.Background(), nil)
 		store(t, e, key, "old", n.early, n.late)
 		time.Sleep(3*minute - 1)
 		mustBe(t, e, key, "old")
 		time.Sleep(1)
 		mustBeGone(t, e, key)
-		long.End(context.Background(), nil)
+		_ = long.End(context.Background(), nil)
 
 		long, short = e.beginHere(n.items, 3*minute), e.beginHere(n.items, minute)
-		long.End(context.Background(), nil)
+		_ = long.End(context.Background(), nil)
 		store(t, e, key, "old", n.early, n.late)
 		time.Sleep(minute)
 		mustBeGone(t, e, key)
-		short.End(context.Background(), nil)
+		_ = short.End(context.Background(), nil)
 	})
 }
 
@@ -209,12 +209,12 @@ func TestGivenMoreWritersThanAreListed_WhenSomethingIsLoaded_ThenItIsKeptUntilTh
 		mustBeGone(t, e, key)
 		store(t, e, key, "old", nil, nil)
 		mustBe(t, e, key, "old")
-		unlisted.End(context.Background(), nil)
+		_ = unlisted.End(context.Background(), nil)
 		mustBeGone(t, e, key)
 
 		// The table is freed of writers that died, in time.
 		time.Sleep(2 * hour)
-		e.beginHere([]Item{{Kind: Key, Value: key}}, minute).End(context.Background(), nil)
+		_ = e.beginHere([]Item{{Kind: Key, Value: key}}, minute).End(context.Background(), nil)
 		require.Empty(t, e.intents.byEnd)
 		require.Empty(t, e.intents.open)
 		store(t, e, key, "v", nil, nil)
@@ -236,7 +236,7 @@ func TestGivenManyWriters_WhenTheyHaveEnded_ThenNothingIsKeptOfThem(t *testing.T
 				if i%3 == 0 {
 					in.Abandon(context.Background())
 				} else {
-					in.End(context.Background(), []Item{{Kind: Key, Value: "more"}})
+					_ = in.End(context.Background(), []Item{{Kind: Key, Value: "more"}})
 				}
 			}
 		}()

@@ -70,9 +70,8 @@ type shared struct {
 	skew   atomic.Int64 // of the wall clock against the monotonic one
 	jumped atomic.Bool  // they have parted: everything must be aged before anything is verified
 
-	lastRound int64
-	kick      chan struct{} // a round is wanted now
-	rounds    round
+	kick   chan struct{} // a round is wanted now
+	rounds round
 
 	pending pending
 	wakes   wakes
