@@ -77,7 +77,8 @@ func (c *Cache) Close() error {
 //
 // With a shared tier this holds on this instance at once, and on every other as
 // soon as a message reaches it, or after Options.MaxStaleness if none does.
-// Everywhere among the targets makes Invalidate wait for that. An error that is
+// Everywhere among the targets makes Invalidate wait for that; if it cannot, the
+// error is another than ErrPending. An error that is
 // ErrPending says that the tier has not confirmed it: this instance answers from
 // the tier nothing that it concerns, and tries until it succeeds, but other
 // instances may answer the old value, and the promise is lost if the process dies
@@ -96,7 +97,9 @@ func (c *Cache) Invalidate(ctx context.Context, targets ...Target) error {
 		return err
 	}
 	if slices.Contains(targets, Everywhere) {
-		return c.engine.Everywhere(ctx)
+		if err := c.engine.Everywhere(ctx); err != nil {
+			return fmt.Errorf("larder: invalidated, but not known to hold everywhere yet: %w", err)
+		}
 	}
 	return nil
 }

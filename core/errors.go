@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/larderhq/larder/core/internal/engine"
+	"github.com/larderhq/larder/core/internal/remote"
 )
 
 // Errors that callers can test for with errors.Is.
@@ -20,6 +21,9 @@ var (
 	ErrBusy = engine.ErrBusy
 	// ErrPending is returned when the shared tier has not confirmed an invalidation.
 	ErrPending = engine.ErrPending
+	// ErrUnusable is returned by New when the shared tier can be reached and cannot be
+	// used as it is: a wrong client, version or permission.
+	ErrUnusable = remote.ErrUnusable
 	// ErrNoScope is returned by the context functions where no handler or loader
 	// of Larder's is running.
 	ErrNoScope = errors.New("larder: context does not belong to a cached handler, an invalidating handler or a loader")

@@ -6,7 +6,11 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/redis/go-redis/v9" //nolint:depguard // an example of what users write
+
 	"github.com/larderhq/larder/core"
+	"github.com/larderhq/larder/core/internal/redistest"
+	"github.com/larderhq/larder/core/redisstore"
 )
 
 type User struct {
@@ -122,4 +126,57 @@ func ExampleAddTags() {
 	_, _ = teams.Get(ctx, "core", members)
 	fmt.Println("loads:", loads)
 	// Output: loads: 2
+}
+
+// Two servers of an app share what they keep, and what they invalidate.
+func ExampleRemote() {
+	ctx := context.Background()
+	server, err := redistest.Start(ctx, redistest.Options{}) // a redis-server
+	if err != nil {
+		panic(err)
+	}
+	defer server.Close()
+	address := server.Addr()
+
+	loads := 0
+	loadUser := func(context.Context, int64) (User, error) {
+		loads++
+		return User{Name: "Ada"}, nil
+	}
+	var caches []*core.Cache
+	for range 2 {
+		options := core.Options{
+			Classes:      core.Classes{"profile": {TTL: time.Hour}},
+			RemoteBudget: time.Second, // the machine that tests run on may be busy
+		}
+		client := redis.NewClient(&redis.Options{Addr: address})
+		defer client.Close()
+		options.Remote = redisstore.New(client)
+		cache, err := core.New(options)
+		if err != nil {
+			panic(err)
+		}
+		defer cache.Close()
+		caches = append(caches, cache)
+	}
+
+	get := func(cache *core.Cache) {
+		users, err := core.NewMap[int64, User](cache, "profile", "user")
+		if err != nil {
+			panic(err)
+		}
+		u, err := users.Get(ctx, 42, loadUser)
+		fmt.Println(u.Name, err, "loads:", loads)
+	}
+	get(caches[0])
+	get(caches[1])
+
+	err = caches[1].Invalidate(ctx, core.Tag("user:42"), core.Everywhere)
+	fmt.Println(err) // returned when no server answers the old value any more
+	get(caches[0])
+	// Output:
+	// Ada <nil> loads: 1
+	// Ada <nil> loads: 1
+	// <nil>
+	// Ada <nil> loads: 2
 }

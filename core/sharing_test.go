@@ -114,3 +114,220 @@ func TestGivenTwoInstances_WhenOneInvalidates_ThenTheOtherLoadsAnew(t *testing.T
 		}
 	}
 }
+
+func TestGivenATierThatDoesNotAnswer_WhenACacheIsMade_ThenItGoesOnWithoutAndConnectsLater(t *testing.T) {
+	share(t, func(t *testing.T, f *fleet) {
+		f.server.Down(true)
+		a := f.instance("a")
+		f.data.Store(1)
+		require.EqualValues(t, 1, a.get(1))
+		f.data.Store(2)
+		require.EqualValues(t, 2, a.get(1), "nothing is stored without the tier")
+		f.server.Down(false)
+		time.Sleep(2 * time.Second)
+		require.EqualValues(t, 2, a.get(1))
+		f.data.Store(3)
+		require.EqualValues(t, 2, a.get(1), "a hit")
+	})
+}
+
+func TestGivenRequireRemote_WhenTheTierDoesNotAnswer_ThenNewFails(t *testing.T) {
+	share(t, func(t *testing.T, f *fleet) {
+		f.server.Down(true)
+		_, err := core.New(core.Options{Remote: f.server.Tier("a"), RequireRemote: true})
+		require.Error(t, err)
+		f.server.Down(false)
+		c, err := core.New(core.Options{Remote: f.server.Tier("b"), RequireRemote: true, Logger: slog.New(slog.DiscardHandler)})
+		require.NoError(t, err)
+		require.NoError(t, c.Close())
+	})
+}
+
+// unusable is a tier that can be reached and cannot be used.
+type unusable struct{}
+
+func (unusable) Open(context.Context, core.RemoteLayout) (core.RemoteSession, error) {
+	return nil, fmt.Errorf("no permission: %w", core.ErrUnusable)
+}
+
+func TestGivenATierThatCannotBeUsed_WhenACacheIsMade_ThenNewSaysSo(t *testing.T) {
+	_, err := core.New(core.Options{Remote: unusable{}})
+	require.ErrorIs(t, err, core.ErrUnusable)
+}
+
+func TestGivenATierThatHangs_WhenValuesAreAskedFor_ThenNobodyWaitsForLongerThanTheBudgetAndSoonNotAtAll(t *testing.T) {
+	share(t, func(t *testing.T, f *fleet) {
+		a := f.instance("a", func(o *core.Options) { o.RemoteBudget = 40 * time.Millisecond })
+		a.get(0)
+		f.server.Freeze(true)
+		var waited []time.Duration
+		for id := range 10 {
+			start := time.Now()
+			a.get(100 + id)
+			waited = append(waited, time.Since(start))
+		}
+		for _, d := range waited {
+			require.LessOrEqual(t, d, 80*time.Millisecond)
+		}
+		require.Zero(t, waited[9], "the breaker")
+		time.Sleep(2 * time.Second)
+		start := time.Now()
+		a.get(0)
+		require.Zero(t, time.Since(start), "what has not been verified for so long is not asked for")
+		f.server.Freeze(false)
+		time.Sleep(2 * time.Second)
+		before := f.loads.Load()
+		a.get(0)
+		a.get(0)
+		require.LessOrEqual(t, f.loads.Load(), before+1, "hits are back")
+	})
+}
+
+func TestGivenATierThatIsDown_WhenSomethingIsInvalidated_ThenItIsPendingAndHappensLater(t *testing.T) {
+	share(t, func(t *testing.T, f *fleet) {
+		a, b := f.instance("a"), f.instance("b")
+		f.data.Store(1)
+		a.get(1)
+		b.get(1)
+		f.server.Down(true)
+		f.data.Store(2)
+		require.ErrorIs(t, a.Invalidate(t.Context(), 1), core.ErrPending)
+		require.Positive(t, a.cache.Stats().Pending)
+		require.EqualValues(t, 2, a.get(1), "this instance at once")
+		f.data.Store(3)
+		require.EqualValues(t, 3, a.get(1), "and it keeps nothing of it")
+		f.server.Down(false)
+		time.Sleep(3 * time.Second)
+		require.Zero(t, a.cache.Stats().Pending)
+		require.EqualValues(t, 3, b.get(1))
+		require.EqualValues(t, 3, a.get(1))
+		f.data.Store(4)
+		require.EqualValues(t, 3, a.get(1), "a hit again")
+	})
+}
+
+func TestGivenMorePendingThanTheQueueHolds_WhenTheTierIsBack_ThenEverythingWasInvalidated(t *testing.T) {
+	share(t, func(t *testing.T, f *fleet) {
+		a, b := f.instance("a"), f.instance("b")
+		f.data.Store(1)
+		for id := range 3 {
+			a.get(id)
+			b.get(id)
+		}
+		f.server.Down(true)
+		f.data.Store(2)
+		for id := range 2000 {
+			require.ErrorIs(t, a.Invalidate(t.Context(), id), core.ErrPending)
+		}
+		require.EqualValues(t, 1, a.cache.Stats().Pending)
+		f.server.Down(false)
+		time.Sleep(5 * time.Second)
+		require.Zero(t, a.cache.Stats().Pending)
+		for id := range 3 {
+			require.EqualValues(t, 2, b.get(id))
+		}
+	})
+}
+
+func TestGivenAWriterInEachOfTwoInstances_WhenBothPut_ThenTheLaterValueIsEverywhere(t *testing.T) {
+	share(t, func(t *testing.T, f *fleet) {
+		a, b := f.instance("a"), f.instance("b")
+		require.NoError(t, a.Put(t.Context(), 1, 10, "shelf"))
+		require.EqualValues(t, 10, b.get(1))
+		require.NoError(t, b.Put(t.Context(), 1, 20))
+		synctest.Wait()
+		require.EqualValues(t, 20, a.get(1))
+		require.EqualValues(t, 20, b.get(1))
+		require.Zero(t, f.loads.Load())
+	})
+}
+
+func TestGivenALoadInOneInstance_WhenOthersAskForTheSame_ThenTheyWaitForItAndAreWoken(t *testing.T) {
+	share(t, func(t *testing.T, f *fleet) {
+		var all []*instance
+		for _, name := range []string{"a", "b", "c"} {
+			all = append(all, f.instance(name))
+		}
+		got := make(chan time.Duration, 30)
+		start := time.Now()
+		for _, in := range all {
+			for range 10 {
+				go func() {
+					_, err := in.Get(t.Context(), 1, func(context.Context, int) (int64, error) {
+						f.loads.Add(1)
+						time.Sleep(3 * time.Second) // longer than a lease
+						return 1, nil
+					})
+					if err == nil {
+						got <- time.Since(start)
+					}
+				}()
+			}
+		}
+		for range cap(got) {
+			require.Equal(t, 3*time.Second, <-got, "nobody polls")
+		}
+		require.EqualValues(t, 1, f.loads.Load())
+	})
+}
+
+func TestGivenAnInstanceThatDiesInALoad_WhenAnotherWaitsForIt_ThenItWaitsForALeaseAtMost(t *testing.T) {
+	share(t, func(t *testing.T, f *fleet) {
+		dying := f.server.Tier("dying")
+		a := f.instance("a", func(o *core.Options) { o.Remote = dying })
+		b := f.instance("b")
+		begun := make(chan struct{})
+		go func() {
+			_, _ = a.Get(t.Context(), 1, func(ctx context.Context, _ int) (int64, error) {
+				close(begun)
+				<-ctx.Done()
+				return 0, ctx.Err()
+			})
+		}()
+		<-begun
+		dying.Kill()
+		start := time.Now()
+		f.data.Store(1)
+		require.EqualValues(t, 1, b.get(1))
+		require.LessOrEqual(t, time.Since(start), 2*time.Second)
+		require.EqualValues(t, 1, f.loads.Load())
+	})
+}
+
+func TestGivenAWriterAtWork_WhenItDiesAfterItsCommit_ThenWhatWasStoredMeanwhileIsGoneAtItsDeadline(t *testing.T) {
+	share(t, func(t *testing.T, f *fleet) {
+		dying := f.server.Tier("dying")
+		a := f.instance("a", func(o *core.Options) { o.Remote, o.WriteTimeout = dying, 10*time.Second })
+		b, c := f.instance("b"), f.instance("c")
+		f.data.Store(1)
+		b.get(1)
+		_, err := a.cache.Begin(t.Context(), core.Tag("item:1"))
+		require.NoError(t, err)
+		synctest.Wait()
+		require.EqualValues(t, 1, b.get(1))
+		require.EqualValues(t, 1, c.get(1))
+		require.EqualValues(t, 2, f.loads.Load(), "shared as ever, by the tier")
+		f.data.Store(2) // the commit
+		dying.Kill()
+		require.EqualValues(t, 1, c.get(1))
+		time.Sleep(10 * time.Second)
+		require.EqualValues(t, 2, b.get(1))
+		require.EqualValues(t, 2, c.get(1))
+	})
+}
+
+func TestGivenTwoVersionsOfAnApp_WhenOneInvalidates_ThenBothLoadAnew(t *testing.T) {
+	share(t, func(t *testing.T, f *fleet) {
+		version := func(v string) func(*core.Options) { return func(o *core.Options) { o.Version = v } }
+		a, b := f.instance("a", version("1")), f.instance("b", version("2"))
+		f.data.Store(1)
+		a.get(1)
+		b.get(1)
+		require.EqualValues(t, 2, f.loads.Load(), "they do not share what they store")
+		f.data.Store(2)
+		require.NoError(t, a.cache.Invalidate(t.Context(), core.Key("item:1")))
+		synctest.Wait()
+		require.EqualValues(t, 2, a.get(1))
+		require.EqualValues(t, 2, b.get(1))
+	})
+}

@@ -6,24 +6,39 @@
 //	go run ./quickstart -adapter gin     # the same in another framework
 //	go run ./quickstart -tour            # shows what the cache does, and ends
 //
+// With REDIS_URL=redis://127.0.0.1:6379 in the environment the cache is shared over
+// Redis. The tour then has two servers; to start two by hand, let them share the
+// database too:
+//
+//	go run ./quickstart -db shop.db
+//	go run ./quickstart -db shop.db -listen 127.0.0.1:8081 -adapter gin
+//
 // Read nethttp.go, echo.go, gin.go or fiber.go for the lines that matter;
-// shop.go is the database, tour.go the client of the tour.
+// shop.go is the database, redis.go what concerns Redis, tour.go and sharing.go
+// are the client of the tour.
 package main
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"flag"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 	"time"
 
+	"github.com/redis/go-redis/v9"
+	"github.com/redis/go-redis/v9/logging"
+
 	"github.com/larderhq/larder/core"
+	"github.com/larderhq/larder/core/redisstore"
 )
 
 // Server is what http.Server and Fiber have in common.
@@ -31,6 +46,9 @@ type Server interface {
 	Serve(l net.Listener) error
 	Shutdown(ctx context.Context) error
 }
+
+// adapters are the frameworks that the shop can be served with.
+var adapters = []string{"nethttp", "echo", "gin", "fiber"}
 
 func newServer(adapter string, shop *Shop, cache *core.Cache) (Server, error) {
 	switch adapter {
@@ -43,25 +61,25 @@ func newServer(adapter string, shop *Shop, cache *core.Cache) (Server, error) {
 	case "fiber":
 		return newFiber(shop, cache), nil
 	default:
-		return nil, fmt.Errorf("-adapter is %q; allowed: nethttp, echo, gin, fiber", adapter)
+		return nil, fmt.Errorf("-adapter is %q; allowed: %s", adapter, strings.Join(adapters, ", "))
 	}
 }
 
-func newCache() (*core.Cache, error) {
-	return core.New(core.Options{
-		Classes: core.Classes{
-			"product": {TTL: 5 * time.Minute, Stale: time.Minute},
-			"list":    {TTL: time.Minute},
-		},
-	})
+func newCache(options core.Options) (*core.Cache, error) {
+	options.Classes = core.Classes{
+		"product": {TTL: 5 * time.Minute, Stale: time.Minute},
+		"list":    {TTL: time.Minute},
+	}
+	return core.New(options)
 }
 
 // shutdownTimeout is how long requests under way may take to end.
 const shutdownTimeout = 5 * time.Second
 
 func main() {
+	logging.Disable() // go-redis has a logger of its own; the cache says what there is to say
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	err := run(ctx, os.Args[1:], os.Stdout)
+	err := run(ctx, os.Args[1:], os.Getenv("REDIS_URL"), os.Stdout)
 	stop()
 	switch {
 	case errors.Is(err, flag.ErrHelp):
@@ -71,11 +89,12 @@ func main() {
 	}
 }
 
-func run(ctx context.Context, args []string, out io.Writer) (err error) {
+func run(ctx context.Context, args []string, redisURL string, out io.Writer) (err error) {
 	flags := flag.NewFlagSet("quickstart", flag.ContinueOnError)
-	adapter := flags.String("adapter", "nethttp", "framework: nethttp, echo, gin or fiber")
+	adapter := flags.String("adapter", "nethttp", "framework: "+strings.Join(adapters, ", "))
 	listen := flags.String("listen", "127.0.0.1:8080", "address to serve on")
-	orders := flags.Int("orders", 25_000, "made-up orders in the database: the more, the dearer a query")
+	db := flags.String("db", "", "SQLite file, for several processes to share (default: a database of its own, gone at the end)")
+	orders := flags.Int("orders", 25_000, "made-up orders in a new database: the more, the dearer a query")
 	tour := flags.Bool("tour", false, "serve on a free port, show with real requests what the cache does, and end")
 	if err := flags.Parse(args); err != nil {
 		return err
@@ -86,37 +105,73 @@ func run(ctx context.Context, args []string, out io.Writer) (err error) {
 	if *orders < 0 || *orders > 1_000_000 {
 		return fmt.Errorf("-orders is %d; allowed: 0 to 1000000", *orders)
 	}
+	if *tour && *db != "" {
+		return errors.New("-db and -tour: the tour has a database of its own")
+	}
 
-	shop, err := OpenShop(ctx, *orders)
+	// Who shares a cache shares the data behind it: a database of its own has a
+	// namespace of its own, which is removed with it.
+	namespace := "quickstart"
+	if *db == "" {
+		namespace += "-" + rand.Text()
+	}
+	var client *redis.Client
+	if redisURL != "" {
+		if client, err = openRedis(redisURL, namespace); err != nil {
+			return err
+		}
+		defer func() {
+			if *db == "" {
+				if err := forget(ctx, client, namespace); err != nil && !errors.Is(err, syscall.ECONNREFUSED) {
+					slog.Warn("quickstart: keys may be left in Redis", "error", err)
+				}
+			}
+			err = errors.Join(err, client.Close())
+		}()
+	}
+	shop, err := OpenShop(ctx, *db, *orders)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, shop.Close()) }()
-	cache, err := newCache()
+	if *tour {
+		return showTour(ctx, out, *adapter, shop, client, namespace)
+	}
+
+	var options core.Options
+	if client != nil {
+		options.Remote = redisstore.New(client)
+		options.Namespace = namespace
+	}
+	cache, err := newCache(options)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, cache.Close()) }()
+	if client != nil && shop.Made() {
+		// What Redis may hold is of a file that was deleted.
+		if err := cache.Invalidate(ctx, core.All()); err != nil {
+			slog.Warn("quickstart: the database is new, the cache may not be", "error", err)
+		}
+	}
 	server, err := newServer(*adapter, shop, cache)
 	if err != nil {
 		return err
-	}
-
-	if *tour {
-		*listen = "127.0.0.1:0"
 	}
 	listener, err := net.Listen("tcp", *listen)
 	if err != nil {
 		return err
 	}
-	address := listener.Addr().String()
-	if *tour {
-		return serve(ctx, server, listener, func(ctx context.Context) error {
-			return showTour(ctx, out, *adapter, "http://"+address, shop.Queries)
-		})
-	}
 	return serve(ctx, server, listener, func(ctx context.Context) error {
-		fmt.Fprintf(out, welcome, *adapter, address)
+		fmt.Fprintf(out, welcome, *adapter, listener.Addr())
+		switch {
+		case client == nil:
+		case *db == "":
+			fmt.Fprint(out, alone)
+		default:
+			fmt.Fprintf(out, shared, *db, listener.Addr())
+		}
+		fmt.Fprintln(out, "\nCtrl-C ends it.")
 		<-ctx.Done()
 		fmt.Fprintln(out, "shutting down")
 		return nil
@@ -134,8 +189,20 @@ const welcome = `Cheese shop on http://%[2]s (%[1]s, SQLite). Try:
 
   curl -iN http://%[2]s/stream
       a stream is never held back: five events, one by one
+`
 
-Ctrl-C ends it.
+const alone = `
+The cache is in Redis too. For a second server to share it, share the database: -db shop.db
+`
+
+const shared = `
+Shared over Redis and %[1]s. Another server, with the same REDIS_URL:
+
+  go run ./quickstart -db %[1]s -listen 127.0.0.1:8081 -adapter gin
+
+The host is part of what is cached. Name one, as a load balancer would:
+
+  curl -i -H 'Host: shop.example' http://%[2]s/products/1
 `
 
 // serve serves until do returns, then lets the requests under way end.

@@ -9,9 +9,12 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 
 	"go.uber.org/goleak"
+
+	"github.com/larderhq/larder/core"
 )
 
 // fewOrders keep the tests short under the race detector, which slows SQLite down
@@ -69,7 +72,7 @@ func TestTheTourKeepsItsPromisesInEveryFramework(t *testing.T) {
 
 func TestTheTourNoticesACacheThatDoesNothing(t *testing.T) {
 	shop := openShop(t)
-	cache, err := newCache()
+	cache, err := newCache(core.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -82,7 +85,7 @@ func TestTheTourNoticesACacheThatDoesNothing(t *testing.T) {
 	listener := listen(t)
 	var tour *tourist
 	err = serve(t.Context(), server, listener, func(ctx context.Context) (err error) {
-		tour, err = takeTour(ctx, "http://"+listener.Addr().String(), shop.Queries, tourSize{hits: 5, clients: 20})
+		tour, err = takeTour(ctx, "http://"+listener.Addr().String(), shop.Queries, nil, tourSize{hits: 5, clients: 20})
 		return err
 	})
 	if err != nil {
@@ -97,7 +100,7 @@ func TestTheTourNoticesACacheThatDoesNothing(t *testing.T) {
 
 func TestRunPrintsTheTourAndEnds(t *testing.T) {
 	var out strings.Builder
-	if err := run(t.Context(), []string{"-tour", "-orders", strconv.Itoa(fewOrders)}, &out); err != nil {
+	if err := run(t.Context(), []string{"-tour", "-orders", strconv.Itoa(fewOrders)}, "", &out); err != nil {
 		t.Fatal(err)
 	}
 	for _, line := range []string{"database queries", "1000 clients at once", "Everything as promised."} {
@@ -110,23 +113,8 @@ func TestRunPrintsTheTourAndEnds(t *testing.T) {
 func TestRunServesUntilItIsInterrupted(t *testing.T) {
 	for _, adapter := range []string{"nethttp", "echo", "gin", "fiber"} {
 		t.Run(adapter, func(t *testing.T) {
-			ctx, interrupt := context.WithCancel(t.Context())
-			defer interrupt()
-			read, write := io.Pipe()
-			ended := make(chan error, 1)
-			go func() {
-				err := run(ctx, []string{"-adapter", adapter, "-listen", "127.0.0.1:0", "-orders", "0"}, write)
-				write.Close()
-				ended <- err
-			}()
-			greeting := make([]byte, 4096)
-			n, err := read.Read(greeting)
-			if err != nil {
-				t.Fatal(err)
-			}
-			go func() { _, _ = io.Copy(io.Discard, read) }() // the rest of what it prints
-			_, rest, _ := strings.Cut(string(greeting[:n]), "http://")
-			address, _, _ := strings.Cut(rest, " ")
+			address, stop := start(t, "", "-adapter", adapter, "-orders", "0")
+			defer stop()
 
 			client := &http.Client{Transport: &http.Transport{}}
 			defer client.CloseIdleConnections()
@@ -160,10 +148,7 @@ func TestRunServesUntilItIsInterrupted(t *testing.T) {
 				}
 			}
 			client.CloseIdleConnections()
-			interrupt()
-			if err := <-ended; err != nil {
-				t.Error(err)
-			}
+			stop()
 		})
 	}
 }
@@ -174,15 +159,46 @@ func TestRunRefusesWhatItDoesNotKnow(t *testing.T) {
 		{"-adapter", "rails", "-orders", "0"},
 		{"-listen", "nowhere", "-orders", "0"},
 		{"-orders", "-1"},
+		{"-tour", "-db", "shop.db"},
+		{"-db", t.TempDir()},
 	} {
-		if err := run(t.Context(), args, io.Discard); err == nil {
+		if err := run(t.Context(), args, "", io.Discard); err == nil {
 			t.Errorf("run(%q) succeeds", args)
 		}
 	}
 }
 
+// start runs the program on a free port, until the returned function is called.
+func start(t *testing.T, redisURL string, args ...string) (address string, stop func()) {
+	t.Helper()
+	ctx, interrupt := context.WithCancel(t.Context())
+	read, write := io.Pipe()
+	ended := make(chan error, 1)
+	go func() {
+		err := run(ctx, append(args, "-listen", "127.0.0.1:0"), redisURL, write)
+		write.CloseWithError(err)
+		ended <- err
+	}()
+	stop = sync.OnceFunc(func() {
+		interrupt()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
+	t.Cleanup(stop)
+	greeting := make([]byte, 4096)
+	n, err := read.Read(greeting)
+	if err != nil {
+		t.Fatal(err)
+	}
+	go func() { _, _ = io.Copy(io.Discard, read) }() // the rest of what it prints
+	_, rest, _ := strings.Cut(string(greeting[:n]), "http://")
+	address, _, _ = strings.Cut(rest, " ")
+	return address, stop
+}
+
 func TestTheShopRemovesItsDatabase(t *testing.T) {
-	shop, err := OpenShop(t.Context(), fewOrders)
+	shop, err := OpenShop(t.Context(), "", fewOrders)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -222,7 +238,7 @@ func TestAProductPageIsWhatTheDatabaseSays(t *testing.T) {
 func tourOf(t *testing.T, adapter string) *tourist {
 	t.Helper()
 	shop := openShop(t)
-	cache, err := newCache()
+	cache, err := newCache(core.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -234,7 +250,7 @@ func tourOf(t *testing.T, adapter string) *tourist {
 	listener := listen(t)
 	var tour *tourist
 	err = serve(t.Context(), server, listener, func(ctx context.Context) (err error) {
-		tour, err = takeTour(ctx, "http://"+listener.Addr().String(), shop.Queries, fullTour)
+		tour, err = takeTour(ctx, "http://"+listener.Addr().String(), shop.Queries, nil, fullTour)
 		return err
 	})
 	if err != nil {
@@ -245,7 +261,7 @@ func tourOf(t *testing.T, adapter string) *tourist {
 
 func openShop(t *testing.T) *Shop {
 	t.Helper()
-	shop, err := OpenShop(t.Context(), fewOrders)
+	shop, err := OpenShop(t.Context(), "", fewOrders)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -13,6 +13,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -43,7 +44,8 @@ var (
 // the statements that handlers sent to it.
 type Shop struct {
 	db      *sql.DB
-	dir     string
+	dir     string // temporary, removed by Close; "": the database is a file of the user's
+	made    bool   // the database was filled by this Shop, not found
 	queries atomic.Int64
 }
 
@@ -101,37 +103,55 @@ CREATE TABLE order_line (
 	PRIMARY KEY (order_id, product_id)
 ) WITHOUT ROWID;`
 
-// OpenShop makes the database in a temporary directory and fills it with the
-// products and so many made-up orders. Close removes it.
-func OpenShop(ctx context.Context, orders int) (*Shop, error) {
-	dir, err := os.MkdirTemp("", "quickstart-")
-	if err != nil {
-		return nil, fmt.Errorf("open shop: %w", err)
+// OpenShop opens the database in a file that several processes may share. Who finds
+// it empty fills it with the products and so many made-up orders. Without a file
+// the database is new, in a temporary directory that Close removes.
+func OpenShop(ctx context.Context, file string, orders int) (*Shop, error) {
+	s := new(Shop)
+	if file == "" {
+		dir, err := os.MkdirTemp("", "quickstart-")
+		if err != nil {
+			return nil, fmt.Errorf("open shop: %w", err)
+		}
+		s.dir, file = dir, filepath.Join(dir, "shop.db")
 	}
-	s := &Shop{dir: dir}
+	if err := s.open(ctx, file, orders); err != nil {
+		return nil, errors.Join(fmt.Errorf("open shop in %s: %w", file, err), s.Close())
+	}
+	return s, nil
+}
+
+func (s *Shop) open(ctx context.Context, file string, orders int) (err error) {
 	// A file and not :memory:, which every connection of the pool would have for
 	// itself. With a write-ahead log readers and the writer do not wait for each
 	// other; writers wait their turn instead of failing.
-	dsn := "file:" + filepath.ToSlash(filepath.Join(dir, "shop.db")) +
-		"?_pragma=journal_mode(WAL)&_pragma=synchronous(NORMAL)&_pragma=busy_timeout(5000)&_pragma=foreign_keys(1)&_txlock=immediate"
+	path := url.URL{Path: filepath.ToSlash(file)}
+	dsn := "file:" + path.EscapedPath() +
+		"?_pragma=busy_timeout(10000)&_pragma=journal_mode(WAL)&_pragma=synchronous(NORMAL)&_pragma=foreign_keys(1)&_txlock=immediate"
 	if s.db, err = sql.Open("sqlite", dsn); err != nil {
-		return nil, errors.Join(fmt.Errorf("open shop: %w", err), os.RemoveAll(dir))
+		return err
 	}
 	// SQLite computes in the process: more connections than processors gain
 	// nothing. Idle ones are kept, with their prepared pages.
 	connections := max(2, runtime.GOMAXPROCS(0))
 	s.db.SetMaxOpenConns(connections)
 	s.db.SetMaxIdleConns(connections)
-	if err := s.fill(ctx, orders); err != nil {
-		return nil, errors.Join(fmt.Errorf("open shop: %w", err), s.Close())
-	}
-	return s, nil
+	return s.fill(ctx, orders)
 }
 
-// Close closes the database and removes it.
-func (s *Shop) Close() error {
-	return errors.Join(s.db.Close(), os.RemoveAll(s.dir))
+// Close closes the database. A temporary one it removes.
+func (s *Shop) Close() (err error) {
+	if s.db != nil {
+		err = s.db.Close()
+	}
+	if s.dir != "" {
+		err = errors.Join(err, os.RemoveAll(s.dir))
+	}
+	return err
 }
+
+// Made reports whether the database is new.
+func (s *Shop) Made() bool { return s.made }
 
 // Queries returns how many statements handlers have sent to the database.
 func (s *Shop) Queries() int64 { return s.queries.Load() }
@@ -148,6 +168,10 @@ func (s *Shop) fill(ctx context.Context, orders int) error {
 		return err
 	}
 	defer tx.Rollback() //nolint:errcheck // after Commit it says only that there is nothing to roll back
+	var tables int      // more than none: another process was first; this one waited for it
+	if err := tx.QueryRowContext(ctx, `SELECT COUNT(*) FROM sqlite_master WHERE name = 'product'`).Scan(&tables); err != nil || tables > 0 {
+		return err
+	}
 	if _, err := tx.ExecContext(ctx, schema); err != nil {
 		return err
 	}
@@ -172,6 +196,7 @@ func (s *Shop) fill(ctx context.Context, orders int) error {
 	if err := fillOrders(ctx, tx, orders, len(products)); err != nil {
 		return err
 	}
+	s.made = true
 	return tx.Commit()
 }
 
@@ -292,13 +317,17 @@ func (s *Shop) SetPrice(ctx context.Context, id string, body io.Reader) error {
 	if update.PriceCents < 1 || update.PriceCents > 1_000_000 {
 		return errBadPrice
 	}
+	return s.setPrice(ctx, n, update.PriceCents)
+}
+
+func (s *Shop) setPrice(ctx context.Context, id, cents int64) error {
 	s.queries.Add(1)
-	result, err := s.db.ExecContext(ctx, `UPDATE product SET price_cents = ? WHERE id = ?`, update.PriceCents, n)
+	result, err := s.db.ExecContext(ctx, `UPDATE product SET price_cents = ? WHERE id = ?`, cents, id)
 	if err != nil {
-		return fmt.Errorf("set price of product %d: %w", n, err)
+		return fmt.Errorf("set price of product %d: %w", id, err)
 	}
 	if changed, err := result.RowsAffected(); err != nil {
-		return fmt.Errorf("set price of product %d: %w", n, err)
+		return fmt.Errorf("set price of product %d: %w", id, err)
 	} else if changed == 0 {
 		return errNoProduct
 	}

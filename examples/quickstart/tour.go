@@ -12,10 +12,16 @@ import (
 	"net"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"text/tabwriter"
 	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/larderhq/larder/core"
+	"github.com/larderhq/larder/core/redisstore"
 )
 
 // tourSize is how many requests the tour makes.
@@ -39,13 +45,22 @@ type step struct {
 // tourist is the tour's client. It talks to the shop over real sockets, as any
 // other client does; only the count of queries it gets from inside.
 type tourist struct {
-	base     string
-	client   *http.Client
+	visitor
 	queries  func() int64
 	size     tourSize
 	steps    []step
 	failures []string
 }
+
+// visitor is a client of one server.
+type visitor struct {
+	base   string
+	client *http.Client
+}
+
+// host is what all requests name, wherever they go: behind one name, servers are
+// one shop. It is part of what is cached.
+const host = "shop.example"
 
 // reply is one response with its body read.
 type reply struct {
@@ -60,10 +75,38 @@ func (r reply) cacheStatus() string { return strings.Join(r.header.Values("Cache
 // hit reports whether the response came out of the cache (RFC 9211 section 2.1).
 func (r reply) hit() bool { return strings.Contains(r.cacheStatus(), "; hit") }
 
-// showTour takes the tour and prints it. The error says what was not as promised.
-func showTour(ctx context.Context, out io.Writer, adapter, base string, queries func() int64) error {
-	fmt.Fprintf(out, "A cheese shop in SQLite, served by %s, and its own client over real sockets:\n\n", adapter)
-	t, err := takeTour(ctx, base, queries, fullTour)
+// price returns the price on a product's page.
+func (r reply) price() (int64, error) {
+	var p Product
+	if err := json.Unmarshal(r.body, &p); err != nil {
+		return 0, fmt.Errorf("product: status %d: %w", r.status, err)
+	}
+	return p.PriceCents, nil
+}
+
+// showTour serves the shop, takes the tour and prints it. With Redis there are two
+// servers, in two frameworks, with a cache each. The error says what was not as
+// promised.
+func showTour(ctx context.Context, out io.Writer, adapter string, shop *Shop, client *redis.Client, namespace string) error {
+	with := adapter
+	if client != nil {
+		with += " and " + another(adapter) + ", which share their cache over Redis"
+	}
+	fmt.Fprintf(out, "A cheese shop in SQLite, served by %s, and its own client over real sockets:\n\n", with)
+	var t *tourist
+	err := open(ctx, adapter, shop, client, namespace, func(ctx context.Context, first string, _ *core.Cache) (err error) {
+		if client == nil {
+			t, err = takeTour(ctx, first, shop.Queries, nil, fullTour)
+			return err
+		}
+		return open(ctx, another(adapter), shop, client, namespace, func(ctx context.Context, second string, cache *core.Cache) (err error) {
+			t, err = takeTour(ctx, first, shop.Queries, &sharing{
+				adapters: [2]string{adapter, another(adapter)}, second: second, cache: cache, shop: shop,
+				cut: func(ctx context.Context) (int, error) { return cutSubscribers(ctx, client, namespace) },
+			}, fullTour)
+			return err
+		})
+	})
 	if err != nil {
 		return fmt.Errorf("tour: %w", err)
 	}
@@ -76,22 +119,62 @@ func showTour(ctx context.Context, out io.Writer, adapter, base string, queries 
 	return nil
 }
 
+// another returns another framework.
+func another(adapter string) string {
+	return adapters[(slices.Index(adapters, adapter)+1)%len(adapters)]
+}
+
+// open serves the shop on a free port, with a cache of its own, until do returns.
+func open(ctx context.Context, adapter string, shop *Shop, client *redis.Client, namespace string,
+	do func(ctx context.Context, base string, cache *core.Cache) error,
+) (err error) {
+	var options core.Options
+	if client != nil {
+		options.Remote = redisstore.New(client)
+		options.Namespace = namespace
+		options.RequireRemote = true // without it there is nothing to show
+		// A thousand clients take the processors from both servers. By default a
+		// server that has heard nothing from Redis for 50ms runs the handler.
+		options.RemoteBudget = time.Second
+	}
+	cache, err := newCache(options)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, cache.Close()) }()
+	server, err := newServer(adapter, shop, cache)
+	if err != nil {
+		return err
+	}
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	return serve(ctx, server, listener, func(ctx context.Context) error {
+		return do(ctx, "http://"+listener.Addr().String(), cache)
+	})
+}
+
 const legend = `
 hit: answered by the cache.  fwd=uri-miss, miss: the handler ran.  collapsed: waited for another's run of the
 handler and shares its answer.  detail=streamed: not stored, passed through as it came.
 `
 
-// takeTour makes the requests and notes what was not as promised.
-func takeTour(ctx context.Context, base string, queries func() int64, size tourSize) (*tourist, error) {
+// takeTour makes the requests and notes what was not as promised. Without a second
+// server shared is nil.
+func takeTour(ctx context.Context, base string, queries func() int64, shared *sharing, size tourSize) (*tourist, error) {
 	transport := &http.Transport{DisableCompression: true}
 	defer transport.CloseIdleConnections()
 	t := &tourist{
-		base:    base,
-		client:  &http.Client{Transport: transport, Timeout: time.Minute},
+		visitor: visitor{base, &http.Client{Transport: transport, Timeout: time.Minute}},
 		queries: queries,
 		size:    size,
 	}
-	for _, part := range []func(context.Context) error{t.reads, t.crowd, t.write, t.stream} {
+	parts := []func(context.Context) error{t.reads, t.crowd, t.write, t.stream}
+	if shared != nil {
+		parts = append(parts, func(ctx context.Context) error { return t.share(ctx, shared) })
+	}
+	for _, part := range parts {
 		if err := part(ctx); err != nil {
 			return nil, err
 		}
@@ -149,8 +232,12 @@ func (t *tourist) reads(ctx context.Context) error {
 
 // crowd shows that a cold product costs one query, however many ask for it.
 func (t *tourist) crowd(ctx context.Context) error {
+	return t.crowdAt(ctx, "product 2, cold, %d clients at once", "/products/2", t.base)
+}
+
+func (t *tourist) crowdAt(ctx context.Context, what, path string, bases ...string) error {
 	before := t.queries()
-	replies, took, err := t.atOnce(ctx, t.size.clients, "/products/2")
+	replies, took, err := atOnce(ctx, t.size.clients, path, bases...)
 	if err != nil {
 		return err
 	}
@@ -166,7 +253,7 @@ func (t *tourist) crowd(ctx context.Context) error {
 		}
 	}
 	t.steps = append(t.steps, step{
-		what: fmt.Sprintf("product 2, cold, %d clients at once", t.size.clients), status: replies[0].status,
+		what: fmt.Sprintf(what, t.size.clients), status: replies[0].status,
 		cacheStatus: fmt.Sprintf("%d miss, %d collapsed, %d hit", len(replies)-collapsed-hits, collapsed, hits), took: took, queries: n,
 		remark: fmt.Sprintf("%d queries saved", int64(t.size.clients)-n),
 	})
@@ -182,8 +269,7 @@ func (t *tourist) write(ctx context.Context) error {
 	}
 	price := old + 200
 	before := t.queries()
-	body := fmt.Sprintf(`{"price_cents":%d}`, price)
-	put, err := t.do(ctx, http.MethodPut, "/products/1", http.Header{"Content-Type": {"application/json"}}, strings.NewReader(body))
+	put, err := t.put(ctx, "/products/1", price)
 	if err != nil {
 		return err
 	}
@@ -195,13 +281,13 @@ func (t *tourist) write(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	var product Product
-	if err := json.Unmarshal(fresh.body, &product); err != nil {
-		return fmt.Errorf("product 1: %w", err)
+	got, err := fresh.price()
+	if err != nil {
+		return err
 	}
 	n := t.queries() - before
-	t.note("product 1 after it", fresh, n, "the new price: "+money(product.PriceCents))
-	t.expect(product.PriceCents == price && !fresh.hit(), "the read after the update has the new price %d: %d, %q", price, product.PriceCents, fresh.cacheStatus())
+	t.note("product 1 after it", fresh, n, "the new price: "+money(got))
+	t.expect(got == price && !fresh.hit(), "the read after the update has the new price %d: %d, %q", price, got, fresh.cacheStatus())
 	t.expect(n == 1, "the read after the update is one query: %d", n)
 
 	before = t.queries()
@@ -228,18 +314,14 @@ func (t *tourist) price(ctx context.Context) (int64, error) {
 	if err != nil {
 		return 0, err
 	}
-	var p Product
-	if err := json.Unmarshal(r.body, &p); err != nil {
-		return 0, fmt.Errorf("product 1: status %d: %w", r.status, err)
-	}
-	return p.PriceCents, nil
+	return r.price()
 }
 
 // stream shows that what is flushed is not held back, although the route has the
 // cache's line like the others.
 func (t *tourist) stream(ctx context.Context) error {
 	before, start := t.queries(), time.Now()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, t.base+"/stream", http.NoBody)
+	req, err := request(ctx, http.MethodGet, t.base+"/stream", http.NoBody)
 	if err != nil {
 		return err
 	}
@@ -297,8 +379,11 @@ func (t *tourist) print(out io.Writer) {
 	fmt.Fprintln(w, "request\tstatus\tCache-Status\ttime\tdatabase queries\t")
 	fmt.Fprintln(w, "-------\t------\t------------\t----\t----------------\t")
 	for _, s := range t.steps {
-		status := cmp.Or(s.cacheStatus, "-")
-		fmt.Fprintf(w, "%s\t%d\t%s\t%s\t%d\t%s\n", s.what, s.status, status, short(s.took), s.queries, s.remark)
+		status := "-" // no request
+		if s.status != 0 {
+			status = strconv.Itoa(s.status)
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%d\t%s\n", s.what, status, cmp.Or(s.cacheStatus, "-"), short(s.took), s.queries, s.remark)
 	}
 	w.Flush()
 	for line := range strings.Lines(table.String()) {
@@ -306,12 +391,18 @@ func (t *tourist) print(out io.Writer) {
 	}
 }
 
-func (t *tourist) get(ctx context.Context, path string, header http.Header) (reply, error) {
-	return t.do(ctx, http.MethodGet, path, header, http.NoBody)
+func (v visitor) get(ctx context.Context, path string, header http.Header) (reply, error) {
+	return v.do(ctx, http.MethodGet, path, header, http.NoBody)
 }
 
-func (t *tourist) do(ctx context.Context, method, path string, header http.Header, body io.Reader) (reply, error) {
-	req, err := http.NewRequestWithContext(ctx, method, t.base+path, body)
+// put gives a product a new price.
+func (v visitor) put(ctx context.Context, path string, cents int64) (reply, error) {
+	body := fmt.Sprintf(`{"price_cents":%d}`, cents)
+	return v.do(ctx, http.MethodPut, path, http.Header{"Content-Type": {"application/json"}}, strings.NewReader(body))
+}
+
+func (v visitor) do(ctx context.Context, method, path string, header http.Header, body io.Reader) (reply, error) {
+	req, err := request(ctx, method, v.base+path, body)
 	if err != nil {
 		return reply{}, err
 	}
@@ -319,11 +410,20 @@ func (t *tourist) do(ctx context.Context, method, path string, header http.Heade
 		req.Header[name] = values
 	}
 	start := time.Now()
-	resp, err := t.client.Do(req)
+	resp, err := v.client.Do(req)
 	if err != nil {
 		return reply{}, err
 	}
 	return read(resp, start)
+}
+
+func request(ctx context.Context, method, url string, body io.Reader) (*http.Request, error) {
+	req, err := http.NewRequestWithContext(ctx, method, url, body)
+	if err != nil {
+		return nil, err
+	}
+	req.Host = host
+	return req, nil
 }
 
 func read(resp *http.Response, start time.Time) (reply, error) {
@@ -335,13 +435,15 @@ func read(resp *http.Response, start time.Time) (reply, error) {
 	return reply{resp.StatusCode, resp.Header, body, time.Since(start)}, nil
 }
 
-// atOnce sends n requests, each on a connection of its own. All connections are
-// there before the first request is sent. took is the time until all have been
-// answered.
-func (t *tourist) atOnce(ctx context.Context, n int, path string) (replies []reply, took time.Duration, err error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, t.base+path, http.NoBody)
-	if err != nil {
-		return nil, 0, err
+// atOnce sends n requests, each on a connection of its own, to each server its
+// share. All connections are there before the first request is sent. took is the
+// time until all have been answered.
+func atOnce(ctx context.Context, n int, path string, bases ...string) (replies []reply, took time.Duration, err error) {
+	requests := make([]*http.Request, len(bases))
+	for i, base := range bases {
+		if requests[i], err = request(ctx, http.MethodGet, base+path, http.NoBody); err != nil {
+			return nil, 0, err
+		}
 	}
 	var dialer net.Dialer
 	connections := make([]net.Conn, n)
@@ -353,7 +455,7 @@ func (t *tourist) atOnce(ctx context.Context, n int, path string) (replies []rep
 		}
 	}()
 	for i := range connections {
-		if connections[i], err = dialer.DialContext(ctx, "tcp", req.URL.Host); err != nil {
+		if connections[i], err = dialer.DialContext(ctx, "tcp", requests[i%len(bases)].URL.Host); err != nil {
 			return nil, 0, fmt.Errorf("connection %d of %d (each takes two open files): %w", i+1, n, err)
 		}
 		if err := connections[i].SetDeadline(time.Now().Add(time.Minute)); err != nil {
@@ -368,7 +470,7 @@ func (t *tourist) atOnce(ctx context.Context, n int, path string) (replies []rep
 	for i, c := range connections {
 		all.Go(func() {
 			<-begin
-			replies[i], failures[i] = ask(c, req)
+			replies[i], failures[i] = ask(c, requests[i%len(bases)])
 		})
 	}
 	start := time.Now()

@@ -350,6 +350,7 @@ func (s *shared) settled(p int, h *remote.Head, sent int64) bool {
 func (s *shared) verify(f *follower, sent int64) {
 	f.verified.Store(max(f.verified.Load(), sent))
 	f.failures.Store(0)
+	s.failures.Store(0)
 	if s.jumped.Load() {
 		f.verified.Store(0)
 	}

@@ -30,10 +30,13 @@ func (q *pending) add(e *Engine, items []Item) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	until := e.Now() + int64(maxKeep)
+	all := Item{Kind: remote.All}
 	for _, it := range items {
-		if len(q.items) >= maxPending && q.items[it] == nil {
+		if q.items[all] != nil {
+			it = all
+		} else if len(q.items) >= maxPending && q.items[it] == nil {
 			clear(q.items)
-			it = Item{Kind: remote.All}
+			it = all
 		}
 		p := q.items[it]
 		if p == nil {

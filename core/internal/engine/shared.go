@@ -62,6 +62,7 @@ type shared struct {
 	session atomic.Pointer[remote.Session]
 
 	legalUntil atomic.Int64 // the earliest of all partitions
+	failures   atomic.Int32 // of requests in a row, whichever the partition
 	parts      [remote.MaxPartitions]follower
 
 	// follow guards what is known of the partitions, and orders what is applied.
@@ -249,7 +250,7 @@ func (s *shared) askable(key string, tags []string) (remote.Session, bool) {
 		return nil, false
 	}
 	mask := s.e.mask(key, tags)
-	if !s.legal(mask, s.e.Now()) || s.pending.blocks(s.e, key, tags) {
+	if s.failures.Load() >= breakAfter || !s.legal(mask, s.e.Now()) || s.pending.blocks(s.e, key, tags) {
 		return nil, false
 	}
 	for m := mask; m != 0; m &= m - 1 {
@@ -260,8 +261,8 @@ func (s *shared) askable(key string, tags []string) (remote.Session, bool) {
 	return *ses, true
 }
 
-// breakAfter is how many calls of requests may fail in a row before requests stop
-// asking a partition, until the watchdog has verified it again.
+// breakAfter is how many calls of requests may fail in a row, of one partition or
+// of all, before requests stop asking, until the watchdog has verified it again.
 const breakAfter = 3
 
 // outcome counts failures of a partition, for the breaker.
@@ -269,12 +270,13 @@ func (s *shared) outcome(ctx context.Context, p int, err error) {
 	switch {
 	case err == nil:
 		s.parts[p].failures.Store(0)
+		s.failures.Store(0)
 		return
 	case errors.Is(ctx.Err(), context.Canceled): // the client has gone: it says nothing of the tier
 		return
 	}
 	s.e.Count.RemoteErrors.Add(1)
-	if s.parts[p].failures.Add(1) == breakAfter {
+	if n := s.parts[p].failures.Add(1); s.failures.Add(1) == breakAfter || n == breakAfter {
 		s.unreachable(err)
 		s.wake()
 	}
