@@ -16,8 +16,19 @@ import (
 	"github.com/larderhq/larder/fibercache"
 )
 
-func TestAdapter(t *testing.T) {
-	adaptertest.Run(t, adaptertest.Framework{
+func TestAdapter(t *testing.T) { adaptertest.Run(t, framework()) }
+
+func TestAdapterOverASharedTier(t *testing.T) {
+	if testing.Short() {
+		t.Skip("the suite once more")
+	}
+	f := framework()
+	f.Shared = true
+	adaptertest.Run(t, f)
+}
+
+func framework() adaptertest.Framework {
+	return adaptertest.Framework{
 		Name:             "fibercache",
 		New:              newServer,
 		Error:            func(status int) error { return fiber.NewError(status) },
@@ -25,7 +36,7 @@ func TestAdapter(t *testing.T) {
 		NoClientCancel:   true,
 		NoEarlyHints:     true,
 		NoDateOverride:   true,
-	})
+	}
 }
 
 type server struct{ app *fiber.App }

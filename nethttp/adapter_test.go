@@ -17,6 +17,9 @@ func TestAdapter(t *testing.T) {
 }
 
 func TestAdapterOverASharedTier(t *testing.T) {
+	if testing.Short() {
+		t.Skip("the suite once more")
+	}
 	adaptertest.Run(t, adaptertest.Framework{Name: "nethttp", New: newServer, Shared: true})
 }
 

@@ -30,7 +30,8 @@
 // # How it fails
 //
 // Every method returns an error, with what was being done, when the outcome is
-// unknown; none waits longer than its context. errors.Is finds remote.ErrUnusable
-// where to try again is in vain (a wrong client, version or permission), and
-// remote.ErrMigrating where a cluster is moving the slot.
+// unknown; none waits longer than its context. errors.Is finds core.ErrUnusable
+// where to try again is in vain (a wrong client, version or permission). go-redis
+// writes to a logger of its own, a line for each connection that fails: an app that
+// does not want that calls Disable of its package logging.
 package redisstore

@@ -1,0 +1,69 @@
+package nethttp_test
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/larderhq/larder/core"
+	"github.com/larderhq/larder/nethttp"
+)
+
+// away is a shared tier that cannot be reached.
+type away struct{}
+
+func (away) Open(context.Context, core.RemoteLayout) (core.RemoteSession, error) {
+	return nil, errors.New("connection refused")
+}
+
+func TestGivenATierThatCannotBeReached_WhenSomebodyWrites_ThenTheClassSaysWhetherTheHandlerRuns(t *testing.T) {
+	cache, err := core.New(core.Options{
+		Remote:  away{},
+		Classes: core.Classes{"strict": {RequireRemote: true}},
+		Logger:  slog.New(slog.DiscardHandler),
+	})
+	require.NoError(t, err)
+	defer func() { require.NoError(t, cache.Close()) }()
+	runs := 0
+	update := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		runs++
+		w.WriteHeader(http.StatusNoContent)
+	})
+	put := func(wrap func(http.Handler) http.Handler) *httptest.ResponseRecorder {
+		w := httptest.NewRecorder()
+		wrap(update).ServeHTTP(w, httptest.NewRequest(http.MethodPut, "/p/1", http.NoBody))
+		return w
+	}
+
+	require.Equal(t, http.StatusNoContent, put(nethttp.Invalidate(cache, "p")).Code)
+	require.Equal(t, 1, runs)
+	require.Positive(t, cache.Stats().Pending, "it is tried until it succeeds")
+
+	strict, err := nethttp.Write{Cache: cache, Class: "strict", Tags: []string{"p"}}.Middleware()
+	require.NoError(t, err)
+	w := put(strict)
+	require.Equal(t, http.StatusServiceUnavailable, w.Code)
+	require.Equal(t, "1", w.Header().Get("Retry-After"))
+	require.Equal(t, 1, runs, "the handler has not run")
+}
+
+func TestGivenAWriteThatCannotBe_WhenItIsMade_ThenTheErrorSaysWhatIsWrong(t *testing.T) {
+	cache, err := core.New(core.Options{})
+	require.NoError(t, err)
+	defer func() { require.NoError(t, cache.Close()) }()
+	for field, w := range map[string]nethttp.Write{
+		"cache": {Tags: []string{"p"}},
+		"class": {Cache: cache, Class: "no such class", Tags: []string{"p"}},
+		"tags":  {Cache: cache},
+	} {
+		_, err := w.Middleware()
+		var wrong *core.ConfigError
+		require.ErrorAs(t, err, &wrong)
+		require.Equal(t, field, wrong.Field)
+	}
+}
