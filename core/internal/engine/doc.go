@@ -35,4 +35,42 @@
 //	                                    L.position and R's join: R loads again
 //	a stamp is made by L after I killed the old one, L.position < I.append
 //	                                    the new stamp is alive, but the check refuses
+//
+// # With a shared tier
+//
+// The log above stays what fences this process. Items of the tier's logs are
+// appended to it as they become known: by a message, by the reply to a call of this
+// instance's own, or by the watchdog, which asks for all heads every MaxStaleness/2
+// and reads what is missing (follow.go). What an instance has not heard of it cannot
+// fence, so a copy in this process, and what is believed of generations and eras, is
+// legal only while each partition that it depends on was verified within
+// MaxStaleness (shared.go).
+//
+//	fetch.go   what a turn asks the tier before it loads: the entry, or the lease
+//	store.go   what it gives to the tier after that, under which conditions
+//	change.go  invalidations, intents and sweeps; pending.go those that failed
+//	mirror.go  generations that are known without asking
+//	wakes.go   who waits for another instance's load
+//
+// The interleavings beside those above, where C is the change in the tier, A its
+// application here, X the position of the partition, and reads of the tier are G:
+//
+//	G < C < A < admit               the load was registered before G: admit finds the
+//	                                item, and the entry is neither kept nor answered
+//	C < G, A later                  G sees C: the entry has gone, or its generation is
+//	                                another; a mirrored one that agrees with an old
+//	                                entry is what Δ allows, and not to whoever called C,
+//	                                who is fenced before C's caller returns
+//	lease < C(key) < fill           C took the lease: refused
+//	lease, generation < C(tag)      the entry is stored under a generation that is no
+//	                                more: nobody answers from it
+//	load < C(tag) < load names tag  Late finds C behind X, which was taken before the
+//	                                load: refused, applied here or not
+//	intent, lease, load, commit     the entry lives to the intent's deadline at most and
+//	                                is kept in no process: a writer that dies now leaves
+//	                                nothing behind
+//	heads asked, hint moves X       the head is older than X: it is not adopted (moves)
+//	heads asked, suspended, heads   verified is the time of asking; the wall clock tells
+//	                                of the suspension, and everything is aged
+//	NewEra by another, no item      X does not lead to the head: aged, adopted
 package engine
