@@ -159,7 +159,7 @@ func (a *asking) acquire(ctx context.Context) Found {
 		var l remote.Lease
 		sent := s.e.Now()
 		err := a.budget.use(ctx, func(ctx context.Context) (err error) {
-			l, err = ses.Acquire(ctx, t.key, a.seen, t.tags, leaseTime)
+			l, err = ses.Acquire(ctx, t.key, a.seen, t.tags, firstLease)
 			return err
 		})
 		received := s.e.Now()
@@ -412,7 +412,7 @@ func (t *Turn) hold(ses remote.Session, l remote.Lease, sent, received int64) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if !h.ended {
-		h.extend = time.AfterFunc(leaseTime/3, func() { t.e.extend(h) })
+		h.extend = time.AfterFunc(firstLease/3, func() { t.e.extend(h) })
 	}
 }
 

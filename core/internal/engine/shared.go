@@ -34,8 +34,11 @@ type Codec interface {
 }
 
 const (
-	// leaseTime is what a dead process costs those who wait for its load.
-	leaseTime = 2 * time.Second
+	// firstLease is for how long a lease is taken, and what it costs others if the
+	// reply is lost: then nobody knows that he has it. leaseTime is for how long a
+	// load that lasts makes it last, and what a process that dies in it costs.
+	firstLease = 300 * time.Millisecond
+	leaseTime  = time.Second
 	// maxKeep is the longest that an entry stays in the shared tier: generations
 	// and the versions of deploys are remembered longer.
 	maxKeep = 7 * 24 * time.Hour
