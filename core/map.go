@@ -152,14 +152,12 @@ func (m *Map[K, V]) Get(ctx context.Context, id K, load Loader[K, V]) (V, error)
 		return v, err
 	}
 	// The tier is asked here, which takes its budget at most.
-	if f := turn.Look(ctx, m.query()); f.Entry != nil && f.State >= engine.Stale {
-		if v, err, ok := m.found(ctx, turn, f, id, load); ok {
-			return v, err
-		}
+	if v, err, ok := m.look(ctx, turn, id, load); ok {
+		return v, err
 	}
 	// The load runs detached. Its leader waits for it as the others do.
 	result := make(chan loaded[V], 1)
-	if !e.Spawn(ctx, m.class.LoadTimeout, func(ctx context.Context) { m.load(ctx, turn, nil, id, load, result) }) {
+	if !e.Spawn(ctx, 2*m.class.LoadTimeout, func(ctx context.Context) { m.load(ctx, turn, nil, id, load, result) }) {
 		turn.Finish(engine.Outcome{Verdict: engine.Failed})
 		return load(scope.With(ctx, m.c.Scope()), id)
 	}
@@ -230,7 +228,9 @@ func (m *Map[K, V]) load(ctx context.Context, turn *engine.Turn, seen *engine.En
 	if seen != nil {
 		e.Count.Refreshes.Add(1)
 	}
-	r.v, r.err = load(scope.With(ctx, sc), id)
+	run, cancel := context.WithTimeout(ctx, m.class.LoadTimeout)
+	defer cancel()
+	r.v, r.err = load(scope.With(run, sc), id)
 	m.settle(ctx, turn, sc.Said(), &r)
 	finished = true
 }
@@ -248,8 +248,7 @@ func (m *Map[K, V]) fetch(ctx context.Context, turn *engine.Turn, seen *engine.E
 		return false
 	}
 	v, err, ok := m.found(ctx, turn, f, id, load)
-	if !ok { // it is replaced
-		q.Seen, q.Anew = f.Entry, true
+	if !ok {
 		turn.Fetch(ctx, q)
 		return false
 	}
@@ -261,19 +260,28 @@ func (m *Map[K, V]) query() engine.Query {
 	return engine.Query{Codec: mapCodec[K, V]{m}, Wait: m.class.LoadTimeout}
 }
 
-// found answers from what the shared tier has, and finishes the turn, if it
-// decodes.
-func (m *Map[K, V]) found(ctx context.Context, turn *engine.Turn, f engine.Found, id K, load Loader[K, V]) (v V, err error, ok bool) {
-	read := false
+// look answers from what the shared tier has.
+func (m *Map[K, V]) look(ctx context.Context, turn *engine.Turn, id K, load Loader[K, V]) (v V, err error, ok bool) {
+	looked := false
 	defer func() {
-		if !read { // the codec or clone function panicked
+		if !looked { // the codec or clone function panicked
 			turn.Finish(engine.Outcome{Verdict: engine.Failed})
 		}
 	}()
+	if f := turn.Look(ctx, m.query()); f.Entry != nil && f.State >= engine.Stale {
+		v, err, ok = m.found(ctx, turn, f, id, load)
+	}
+	looked = true
+	return v, err, ok
+}
+
+// found answers from what the shared tier has, and finishes the turn, if it
+// decodes.
+func (m *Map[K, V]) found(ctx context.Context, turn *engine.Turn, f engine.Found, id K, load Loader[K, V]) (v V, err error, ok bool) {
 	v, err, ok = m.read(f.Entry)
-	read = true
-	if !ok {
+	if !ok { // it is replaced
 		m.c.engine.Drop(turn.Key())
+		turn.Refuse(f.Entry)
 		return v, err, false
 	}
 	turn.Finish(engine.Outcome{Verdict: engine.Shared, Entry: f.Entry})

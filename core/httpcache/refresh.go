@@ -19,12 +19,16 @@ func (rt *Route) refresh(ex Exchange) {
 	if !ok {
 		return
 	}
+	led := false
+	defer func() {
+		if !led { // the adapter panicked, or there is no room
+			turn.Finish(engine.Outcome{Verdict: engine.Failed})
+		}
+	}()
 	run := ex.Detach()
-	if run == nil || !rt.engine.Background(ex.Context(), rt.class.LoadTimeout, func(ctx context.Context) {
+	led = !(run == nil || !rt.engine.Background(ex.Context(), rt.class.LoadTimeout, func(ctx context.Context) {
 		rt.refreshNow(ctx, a.key, turn, run)
-	}) {
-		turn.Finish(engine.Outcome{Verdict: engine.Failed})
-	}
+	}))
 }
 
 func (rt *Route) refreshNow(ctx context.Context, key string, turn *engine.Turn, run func(context.Context, func(Exchange))) {
@@ -42,7 +46,12 @@ func (rt *Route) refreshNow(ctx context.Context, key string, turn *engine.Turn, 
 			return
 		}
 		f := rt.find(a, rt.engine.Now())
-		got := turn.Fetch(ctx, engine.Query{Codec: codec{}, Key: entryKey(a, &f), Seen: f.entry, Background: true})
+		q := engine.Query{Codec: codec{}, Key: entryKey(a, &f), Seen: f.entry, Background: true}
+		got := turn.Fetch(ctx, q)
+		if got.Entry != nil && got.State == engine.Stale { // another one than was answered, and no better
+			turn.Refuse(got.Entry)
+			got = turn.Fetch(ctx, q)
+		}
 		switch {
 		case got.Busy: // another instance refreshes it
 			return

@@ -253,14 +253,8 @@ func (rt *Route) serveMiss(a *ask) error {
 			}
 			continue
 		}
-		if !a.fresh {
-			// Somebody may have filled it between the look and the turn.
-			now = e.Now()
-			if f := rt.find(a, now); f.response != nil && f.state == engine.Fresh {
-				turn.Finish(engine.Outcome{Verdict: engine.Shared, Entry: f.entry})
-				rt.hit(ex, a.line.Method, f.entry, f.response, f.state, now)
-				return nil
-			}
+		if !a.fresh && rt.lookAgain(a, turn) {
+			return nil
 		}
 		shield := newShield(ex.Context(), turn, rt.class.LoadTimeout)
 		if answered, again := rt.fetch(shield.ctx, a, turn, &f); answered {
@@ -272,6 +266,25 @@ func (rt *Route) serveMiss(a *ask) error {
 		}
 		return rt.lead(a, turn, shield, fwd, missing)
 	}
+}
+
+// lookAgain answers what somebody may have filled in between the look and the turn.
+func (rt *Route) lookAgain(a *ask, turn *engine.Turn) bool {
+	looked := false
+	defer func() {
+		if !looked { // an adapter's Values panicked
+			turn.Finish(engine.Outcome{Verdict: engine.Failed})
+		}
+	}()
+	now := rt.engine.Now()
+	f := rt.find(a, now)
+	looked = true
+	if f.response == nil || f.state != engine.Fresh {
+		return false
+	}
+	turn.Finish(engine.Outcome{Verdict: engine.Shared, Entry: f.entry})
+	rt.hit(a.ex, a.line.Method, f.entry, f.response, f.state, now)
+	return true
 }
 
 // fetch asks the shared tier, before the handler is run. answered: it had the
@@ -290,7 +303,7 @@ func (rt *Route) fetch(ctx context.Context, a *ask, turn *engine.Turn, f *found)
 		return false, false
 	}
 	if r, ok := got.Entry.Value.(*response); ok && !r.fits(a) {
-		q.Seen, q.Anew = got.Entry, true
+		turn.Refuse(got.Entry)
 		turn.Fetch(ctx, q)
 		return false, false
 	} else if ok {
@@ -468,9 +481,7 @@ func (rt *Route) addVariant(resource string, r *response, life engine.Lifetime) 
 		}
 	}
 	next, gone := ix.with(r.vary, r.key, rt.class.HTTP.MaxVariants)
-	for _, key := range gone {
-		rt.engine.Forget(key)
-	}
+	rt.engine.Forget(gone)
 	keep := life.Fresh + max(life.Stale, life.Spare)
 	rt.engine.Note(resource, next, next.size(), max(keep, time.Minute), codec{})
 }

@@ -116,7 +116,9 @@ func (rt *Route) serveUnsafe(ex Exchange, line *Line) error {
 		}
 		if targets = append(targets, more...); len(targets) > 0 {
 			// All have been checked; a closed cache answers nothing.
-			_ = rt.cache.Invalidate(context.WithoutCancel(ex.Context()), targets...)
+			ctx, cancel := context.WithTimeout(context.WithoutCancel(ex.Context()), rt.cache.Options().RemoteBudget)
+			defer cancel()
+			_ = rt.cache.Invalidate(ctx, targets...)
 		}
 	})
 }
@@ -221,7 +223,8 @@ func writeScope(cache *core.Cache) *writing {
 	w := &writing{Scope: cache.Scope()}
 	now := w.Invalidate
 	w.Invalidate = func(ctx context.Context, targets any) error {
-		if err := now(ctx, targets); err != nil {
+		err := now(ctx, targets)
+		if err != nil && !errors.Is(err, core.ErrPending) {
 			return err
 		}
 		w.mu.Lock()
@@ -231,7 +234,7 @@ func writeScope(cache *core.Cache) *writing {
 		} else {
 			w.more = []core.Target{core.All()}
 		}
-		return nil
+		return err
 	}
 	return w
 }

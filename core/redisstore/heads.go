@@ -108,7 +108,7 @@ func readHead(r *reply) (remote.Head, error) {
 	// Numbers that make no sense are numbers that differ.
 	h.Partitions, _ = strconv.Atoi(partitions)
 	h.Protocol, _ = strconv.Atoi(protocol)
-	h.Missing = h.Era == "" // a change writes some of it; NewEra makes it one
+	h.Missing = h.Era == "" || partitions == "" || protocol == "" // a change writes some of it; NewEra makes it one
 	return h, nil
 }
 

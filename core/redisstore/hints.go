@@ -198,6 +198,9 @@ func (s *session) foreign(payload string) []remote.Hint {
 	}
 	switch kind {
 	case "key":
+		if u, err := url.Parse(value); err == nil && (u.Scheme == "http" || u.Scheme == "https") {
+			return s.foreign("path:" + u.EscapedPath()) // as core.Key has it
+		}
 		return one(s.partitionOfKey(value), remote.Key, value)
 	case "tag":
 		tag := "t:" + value

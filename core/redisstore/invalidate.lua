@@ -110,6 +110,7 @@ local nonce, channel, partition, id, mode = ARGV[1], ARGV[2], ARGV[3], ARGV[4], 
 local lasts, remain, lag, known = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9])
 local keep, versions = ARGV[10], tonumber(ARGV[11])
 local now, us = clock()
+lag = math.max(lag, tonumber(field(head, 'lagmax')) or 0)
 
 -- The keys of a version that the caller does not know would stay: it must ask again.
 local given, unknown, lapsed = {}, {'versions', now}, {}
@@ -256,13 +257,15 @@ local what, value = ARGV[1] or '', ARGV[2] or ''
 local lag = tonumber(ARGV[3] or '0')
 local KINDS = {key = '1', tag = '2', path = '2', pattern = '3', all = '4'}
 local kind = KINDS[what]
+if what == 'key' and string.find(value, '^https?://') then kind = '2' end
 if not kind then return redis.error_reply('ERR larder: the kind is one of key, tag, path, pattern, all') end
 if kind ~= '4' and (value == '' or #value > 1024 or string.find(value, '%c')) then
   return redis.error_reply('ERR larder: the value has 1 to 1024 bytes and no control characters')
 end
 if not lag or lag < 0 then return redis.error_reply('ERR larder: the lag is a number of milliseconds') end
+if what == 'key' and string.find(value, '^https?://') then what = 'path' end -- the key of a response stands for its path
 if what == 'path' then
-  value = string.match(value, '^https?://[^/]*(/.*)$') or value
+  value = string.match(value, '^https?://[^/]*(/[^?#]*)') or value
   if string.sub(value, 1, 1) ~= '/' or string.find(value, '[?#]') then
     return redis.error_reply('ERR larder: a path begins with / and has no ? and no #')
   end

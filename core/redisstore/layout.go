@@ -10,7 +10,8 @@ import (
 
 const (
 	// layoutLapses is how long an instance's staleness and lag count after it has
-	// last agreed: three times the twenty seconds in which it has to do so again.
+	// last agreed, beside twice its staleness: so long it may answer what it has
+	// verified before it noticed that it could not agree.
 	layoutLapses = time.Minute
 	// maxKeep is the longest that an entry is kept.
 	maxKeep = 7 * 24 * time.Hour
@@ -25,14 +26,32 @@ const (
 	versionNoted = time.Hour
 )
 
-// Agree implements the seam. Staleness and lag of an instance lapse a minute after
-// its last Agree, which is therefore due every twenty seconds.
+// Agree implements the seam. Staleness and lag of an instance lapse a minute, and
+// twice the staleness, after its last Agree.
 func (s *session) Agree(ctx context.Context) (remote.Layout, error) {
 	l, err := s.agree(ctx)
+	if err == nil {
+		err = s.noteLag(ctx)
+	}
 	if err != nil {
 		return remote.Layout{}, failed("agree on the layout", err)
 	}
 	return l, nil
+}
+
+// noteLag writes this instance's lag into every head, where whoever invalidates
+// finds it, before this instance stores anything: others know of it by the layout
+// only when they agree next (rule R2).
+func (s *session) noteLag(ctx context.Context) error {
+	if s.want.ReplicaLag <= 0 {
+		return nil
+	}
+	var calls []call
+	for p := range int(s.partitions.Load()) {
+		calls = append(calls, call{script: lagScript, keys: []string{s.names.head(p)}, args: []any{ms(s.want.ReplicaLag)}})
+	}
+	_, err := s.run(ctx, calls...)
+	return err
 }
 
 func (s *session) agree(ctx context.Context) (remote.Layout, error) {
@@ -41,7 +60,7 @@ func (s *session) agree(ctx context.Context) (remote.Layout, error) {
 		keys:   []string{s.names.layout()},
 		args: []any{
 			remote.Protocol, s.partitions.Load(), ms(s.want.MaxStaleness), ms(s.want.ReplicaLag),
-			s.want.Version, layoutLapses.Milliseconds(), versionKnown.Milliseconds(),
+			s.want.Version, (layoutLapses + 2*s.want.MaxStaleness).Milliseconds(), versionKnown.Milliseconds(),
 		},
 	})
 	if err != nil {

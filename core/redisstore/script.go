@@ -27,6 +27,7 @@ var (
 	eraScript        = newScript("clock", "head", "hint", "replication", "era")
 	stateScript      = newScript("head", "state")
 	logScript        = newScript("head", "since", "log")
+	lagScript        = newScript("head", "lag")
 	timeScript       = newScript("time")
 	layoutScript     = newScript("clock", "layout")
 )

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -43,44 +44,58 @@ func (e *Engine) Replace(ctx context.Context, items []Item, key string, tags []s
 		e.renew(items, key, tags).Fill(f)
 		return nil
 	}
+	s := e.shared
+	since := s.places() // before it: late tags are compared from here on
 	did := &doing{logged: make(map[Item]remote.Position)}
-	if err := e.shared.invalidate(ctx, items, did); err != nil {
+	if err := s.invalidate(ctx, items, did); err != nil {
 		return err
 	}
+	// This process is fenced once more, in one step with the registration: the items
+	// of others that came in between are found in the tier's logs below.
+	l := e.renew(items, key, tags)
 	t := e.Alone(key, tags)
 	defer t.Finish(Outcome{Verdict: Unshareable})
 	t.Fetch(ctx, Query{Codec: f.Codec, Anew: true, Background: true})
-	if t.held == nil || !t.held.stillLast(ctx, &t.asked.budget, did.logged, tags) {
+	t.Load = l
+	if t.held == nil || !t.held.stillLast(ctx, &t.asked.budget, did.logged, key, tags) {
 		return nil
 	}
+	t.held.since = since
 	t.Fill(ctx, f)
 	return nil
 }
 
-// stillLast reports whether no other item names the tags since the positions of
-// this instance's own. One that comes later ends the lease, or a generation that
-// came with it.
-func (h *held) stillLast(ctx context.Context, b *budget, own map[Item]remote.Position, tags []string) bool {
+// stillLast reports whether no other item concerns the key or the tags since the
+// positions of this instance's own. One that comes later ends the lease, or a
+// generation or era that came with it.
+func (h *held) stillLast(ctx context.Context, b *budget, own map[Item]remote.Position, key string, tags []string) bool {
+	n := h.e.partitions()
+	mine := []Item{{Kind: remote.Key, Value: key}}
 	for _, tag := range tags {
-		pos, ok := own[Item{Kind: remote.Tag, Value: tag}]
+		mine = append(mine, Item{Kind: remote.Tag, Value: tag})
+	}
+	for _, it := range mine {
+		pos, ok := own[it]
 		if !ok {
 			return false // a new era instead
 		}
-		var st remote.Late
+		var log remote.Log
 		err := b.use(ctx, func(ctx context.Context) (err error) {
-			st, err = h.ses.Late(ctx, tag, pos)
+			log, err = h.ses.Log(ctx, remote.Partition(it.Value, n), pos)
 			return err
 		})
-		if err != nil || !st.Joined {
+		if err != nil || !log.Joined || slices.ContainsFunc(log.Items, func(it remote.Logged) bool { //nolint:forbidigo // no logger
+			return !ownItem(own, it) && h.e.concerns(it.Item, key, tags)
+		}) {
 			return false
-		}
-		for _, it := range st.Items {
-			if names(it.Item, tag) {
-				return false
-			}
 		}
 	}
 	return true
+}
+
+// ownItem reports whether an item is one of the change that own tells of.
+func ownItem(own map[Item]remote.Position, it remote.Logged) bool {
+	return own[it.Item].Token == it.Token
 }
 
 // step is what an invalidation is to the tier: changes of single partitions, then
@@ -96,7 +111,7 @@ func (s *shared) plan(items []Item) step {
 	add := func(p int, it Item) {
 		c := st.changes[p]
 		if c == nil {
-			c = &remote.Change{Partition: p, Lag: s.Layout.ReplicaLag}
+			c = &remote.Change{Partition: p, Lag: time.Duration(s.lag.Load())}
 			st.changes[p] = c
 		}
 		c.Items = append(c.Items, it)
@@ -135,7 +150,31 @@ func (s *shared) invalidate(ctx context.Context, items []Item, do *doing) error 
 	if len(failed) > 0 {
 		return pendingError(err)
 	}
+	if slices.ContainsFunc(items, func(it Item) bool { return it.Kind == remote.All }) {
+		s.relearn(ctx)
+	}
 	return nil
+}
+
+// relearn waits, within the budget, until the eras are known again that this
+// instance has ended: until then it stores nothing of what names its tags late.
+func (s *shared) relearn(ctx context.Context) {
+	b := budget{s.Budget}
+	_ = b.use(ctx, func(ctx context.Context) error { // if it fails the watchdog learns them later
+		for range 2 { // the round under way may have asked before
+			done := s.rounds.wait()
+			s.wake()
+			select {
+			case <-done:
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+			if !slices.ContainsFunc(s.places(), func(p place) bool { return p.era == "" }) {
+				break
+			}
+		}
+		return nil
+	})
 }
 
 func pendingError(err error) error {
@@ -195,10 +234,12 @@ func (s *shared) change(ctx context.Context, ses remote.Session, c *remote.Chang
 		}
 		s.follow.Lock()
 		s.age(c.Partition)
-		s.parts[c.Partition].setEra("")
-		s.parts[c.Partition].moves++
+		s.parts[c.Partition].endEra()
 		s.follow.Unlock()
 		s.wake()
+		if c.Mode == remote.Begin { // the intent itself is not there
+			return nil, err
+		}
 		return nil, nil
 	}
 	if err != nil {
@@ -217,11 +258,17 @@ func (s *shared) sweep(ctx context.Context, ses remote.Session, it Item) error {
 	if err := s.everyPartition(ctx, ses, it); err != nil {
 		return err
 	}
-	_, sure, err := ses.Scan(ctx, it.Value)
-	if err != nil {
+	scan, cancel := ctx, context.CancelFunc(func() {})
+	if deadline, ok := ctx.Deadline(); ok {
+		scan, cancel = context.WithTimeout(ctx, time.Until(deadline)/2)
+	}
+	_, sure, err := ses.Scan(scan, it.Value)
+	slow := scan.Err() != nil && ctx.Err() == nil // more entries than can be looked at in the time there is
+	cancel()
+	if err != nil && !slow {
 		return err
 	}
-	if !sure {
+	if !sure || slow {
 		it = Item{Kind: remote.All}
 	} else if mutantR15 {
 		return nil
@@ -237,7 +284,7 @@ func (s *shared) everyPartition(ctx context.Context, ses remote.Session, it Item
 		wg.Add(1)
 		go func() {
 			defer wg.Done()
-			_, errs[p] = s.change(ctx, ses, &remote.Change{Partition: p, Items: []Item{it}, Lag: s.Layout.ReplicaLag})
+			_, errs[p] = s.change(ctx, ses, &remote.Change{Partition: p, Items: []Item{it}, Lag: time.Duration(s.lag.Load())})
 		}()
 	}
 	wg.Wait()
@@ -282,7 +329,12 @@ func (s *shared) foreign(ctx context.Context, ses remote.Session, h remote.Hint)
 	if h.Partition != 0 && it.Kind != remote.Key && it.Kind != remote.Tag {
 		return // it comes once for each partition
 	}
-	s.e.Spawn(ctx, s.Budget*20, func(ctx context.Context) {
+	if s.foreigners.Add(1) > maxForeigners { // it was best effort, and is fenced here
+		s.foreigners.Add(-1)
+		return
+	}
+	ok := s.e.Spawn(ctx, s.Budget*20, func(ctx context.Context) {
+		defer s.foreigners.Add(-1)
 		name := fmt.Sprintf("larder:foreign:%d:%s", it.Kind, it.Value)
 		l, err := ses.Acquire(ctx, name, "", nil, leaseTime)
 		if err != nil || l.Token == "" {
@@ -291,7 +343,13 @@ func (s *shared) foreign(ctx context.Context, ses remote.Session, h remote.Hint)
 		_ = s.invalidate(ctx, []Item{it}, nil) // pending at worst
 		_ = ses.Release(ctx, l)
 	})
+	if !ok {
+		s.foreigners.Add(-1)
+	}
 }
+
+// maxForeigners is how many invalidations of other programs are executed at a time.
+const maxForeigners = 64
 
 // doing is what an invalidation is part of: a writer's intent, a replacement. nil:
 // neither.

@@ -9,7 +9,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/larderhq/larder/core/internal/glob"
 	"github.com/larderhq/larder/core/internal/remote"
 )
 
@@ -25,6 +24,7 @@ type Settings struct {
 type Engine struct {
 	tier      *tier
 	journal   *journal
+	sweeps    sweeps
 	stamps    *stamps
 	eras      [remote.MaxPartitions]atomic.Pointer[stamp]
 	parts     atomic.Int32 // partitions; 1 without a shared tier
@@ -118,7 +118,7 @@ func (e *Engine) LookupAt(key string, now int64) (*Entry, State) {
 	if !ok {
 		return nil, Gone
 	}
-	if state := en.State(now); state != Gone {
+	if state := en.State(now); state != Gone && (en.compared.Load() >= e.sweeps.head.Load() || !e.swept(key, en)) {
 		if e.shared != nil && !e.shared.legal(en.mask, now) {
 			return nil, Gone // it may be legal again: it stays
 		}
@@ -137,7 +137,7 @@ func (e *Engine) Put(key string, value any, size int, d time.Duration) {
 	e.journal.mu.RLock()
 	defer e.journal.mu.RUnlock()
 	if !e.closed.Load() {
-		e.tier.put(key, en)
+		e.put(key, en)
 	}
 }
 
@@ -160,11 +160,21 @@ func (e *Engine) Note(key string, value any, size int, d time.Duration, c Codec)
 	})
 }
 
-// Forget takes what is under a key out, here and in the shared tier. It is no
-// invalidation.
-func (e *Engine) Forget(key string) {
-	e.Drop(key)
-	e.forget(key)
+// Forget takes what is under some keys out, here at once and in the shared tier in
+// the background. It is no invalidation.
+func (e *Engine) Forget(keys []string) {
+	for _, key := range keys {
+		e.Drop(key)
+	}
+	if e.shared != nil && len(keys) > 0 {
+		e.Background(e.ctx, leaseTime, func(ctx context.Context) {
+			for _, key := range keys {
+				if ctx.Err() == nil {
+					e.forget(key)
+				}
+			}
+		})
+	}
 }
 
 // ForgetEntry is DropEntry, and for the other instances as well.
@@ -192,7 +202,7 @@ func (e *Engine) putNote(key string, en *Entry) {
 	e.journal.mu.RLock()
 	defer e.journal.mu.RUnlock()
 	if !e.closed.Load() && en.KeepUntil > e.Now() {
-		e.tier.put(key, en)
+		e.put(key, en)
 	}
 }
 
@@ -233,9 +243,12 @@ func (e *Engine) apply(now int64, items []Item) {
 	if e.shared == nil { // else they are counted where they are asked for
 		e.Count.Invalidations.Add(int64(len(items)))
 	}
+	head := e.journal.head
 	e.journal.append(now, items)
-	for _, it := range items {
+	for i, it := range items {
 		switch {
+		case it.Kind == Pattern && !mutantNoSweep:
+			e.sweeps.add(head+uint64(i), it.Value)
 		case it.Kind == Tag && !mutantNoStampKill:
 			e.stamps.kill(it.Value)
 		case it.Kind == All && !mutantNoEra:
@@ -277,24 +290,13 @@ func (e *Engine) eraStamps(to []*stamp, mask uint64) []*stamp {
 // remove takes out of the tier what has no stamp to die by. It comes after
 // apply: an insert that it misses has seen the item and is refused.
 func (e *Engine) remove(items []Item) {
-	var swept []Item
 	for _, it := range items {
 		switch {
 		case it.Kind == Key && !mutantNoRemove:
 			e.tier.drop(it.Value)
-		case it.Kind == Pattern && !mutantNoSweep:
-			e.tier.dropMatching(func(name string) bool { return glob.Match(it.Value, name) })
-			swept = append(swept, it)
 		case it.Kind == All && !mutantNoEra:
 			e.tier.clear()
 		}
-	}
-	if len(swept) > 0 {
-		// A second item fences what was found, in the meantime, in a place that the
-		// sweep had not reached, or passed by as expired.
-		e.journal.mu.Lock()
-		e.journal.append(e.Now(), swept)
-		e.journal.mu.Unlock()
 	}
 }
 

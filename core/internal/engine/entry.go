@@ -19,12 +19,13 @@ type Entry struct {
 	KeepUntil  int64 // then only in place of an error
 	LoadTime   int64 // how long its load took, for early refresh
 
-	stamps  []*stamp
-	mask    uint64 // the partitions it depends on
-	id      string // in the shared tier; "": not there
-	weight  uint32
-	loose   bool        // was never meant for the tier
-	removed atomic.Bool // from the tier, for whatever reason
+	stamps   []*stamp
+	mask     uint64 // the partitions it depends on
+	id       string // in the shared tier; "": not there
+	weight   uint32
+	loose    bool          // was never meant for the tier
+	compared atomic.Uint64 // the position of the log up to which no pattern takes it out
+	removed  atomic.Bool   // from the tier, for whatever reason
 }
 
 // State says what an entry may be used for.

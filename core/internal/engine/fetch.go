@@ -41,6 +41,9 @@ func (t *Turn) Fetch(ctx context.Context, q Query) Found {
 		return Found{}
 	}
 	f, done := Found{}, false
+	if t.refused != nil {
+		q.Seen, q.Anew = t.refused, true
+	}
 	if t.asked == nil || q.Anew {
 		f, done = t.ask(ctx, q)
 	}
@@ -53,6 +56,10 @@ func (t *Turn) Fetch(ctx context.Context, q Query) Found {
 	}
 	return f
 }
+
+// Refuse says that the entry that was found is of no use: the next Fetch asks for
+// the lease to replace it.
+func (t *Turn) Refuse(en *Entry) { t.refused = en }
 
 // Look is the first step of Fetch, which goes on where this ended: it reads, and
 // takes no lease. It waits for no longer than the budget, whatever becomes of the
@@ -155,6 +162,8 @@ func (a *asking) acquire(ctx context.Context) Found {
 		if !ok {
 			return Found{}
 		}
+		// What was invalidated while it waited does not concern what comes now.
+		t.Load = s.e.NewLoad(t.key, t.tags)
 		ended, leave := s.wakes.listen(t.key)
 		var l remote.Lease
 		sent := s.e.Now()
@@ -309,7 +318,7 @@ func (l *Load) admit(tags []string, en *Entry, provisional bool) Refusal {
 	case uint64(en.weight) > e.maxBytes:
 		return TooLarge
 	case en.KeepUntil > now:
-		e.tier.put(l.key, en)
+		e.put(l.key, en)
 	}
 	return Stored
 }
@@ -320,6 +329,12 @@ func (a *asking) eras(ctx context.Context, en *remote.Entry) bool {
 	if a.s.inEras(en.Eras) {
 		return true
 	}
+	if a.s.overEras(en.Eras) {
+		return false
+	}
+	rest := a.budget.left / 2 // for the lease
+	a.budget.left -= rest
+	defer func() { a.budget.left += rest }()
 	err := a.budget.use(ctx, func(ctx context.Context) error {
 		for range 2 { // the round under way may have asked before the entry was made
 			done := a.s.rounds.wait()
@@ -336,6 +351,18 @@ func (a *asking) eras(ctx context.Context, en *remote.Entry) bool {
 		return nil
 	})
 	return err == nil && a.s.inEras(en.Eras)
+}
+
+// overEras reports whether one of the eras is known to have ended.
+func (s *shared) overEras(eras []remote.PartitionEra) bool {
+	s.follow.Lock()
+	defer s.follow.Unlock()
+	for _, pe := range eras {
+		if pe.Partition >= 0 && pe.Partition < s.e.partitions() && slices.Contains(s.parts[pe.Partition].past[:], pe.Era) {
+			return true
+		}
+	}
+	return false
 }
 
 func (s *shared) inEras(eras []remote.PartitionEra) bool {
@@ -459,9 +486,14 @@ func (e *Engine) release(h *held) {
 	if !h.end() {
 		return
 	}
-	e.Spawn(e.ctx, leaseTime, func(ctx context.Context) {
+	release := func(ctx context.Context) {
 		_ = h.ses.Release(ctx, h.lease) // if it fails the lease expires
-	})
+	}
+	if !e.Spawn(e.ctx, leaseTime, release) { // the cache is being closed, and waits for this load
+		ctx, cancel := context.WithTimeout(context.Background(), e.shared.Budget)
+		defer cancel()
+		release(ctx)
+	}
 }
 
 // note puts the lease into the turn's flight, where others of this process see it.
@@ -472,9 +504,15 @@ func (t *Turn) note(h *held) {
 	}
 	sh := t.e.flights.shard(t.f.key)
 	sh.mu.Lock()
-	defer sh.mu.Unlock()
-	t.f.leases = slices.DeleteFunc(t.f.leases, (*held).over)
-	t.f.leases = append(t.f.leases, h)
+	left := sh.m[t.f.key] != t.f
+	if !left {
+		t.f.leases = slices.DeleteFunc(t.f.leases, (*held).over)
+		t.f.leases = append(t.f.leases, h)
+	}
+	sh.mu.Unlock()
+	if left {
+		t.e.release(h)
+	}
 }
 
 // besides reports whether another turn of the same flight has the lease: then this

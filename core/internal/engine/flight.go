@@ -92,9 +92,10 @@ type Turn struct {
 	done bool
 
 	// With a shared tier:
-	held  *held    // the lease to fill it; nil: what is loaded is stored nowhere
-	late  []string // the tags of the entry that was found there
-	asked *asking  // what it has been asked, and the time that is left for it
+	held    *held    // the lease to fill it; nil: what is loaded is stored nowhere
+	late    []string // the tags of the entry that was found there
+	refused *Entry   // what was found and is of no use
+	asked   *asking  // what it has been asked, and the time that is left for it
 }
 
 // ErrBusy says that a load was waited for as long as may be. To load beside it
@@ -202,8 +203,10 @@ func (e *Engine) turn(f *flight, key string, tags []string, gate Gate) *Turn {
 // stored nowhere, and so it needs no lease. The caller holds the shard's lock.
 func (e *Engine) leave(sh *flightShard, f *flight) {
 	delete(sh.m, f.key)
-	for _, h := range f.leases {
-		e.release(h)
+	if !e.closed.Load() {
+		for _, h := range f.leases {
+			e.release(h)
+		}
 	}
 	f.leases = nil
 }

@@ -19,7 +19,8 @@ type follower struct {
 
 	current atomic.Pointer[string] // era; nil: not known at present
 	server  string
-	moves   int // changes of position and era: a head that was asked for before one may be older
+	ended   int       // eras that have ended: a head that was asked for before may be of one of them
+	past    [8]string // the last of them
 	recent  [32]string
 	next    int
 	ahead   map[string]remote.Logged // hints that came before their predecessors, by its token
@@ -34,6 +35,15 @@ func (f *follower) era() string {
 }
 
 func (f *follower) setEra(era string) { f.current.Store(&era) }
+
+// endEra notes that the era has ended; which one there is now is in the head.
+func (f *follower) endEra() {
+	if era := f.era(); era != "" {
+		f.past[f.ended%len(f.past)] = era
+	}
+	f.ended++
+	f.setEra("")
+}
 
 // advance moves the position to an item that follows it, and on over those that
 // have come before it.
@@ -109,15 +119,14 @@ func (s *shared) hint(p int, it remote.Logged) {
 		return
 	}
 	s.e.fence([]Item{local(p, it.Item)})
-	f.moves++
 	if it.Kind == remote.Era || it.ID == "" { // it is in no log: the head tells the rest
-		f.setEra("")
+		f.endEra()
 		s.wake()
 		return
 	}
 	f.remember(it.Token)
 	if it.Kind == remote.All {
-		f.setEra("") // an item says that it has ended, not which one there is now
+		f.endEra()
 		s.wake()
 	}
 	if pos := f.position.Load(); pos != nil && (it.Before == pos.Token || mutantR18) && it.ID != "" {
@@ -129,6 +138,7 @@ func (s *shared) hint(p int, it remote.Logged) {
 
 // age forgets all that this process keeps of a partition. The caller holds follow.
 func (s *shared) age(p int) {
+	s.wakes.wakeAll() // leases may have vanished without a word
 	s.e.fence([]Item{eraItem(p)})
 }
 
@@ -139,22 +149,33 @@ func (s *shared) ageAll() {
 		f := &s.parts[p]
 		f.verified.Store(0)
 		f.position.Store(nil)
-		f.setEra("")
+		f.endEra()
 		f.server, f.ahead = "", nil
-		f.moves++
 	}
 	s.legalUntil.Store(0)
 }
 
 // adopt takes a head as the place from which this instance follows. Everything
-// that it kept of the partition has been aged. The caller holds follow.
-func (f *follower) adopt(h *remote.Head) {
-	pos := h.Position
-	f.position.Store(&pos)
-	f.remember(pos.Token)
+// that it kept of the partition has been aged. The head may be older than what has
+// been heard since: then the log tells that again. Its era may not be older than
+// one that is known to have ended. The caller holds follow.
+func (s *shared) adopt(f *follower, h *remote.Head, ended int) {
+	f.remember(h.Position.Token)
+	f.advance(&remote.Logged{Position: h.Position})
+	f.server = h.Server
+	s.learnEra(f, h, ended)
+}
+
+// learnEra takes the era of a head that was asked for when as many had ended.
+func (s *shared) learnEra(f *follower, h *remote.Head, ended int) {
+	if f.ended != ended && !mutantR18Era {
+		s.wake()
+		return
+	}
+	if era := f.era(); era != "" && era != h.Era {
+		f.endEra()
+	}
 	f.setEra(h.Era)
-	f.server, f.ahead = h.Server, nil
-	f.moves++
 }
 
 // run follows the tier until ctx ends.
@@ -173,28 +194,18 @@ func (s *shared) run(ctx context.Context) {
 		cancel()
 	}
 	ses := *s.session.Load()
-	s.done.Add(1)
+	s.agreed.Store(s.e.monotonic())
+	s.done.Add(2)
 	go s.listen(ctx, ses)
+	go s.keepAgreed(ctx, ses)
 	every := time.Duration(s.delta) / 2
-	agreed := time.Now()
 	for {
 		began := time.Now()
-		if time.Since(agreed) > agreeEvery {
-			ac, cancel := context.WithTimeout(ctx, every)
-			if s.agree(ac, ses) == nil { // if not, it is tried again in the next round
-				agreed = time.Now()
-			}
-			cancel()
-		}
-		if time.Since(agreed) > agreeLapse && !mutantR2 {
+		if s.e.monotonic()-s.agreed.Load() > int64(agreeLapse) && !mutantR2 {
 			// Others may have forgotten this instance's MaxStaleness: no hits until it
 			// has said so again (R2).
-			if !sleep(ctx, every, nil) {
-				return
-			}
-			continue
-		}
-		if err := s.round(ctx); err != nil {
+			s.rounds.done()
+		} else if err := s.round(ctx); err != nil {
 			if ctx.Err() != nil {
 				return
 			}
@@ -205,6 +216,21 @@ func (s *shared) run(ctx context.Context) {
 		if !sleep(ctx, minRoundPause, nil) || !sleep(ctx, every-time.Since(began), s.kick) {
 			return
 		}
+	}
+}
+
+// keepAgreed renews this instance's part of the layout.
+func (s *shared) keepAgreed(ctx context.Context, ses remote.Session) {
+	defer s.done.Done()
+	pause := agreeEvery
+	for sleep(ctx, pause, nil) {
+		began := s.e.monotonic()
+		ac, cancel := context.WithTimeout(ctx, openTimeout)
+		if pause = time.Second; s.agree(ac, ses) == nil {
+			pause = agreeEvery
+			s.agreed.Store(began)
+		}
+		cancel()
 	}
 }
 
@@ -229,7 +255,7 @@ func (s *shared) listen(ctx context.Context, ses remote.Session) {
 	pause := 20 * time.Millisecond
 	for ctx.Err() == nil {
 		// What was published while nobody listened is in the log.
-		_ = ses.Hints(ctx, s.wake, func(h remote.Hint) {
+		_ = ses.Hints(ctx, s.listening, func(h remote.Hint) {
 			pause = 20 * time.Millisecond
 			switch {
 			case h.Wake != "":
@@ -241,13 +267,19 @@ func (s *shared) listen(ctx context.Context, ses remote.Session) {
 				s.hint(h.Partition, h.Item)
 			}
 		}) // it says why it was cut; it is subscribed again in any case
-		s.wakes.wakeAll() // what ended meanwhile has woken nobody
-		s.wake()
+		s.listening()
 		if !sleep(ctx, pause, nil) {
 			return
 		}
 		pause = min(2*pause, time.Second)
 	}
+}
+
+// listening is called when messages begin to arrive: what was published before is
+// in the log, and leases may have ended.
+func (s *shared) listening() {
+	s.wakes.wakeAll()
+	s.wake()
 }
 
 // round is the watchdog's: it asks for all heads and applies what is missing. What
@@ -262,12 +294,12 @@ func (s *shared) round(ctx context.Context) error {
 	if s.jumped.Swap(false) {
 		s.ageAll()
 	}
-	var moves [remote.MaxPartitions]int
+	var ended [remote.MaxPartitions]int
 	for p := range s.parts {
-		moves[p] = s.parts[p].moves
+		ended[p] = s.parts[p].ended
 	}
 	s.follow.Unlock()
-	limit := max(time.Duration(s.delta)/4, 25*time.Millisecond)
+	limit := min(max(time.Duration(s.delta)/4, 25*time.Millisecond), time.Second)
 	sent := s.e.Now()
 	if mutantR19 {
 		defer func() { sent = s.e.Now() }()
@@ -286,7 +318,7 @@ func (s *shared) round(ctx context.Context) error {
 	}
 	var wg sync.WaitGroup
 	for p := range heads {
-		if s.settled(p, &heads[p], sent) {
+		if s.settled(p, &heads[p], sent, ended[p]) {
 			continue
 		}
 		wg.Add(1)
@@ -294,7 +326,7 @@ func (s *shared) round(ctx context.Context) error {
 			defer wg.Done()
 			lc, cancel := context.WithTimeout(ctx, limit)
 			defer cancel()
-			s.catchUp(lc, ses, p, &heads[p], sent, moves[p])
+			s.catchUp(lc, ses, p, &heads[p], sent, ended[p])
 		}()
 	}
 	wg.Wait()
@@ -316,6 +348,7 @@ func (s *shared) relayout(ctx context.Context, ses remote.Session) error {
 	s.follow.Lock()
 	s.ageAll()
 	s.follow.Unlock()
+	s.rounds.done()
 	if err := s.agree(ctx, ses); err != nil {
 		return err
 	}
@@ -323,7 +356,7 @@ func (s *shared) relayout(ctx context.Context, ses remote.Session) error {
 }
 
 // settled verifies a partition whose head is where this instance is.
-func (s *shared) settled(p int, h *remote.Head, sent int64) bool {
+func (s *shared) settled(p int, h *remote.Head, sent int64, ended int) bool {
 	if h.Err != nil {
 		return true // nothing is known of it now
 	}
@@ -338,7 +371,7 @@ func (s *shared) settled(p int, h *remote.Head, sent int64) bool {
 		if f.era() != "" && !mutantR21 {
 			return false
 		}
-		f.setEra(h.Era) // it ended at an item that has been applied
+		s.learnEra(f, h, ended) // the last one ended at an item that has been applied
 	}
 	f.server = h.Server
 	s.verify(f, sent)
@@ -356,10 +389,9 @@ func (s *shared) verify(f *follower, sent int64) {
 	}
 }
 
-// catchUp brings a partition to its head, or begins it anew. moves is what the
-// follower's were before the head was asked for: if it has moved since, the head
-// may be older than what is known, and must not be adopted.
-func (s *shared) catchUp(ctx context.Context, ses remote.Session, p int, h *remote.Head, sent int64, moves int) {
+// catchUp brings a partition to its head, or begins it anew. ended is how many eras
+// had ended when the head was asked for.
+func (s *shared) catchUp(ctx context.Context, ses remote.Session, p int, h *remote.Head, sent int64, ended int) {
 	f := &s.parts[p]
 	switch {
 	case h.Missing:
@@ -375,14 +407,9 @@ func (s *shared) catchUp(ctx context.Context, ses remote.Session, p int, h *remo
 	}
 	s.follow.Lock()
 	from := f.position.Load()
-	if (from == nil || from.Token == h.Position.Token) && f.moves != moves {
-		s.follow.Unlock()
-		s.wake()
-		return
-	}
-	if from == nil || f.era() != "" && f.era() != h.Era && from.Token == h.Position.Token {
+	if from == nil || from.Token == h.Position.Token {
 		s.age(p)
-		f.adopt(h)
+		s.adopt(f, h, ended)
 		s.verify(f, sent)
 		s.follow.Unlock()
 		return
@@ -401,14 +428,10 @@ func (s *shared) catchUp(ctx context.Context, ses remote.Session, p int, h *remo
 	}
 	if s.applyLog(p, f, from, h, &since) {
 		if pos := f.position.Load(); pos.Token == h.Position.Token {
-			f.setEra(h.Era)
+			s.learnEra(f, h, ended)
 		}
 		f.server = h.Server
 		s.verify(f, sent)
-		return
-	}
-	if f.moves != moves {
-		s.wake()
 		return
 	}
 	// A position that was trimmed, or another era: only what is kept here is old.
@@ -420,7 +443,7 @@ func (s *shared) catchUp(ctx context.Context, ses remote.Session, p int, h *remo
 		return
 	}
 	s.age(p)
-	f.adopt(h)
+	s.adopt(f, h, ended)
 	s.verify(f, sent)
 }
 
@@ -431,7 +454,9 @@ func (s *shared) catchUp(ctx context.Context, ses remote.Session, p int, h *remo
 func (s *shared) applyLog(p int, f *follower, from *remote.Position, h *remote.Head, since *remote.Log) bool {
 	items := since.Items
 	if !mutantR20 {
-		reached := h.Position.Token == from.Token || f.seen(h.Position.Token) ||
+		// A head of the same era that is not behind from is before it: the log was
+		// read after the head.
+		reached := h.Position.Token == from.Token || f.seen(h.Position.Token) || h.Era == f.era() ||
 			slices.ContainsFunc(items, func(it remote.Logged) bool { return it.Token == h.Position.Token })
 		if !since.Joined || !reached || len(items) > 0 && items[0].Before != from.Token {
 			return false
@@ -455,14 +480,13 @@ func (s *shared) applyLog(p int, f *follower, from *remote.Position, h *remote.H
 			f.remember(it.Token)
 		}
 		if it.Kind == remote.All || it.Kind == remote.Era {
-			f.setEra("")
+			f.endEra()
 		}
 	}
 	if len(list) > 0 {
 		s.e.fence(list)
 	}
 	f.advance(&items[len(items)-1])
-	f.moves++
 	return true
 }
 
@@ -476,9 +500,7 @@ func (s *shared) renew(ctx context.Context, ses remote.Session, p int, was strin
 	f := &s.parts[p]
 	f.position.Store(nil)
 	f.verified.Store(0)
-	f.setEra("")
-	f.ahead = nil
-	f.moves++
+	f.endEra()
 	s.computeLegal()
 	s.wake()
 }

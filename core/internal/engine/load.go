@@ -157,7 +157,7 @@ func (l *Load) insert(key string, tags []string, en *Entry, lag time.Duration) R
 	if en.KeepUntil <= now {
 		return NoLifetime
 	}
-	e.tier.put(key, en)
+	e.put(key, en)
 	return Stored
 }
 

@@ -99,11 +99,12 @@ func (s *shared) retryPending(ctx context.Context, ses remote.Session) {
 		seqs[it] = p.seq
 		items = append(items, it)
 	}
+	q.count.Store(int32(len(q.items)))
 	q.mu.Unlock()
 	if len(items) == 0 {
 		return
 	}
-	ctx, cancel := context.WithTimeout(ctx, time.Duration(s.delta)/2+s.Budget*4)
+	ctx, cancel := context.WithTimeout(ctx, min(time.Duration(s.delta)/2, time.Second)+s.Budget*4)
 	defer cancel()
 	failed, _ := s.try(ctx, items, nil)
 	still := make(map[Item]bool, len(failed))

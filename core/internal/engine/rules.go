@@ -18,6 +18,7 @@ const (
 	mutantR15       = false // a sweep has no second item
 	mutantR16       = false // what is pending is answered from
 	mutantR18       = false // the position moves over items that were never seen
+	mutantR18Era    = false // the era of a head is learned although one has ended since it was asked for
 	mutantR19       = false // verified is the time after the answer
 	mutantR20       = false // a log that does not join is applied
 	mutantR21       = false // another era is adopted without aging

@@ -18,6 +18,7 @@ var (
 	mutantR15       = mutant("R15")
 	mutantR16       = mutant("R16")
 	mutantR18       = mutant("R18")
+	mutantR18Era    = mutant("R18-Era")
 	mutantR19       = mutant("R19")
 	mutantR20       = mutant("R20")
 	mutantR21       = mutant("R21")

@@ -47,7 +47,7 @@ const (
 	// agreeEvery is how often this instance's part of the layout is renewed.
 	agreeEvery = 15 * time.Second
 	// agreeLapse is when an instance that could not renew it stops. A tier keeps it
-	// for a minute at least.
+	// for a minute and twice the MaxStaleness at least.
 	agreeLapse = 40 * time.Second
 )
 
@@ -77,9 +77,13 @@ type shared struct {
 	kick   chan struct{} // a round is wanted now
 	rounds round
 
-	pending pending
-	wakes   wakes
-	mirrors mirrors
+	pending    pending
+	foreigners atomic.Int32
+	wakes      wakes
+	mirrors    mirrors
+
+	agreed atomic.Int64 // when this instance's part of the layout was last renewed
+	lag    atomic.Int64 // the largest ReplicaLag of any instance
 
 	stop context.CancelFunc
 	done sync.WaitGroup
@@ -141,6 +145,7 @@ func (s *shared) agree(ctx context.Context, ses remote.Session) error {
 	if err != nil {
 		return err
 	}
+	s.lag.Store(int64(max(l.ReplicaLag, s.Layout.ReplicaLag)))
 	if n := int32(l.Partitions); n > 0 && n <= remote.MaxPartitions && n != s.e.parts.Load() {
 		s.follow.Lock()
 		defer s.follow.Unlock()
@@ -211,16 +216,18 @@ func (s *shared) wall() int64 {
 func (s *shared) checkClocks(mono int64) {
 	skew := s.skew.Load()
 	d := s.wall() - mono - skew
-	if d <= s.delta/4 && d >= -s.delta/4 || mutantR22 || !s.skew.CompareAndSwap(skew, skew+d) {
+	if d <= s.delta/4 && d >= -s.delta/4 || mutantR22 {
 		return
 	}
 	// No lock: the caller may have any. Whoever verifies something meanwhile looks
-	// at jumped after that, and takes it back.
+	// at jumped after that, and takes it back. The skew comes last: until then every
+	// caller sees the jump.
 	s.jumped.Store(true)
 	for p := range s.parts {
 		s.parts[p].verified.Store(0)
 	}
 	s.legalUntil.Store(0)
+	s.skew.CompareAndSwap(skew, skew+d)
 	s.wake()
 }
 
@@ -275,7 +282,7 @@ func (s *shared) outcome(ctx context.Context, p int, err error) {
 		s.parts[p].failures.Store(0)
 		s.failures.Store(0)
 		return
-	case errors.Is(ctx.Err(), context.Canceled): // the client has gone: it says nothing of the tier
+	case ctx.Err() != nil, errors.Is(err, errSpent): // the client's time is up, or it did not ask: that says nothing of the tier
 		return
 	}
 	s.e.Count.RemoteErrors.Add(1)
@@ -290,13 +297,23 @@ type budget struct {
 	left time.Duration
 }
 
+var errSpent = errors.New("larder: the request has waited for the shared tier for as long as it may")
+
+// undated is a context without a deadline of its own.
+type undated struct{ context.Context }
+
+// Deadline implements context.Context.
+func (undated) Deadline() (time.Time, bool) { return time.Time{}, false }
+
 // use runs fn with what is left.
 func (b *budget) use(ctx context.Context, fn func(context.Context) error) error {
 	if b.left <= 0 {
-		return context.DeadlineExceeded
+		return errSpent
 	}
 	start := time.Now()
-	ctx, cancel := context.WithTimeout(ctx, b.left)
+	// A load's context may tell of its client's deadline and not end there, since
+	// others wait for it.
+	ctx, cancel := context.WithTimeout(undated{ctx}, b.left)
 	defer cancel()
 	err := fn(ctx)
 	b.left -= time.Since(start)

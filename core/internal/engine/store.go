@@ -81,7 +81,7 @@ func (h *held) fill(ctx context.Context, t *Turn, f *Fill) Refusal {
 			gens = append(gens, st.Generation)
 		}
 	}
-	if lagging && f.ReplicaLag > 0 && !mutantR26 {
+	if f.ReplicaLag > 0 && !mutantR26 && (lagging || t.lags(f.ReplicaLag, key, f.Tags)) {
 		return Lagging
 	}
 	payload, ok := f.Codec.Encode(f.Value)
@@ -95,7 +95,7 @@ func (h *held) fill(ctx context.Context, t *Turn, f *Fill) Refusal {
 	for _, g := range gens {
 		p := remote.Partition(g.Tag, n)
 		if era, ok := eras[p]; ok && era != g.Era {
-			return Lost // an era ended between the two
+			return Fenced // an era ended between the two
 		}
 		eras[p] = g.Era
 		rf.Entry.Tags = append(rf.Entry.Tags, remote.TagGeneration{Tag: g.Tag, Token: g.Token})
@@ -138,6 +138,15 @@ func (h *held) fill(ctx context.Context, t *Turn, f *Fill) Refusal {
 	}
 	f.id = l.Token
 	return Stored
+}
+
+// lags reports whether this process has heard of an invalidation so short before
+// the load that a replica may not have.
+func (t *Turn) lags(lag time.Duration, key string, late []string) bool {
+	tags := append(t.tags[:len(t.tags):len(t.tags)], late...)
+	t.e.journal.mu.RLock()
+	defer t.e.journal.mu.RUnlock()
+	return t.e.concern(t.e.journal.since(t.began-int64(lag)), key, tags) != 0
 }
 
 // server converts a time on the engine's clock to the lease's server's, rather too

@@ -58,15 +58,6 @@ func (t *tier) dropEntry(key string, en *Entry) {
 	})
 }
 
-// dropMatching takes out every entry whose name satisfies match.
-func (t *tier) dropMatching(match func(name string) bool) {
-	for key := range t.cache.Keys() {
-		if match(Name(key)) {
-			t.cache.Invalidate(key)
-		}
-	}
-}
-
 func (t *tier) clear() { t.cache.InvalidateAll() }
 
 func (t *tier) close() {

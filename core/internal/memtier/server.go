@@ -23,7 +23,7 @@ type Config struct {
 	History time.Duration
 }
 
-// LayoutLapse is how long an instance's part of the layout holds unless it is
+// LayoutLapse is how long, beside twice its MaxStaleness, an instance's part of the layout holds unless it is
 // renewed (on the server's clock).
 const LayoutLapse = 2 * time.Minute
 

@@ -119,7 +119,7 @@ func (c *session) Agree(ctx context.Context) (remote.Layout, error) {
 		if members == nil {
 			members = map[string]member{}
 		}
-		members[c.id] = member{c.layout, st.now + LayoutLapse.Milliseconds()}
+		members[c.id] = member{c.layout, st.now + (LayoutLapse + 2*c.layout.MaxStaleness).Milliseconds()}
 		all := c.layout
 		all.Partitions = l.partitions
 		for id, m := range members {

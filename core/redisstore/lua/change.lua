@@ -10,6 +10,7 @@ local nonce, channel, partition, id, mode = ARGV[1], ARGV[2], ARGV[3], ARGV[4], 
 local lasts, remain, lag, known = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9])
 local keep, versions = ARGV[10], tonumber(ARGV[11])
 local now, us = clock()
+lag = math.max(lag, tonumber(field(head, 'lagmax')) or 0)
 
 -- The keys of a version that the caller does not know would stay: it must ask again.
 local given, unknown, lapsed = {}, {'versions', now}, {}

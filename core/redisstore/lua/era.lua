@@ -10,5 +10,8 @@ local before, at = field(KEYS[1], 'ptok'), field(KEYS[1], 'pid')
 if at == '' then at = digits(now - 1) .. '-0' end
 redis.call('HSET', KEYS[1], 'era', tok, 'sweep', tok, 'ptok', tok, 'pid', at,
   'confirmed', id, 'parts', ARGV[6], 'proto', ARGV[7])
+-- It stands for whatever was invalidated.
+local lag = tonumber(field(KEYS[1], 'lagmax')) or 0
+if lag > 0 then redis.call('HSET', KEYS[1], 'lag', digits(now + lag)) end
 hint(ARGV[2], 'i', ARGV[3], ARGV[8], ARGV[3], at, tok, before)
 return 1
