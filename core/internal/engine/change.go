@@ -302,11 +302,13 @@ func (e *Engine) Everywhere(ctx context.Context) error {
 	if box == nil {
 		return errNotOpen
 	}
-	l, err := (*box).Agree(ctx)
+	ask, cancel := context.WithTimeout(ctx, openTimeout)
+	l, err := (*box).Agree(ask)
+	cancel()
 	if err != nil {
 		return fmt.Errorf("larder: the largest MaxStaleness of all instances: %w", err)
 	}
-	d := max(l.MaxStaleness, s.Layout.MaxStaleness)
+	d := max(s.seen(l.MaxStaleness), s.Layout.MaxStaleness)
 	d += d/500 + time.Millisecond // clocks run at rates that differ a little
 	if mutantR23 {
 		d = 0

@@ -159,23 +159,32 @@ func (s *shared) ageAll() {
 // that it kept of the partition has been aged. The head may be older than what has
 // been heard since: then the log tells that again. Its era may not be older than
 // one that is known to have ended. The caller holds follow.
-func (s *shared) adopt(f *follower, h *remote.Head, ended int) {
+func (s *shared) adopt(p int, h *remote.Head, ended int) {
+	f := &s.parts[p]
 	f.remember(h.Position.Token)
 	f.advance(&remote.Logged{Position: h.Position})
 	f.server = h.Server
-	s.learnEra(f, h, ended)
+	s.learnEra(p, h, ended)
 }
 
-// learnEra takes the era of a head that was asked for when as many had ended.
-func (s *shared) learnEra(f *follower, h *remote.Head, ended int) {
+// learnEra takes the era of a head that was asked for when as many had ended. If it
+// is another than was known, or none was, eras may have come and gone without an
+// item: what was kept meanwhile is aged.
+func (s *shared) learnEra(p int, h *remote.Head, ended int) {
+	f := &s.parts[p]
 	if f.ended != ended && !mutantR18Era {
 		s.wake()
 		return
 	}
-	if era := f.era(); era != "" && era != h.Era {
-		f.endEra()
+	if era := f.era(); era != h.Era {
+		if !mutantR21 {
+			s.age(p)
+		}
+		if era != "" {
+			f.endEra()
+		}
+		f.setEra(h.Era)
 	}
-	f.setEra(h.Era)
 }
 
 // run follows the tier until ctx ends.
@@ -316,6 +325,14 @@ func (s *shared) round(ctx context.Context) error {
 	}) {
 		return s.relayout(ctx, ses)
 	}
+	if slices.ContainsFunc(heads, func(h remote.Head) bool { return h.Err == nil && (h.Missing || h.Confirmed != h.Server) }) {
+		// What else has been lost? The layout must know of this instance before it
+		// answers anything again (R2).
+		if err := s.agree(ctx, ses); err != nil {
+			s.rounds.done()
+			return err
+		}
+	}
 	var wg sync.WaitGroup
 	for p := range heads {
 		if s.settled(p, &heads[p], sent, ended[p]) {
@@ -371,7 +388,7 @@ func (s *shared) settled(p int, h *remote.Head, sent int64, ended int) bool {
 		if f.era() != "" && !mutantR21 {
 			return false
 		}
-		s.learnEra(f, h, ended) // the last one ended at an item that has been applied
+		s.learnEra(p, h, ended) // the last one ended at an item that has been applied
 	}
 	f.server = h.Server
 	s.verify(f, sent)
@@ -409,7 +426,7 @@ func (s *shared) catchUp(ctx context.Context, ses remote.Session, p int, h *remo
 	from := f.position.Load()
 	if from == nil || from.Token == h.Position.Token {
 		s.age(p)
-		s.adopt(f, h, ended)
+		s.adopt(p, h, ended)
 		s.verify(f, sent)
 		s.follow.Unlock()
 		return
@@ -428,7 +445,7 @@ func (s *shared) catchUp(ctx context.Context, ses remote.Session, p int, h *remo
 	}
 	if s.applyLog(p, f, from, h, &since) {
 		if pos := f.position.Load(); pos.Token == h.Position.Token {
-			s.learnEra(f, h, ended)
+			s.learnEra(p, h, ended)
 		}
 		f.server = h.Server
 		s.verify(f, sent)
@@ -443,7 +460,7 @@ func (s *shared) catchUp(ctx context.Context, ses remote.Session, p int, h *remo
 		return
 	}
 	s.age(p)
-	s.adopt(f, h, ended)
+	s.adopt(p, h, ended)
 	s.verify(f, sent)
 }
 

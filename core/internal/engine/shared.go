@@ -82,6 +82,7 @@ type shared struct {
 	wakes      wakes
 	mirrors    mirrors
 
+	stale  stalenesses
 	agreed atomic.Int64 // when this instance's part of the layout was last renewed
 	lag    atomic.Int64 // the largest ReplicaLag of any instance
 
@@ -145,6 +146,7 @@ func (s *shared) agree(ctx context.Context, ses remote.Session) error {
 	if err != nil {
 		return err
 	}
+	s.seen(l.MaxStaleness)
 	s.lag.Store(int64(max(l.ReplicaLag, s.Layout.ReplicaLag)))
 	if n := int32(l.Partitions); n > 0 && n <= remote.MaxPartitions && n != s.e.parts.Load() {
 		s.follow.Lock()
@@ -153,6 +155,26 @@ func (s *shared) agree(ctx context.Context, ses remote.Session) error {
 		s.ageAll()
 	}
 	return nil
+}
+
+// stalenesses is the largest MaxStaleness that the layout has told of lately: the
+// layout itself may be lost, and is complete again only when every instance has
+// renewed its part.
+type stalenesses struct {
+	mu      sync.Mutex
+	largest time.Duration
+	until   int64
+}
+
+// seen notes what the layout tells and returns the largest of late.
+func (s *shared) seen(d time.Duration) time.Duration {
+	now := s.e.monotonic()
+	s.stale.mu.Lock()
+	defer s.stale.mu.Unlock()
+	if d >= s.stale.largest || now > s.stale.until {
+		s.stale.largest, s.stale.until = d, now+int64(3*agreeEvery)
+	}
+	return s.stale.largest
 }
 
 func (s *shared) close() {

@@ -1,0 +1,39 @@
+package main
+
+import (
+	"bytes"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// Given a run of a few seconds with some of the faults, when all is over, then no promise was broken.
+func TestShortRunKeepsThePromises(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it takes a quarter of a minute")
+	}
+	var out bytes.Buffer
+	err := conduct(t.Context(), config{
+		mode: modeFaults, duration: 10 * time.Second, seed: 1, readers: 16, writers: 6, ids: 400, verbose: true, out: &out,
+		faults: []string{
+			"cut subscribers", "killed and restarted empty", "killed and restarted from an old snapshot", "network to a process cut",
+			"process killed in a write", "flush by a stranger",
+		},
+	})
+	t.Log("\n" + out.String())
+	require.NoError(t, err)
+}
+
+// Given a cold key, when many ask for it at once, then its handler runs once; twice if the process that runs it dies.
+func TestHerdRunsTheHandlerOnce(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it takes several seconds")
+	}
+	var out bytes.Buffer
+	err := conduct(t.Context(), config{
+		mode: modeHerd, duration: time.Minute, readers: 1, writers: 1, ids: 100, requests: 400, out: &out,
+	})
+	t.Log("\n" + out.String())
+	require.NoError(t, err)
+}

@@ -1,0 +1,113 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+)
+
+// fault is something that goes wrong, and is all right again when it returns.
+type fault struct {
+	name string
+	run  func(ctx context.Context, r *run) error
+}
+
+// tally is what is known of one kind of fault.
+type tally struct {
+	name    string
+	count   int
+	slowest time.Duration // until hits were back
+	notBack int
+}
+
+// faultWithin bounds one fault.
+const faultWithin = 60 * time.Second
+
+func allFaults(cluster bool) []fault {
+	if cluster {
+		return append(commonFaults(), clusterFaults()...)
+	}
+	return append(commonFaults(), standaloneFaults()...)
+}
+
+// schedule lets faults happen one after the other until the time is over: all of them in an order that is drawn, then
+// all in another.
+func (r *run) schedule(ctx context.Context) error {
+	list := allFaults(r.cfg.cluster)
+	if r.cfg.faults != nil {
+		list = slices.DeleteFunc(list, func(f fault) bool { return !slices.Contains(r.cfg.faults, f.name) })
+	}
+	for _, f := range list {
+		r.tally = append(r.tally, &tally{name: f.name})
+	}
+	if _, err := r.hitsBack(ctx); err != nil {
+		return fmt.Errorf("before any fault: %w", err)
+	}
+	if len(list) == 0 {
+		r.sleep(ctx, r.cfg.duration)
+		return ctx.Err()
+	}
+	ends := time.Now().Add(r.cfg.duration)
+	var deck []int
+	for {
+		pause := time.Duration(r.rng.IntN(int(min(2*time.Second, r.cfg.duration/20))))
+		if !r.sleep(ctx, min(pause, time.Until(ends))) {
+			return ctx.Err()
+		}
+		if time.Now().After(ends) {
+			return nil
+		}
+		if len(deck) == 0 {
+			deck = r.rng.Perm(len(list))
+		}
+		i := deck[0]
+		deck = deck[1:]
+		if err := r.happen(ctx, list[i], r.tally[i]); err != nil {
+			return err
+		}
+	}
+}
+
+// happen lets one fault happen, and waits until hits are back.
+func (r *run) happen(ctx context.Context, f fault, t *tally) error {
+	r.say("%s", f.name)
+	over := r.history.happens(f.name)
+	limited, cancel := context.WithTimeout(ctx, faultWithin)
+	err := f.run(limited, r)
+	cancel()
+	over()
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w", f.name, err)
+	}
+	t.count++
+	back, err := r.hitsBack(ctx)
+	if err != nil {
+		t.notBack++
+		r.say("%s: %v", f.name, err)
+		return ctx.Err()
+	}
+	t.slowest = max(t.slowest, back)
+	r.say("%s: over; hits are back after %v", f.name, back.Round(time.Millisecond))
+	return nil
+}
+
+// sleep returns false if ctx has ended.
+func (r *run) sleep(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(max(d, 0))
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// between draws a duration.
+func (r *run) between(least, most time.Duration) time.Duration {
+	return least + time.Duration(r.rng.Int64N(int64(most-least)))
+}

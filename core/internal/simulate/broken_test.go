@@ -1,0 +1,225 @@
+package simulate_test
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/larderhq/larder/core/internal/remote"
+)
+
+// broken are the rules that are the tier's to keep, taken out by a decorator
+// around its sessions: each does something that a plausible tier would do.
+//
+//nolint:gochecknoglobals // a table
+var broken = map[string]func(b *breaker) remote.Session{
+	// A generation is made of nothing but the tag: it comes back to life.
+	"tier-R3": func(b *breaker) remote.Session { return reusing{b} },
+	// It is not said that a writer is at work.
+	"tier-R8": func(b *breaker) remote.Session { return closedEyes{b} },
+	// Generations are captured after the load.
+	"tier-R8-After": func(b *breaker) remote.Session { return capturingLate{b} },
+	// A fill whose lease has gone is stored all the same.
+	"tier-R11": func(b *breaker) remote.Session { return filling{b} },
+	// An invalidated entry is not unlinked.
+	"tier-R13": func(b *breaker) remote.Session { return keeping{b} },
+	// A pattern does not remove what matches.
+	"tier-R15": func(b *breaker) remote.Session { return lazy{b} },
+	// In a migration nothing is done.
+	"tier-R17": func(b *breaker) remote.Session { return optimistic{b} },
+	// A promotion goes unnoticed.
+	"tier-R21": func(b *breaker) remote.Session { return blind{b} },
+	// Intents are not entered.
+	"tier-R24-Begin": func(b *breaker) remote.Session { return forgetful{b} },
+	// The end of an intent takes it out and nothing else.
+	"tier-R24-End": func(b *breaker) remote.Session { return quiet{b} },
+	// No marks are left of the lag of replicas.
+	"tier-R26": func(b *breaker) remote.Session { return unmarked{b} },
+}
+
+type breaker struct {
+	remote.Session
+	mu sync.Mutex
+}
+
+func breakRule(ses remote.Session, rule string) remote.Session {
+	make, ok := broken[rule]
+	if !ok {
+		panic("no such rule: " + rule)
+	}
+	return make(&breaker{Session: ses})
+}
+
+type reusing struct{ *breaker }
+
+func same(tag, token string) string {
+	if token == "" {
+		return ""
+	}
+	return "always " + tag
+}
+
+func (s reusing) Get(ctx context.Context, key string, tags []string) (remote.Entry, []string, error) {
+	e, gens, err := s.Session.Get(ctx, key, tags)
+	for i := range gens {
+		gens[i] = same(tags[i], gens[i])
+	}
+	return e, gens, err
+}
+
+func (s reusing) Generations(ctx context.Context, tags []string) ([]string, error) {
+	gens, err := s.Session.Generations(ctx, tags)
+	for i := range gens {
+		gens[i] = same(tags[i], gens[i])
+	}
+	return gens, err
+}
+
+func (s reusing) Acquire(ctx context.Context, key, seen string, tags []string, d time.Duration) (remote.Lease, error) {
+	l, err := s.Session.Acquire(ctx, key, seen, tags, d)
+	for i := range l.Generations {
+		l.Generations[i].Token = same(l.Generations[i].Tag, l.Generations[i].Token)
+	}
+	return l, err
+}
+
+func (s reusing) Late(ctx context.Context, tag string, since remote.Position) (remote.Late, error) {
+	l, err := s.Session.Late(ctx, tag, since)
+	l.Token = same(tag, l.Token)
+	return l, err
+}
+
+type closedEyes struct{ *breaker }
+
+func (s closedEyes) Acquire(ctx context.Context, key, seen string, tags []string, d time.Duration) (remote.Lease, error) {
+	l, err := s.Session.Acquire(ctx, key, seen, tags, d)
+	l.Open = 0
+	for i := range l.Generations {
+		l.Generations[i].Open = 0
+	}
+	return l, err
+}
+
+func (s closedEyes) Late(ctx context.Context, tag string, since remote.Position) (remote.Late, error) {
+	l, err := s.Session.Late(ctx, tag, since)
+	l.Open = 0
+	return l, err
+}
+
+type capturingLate struct{ *breaker }
+
+func (s capturingLate) Fill(ctx context.Context, l remote.Lease, f remote.Fill) (bool, error) {
+	var tags []string
+	for _, g := range l.Generations {
+		tags = append(tags, g.Tag)
+	}
+	// An Acquire of another key makes the generations that are missing.
+	now, err := s.Session.Acquire(ctx, "captured:"+l.Token, "", tags, 1)
+	if err != nil {
+		return false, err
+	}
+	f.Entry.Tags = slices.Clone(f.Entry.Tags)
+	for i := range f.Entry.Tags {
+		for _, g := range now.Generations {
+			if g.Tag == f.Entry.Tags[i].Tag {
+				f.Entry.Tags[i].Token = g.Token
+			}
+		}
+	}
+	return s.Session.Fill(ctx, l, f)
+}
+
+type filling struct{ *breaker }
+
+func (s filling) Fill(ctx context.Context, l remote.Lease, f remote.Fill) (bool, error) {
+	ok, err := s.Session.Fill(ctx, l, f)
+	if ok || err != nil {
+		return ok, err
+	}
+	again, err := s.Session.Acquire(ctx, l.Key, "", nil, 1e9)
+	if err != nil || again.Token == "" {
+		return false, err
+	}
+	return s.Session.Fill(ctx, again, f)
+}
+
+type keeping struct{ *breaker }
+
+func (s keeping) Change(ctx context.Context, c remote.Change) ([]remote.Logged, error) {
+	was := map[string]remote.Entry{}
+	for _, it := range c.Items {
+		if it.Kind == remote.Key {
+			if e, _, err := s.Session.Get(ctx, it.Value, nil); err == nil && e.ID != "" {
+				was[it.Value] = e
+			}
+		}
+	}
+	logged, err := s.Session.Change(ctx, c)
+	for key, e := range was {
+		if l, lerr := s.Session.Acquire(ctx, key, "", nil, 1e9); lerr == nil && l.Token != "" {
+			_, _ = s.Session.Fill(ctx, l, remote.Fill{Key: key, Entry: e})
+		}
+	}
+	return logged, err
+}
+
+type lazy struct{ *breaker }
+
+func (lazy) Scan(context.Context, string) (int, bool, error) { return 0, true, nil }
+
+type optimistic struct{ *breaker }
+
+func (s optimistic) Change(ctx context.Context, c remote.Change) ([]remote.Logged, error) {
+	logged, err := s.Session.Change(ctx, c)
+	if errors.Is(err, remote.ErrMigrating) {
+		return nil, nil
+	}
+	return logged, err
+}
+
+type blind struct{ *breaker }
+
+func (s blind) Heads(ctx context.Context) ([]remote.Head, error) {
+	heads, err := s.Session.Heads(ctx)
+	for i := range heads {
+		heads[i].Confirmed = heads[i].Server
+	}
+	return heads, err
+}
+
+type forgetful struct{ *breaker }
+
+func (s forgetful) Change(ctx context.Context, c remote.Change) ([]remote.Logged, error) {
+	if c.Mode == remote.Begin {
+		c.Mode, c.Intent = remote.NoIntent, ""
+	}
+	return s.Session.Change(ctx, c)
+}
+
+type quiet struct{ *breaker }
+
+func (s quiet) Change(ctx context.Context, c remote.Change) ([]remote.Logged, error) {
+	if c.Mode == remote.End {
+		c.Mode = remote.Abandon
+	}
+	return s.Session.Change(ctx, c)
+}
+
+type unmarked struct{ *breaker }
+
+func (s unmarked) Change(ctx context.Context, c remote.Change) ([]remote.Logged, error) {
+	c.Lag = 0
+	return s.Session.Change(ctx, c)
+}
+
+// brokenRules lists them.
+func brokenRules() (list []string) {
+	for name := range broken {
+		list = append(list, name)
+	}
+	slices.SortFunc(list, strings.Compare)
+	return list
+}

@@ -1,0 +1,152 @@
+package simulate_test
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/larderhq/larder/core"
+)
+
+// row is a row of the database, and what its readers are owed.
+type row struct {
+	version atomic.Int64
+	order   chan struct{} // a lock: writers of rows that are put hold it, as a transaction would
+
+	mu        sync.Mutex
+	committed []time.Duration // when each version was
+	owed      []debt          // in the order of return
+	events    [160]event
+	next      int
+}
+
+// debt is an invalidation that has returned: what begins later, on the instance by
+// at once, on others after their MaxStaleness, must see the version.
+type debt struct {
+	version    int64
+	from, to   time.Duration // the call
+	by         int           // -1: nobody has it at once
+	everywhere bool
+	void       bool // lost by a failover
+	only       bool // it is pending: nobody owes it but the instance itself
+	how        string
+}
+
+func (d *debt) String() string {
+	s := fmt.Sprintf("%s on instance %d, begun %v, returned %v", d.how, d.by, d.from, d.to)
+	if d.by < 0 {
+		s += " (due again since a failover, or since a deadline)"
+	}
+	return s
+}
+
+// event is something that happened to a row.
+type event struct {
+	at   time.Duration
+	who  int
+	what string
+	n    int64
+}
+
+func (r *row) note(at time.Duration, who int, what string, n int64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.noteLocked(at, who, what, n)
+}
+
+func (r *row) noteLocked(at time.Duration, who int, what string, n int64) {
+	r.events[r.next%len(r.events)] = event{at, who, what, n}
+	r.next++
+}
+
+func (r *row) timeline(more []event) string {
+	r.mu.Lock()
+	list := slices.Clone(r.events[:min(r.next, len(r.events))])
+	r.mu.Unlock()
+	list = append(list, more...)
+	slices.SortStableFunc(list, func(a, b event) int { return int(a.at - b.at) })
+	var b strings.Builder
+	for _, e := range list[max(0, len(list)-140):] {
+		fmt.Fprintf(&b, "  %12v  instance %2d  %s", e.at, e.who, e.what)
+		if e.n >= 0 {
+			fmt.Fprintf(&b, " %d", e.n)
+		}
+		b.WriteByte('\n')
+	}
+	return b.String()
+}
+
+func (r *row) commit(at time.Duration, who int) int64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	v := r.version.Add(1)
+	r.committed = append(r.committed, at)
+	r.noteLocked(at, who, "commits version", v)
+	return v
+}
+
+// as returns the version that a replica has that lags: as of a time.
+func (r *row) as(of time.Duration) int64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	n, _ := slices.BinarySearch(r.committed, of+1)
+	return int64(n)
+}
+
+// absent says that a version is one without a row.
+func absent(version int64) bool { return version%13 == 12 }
+
+func anyAbsent(from, to int64) bool {
+	for v := from; v <= to && v < from+13; v++ {
+		if absent(v) {
+			return true
+		}
+	}
+	return false
+}
+
+var errDatabase = errors.New("the database says no") //nolint:gochecknoglobals // a constant
+
+// value is what is cached of a row.
+type value struct {
+	version int64
+	size    int
+}
+
+// codec encodes a value in as many bytes as it says.
+type codec struct{}
+
+func (codec) Marshal(v any) ([]byte, error) {
+	val, ok := v.(value)
+	if !ok {
+		return nil, fmt.Errorf("not a value: %T", v)
+	}
+	b := make([]byte, 8+val.size)
+	binary.BigEndian.PutUint64(b, uint64(val.version))
+	return b, nil
+}
+
+func (codec) Unmarshal(b []byte, to any) error {
+	p, ok := to.(*value)
+	if !ok || len(b) < 8 {
+		return fmt.Errorf("not a value: %T of %d bytes", to, len(b))
+	}
+	*p = value{int64(binary.BigEndian.Uint64(b)), len(b) - 8}
+	return nil
+}
+
+var _ core.Codec = codec{}
+
+const groups = 4
+
+func groupTag(k int) string { return fmt.Sprint("group:", k%groups) }
+func rowKey(k int) string   { return fmt.Sprint("row:", k) }
+func rowPath(k int) string  { return fmt.Sprint("/rows/", k) }
+
+// isPut: of these rows values are put. What is put carries no path.
+func isPut(k int) bool { return k%4 == 3 }

@@ -1,0 +1,32 @@
+// Package simulate has tests only: several instances of the real cache over a
+// shared tier in memory (package memtier), in a time of their own
+// (testing/synctest), with readers, writers and failures drawn from a seed, and a
+// checker that judges promises P2, P3 and P4 by what callers saw.
+//
+// A history is one bubble: a server, two to five instances, rows of a database
+// with versions that only grow. Writers commit versions and announce them in every
+// way that there is; readers read through the cache. Of every read the checker
+// knows the newest version that had been committed before the beginning of an
+// invalidation that was over in time for it: that is the least that it may answer.
+//
+//	LARDER_OPERATIONS=100000000 go test -run Simulation -timeout 0 ./core/internal/simulate
+//	LARDER_SEED=17 LARDER_PROFILE=crashes go test -run Simulation ./core/internal/simulate
+//
+// LARDER_OPERATIONS is how many reads and writes there are in all, LARDER_HISTORY
+// how many of them one history has. LARDER_SEED repeats one history, LARDER_PROFILE
+// draws histories of one kind only; LARDER_REPEAT says how often the one of
+// LARDER_SEED is run. LARDER_TRACE makes a history that fails say what its
+// instances asked the tier.
+//
+// A seed draws the same schedule again, not the same history: which of two
+// goroutines that could run at one moment comes first is Go's to say, and the cache
+// itself draws jitter and tokens. A failure that a seed found is found again by
+// most, not by all of its repetitions.
+//
+// What a history cannot reach, or seldom, has a scenario: a scripted test. Rules of
+// the protocol are taken out one by one (the engine's by the build tag mutants,
+// the tier's by decorators, broken.go), and each must be missed.
+//
+// What is not simulated: clocks of servers that jump (they differ, by a constant),
+// write-behind, HTTP.
+package simulate

@@ -1,0 +1,158 @@
+package simulate_test
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/larderhq/larder/core/internal/remote"
+)
+
+// line is one process's line to the tier, which can be cut: what is asked then
+// waits for its deadline, what was on its way is lost, and nothing is heard.
+type line struct {
+	mu       sync.Mutex
+	restored chan struct{} // not nil: it is cut
+
+	noAgree atomic.Bool            // the layout cannot be renewed
+	noHeads atomic.Bool            // heads cannot be asked for
+	late    atomic.Int64           // how late replies about heads come
+	asked   atomic.Pointer[func()] // called when heads have been read, before the reply is sent
+}
+
+var errLine = errors.New("the line is cut")
+
+func (l *line) cut(cut bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	switch {
+	case cut && l.restored == nil:
+		l.restored = make(chan struct{})
+	case !cut && l.restored != nil:
+		close(l.restored)
+		l.restored = nil
+	}
+}
+
+func (l *line) isCut() chan struct{} {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.restored
+}
+
+// over runs a call over the line.
+func over[T any](ctx context.Context, l *line, call func() (T, error)) (T, error) {
+	lost := func(restored chan struct{}) (T, error) {
+		var zero T
+		select {
+		case <-ctx.Done():
+			return zero, ctx.Err()
+		case <-restored:
+			return zero, errLine
+		}
+	}
+	if c := l.isCut(); c != nil {
+		return lost(c)
+	}
+	got, err := call()
+	if c := l.isCut(); c != nil {
+		return lost(c)
+	}
+	return got, err
+}
+
+// lined is a session over a line.
+type lined struct {
+	remote.Session
+	l *line
+}
+
+func (s *lined) Agree(ctx context.Context) (remote.Layout, error) {
+	if s.l.noAgree.Load() {
+		return remote.Layout{}, errLine
+	}
+	return over(ctx, s.l, func() (remote.Layout, error) { return s.Session.Agree(ctx) })
+}
+
+type got struct {
+	entry remote.Entry
+	gens  []string
+}
+
+func (s *lined) Get(ctx context.Context, key string, tags []string) (remote.Entry, []string, error) {
+	g, err := over(ctx, s.l, func() (got, error) {
+		e, gens, err := s.Session.Get(ctx, key, tags)
+		return got{e, gens}, err
+	})
+	return g.entry, g.gens, err
+}
+
+func (s *lined) Generations(ctx context.Context, tags []string) ([]string, error) {
+	return over(ctx, s.l, func() ([]string, error) { return s.Session.Generations(ctx, tags) })
+}
+
+func (s *lined) Acquire(ctx context.Context, key, seen string, tags []string, d time.Duration) (remote.Lease, error) {
+	return over(ctx, s.l, func() (remote.Lease, error) { return s.Session.Acquire(ctx, key, seen, tags, d) })
+}
+
+func (s *lined) Extend(ctx context.Context, l remote.Lease, d time.Duration) (bool, error) {
+	return over(ctx, s.l, func() (bool, error) { return s.Session.Extend(ctx, l, d) })
+}
+
+func (s *lined) Fill(ctx context.Context, l remote.Lease, f remote.Fill) (bool, error) {
+	return over(ctx, s.l, func() (bool, error) { return s.Session.Fill(ctx, l, f) })
+}
+
+func (s *lined) Release(ctx context.Context, l remote.Lease) error {
+	_, err := over(ctx, s.l, func() (bool, error) { return true, s.Session.Release(ctx, l) })
+	return err
+}
+
+func (s *lined) Late(ctx context.Context, tag string, since remote.Position) (remote.Late, error) {
+	return over(ctx, s.l, func() (remote.Late, error) { return s.Session.Late(ctx, tag, since) })
+}
+
+func (s *lined) Change(ctx context.Context, c remote.Change) ([]remote.Logged, error) {
+	return over(ctx, s.l, func() ([]remote.Logged, error) { return s.Session.Change(ctx, c) })
+}
+
+func (s *lined) NewEra(ctx context.Context, p int, was string, always bool) error {
+	_, err := over(ctx, s.l, func() (bool, error) { return true, s.Session.NewEra(ctx, p, was, always) })
+	return err
+}
+
+func (s *lined) Scan(ctx context.Context, glob string) (int, bool, error) {
+	sure, err := over(ctx, s.l, func() (bool, error) {
+		_, sure, err := s.Session.Scan(ctx, glob)
+		return sure, err
+	})
+	return 0, sure, err
+}
+
+func (s *lined) Heads(ctx context.Context) ([]remote.Head, error) {
+	if s.l.noHeads.Load() {
+		return nil, errLine
+	}
+	return over(ctx, s.l, func() ([]remote.Head, error) {
+		heads, err := s.Session.Heads(ctx)
+		if fn := s.l.asked.Swap(nil); fn != nil {
+			(*fn)()
+		}
+		time.Sleep(time.Duration(s.l.late.Load()))
+		return heads, err
+	})
+}
+
+func (s *lined) Log(ctx context.Context, p int, after remote.Position) (remote.Log, error) {
+	return over(ctx, s.l, func() (remote.Log, error) { return s.Session.Log(ctx, p, after) })
+}
+
+func (s *lined) Hints(ctx context.Context, ready func(), fn func(remote.Hint)) error {
+	return s.Session.Hints(ctx, ready, func(h remote.Hint) {
+		if s.l.isCut() == nil {
+			fn(h)
+		}
+	})
+}

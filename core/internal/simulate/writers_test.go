@@ -1,0 +1,305 @@
+package simulate_test
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"time"
+
+	"github.com/larderhq/larder/core"
+)
+
+// target is a target, and what it covers.
+type target struct {
+	core.Target
+	name   string
+	covers func(k int) bool
+	intent bool // a writer can be at work on it
+}
+
+func (h *history) target(k int, rng *rand.Rand) target {
+	only := func(other int) bool { return other == k }
+	every := func(int) bool { return true }
+	switch n := rng.IntN(100); {
+	case n < 25:
+		return target{core.Key(rowKey(k)), "key " + rowKey(k), only, true}
+	case n < 45:
+		return target{core.Tag(rowKey(k)), "tag " + rowKey(k), only, true}
+	case n < 68:
+		return target{core.Tag(groupTag(k)), "tag " + groupTag(k), func(o int) bool { return o%groups == k%groups }, true}
+	case n < 80 && !isPut(k):
+		return target{core.Path(rowPath(k)), "path " + rowPath(k), only, true}
+	case n < 91:
+		return target{core.Pattern(rowKey(k)), "pattern " + rowKey(k), only, false}
+	case n < 94:
+		return target{core.Pattern("row:*"), "pattern row:*", every, false}
+	case n < 96:
+		return target{core.Pattern("row:[0-9]"), "pattern row:[0-9]", func(o int) bool { return o < 10 }, false}
+	case n < 98:
+		return target{core.All(), "all", every, false}
+	default:
+		return target{core.Key(rowKey(k)), "key " + rowKey(k), only, true}
+	}
+}
+
+// seen is the versions that an invalidation announces: those committed before it.
+type seen struct {
+	at    time.Duration
+	epoch int64
+	blind int64
+	rows  []int
+	vers  []int64
+}
+
+func (h *history) look(covers func(k int) bool) seen {
+	s := seen{at: h.now(), epoch: h.epoch.Load(), blind: h.blind.Load()}
+	for k, r := range h.rows {
+		if covers(k) {
+			s.rows, s.vers = append(s.rows, k), append(s.vers, r.version.Load())
+		}
+	}
+	return s
+}
+
+// owe notes that what was seen has been announced: the call returned nil.
+func (h *history) owe(in *instance, s seen, d debt) {
+	d.by = in.id
+	if h.grace > 0 {
+		time.AfterFunc(h.grace, func() { h.oweNow(s, d) })
+		return
+	}
+	h.oweNow(s, d)
+}
+
+func (h *history) oweNow(s seen, d debt) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for i, k := range s.rows {
+		r := h.rows[k]
+		r.mu.Lock()
+		d := d
+		d.version, d.from, d.to = s.vers[i], s.at, h.now()
+		if h.epoch.Load() != s.epoch { // a failover came between
+			d.by, d.everywhere, d.void = -1, false, d.only
+		}
+		r.owed = append(r.owed, d)
+		for _, in := range h.instances {
+			if !d.void && (d.everywhere || in.id == d.by) && d.version > in.need[k] {
+				in.need[k], in.why[k] = d.version, len(r.owed)-1
+			}
+		}
+		r.mu.Unlock()
+	}
+}
+
+// shake says that the writes of the last d are lost, now: what was announced in
+// that time is owed again once the new server has been seen.
+func (h *history) shake(d time.Duration) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.epoch.Add(1)
+	h.blind.Add(1)
+	now := h.now()
+	for k, r := range h.rows {
+		r.mu.Lock()
+		var again []debt
+		for i := len(r.owed) - 1; i >= 0; i-- {
+			o := &r.owed[i]
+			if o.only { // when it has landed is not known: it may be lost as well
+				o.void = true
+			}
+			if !o.void && o.to >= now-d {
+				o.void = true
+				re := *o
+				re.void, re.by, re.everywhere, re.to = false, -1, false, now
+				again = append(again, re)
+			}
+		}
+		r.owed = append(r.owed, again...)
+		for _, in := range h.instances {
+			in.need[k], in.why[k] = 0, 0
+			for i := range r.owed {
+				o := &r.owed[i]
+				if !o.void && o.version > in.need[k] && (i < in.upTo[k] && !o.only || o.everywhere || o.by == in.id) {
+					in.need[k], in.why[k] = o.version, i
+				}
+			}
+		}
+		r.mu.Unlock()
+	}
+}
+
+func (h *history) writeLoop(in *instance, rng *rand.Rand) {
+	for !h.done() && !in.dead.Load() {
+		if !h.sleep(between(rng, 0, 8*h.pace)) || in.dead.Load() {
+			return
+		}
+		k := h.pick(rng)
+		r := h.rows[k]
+		if isPut(k) {
+			select {
+			case r.order <- struct{}{}:
+			case <-h.ended:
+				return
+			}
+		}
+		h.write(in, k, rng)
+		if isPut(k) {
+			<-r.order
+		}
+		h.operation()
+		h.totals.writes.Add(1)
+	}
+}
+
+func (h *history) write(in *instance, k int, rng *rand.Rand) {
+	r, ctx := h.rows[k], context.Background()
+	if rng.IntN(20) == 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, between(rng, 0, 100*time.Millisecond))
+		defer cancel()
+	}
+	t := h.target(k, rng)
+	switch n := rng.IntN(100); {
+	case n < 35 && t.intent:
+		h.withIntent(ctx, in, k, t, rng)
+	case n < 55 && isPut(k):
+		v := r.commit(h.now(), in.id)
+		if absent(v) {
+			v = r.commit(h.now(), in.id)
+		}
+		h.pause(rng)
+		s := h.look(func(o int) bool { return o == k })
+		var tags []string
+		if rng.IntN(2) == 0 {
+			tags = []string{groupTag(k), "early"}
+		} else {
+			tags = []string{groupTag(k)}
+		}
+		r.note(h.now(), in.id, "puts version", v)
+		err := in.m.Put(ctx, k, value{v, h.pad}, tags...)
+		h.announced(in, k, s, false, "Put", err)
+	case n < 60:
+		r.commit(h.now(), in.id)
+		s := h.look(func(o int) bool { return o == k })
+		r.note(h.now(), in.id, "begins Map.Invalidate", -1)
+		err := in.m.Invalidate(ctx, k)
+		h.announced(in, k, s, false, "Map.Invalidate", err)
+	default:
+		r.commit(h.now(), in.id)
+		h.pause(rng)
+		if in.dead.Load() {
+			return
+		}
+		targets, everywhere, how := []core.Target{t.Target}, false, "Invalidate of "+t.name
+		if rng.IntN(12) == 0 {
+			targets, everywhere = append(targets, core.Everywhere), true
+			how += ", everywhere"
+			var cancel context.CancelFunc
+			ctx, cancel = context.WithTimeout(ctx, 10*time.Second)
+			defer cancel()
+		}
+		if rng.IntN(8) == 0 {
+			targets = append(targets, core.Tag("unrelated"), core.Key("unrelated"))
+		}
+		s := h.look(t.covers)
+		h.noteRows(s, in.id, "begins "+how)
+		err := in.cache.Invalidate(ctx, targets...)
+		h.announced(in, k, s, everywhere, how, err)
+	}
+}
+
+func (h *history) noteRows(s seen, who int, what string) {
+	for _, k := range s.rows {
+		h.rows[k].note(h.now(), who, what, -1)
+	}
+}
+
+// announced notes what an announcement came to.
+func (h *history) announced(in *instance, k int, s seen, everywhere bool, how string, err error) {
+	switch {
+	case in.dead.Load():
+		return
+	case err != nil:
+		h.totals.pending.Add(1)
+		h.rows[k].note(h.now(), in.id, "announcement failed: "+how+": "+err.Error(), -1)
+		if errors.Is(err, core.ErrPending) { // nothing old is answered here, whatever others do
+			h.owe(in, s, debt{only: true, how: how + " (pending)"})
+		}
+	default:
+		h.totals.announced.Add(1)
+		h.noteRows(s, in.id, "returned: "+how)
+		h.owe(in, s, debt{everywhere: everywhere, how: how})
+	}
+}
+
+func (h *history) pause(rng *rand.Rand) {
+	switch rng.IntN(4) {
+	case 0:
+		h.sleep(between(rng, 0, 20*time.Millisecond))
+	case 1:
+		if rng.IntN(10) == 0 {
+			h.sleep(between(rng, 0, time.Second))
+		}
+	}
+}
+
+// withIntent is a writer that begins, commits and ends, or gets as far as it does.
+func (h *history) withIntent(ctx context.Context, in *instance, k int, t target, rng *rand.Rand) {
+	r := h.rows[k]
+	before := h.look(t.covers)
+	h.noteRows(before, in.id, "begins Begin of "+t.name)
+	intent, err := in.cache.Begin(ctx, t.Target)
+	h.announced(in, k, before, false, "Begin of "+t.name, err)
+	if intent == nil {
+		return
+	}
+	begun := err == nil
+	h.pause(rng)
+	mortal := h.fault.mortal && rng.IntN(6) == 0
+	if mortal && rng.IntN(3) == 0 {
+		h.kill(in)
+	}
+	if rng.IntN(15) == 0 {
+		intent.Abandon()
+		return
+	}
+	if rng.IntN(12) == 0 { // longer than it may
+		h.sleep(between(rng, 0, 2*h.write_))
+	}
+	v := r.commit(h.now(), in.id)
+	if begun && h.now() < before.at+h.write_ {
+		// Whatever becomes of the writer, what it has made old expires.
+		after := max(0, before.at+h.write_-h.now()) + (h.now() - before.at) + h.class.LoadTimeout + 10*time.Millisecond + h.grace
+		time.AfterFunc(after, func() {
+			if h.blind.Load() == before.blind {
+				h.oweNow(seen{at: before.at, epoch: h.epoch.Load(), rows: []int{k}, vers: []int64{v}}, debt{by: -1, how: "the deadline of an intent on " + t.name})
+				r.note(h.now(), in.id, "the intent's deadline is past; owed is version", v)
+			}
+		})
+	}
+	h.pause(rng)
+	if mortal {
+		if rng.IntN(2) == 0 { // in the middle of what follows
+			d := between(rng, 0, 10*time.Millisecond)
+			time.AfterFunc(d, func() { h.kill(in) })
+		} else {
+			h.kill(in)
+			return
+		}
+	}
+	if rng.IntN(12) == 0 {
+		h.sleep(between(rng, 0, 2*h.write_))
+	}
+	var more []core.Target
+	covers, how := t.covers, "End of "+t.name
+	if rng.IntN(10) == 0 {
+		m := h.target(k, rng)
+		more, covers = []core.Target{m.Target}, func(k int) bool { return t.covers(k) || m.covers(k) }
+		how += ", and " + m.name
+	}
+	s := h.look(covers)
+	h.noteRows(s, in.id, "begins "+how)
+	err = intent.End(ctx, more...)
+	h.announced(in, k, s, false, how, err)
+}
