@@ -10,6 +10,10 @@ MODULES  ?= . examples
 FLAGS    ?=
 FUZZTIME ?= 60s
 BENCH    ?= .
+# Of simulate and faults.
+OPERATIONS ?= 100000000
+DURATION   ?= 60s
+CLUSTER    ?=
 # What `newest` tests with: the newest release of each framework's major version.
 NEWEST   ?= github.com/labstack/echo/v4@v4 github.com/gin-gonic/gin@v1 github.com/gofiber/fiber/v2@v2
 
@@ -63,6 +67,17 @@ fuzz: ## Run every fuzzer for FUZZTIME each (default 60s)
 bench: ## Run the benchmarks (BENCH=X for some), then a hit against a bare handler
 	@for m in $(MODULES); do echo "go -C $$m test -bench $(BENCH) ./..."; $(GO) -C $$m test -run='^$$' -bench='$(BENCH)' -benchmem $(FLAGS) ./...; done
 	@$(GO) -C examples run ./benchmarks
+
+.PHONY: simulate
+simulate: ## Histories of several caches over a tier in memory that fails (OPERATIONS), then each rule of the protocol taken out
+	LARDER_OPERATIONS=$(OPERATIONS) $(GO) test -count=1 -timeout 0 -v -run 'Simulation|Scenario' ./core/internal/simulate
+	LARDER_RULES=all $(GO) test -count=1 -timeout 0 -v -run ARuleOfTheProtocolTakenOut ./core/internal/simulate
+
+.PHONY: faults
+faults: deps ## Four processes over a real Redis that fails, for DURATION (CLUSTER=1: three masters and three replicas)
+	$(GO) run ./core/internal/faults -duration $(DURATION) $(if $(CLUSTER),-cluster)
+	$(GO) run ./core/internal/faults -mode herd
+	$(GO) run ./core/internal/faults -mode stop
 
 .PHONY: mutants
 mutants: ## Take the engine's rules out one by one: the tests must notice each
