@@ -5,7 +5,6 @@ import (
 	"errors"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/larderhq/larder/core/internal/remote"
@@ -13,8 +12,6 @@ import (
 
 // broken are the rules that are the tier's to keep, taken out by a decorator
 // around its sessions: each does something that a plausible tier would do.
-//
-//nolint:gochecknoglobals // a table
 var broken = map[string]func(b *breaker) remote.Session{
 	// A generation is made of nothing but the tag: it comes back to life.
 	"tier-R3": func(b *breaker) remote.Session { return reusing{b} },
@@ -42,7 +39,6 @@ var broken = map[string]func(b *breaker) remote.Session{
 
 type breaker struct {
 	remote.Session
-	mu sync.Mutex
 }
 
 func breakRule(ses remote.Session, rule string) remote.Session {

@@ -110,7 +110,7 @@ func anyAbsent(from, to int64) bool {
 	return false
 }
 
-var errDatabase = errors.New("the database says no") //nolint:gochecknoglobals // a constant
+var errDatabase = errors.New("the database says no")
 
 // value is what is cached of a row.
 type value struct {

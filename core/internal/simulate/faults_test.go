@@ -25,7 +25,6 @@ const ms = time.Millisecond
 
 func delays(d time.Duration) memtier.Delay { return memtier.Delay{Max: d} }
 
-//nolint:gochecknoglobals // a table
 var profiles = map[string]*profile{
 	"calm": {punctual: true, replica: true, skewed: true,
 		network: func(rng *rand.Rand) memtier.Faults {
@@ -180,8 +179,6 @@ func evict(h *history, rng *rand.Rand) {
 }
 
 // evictable is all but the layout, whose loss lets Everywhere wait too short.
-//
-//nolint:gochecknoglobals // a constant
 var evictable = []memtier.Kind{memtier.Entry, memtier.Lease, memtier.Generation, memtier.Intents, memtier.Head, memtier.Log}
 
 func flush(h *history, _ *rand.Rand) {

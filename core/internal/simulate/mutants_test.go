@@ -26,8 +26,6 @@ type hunt struct {
 }
 
 // hunts has those rules that need more than histories of all kinds.
-//
-//nolint:gochecknoglobals // a table
 var hunts = map[string]hunt{
 	"R2":             {scenario: "GivenAnInstanceThatCannotRenewItsLayout", chance: true},
 	"R4":             {profile: "slow"},

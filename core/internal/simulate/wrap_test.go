@@ -72,14 +72,6 @@ func (s *traced) say(key, format string, args ...any) {
 	s.h.traces.note(k, event{s.h.now(), s.in.id, "    " + fmt.Sprintf(format, args...), -1})
 }
 
-func version(payload []byte) int64 {
-	var v value
-	if len(payload) > 9 && codec.Unmarshal(codec{}, payload[len(payload)-8-0:], &v) == nil {
-		return v.version
-	}
-	return -1
-}
-
 func show(e remote.Entry) string {
 	if e.ID == "" && e.Payload == nil {
 		return "nothing"
