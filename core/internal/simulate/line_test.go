@@ -2,6 +2,7 @@ package simulate_test
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"sync"
 	"sync/atomic"
@@ -151,8 +152,13 @@ func (s *lined) Log(ctx context.Context, p int, after remote.Position) (remote.L
 
 func (s *lined) Hints(ctx context.Context, ready func(), fn func(remote.Hint)) error {
 	return s.Session.Hints(ctx, ready, func(h remote.Hint) {
-		if s.l.isCut() == nil {
-			fn(h)
+		if s.l.isCut() != nil {
+			return
 		}
+		if h.Item.Kind == remote.Era && h.Item.Token == "" {
+			// As redisstore has it. Without one the engine takes it for a foreign message.
+			h.Item.Token = "era " + rand.Text()
+		}
+		fn(h)
 	})
 }
