@@ -439,7 +439,7 @@ func (t *Turn) hold(ses remote.Session, l remote.Lease, sent, received int64) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if !h.ended {
-		h.extend = time.AfterFunc(firstLease/3, func() { t.e.extend(h) })
+		h.extend = time.AfterFunc(firstLease/3, func() { h.e.extend(h) })
 	}
 }
 

@@ -270,7 +270,7 @@ func (s *shared) listen(ctx context.Context, ses remote.Session) {
 			case h.Wake != "":
 				s.wakes.wake(h.Wake)
 			case h.Item.Kind == 0 || h.Partition < 0 || h.Partition >= s.e.partitions():
-			case h.Item.Token == "":
+			case h.Item.Token == "" && h.Item.Kind != remote.Era:
 				s.foreign(ctx, ses, h)
 			default:
 				s.hint(h.Partition, h.Item)
@@ -310,12 +310,12 @@ func (s *shared) round(ctx context.Context) error {
 	s.follow.Unlock()
 	limit := min(max(time.Duration(s.delta)/4, 25*time.Millisecond), time.Second)
 	sent := s.e.Now()
-	if mutantR19 {
-		defer func() { sent = s.e.Now() }()
-	}
 	hc, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	heads, err := ses.Heads(hc)
+	if mutantR19 {
+		sent = s.e.Now()
+	}
 	if err != nil {
 		s.rounds.done()
 		return err

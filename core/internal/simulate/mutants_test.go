@@ -70,6 +70,9 @@ const (
 
 // A rule that no history and no scenario misses when it is gone is not tested.
 func TestGivenARuleOfTheProtocolTakenOut_WhenHistoriesAndScriptsRun_ThenTheyMissIt(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it runs the histories many times")
+	}
 	source, err := os.ReadFile("../engine/rules_on.go")
 	require.NoError(t, err)
 	rules := brokenRules()

@@ -41,7 +41,11 @@ func kinds(t *testing.T) []string {
 }
 
 func TestSimulation_GivenInstancesOverASharedTierThatFails_WhenTheyRace_ThenNoAnswerBreaksThePromise(t *testing.T) {
-	operations, each := number(t, "LARDER_OPERATIONS", defaultOperations), number(t, "LARDER_HISTORY", defaultHistory)
+	few := int64(defaultOperations)
+	if testing.Short() {
+		few /= 5
+	}
+	operations, each := number(t, "LARDER_OPERATIONS", few), number(t, "LARDER_HISTORY", defaultHistory)
 	if os.Getenv("LARDER_SEED") != "" {
 		c := config{seed: uint64(number(t, "LARDER_SEED", 0)), ops: each, trace: os.Getenv("LARDER_TRACE") != "", broken: os.Getenv("LARDER_BROKEN")}
 		c.profile = profileOf(c.seed, kinds(t))
