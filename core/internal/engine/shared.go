@@ -37,7 +37,7 @@ const (
 	// firstLease is for how long a lease is taken, and what it costs others if the
 	// reply is lost: then nobody knows that he has it. leaseTime is for how long a
 	// load that lasts makes it last, and what a process that dies in it costs.
-	firstLease = 300 * time.Millisecond
+	firstLease = 200 * time.Millisecond
 	leaseTime  = time.Second
 	// maxKeep is the longest that an entry stays in the shared tier: generations
 	// and the versions of deploys are remembered longer.

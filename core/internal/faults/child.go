@@ -26,7 +26,7 @@ const (
 	maxStaleness = 500 * time.Millisecond
 	writeTimeout = 3 * time.Second
 	leaseTime    = time.Second            // of the engine: what a dead process costs those who wait for its load
-	firstLease   = 300 * time.Millisecond // likewise: what a lease costs of which nobody knows, since the reply was lost
+	firstLease   = 200 * time.Millisecond // likewise: what a lease costs of which nobody knows, since the reply was lost
 )
 
 // order is what a process is told to be.
