@@ -43,6 +43,9 @@ func denied(t *testing.T, server *redistest.Server) (objects []string) {
 }
 
 func TestAUserWithJustTheRulesCanDoAll(t *testing.T) {
+	if testing.Short() {
+		t.Skip("the suite once more")
+	}
 	server := redistest.Single(t)
 	rules := ACL("*") // the suite has a namespace of its own for each case
 	restricted(t, server, rules)

@@ -32,6 +32,9 @@ func TestTheTierOnOneServer(t *testing.T) {
 }
 
 func TestTheTierOnACluster(t *testing.T) {
+	if testing.Short() {
+		t.Skip("the suite once more")
+	}
 	cluster := redistest.ThreeByThree(t)
 	client := redis.NewClusterClient(&redis.ClusterOptions{Addrs: cluster.Addrs()})
 	defer client.Close()

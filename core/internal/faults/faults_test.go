@@ -15,7 +15,7 @@ func TestShortRunKeepsThePromises(t *testing.T) {
 	}
 	var out bytes.Buffer
 	err := conduct(t.Context(), config{
-		mode: modeFaults, duration: 10 * time.Second, seed: 1, readers: 16, writers: 6, ids: 400, verbose: true, out: &out,
+		mode: modeFaults, untimed: true, duration: 10 * time.Second, seed: 1, readers: 16, writers: 6, ids: 400, verbose: true, out: &out,
 		faults: []string{
 			"cut subscribers", "killed and restarted empty", "killed and restarted from an old snapshot", "network to a process cut",
 			"process killed in a write", "flush by a stranger",
@@ -32,7 +32,7 @@ func TestHerdRunsTheHandlerOnce(t *testing.T) {
 	}
 	var out bytes.Buffer
 	err := conduct(t.Context(), config{
-		mode: modeHerd, duration: time.Minute, readers: 1, writers: 1, ids: 100, requests: 400, out: &out,
+		mode: modeHerd, untimed: true, duration: time.Minute, readers: 1, writers: 1, ids: 100, requests: 400, out: &out,
 	})
 	t.Log("\n" + out.String())
 	require.NoError(t, err)

@@ -20,6 +20,9 @@ import (
 
 // config is what was asked for.
 type config struct {
+	// untimed prints how long requests took and does not judge it: tests run on
+	// machines that do other things as well.
+	untimed          bool
 	mode             string
 	duration         time.Duration
 	cluster          bool
