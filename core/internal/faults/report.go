@@ -91,7 +91,7 @@ func (r *run) report(took time.Duration) error {
 		{r.failures.Load(), "requests failed"},
 		{int64(len(slow)), tooSlow},
 	} {
-		if b.n > 0 && !(r.cfg.untimed && b.what == tooSlow) {
+		if b.n > 0 && (!r.cfg.untimed || b.what != tooSlow) {
 			broken = append(broken, fmt.Sprint(b.n, " ", b.what))
 		}
 	}

@@ -71,7 +71,8 @@ type instance struct {
 	due     time.Duration // after which it owes what others have invalidated
 	dead    atomic.Bool
 	workers sync.WaitGroup
-	buried  sync.Once
+	buried  atomic.Bool
+	gone    chan struct{} // it has been buried
 
 	// Guarded by the lock of the row.
 	need []int64 // what it owes now
@@ -186,7 +187,7 @@ func (h *history) start(rng *rand.Rand) {
 	h.mu.Lock()
 	id := len(h.instances)
 	h.mu.Unlock()
-	in := &instance{
+	in := &instance{gone: make(chan struct{}),
 		id: id, delta: between(rng, 100*time.Millisecond, time.Second),
 		need: make([]int64, len(h.rows)), why: make([]int, len(h.rows)), upTo: make([]int, len(h.rows)),
 	}
@@ -242,10 +243,13 @@ func (h *history) kill(in *instance) {
 // bury frees what a process has when nobody in it works any more.
 func (in *instance) bury(h *history) {
 	in.workers.Wait()
-	in.buried.Do(func() {
+	// Not a sync.Once: who waits for its lock keeps the bubble's time from moving.
+	if !in.buried.Swap(true) {
 		h.totals.add(in.cache.Stats())
 		_ = in.cache.Close() // loads under way end with it
-	})
+		close(in.gone)
+	}
+	<-in.gone
 }
 
 func (h *history) alive() (list []*instance) {
