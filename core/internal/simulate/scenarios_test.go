@@ -299,7 +299,7 @@ func TestScenario_GivenAnInstanceThatCannotRenewItsLayout_WhenOthersInvalidateEv
 		time.Sleep(time.Second)
 		x.line.noAgree.Store(true)
 		s.server.SetFaults(memtier.Faults{HintLost: 1})
-		time.Sleep(memtier.LayoutLapse + time.Second)
+		time.Sleep(memtier.LayoutLapse + 90*time.Second) // and others have forgotten what it told them
 		for n := int64(2); n < 22; n++ {
 			x.must(n - 1)
 			s.data.Store(n)
@@ -410,7 +410,8 @@ func TestScenario_GivenALaggingReplica_WhenLoadedSoonAfterAnInvalidation_ThenItI
 		play(t, func(s *scene) {
 			lag := class(func(c *core.Class) { c.ReplicaLag = 500 * ms })
 			x, y := s.actor("x", lag), s.actor("y", lag)
-			time.Sleep(time.Second)
+			time.Sleep(1100 * ms)
+			s.server.SetFaults(memtier.Faults{HintLost: 1}) // x has it from the tier's mark only
 			require.NoError(s, y.cache.Invalidate(s.Context(), target))
 			time.Sleep(50 * ms)
 			x.must(1)
