@@ -33,7 +33,7 @@ var hunts = map[string]hunt{
 	"R6":             {profile: "lossy"},
 	"R6-Era":         {profile: "migrations"},
 	"R7":             {profile: "slow", scenario: "GivenALoadOfAnInstanceThatHearsNothing", chance: true},
-	"R9":             {profile: "crashes"},
+	"R9":             {scenario: "GivenAWriterThatDiesAfterItsCommit", chance: true},
 	"R10":            {profile: "slow"},
 	"R10-Lapsed":     {profile: "crashes", scenario: "GivenAWriterThatDies_WhenALoadNamesItsTagLate", chance: true},
 	"R12":            {scenario: "GivenAColdKey", chance: true},

@@ -264,6 +264,23 @@ func TestScenario_GivenALoadOfAnInstanceThatHearsNothing_WhenItHasGoneOnForLong_
 	})
 }
 
+func TestScenario_GivenAWriterThatDiesAfterItsCommit_WhenItsDeadlineIsOver_ThenNothingIsLeftOfWhatWasReadMeanwhile(t *testing.T) {
+	play(t, func(s *scene) {
+		x := s.actor("x")
+		y := s.actor("y", func(o *core.Options) { o.WriteTimeout = 300 * ms })
+		time.Sleep(time.Second)
+		_, err := y.cache.Begin(s.Context(), core.Key("row:1"))
+		require.NoError(s, err)
+		time.Sleep(10 * ms) // x has heard of it
+		x.must(1)
+		s.data.Store(2)
+		y.tier.Kill()
+		time.Sleep(time.Second)
+		x.must(2)
+		s.actor("z").must(2)
+	})
+}
+
 func TestScenario_GivenAWriterThatDies_WhenALoadNamesItsTagLate_ThenItIsNotStored(t *testing.T) {
 	for _, before := range []bool{true, false} {
 		play(t, func(s *scene) {
