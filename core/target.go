@@ -46,7 +46,7 @@ func Path(path string) Target { return Target{pathTarget, path} }
 
 // Pattern names the entries whose keys match a glob, as Redis matches it:
 // "user:*", "https://shop.example/items/[0-9]*". Its cost grows with the number
-// of entries in the cache; a tag's does not.
+// of entries in the shared tier, if there is one; a tag's does not.
 func Pattern(glob string) Target { return Target{patternTarget, glob} }
 
 // All names everything in the cache's namespace.

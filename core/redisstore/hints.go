@@ -135,6 +135,8 @@ func (s *session) subscription(ctx context.Context) *redis.PubSub {
 
 func (s *session) subscribe(ctx context.Context, sub *redis.PubSub, channels []string) (err error) {
 	defer s.nodes.recovered(&err)
+	ctx, cancel := context.WithTimeout(ctx, 2*pingAfter) // from then on it is looked after by its pulse
+	defer cancel()
 	return sub.Subscribe(ctx, channels...)
 }
 

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -14,9 +15,8 @@ import (
 
 // Errors about the shared tier.
 var (
-	errNotOpen     = errors.New("larder: the shared tier has not been reached yet")
-	errLayout      = errors.New("larder: the layout of the shared tier has changed")
-	errNotFollowed = errors.New("larder: the log of the shared tier is not followed at present")
+	errNotOpen = errors.New("larder: the shared tier has not been reached yet")
+	errLayout  = errors.New("larder: the layout of the shared tier has changed")
 )
 
 // ErrPending says that an invalidation has not reached the shared tier, or that
@@ -161,19 +161,9 @@ func (s *shared) invalidate(ctx context.Context, items []Item, do *doing) error 
 func (s *shared) relearn(ctx context.Context) {
 	b := budget{s.Budget}
 	_ = b.use(ctx, func(ctx context.Context) error { // if it fails the watchdog learns them later
-		for range 2 { // the round under way may have asked before
-			done := s.rounds.wait()
-			s.wake()
-			select {
-			case <-done:
-			case <-ctx.Done():
-				return ctx.Err()
-			}
-			if !slices.ContainsFunc(s.places(), func(p place) bool { return p.era == "" }) {
-				break
-			}
-		}
-		return nil
+		return s.untilKnown(ctx, func() bool {
+			return !slices.ContainsFunc(s.places(), func(p place) bool { return p.era == "" })
+		})
 	})
 }
 
@@ -192,25 +182,16 @@ func (s *shared) try(ctx context.Context, items []Item, do *doing) (failed []Ite
 	}
 	ses := *box
 	st := s.plan(items)
-	var mu sync.Mutex
-	var wg sync.WaitGroup
-	for p, c := range st.changes {
+	for _, c := range st.changes {
 		do.sign(c)
-		wg.Add(1)
-		go func() {
-			defer wg.Done()
-			logged, cerr := s.change(ctx, ses, c)
-			mu.Lock()
-			defer mu.Unlock()
-			do.note(logged)
-			if cerr != nil {
-				err = cerr
-				failed = append(failed, c.Items...)
-				s.outcome(ctx, p, cerr)
-			}
-		}()
 	}
-	wg.Wait()
+	err = s.changeAll(ctx, ses, slices.Collect(maps.Values(st.changes)), func(c *remote.Change, logged []remote.Logged, err error) {
+		do.note(logged)
+		if err != nil {
+			failed = append(failed, c.Items...)
+			s.outcome(ctx, c.Partition, err)
+		}
+	})
 	for _, it := range st.patterns {
 		if perr := s.sweep(ctx, ses, it); perr != nil {
 			err = perr
@@ -277,18 +258,33 @@ func (s *shared) sweep(ctx context.Context, ses remote.Session, it Item) error {
 }
 
 func (s *shared) everyPartition(ctx context.Context, ses remote.Session, it Item) error {
-	n := s.e.partitions()
-	errs := make([]error, n)
+	changes := make([]*remote.Change, s.e.partitions())
+	for p := range changes {
+		changes[p] = &remote.Change{Partition: p, Items: []Item{it}, Lag: time.Duration(s.lag.Load())}
+	}
+	return s.changeAll(ctx, ses, changes, func(*remote.Change, []remote.Logged, error) {})
+}
+
+// changeAll executes changes at the same time and tells of each, one after the
+// other.
+func (s *shared) changeAll(
+	ctx context.Context, ses remote.Session, changes []*remote.Change, tell func(*remote.Change, []remote.Logged, error),
+) (err error) {
+	var mu sync.Mutex
 	var wg sync.WaitGroup
-	for p := range n {
+	for _, c := range changes {
 		wg.Add(1)
 		go func() {
 			defer wg.Done()
-			_, errs[p] = s.change(ctx, ses, &remote.Change{Partition: p, Items: []Item{it}, Lag: time.Duration(s.lag.Load())})
+			logged, cerr := s.change(ctx, ses, c)
+			mu.Lock()
+			defer mu.Unlock()
+			tell(c, logged, cerr)
+			err = errors.Join(err, cerr)
 		}()
 	}
 	wg.Wait()
-	return errors.Join(errs...)
+	return err
 }
 
 // Everywhere waits until what has been invalidated before holds on every instance
@@ -313,14 +309,10 @@ func (e *Engine) Everywhere(ctx context.Context) error {
 	if mutantR23 {
 		d = 0
 	}
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
+	if !sleep(ctx, d, nil) {
 		return ctx.Err()
 	}
+	return nil
 }
 
 // foreign executes an invalidation that a program without this library has

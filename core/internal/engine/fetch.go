@@ -198,7 +198,7 @@ func (a *asking) acquire(ctx context.Context) Found {
 				leave()
 				return Found{}
 			}
-			ok := wait(ctx, ended, min(l.Busy, time.Until(until)))
+			ok := sleep(ctx, min(l.Busy, time.Until(until)), ended)
 			leave()
 			if !ok || !time.Now().Before(until) {
 				return Found{}
@@ -214,18 +214,6 @@ func (a *asking) acquire(ctx context.Context) Found {
 		}
 	}
 	return Found{}
-}
-
-func wait(ctx context.Context, ended <-chan struct{}, d time.Duration) bool {
-	timer := time.NewTimer(max(d, 0))
-	defer timer.Stop()
-	select {
-	case <-ended:
-	case <-timer.C:
-	case <-ctx.Done():
-		return false
-	}
-	return true
 }
 
 // admit makes an entry of this process of one in the tier, if it is valid: every
@@ -335,22 +323,10 @@ func (a *asking) eras(ctx context.Context, en *remote.Entry) bool {
 	rest := a.budget.left / 2 // for the lease
 	a.budget.left -= rest
 	defer func() { a.budget.left += rest }()
-	err := a.budget.use(ctx, func(ctx context.Context) error {
-		for range 2 { // the round under way may have asked before the entry was made
-			done := a.s.rounds.wait()
-			a.s.wake()
-			select {
-			case <-done:
-			case <-ctx.Done():
-				return ctx.Err()
-			}
-			if a.s.inEras(en.Eras) {
-				break
-			}
-		}
-		return nil
+	_ = a.budget.use(ctx, func(ctx context.Context) error { // the last look tells
+		return a.s.untilKnown(ctx, func() bool { return a.s.inEras(en.Eras) })
 	})
-	return err == nil && a.s.inEras(en.Eras)
+	return a.s.inEras(en.Eras)
 }
 
 // overEras reports whether one of the eras is known to have ended.
@@ -483,9 +459,13 @@ func (t *Turn) release() {
 }
 
 func (e *Engine) release(h *held) {
-	if !h.end() {
-		return
+	if h.end() {
+		e.giveBack(h)
 	}
+}
+
+// giveBack ends a lease in the tier.
+func (e *Engine) giveBack(h *held) {
 	release := func(ctx context.Context) {
 		_ = h.ses.Release(ctx, h.lease) // if it fails the lease expires
 	}

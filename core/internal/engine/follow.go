@@ -129,7 +129,7 @@ func (s *shared) hint(p int, it remote.Logged) {
 		f.endEra()
 		s.wake()
 	}
-	if pos := f.position.Load(); pos != nil && (it.Before == pos.Token || mutantR18) && it.ID != "" {
+	if pos := f.position.Load(); pos != nil && (it.Before == pos.Token || mutantR18) {
 		f.advance(&it)
 	} else {
 		f.waitFor(&it) // or for the watchdog, which reads the log
@@ -245,7 +245,7 @@ func (s *shared) keepAgreed(ctx context.Context, ses remote.Session) {
 
 const minRoundPause = 2 * time.Millisecond
 
-// sleep waits for d, or for a token of kick. It returns false when ctx has ended.
+// sleep waits for d, or until kick says something or is closed. It returns false when ctx has ended.
 func sleep(ctx context.Context, d time.Duration, kick <-chan struct{}) bool {
 	timer := time.NewTimer(max(d, 0))
 	defer timer.Stop()
@@ -438,30 +438,40 @@ func (s *shared) catchUp(ctx context.Context, ses remote.Session, p int, h *remo
 	if err != nil {
 		return
 	}
-	s.follow.Lock()
-	defer s.follow.Unlock()
-	if f.position.Load() == nil { // aged meanwhile
-		return
-	}
-	if s.applyLog(p, f, from, h, &since) {
-		if pos := f.position.Load(); pos.Token == h.Position.Token {
-			s.learnEra(p, h, ended)
-		}
-		f.server = h.Server
-		s.verify(f, sent)
+	if s.joined(p, from, h, &since, sent, ended) {
 		return
 	}
 	// A position that was trimmed, or another era: only what is kept here is old.
 	// Otherwise the tier may have lost something that others relied on.
 	if !since.Trimmed && h.Server == server && h.Era == era {
-		s.follow.Unlock()
 		s.renew(ctx, ses, p, h.Confirmed)
-		s.follow.Lock()
 		return
 	}
+	s.follow.Lock()
+	defer s.follow.Unlock()
 	s.age(p)
 	s.adopt(p, h, ended)
 	s.verify(f, sent)
+}
+
+// joined verifies a partition if its log leads from the position from to the head,
+// or if it has been aged since, which leaves it to the next round.
+func (s *shared) joined(p int, from *remote.Position, h *remote.Head, since *remote.Log, sent int64, ended int) bool {
+	s.follow.Lock()
+	defer s.follow.Unlock()
+	f := &s.parts[p]
+	if f.position.Load() == nil {
+		return true
+	}
+	if !s.applyLog(p, f, from, h, since) {
+		return false
+	}
+	if pos := f.position.Load(); pos.Token == h.Position.Token {
+		s.learnEra(p, h, ended)
+	}
+	f.server = h.Server
+	s.verify(f, sent)
+	return true
 }
 
 // applyLog applies the items of a log that was read from a position, up to a head
@@ -520,6 +530,24 @@ func (s *shared) renew(ctx context.Context, ses remote.Session, p int, was strin
 	f.endEra()
 	s.computeLegal()
 	s.wake()
+}
+
+// untilKnown asks for rounds until ok, but no more than two: the one under way may
+// have asked before what is to be known was so.
+func (s *shared) untilKnown(ctx context.Context, ok func() bool) error {
+	for range 2 {
+		done := s.rounds.wait()
+		s.wake()
+		select {
+		case <-done:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		if ok() {
+			break
+		}
+	}
+	return nil
 }
 
 // round lets requests wait for the end of a round that begins after they ask.

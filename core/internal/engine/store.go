@@ -23,7 +23,7 @@ func (t *Turn) Fill(ctx context.Context, f Fill) (*Entry, Refusal) {
 			f.refused = Fenced // the better reason
 		}
 		if f.refused != Stored && f.refused != Written && f.refused != Lost {
-			t.e.Spawn(t.e.ctx, leaseTime, func(ctx context.Context) { _ = h.ses.Release(ctx, h.lease) })
+			t.e.giveBack(h)
 		}
 	}
 	en, refusal := t.Load.Fill(f)
@@ -156,21 +156,24 @@ func (h *held) server(t int64) int64 { return h.lease.Now + (t-h.received)/int64
 // late captures the tags that the load has named only now. What came between must
 // not concern them, and nothing may be missing (R10).
 func (h *held) late(ctx context.Context, b *budget, tags []string) ([]remote.Late, Refusal) {
+	places := make([]place, len(tags))
+	for i, tag := range tags {
+		places[i] = h.since[remote.Partition(tag, len(h.since))]
+		if places[i].position == nil || places[i].era == "" {
+			return nil, Unknown // the log is not followed at present
+		}
+	}
 	states := make([]remote.Late, len(tags))
 	errs := make([]error, len(tags))
 	err := b.use(ctx, func(ctx context.Context) error {
 		var wg sync.WaitGroup
 		slots := make(chan struct{}, 8)
 		for i, tag := range tags {
-			p := remote.Partition(tag, len(h.since))
-			if h.since[p].position == nil || h.since[p].era == "" {
-				return errNotFollowed
-			}
 			wg.Add(1)
 			slots <- struct{}{}
 			go func() {
 				defer wg.Done()
-				states[i], errs[i] = h.ses.Late(ctx, tag, *h.since[p].position)
+				states[i], errs[i] = h.ses.Late(ctx, tag, *places[i].position)
 				<-slots
 			}()
 		}
@@ -181,12 +184,12 @@ func (h *held) late(ctx context.Context, b *budget, tags []string) ([]remote.Lat
 		return nil, Unknown
 	}
 	for i, tag := range tags {
-		st, era := &states[i], h.since[remote.Partition(tag, len(h.since))].era
+		st := &states[i]
 		switch {
 		case errs[i] != nil:
 			return nil, Unknown
 		case mutantR10:
-		case !st.Joined || st.Token == "" || st.Era != era:
+		case !st.Joined || st.Token == "" || st.Era != places[i].era:
 			return nil, Unknown
 		case slices.ContainsFunc(st.Items, func(it remote.Logged) bool { return names(it.Item, tag) }):
 			return nil, Fenced
