@@ -493,6 +493,9 @@ func (t *Turn) note(h *held) {
 	if left {
 		t.e.release(h)
 	}
+	// Another turn of the flight may have been refused the lease before it could
+	// see here who has it.
+	t.e.shared.wakes.wake(t.key)
 }
 
 // besides reports whether another turn of the same flight has the lease: then this
