@@ -14,6 +14,9 @@ BENCH    ?= .
 OPERATIONS ?= 100000000
 DURATION   ?= 60s
 CLUSTER    ?=
+# Of conformance: REDIS=1 measures each adapter over a redis-server, too.
+ADAPTERS ?= nethttp echo gin fiber
+REDIS    ?=
 # What `newest` tests with: the newest release of each framework's major version.
 NEWEST   ?= github.com/labstack/echo/v4@v4 github.com/gin-gonic/gin@v1 github.com/gofiber/fiber/v2@v2
 
@@ -21,6 +24,8 @@ NEWEST   ?= github.com/labstack/echo/v4@v4 github.com/gin-gonic/gin@v1 github.co
 GOLANGCI_LINT_VERSION := v2.12.2
 TOOLS                 := $(CURDIR)/.tools
 GOLANGCI_LINT         := $(TOOLS)/golangci-lint-$(GOLANGCI_LINT_VERSION)
+CACHE_TESTS_VERSION   := 0.4.5
+CACHE_TESTS           := $(TOOLS)/http-cache-tests-$(CACHE_TESTS_VERSION)
 
 .PHONY: help
 help: ## List the targets
@@ -90,6 +95,17 @@ newest: deps ## Run the root module's tests with the newest release of each fram
 	$(GO) get -modfile="$$tmp/go.mod" $(NEWEST); \
 	$(GO) mod tidy -modfile="$$tmp/go.mod"; \
 	$(GO) test -modfile="$$tmp/go.mod" $(FLAGS) ./...
+
+.PHONY: conformance
+conformance: $(if $(REDIS),deps) $(CACHE_TESTS) ## The public suite for HTTP caches through each of ADAPTERS (FLAGS='-only ID' for one test; needs node and npm)
+	$(GO) -C examples run ./proxy/conformance -suite $(CACHE_TESTS)/node_modules/http-cache-tests -results $(TOOLS) \
+		-adapters '$(ADAPTERS)' $(if $(REDIS),-redis) $(FLAGS)
+
+$(CACHE_TESTS):
+	@mkdir -p $(TOOLS)
+	@rm -rf $@.part
+	npm install --prefix $@.part --no-save --ignore-scripts --no-audit --no-fund http-cache-tests@$(CACHE_TESTS_VERSION)
+	@mv $@.part $@
 
 .PHONY: tidy-check
 tidy-check: ## Fail if a go.mod or go.sum is not tidy

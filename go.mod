@@ -3,6 +3,7 @@ module github.com/larderhq/larder
 go 1.25
 
 require (
+	github.com/dunglas/httpsfv v1.1.1
 	github.com/gin-gonic/gin v1.10.1
 	github.com/gofiber/fiber/v2 v2.52.12
 	github.com/klauspost/compress v1.17.9

@@ -3,6 +3,8 @@ package core
 import (
 	"fmt"
 	"net/http"
+	"slices"
+	"strings"
 	"time"
 )
 
@@ -23,11 +25,11 @@ type Class struct {
 	// An invalidated value is never answered, stale or not. Needs a TTL.
 	Stale time.Duration
 	// StaleIfError is how long after its TTL a value is answered in place of an
-	// error (stale-if-error, RFC 5861 section 4). Needs a TTL.
+	// error (stale-if-error, RFC 5861 section 4), also one whose lifetime the
+	// response stated itself.
 	StaleIfError time.Duration
 	// NegativeTTL is how long "not found" is remembered: ErrNotFound of a loader,
-	// and 404, 405, 410, 414 and 501 of a handler that states no lifetime. With 0
-	// it is not.
+	// and 404 and 410 of a handler that states no lifetime. With 0 it is not.
 	NegativeTTL time.Duration
 	// LoadTimeout bounds a load. It is the deadline of loads that run detached
 	// (loaders, background refreshes) and how long a request waits for somebody
@@ -63,6 +65,12 @@ type HTTPPolicy struct {
 	// QueryOrder makes the order of different parameters part of the identity. By
 	// default ?a=1&b=2 and ?b=2&a=1 are one. The order of equal names always counts.
 	QueryOrder bool
+	// RankLanguages takes the Accept-Language of requests, where responses vary on
+	// it, for a ranking by weight: order, case and whitespace do not count, and a
+	// response in the language that a request ranks highest answers it. By default
+	// only whitespace does not count, since many handlers take the order for a
+	// preference.
+	RankLanguages bool
 	// Headers lists request fields whose values are part of the identity, beside
 	// those that responses name in Vary.
 	Headers []string
@@ -71,18 +79,46 @@ type HTTPPolicy struct {
 	// request with a Cookie field is answered from the cache, and its response
 	// stored, only if the response says that it is public.
 	Cookies []string
-	// IgnoreRequestDirectives makes the cache deaf to Cache-Control and Pragma of
-	// requests. By default no-cache is answered by the handler (one run for all
-	// who ask at the time) and no-store is not stored.
-	IgnoreRequestDirectives bool
+	// RequestDirectives lists the directives in the Cache-Control of requests that
+	// clients may use: "no-cache" (and Pragma), "no-store", "max-age", "min-fresh",
+	// "max-stale", "only-if-cached" (RFC 9111 section 5.2.1). nil: all, so that a
+	// browser's reload shows what is there now; those who ask at the time share one
+	// run of the handler, and where it gave a validator that is a validation.
+	// Empty, not nil: none, for an API whose clients are not to choose that the
+	// handler runs.
+	RequestDirectives []string
+	// NoHeuristic keeps a response that states no lifetime, in a class without
+	// TTL, out of the cache although it has a Last-Modified. By default it is fresh
+	// for a tenth of the time since then, at most a day (RFC 9111 section 4.2.2).
+	NoHeuristic bool
+	// AllowSetCookie stores responses with Set-Cookie, and sends the cookies to
+	// everybody. By default they are not stored.
+	AllowSetCookie bool
 	// NoETag leaves responses without a validator as they are. By default a
 	// stored response without ETag and Last-Modified gets a strong ETag made of
 	// its content.
 	NoETag bool
+	// NoValidation runs the handler anew where a stored response has expired. By
+	// default the handler is asked, by the ETag or Last-Modified that it gave,
+	// whether the response still holds, and a 304 renews it (RFC 9111 section 4.3):
+	// it sees If-None-Match and If-Modified-Since of the cache in place of the
+	// client's conditions.
+	NoValidation bool
+	// Encodings are what the cache encodes stored content with, once, for those who
+	// accept it: "zstd", "gzip", in order of preference. nil: it does not.
+	// Responses that the handler has encoded, that are small or of a type that is
+	// compressed already, or say no-transform, stay as they are.
+	Encodings []string
 	// MaxVariants is how many responses of one resource are kept that differ by
 	// Vary. The oldest goes. Default 32, at most 1024.
 	MaxVariants int
 }
+
+//nolint:gochecknoglobals // constants
+var (
+	requestDirectives = []string{"no-cache", "no-store", "max-age", "min-fresh", "max-stale", "only-if-cached"}
+	encodings         = []string{"zstd", "gzip"}
+)
 
 // Defaults of Class.
 const (
@@ -109,8 +145,6 @@ func (c Class) resolve(name string) (Class, error) {
 	switch {
 	case c.Stale > 0 && c.TTL == 0:
 		return c, &ConfigError{field("Stale"), c.Stale.String(), "0 in a class without TTL"}
-	case c.StaleIfError > 0 && c.TTL == 0:
-		return c, &ConfigError{field("StaleIfError"), c.StaleIfError.String(), "0 in a class without TTL"}
 	case !(c.Jitter >= 0 && c.Jitter <= 1): // so that NaN is refused
 		return c, &ConfigError{field("Jitter"), c.Jitter, "0 to 1"}
 	case c.MaxBytes < 0 || c.MaxBytes > 1<<30:
@@ -127,6 +161,19 @@ func (c Class) resolve(name string) (Class, error) {
 		for i, n := range list.names {
 			if err := checkName(fmt.Sprintf("%s[%d]", field(list.name), i), n); err != nil {
 				return c, err
+			}
+		}
+	}
+	for _, list := range []struct {
+		name, allowed string
+		names, known  []string
+	}{
+		{"HTTP.RequestDirectives", "directives of RFC 9111 section 5.2.1: ", c.HTTP.RequestDirectives, requestDirectives},
+		{"HTTP.Encodings", "", c.HTTP.Encodings, encodings},
+	} {
+		for i, n := range list.names {
+			if !slices.Contains(list.known, n) || slices.Contains(list.names[:i], n) {
+				return c, &ConfigError{fmt.Sprintf("%s[%d]", field(list.name), i), n, list.allowed + strings.Join(list.known, ", ") + ", each once"}
 			}
 		}
 	}

@@ -9,8 +9,8 @@ import (
 	"github.com/larderhq/larder/core/internal/engine"
 )
 
-// Target is what an invalidation names. Make one with Key, Tag, Path, Pattern or
-// All.
+// Target is what an invalidation names. Make one with Key, Tag, Path, Group,
+// Pattern or All.
 type Target struct {
 	kind  targetKind
 	value string
@@ -22,6 +22,7 @@ const (
 	keyTarget targetKind = iota + 1
 	tagTarget
 	pathTarget
+	groupTarget
 	patternTarget
 	allTarget
 	everywhere
@@ -43,6 +44,15 @@ func Tag(tag string) Target { return Target{tagTarget, tag} }
 // and class. It is written as in a URL, escaped, without query; an absolute URL
 // is taken by its path.
 func Path(path string) Target { return Target{pathTarget, path} }
+
+// Group names every response of an origin ("https://shop.example") that its
+// Cache-Groups puts into the group (RFC 9875).
+func Group(origin, group string) Target {
+	if group == "" || origin == "" {
+		return Target{groupTarget, ""}
+	}
+	return Target{groupTarget, GroupTag(origin, group)}
+}
 
 // Pattern names the entries whose keys match a glob, as Redis matches it:
 // "user:*", "https://shop.example/items/[0-9]*". Its cost grows with the number
@@ -76,6 +86,16 @@ func PathTag(path string) string {
 	return "p:" + path
 }
 
+// GroupTag returns the tag that entries in a group of an origin carry.
+func GroupTag(origin, group string) string {
+	name := strings.ToLower(origin) + " " + group
+	if len(name) > MaxKeyBytes {
+		sum := sha256.Sum256([]byte(name))
+		name = "sha256-" + hex.EncodeToString(sum[:])
+	}
+	return "g:" + name
+}
+
 // item checks the target and returns what the engine calls it; ok is false for
 // Everywhere, which names nothing.
 func (t Target) item() (it engine.Item, ok bool, err error) {
@@ -104,6 +124,11 @@ func (t Target) item() (it engine.Item, ok bool, err error) {
 			return it, false, badPath(path[:min(len(path), 32)])
 		}
 		return pathItem(path), true, nil
+	case groupTarget:
+		if t.value == "" || HasControl(t.value) {
+			return it, false, &ConfigError{"Group", t.value, "an origin and a group, without control characters"}
+		}
+		return engine.Item{Kind: engine.Tag, Value: t.value}, true, nil
 	case patternTarget:
 		return engine.Item{Kind: engine.Pattern, Value: t.value}, true, checkName("Pattern", t.value)
 	case allTarget:
@@ -111,7 +136,7 @@ func (t Target) item() (it engine.Item, ok bool, err error) {
 	case everywhere:
 		return it, false, nil
 	default:
-		return it, false, &ConfigError{"Target", t, "one made by Key, Tag, Path, Pattern or All"}
+		return it, false, &ConfigError{"Target", t, "one made by Key, Tag, Path, Group, Pattern or All"}
 	}
 }
 
@@ -135,7 +160,7 @@ func items(targets []Target) ([]engine.Item, error) {
 		}
 	}
 	if len(list) == 0 {
-		return nil, &ConfigError{"targets", len(list), "at least one of Key, Tag, Path, Pattern or All"}
+		return nil, &ConfigError{"targets", len(list), "at least one of Key, Tag, Path, Group, Pattern or All"}
 	}
 	return list, nil
 }

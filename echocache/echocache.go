@@ -14,6 +14,10 @@
 // answer, hit or miss, and what they add to the header is not stored; those set
 // behind it are the handler's, and what they add is.
 //
+// By default Echo believes X-Forwarded-Proto and its kin whoever sends them, and
+// [echo.Context.Scheme] says what they say. Where that is not the connection's own
+// scheme, it is part of a response's identity.
+//
 // A background refresh sends a copy of the request through Echo again, from the
 // beginning, since there is no other way to a context like the first. The
 // middleware in front of the cache sees it as one more request, and if it answers
@@ -130,6 +134,30 @@ type exchange struct {
 
 var _ httpcache.Exchange = (*exchange)(nil)
 
+// Line implements httpcache.Exchange. What Echo believes of a proxy is what the
+// handler sees; what came over the wire is then the original.
+func (x *exchange) Line() httpcache.Line {
+	l := x.StdExchange.Line()
+	for _, name := range believed {
+		if len(x.Request.Header[name]) == 0 {
+			continue
+		}
+		if s := x.echo.Scheme(); s != l.Scheme {
+			l.Original = s + " " + l.Scheme + "://" + l.Host + x.Request.RequestURI
+			if s == "https" {
+				l.Scheme = s
+			}
+		}
+		break
+	}
+	return l
+}
+
+// believed are the fields that Echo takes a request's scheme from.
+var believed = []string{ //nolint:gochecknoglobals // a constant
+	echo.HeaderXForwardedProto, echo.HeaderXForwardedProtocol, echo.HeaderXForwardedSsl, echo.HeaderXUrlScheme,
+}
+
 // Param implements httpcache.Exchange.
 func (x *exchange) Param(name string) (string, bool) {
 	if !slices.Contains(x.echo.ParamNames(), name) {
@@ -146,7 +174,11 @@ func (x *exchange) Param(name string) (string, bool) {
 // Run implements httpcache.Exchange.
 func (x *exchange) Run(ctx context.Context, c *httpcache.Capture) error {
 	outside := x.echo.Request()
-	x.echo.SetRequest(outside.WithContext(ctx))
+	request := outside.WithContext(ctx)
+	if c != nil {
+		request = c.AskedBy(request)
+	}
+	x.echo.SetRequest(request)
 	defer func() {
 		x.url = x.echo.Request().URL // Pre middleware behind the cache may have rewritten it
 		// ctx ends with the run, and middleware outside goes on.

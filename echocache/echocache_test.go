@@ -570,7 +570,7 @@ func TestRefreshGoesThroughEchoAgain(t *testing.T) {
 		require.Equal(t, "en 1 run 1", get(e, "/en/p/1?q=1").Body.String())
 		for i := 1; i <= 3; i++ { // and again and again
 			time.Sleep(90 * time.Second)
-			w := get(e, "/en/p/1?q=1", "If-None-Match", `"another"`, "Range", "bytes=0-1")
+			w := get(e, "/en/p/1?q=1", "If-None-Match", `"another"`, "Range", "bytes=0-1", "If-Range", `"another"`)
 			require.Equal(t, fmt.Sprint("en 1 run ", i), w.Body.String())
 			synctest.Wait()
 			w = get(e, "/en/p/1?q=1")
@@ -841,4 +841,19 @@ func TestRouteThatIsWrong(t *testing.T) {
 			f()
 		}()
 	}
+}
+
+func TestASchemeThatEchoBelievesIsNobodyElses(t *testing.T) {
+	e := newEcho()
+	e.GET("/", func(c echo.Context) error {
+		return c.String(http.StatusOK, c.Scheme()+"://"+c.Request().Host)
+	}, echocache.Cache(newCache(t), "hour"))
+	for _, field := range []string{"X-Forwarded-Proto", "X-Forwarded-Protocol", "X-Url-Scheme"} {
+		for _, scheme := range []string{"javascript", "https", "http"} {
+			require.Equal(t, scheme+"://example.com", get(e, "/", field, scheme).Body.String())
+			require.Equal(t, "http://example.com", get(e, "/").Body.String())
+		}
+	}
+	require.Equal(t, "https://example.com", get(e, "/", "X-Forwarded-Ssl", "on").Body.String())
+	require.True(t, isHit(get(e, "/", "X-Forwarded-Proto", "https")), "one that is believed is kept like any other")
 }

@@ -157,6 +157,9 @@ func (x *exchange) Run(ctx context.Context, capture *httpcache.Capture) error {
 	if capture != nil {
 		x.ran = true
 		c.Response().Header.CopyTo(&x.before)
+		if capture.Conditions != nil {
+			defer x.ask(capture.Conditions)()
+		}
 	}
 	if err := c.Next(); err != nil {
 		he := &httpcache.HandlerError{Err: err}

@@ -2,6 +2,7 @@ package fibercache
 
 import (
 	"net/url"
+	"reflect"
 	"strings"
 
 	"github.com/gofiber/fiber/v2"
@@ -116,6 +117,23 @@ func (x *exchange) Values(name string) []string {
 func (x *exchange) Freeze() {
 	x.c.Request().Header.CopyTo(&x.request)
 	x.frozen = true
+}
+
+// ask shows the handler other conditions than the request's own, and returns what
+// undoes that. The header as it was stays untouched meanwhile: middleware outside
+// may hold views of it.
+func (x *exchange) ask(conditions []httpcache.Field) (undo func()) {
+	h := &x.c.Request().Header
+	place := reflect.ValueOf(h).Elem()
+	was := reflect.New(place.Type()).Elem()
+	was.Set(place)
+	place.SetZero()
+	x.request.CopyTo(h)
+	httpcache.DropConditional(h.Del)
+	for _, f := range conditions {
+		h.Set(f.Name, f.Values[0])
+	}
+	return func() { place.Set(was) }
 }
 
 // Param implements httpcache.Exchange.

@@ -142,6 +142,7 @@ func (x *exchange) Run(ctx context.Context, c *httpcache.Capture) error {
 		g.Next()
 		return nil
 	}
+	g.Request = c.AskedBy(g.Request)
 	x.Capture = httpcache.NewWriter(&x.out, c)
 	w := &writer{out: &x.out, capture: x.Capture, status: outer.Status(), size: unwritten}
 	g.Writer = w

@@ -498,7 +498,7 @@ func TestRefreshGoesThroughGinAgain(t *testing.T) {
 		require.Equal(t, text+"1.", get(r, "/p/1/a?q=b", "Accept", "text/html").Body.String())
 		for i := 1; i <= 3; i++ { // and again and again
 			time.Sleep(90 * time.Second)
-			w := get(r, "/p/1/a?q=b", "If-None-Match", `"another"`, "Range", "bytes=0-1")
+			w := get(r, "/p/1/a?q=b", "If-None-Match", `"another"`, "Range", "bytes=0-1", "If-Range", `"another"`)
 			require.Equal(t, fmt.Sprint(text, i, "."), w.Body.String())
 			synctest.Wait()
 			w = get(r, "/p/1/a?q=b")

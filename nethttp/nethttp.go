@@ -138,6 +138,7 @@ func (x *exchange) Run(ctx context.Context, c *httpcache.Capture) error {
 			x.Capture.Abandon()
 		}
 	}()
+	x.Request = c.AskedBy(x.Request)
 	x.next.ServeHTTP(x.Capture, x.Request)
 	finished = true
 	x.Capture.Finish(http.StatusOK)

@@ -33,7 +33,7 @@ func freshCases() []testCase {
 		{"X-A: 1", 30 * time.Second, 30 * time.Second},
 		{"Cache-Control: public", 30 * time.Second, 30 * time.Second},
 		{"Cache-Control: max-age=10|Age: 4", 0, 6 * time.Second},
-		{"Cache-Control: max-age=10|Age: 4, 9", 0, 6 * time.Second},
+		{"Cache-Control: max-age=10|Age: 4,9", 0, 6 * time.Second},
 		{"Cache-Control: public", 0, time.Minute},
 		{"Age: 20", 0, 40 * time.Second},
 	} {
@@ -67,7 +67,7 @@ func freshCases() []testCase {
 			time.Sleep(30*time.Second - time.Nanosecond)
 			s.get("/p/1").is("run 1").says("Larder; hit; ttl=0")
 			time.Sleep(time.Nanosecond)
-			s.get("/p/1").is("run 2").says("Larder; fwd=uri-miss; stored")
+			s.get("/p/1").is("run 2").says("Larder; fwd=stale; stored")
 		}),
 
 		// Known defect 42.
@@ -81,9 +81,9 @@ func freshCases() []testCase {
 			s.get("/p/1").is("run 2").isNoHit()
 		}),
 
-		within("Expires is measured from the response's own Date", func(s *site) {
-			date := time.Now().Add(-time.Hour).UTC()
-			p := &page{fields: []string{"Date: " + date.Format(http.TimeFormat), "Expires: " + date.Add(30*time.Second).Format(http.TimeFormat)}}
+		within("Expires is measured from the response's own Date, and so is its age", func(s *site) {
+			date := time.Now().Add(-10 * time.Second).UTC()
+			p := &page{fields: []string{"Date: " + date.Format(http.TimeFormat), "Expires: " + date.Add(40*time.Second).Format(http.TimeFormat)}}
 			s.handle("GET /p/{id}", p.serve, s.cached("hour"))
 			s.get("/p/1").is("run 1").says("Larder; fwd=uri-miss; stored")
 			time.Sleep(30*time.Second - time.Nanosecond)
@@ -107,7 +107,7 @@ func freshCases() []testCase {
 				s.get("/p/1").is("run 1").says("Larder; hit; ttl=0") // it may set off an early refresh
 				s.get("/p/2").says("Larder; fwd=uri-miss; stored")
 				time.Sleep(c.fresh)
-				s.get("/p/2").says("Larder; fwd=uri-miss; stored")
+				s.get("/p/2").says("Larder; fwd=stale; stored")
 			}
 		}),
 
@@ -141,7 +141,7 @@ func freshCases() []testCase {
 		}),
 
 		within("not found is remembered for NegativeTTL, and not at all without one", func(s *site) {
-			for _, status := range []int{404, 410, 405, 414, 501} {
+			for _, status := range []int{404, 410} {
 				s := newSite(s.TB, s.f, s.by)
 				p := &page{status: status}
 				s.handle("GET /p/{id}", p.serve, s.cached("negative"))
@@ -166,7 +166,7 @@ func freshCases() []testCase {
 			time.Sleep(10*time.Second - time.Nanosecond)
 			s.get("/p/1").isHit()
 			time.Sleep(time.Nanosecond)
-			s.get("/p/1").says("Larder; fwd=uri-miss; stored")
+			s.get("/p/1").says("Larder; fwd=stale; stored")
 			time.Sleep(11 * time.Second)
 			p.status = 503
 			require.Equal(s, 503, s.get("/p/1").isNoHit().status)
@@ -331,7 +331,7 @@ func freshCases() []testCase {
 			require.Equal(s, context.Canceled, cause.Load())
 		}),
 
-		within("a refresh sees the URL, the parameters and the fields of its request, but no condition", func(s *site) {
+		within("a refresh sees the URL, the parameters and the fields of its request, but no condition of the client's", func(s *site) {
 			p := &page{fields: []string{`ETag: "v1"`, "Vary: Accept-Language"}}
 			seen := &seen[string]{}
 			p.began = func(c Ctx) {
@@ -346,7 +346,8 @@ func freshCases() []testCase {
 			s.settles(func() bool { return s.cache.Stats().Stored == 2 }, "it has been refreshed")
 			all := seen.all()
 			require.Len(s, all, 2)
-			require.Equal(s, all[0], all[1])
+			// It is asked whether what it gave still holds: the client's condition is not its.
+			require.Equal(s, strings.Replace(all[0], "inm=[]", `inm=["\"v1\""]`, 1), all[1])
 			s.get("/p/a%20b?z=1&a=2", "Accept-Language: de").is("run 2").says("Larder; hit; ttl=60")
 			s.invalidate(core.Tag("p:a b"))
 			s.get("/p/a%20b?z=1&a=2", "Accept-Language: de").is("run 3").isNoHit()

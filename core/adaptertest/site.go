@@ -98,7 +98,7 @@ func classes() core.Classes {
 		"headers":       http(core.HTTPPolicy{Headers: []string{"x-tenant", "X-Region"}}),
 		"two-variants":  http(core.HTTPPolicy{MaxVariants: 2}),
 		"no-etag":       http(core.HTTPPolicy{NoETag: true}),
-		"no-directives": http(core.HTTPPolicy{IgnoreRequestDirectives: true}),
+		"no-directives": http(core.HTTPPolicy{RequestDirectives: []string{}}),
 	}
 }
 

@@ -47,6 +47,7 @@ func cases() []testCase {
 		writeCases(),
 		scopeCases(),
 		switchCases(),
+		attackCases(),
 	)
 }
 

@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"time"
+
+	"github.com/larderhq/larder/core/httpcache/internal/field"
 )
 
 // codec is how the shared tier keeps what a route stores: a response, an index of
@@ -53,35 +55,50 @@ func (codec) Decode(payload []byte, born int64) (value any, size int, ok bool) {
 const (
 	flagAuthorized = 1 << iota
 	flagCookies
-	flagLastModified
+	flagValidate
+	flagStrict
+	flagPart
 )
 
 func (r *response) encode() []byte {
 	to := make([]byte, 0, r.size()+len(r.key))
 	flags := byte(0)
-	if r.forAuthorized {
-		flags |= flagAuthorized
-	}
-	if r.forCookies {
-		flags |= flagCookies
-	}
-	if !r.lastModified.IsZero() {
-		flags |= flagLastModified
+	for _, f := range []struct {
+		set  bool
+		flag byte
+	}{
+		{r.forAuthorized, flagAuthorized}, {r.forCookies, flagCookies}, {r.validate, flagValidate},
+		{r.strict, flagStrict}, {r.part != nil, flagPart},
+	} {
+		if f.set {
+			flags |= f.flag
+		}
 	}
 	to = append(to, responseValue, flags)
 	to = binary.AppendUvarint(to, uint64(r.status))
 	to = binary.AppendVarint(to, r.initialAge)
-	if !r.lastModified.IsZero() {
-		to = binary.AppendVarint(to, r.lastModified.Unix())
-	}
+	to = binary.AppendVarint(to, int64(r.forError))
 	to = appendString(to, r.etag)
 	to = appendString(to, r.key)
-	to = appendStrings(to, r.encoding)
 	to = appendStrings(to, r.vary)
+	to = appendStrings(to, r.tags)
+	if r.part != nil {
+		to = binary.AppendVarint(to, r.part.First)
+		to = binary.AppendVarint(to, r.part.Last)
+		to = binary.AppendVarint(to, r.whole)
+		to = appendString(to, r.asked)
+	}
 	to = binary.AppendUvarint(to, uint64(len(r.fields)))
+	to = binary.AppendUvarint(to, uint64(r.own))
 	for _, f := range r.fields {
 		to = append(appendString(to, f.Name), byte(f.Mode))
 		to = appendStrings(to, f.Values)
+	}
+	to = binary.AppendUvarint(to, uint64(len(r.encoded)))
+	for i := range r.encoded {
+		to = appendString(to, r.encoded[i].coding)
+		to = binary.AppendUvarint(to, uint64(len(r.encoded[i].body)))
+		to = append(to, r.encoded[i].body...)
 	}
 	return append(to, r.body...)
 }
@@ -187,29 +204,52 @@ func (d *decoder) response() *response {
 	r := &response{
 		status:        int(d.uvarint()),
 		initialAge:    d.varint(),
+		forError:      time.Duration(d.varint()),
 		forAuthorized: flags&flagAuthorized != 0,
 		forCookies:    flags&flagCookies != 0,
-	}
-	if flags&flagLastModified != 0 {
-		r.lastModified = time.Unix(d.varint(), 0).UTC()
+		validate:      flags&flagValidate != 0,
+		strict:        flags&flagStrict != 0,
 	}
 	r.etag, r.key = d.string(), d.string()
-	r.encoding, r.vary = d.strings(), d.strings()
+	r.vary, r.tags = d.strings(), d.strings()
+	if flags&flagPart != 0 {
+		r.part = &field.Span{First: d.varint(), Last: d.varint()}
+		r.whole, r.asked = d.varint(), d.string()
+	}
 	n := d.count()
 	if n > 0 {
 		r.fields = make([]Field, n)
 	}
+	r.own = int(d.uvarint())
 	for i := range r.fields {
 		r.fields[i].Name = d.string()
 		r.fields[i].Mode = Mode(d.byte())
 		r.fields[i].Values = d.strings()
 	}
-	if r.status < 200 || r.status > 999 {
-		d.fail()
+	n = min(d.count(), maxCodings+1)
+	for range n {
+		r.encoded = append(r.encoded, encodedBody{coding: d.string(), body: []byte(d.string())})
 	}
 	r.body = d.rest
 	d.rest = nil
+	if r.status < 200 || r.status > 999 || r.own < 0 || r.own > len(r.fields) || len(r.encoded) > maxCodings || !r.partFits() {
+		d.fail()
+		return r
+	}
+	r.read()
+	for i := range r.encoded {
+		r.encoded[i].describe(r)
+	}
 	return r
+}
+
+// maxCodings is how many there are that a class may name.
+const maxCodings = 2
+
+// partFits reports whether a part has no more content than it says.
+func (r *response) partFits() bool {
+	return r.part == nil || r.part.First >= 0 && r.part.Last >= r.part.First && int64(len(r.body)) <= r.part.Last-r.part.First+1 &&
+		(r.whole < 0 || r.part.Last < r.whole)
 }
 
 func (d *decoder) index() *index {

@@ -7,24 +7,38 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/larderhq/larder/core/httpcache/internal/field"
 )
 
 func TestGivenAValue_WhenItGoesThroughTheSharedTier_ThenItIsTheSame(t *testing.T) {
 	for name, value := range map[string]any{
 		"smallest response": &response{status: 200, body: []byte{}},
 		"response": &response{
-			status: 301, initialAge: 7, etag: `"x"`, lastModified: time.Unix(1700000000, 0).UTC(),
-			encoding: []string{"gzip", "br"}, vary: []string{"Accept", "Accept-Encoding"}, key: "k\x1f\x00\xff",
+			status: 301, initialAge: 7, etag: `"x"`, lastModified: time.Unix(1700000000, 0).UTC(), date: time.Unix(1700000001, 0).UTC(),
+			forError: time.Minute, validate: true, strict: true, tags: []string{"t:a", "g:b"}, own: 4, vary: []string{"Accept", "Accept-Encoding"}, key: "k\x1f\x00\xff",
 			forAuthorized: true, forCookies: true, body: []byte(strings.Repeat("body\x00", 1000)),
 			fields: []Field{
 				{Name: "Link", Values: []string{"<a>", "<b>"}, Mode: Append},
+				{Name: "Last-Modified", Values: []string{"Tue, 14 Nov 2023 22:13:20 GMT"}},
+				{Name: "Date", Values: []string{"Tue, 14 Nov 2023 22:13:21 GMT"}},
 				{Name: "Server", Mode: Remove}, {Name: "Empty", Values: []string{""}},
 			},
 		},
-		"response from before the epoch": &response{status: 999, initialAge: math.MaxInt64, lastModified: time.Unix(-5, 0).UTC(), body: []byte("x")},
-		"index":                          &index{lists: [][]string{{"Accept"}, {"A", "B"}}, variants: []string{"one", "two"}},
-		"empty index":                    &index{},
-		"mark":                           uncacheable{},
+		"old response": &response{status: 999, initialAge: math.MaxInt64, body: []byte("x")},
+		"part":         &response{status: 206, part: &field.Span{First: 3, Last: 5}, whole: 10, asked: "bytes=3-5", body: []byte("abc")},
+		"encoded": func() *response {
+			r := &response{
+				status: 200, etag: `"x"`, body: []byte("abc"), encoded: []encodedBody{{coding: "zstd", body: []byte("z")}, {coding: "gzip", body: []byte("g")}},
+				fields: []Field{{Name: "Etag", Values: []string{`"x"`}}, {Name: "Content-Length", Values: []string{"3"}}},
+			}
+			r.encoded[0].describe(r)
+			r.encoded[1].describe(r)
+			return r
+		}(),
+		"index":       &index{lists: [][]string{{"Accept"}, {"A", "B"}}, variants: []string{"one", "two"}},
+		"empty index": &index{},
+		"mark":        uncacheable{},
 	} {
 		t.Run(name, func(t *testing.T) {
 			payload, ok := codec{}.Encode(value)

@@ -117,6 +117,10 @@ type Capture struct {
 	// NoBody: the answer has no content whatever the handler writes (HEAD). With
 	// Tail, its header is held back to the end.
 	NoBody bool
+	// Conditions are request fields that the handler is to see in place of the
+	// request's own conditions and range, which it is not to see. nil: it sees the
+	// request as it is. Afterwards the request is as it was.
+	Conditions []Field
 
 	head func(status int, h Header) (hold bool, add []Field)
 	pass func(reason string) (add []Field)

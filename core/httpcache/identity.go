@@ -38,6 +38,7 @@ const (
 	partVariant   = 'v' // pairs of parts follow
 	partCondition = 'm' // nothing: requests with a condition or range
 	partCreds     = 'c' // nothing: a flight of requests that bring credentials
+	partOfWhole   = 'p' // nothing: a part of the content
 )
 
 // appendKey appends the key of the resource that the request asks for. It returns
@@ -173,16 +174,45 @@ func (rt *Route) appendCookies(dst []byte, ex Exchange) []byte {
 }
 
 // variantKey returns the key of the variant that ex asks for, of a resource whose
-// response varied on names.
-func variantKey(resource string, names []string, ex Exchange) string {
+// response varied on names. Lines of one field count as one line with commas
+// between them (RFC 9111 section 4.1).
+func (rt *Route) variantKey(resource string, names []string, ex Exchange) string {
 	var buf [512]byte
+	var value [128]byte
 	dst := append(buf[:0], resource...)
 	dst = append(dst, partEnd, partVariant)
 	for _, name := range names {
 		dst = appendPart(dst, name)
-		dst = appendRequestField(dst, ex, name)
+		values := ex.Values(name)
+		switch {
+		case len(values) == 0:
+			dst = append(dst, partEnd, partAbsent)
+		case name == acceptLanguage && rt.class.HTTP.RankLanguages:
+			dst = appendPart(dst, string(field.AppendLanguages(value[:0], values)))
+		default:
+			dst = appendPart(dst, string(field.AppendFieldValue(value[:0], values)))
+		}
 	}
 	return string(dst)
+}
+
+const acceptLanguage = "Accept-Language"
+
+// preferred finds, among the variants of a resource, one in the language that the
+// request ranks highest.
+func (rt *Route) preferred(a *ask, ix *index, now int64) (f found) {
+	for _, key := range ix.variants {
+		en, state := rt.engine.LookupAt(key, now)
+		if state == engine.Gone {
+			continue
+		}
+		r, ok := en.Value.(*response)
+		if ok && len(r.vary) == 1 && r.vary[0] == acceptLanguage && r.usable(a.ex, a.creds) &&
+			field.PrefersLanguage(a.ex.Values(acceptLanguage), r.header().Values("Content-Language")) {
+			return found{entry: en, response: r, state: state}
+		}
+	}
+	return f
 }
 
 // index lists what the responses of a resource have varied on. It stands under

@@ -124,9 +124,9 @@ func TestVariantKeysOfDifferentValuesDiffer(t *testing.T) {
 				r := &request{header: http.Header{"X-A": a, "X-B": b}}
 				var seen []string
 				for _, n := range names {
-					seen = append(seen, fmt.Sprintf("%s=%q/%d", n, r.header[n], len(r.header[n])))
+					seen = append(seen, fmt.Sprintf("%s=%q/%t", n, strings.Join(r.header[n], ","), r.header[n] == nil))
 				}
-				key, said := variantKey("http://a/p", names, r), fmt.Sprint(names, seen)
+				key, said := new(Route).variantKey("http://a/p", names, r), fmt.Sprint(names, seen)
 				if other, ok := keys[key]; ok {
 					require.Equal(t, other, said)
 				}

@@ -4,9 +4,7 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
-	"time"
 
-	"github.com/larderhq/larder/core"
 	"github.com/larderhq/larder/core/httpcache/internal/field"
 	"github.com/larderhq/larder/core/internal/engine"
 	"github.com/larderhq/larder/core/internal/scope"
@@ -27,11 +25,13 @@ type decision struct {
 	verdict     engine.Verdict // for those who wait, if not stored
 	forget      bool           // not stored, but the next one may be: do not remember it as uncacheable
 	conditional bool           // it is the answer to a condition or range
+	provoked    bool           // by the request, perhaps: it says nothing of what is stored
 
-	lifetime engine.Lifetime
-	stated   bool  // the response states its lifetime itself
-	age      int64 // seconds it had when it came
-	vary     []string
+	life
+	vary  []string
+	strip []string    // the fields that are for this client only
+	part  *field.Span // what a 206 holds of the whole
+	whole int64       // how long that is, -1: unknown
 
 	forAuthorized, forCookies bool
 }
@@ -47,39 +47,47 @@ func (rt *Route) decide(status int, h Header, creds credentials, said scope.Said
 		// once, and the next one may be different.
 		d.verdict, d.forget = engine.Failed, true
 	}
+	d.provoked = status >= 400 && status < 500 && !gone(status)
 	return d
 }
+
+// gone reports whether a status says that the resource is no more, to everybody.
+func gone(status int) bool { return status == http.StatusNotFound || status == http.StatusGone }
 
 // storable applies RFC 9111 section 3, for a shared cache, and the class.
 func (rt *Route) storable(status int, h Header, creds credentials, said scope.Said) decision {
 	switch {
 	case said.NoStore || said.TTLSet && said.TTL == 0:
 		return no("handler-said-no-store")
-	case status == http.StatusPartialContent, status == http.StatusNotModified,
-		status == http.StatusPreconditionFailed, status == http.StatusRequestedRangeNotSatisfiable:
-		// It answers this request's condition or range, not everybody's.
-		return decision{reason: "partial-or-conditional", verdict: engine.Failed, conditional: true}
-	case len(h.Values("Set-Cookie")) > 0:
-		return no("set-cookie")
+	case status == http.StatusNotModified, status == http.StatusPreconditionFailed, status == http.StatusRequestedRangeNotSatisfiable:
+		// It answers this request's condition, not everybody's.
+		return conditional()
 	case len(h.Values("Trailer")) > 0, len(h.Values("Transfer-Encoding")) > 0:
 		return no("trailer-or-transfer-coding")
-	case len(h.Values("Content-Range")) > 0:
-		return no("content-range")
 	}
-	cc := field.ParseCacheControl(h.Values("Cache-Control"))
+	said9111 := readDirectives(h)
+	cc := &said9111.cc
+	known := understood(status)
 	switch {
-	case cc.NoStore:
+	case cc.NoStore && !(cc.MustUnderstand && known): // RFC 9111 section 5.2.2.3
 		return no("no-store")
-	case cc.NoCache || len(cc.NoCacheFields) > 0:
-		return no("no-cache")
-	case (cc.Private || len(cc.PrivateFields) > 0) && rt.identity == nil:
+	case cc.MustUnderstand && !known:
+		return no("must-understand")
+	case cc.Private && rt.identity == nil:
 		return no("private")
 	}
 	d := decision{
 		forAuthorized: cc.Public || cc.SMaxAge.Present || cc.MustRevalidate,
 		forCookies:    cc.Public,
 	}
+	// RFC 9111 sections 5.2.2.4 and 5.2.2.7: the fields are for this client.
+	d.strip = cc.NoCacheFields
+	if rt.identity == nil {
+		d.strip = append(d.strip[:len(d.strip):len(d.strip)], cc.PrivateFields...)
+	}
 	switch {
+	case len(h.Values("Set-Cookie")) > 0 && !rt.class.HTTP.AllowSetCookie && !slices.Contains(d.strip, "Set-Cookie"):
+		return no("set-cookie")
 	case creds.authorization && !d.forAuthorized: // RFC 9111 section 3.5
 		return no("authorization")
 	case creds.cookies && !d.forCookies:
@@ -96,78 +104,46 @@ func (rt *Route) storable(status int, h Header, creds credentials, said scope.Sa
 		}
 	}
 	d.vary = names
-	reason := rt.setLifetime(&d, status, h, cc)
-	if said.TTLSet {
-		reason, d.lifetime.Fresh = "", said.TTL
+	if _, _, part := field.ParseContentRange(h.Values("Content-Range")); part && status == http.StatusOK {
+		return no("content-range") // it means nothing there, but the handler may have meant 206
 	}
+	if status == http.StatusPartialContent {
+		span, size, ok := field.ParseContentRange(h.Values("Content-Range"))
+		if !ok || len(names) > 0 {
+			return conditional()
+		}
+		d.part, d.whole = &span, size
+	}
+	var reason string
+	d.life, reason = rt.lifetime(status, h, &said9111, said)
 	d.store, d.reason, d.verdict = reason == "", reason, engine.Unshareable
+	if !d.store && d.part != nil {
+		return conditional()
+	}
 	return d
 }
 
-// setLifetime finds how long the response is fresh (RFC 9111 section 4.2.1) and
-// how long it may be used after that (RFC 5861).
-func (rt *Route) setLifetime(d *decision, status int, h Header, cc field.CacheControl) (reason string) {
-	life := &d.lifetime
-	d.stated = true
-	switch expires := h.Values("Expires"); {
-	case cc.SMaxAge.Present:
-		life.Fresh = cc.SMaxAge.Duration()
-	case cc.MaxAge.Present:
-		life.Fresh = cc.MaxAge.Duration()
-	case len(expires) > 0:
-		at, ok := field.ParseDate(expires[0])
-		if !ok {
-			return "expired"
-		}
-		from, ok := field.ParseDate(first(h.Values("Date")))
-		if !ok {
-			from = time.Now()
-		}
-		life.Fresh = at.Sub(from)
-	default:
-		d.stated = false
-		switch {
-		case byDefault[status]:
-			life.Fresh = rt.class.JitteredTTL()
-		case negative[status]:
-			life.Fresh = rt.class.NegativeTTL
-		default:
-			return "status-" + strconv.Itoa(status)
-		}
-		if life.Fresh == 0 {
-			return "no-lifetime"
-		}
-	}
-	age := field.ParseAge(h.Values("Age"))
-	d.age = age.Value
-	life.Fresh -= age.Duration()
-	life.Fresh = min(life.Fresh, core.MaxDuration)
-	if life.Fresh <= 0 {
-		return "expired"
-	}
-	if cc.MustRevalidate || cc.ProxyRevalidate || cc.SMaxAge.Present { // RFC 9111 sections 5.2.2.2, 5.2.2.8, 5.2.2.10
-		return ""
-	}
-	life.Stale, life.Spare = rt.class.Stale, rt.class.StaleIfError
-	if negative[status] && !d.stated {
-		life.Stale, life.Spare = 0, 0
-	}
-	if cc.StaleWhileRevalidate.Present {
-		life.Stale = min(cc.StaleWhileRevalidate.Duration(), core.MaxDuration)
-	}
-	if cc.StaleIfError.Present {
-		life.Spare = min(cc.StaleIfError.Duration(), core.MaxDuration)
-	}
-	return ""
+func conditional() decision {
+	return decision{reason: "partial-or-conditional", verdict: engine.Failed, conditional: true}
 }
 
-// byDefault are the statuses that the class's TTL applies to, negative those of
-// its NegativeTTL: together the ones that RFC 9110 section 15.1 calls
-// heuristically cacheable, but for 206.
-var (
-	byDefault = map[int]bool{200: true, 203: true, 204: true, 300: true, 301: true, 308: true} //nolint:gochecknoglobals // a constant
-	negative  = map[int]bool{404: true, 405: true, 410: true, 414: true, 501: true}            //nolint:gochecknoglobals // a constant
-)
+// shared reports whether those who wait may be answered from it as well: what is
+// stored only to be validated may not.
+func (d *decision) shared() bool { return d.part == nil && !d.validate && d.lifetime.Fresh > 0 }
+
+// understood reports whether a status is one whose meaning for caches is known
+// here (RFC 9111 section 5.2.2.3): those of RFC 9110 section 15.
+func understood(status int) bool {
+	switch {
+	case status >= 200 && status <= 206, status >= 300 && status <= 305, status == 307, status == 308,
+		status >= 400 && status <= 417, status == 421, status == 422, status == 426,
+		status >= 500 && status <= 505:
+		return true
+	}
+	return false
+}
+
+func statusReason(status int) string { return "status-" + strconv.Itoa(status) }
 
 // usable reports whether a stored response may be answered to this request.
 func (r *response) usable(ex Exchange, creds credentials) bool {

@@ -60,7 +60,6 @@ func (rt *Route) refreshNow(ctx context.Context, key string, turn *engine.Turn, 
 			return
 		}
 		rt.engine.Count.Refreshes.Add(1)
-		a.fresh = true
 		// The error is the handler's, and the handler has no client.
 		_ = rt.load(a, turn, background(withoutRefresh(ex.Context())), fwdStale, missing)
 	}
@@ -70,7 +69,7 @@ func (rt *Route) refreshNow(ctx context.Context, key string, turn *engine.Turn, 
 // entryKey is where the response to a request is stored, as far as is known.
 func entryKey(a *ask, f *found) string {
 	if len(f.lists) > 0 {
-		return variantKey(a.key, f.lists[0], a.ex)
+		return a.rt.variantKey(a.key, f.lists[0], a.ex)
 	}
 	return a.key
 }
@@ -100,10 +99,10 @@ func withoutRefresh(ctx context.Context) context.Context {
 // asked reads a request that has been found cacheable before; nil if it is not.
 func (rt *Route) asked(ex Exchange) (a *ask, missing string) {
 	line := ex.Line()
-	key, creds, _, reason := rt.identify(nil, ex, &line)
+	key, creds, _, _, reason := rt.identify(nil, ex, &line)
 	if reason != "" {
 		return nil, ""
 	}
 	_, missing = rt.tagsNow(ex, &line)
-	return &ask{ex: ex, line: line, key: string(key), creds: creds}, missing
+	return &ask{rt: rt, ex: ex, line: line, key: string(key), creds: creds}, missing
 }

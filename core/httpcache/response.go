@@ -5,32 +5,45 @@ import (
 	"encoding/base64"
 	"net/http"
 	"slices"
-	"strconv"
 	"strings"
 	"sync/atomic"
 	"time"
 
 	"github.com/larderhq/larder/core/httpcache/internal/field"
+	"github.com/larderhq/larder/core/internal/engine"
 )
 
 // response is a stored response. It is immutable but for the rendered fields of
 // its last hit.
 type response struct {
 	status int
-	fields []Field
+	fields []Field // the handler's, then the cache's
+	own    int     // how many are the handler's
 	body   []byte
 
 	etag         string
 	lastModified time.Time
-	encoding     []string // its Content-Encoding
-	born         int64    // when its load began, on the engine's clock
-	initialAge   int64    // the Age it came with, in seconds
+	date         time.Time // the handler's Date; zero: none
+	born         int64     // when its load began, on the engine's clock
+	initialAge   int64     // the Age it came with, in seconds
 
-	forAuthorized bool // may be answered to requests with Authorization
-	forCookies    bool // may be answered to requests with any Cookie
+	forAuthorized bool          // may be answered to requests with Authorization
+	forCookies    bool          // may be answered to requests with any Cookie
+	validate      bool          // no use of it without validation
+	strict        bool          // never answered once it is stale
+	forError      time.Duration // how long after its lifetime it stands in for an error
+
+	encoding []string // its Content-Encoding, if it is one that clients name
 
 	key  string   // the key it is stored under
 	vary []string // what it varied on: names, sorted
+	tags []string // beside those of the route and path
+
+	part  *field.Span // what it holds of the whole; nil: it is whole
+	whole int64       // the length of the whole, -1: unknown
+	asked string      // the Range it answers
+
+	encoded []encodedBody // its content once more, for those who accept that
 
 	last atomic.Pointer[rendered]
 }
@@ -50,116 +63,110 @@ var hopByHop = map[string]bool{ //nolint:gochecknoglobals // a constant
 	"Proxy-Authentication-Info": true, "Proxy-Authorization": true,
 }
 
-// newResponse makes a stored response of what was captured, and returns what it
-// adds to the handler's fields, for the answer under way as well.
-func newResponse(c *Capture, d decision, etag bool) (r *response, add []Field) {
+// newResponse makes a stored response, and returns what the cache adds to the
+// handler's fields, for the answer under way as well.
+func (rt *Route) newResponse(status int, h Header, body []byte, d *decision) (r *response, add []Field) {
 	r = &response{
-		status:        c.Status,
-		body:          c.Body,
+		status:        status,
+		body:          body,
 		initialAge:    d.age,
-		encoding:      slices.Clone(c.Header.Values("Content-Encoding")),
-		etag:          first(c.Header.Values("Etag")),
-		forAuthorized: d.forAuthorized,
-		forCookies:    d.forCookies,
+		etag:          first(h.Values("Etag")),
+		forAuthorized: d.forAuthorized, forCookies: d.forCookies,
+		validate: d.validate, strict: d.strict, forError: d.forError,
+		vary: d.vary, part: d.part, whole: d.whole,
 	}
-	nominated := map[string]bool{}
-	for _, line := range c.Header.Values("Connection") {
+	nominated := slices.Clone(d.strip)
+	for _, line := range h.Values("Connection") {
 		for name := range strings.SplitSeq(line, ",") {
-			nominated[http.CanonicalHeaderKey(strings.Trim(name, " \t"))] = true
+			nominated = append(nominated, http.CanonicalHeaderKey(strings.Trim(name, " \t")))
 		}
 	}
-	for _, f := range c.Header.Own() {
-		if !hopByHop[f.Name] && !nominated[f.Name] && f.Name != "Age" {
+	for _, f := range h.Own() {
+		if !hopByHop[f.Name] && !slices.Contains(nominated, f.Name) && f.Name != "Age" {
 			r.fields = append(r.fields, f)
 		}
 	}
-	if t, ok := field.ParseDate(first(c.Header.Values("Last-Modified"))); ok {
-		r.lastModified = t
-	}
-	if r.status == http.StatusOK && etag && r.etag == "" && len(c.Header.Values("Last-Modified")) == 0 {
+	r.own = len(r.fields)
+	r.read()
+	if status == http.StatusOK && !rt.class.HTTP.NoETag && r.etag == "" && len(h.Values("Last-Modified")) == 0 {
 		sum := sha256.Sum256(r.body)
 		r.etag = `"` + base64.RawURLEncoding.EncodeToString(sum[:18]) + `"`
 		add = append(add, Field{Name: "Etag", Values: []string{r.etag}})
 	}
-	if len(c.Header.Values("Cache-Control")) == 0 && len(c.Header.Values("Expires")) == 0 {
+	if len(h.Values("Cache-Control")) == 0 && len(h.Values("Expires")) == 0 {
 		// Without a word from the handler a browser would keep by its own guess
 		// what no invalidation can reach.
 		add = append(add, Field{Name: "Cache-Control", Values: []string{"no-cache"}, Mode: Absent})
 	}
+	if r.encodeAs(rt.class.HTTP.Encodings, h) && !slices.Contains(d.vary, "Accept-Encoding") {
+		add = append(add, varyOnEncoding)
+	}
 	r.fields = append(r.fields, add...)
+	for i := range r.encoded {
+		r.encoded[i].describe(r)
+	}
 	return r, add
+}
+
+// read reads the fields that are compared with requests.
+func (r *response) read() {
+	h := storedHeader(r.fields[:r.own])
+	r.lastModified, _ = field.ParseDate(first(h.Values("Last-Modified")))
+	r.date, _ = field.ParseDate(first(h.Values("Date")))
+	if codings := h.Values("Content-Encoding"); field.KnownEncodings(codings) {
+		r.encoding = codings
+	}
+}
+
+// accepts reports whether the request takes the response's encoding. What is no
+// registered coding is between the handler and those who ask as the first one did.
+func (r *response) accepts(ex Exchange) bool {
+	return len(r.encoding) == 0 || field.AcceptsEncodings(ex.Values("Accept-Encoding"), r.encoding)
 }
 
 // size estimates the memory that the response takes.
 func (r *response) size() int {
-	n := len(r.body) + 200
+	n := len(r.body) + 300
 	for _, f := range r.fields {
 		n += len(f.Name) + 48
 		for _, v := range f.Values {
 			n += len(v) + 16
 		}
 	}
+	for i := range r.encoded {
+		n += len(r.encoded[i].body) + 48*len(r.fields)
+	}
+	for _, t := range r.tags {
+		n += len(t) + 16
+	}
 	return n
 }
 
-// accepts reports whether the request takes the response's encoding.
-func (r *response) accepts(ex Exchange) bool {
-	return len(r.encoding) == 0 || field.AcceptsEncodings(ex.Values("Accept-Encoding"), r.encoding)
+// spare reports whether the response may stand in for an error (RFC 5861 section
+// 4): in its stale window, and for as long as it, or its class, says.
+func (r *response) spare(en *engine.Entry, now int64) bool {
+	until := max(en.StaleUntil, en.FreshUntil+int64(r.forError))
+	return !r.strict && r.part == nil && until > en.FreshUntil && now < until
 }
 
-// bodyless are the fields that a 304 leaves out: they speak of content that is
-// not sent (RFC 9110 section 15.4.5).
-var bodyless = map[string]bool{ //nolint:gochecknoglobals // a constant
-	"Content-Type": true, "Content-Length": true, "Content-Encoding": true, "Content-Language": true, "Content-Range": true,
+// storedHeader is the header of a stored response.
+type storedHeader []Field
+
+// Values implements Header.
+func (h storedHeader) Values(name string) []string {
+	for i := range h {
+		if h[i].Name == name {
+			return h[i].Values
+		}
+	}
+	return nil
 }
 
-// answer plans the answer to a request from the stored response.
-func (r *response) answer(ex Exchange, method string, extra []Field) Answer {
-	a := Answer{Status: r.status, Fields: r.fields, Extra: extra, Body: r.body}
-	if r.status == http.StatusOK && r.notModified(ex) {
-		a.Status, a.NoBody, a.Body = http.StatusNotModified, true, nil
-		a.Fields = make([]Field, 0, len(r.fields))
-		for _, f := range r.fields {
-			if !bodyless[f.Name] {
-				a.Fields = append(a.Fields, f)
-			}
-		}
-		return a
-	}
-	if r.status == http.StatusNoContent {
-		a.NoBody = true
-	}
-	if method == http.MethodHead {
-		a.NoBody = true
-		if !hasField(r.fields, "Content-Length") {
-			a.Extra = append(extra[:len(extra):len(extra)],
-				Field{Name: "Content-Length", Values: []string{strconv.Itoa(len(r.body))}})
-		}
-	}
-	return a
-}
+// Own implements Header.
+func (h storedHeader) Own() []Field { return h }
 
 func hasField(fields []Field, name string) bool {
-	for _, f := range fields {
-		if f.Name == name {
-			return true
-		}
-	}
-	return false
-}
-
-// notModified reports whether the client has this very response (RFC 9110
-// sections 13.1.2, 13.1.3 and 13.2.2: If-None-Match wins over If-Modified-Since).
-func (r *response) notModified(ex Exchange) bool {
-	if tags := ex.Values("If-None-Match"); len(tags) > 0 {
-		return field.MatchWeak(tags, r.etag)
-	}
-	since := ex.Values("If-Modified-Since")
-	if len(since) != 1 || r.lastModified.IsZero() {
-		return false
-	}
-	t, ok := field.ParseDate(since[0])
-	return ok && !r.lastModified.After(t)
+	return slices.ContainsFunc(fields, func(f Field) bool { return f.Name == name })
 }
 
 func first(values []string) string {

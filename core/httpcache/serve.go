@@ -3,24 +3,20 @@ package httpcache
 import (
 	"context"
 	"net/http"
-	"slices"
-	"strconv"
-	"strings"
 	"sync"
-	"time"
 
-	"github.com/larderhq/larder/core/httpcache/internal/field"
 	"github.com/larderhq/larder/core/internal/engine"
 	"github.com/larderhq/larder/core/internal/scope"
 )
 
 // ask is one request as the cache sees it.
 type ask struct {
+	rt    *Route
 	ex    Exchange
 	line  Line
 	key   string // of the resource
 	creds credentials
-	fresh bool // the client asked for a response from the handler (no-cache)
+	wish  wish
 }
 
 // Serve answers one request: from the store, from somebody else's run of the
@@ -43,23 +39,22 @@ func (rt *Route) Serve(ex Exchange) error {
 	}
 	buf := keyBuffers.Get().(*[]byte)
 	defer putKeyBuffer(buf)
-	key, creds, fwd, reason := rt.identify((*buf)[:0], ex, &line)
+	key, creds, w, fwd, reason := rt.identify((*buf)[:0], ex, &line)
 	if reason != "" {
 		return rt.forward(ex, fwd, reason)
 	}
 	*buf = key
-	fresh := fwd == fwdRequest
 	now := rt.engine.Now()
-	if !fresh {
+	if !w.said {
 		// The key is a view of the buffer: it is looked up, not kept.
 		if en, state := rt.engine.LookupAt(view(key), now); state >= engine.Stale {
-			if r, ok := en.Value.(*response); ok && r.usable(ex, creds) {
+			if r, ok := en.Value.(*response); ok && !r.validate && r.usable(ex, creds) {
 				rt.hit(ex, line.Method, en, r, state, now)
 				return nil
 			}
 		}
 	}
-	return rt.serveMiss(&ask{ex: ex, line: line, key: string(key), creds: creds, fresh: fresh})
+	return rt.serveMiss(&ask{rt: rt, ex: ex, line: line, key: string(key), creds: creds, wish: w})
 }
 
 // keyBuffers are where keys are made. What is kept of them is copied.
@@ -73,45 +68,33 @@ func putKeyBuffer(buf *[]byte) {
 }
 
 // identify makes the key of a request, or says why it is left alone.
-func (rt *Route) identify(dst []byte, ex Exchange, line *Line) (key []byte, creds credentials, fwd, reason string) {
+func (rt *Route) identify(dst []byte, ex Exchange, line *Line) (key []byte, creds credentials, w wish, fwd, reason string) {
 	switch {
 	case rt.skip != nil && rt.skip(ex):
-		return nil, creds, fwdBypass, "skipped"
+		return nil, creds, w, fwdBypass, "skipped"
 	case line.HasBody:
-		return nil, creds, fwdBypass, "request-has-content"
+		return nil, creds, w, fwdBypass, "request-has-content"
 	case len(ex.Values("Upgrade")) > 0:
-		return nil, creds, fwdBypass, "upgrade"
+		return nil, creds, w, fwdBypass, "upgrade"
 	}
 	var id string
 	if rt.identity != nil {
 		var ok bool
 		if id, ok = rt.identity(ex); !ok {
-			return nil, creds, fwdBypass, "no-identity"
+			return nil, creds, w, fwdBypass, "no-identity"
 		}
 	} else {
 		creds.authorization = len(ex.Values("Authorization")) > 0
 		creds.cookies = rt.class.HTTP.Cookies == nil && len(ex.Values("Cookie")) > 0
 	}
-	if !rt.class.HTTP.IgnoreRequestDirectives {
-		values := ex.Values("Cache-Control")
-		if len(values) > 0 {
-			switch cc := field.ParseCacheControl(values); {
-			case cc.NoStore:
-				return nil, creds, fwdRequest, "no-store"
-			case cc.NoCache:
-				fwd = fwdRequest
-			}
-		} else if slices.ContainsFunc(ex.Values("Pragma"), func(v string) bool {
-			return strings.EqualFold(strings.TrimSpace(v), "no-cache") // RFC 9111 section 5.4
-		}) {
-			fwd = fwdRequest
-		}
+	if w = rt.wishes(ex); w.noStore {
+		return nil, creds, w, fwdRequest, "no-store"
 	}
 	key, reason = rt.appendKey(dst, ex, line, id)
 	if reason != "" {
-		return nil, creds, fwdBypass, reason
+		return nil, creds, w, fwdBypass, reason
 	}
-	return key, creds, fwd, ""
+	return key, creds, w, "", ""
 }
 
 // found is what the store has for a request.
@@ -123,7 +106,7 @@ type found struct {
 	uncacheable bool
 }
 
-// find looks in the store, variants included.
+// find looks in the store, variants and parts included.
 func (rt *Route) find(a *ask, now int64) (f found) {
 	take := func(en *engine.Entry, state engine.State) bool {
 		r, ok := en.Value.(*response)
@@ -138,21 +121,40 @@ func (rt *Route) find(a *ask, now int64) (f found) {
 		case *index:
 			f.lists = v.lists
 			for _, names := range v.lists {
-				if en, state := rt.engine.LookupAt(variantKey(a.key, names, a.ex), now); state != engine.Gone && take(en, state) {
+				if en, state := rt.engine.LookupAt(rt.variantKey(a.key, names, a.ex), now); state != engine.Gone && take(en, state) {
 					break
 				}
+			}
+			if f.response == nil && rt.class.HTTP.RankLanguages {
+				p := rt.preferred(a, v, now)
+				f.entry, f.response, f.state = p.entry, p.response, p.state
 			}
 		case uncacheable:
 			f.uncacheable = true
 		}
 	}
-	if f.response == nil && a.creds.any() {
+	if f.response != nil {
+		return f
+	}
+	if len(a.ex.Values("Range")) > 0 {
+		if en, state := rt.engine.LookupAt(a.key+partSuffix, now); state != engine.Gone {
+			if r, ok := en.Value.(*response); ok && r.part != nil && r.covers(a.ex) && take(en, state) {
+				return f
+			}
+		}
+	}
+	if a.creds.any() {
 		f.uncacheable = f.uncacheable || rt.remembered(a.key+credsSuffix, now)
 	}
-	if f.response == nil && a.conditional() {
+	if a.conditional() {
 		f.uncacheable = f.uncacheable || rt.remembered(a.key+conditionSuffix, now)
 	}
 	return f
+}
+
+// serves reports whether what was found may be answered as it is.
+func (f *found) serves(a *ask, now int64) bool {
+	return f.response != nil && a.wish.takes(f.response, f.entry, f.state, now)
 }
 
 // remembered reports whether key stands for requests that nobody queues for.
@@ -168,10 +170,12 @@ func (rt *Route) remembered(key string, now int64) bool {
 // credsSuffix keeps the flights of requests that bring credentials, and what is
 // remembered of them, apart from the others'. conditionSuffix keeps apart what is
 // remembered of conditional and range requests: that the handler answers their
-// conditions itself, so that their answers are for nobody else.
+// conditions itself, so that their answers are for nobody else. partSuffix is
+// where the latest partial response of a resource is kept.
 const (
 	credsSuffix     = string(rune(partEnd)) + string(rune(partCreds))
 	conditionSuffix = string(rune(partEnd)) + string(rune(partCondition))
+	partSuffix      = string(rune(partEnd)) + string(rune(partOfWhole))
 )
 
 func (a *ask) conditional() bool {
@@ -187,7 +191,7 @@ func (a *ask) conditional() bool {
 func (a *ask) flightKey(f *found) string {
 	key := a.key
 	if len(f.lists) > 0 {
-		key = variantKey(a.key, f.lists[0], a.ex)
+		key = a.rt.variantKey(a.key, f.lists[0], a.ex)
 	}
 	if a.creds.any() {
 		key += credsSuffix
@@ -219,7 +223,7 @@ func (rt *Route) serveMiss(a *ask) error {
 	for round := 0; ; round++ {
 		now := e.Now()
 		f := rt.find(a, now)
-		if f.response != nil && f.state >= engine.Stale && !a.fresh {
+		if f.serves(a, now) {
 			rt.hit(ex, a.line.Method, f.entry, f.response, f.state, now)
 			return nil
 		}
@@ -229,11 +233,15 @@ func (rt *Route) serveMiss(a *ask) error {
 			counted = true
 		}
 		if a.line.Method == http.MethodHead { // it stores nothing that a GET could use
-			return rt.forward(ex, fwd, "")
+			return rt.forwardHead(a, &f, fwd)
 		}
 		tags, missing := rt.tagsNow(ex, &a.line)
 		flight := a.flightKey(&f)
-		if f.uncacheable || round == maxRounds || scope.From(ex.Context()).Within(flight) {
+		if f.uncacheable || f.response != nil && f.response.validate || round == maxRounds || scope.From(ex.Context()).Within(flight) {
+			if a.wish.onlyIfCached {
+				ex.Reply(notCached(fwd))
+				return nil
+			}
 			turn := e.Alone(a.key, tags)
 			return rt.lead(a, turn, newShield(ex.Context(), turn, rt.class.LoadTimeout), fwd, missing)
 		}
@@ -246,14 +254,13 @@ func (rt *Route) serveMiss(a *ask) error {
 			return nil //nolint:nilerr // it has been answered
 		case turn == nil:
 			if r, ok := out.Entry.Value.(*response); ok && r.fits(a) {
-				a.fresh = false
 				e.Count.Hits.Add(1)
 				ex.Reply(r.answer(ex, a.line.Method, r.collapsedFields(e.Now(), fwd)))
 				return nil
 			}
 			continue
 		}
-		if !a.fresh && rt.lookAgain(a, turn) {
+		if !a.wish.anew() && rt.lookAgain(a, turn) {
 			return nil
 		}
 		shield := newShield(ex.Context(), turn, rt.class.LoadTimeout)
@@ -263,6 +270,12 @@ func (rt *Route) serveMiss(a *ask) error {
 		} else if again {
 			shield.end()
 			continue
+		}
+		if a.wish.onlyIfCached {
+			turn.Finish(engine.Outcome{Verdict: engine.Failed})
+			shield.end()
+			ex.Reply(notCached(fwd))
+			return nil
 		}
 		return rt.lead(a, turn, shield, fwd, missing)
 	}
@@ -279,7 +292,7 @@ func (rt *Route) lookAgain(a *ask, turn *engine.Turn) bool {
 	now := rt.engine.Now()
 	f := rt.find(a, now)
 	looked = true
-	if f.response == nil || f.state != engine.Fresh {
+	if f.state != engine.Fresh || !f.serves(a, now) {
 		return false
 	}
 	turn.Finish(engine.Outcome{Verdict: engine.Shared, Entry: f.entry})
@@ -290,7 +303,7 @@ func (rt *Route) lookAgain(a *ask, turn *engine.Turn) bool {
 // fetch asks the shared tier, before the handler is run. answered: it had the
 // response. again: it had what says where to look.
 func (rt *Route) fetch(ctx context.Context, a *ask, turn *engine.Turn, f *found) (answered, again bool) {
-	q := engine.Query{Codec: codec{}, Key: entryKey(a, f), Wait: rt.class.LoadTimeout, Anew: a.fresh, Seen: f.entry}
+	q := engine.Query{Codec: codec{}, Key: entryKey(a, f), Wait: rt.class.LoadTimeout, Anew: a.wish.anew(), Seen: f.entry}
 	returned := false
 	defer func() {
 		if !returned { // an adapter's Values panicked
@@ -302,7 +315,7 @@ func (rt *Route) fetch(ctx context.Context, a *ask, turn *engine.Turn, f *found)
 	if got.Entry == nil || got.State < engine.Stale {
 		return false, false
 	}
-	if r, ok := got.Entry.Value.(*response); ok && !r.fits(a) {
+	if r, ok := got.Entry.Value.(*response); ok && !(r.fits(a) && a.wish.takes(r, got.Entry, got.State, rt.engine.Now())) {
 		turn.Refuse(got.Entry)
 		turn.Fetch(ctx, q)
 		return false, false
@@ -326,9 +339,20 @@ func unavailable(fwd string) Answer {
 	}
 }
 
+// notCached answers a request that does not want the handler to run (RFC 9111
+// section 5.2.1.7).
+func notCached(fwd string) Answer {
+	return Answer{
+		Status: http.StatusGatewayTimeout,
+		Fields: []Field{{Name: "Content-Type", Values: []string{"text/plain; charset=utf-8"}}},
+		Extra:  []Field{statusField(fwd, false, "only-if-cached")},
+		Body:   []byte("larder: not in the cache, and the request asked for nothing else\n"),
+	}
+}
+
 func (a *ask) forwardReason(f *found) string {
 	switch {
-	case a.fresh:
+	case a.wish.noCache, f.response != nil && f.state == engine.Fresh:
 		return fwdRequest
 	case f.response != nil:
 		return fwdStale
@@ -342,7 +366,7 @@ func (a *ask) forwardReason(f *found) string {
 // fits reports whether a response that was made for another request, of the same
 // resource, may be answered to this one.
 func (r *response) fits(a *ask) bool {
-	return r.usable(a.ex, a.creds) && (r.key == a.key || r.key == variantKey(a.key, r.vary, a.ex))
+	return r.part == nil && r.usable(a.ex, a.creds) && (r.key == a.key || r.key == a.rt.variantKey(a.key, r.vary, a.ex))
 }
 
 // tagsNow returns the tags that are known before the handler runs: the path's,
@@ -351,183 +375,6 @@ func (rt *Route) tagsNow(ex Exchange, line *Line) (tags []string, missing string
 	tags = pathTags(line)
 	own, missing := resolveAll(rt.tags, ex)
 	return append(tags, own...), missing
-}
-
-// lead runs the handler in a turn, stores what it answered and sends it.
-func (rt *Route) lead(a *ask, turn *engine.Turn, shield *shield, fwd, missing string) error {
-	defer turn.Finish(engine.Outcome{Verdict: engine.Failed}) // whatever happens to the handler
-	defer shield.end()
-	return rt.load(a, turn, shield, fwd, missing)
-}
-
-// load is lead without the leader's client: it also runs in the background.
-func (rt *Route) load(a *ask, turn *engine.Turn, s *shield, fwd, missing string) error {
-	ex := a.ex
-	rt.engine.Count.Loads.Add(1)
-	if f, ok := ex.(Freezer); ok {
-		f.Freeze()
-	}
-	sc := rt.cache.Scope()
-	sc.Leads, sc.Outer = turn.Key(), scope.From(s.ctx)
-	var d decision
-	c := &Capture{Limit: rt.class.MaxBytes}
-	c.head = func(status int, h Header) (bool, []Field) {
-		d = rt.decide(status, h, a.creds, sc.Said())
-		if d.store || status >= 500 && rt.hasSpare(a) {
-			return true, nil
-		}
-		rt.notStored(a, turn, d)
-		s.expose()
-		return false, []Field{statusField(fwd, false, d.reason)}
-	}
-	c.pass = func(reason string) []Field {
-		d = no(reason)
-		if c.Status >= 500 {
-			d.verdict, d.forget = engine.Failed, true
-		}
-		rt.notStored(a, turn, d)
-		s.expose()
-		return []Field{statusField(fwd, false, reason)}
-	}
-	err := ex.Run(scope.With(s.ctx, sc), c)
-	if err != nil {
-		rt.engine.Count.LoadErrors.Add(1)
-		if (c.Status == 0 || c.Held) && errorStatus(err) >= 500 && rt.answerSpare(a, turn) {
-			return nil
-		}
-		if c.Held {
-			ex.Release([]Field{statusField(fwd, false, "handler-error")})
-		}
-		return err
-	}
-	if !c.Held {
-		if c.Status >= 500 {
-			rt.engine.Count.LoadErrors.Add(1)
-		}
-		return nil
-	}
-	if !d.store { // a 5xx that was held back because an older response can stand in
-		rt.engine.Count.LoadErrors.Add(1)
-		if rt.answerSpare(a, turn) {
-			return nil
-		}
-		ex.Release([]Field{statusField(fwd, false, d.reason)})
-		return nil
-	}
-	if s.ctx.Err() != nil {
-		// The handler was told to stop. What it answered may be the half of it.
-		ex.Release([]Field{statusField(fwd, false, "cancelled")})
-		return nil //nolint:nilerr // it has been answered
-	}
-	ex.Release(rt.store(s.ctx, a, turn, c, d, sc.Said(), fwd, missing))
-	return nil
-}
-
-// store fills in what was captured, wakes who waits for it, and returns what to
-// add to the answer.
-func (rt *Route) store(ctx context.Context, a *ask, turn *engine.Turn, c *Capture, d decision, said scope.Said, fwd, missing string) []Field {
-	late := said.Tags
-	switch {
-	case said.NoStore:
-		d.store, d.reason = false, "handler-said-no-store"
-	case said.TTLSet:
-		d.lifetime.Fresh, d.stated = said.TTL, false
-		if said.TTL == 0 {
-			d.store, d.reason = false, "handler-said-no-store"
-		}
-	}
-	if d.stated { // RFC 9111 section 4.2.3: the time it took counts
-		d.lifetime.Since = turn.Began()
-	}
-	if d.store && missing != "" {
-		// Outside the router the parameters appear only now.
-		own, still := resolveAll(rt.tags, a.ex)
-		if still != "" {
-			rt.warnMissing(still, &a.line)
-			d.store, d.reason = false, "missing-parameter"
-		}
-		late = append(late, own...)
-	}
-	if d.store && wrongLength(c) {
-		d.store, d.reason, d.forget = false, "incomplete", true
-	}
-	if !d.store {
-		d.verdict = engine.Unshareable
-		rt.notStored(a, turn, d)
-		return []Field{statusField(fwd, false, d.reason)}
-	}
-	r, add := newResponse(c, d, !rt.class.HTTP.NoETag)
-	r.born, r.vary, r.key = turn.Began(), d.vary, a.key
-	if prior := rt.find(a, rt.engine.Now()); len(d.vary) > 0 || len(prior.lists) > 0 {
-		r.key = variantKey(a.key, d.vary, a.ex)
-	}
-	en, refusal := turn.Fill(context.WithoutCancel(ctx), engine.Fill{
-		Codec: codec{}, Key: r.key, Value: r, Size: r.size(), Lifetime: d.lifetime, Tags: late, ReplicaLag: rt.class.ReplicaLag,
-	})
-	if refusal == engine.Stored && r.key != a.key {
-		rt.addVariant(a.key, r, d.lifetime)
-	}
-	turn.Finish(engine.Outcome{Verdict: engine.Shared, Entry: en, Tags: late})
-	return append(add, statusField(fwd, refusal == engine.Stored, string(refusal)))
-}
-
-// addVariant puts a variant into the resource's index. Two at a time may lose one
-// of them from the index: that is a miss, and the next store mends it.
-func (rt *Route) addVariant(resource string, r *response, life engine.Lifetime) {
-	ix := &index{}
-	if en, state := rt.engine.Lookup(resource); state != engine.Gone {
-		if old, ok := en.Value.(*index); ok {
-			ix = old
-		}
-	}
-	next, gone := ix.with(r.vary, r.key, rt.class.HTTP.MaxVariants)
-	rt.engine.Forget(gone)
-	keep := life.Fresh + max(life.Stale, life.Spare)
-	rt.engine.Note(resource, next, next.size(), max(keep, time.Minute), codec{})
-}
-
-// notStored tells those who wait how it ended and remembers what is uncacheable.
-func (rt *Route) notStored(a *ask, turn *engine.Turn, d decision) {
-	if d.conditional {
-		rt.engine.Note(a.key+conditionSuffix, uncacheable{}, 0, rememberUncacheable, codec{})
-	}
-	if !d.forget && d.verdict == engine.Unshareable {
-		key := a.key
-		if a.creds.any() {
-			key += credsSuffix
-		}
-		f := rt.find(a, rt.engine.Now())
-		switch {
-		case f.response == nil && len(f.lists) == 0:
-			rt.engine.Note(key, uncacheable{}, 0, rememberUncacheable, codec{})
-		case f.response != nil && f.state != engine.Fresh && !a.creds.any() && d.reason != Streamed && d.reason != Oversized:
-			rt.engine.ForgetEntry(f.response.key, f.entry) // it is like that no more
-		}
-	}
-	if d.verdict == engine.Unshareable {
-		turn.Finish(engine.Outcome{Verdict: engine.Unshareable})
-	}
-	// Failed waits for the handler's end: until then it counts against MaxLoads.
-}
-
-// hasSpare reports whether an older response may stand in for an error.
-func (rt *Route) hasSpare(a *ask) bool {
-	f := rt.find(a, rt.engine.Now())
-	return f.response != nil && f.entry.KeepUntil > f.entry.FreshUntil
-}
-
-// answerSpare answers with an older response in place of an error (RFC 5861
-// section 4). Those who wait get it as well: it is as valid as a hit.
-func (rt *Route) answerSpare(a *ask, turn *engine.Turn) bool {
-	now := rt.engine.Now()
-	f := rt.find(a, now)
-	if f.response == nil || f.entry.KeepUntil <= f.entry.FreshUntil {
-		return false
-	}
-	rt.engine.Count.StaleHits.Add(1)
-	turn.Finish(engine.Outcome{Verdict: engine.Shared, Entry: f.entry})
-	a.ex.Reply(f.response.answer(a.ex, a.line.Method, f.response.hitFields(now, f.entry.FreshUntil)))
-	return true
 }
 
 // forward runs the handler and leaves its answer alone, but for saying so.
@@ -551,30 +398,4 @@ func DropConditional(del func(name string)) {
 	for _, name := range conditionalFields {
 		del(name)
 	}
-}
-
-func statusField(fwd string, stored bool, detail string) Field {
-	return Field{Name: cacheStatus, Values: []string{statusForward(fwd, stored, detail)}, Mode: Append}
-}
-
-func (r *response) collapsedFields(now int64, fwd string) []Field {
-	return []Field{
-		{Name: "Age", Values: []string{strconv.FormatInt(r.initialAge+seconds(now-r.born), 10)}},
-		{Name: cacheStatus, Values: []string{statusCollapsed(fwd)}, Mode: Append},
-	}
-}
-
-// errorStatus returns the status of the answer that the framework will make of
-// an error.
-func errorStatus(err error) int {
-	if he, ok := err.(*HandlerError); ok && he.Status != 0 { //nolint:errorlint // made by the adapter itself, never wrapped
-		return he.Status
-	}
-	return http.StatusInternalServerError
-}
-
-// wrongLength reports whether the handler stated another length than it wrote.
-func wrongLength(c *Capture) bool {
-	stated := c.Header.Values("Content-Length")
-	return len(stated) > 0 && c.Status != http.StatusNoContent && first(stated) != strconv.Itoa(len(c.Body))
 }

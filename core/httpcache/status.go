@@ -18,22 +18,41 @@ const (
 	fwdVary    = "vary-miss"
 	fwdStale   = "stale"
 	fwdRequest = "request"
+	fwdPartial = "partial"
 	fwdBypass  = "bypass"
 	fwdMethod  = "method"
 )
 
 func statusHit(ttl int64) string { return CacheName + "; hit; ttl=" + strconv.FormatInt(ttl, 10) }
 
-// statusForward describes a request that went to the handler.
-func statusForward(fwd string, stored bool, detail string) string {
-	s := CacheName + "; fwd=" + fwd
-	if stored {
+// forwarded describes a request that went to the handler.
+type forwarded struct {
+	fwd    string
+	status int // of the handler's answer, where the client's is another
+	stored bool
+	detail string
+}
+
+func (f forwarded) String() string {
+	s := CacheName + "; fwd=" + f.fwd
+	if f.status != 0 {
+		s += "; fwd-status=" + strconv.Itoa(f.status)
+	}
+	if f.stored {
 		s += "; stored"
 	}
-	if detail != "" {
-		s += "; detail=" + detail
+	if f.detail != "" {
+		s += "; detail=" + f.detail
 	}
 	return s
+}
+
+func (f forwarded) field() Field {
+	return Field{Name: cacheStatus, Values: []string{f.String()}, Mode: Append}
+}
+
+func statusField(fwd string, stored bool, detail string) Field {
+	return forwarded{fwd: fwd, stored: stored, detail: detail}.field()
 }
 
 // statusCollapsed describes a request that was answered from somebody else's.
@@ -52,12 +71,23 @@ func (r *response) hitFields(now, freshUntil int64) []Field {
 	last := r.last.Load()
 	if last == nil || last.age != age || last.ttl != ttl {
 		last = &rendered{age, ttl, []Field{
-			{Name: "Age", Values: []string{strconv.FormatInt(age, 10)}, Mode: Set},
+			ageField(age),
 			{Name: cacheStatus, Values: []string{statusHit(ttl)}, Mode: Append},
 		}}
 		r.last.Store(last)
 	}
 	return last.fields
+}
+
+func (r *response) collapsedFields(now int64, fwd string) []Field {
+	return []Field{
+		ageField(r.initialAge + seconds(now-r.born)),
+		{Name: cacheStatus, Values: []string{statusCollapsed(fwd)}, Mode: Append},
+	}
+}
+
+func ageField(age int64) Field {
+	return Field{Name: "Age", Values: []string{strconv.FormatInt(age, 10)}}
 }
 
 // seconds rounds down, also below zero.

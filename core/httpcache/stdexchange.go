@@ -123,6 +123,23 @@ func setInto(h http.Header, fields []Field, copies []string) []string {
 	return copies
 }
 
+// AskedBy returns the request that the handler is to see: the same one, or a copy
+// with the capture's conditions in place of its own.
+func (c *Capture) AskedBy(r *http.Request) *http.Request {
+	if c.Conditions == nil {
+		return r
+	}
+	again := *r
+	again.Header = r.Header.Clone()
+	for _, name := range conditionalFields {
+		again.Header.Del(name)
+	}
+	for _, f := range c.Conditions {
+		again.Header[f.Name] = f.Values
+	}
+	return &again
+}
+
 // DetachRequest returns a copy of the request for a background refresh: without
 // content, and without what would make its response partial or conditional.
 func DetachRequest(ctx context.Context, r *http.Request) *http.Request {

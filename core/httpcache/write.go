@@ -68,7 +68,7 @@ func (iv *Invalidator) Serve(ex Exchange) error {
 		ex.Reply(refused(err.Error()))
 		return nil
 	}
-	return runWrite(iv.cache, ex, &line, func(written bool, more []core.Target) {
+	return runWrite(iv.cache, ex, &line, mayHaveWritten, func(written bool, more []core.Target) {
 		if !written {
 			intent.Abandon()
 			return
@@ -105,7 +105,7 @@ func refused(why string) Answer {
 func (rt *Route) serveUnsafe(ex Exchange, line *Line) error {
 	targets := ownPaths(line)
 	rt.engine.Count.Bypassed.Add(1)
-	return runWrite(rt.cache, ex, line, func(written bool, more []core.Target) {
+	return runWrite(rt.cache, ex, line, succeeded, func(written bool, more []core.Target) {
 		if !written {
 			return
 		}
@@ -128,8 +128,9 @@ func (rt *Route) serveUnsafe(ex Exchange, line *Line) error {
 const holdOfWrites = 4 << 10
 
 // runWrite runs a handler that writes and calls end before the client sees the end
-// of its answer: with what it may have committed, or, after a 4xx, that it has not.
-func runWrite(cache *core.Cache, ex Exchange, line *Line, end func(written bool, more []core.Target)) error {
+// of its answer: with what it may have committed, or that it has not. wrote tells
+// by the status.
+func runWrite(cache *core.Cache, ex Exchange, line *Line, wrote func(status int) bool, end func(written bool, more []core.Target)) error {
 	said := writeScope(cache)
 	c := &Capture{Limit: holdOfWrites, Tail: true, NoBody: line.Method == http.MethodHead}
 	returned := false
@@ -144,7 +145,7 @@ func runWrite(cache *core.Cache, ex Exchange, line *Line, end func(written bool,
 	if err != nil {
 		status = errorStatus(err)
 	}
-	end(mayHaveWritten(status), append(otherPaths(line, c), said.targets()...))
+	end(wrote(status), append(named(line, c), said.targets()...))
 	ex.Release(nil)
 	return err
 }
@@ -156,6 +157,10 @@ func mayHaveWritten(status int) bool {
 	const clientClosedRequest = 499 // nginx's
 	return status < 400 || status >= 500 || status == http.StatusRequestTimeout || status == clientClosedRequest
 }
+
+// succeeded reports whether an unsafe request that nobody has declared a write has
+// to invalidate (RFC 9111 section 4.4: after a non-error status).
+func succeeded(status int) bool { return status < 400 }
 
 // safe reports whether a method is safe (RFC 9110 section 9.2.1).
 func safe(method string) bool {
@@ -186,9 +191,10 @@ func pathable(path string) bool {
 	return strings.HasPrefix(path, "/") && !core.HasControl(path) && !strings.ContainsAny(path, "?#")
 }
 
-// otherPaths returns the targets that the answer names in Location and
-// Content-Location, of the same origin (RFC 9111 section 4.4).
-func otherPaths(line *Line, c *Capture) (targets []core.Target) {
+// named returns the targets that the answer names in Location and
+// Content-Location, of the same origin (RFC 9111 section 4.4), and by group (RFC
+// 9875 section 3).
+func named(line *Line, c *Capture) (targets []core.Target) {
 	if c.Header == nil {
 		return nil
 	}
@@ -207,7 +213,7 @@ func otherPaths(line *Line, c *Capture) (targets []core.Target) {
 			}
 		}
 	}
-	return targets
+	return append(targets, groupTargets(line, c.Header)...)
 }
 
 // writing is the scope of a write: what the handler invalidates itself is

@@ -89,27 +89,25 @@ func (c *CacheControl) add(member string) {
 type form int
 
 const (
-	bare form = iota
+	absent form = iota
+	bare
 	argument
 	malformed
 )
 
 func (c *CacheControl) set(name, arg string, form form) {
-	var lower [len("stale-while-revalidate")]byte // the longest name known
-	if len(name) > len(lower) {
+	var known [len("stale-while-revalidate")]byte // the longest name known
+	if len(name) > len(known) {
 		return
 	}
 	for i := range len(name) {
-		lower[i] = name[i]
-		if 'A' <= name[i] && name[i] <= 'Z' {
-			lower[i] += 'a' - 'A'
-		}
+		known[i] = lower(name[i])
 	}
 
 	number := ParseSeconds(arg)
 	number.Present = true // a malformed one is 0
 
-	switch string(lower[:len(name)]) {
+	switch string(known[:len(name)]) {
 	case "no-store":
 		c.NoStore = true
 	case "no-transform":

@@ -80,6 +80,7 @@ var (
 	// A prefix of a well-formed list that ends with a whole member.
 	modelETagList = regexp.MustCompile(`^(?:[ \t,]*` + modelETag + `[ \t]*(?:,|$))*`)
 	modelETags    = regexp.MustCompile(modelETag)
+	modelOneETag  = regexp.MustCompile(`^` + modelETag + `$`)
 )
 
 // latin1 spells bytes as runes, so that a regular expression sees bytes.
@@ -89,6 +90,21 @@ func latin1(s string) string {
 		b.WriteRune(rune(s[i]))
 	}
 	return b.String()
+}
+
+func FuzzETag(f *testing.F) {
+	for _, seed := range []string{`"a"`, `""`, `W/"a,b"`, `"a\"`, "\"\xfc\"", "", "a", `"a`, `w/"a"`, `W/ "a"`, `"a b"`, `"a"b"`, "\"\x7f\"", "*"} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		got, ok := ParseETag(s)
+		if want := modelOneETag.MatchString(latin1(s)); ok != want || Valid(s) != want {
+			t.Errorf("ParseETag(%q) = %v, %v, want %v", s, got, ok, want)
+		}
+		if mark := map[bool]string{true: "W/"}[got.Weak]; ok && mark+got.Opaque != s {
+			t.Errorf("ParseETag(%q) = %v", s, got)
+		}
+	})
 }
 
 func FuzzIfNoneMatch(f *testing.F) {

@@ -5,6 +5,27 @@ import "strings"
 // trimOWS removes optional whitespace, RFC 9110 section 5.6.3.
 func trimOWS(s string) string { return strings.Trim(s, " \t") }
 
+// equalFold reports whether s and t are the same but for the case of ASCII
+// letters. [strings.EqualFold] also takes "\u017f" for an s.
+func equalFold(s, t string) bool {
+	if len(s) != len(t) {
+		return false
+	}
+	for i := range len(s) {
+		if lower(s[i]) != lower(t[i]) {
+			return false
+		}
+	}
+	return true
+}
+
+func lower(c byte) byte {
+	if 'A' <= c && c <= 'Z' {
+		c += 'a' - 'A'
+	}
+	return c
+}
+
 // isToken reports whether s is a token, RFC 9110 section 5.6.2.
 func isToken(s string) bool { return s != "" && tokenLen(s) == len(s) }
 

@@ -1,6 +1,9 @@
 package field
 
-import "time"
+import (
+	"strings"
+	"time"
+)
 
 // maxSeconds stands for every larger number, RFC 9111 section 1.2.2.
 const maxSeconds = 1 << 31
@@ -31,14 +34,22 @@ func ParseSeconds(s string) Seconds {
 	return Seconds{n, true}
 }
 
-// ParseAge reads Age, RFC 9111 section 5.1: the first member of the first line
-// counts, and an invalid one is as good as none.
-func ParseAge(values []string) Seconds {
-	if len(values) == 0 {
-		return Seconds{}
+// ParseAge reads Age, RFC 9111 section 5.1. Of a list the first member counts.
+// The section ignores what is invalid; but such a response is as likely old as
+// new, so that a cache that must not be wrong takes it for stale: ok is false.
+// Several lines, or lines that were joined on the way (by a comma and a space, RFC
+// 9110 section 5.3), are invalid: nobody knows which one was meant.
+func ParseAge(values []string) (age Seconds, ok bool) {
+	switch len(values) {
+	case 0:
+		return Seconds{}, true
+	case 1:
+		if !strings.Contains(values[0], ", ") {
+			first, _, _ := cutMember(values[0])
+			age = ParseSeconds(first)
+		}
 	}
-	first, _, _ := cutMember(values[0])
-	return ParseSeconds(first)
+	return age, age.Present
 }
 
 // least merges a repeated limit: the smaller one holds.

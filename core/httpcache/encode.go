@@ -1,0 +1,116 @@
+package httpcache
+
+import (
+	"bytes"
+	"compress/gzip"
+	"mime"
+	"slices"
+	"strings"
+
+	"github.com/klauspost/compress/zstd"
+
+	"github.com/larderhq/larder/core/httpcache/internal/field"
+)
+
+// encodedBody is the content of a stored response in a content coding. It is a
+// representation of its own: with its own strong ETag (RFC 9110 section 8.8.3.3).
+type encodedBody struct {
+	coding string
+	body   []byte
+	etag   string
+	fields []Field
+}
+
+// worthEncoding is the smallest content that is encoded.
+const worthEncoding = 1 << 10
+
+// varyOnEncoding is added to a response that the cache encodes.
+var varyOnEncoding = Field{Name: "Vary", Values: []string{"Accept-Encoding"}, Mode: Append} //nolint:gochecknoglobals // a constant
+
+// encodeAs adds the content in those codings that make it smaller. It returns
+// whether there are any: then the answer depends on what the client accepts.
+func (r *response) encodeAs(codings []string, h Header) bool {
+	if len(codings) == 0 || r.status != 200 || len(r.body) < worthEncoding || !compressible(first(h.Values("Content-Type"))) ||
+		len(h.Values("Content-Encoding")) > 0 || field.ParseCacheControl(h.Values("Cache-Control")).NoTransform {
+		return false
+	}
+	for _, coding := range codings {
+		if body := compress(coding, r.body); len(body) < len(r.body)*9/10 {
+			r.encoded = append(r.encoded, encodedBody{coding: coding, body: body})
+		}
+	}
+	return len(r.encoded) > 0
+}
+
+// compress returns body in a coding that a class may name.
+func compress(coding string, body []byte) []byte {
+	if coding == "zstd" {
+		return zstdEncoder.EncodeAll(body, nil)
+	}
+	var buf bytes.Buffer
+	w := gzip.NewWriter(&buf)
+	_, _ = w.Write(body) // a bytes.Buffer takes everything
+	_ = w.Close()
+	return buf.Bytes()
+}
+
+// zstdEncoder serves EncodeAll, which may be called concurrently. Browsers refuse
+// windows over 8 MiB (RFC 9659).
+var zstdEncoder = func() *zstd.Encoder { //nolint:gochecknoglobals // without state between calls
+	e, err := zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1), zstd.WithWindowSize(8<<20))
+	if err != nil {
+		panic(err) // the options are constants
+	}
+	return e
+}()
+
+// compressible reports whether content of a type tends to get smaller.
+func compressible(contentType string) bool {
+	kind, _, err := mime.ParseMediaType(contentType)
+	if err != nil {
+		return false
+	}
+	return strings.HasPrefix(kind, "text/") || strings.HasSuffix(kind, "+json") || strings.HasSuffix(kind, "+xml") ||
+		slices.Contains([]string{
+			"application/json", "application/javascript", "application/xml", "application/wasm", "application/x-ndjson",
+			"application/manifest+json", "image/svg+xml", "font/ttf", "font/otf",
+		}, kind)
+}
+
+// describe makes the fields of the encoded content from those of the response.
+func (e *encodedBody) describe(r *response) {
+	e.etag = r.etag
+	if strong, ok := strings.CutSuffix(r.etag, `"`); ok && strings.HasPrefix(r.etag, `"`) {
+		e.etag = strong + "-" + e.coding + `"`
+	}
+	e.fields = make([]Field, 0, len(r.fields)+1)
+	for _, f := range r.fields {
+		switch f.Name {
+		case "Content-Length", "Content-Md5", "Content-Digest": // of the other content
+		case "Etag":
+			e.fields = append(e.fields, Field{Name: "Etag", Values: []string{e.etag}, Mode: f.Mode})
+		default:
+			e.fields = append(e.fields, f)
+		}
+	}
+	e.fields = append(e.fields, Field{Name: "Content-Encoding", Values: []string{e.coding}}, contentLength(len(e.body)))
+}
+
+// chosen returns the encoded content that suits the request best; nil: the
+// content as it is.
+func (r *response) chosen(ex Exchange) *encodedBody {
+	offered := make([]string, 0, 2)
+	for i := range r.encoded {
+		offered = append(offered, r.encoded[i].coding)
+	}
+	coding, ok := field.ChooseEncoding(ex.Values("Accept-Encoding"), offered)
+	if !ok {
+		return nil
+	}
+	for i := range r.encoded {
+		if r.encoded[i].coding == coding {
+			return &r.encoded[i]
+		}
+	}
+	return nil
+}

@@ -1,0 +1,183 @@
+package httpcache
+
+import (
+	"net/http"
+	"time"
+
+	"github.com/larderhq/larder/core"
+	"github.com/larderhq/larder/core/httpcache/internal/field"
+	"github.com/larderhq/larder/core/internal/engine"
+	"github.com/larderhq/larder/core/internal/scope"
+)
+
+// directives is what a response says of its freshness.
+type directives struct {
+	cc       field.CacheControl
+	targeted bool // it is CDN-Cache-Control's: Cache-Control and Expires do not count
+}
+
+// readDirectives reads CDN-Cache-Control, and Cache-Control where there is none
+// (RFC 9213 section 2.2).
+func readDirectives(h Header) directives {
+	if values := h.Values("Cdn-Cache-Control"); len(values) > 0 {
+		if cc, ok := field.ParseTargeted(values); ok {
+			return directives{cc, true}
+		}
+	}
+	values := h.Values("Cache-Control")
+	cc := field.ParseCacheControl(values)
+	if len(values) == 0 && pragmaNoCache(h.Values("Pragma")) {
+		cc.NoCache = true // some handlers say no more than that
+	}
+	return directives{cc: cc}
+}
+
+// life is how long a response may be used, and how.
+type life struct {
+	lifetime engine.Lifetime
+	stated   bool  // the response states its lifetime itself
+	age      int64 // seconds it had when it came
+	validate bool  // no use of it without validation
+	strict   bool  // never answered once it is stale
+	// forError is how long after its lifetime it stands in for an error.
+	forError time.Duration
+}
+
+const (
+	// keepForValidation is how long a response with a validator is kept when it
+	// has become stale, to be validated.
+	keepForValidation = time.Hour
+	// keepForMaxStale bounds how long one without is kept, for clients that accept
+	// a stale one: as long as it was fresh, and no longer than this.
+	keepForMaxStale = time.Minute
+	// maxHeuristic is the longest lifetime that is not stated (RFC 9111 section
+	// 4.2.2), and heuristicShare its share of the time since the last change.
+	maxHeuristic   = 24 * time.Hour
+	heuristicShare = 10
+)
+
+// lifetime finds how long a response is fresh (RFC 9111 section 4.2), how long it
+// may be used after that (sections 4.2.4 and 5.2.2, RFC 5861), and how long it is
+// worth keeping. It returns a reason if that is no time at all.
+func (rt *Route) lifetime(status int, h Header, dir *directives, said scope.Said) (l life, reason string) {
+	cc, class := &dir.cc, &rt.class
+	date, dated := field.ParseDate(first(h.Values("Date")))
+	now := time.Now()
+	if !dated {
+		date = now
+	}
+	fresh, stated, reason := rt.stated(status, h, dir, date)
+	l.stated = stated
+	if said.TTLSet {
+		fresh, l.stated, reason = said.TTL, false, ""
+	}
+	validator := hasValidator(h) && !class.HTTP.NoValidation
+	l.validate = cc.NoCache
+	if reason != "" && !(l.validate && validator) {
+		return l, reason
+	}
+
+	// RFC 9111 section 4.2.3. The time that the response took is counted from the
+	// load's beginning, by Lifetime.Since.
+	age, sane := field.ParseAge(h.Values("Age"))
+	l.age = age.Value
+	if l.stated && dated {
+		l.age = max(l.age, int64(now.Sub(date)/time.Second))
+	}
+	fresh -= time.Duration(l.age) * time.Second
+	fresh = max(min(fresh, core.MaxDuration), -core.MaxDuration)
+	if l.validate || !sane {
+		fresh = min(fresh, 0)
+	}
+	// RFC 9111 sections 5.2.2.2, 5.2.2.8, 5.2.2.10
+	l.strict = l.validate || cc.MustRevalidate || cc.ProxyRevalidate || cc.SMaxAge.Present
+	l.lifetime.Fresh = fresh
+	switch {
+	case fresh <= 0 && l.validate && !validator:
+		return l, "no-cache"
+	case fresh <= 0 && !validator:
+		return l, "expired"
+	}
+	if !l.strict {
+		rt.windows(&l, status, cc)
+	}
+	keep := l.forError
+	switch {
+	case validator:
+		keep = max(keep, keepForValidation)
+	case !l.strict && rt.honours("max-stale"):
+		keep = max(keep, min(fresh, keepForMaxStale))
+	}
+	l.lifetime.Spare = keep + max(0, -fresh)
+	return l, ""
+}
+
+// stated finds the lifetime of a response: what it states, the class's TTL, or a
+// guess.
+func (rt *Route) stated(status int, h Header, dir *directives, date time.Time) (fresh time.Duration, stated bool, reason string) {
+	cc, class := &dir.cc, &rt.class
+	switch expires := h.Values("Expires"); {
+	case cc.SMaxAge.Present:
+		return cc.SMaxAge.Duration(), true, ""
+	case cc.MaxAge.Present:
+		return cc.MaxAge.Duration(), true, ""
+	case len(expires) > 0 && !dir.targeted:
+		if at, ok := field.ParseDate(expires[0]); ok {
+			return at.Sub(date), true, ""
+		}
+		return 0, true, "" // RFC 9111 section 5.3: in the past
+	case byDefault[status] && class.TTL > 0:
+		return class.JitteredTTL(), false, ""
+	case gone(status) && class.NegativeTTL > 0:
+		return class.NegativeTTL, false, ""
+	}
+	if class.TTL == 0 && !class.HTTP.NoHeuristic && (byDefault[status] || lasting[status] || cc.Public) {
+		if changed, ok := field.ParseDate(first(h.Values("Last-Modified"))); ok && date.After(changed) {
+			return min(date.Sub(changed)/heuristicShare, maxHeuristic), false, ""
+		}
+	}
+	if byDefault[status] || lasting[status] {
+		return 0, false, "no-lifetime"
+	}
+	return 0, false, statusReason(status)
+}
+
+// windows finds how long a response may be used after its lifetime. What it says
+// itself (RFC 5861) wins over the class.
+func (rt *Route) windows(l *life, status int, cc *field.CacheControl) {
+	l.lifetime.Stale, l.forError = rt.class.Stale, rt.class.StaleIfError
+	if gone(status) && !l.stated {
+		l.lifetime.Stale, l.forError = 0, 0
+	}
+	if cc.StaleWhileRevalidate.Present {
+		l.lifetime.Stale = min(cc.StaleWhileRevalidate.Duration(), core.MaxDuration)
+	}
+	if cc.StaleIfError.Present {
+		l.forError = min(cc.StaleIfError.Duration(), core.MaxDuration)
+	}
+}
+
+// hasValidator reports whether the handler gave something to validate by.
+func hasValidator(h Header) bool {
+	return field.Valid(first(h.Values("Etag"))) || validDate(first(h.Values("Last-Modified")))
+}
+
+func validDate(s string) bool {
+	_, ok := field.ParseDate(s)
+	return ok
+}
+
+// byDefault are the statuses that the class's TTL applies to. With the lasting errors they are
+// the ones that RFC 9110 section 15.1 calls heuristically cacheable, but for 206. Of
+// errors the class's NegativeTTL applies to 404 and 410 only: a request can provoke
+// the others.
+var (
+	byDefault = map[int]bool{ //nolint:gochecknoglobals // a constant
+		http.StatusOK: true, http.StatusNonAuthoritativeInfo: true, http.StatusNoContent: true,
+		http.StatusMultipleChoices: true, http.StatusMovedPermanently: true, http.StatusPermanentRedirect: true,
+	}
+	lasting = map[int]bool{ //nolint:gochecknoglobals // a constant
+		http.StatusNotFound: true, http.StatusMethodNotAllowed: true, http.StatusGone: true,
+		http.StatusRequestURITooLong: true, http.StatusNotImplemented: true,
+	}
+)

@@ -1,0 +1,31 @@
+package httpcache
+
+import (
+	"strings"
+
+	"github.com/larderhq/larder/core"
+	"github.com/larderhq/larder/core/httpcache/internal/field"
+)
+
+// Groups of responses of one origin (RFC 9875): Cache-Groups puts a response into
+// some, Cache-Group-Invalidation in the answer to an unsafe request takes all out
+// that are in one.
+
+// origin returns the scheme, host and port that groups are of.
+func origin(line *Line) string { return line.Scheme + "://" + strings.ToLower(line.Host) }
+
+// groupTags returns the tags of the groups that a response is in.
+func groupTags(line *Line, h Header) (tags []string) {
+	for _, group := range field.ParseGroups(h.Values("Cache-Groups")) {
+		tags = append(tags, core.GroupTag(origin(line), group))
+	}
+	return tags
+}
+
+// groupTargets returns what the answer to an unsafe request invalidates by group.
+func groupTargets(line *Line, h Header) (targets []core.Target) {
+	for _, group := range field.ParseGroups(h.Values("Cache-Group-Invalidation")) {
+		targets = append(targets, core.Group(origin(line), group))
+	}
+	return targets
+}

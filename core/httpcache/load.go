@@ -1,0 +1,273 @@
+package httpcache
+
+import (
+	"context"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/larderhq/larder/core"
+	"github.com/larderhq/larder/core/internal/engine"
+	"github.com/larderhq/larder/core/internal/scope"
+)
+
+// lead runs the handler in a turn, stores what it answered and sends it.
+func (rt *Route) lead(a *ask, turn *engine.Turn, shield *shield, fwd, missing string) error {
+	defer turn.Finish(engine.Outcome{Verdict: engine.Failed}) // whatever happens to the handler
+	defer shield.end()
+	return rt.load(a, turn, shield, fwd, missing)
+}
+
+// load is lead without the leader's client: it also runs in the background.
+func (rt *Route) load(a *ask, turn *engine.Turn, s *shield, fwd, missing string) error {
+	ex := a.ex
+	rt.engine.Count.Loads.Add(1)
+	if f, ok := ex.(Freezer); ok {
+		f.Freeze()
+	}
+	l := &loading{rt: rt, a: a, turn: turn, shield: s, fwd: fwd, missing: missing, scope: rt.cache.Scope()}
+	l.scope.Leads, l.scope.Outer = turn.Key(), scope.From(s.ctx)
+	l.findPrior()
+	c := &Capture{Limit: rt.class.MaxBytes, head: l.head, pass: l.pass}
+	l.c = c
+	if l.prior.response != nil {
+		c.Conditions = l.prior.response.conditions()
+	}
+	err := ex.Run(scope.With(s.ctx, l.scope), c)
+	if err != nil {
+		rt.engine.Count.LoadErrors.Add(1)
+		if (c.Status == 0 || c.Held) && errorStatus(err) >= 500 && rt.answerSpare(a, turn) {
+			return nil
+		}
+		if c.Held {
+			ex.Release([]Field{statusField(fwd, false, "handler-error")})
+		}
+		return err
+	}
+	if !c.Held {
+		if c.Status >= 500 {
+			rt.engine.Count.LoadErrors.Add(1)
+		}
+		return nil
+	}
+	said := l.scope.Said()
+	switch {
+	case l.validated(c.Status):
+		l.renew(said)
+	case !l.d.store: // a 5xx that was held back because an older response can stand in
+		rt.engine.Count.LoadErrors.Add(1)
+		if !rt.answerSpare(a, turn) {
+			ex.Release([]Field{statusField(fwd, false, l.d.reason)})
+		}
+	case s.ctx.Err() != nil:
+		// The handler was told to stop. What it answered may be the half of it.
+		ex.Release([]Field{statusField(fwd, false, "cancelled")})
+	default:
+		l.store(said)
+	}
+	return nil
+}
+
+// loading is one run of a handler for a response that may be stored.
+type loading struct {
+	rt           *Route
+	a            *ask
+	turn         *engine.Turn
+	shield       *shield
+	fwd, missing string
+	scope        *scope.Scope
+	c            *Capture
+	d            decision
+	prior        found // what the handler is asked to validate, if response is set
+}
+
+// head decides what to do with an answer when its header is final.
+func (l *loading) head(status int, h Header) (bool, []Field) {
+	if l.validated(status) {
+		return true, nil
+	}
+	l.d = l.rt.decide(status, h, l.a.creds, l.scope.Said())
+	if l.d.store || status >= 500 && l.rt.hasSpare(l.a) {
+		return true, nil
+	}
+	l.rt.notStored(l.a, l.turn, l.d)
+	l.shield.expose()
+	return false, []Field{statusField(l.fwd, false, l.d.reason)}
+}
+
+// pass lets through what cannot be held back.
+func (l *loading) pass(reason string) []Field {
+	l.d = no(reason)
+	if l.c.Status >= 500 {
+		l.d.verdict, l.d.forget = engine.Failed, true
+	}
+	l.rt.notStored(l.a, l.turn, l.d)
+	l.shield.expose()
+	return []Field{statusField(l.fwd, false, reason)}
+}
+
+// settle completes the decision with what the handler has said until its end, and
+// returns the tags that have become known since the load began.
+func (l *loading) settle(status int, h Header, said scope.Said) (late []string) {
+	rt, a := l.rt, l.a
+	if said.NoStore || said.TTLSet {
+		l.d = rt.decide(status, h, a.creds, said)
+	}
+	d := &l.d
+	if d.stated { // RFC 9111 section 4.2.3: the time it took counts
+		d.lifetime.Since = l.turn.Began()
+	}
+	late = append(said.Tags, groupTags(&a.line, h)...)
+	if d.store && l.missing != "" {
+		// Outside the router the parameters appear only now.
+		own, still := resolveAll(rt.tags, a.ex)
+		if still != "" {
+			rt.warnMissing(still, &a.line)
+			d.store, d.reason, d.verdict = false, "missing-parameter", engine.Unshareable
+		}
+		late = append(late, own...)
+	}
+	if d.store && len(rt.tags)+len(late) > core.MaxTagsPerEntry {
+		d.store, d.reason, d.verdict = false, "too-many-tags", engine.Unshareable
+	}
+	return late
+}
+
+// store fills in what was captured, wakes who waits for it, and answers.
+func (l *loading) store(said scope.Said) {
+	rt, a, c := l.rt, l.a, l.c
+	late := l.settle(c.Status, c.Header, said)
+	if l.d.store && (wrongLength(c) || l.d.part != nil && !partLength(c, &l.d)) {
+		l.d.store, l.d.reason, l.d.verdict, l.d.forget = false, "incomplete", engine.Unshareable, true
+	}
+	if !l.d.store {
+		rt.notStored(a, l.turn, l.d)
+		a.ex.Release([]Field{statusField(l.fwd, false, l.d.reason)})
+		return
+	}
+	r, add := rt.newResponse(c.Status, c.Header, c.Body, &l.d)
+	refusal := l.keep(r, late)
+	status := statusField(l.fwd, refusal == engine.Stored, string(refusal))
+	if c.Conditions != nil && a.conditional() {
+		// The handler was asked the cache's conditions in place of the client's.
+		a.ex.Reply(r.answer(a.ex, a.line.Method, []Field{status}))
+		return
+	}
+	a.ex.Release(append(add, status))
+}
+
+// keep stores a response and ends the turn with it.
+func (l *loading) keep(r *response, late []string) engine.Refusal {
+	rt, a, d := l.rt, l.a, &l.d
+	r.born, r.key, r.tags = l.turn.Began(), a.key, late
+	prior := rt.find(a, rt.engine.Now())
+	switch {
+	case r.part != nil:
+		r.key, r.asked = a.key+partSuffix, strings.Clone(rangeOf(a.ex))
+	case len(d.vary) > 0 || len(prior.lists) > 0:
+		r.key = rt.variantKey(a.key, d.vary, a.ex)
+	}
+	en, refusal := l.turn.Fill(context.WithoutCancel(l.shield.ctx), engine.Fill{
+		Codec: codec{}, Key: r.key, Value: r, Size: r.size(), Lifetime: d.lifetime, Tags: late, ReplicaLag: rt.class.ReplicaLag,
+	})
+	switch {
+	case refusal == engine.Stored && r.key != a.key && r.part == nil:
+		rt.addVariant(a.key, r, d.lifetime)
+	case refusal == engine.NoLease && l.prior.response != nil && !l.validated(l.c.Status):
+		rt.engine.ForgetEntry(l.prior.response.key, l.prior.entry) // it is like that no more
+	case refusal == engine.NoLease && prior.uncacheable:
+		// It is not so any more. Whoever comes next takes the lease again.
+		rt.engine.Forget([]string{a.key, a.key + credsSuffix, a.key + conditionSuffix})
+	}
+	switch {
+	case d.shared():
+		l.turn.Finish(engine.Outcome{Verdict: engine.Shared, Entry: en, Tags: late})
+	case r.part != nil: // for those who wait it is nothing
+		l.turn.Finish(engine.Outcome{Verdict: engine.Failed})
+	default:
+		l.turn.Finish(engine.Outcome{Verdict: engine.Unshareable})
+	}
+	return refusal
+}
+
+// addVariant puts a variant into the resource's index. Two at a time may lose one
+// of them from the index: that is a miss, and the next store mends it.
+func (rt *Route) addVariant(resource string, r *response, life engine.Lifetime) {
+	ix := &index{}
+	if en, state := rt.engine.Lookup(resource); state != engine.Gone {
+		if old, ok := en.Value.(*index); ok {
+			ix = old
+		}
+	}
+	next, gone := ix.with(r.vary, r.key, rt.class.HTTP.MaxVariants)
+	rt.engine.Forget(gone)
+	keep := life.Fresh + max(life.Stale, life.Spare)
+	rt.engine.Note(resource, next, next.size(), max(keep, time.Minute), codec{})
+}
+
+// notStored tells those who wait how it ended and remembers what is uncacheable.
+func (rt *Route) notStored(a *ask, turn *engine.Turn, d decision) {
+	if d.conditional {
+		rt.engine.Note(a.key+conditionSuffix, uncacheable{}, 0, rememberUncacheable, codec{})
+	}
+	if !d.forget && d.verdict == engine.Unshareable {
+		key := a.key
+		if a.creds.any() {
+			key += credsSuffix
+		}
+		f := rt.find(a, rt.engine.Now())
+		switch {
+		case f.response == nil && len(f.lists) == 0:
+			rt.engine.Note(key, uncacheable{}, 0, rememberUncacheable, codec{})
+		case f.response != nil && f.state != engine.Fresh && !a.creds.any() && !d.provoked && d.reason != Streamed && d.reason != Oversized:
+			rt.engine.ForgetEntry(f.response.key, f.entry) // it is like that no more
+		}
+	}
+	if d.verdict == engine.Unshareable {
+		turn.Finish(engine.Outcome{Verdict: engine.Unshareable})
+	}
+	// Failed waits for the handler's end: until then it counts against MaxLoads.
+}
+
+// hasSpare reports whether an older response may stand in for an error.
+func (rt *Route) hasSpare(a *ask) bool {
+	now := rt.engine.Now()
+	f := rt.find(a, now)
+	return f.response != nil && f.response.spare(f.entry, now)
+}
+
+// answerSpare answers with an older response in place of an error (RFC 5861
+// section 4). Those who wait get it as well: it is as valid as a hit.
+func (rt *Route) answerSpare(a *ask, turn *engine.Turn) bool {
+	now := rt.engine.Now()
+	f := rt.find(a, now)
+	if f.response == nil || !f.response.spare(f.entry, now) {
+		return false
+	}
+	rt.engine.Count.StaleHits.Add(1)
+	turn.Finish(engine.Outcome{Verdict: engine.Shared, Entry: f.entry})
+	a.ex.Reply(f.response.answer(a.ex, a.line.Method, f.response.hitFields(now, f.entry.FreshUntil)))
+	return true
+}
+
+// errorStatus returns the status of the answer that the framework will make of
+// an error.
+func errorStatus(err error) int {
+	if he, ok := err.(*HandlerError); ok && he.Status != 0 { //nolint:errorlint // made by the adapter itself, never wrapped
+		return he.Status
+	}
+	return http.StatusInternalServerError
+}
+
+// wrongLength reports whether the handler stated another length than it wrote.
+func wrongLength(c *Capture) bool {
+	stated := c.Header.Values("Content-Length")
+	return len(stated) > 0 && c.Status != http.StatusNoContent && first(stated) != strconv.Itoa(len(c.Body))
+}
+
+// partLength reports whether a partial response has no more content than it says.
+func partLength(c *Capture, d *decision) bool {
+	n := int64(len(c.Body))
+	return n > 0 && n <= d.part.Last-d.part.First+1
+}

@@ -1,0 +1,106 @@
+package httpcache
+
+import (
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/larderhq/larder/core/httpcache/internal/field"
+	"github.com/larderhq/larder/core/internal/engine"
+)
+
+// wish is what a request says it wants of a cache (RFC 9111 section 5.2.1), as far
+// as the class lets it. The zero wish is satisfied by whatever the cache would
+// answer anyway.
+type wish struct {
+	said                       bool // anything at all
+	noCache, noStore           bool
+	onlyIfCached               bool
+	maxAge, minFresh, maxStale field.Seconds
+	maxStaleAny                bool
+}
+
+func (rt *Route) honours(directive string) bool {
+	list := rt.class.HTTP.RequestDirectives
+	return list == nil || slices.Contains(list, directive)
+}
+
+// wishes reads a request's wish.
+func (rt *Route) wishes(ex Exchange) (w wish) {
+	if list := rt.class.HTTP.RequestDirectives; list != nil && len(list) == 0 {
+		return w
+	}
+	values := ex.Values("Cache-Control")
+	if len(values) == 0 {
+		if pragmaNoCache(ex.Values("Pragma")) && rt.honours("no-cache") { // RFC 9111 section 5.4
+			w.said, w.noCache = true, true
+		}
+		return w
+	}
+	cc := field.ParseCacheControl(values)
+	w = wish{
+		noCache:      cc.NoCache && rt.honours("no-cache"),
+		noStore:      cc.NoStore && rt.honours("no-store"),
+		onlyIfCached: cc.OnlyIfCached && rt.honours("only-if-cached"),
+	}
+	if rt.honours("max-age") {
+		w.maxAge = cc.MaxAge
+	}
+	if rt.honours("min-fresh") {
+		w.minFresh = cc.MinFresh
+	}
+	if rt.honours("max-stale") {
+		w.maxStale, w.maxStaleAny = cc.MaxStale, cc.MaxStaleAny
+	}
+	w.said = w != wish{}
+	return w
+}
+
+func pragmaNoCache(values []string) bool {
+	return slices.ContainsFunc(values, func(line string) bool {
+		for v := range strings.SplitSeq(line, ",") {
+			if strings.EqualFold(strings.Trim(v, " \t"), "no-cache") {
+				return true
+			}
+		}
+		return false
+	})
+}
+
+// anew reports whether nothing will do that is there already.
+func (w *wish) anew() bool {
+	return w.noCache || w.maxAge.Present && w.maxAge.Value == 0 && !w.lenient()
+}
+
+func (w *wish) lenient() bool { return w.maxStale.Present || w.maxStaleAny }
+
+// takes reports whether a stored response may be answered as it is, by its own
+// freshness (RFC 9111 section 4.2) and the request's wish (section 5.2.1).
+func (w *wish) takes(r *response, en *engine.Entry, state engine.State, now int64) bool {
+	if !w.said {
+		return state >= engine.Stale && !r.validate
+	}
+	if w.noCache || r.validate {
+		return false
+	}
+	staleness := now - en.FreshUntil // negative while it is fresh
+	if w.minFresh.Present && -staleness < int64(w.minFresh.Duration()) {
+		return false
+	}
+	if w.maxAge.Present {
+		over := (r.initialAge-w.maxAge.Value)*int64(time.Second) + now - r.born
+		staleness = max(staleness, over)
+	}
+	switch {
+	case staleness <= 0:
+		return true
+	case r.strict && state != engine.Fresh:
+		return false
+	case w.maxStaleAny:
+		return true
+	case w.maxStale.Present && staleness <= int64(w.maxStale.Duration()):
+		return true
+	default: // RFC 9111 section 5.2.1.1: with max-age alone nothing stale is wanted
+		return !w.maxAge.Present && !w.minFresh.Present && state >= engine.Stale
+	}
+}
