@@ -73,7 +73,7 @@ func (rt *Route) lifetime(status int, h Header, dir *directives, said scope.Said
 	}
 	validator := hasValidator(h) && !class.HTTP.NoValidation
 	l.validate = cc.NoCache
-	if reason != "" && !(l.validate && validator) {
+	if reason != "" && (!l.validate || !validator) {
 		return l, reason
 	}
 

@@ -69,7 +69,7 @@ func (rt *Route) storable(status int, h Header, creds credentials, said scope.Sa
 	cc := &said9111.cc
 	known := understood(status)
 	switch {
-	case cc.NoStore && !(cc.MustUnderstand && known): // RFC 9111 section 5.2.2.3
+	case cc.NoStore && (!cc.MustUnderstand || !known): // RFC 9111 section 5.2.2.3
 		return no("no-store")
 	case cc.MustUnderstand && !known:
 		return no("must-understand")

@@ -315,14 +315,16 @@ func (rt *Route) fetch(ctx context.Context, a *ask, turn *engine.Turn, f *found)
 	if got.Entry == nil || got.State < engine.Stale {
 		return false, false
 	}
-	if r, ok := got.Entry.Value.(*response); ok && !(r.fits(a) && a.wish.takes(r, got.Entry, got.State, rt.engine.Now())) {
+	if r, ok := got.Entry.Value.(*response); ok {
+		now := rt.engine.Now()
+		if r.fits(a) && a.wish.takes(r, got.Entry, got.State, now) {
+			turn.Finish(engine.Outcome{Verdict: engine.Shared, Entry: got.Entry})
+			rt.hit(a.ex, a.line.Method, got.Entry, r, got.State, now)
+			return true, false
+		}
 		turn.Refuse(got.Entry)
 		turn.Fetch(ctx, q)
 		return false, false
-	} else if ok {
-		turn.Finish(engine.Outcome{Verdict: engine.Shared, Entry: got.Entry})
-		rt.hit(a.ex, a.line.Method, got.Entry, r, got.State, rt.engine.Now())
-		return true, false
 	}
 	turn.Finish(engine.Outcome{Verdict: engine.Shared, Entry: got.Entry})
 	return false, true

@@ -32,8 +32,16 @@ type config struct {
 	only     string
 	results  string
 	ttl      time.Duration
-	required int
-	optimal  int
+	gate     bool
+}
+
+// gates are the scores that have been reached. core/httpcache/CONFORMANCE.md says
+// why they are not all.
+var gates = map[string]struct{ required, optimal int }{
+	"nethttp": {152, 82},
+	"echo":    {152, 82},
+	"gin":     {152, 82},
+	"fiber":   {149, 82},
 }
 
 func main() {
@@ -57,8 +65,7 @@ func parse(args []string) (config, error) {
 	flags.StringVar(&c.only, "only", "", "run one test, by its id, and print its requests and responses")
 	flags.StringVar(&c.results, "results", "", "folder for what the client reports, as JSON (default: it is not kept)")
 	flags.DurationVar(&c.ttl, "class-ttl", 0, "the proxy's -class-ttl")
-	flags.IntVar(&c.required, "min-required", 0, "fail if an adapter passes fewer required tests")
-	flags.IntVar(&c.optimal, "min-optimal", 0, "fail if an adapter passes fewer optimal tests")
+	flags.BoolVar(&c.gate, "gate", false, "fail if an adapter passes fewer tests than it did")
 	if err := flags.Parse(args); err != nil {
 		return c, err
 	}
@@ -178,8 +185,8 @@ func measure(ctx context.Context, out io.Writer, c *config, binary, adapter, ori
 		return fmt.Errorf("%s: %w", name, err)
 	}
 	required, optimal := judge(parts, results).print(out, name)
-	if required < c.required || optimal < c.optimal {
-		return fmt.Errorf("%s passes %d required and %d optimal tests; at least %d and %d are demanded", name, required, optimal, c.required, c.optimal)
+	if g := gates[adapter]; c.gate && (required < g.required || optimal < g.optimal) {
+		return fmt.Errorf("%s passes %d required and %d optimal tests; it passed %d and %d before", name, required, optimal, g.required, g.optimal)
 	}
 	return nil
 }
