@@ -12,6 +12,13 @@
 // that states none. Every answer says in Cache-Status (RFC 9211) what happened,
 // and if it was not stored, why.
 //
+// What has expired is kept for a while, to be validated: the handler is asked by
+// the validator that it gave, in place of the client's conditions, and its 304
+// renews the response. The request that others hold is not changed.
+//
+// CONFORMANCE.md has the score of the public suite for HTTP caches, ATTACKS.md what
+// becomes of attacks on caches.
+//
 // # How it fails
 //
 // It steps aside: what cannot be captured (streamed, hijacked, over the limit,
