@@ -409,46 +409,6 @@ func (m *Map[K, V]) refresh(ctx context.Context, seen *engine.Entry, key string,
 	}
 }
 
-// Put says that the value of id is now v: whatever carries the id's key as a tag
-// is invalidated, loads under way included, and v is stored, with tags such as its
-// loader would name. An error means that v was not stored; what is wrong with v
-// itself is found before anything is done. Of two Puts of one id at a time the
-// later one to begin wins: it is for the caller to order them as the database does.
-func (m *Map[K, V]) Put(ctx context.Context, id K, v V, tags ...string) error {
-	key, err := m.Key(id)
-	if err != nil {
-		return err
-	}
-	if len(tags) > MaxTagsPerEntry {
-		return &ConfigError{"tags", len(tags), fmt.Sprintf("at most %d", MaxTagsPerEntry)}
-	}
-	var fill engine.Fill
-	for _, tag := range tags {
-		if err := checkName("Tag", tag); err != nil {
-			return err
-		}
-		fill.Tags = append(fill.Tags, TagName(tag))
-	}
-	size, err := m.keep(&fill, v)
-	if err != nil {
-		return err
-	}
-	if size > m.class.MaxBytes {
-		return &ConfigError{"size of " + key, size, fmt.Sprintf("up to MaxBytes of its class, %d", m.class.MaxBytes)}
-	}
-	if m.c.engine.Closed() {
-		return ErrClosed
-	}
-	call, cancel := m.c.bound(ctx)
-	defer cancel()
-	list := []engine.Item{{Kind: engine.Key, Value: key}, tagItem(key)}
-	if !m.c.Enabled() {
-		return m.c.engine.Invalidate(call, list)
-	}
-	fill.Lifetime, fill.Codec = m.lifetime(scope.Said{}), mapCodec[K, V]{m}
-	return m.c.engine.Replace(call, list, key, []string{TagName(key)}, fill)
-}
-
 // Invalidate forgets the values of ids and whatever carries their keys as tags.
 func (m *Map[K, V]) Invalidate(ctx context.Context, ids ...K) error {
 	targets := make([]Target, 0, 2*len(ids))

@@ -379,8 +379,16 @@ func (e *Engine) Begin(ctx context.Context, items []Item, d time.Duration) (*Int
 	if e.shared == nil {
 		return e.beginHere(items, d), nil
 	}
-	in := &Intent{e: e, items: items, index: -1, id: rand.Text()}
-	err := e.shared.invalidate(ctx, items, &doing{id: in.id, mode: remote.Begin, lasts: d, remain: e.longest})
+	s := e.shared
+	in := &Intent{
+		e: e, items: items, index: -1, id: rand.Text(),
+		logged: make(map[Item]remote.Position), since: s.places(), began: e.Now(),
+	}
+	in.deadline = in.began + int64(d)
+	err := s.invalidate(ctx, items, &doing{id: in.id, mode: remote.Begin, lasts: d, remain: e.longest, logged: in.logged})
+	if err != nil {
+		in.logged = nil
+	}
 	return in, err
 }
 

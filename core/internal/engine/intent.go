@@ -4,6 +4,8 @@ import (
 	"container/heap"
 	"sync"
 	"time"
+
+	"github.com/larderhq/larder/core/internal/remote"
 )
 
 // intents are the writers at work: per key and tag, with deadlines. What is
@@ -33,6 +35,14 @@ type Intent struct {
 	index    int    // in the heap; -1 when not listed
 	id       string // in the shared tier; "": it is in this process only
 	once     sync.Once
+
+	// What a write-through compares at its end (see write.go): in this process the
+	// position of the log behind its own beginning; in a shared tier where its items
+	// are in their logs, the places before, and the time.
+	pos    uint64
+	logged map[Item]remote.Position
+	since  []place
+	began  int64
 }
 
 // beginHere is Begin in this process only.
@@ -54,6 +64,7 @@ func (e *Engine) beginHere(items []Item, d time.Duration) *Intent {
 		items = nil
 	}
 	e.apply(now, items)
+	in.pos, in.began = e.journal.head, now
 	e.journal.mu.Unlock()
 	e.remove(items)
 	return in

@@ -13,6 +13,7 @@ const (
 	mutantR9        = false // what is stored while a writer is at work outlives its deadline
 	mutantR10       = false // tags that are named late are not compared with the log
 	mutantR10Lapsed = false // a writer that lapsed is forgotten
+	mutantR25       = false // a write-through stores its value whoever else writes
 	mutantR12       = false // the end of a lease wakes nobody
 	mutantR14       = false // this process is not fenced after its own invalidation
 	mutantR15       = false // a sweep has no second item

@@ -13,6 +13,7 @@ var (
 	mutantR9        = mutant("R9")
 	mutantR10       = mutant("R10")
 	mutantR10Lapsed = mutant("R10-Lapsed")
+	mutantR25       = mutant("R25")
 	mutantR12       = mutant("R12")
 	mutantR14       = mutant("R14")
 	mutantR15       = mutant("R15")

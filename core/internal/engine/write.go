@@ -1,0 +1,141 @@
+package engine
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"github.com/larderhq/larder/core/internal/remote"
+)
+
+// Write-through (R25): a writer that knows the value ends its intent with it. The
+// interleavings that must not leave the cache behind the database:
+//
+//	A begins, B begins, A saves 1, B saves 2, B ends with 2, A ends with 1:
+//	    A finds B's beginning in the log, B found A's intent open: neither stores.
+//	A begins, saves 1; B begins, saves 2, ends with 2; A ends with 1:
+//	    A finds B's items in the log; B found A's intent open.
+//	B began before A and ends after it: A finds B's intent open; B finds A's items.
+//	B began before A and dies: its intent is open, or it has lapsed since A began;
+//	    A stores nothing either way. If it had lapsed before that, nobody can know
+//	    whether it commits later: the limit of R24.
+//	somebody invalidates, sweeps or ends an era between the two: it is in the log, or
+//	    the era differs.
+//
+// So the value is stored only by a writer who was alone from its beginning to the
+// moment at which the lease to store it was there; whatever comes after that ends
+// the lease, or a generation or era that came with it.
+
+// EndWith is End, and stores f under key, which the intent is on, if this writer
+// was the only one at work since it began and nobody has invalidated the key or
+// its tags. The error is End's: without one the value may still not be stored, and
+// is then loaded by whoever asks.
+func (in *Intent) EndWith(ctx context.Context, key string, tags []string, f Fill) (err error) {
+	in.once.Do(func() {
+		if in.id == "" {
+			if l := in.endAlone(key, append(tags[:len(tags):len(tags)], f.Tags...)); l != nil {
+				l.Fill(f)
+			}
+			return
+		}
+		err = in.endWith(ctx, key, tags, f)
+	})
+	return err
+}
+
+// endAlone is endHere, and returns the load that may store the value, nil if none
+// may.
+func (in *Intent) endAlone(key string, tags []string) *Load {
+	e := in.e
+	e.journal.mu.Lock()
+	now := e.Now()
+	alone := in.index >= 0 && now < in.deadline && e.concern(in.pos, key, tags) == 0 && !e.intents.others(in, in.began) || mutantR25
+	e.intents.remove(in)
+	e.apply(now, in.items)
+	pos := e.journal.head
+	e.journal.mu.Unlock()
+	e.remove(in.items)
+	if !alone || e.closed.Load() {
+		return nil
+	}
+	l := e.NewLoad(key, tags[:len(tags):len(tags)])
+	l.pos = pos
+	return l
+}
+
+// others reports whether there is an intent but in on any of its items, open or
+// lapsed, since a time. The journal's lock is held.
+func (t *intents) others(in *Intent, since int64) bool {
+	if max(t.allUntil, t.forgotten) >= since {
+		return true
+	}
+	return slices.ContainsFunc(in.items, func(it Item) bool {
+		return slices.ContainsFunc(t.open[it], func(other *Intent) bool { return other != in && other.deadline >= since })
+	})
+}
+
+func (in *Intent) endWith(ctx context.Context, key string, tags []string, f Fill) error {
+	e, s := in.e, in.e.shared
+	did := &doing{id: in.id, mode: remote.End, logged: make(map[Item]remote.Position)}
+	if err := s.invalidate(ctx, in.items, did); err != nil {
+		return err
+	}
+	l := e.renew(in.items, key, tags)
+	t := e.Alone(key, tags)
+	defer t.Finish(Outcome{Verdict: Unshareable})
+	if in.logged == nil || e.Now() >= in.deadline {
+		return nil
+	}
+	t.Fetch(ctx, Query{Codec: f.Codec, Anew: true, Background: true})
+	t.Load = l
+	if t.held == nil || !in.wasAlone(ctx, t, did.logged, key, tags) && !mutantR25 {
+		return nil
+	}
+	t.held.since = in.since // the tags that f names are compared from there on
+	t.Fill(ctx, f)
+	return nil
+}
+
+// wasAlone reports whether nobody else has been at work on the key and its tags
+// since the intent began: no other intent is open, none has lapsed since, and the
+// logs hold nothing that concerns them but this writer's own items.
+func (in *Intent) wasAlone(ctx context.Context, t *Turn, ended map[Item]remote.Position, key string, tags []string) bool {
+	e, h, b := in.e, t.held, &t.asked.budget
+	n := e.partitions()
+	if len(in.since) != n || h.lease.Open > 0 || h.lease.Era != in.since[remote.Partition(Name(key), n)].era {
+		return false
+	}
+	for _, g := range h.lease.Generations {
+		if g.Open > 0 || g.Era != in.since[remote.Partition(g.Tag, n)].era {
+			return false
+		}
+	}
+	clean := func(log remote.Log) bool {
+		return log.Joined && !slices.ContainsFunc(log.Items, func(it remote.Logged) bool {
+			return !ownItem(in.logged, it) && !ownItem(ended, it) && e.concerns(it.Item, key, tags)
+		})
+	}
+	var log remote.Log
+	pos, ok := in.logged[Item{Kind: remote.Key, Value: key}]
+	if !ok || b.use(ctx, func(ctx context.Context) (err error) {
+		log, err = h.ses.Log(ctx, remote.Partition(Name(key), n), pos)
+		return err
+	}) != nil || !clean(log) {
+		return false
+	}
+	for _, tag := range tags {
+		var late remote.Late
+		pos, ok := in.logged[Item{Kind: remote.Tag, Value: tag}]
+		if !ok || b.use(ctx, func(ctx context.Context) (err error) {
+			late, err = h.ses.Late(ctx, tag, pos)
+			return err
+		}) != nil || !clean(late.Log) {
+			return false
+		}
+		lapsed := late.Lapsed > 0 && int64(late.Lapsed) <= e.Now()-in.began+int64(time.Millisecond)
+		if late.Open > 0 || lapsed {
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,113 @@
+package core
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/larderhq/larder/core/internal/engine"
+	"github.com/larderhq/larder/core/internal/scope"
+)
+
+// Put says that the value of id is now v: whatever carries the id's key as a tag
+// is invalidated, loads under way included, and v is stored, with tags such as its
+// loader would name. An error means that v was not stored; what is wrong with v
+// itself is found before anything is done. Of two Puts of one id at a time the
+// later one to begin wins: it is for the caller to order them as the database does.
+func (m *Map[K, V]) Put(ctx context.Context, id K, v V, tags ...string) error {
+	key, err := m.Key(id)
+	if err != nil {
+		return err
+	}
+	fill, err := m.filled(key, v, tags)
+	if err != nil {
+		return err
+	}
+	if m.c.engine.Closed() {
+		return ErrClosed
+	}
+	call, cancel := m.c.bound(ctx)
+	defer cancel()
+	list := []engine.Item{{Kind: engine.Key, Value: key}, tagItem(key)}
+	if !m.c.Enabled() {
+		return m.c.engine.Invalidate(call, list)
+	}
+	return m.c.engine.Replace(call, list, key, []string{TagName(key)}, fill)
+}
+
+// Write writes v through: save puts it where it really lives, and the cache has it
+// when Write returns. It announces the write before (see Intent), so that no load
+// that runs meanwhile leaves behind what it read too early, and stores v only if
+// this writer was alone with the id and nobody has invalidated it: of writers that
+// overlap nobody knows in which order the database took them, and the id is loaded
+// by whoever asks next. Whatever carries the id's key as a tag is invalidated.
+//
+// save's error is returned as it is. Since a save that failed may have committed
+// all the same, the id is invalidated then as well. What is wrong with v itself is
+// found before anything is done. While the shared tier cannot be reached, Write
+// goes on and returns ErrPending, or, in a class that requires it
+// (Class.RequireRemote), returns ErrPending before it saves.
+func (m *Map[K, V]) Write(ctx context.Context, id K, v V, save func(ctx context.Context, id K, v V) error, tags ...string) error {
+	key, err := m.Key(id)
+	if err != nil {
+		return err
+	}
+	if save == nil {
+		return &ConfigError{"save", nil, "a function"}
+	}
+	fill, err := m.filled(key, v, tags)
+	if err != nil {
+		return err
+	}
+	intent, err := m.c.Begin(ctx, Key(key), Tag(key))
+	switch {
+	case errors.Is(err, ErrPending) && m.class.RequireRemote:
+		intent.Abandon()
+		return err
+	case errors.Is(err, ErrPending): // End tries again
+	case err != nil:
+		return err
+	}
+	ended := false
+	defer func() {
+		if !ended { // save panicked, and may have committed
+			_ = intent.End(context.WithoutCancel(ctx)) // pending at worst
+		}
+	}()
+	saved := save(ctx, id, v)
+	ended = true
+	call, cancel := m.c.request(context.WithoutCancel(ctx))
+	defer cancel()
+	if saved != nil {
+		if err := intent.in.End(call, nil); err != nil {
+			return errors.Join(saved, err)
+		}
+		return saved
+	}
+	if !m.c.Enabled() {
+		return intent.in.End(call, nil)
+	}
+	return intent.in.EndWith(call, key, []string{TagName(key)}, fill)
+}
+
+// filled checks a value that the caller brings, and makes a fill of it.
+func (m *Map[K, V]) filled(key string, v V, tags []string) (fill engine.Fill, err error) {
+	if len(tags) > MaxTagsPerEntry {
+		return fill, &ConfigError{"tags", len(tags), fmt.Sprintf("at most %d", MaxTagsPerEntry)}
+	}
+	for _, tag := range tags {
+		if err := checkName("Tag", tag); err != nil {
+			return fill, err
+		}
+		fill.Tags = append(fill.Tags, TagName(tag))
+	}
+	size, err := m.keep(&fill, v)
+	if err != nil {
+		return fill, err
+	}
+	if size > m.class.MaxBytes {
+		return fill, &ConfigError{"size of " + key, size, fmt.Sprintf("up to MaxBytes of its class, %d", m.class.MaxBytes)}
+	}
+	fill.Lifetime, fill.Codec = m.lifetime(scope.Said{}), mapCodec[K, V]{m}
+	return fill, nil
+}
