@@ -50,6 +50,7 @@
 //	store.go   what it gives to the tier after that, under which conditions
 //	change.go  invalidations, intents and sweeps; pending.go those that failed
 //	mirror.go  generations that are known without asking
+//	write.go   write-through: a writer that ends with the value
 //	wakes.go   who waits for another instance's load
 //
 // The interleavings beside those above, where C is the change in the tier, A its

@@ -118,6 +118,29 @@ type value struct {
 	size    int
 }
 
+// A value that is written through is made before the database says which version
+// it is: it holds a token that stands for the version.
+var (
+	tokens    sync.Map
+	lastToken atomic.Int64
+)
+
+const firstToken = 1 << 62
+
+func newToken() (token int64, version *atomic.Int64) {
+	token, version = firstToken+lastToken.Add(1), new(atomic.Int64)
+	tokens.Store(token, version)
+	return token, version
+}
+
+// resolved returns the version that a value holds, or its token stands for.
+func resolved(version int64) int64 {
+	if v, ok := tokens.Load(version); ok {
+		return v.(*atomic.Int64).Load()
+	}
+	return version
+}
+
 // codec encodes a value in as many bytes as it says.
 type codec struct{}
 
@@ -136,7 +159,7 @@ func (codec) Unmarshal(b []byte, to any) error {
 	if !ok || len(b) < 8 {
 		return fmt.Errorf("not a value: %T of %d bytes", to, len(b))
 	}
-	*p = value{int64(binary.BigEndian.Uint64(b)), len(b) - 8}
+	*p = value{resolved(int64(binary.BigEndian.Uint64(b))), len(b) - 8}
 	return nil
 }
 
@@ -148,5 +171,9 @@ func groupTag(k int) string { return fmt.Sprint("group:", k%groups) }
 func rowKey(k int) string   { return fmt.Sprint("row:", k) }
 func rowPath(k int) string  { return fmt.Sprint("/rows/", k) }
 
-// isPut: of these rows values are put. What is put carries no path.
-func isPut(k int) bool { return k%4 == 3 }
+// isPut: of these rows values are put, in the order of the database. isWritten:
+// these are written through, by whoever likes. What is put or written carries no
+// path.
+func isPut(k int) bool     { return k%4 == 3 }
+func isWritten(k int) bool { return k%4 == 1 }
+func hasPath(k int) bool   { return !isPut(k) && !isWritten(k) }

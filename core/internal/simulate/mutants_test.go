@@ -48,6 +48,7 @@ var hunts = map[string]hunt{
 	"R21-Server":     {profile: "failovers"},
 	"R22":            {scenario: "GivenASuspendedMachine", chance: true},
 	"R23":            {profile: "lossy"},
+	"R25":            {},
 	"R26":            {scenario: "GivenALaggingReplica_WhenLoadedSoon", chance: true},
 	"tier-R3":        {profile: "lossy"},
 	"tier-R8":        {profile: "crashes"},

@@ -27,7 +27,7 @@ func (h *history) target(k int, rng *rand.Rand) target {
 		return target{core.Tag(rowKey(k)), "tag " + rowKey(k), only, true}
 	case n < 68:
 		return target{core.Tag(groupTag(k)), "tag " + groupTag(k), func(o int) bool { return o%groups == k%groups }, true}
-	case n < 80 && !isPut(k):
+	case n < 80 && hasPath(k):
 		return target{core.Path(rowPath(k)), "path " + rowPath(k), only, true}
 	case n < 91:
 		return target{core.Pattern(rowKey(k)), "pattern " + rowKey(k), only, false}
@@ -179,6 +179,8 @@ func (h *history) write(in *instance, k int, rng *rand.Rand) {
 		r.note(h.now(), in.id, "puts version", v)
 		err := in.m.Put(ctx, k, value{v, h.pad}, tags...)
 		h.announced(in, k, s, false, "Put", err)
+	case n < 55 && isWritten(k):
+		h.writeThrough(ctx, in, k, rng)
 	case n < 60:
 		r.commit(h.now(), in.id)
 		s := h.look(func(o int) bool { return o == k })
@@ -206,6 +208,43 @@ func (h *history) write(in *instance, k int, rng *rand.Rand) {
 		h.noteRows(s, in.id, "begins "+how)
 		err := in.cache.Invalidate(ctx, targets...)
 		h.announced(in, k, s, everywhere, how, err)
+	}
+}
+
+// writeThrough is a writer who knows the value, and may overlap with others.
+func (h *history) writeThrough(ctx context.Context, in *instance, k int, rng *rand.Rand) {
+	r := h.rows[k]
+	tags := []string{groupTag(k)}
+	if rng.IntN(2) == 0 {
+		tags = append(tags, "early")
+	}
+	fails, mortal := rng.IntN(10) == 0, h.fault.mortal && rng.IntN(12) == 0
+	var s seen
+	token, version := newToken()
+	r.note(h.now(), in.id, "begins Write", -1)
+	err := in.m.Write(ctx, k, value{token, h.pad}, func(context.Context, int, value) error {
+		h.pause(rng)
+		v := r.commit(h.now(), in.id)
+		if absent(v) {
+			v = r.commit(h.now(), in.id)
+		}
+		version.Store(v)
+		r.note(h.now(), in.id, "saved by Write is version", v)
+		h.pause(rng)
+		if mortal {
+			h.kill(in)
+		}
+		s = h.look(func(o int) bool { return o == k })
+		if fails {
+			return errDatabase
+		}
+		return nil
+	}, tags...)
+	if err == errDatabase { //nolint:errorlint // alone: it has been invalidated all the same
+		err = nil
+	}
+	if s.rows != nil {
+		h.announced(in, k, s, false, "Write", err)
 	}
 }
 
