@@ -12,13 +12,14 @@ import (
 // a handler or map names none; unless given it is the zero Class.
 type Classes map[string]Class
 
-// Class is what varies per kind of data. The zero Class stores only HTTP
-// responses that state their own lifetime.
+// Class is what varies per kind of data. The zero Class follows what HTTP
+// responses say of themselves, as a proxy does.
 //
 // Durations are 0 or between 1ms and a year.
 type Class struct {
 	// TTL is how long a value is fresh, where the value does not say so itself.
-	// With 0 an HTTP response that states no lifetime is not stored. Maps need one.
+	// With 0 an HTTP response that states no lifetime is stored only if a lifetime
+	// can be guessed (HTTPPolicy.NoHeuristic). Maps need one.
 	TTL time.Duration
 	// Stale is how long after its TTL a value is still answered while it is
 	// refreshed in the background (stale-while-revalidate, RFC 5861 section 3).
@@ -29,7 +30,8 @@ type Class struct {
 	// response stated itself.
 	StaleIfError time.Duration
 	// NegativeTTL is how long "not found" is remembered: ErrNotFound of a loader,
-	// and 404 and 410 of a handler that states no lifetime. With 0 it is not.
+	// and 404 and 410 of a handler that states no lifetime. With 0 it is not, but for
+	// what is guessed (HTTPPolicy.NoHeuristic).
 	NegativeTTL time.Duration
 	// LoadTimeout bounds a load. It is the deadline of loads that run detached
 	// (loaders, background refreshes) and how long a request waits for somebody

@@ -329,7 +329,7 @@ func (m *Map[K, V]) settle(ctx context.Context, turn *engine.Turn, said scope.Sa
 		// not answered any longer.
 		out.Entry = engine.Loose(fill.Value)
 		if en, state := e.Lookup(turn.Key()); state != engine.Gone && state != engine.Fresh {
-			e.ForgetEntry(turn.Key(), en)
+			turn.ForgetEntry(ctx, turn.Key(), en)
 		}
 	} else {
 		out.Entry, _ = turn.Fill(ctx, fill)

@@ -45,15 +45,17 @@ func (x *exchange) Detach() func(context.Context, func(httpcache.Exchange)) {
 	}
 }
 
-// drop removes a field also where names stay as they came.
+// drop removes a field also where names stay as they came, in every spelling.
 func drop(h *fasthttp.RequestHeader, name string) {
-	for _, key := range h.PeekKeys() {
+	var spelled []string
+	h.VisitAll(func(key, _ []byte) {
 		if strings.EqualFold(string(key), name) {
-			name = string(key)
-			break
+			spelled = append(spelled, string(key))
 		}
+	})
+	for _, name := range spelled {
+		h.Del(name)
 	}
-	h.Del(name)
 }
 
 // continueRefresh gives a request that is a background refresh its context.

@@ -188,6 +188,9 @@ func (x *exchange) fill(capture *httpcache.Capture) (streamed bool) {
 		return streamed
 	}
 	status := resp.StatusCode()
+	if status == http.StatusNotModified && capture.Conditions != nil {
+		streamed = false // it has no content, and is not for the client
+	}
 	var body []byte
 	if !streamed && status >= 200 && status != http.StatusNoContent && status != http.StatusNotModified {
 		body = resp.Body()

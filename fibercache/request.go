@@ -129,7 +129,7 @@ func (x *exchange) ask(conditions []httpcache.Field) (undo func()) {
 	was.Set(place)
 	place.SetZero()
 	x.request.CopyTo(h)
-	httpcache.DropConditional(h.Del)
+	httpcache.DropConditional(func(name string) { drop(h, name) })
 	for _, f := range conditions {
 		h.Set(f.Name, f.Values[0])
 	}

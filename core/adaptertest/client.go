@@ -200,6 +200,14 @@ func (a answer) isHit() answer {
 	return a
 }
 
+// standsInFor demands an older response in place of an error of the handler.
+func (a answer) standsInFor(status int) answer {
+	if h, ok := a.t.(interface{ Helper() }); ok {
+		h.Helper()
+	}
+	return a.says(fmt.Sprintf("Larder; fwd=stale; fwd-status=%d; detail=stale-if-error", status))
+}
+
 // isNoHit demands that the handler ran.
 func (a answer) isNoHit() answer {
 	if h, ok := a.t.(interface{ Helper() }); ok {

@@ -99,6 +99,11 @@ func classes() core.Classes {
 		"two-variants":  http(core.HTTPPolicy{MaxVariants: 2}),
 		"no-etag":       http(core.HTTPPolicy{NoETag: true}),
 		"no-directives": http(core.HTTPPolicy{RequestDirectives: []string{}}),
+		"max-age-only":  http(core.HTTPPolicy{RequestDirectives: []string{"max-age"}}),
+		"no-heuristic":  {HTTP: core.HTTPPolicy{NoHeuristic: true}},
+		"set-cookie":    http(core.HTTPPolicy{AllowSetCookie: true}),
+		"no-validation": {TTL: time.Minute, HTTP: core.HTTPPolicy{NoValidation: true}},
+		"encodings":     http(core.HTTPPolicy{Encodings: []string{"zstd", "gzip"}}),
 	}
 }
 

@@ -27,19 +27,26 @@ const worthEncoding = 1 << 10
 // varyOnEncoding is added to a response that the cache encodes.
 var varyOnEncoding = Field{Name: "Vary", Values: []string{"Accept-Encoding"}, Mode: Append} //nolint:gochecknoglobals // a constant
 
-// encodeAs adds the content in those codings that make it smaller. It returns
-// whether there are any: then the answer depends on what the client accepts.
-func (r *response) encodeAs(codings []string, h Header) bool {
-	if len(codings) == 0 || r.status != 200 || len(r.body) < worthEncoding || !compressible(first(h.Values("Content-Type"))) ||
-		len(h.Values("Content-Encoding")) > 0 || field.ParseCacheControl(h.Values("Cache-Control")).NoTransform {
-		return false
+// encodable reports whether content may be encoded that a handler has answered.
+func encodable(h Header) bool {
+	return len(h.Values("Content-Encoding")) == 0 && !field.ParseCacheControl(h.Values("Cache-Control")).NoTransform && !readDirectives(h).cc.NoTransform
+}
+
+// encodeAs adds the content in those codings that make it smaller, unless it has
+// been done.
+func (r *response) encodeAs(codings []string, h Header) {
+	if r.encoded != nil && !encodable(h) {
+		r.encoded = nil
+	}
+	if r.encoded != nil || len(codings) == 0 || r.status != 200 || len(r.body) < worthEncoding || !compressible(first(h.Values("Content-Type"))) ||
+		!encodable(h) {
+		return
 	}
 	for _, coding := range codings {
 		if body := compress(coding, r.body); len(body) < len(r.body)*9/10 {
 			r.encoded = append(r.encoded, encodedBody{coding: coding, body: body})
 		}
 	}
-	return len(r.encoded) > 0
 }
 
 // compress returns body in a coding that a class may name.
@@ -86,7 +93,7 @@ func (e *encodedBody) describe(r *response) {
 	e.fields = make([]Field, 0, len(r.fields)+1)
 	for _, f := range r.fields {
 		switch f.Name {
-		case "Content-Length", "Content-Md5", "Content-Digest": // of the other content
+		case "Content-Length", "Content-Md5", "Content-Digest", "Repr-Digest": // of the other content
 		case "Etag":
 			e.fields = append(e.fields, Field{Name: "Etag", Values: []string{e.etag}, Mode: f.Mode})
 		default:

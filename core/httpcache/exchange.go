@@ -2,6 +2,7 @@ package httpcache
 
 import (
 	"context"
+	"strings"
 
 	"github.com/larderhq/larder/core/internal/scope"
 )
@@ -65,6 +66,15 @@ type Line struct {
 	Original string
 	// HasBody says that the request has, or may have, content.
 	HasBody bool
+}
+
+// clone returns l without views of a buffer that a handler may overwrite.
+func (l *Line) clone() Line {
+	c := *l
+	for _, s := range []*string{&c.Method, &c.Scheme, &c.Host, &c.Path, &c.Query, &c.Original} {
+		*s = strings.Clone(*s)
+	}
+	return c
 }
 
 // Field is a field of an answer.

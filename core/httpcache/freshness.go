@@ -73,7 +73,7 @@ func (rt *Route) lifetime(status int, h Header, dir *directives, said scope.Said
 	}
 	validator := hasValidator(h) && !class.HTTP.NoValidation
 	l.validate = cc.NoCache
-	if reason != "" && (!l.validate || !validator) {
+	if reason != "" && (!l.validate || !validator || !byDefault[status] && !lasting[status]) {
 		return l, reason
 	}
 
@@ -84,8 +84,7 @@ func (rt *Route) lifetime(status int, h Header, dir *directives, said scope.Said
 	if l.stated && dated {
 		l.age = max(l.age, int64(now.Sub(date)/time.Second))
 	}
-	fresh -= time.Duration(l.age) * time.Second
-	fresh = max(min(fresh, core.MaxDuration), -core.MaxDuration)
+	fresh = clamp(clamp(fresh) - time.Duration(min(l.age, int64(core.MaxDuration/time.Second)))*time.Second)
 	if l.validate || !sane {
 		fresh = min(fresh, 0)
 	}
@@ -95,7 +94,7 @@ func (rt *Route) lifetime(status int, h Header, dir *directives, said scope.Said
 	switch {
 	case fresh <= 0 && l.validate && !validator:
 		return l, "no-cache"
-	case fresh <= 0 && !validator:
+	case fresh <= 0 && (!validator || status >= 500):
 		return l, "expired"
 	}
 	if !l.strict {
@@ -110,6 +109,12 @@ func (rt *Route) lifetime(status int, h Header, dir *directives, said scope.Said
 	}
 	l.lifetime.Spare = keep + max(0, -fresh)
 	return l, ""
+}
+
+// clamp keeps a duration within a year, either way: what a handler states may be
+// any.
+func clamp(d time.Duration) time.Duration {
+	return max(min(d, core.MaxDuration), -core.MaxDuration)
 }
 
 // stated finds the lifetime of a response: what it states, the class's TTL, or a
@@ -133,7 +138,7 @@ func (rt *Route) stated(status int, h Header, dir *directives, date time.Time) (
 	}
 	if class.TTL == 0 && !class.HTTP.NoHeuristic && (byDefault[status] || lasting[status] || cc.Public) {
 		if changed, ok := field.ParseDate(first(h.Values("Last-Modified"))); ok && date.After(changed) {
-			return min(date.Sub(changed)/heuristicShare, maxHeuristic), false, ""
+			return min(date.Sub(changed)/heuristicShare, maxHeuristic), true, "" // the response's, in its way
 		}
 	}
 	if byDefault[status] || lasting[status] {

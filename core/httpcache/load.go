@@ -3,6 +3,7 @@ package httpcache
 import (
 	"context"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -35,9 +36,16 @@ func (rt *Route) load(a *ask, turn *engine.Turn, s *shield, fwd, missing string)
 		c.Conditions = l.prior.response.conditions()
 	}
 	err := ex.Run(scope.With(s.ctx, l.scope), c)
+	if err != nil && l.validated(errorStatus(err)) && (c.Status == 0 || c.Held) {
+		if c.Header == nil {
+			c.Header = storedHeader{}
+		}
+		l.renew(c.Header, l.scope.Said()) // it says so by an error
+		return nil
+	}
 	if err != nil {
 		rt.engine.Count.LoadErrors.Add(1)
-		if (c.Status == 0 || c.Held) && errorStatus(err) >= 500 && rt.answerSpare(a, turn) {
+		if (c.Status == 0 || c.Held) && errorStatus(err) >= 500 && rt.answerSpare(a, turn, errorStatus(err)) {
 			return nil
 		}
 		if c.Held {
@@ -54,10 +62,10 @@ func (rt *Route) load(a *ask, turn *engine.Turn, s *shield, fwd, missing string)
 	said := l.scope.Said()
 	switch {
 	case l.validated(c.Status):
-		l.renew(said)
+		l.renew(c.Header, said)
 	case !l.d.store: // a 5xx that was held back because an older response can stand in
 		rt.engine.Count.LoadErrors.Add(1)
-		if !rt.answerSpare(a, turn) {
+		if !rt.answerSpare(a, turn, c.Status) {
 			ex.Release([]Field{statusField(fwd, false, l.d.reason)})
 		}
 	case s.ctx.Err() != nil:
@@ -80,10 +88,11 @@ type loading struct {
 	c            *Capture
 	d            decision
 	prior        found // what the handler is asked to validate, if response is set
+	replaces     bool  // it was asked, and has answered something else
 }
 
 // head decides what to do with an answer when its header is final.
-func (l *loading) head(status int, h Header) (bool, []Field) {
+func (l *loading) head(status int, h Header) (hold bool, add []Field) {
 	if l.validated(status) {
 		return true, nil
 	}
@@ -93,7 +102,11 @@ func (l *loading) head(status int, h Header) (bool, []Field) {
 	}
 	l.rt.notStored(l.a, l.turn, l.d)
 	l.shield.expose()
-	return false, []Field{statusField(l.fwd, false, l.d.reason)}
+	add = []Field{statusField(l.fwd, false, l.d.reason)}
+	if l.a.creds.any() && len(h.Values("Cache-Control")) == 0 && len(h.Values("Expires")) == 0 {
+		add = append(add, noGuess) // as others are told who bring no credentials
+	}
+	return false, add
 }
 
 // pass lets through what cannot be held back.
@@ -108,8 +121,9 @@ func (l *loading) pass(reason string) []Field {
 }
 
 // settle completes the decision with what the handler has said until its end, and
-// returns the tags that have become known since the load began.
-func (l *loading) settle(status int, h Header, said scope.Said) (late []string) {
+// returns the tags that have become known since the load began, and those that the
+// response had before.
+func (l *loading) settle(status int, h Header, said scope.Said, before []string) (late []string) {
 	rt, a := l.rt, l.a
 	if said.NoStore || said.TTLSet {
 		l.d = rt.decide(status, h, a.creds, said)
@@ -118,7 +132,7 @@ func (l *loading) settle(status int, h Header, said scope.Said) (late []string) 
 	if d.stated { // RFC 9111 section 4.2.3: the time it took counts
 		d.lifetime.Since = l.turn.Began()
 	}
-	late = append(said.Tags, groupTags(&a.line, h)...)
+	late = append(append(said.Tags, groupTags(&a.line, h)...), before...)
 	if d.store && l.missing != "" {
 		// Outside the router the parameters appear only now.
 		own, still := resolveAll(rt.tags, a.ex)
@@ -128,6 +142,8 @@ func (l *loading) settle(status int, h Header, said scope.Said) (late []string) 
 		}
 		late = append(late, own...)
 	}
+	slices.Sort(late)
+	late = slices.Compact(late)
 	if d.store && len(rt.tags)+len(late) > core.MaxTagsPerEntry {
 		d.store, d.reason, d.verdict = false, "too-many-tags", engine.Unshareable
 	}
@@ -137,7 +153,7 @@ func (l *loading) settle(status int, h Header, said scope.Said) (late []string) 
 // store fills in what was captured, wakes who waits for it, and answers.
 func (l *loading) store(said scope.Said) {
 	rt, a, c := l.rt, l.a, l.c
-	late := l.settle(c.Status, c.Header, said)
+	late := l.settle(c.Status, c.Header, said, nil)
 	if l.d.store && (wrongLength(c) || l.d.part != nil && !partLength(c, &l.d)) {
 		l.d.store, l.d.reason, l.d.verdict, l.d.forget = false, "incomplete", engine.Unshareable, true
 	}
@@ -146,12 +162,18 @@ func (l *loading) store(said scope.Said) {
 		a.ex.Release([]Field{statusField(l.fwd, false, l.d.reason)})
 		return
 	}
-	r, add := rt.newResponse(c.Status, c.Header, c.Body, &l.d)
+	r, add := rt.newResponse(c.Status, c.Header, c.Body, &l.d, nil)
+	l.replaces = c.Conditions != nil
 	refusal := l.keep(r, late)
 	status := statusField(l.fwd, refusal == engine.Stored, string(refusal))
-	if c.Conditions != nil && a.conditional() {
-		// The handler was asked the cache's conditions in place of the client's.
-		a.ex.Reply(r.answer(a.ex, a.line.Method, []Field{status}))
+	if a.conditional() && (c.Conditions != nil || hasField(add, "Etag")) {
+		// The handler was asked the cache's conditions in place of the client's, or does
+		// not know the validator that the client's are about.
+		extra := append(l.forThisClient(c.Header), status)
+		if r.initialAge > 0 {
+			extra = append(extra, ageField(r.initialAge))
+		}
+		a.ex.Reply(r.answer(a.ex, a.line.Method, extra))
 		return
 	}
 	a.ex.Release(append(add, status))
@@ -174,8 +196,8 @@ func (l *loading) keep(r *response, late []string) engine.Refusal {
 	switch {
 	case refusal == engine.Stored && r.key != a.key && r.part == nil:
 		rt.addVariant(a.key, r, d.lifetime)
-	case refusal == engine.NoLease && l.prior.response != nil && !l.validated(l.c.Status):
-		rt.engine.ForgetEntry(l.prior.response.key, l.prior.entry) // it is like that no more
+	case refusal == engine.NoLease && l.replaces:
+		l.turn.ForgetEntry(l.shield.ctx, l.prior.response.key, l.prior.entry) // it is like that no more
 	case refusal == engine.NoLease && prior.uncacheable:
 		// It is not so any more. Whoever comes next takes the lease again.
 		rt.engine.Forget([]string{a.key, a.key + credsSuffix, a.key + conditionSuffix})
@@ -183,7 +205,9 @@ func (l *loading) keep(r *response, late []string) engine.Refusal {
 	switch {
 	case d.shared():
 		l.turn.Finish(engine.Outcome{Verdict: engine.Shared, Entry: en, Tags: late})
-	case r.part != nil: // for those who wait it is nothing
+	case r.part != nil: // for those who wait it is there now
+		l.turn.Finish(engine.Outcome{Verdict: engine.Again})
+	case r.status >= 500:
 		l.turn.Finish(engine.Outcome{Verdict: engine.Failed})
 	default:
 		l.turn.Finish(engine.Outcome{Verdict: engine.Unshareable})
@@ -221,7 +245,7 @@ func (rt *Route) notStored(a *ask, turn *engine.Turn, d decision) {
 		case f.response == nil && len(f.lists) == 0:
 			rt.engine.Note(key, uncacheable{}, 0, rememberUncacheable, codec{})
 		case f.response != nil && f.state != engine.Fresh && !a.creds.any() && !d.provoked && d.reason != Streamed && d.reason != Oversized:
-			rt.engine.ForgetEntry(f.response.key, f.entry) // it is like that no more
+			turn.ForgetEntry(a.ex.Context(), f.response.key, f.entry) // it is like that no more
 		}
 	}
 	if d.verdict == engine.Unshareable {
@@ -234,20 +258,23 @@ func (rt *Route) notStored(a *ask, turn *engine.Turn, d decision) {
 func (rt *Route) hasSpare(a *ask) bool {
 	now := rt.engine.Now()
 	f := rt.find(a, now)
-	return f.response != nil && f.response.spare(f.entry, now)
+	return f.response != nil && f.response.spare(f.entry, now) && !a.wish.anew()
 }
 
 // answerSpare answers with an older response in place of an error (RFC 5861
 // section 4). Those who wait get it as well: it is as valid as a hit.
-func (rt *Route) answerSpare(a *ask, turn *engine.Turn) bool {
+func (rt *Route) answerSpare(a *ask, turn *engine.Turn, status int) bool {
 	now := rt.engine.Now()
 	f := rt.find(a, now)
-	if f.response == nil || !f.response.spare(f.entry, now) {
+	if f.response == nil || !f.response.spare(f.entry, now) || a.wish.anew() {
 		return false
 	}
 	rt.engine.Count.StaleHits.Add(1)
-	turn.Finish(engine.Outcome{Verdict: engine.Shared, Entry: f.entry})
-	a.ex.Reply(f.response.answer(a.ex, a.line.Method, f.response.hitFields(now, f.entry.FreshUntil)))
+	turn.Finish(engine.Outcome{Verdict: engine.Shared, Entry: f.entry, Found: true})
+	a.ex.Reply(f.response.answer(a.ex, a.line.Method, []Field{
+		ageField(f.response.age(now)),
+		forwarded{fwd: fwdStale, status: status, detail: "stale-if-error"}.field(),
+	}))
 	return true
 }
 

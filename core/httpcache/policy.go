@@ -77,7 +77,7 @@ func (rt *Route) storable(status int, h Header, creds credentials, said scope.Sa
 		return no("private")
 	}
 	d := decision{
-		forAuthorized: cc.Public || cc.SMaxAge.Present || cc.MustRevalidate,
+		forAuthorized: cc.Public || cc.SMaxAge.Present || cc.MayShare,
 		forCookies:    cc.Public,
 	}
 	// RFC 9111 sections 5.2.2.4 and 5.2.2.7: the fields are for this client.

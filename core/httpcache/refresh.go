@@ -104,5 +104,5 @@ func (rt *Route) asked(ex Exchange) (a *ask, missing string) {
 		return nil, ""
 	}
 	_, missing = rt.tagsNow(ex, &line)
-	return &ask{rt: rt, ex: ex, line: line, key: string(key), creds: creds}, missing
+	return &ask{rt: rt, ex: ex, line: line.clone(), key: string(key), creds: creds}, missing
 }

@@ -65,12 +65,12 @@ var hopByHop = map[string]bool{ //nolint:gochecknoglobals // a constant
 
 // newResponse makes a stored response, and returns what the cache adds to the
 // handler's fields, for the answer under way as well.
-func (rt *Route) newResponse(status int, h Header, body []byte, d *decision) (r *response, add []Field) {
+// encoded is the same content as it was encoded before, nil: it has not been.
+func (rt *Route) newResponse(status int, h Header, body []byte, d *decision, encoded []encodedBody) (r *response, add []Field) {
 	r = &response{
 		status:        status,
 		body:          body,
 		initialAge:    d.age,
-		etag:          first(h.Values("Etag")),
 		forAuthorized: d.forAuthorized, forCookies: d.forCookies,
 		validate: d.validate, strict: d.strict, forError: d.forError,
 		vary: d.vary, part: d.part, whole: d.whole,
@@ -88,17 +88,18 @@ func (rt *Route) newResponse(status int, h Header, body []byte, d *decision) (r 
 	}
 	r.own = len(r.fields)
 	r.read()
-	if status == http.StatusOK && !rt.class.HTTP.NoETag && r.etag == "" && len(h.Values("Last-Modified")) == 0 {
+	r.etag = first(r.header().Values("Etag")) // unless it is for this client only
+	if status == http.StatusOK && !rt.class.HTTP.NoETag && len(h.Values("Etag")) == 0 && len(h.Values("Last-Modified")) == 0 {
 		sum := sha256.Sum256(r.body)
 		r.etag = `"` + base64.RawURLEncoding.EncodeToString(sum[:18]) + `"`
 		add = append(add, Field{Name: "Etag", Values: []string{r.etag}})
 	}
 	if len(h.Values("Cache-Control")) == 0 && len(h.Values("Expires")) == 0 {
-		// Without a word from the handler a browser would keep by its own guess
-		// what no invalidation can reach.
-		add = append(add, Field{Name: "Cache-Control", Values: []string{"no-cache"}, Mode: Absent})
+		add = append(add, noGuess)
 	}
-	if r.encodeAs(rt.class.HTTP.Encodings, h) && !slices.Contains(d.vary, "Accept-Encoding") {
+	r.encoded = slices.Clone(encoded)
+	r.encodeAs(rt.class.HTTP.Encodings, h)
+	if len(r.encoded) > 0 && !slices.Contains(d.vary, "Accept-Encoding") {
 		add = append(add, varyOnEncoding)
 	}
 	r.fields = append(r.fields, add...)
@@ -107,6 +108,10 @@ func (rt *Route) newResponse(status int, h Header, body []byte, d *decision) (r 
 	}
 	return r, add
 }
+
+// noGuess is added where the handler says nothing: a browser would keep by its own
+// guess what no invalidation can reach.
+var noGuess = Field{Name: "Cache-Control", Values: []string{"no-cache"}, Mode: Absent} //nolint:gochecknoglobals // a constant
 
 // read reads the fields that are compared with requests.
 func (r *response) read() {

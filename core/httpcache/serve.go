@@ -54,7 +54,7 @@ func (rt *Route) Serve(ex Exchange) error {
 			}
 		}
 	}
-	return rt.serveMiss(&ask{rt: rt, ex: ex, line: line, key: string(key), creds: creds, wish: w})
+	return rt.serveMiss(&ask{rt: rt, ex: ex, line: line.clone(), key: string(key), creds: creds, wish: w})
 }
 
 // keyBuffers are where keys are made. What is kept of them is copied.
@@ -104,6 +104,7 @@ type found struct {
 	state       engine.State
 	lists       [][]string // what responses of the resource have varied on
 	uncacheable bool
+	parts       bool // the handler answers ranges itself
 }
 
 // find looks in the store, variants and parts included.
@@ -138,7 +139,8 @@ func (rt *Route) find(a *ask, now int64) (f found) {
 	}
 	if len(a.ex.Values("Range")) > 0 {
 		if en, state := rt.engine.LookupAt(a.key+partSuffix, now); state != engine.Gone {
-			if r, ok := en.Value.(*response); ok && r.part != nil && r.covers(a.ex) && take(en, state) {
+			r, ok := en.Value.(*response)
+			if f.parts = ok && r.part != nil; f.parts && r.covers(a.ex) && take(en, state) {
 				return f
 			}
 		}
@@ -196,6 +198,9 @@ func (a *ask) flightKey(f *found) string {
 	if a.creds.any() {
 		key += credsSuffix
 	}
+	if spec := rangeOf(a.ex); f.parts && spec != "" { // who asks for another part waits for nothing
+		key = string(appendPart([]byte(key+partSuffix), spec))
+	}
 	return key
 }
 
@@ -237,11 +242,14 @@ func (rt *Route) serveMiss(a *ask) error {
 		}
 		tags, missing := rt.tagsNow(ex, &a.line)
 		flight := a.flightKey(&f)
-		if f.uncacheable || f.response != nil && f.response.validate || round == maxRounds || scope.From(ex.Context()).Within(flight) {
-			if a.wish.onlyIfCached {
-				ex.Reply(notCached(fwd))
-				return nil
+		if a.wish.onlyIfCached {
+			if round < maxRounds && rt.fromTier(a, &f, tags) {
+				continue
 			}
+			ex.Reply(notCached(fwd))
+			return nil
+		}
+		if f.uncacheable || f.response != nil && f.response.validate || round == maxRounds || scope.From(ex.Context()).Within(flight) {
 			turn := e.Alone(a.key, tags)
 			return rt.lead(a, turn, newShield(ex.Context(), turn, rt.class.LoadTimeout), fwd, missing)
 		}
@@ -253,7 +261,12 @@ func (rt *Route) serveMiss(a *ask) error {
 			ex.Reply(unavailable(fwd))
 			return nil //nolint:nilerr // it has been answered
 		case turn == nil:
-			if r, ok := out.Entry.Value.(*response); ok && r.fits(a) {
+			r, ok := out.Entry.Value.(*response)
+			if ok && out.Found && a.wish.said { // it was there before, and need not be what this one wants
+				now := e.Now()
+				ok = a.wish.takes(r, out.Entry, out.Entry.State(now), now)
+			}
+			if ok && r.fits(a) {
 				e.Count.Hits.Add(1)
 				ex.Reply(r.answer(ex, a.line.Method, r.collapsedFields(e.Now(), fwd)))
 				return nil
@@ -270,12 +283,6 @@ func (rt *Route) serveMiss(a *ask) error {
 		} else if again {
 			shield.end()
 			continue
-		}
-		if a.wish.onlyIfCached {
-			turn.Finish(engine.Outcome{Verdict: engine.Failed})
-			shield.end()
-			ex.Reply(notCached(fwd))
-			return nil
 		}
 		return rt.lead(a, turn, shield, fwd, missing)
 	}
@@ -295,7 +302,7 @@ func (rt *Route) lookAgain(a *ask, turn *engine.Turn) bool {
 	if f.state != engine.Fresh || !f.serves(a, now) {
 		return false
 	}
-	turn.Finish(engine.Outcome{Verdict: engine.Shared, Entry: f.entry})
+	turn.Finish(engine.Outcome{Verdict: engine.Shared, Entry: f.entry, Found: true})
 	rt.hit(a.ex, a.line.Method, f.entry, f.response, f.state, now)
 	return true
 }
@@ -304,13 +311,19 @@ func (rt *Route) lookAgain(a *ask, turn *engine.Turn) bool {
 // response. again: it had what says where to look.
 func (rt *Route) fetch(ctx context.Context, a *ask, turn *engine.Turn, f *found) (answered, again bool) {
 	q := engine.Query{Codec: codec{}, Key: entryKey(a, f), Wait: rt.class.LoadTimeout, Anew: a.wish.anew(), Seen: f.entry}
-	returned := false
+	settled := false
 	defer func() {
-		if !returned { // an adapter's Values panicked
+		if !settled { // an adapter's Values panicked, or the tier
 			turn.Finish(engine.Outcome{Verdict: engine.Failed})
 		}
 	}()
-	defer func() { returned = true }()
+	answered, again = rt.fetched(ctx, a, turn, q)
+	settled = true
+	return answered, again
+}
+
+// fetched is fetch, with the question.
+func (rt *Route) fetched(ctx context.Context, a *ask, turn *engine.Turn, q engine.Query) (answered, again bool) {
 	got := turn.Fetch(ctx, q)
 	if got.Entry == nil || got.State < engine.Stale {
 		return false, false
@@ -318,7 +331,7 @@ func (rt *Route) fetch(ctx context.Context, a *ask, turn *engine.Turn, f *found)
 	if r, ok := got.Entry.Value.(*response); ok {
 		now := rt.engine.Now()
 		if r.fits(a) && a.wish.takes(r, got.Entry, got.State, now) {
-			turn.Finish(engine.Outcome{Verdict: engine.Shared, Entry: got.Entry})
+			turn.Finish(engine.Outcome{Verdict: engine.Shared, Entry: got.Entry, Found: true})
 			rt.hit(a.ex, a.line.Method, got.Entry, r, got.State, now)
 			return true, false
 		}
@@ -328,6 +341,15 @@ func (rt *Route) fetch(ctx context.Context, a *ask, turn *engine.Turn, f *found)
 	}
 	turn.Finish(engine.Outcome{Verdict: engine.Shared, Entry: got.Entry})
 	return false, true
+}
+
+// fromTier brings what the shared tier has for a request into this process. It
+// takes no lease and runs nothing.
+func (rt *Route) fromTier(a *ask, f *found, tags []string) bool {
+	turn := rt.engine.Alone(a.key, tags)
+	defer turn.Finish(engine.Outcome{Verdict: engine.Failed})
+	got := turn.Look(a.ex.Context(), engine.Query{Codec: codec{}, Key: entryKey(a, f), Seen: f.entry})
+	return got.Entry != nil && got.State >= engine.Stale
 }
 
 // unavailable answers a request whose context ended while it waited. Nobody is

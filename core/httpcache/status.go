@@ -18,7 +18,6 @@ const (
 	fwdVary    = "vary-miss"
 	fwdStale   = "stale"
 	fwdRequest = "request"
-	fwdPartial = "partial"
 	fwdBypass  = "bypass"
 	fwdMethod  = "method"
 )
@@ -66,7 +65,7 @@ type rendered struct {
 }
 
 func (r *response) hitFields(now, freshUntil int64) []Field {
-	age := r.initialAge + seconds(now-r.born)
+	age := r.age(now)
 	ttl := seconds(freshUntil - now)
 	last := r.last.Load()
 	if last == nil || last.age != age || last.ttl != ttl {
@@ -81,10 +80,13 @@ func (r *response) hitFields(now, freshUntil int64) []Field {
 
 func (r *response) collapsedFields(now int64, fwd string) []Field {
 	return []Field{
-		ageField(r.initialAge + seconds(now-r.born)),
+		ageField(r.age(now)),
 		{Name: cacheStatus, Values: []string{statusCollapsed(fwd)}, Mode: Append},
 	}
 }
+
+// age returns how old the response is, in seconds.
+func (r *response) age(now int64) int64 { return r.initialAge + seconds(now-r.born) }
 
 func ageField(age int64) Field {
 	return Field{Name: "Age", Values: []string{strconv.FormatInt(age, 10)}}

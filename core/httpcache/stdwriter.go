@@ -234,12 +234,15 @@ func (w *Writer) FlushError() error {
 		w.WriteHeader(http.StatusOK)
 	}
 	if w.state == holding {
-		if w.c.Tail {
+		switch {
+		case w.c.Conditions != nil && w.status == http.StatusNotModified:
+			return nil // it is not for the client
+		case w.c.Tail:
 			if !bodyAllowed(w.status) || w.c.NoBody || w.stated == 0 {
 				return nil // the header is all there is: it waits for the end
 			}
 			w.startTail()
-		} else {
+		default:
 			w.passOn(Streamed)
 		}
 	}
@@ -368,7 +371,7 @@ func canonical(h http.Header) http.Header {
 }
 
 // Own implements Header: what the handler added behind what was there is
-// appended, what it replaced is set.
+// appended, what it replaced is set. Names are canonical: so they are compared.
 func (h stdHeader) Own() []Field {
 	fields := make([]Field, 0, len(h.final))
 	n := 0
@@ -376,8 +379,9 @@ func (h stdHeader) Own() []Field {
 		n += len(v)
 	}
 	copies := make([]string, 0, n)
-	for name, values := range h.final {
-		old, there := h.before[name]
+	before := canonical(h.before)
+	for name, values := range h.canonical {
+		old, there := before[name]
 		f := Field{Name: name}
 		if there && len(values) >= len(old) && slices.Equal(values[:len(old)], old) {
 			if len(values) == len(old) {
@@ -393,8 +397,8 @@ func (h stdHeader) Own() []Field {
 		}
 		fields = append(fields, f)
 	}
-	for name := range h.before {
-		if _, there := h.final[name]; !there {
+	for name := range before {
+		if _, there := h.canonical[name]; !there {
 			fields = append(fields, Field{Name: name, Mode: Remove})
 		}
 	}

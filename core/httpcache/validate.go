@@ -14,13 +14,19 @@ import (
 // has been registered, about what is valid then: what an invalidation has taken
 // out is never renewed, also where the validator is too coarse to tell.
 
-// findPrior finds what the handler can be asked to validate.
+// findPrior finds what the handler can be asked to validate. A request with a
+// condition of the handler's own (RFC 9110 sections 13.1.1 and 13.1.4) is left to it.
 func (l *loading) findPrior() {
-	if l.rt.class.HTTP.NoValidation {
+	if l.rt.class.HTTP.NoValidation || len(l.a.ex.Values("If-Match")) > 0 || len(l.a.ex.Values("If-Unmodified-Since")) > 0 {
 		return
 	}
 	f := l.rt.find(l.a, l.rt.engine.Now())
-	if f.response != nil && f.response.part == nil && hasValidator(f.response.header()) {
+	if f.response == nil || f.response.part != nil || !hasValidator(f.response.header()) {
+		return
+	}
+	// What another instance has invalidated, and this one has not heard of, must not
+	// be renewed: it would be valid again for everybody.
+	if l.turn.StillValid(l.shield.ctx, f.response.key, slices.Concat(f.response.tags, l.turn.Tags())) {
 		l.prior = f
 	}
 }
@@ -30,13 +36,12 @@ func (r *response) header() storedHeader { return storedHeader(r.fields[:r.own])
 
 // conditions are the fields that ask whether the response still holds.
 func (r *response) conditions() []Field {
-	h := r.header()
 	fields := make([]Field, 0, 2)
 	if field.Valid(r.etag) {
 		fields = append(fields, Field{Name: "If-None-Match", Values: []string{r.etag}})
 	}
 	if !r.lastModified.IsZero() {
-		fields = append(fields, Field{Name: "If-Modified-Since", Values: h.Values("Last-Modified")[:1]})
+		fields = append(fields, Field{Name: "If-Modified-Since", Values: []string{first(r.header().Values("Last-Modified"))}})
 	}
 	return fields
 }
@@ -48,29 +53,51 @@ func (l *loading) validated(status int) bool {
 
 // renew stores the prior response again, with the fields that a 304 brought, and
 // answers it.
-func (l *loading) renew(said scope.Said) {
-	rt, a, old := l.rt, l.a, l.prior.response
-	h := old.updated(l.c.Header)
-	l.d = rt.decide(old.status, h, a.creds, said)
-	late := append(slices.Clone(old.tags), l.settle(old.status, h, said)...)
-	slices.Sort(late)
-	late = slices.Compact(late)
-	r, _ := rt.newResponse(old.status, h, old.body, &l.d)
+func (l *loading) renew(by Header, said scope.Said) {
+	a, old := l.a, l.prior.response
+	r, late := l.merge(by, said)
 	status := forwarded{fwd: l.fwd, status: http.StatusNotModified}
 	if l.d.store {
 		refusal := l.keep(r, late)
 		status.stored, status.detail = refusal == engine.Stored, string(refusal)
 	} else {
 		r.born = l.turn.Began()
-		rt.engine.ForgetEntry(old.key, l.prior.entry)
+		l.turn.ForgetEntry(l.shield.ctx, old.key, l.prior.entry)
 		l.turn.Finish(engine.Outcome{Verdict: l.d.verdict})
 		status.detail = l.d.reason
 	}
-	extra := []Field{status.field()}
+	extra := append(l.forThisClient(by), status.field())
 	if r.initialAge > 0 {
 		extra = append(extra, ageField(r.initialAge))
 	}
 	a.ex.Reply(r.answer(a.ex, a.line.Method, extra))
+}
+
+// merge makes a response of the prior one and the header of a newer answer, and
+// decides what may be done with it.
+func (l *loading) merge(by Header, said scope.Said) (r *response, late []string) {
+	old := l.prior.response
+	h := old.updated(by)
+	l.d = l.rt.decide(old.status, h, l.a.creds, said)
+	late = l.settle(old.status, h, said, old.tags)
+	// What outer middleware had added to Vary is not among the response's own fields.
+	l.d.vary = append(slices.Clone(l.d.vary), old.vary...)
+	slices.Sort(l.d.vary)
+	l.d.vary = slices.Compact(l.d.vary)
+	r, _ = l.rt.newResponse(old.status, h, old.body, &l.d, old.encoded)
+	return r, late
+}
+
+// forThisClient are the fields of an answer that only the client who asked for it
+// may have.
+func (l *loading) forThisClient(h Header) []Field {
+	var fields []Field
+	for _, f := range h.Own() {
+		if slices.Contains(l.d.strip, f.Name) {
+			fields = append(fields, f)
+		}
+	}
+	return fields
 }
 
 // keepsItsOwn are the fields of a stored response that speak of its content, which
@@ -81,8 +108,11 @@ var keepsItsOwn = []string{ //nolint:gochecknoglobals // a constant
 
 // updated returns the response's header with the fields of a newer one in place of
 // its own (RFC 9111 section 3.2).
-func (r *response) updated(by Header) storedHeader {
+func (r *response) updated(by Header) Header {
 	fields := slices.Clone(r.header())
+	if len(by.Values("Date")) == 0 { // the server gives it one: the old one is no more
+		fields = slices.DeleteFunc(fields, func(f Field) bool { return f.Name == "Date" })
+	}
 	for _, f := range by.Own() {
 		at := slices.IndexFunc(fields, func(g Field) bool { return g.Name == f.Name })
 		switch {
@@ -93,7 +123,22 @@ func (r *response) updated(by Header) storedHeader {
 			fields = append(fields, f)
 		}
 	}
-	return fields
+	return mergedHeader{fields, by}
+}
+
+// mergedHeader is the header of a stored response as a newer one has changed it,
+// over what outer middleware says now.
+type mergedHeader struct {
+	storedHeader
+	newer Header
+}
+
+// Values implements Header.
+func (h mergedHeader) Values(name string) []string {
+	if values := h.storedHeader.Values(name); values != nil || slices.Contains(keepsItsOwn, name) {
+		return values
+	}
+	return h.newer.Values(name)
 }
 
 // forwardHead runs the handler for a HEAD that no stored response answers. What it
@@ -112,7 +157,7 @@ func (rt *Route) forwardHead(a *ask, f *found, fwd string) error {
 		return rt.forward(a.ex, fwd, "")
 	}
 	s := newShield(a.ex.Context(), turn, rt.class.LoadTimeout)
-	defer turn.Finish(engine.Outcome{Verdict: engine.Failed})
+	defer turn.Finish(engine.Outcome{Verdict: engine.Again}) // it is no answer to who waits for a GET
 	defer s.end()
 	turn.Fetch(s.ctx, engine.Query{Codec: codec{}, Key: f.response.key, Seen: f.entry, Anew: true, Background: true})
 	if fr, ok := a.ex.(Freezer); ok {
@@ -144,7 +189,7 @@ func (l *loading) learn(status int, h Header) bool {
 			continue
 		}
 		if first(is) != first(was) {
-			l.rt.engine.ForgetEntry(old.key, l.prior.entry)
+			l.turn.ForgetEntry(l.shield.ctx, old.key, l.prior.entry)
 			return false
 		}
 		if name != "Content-Length" {
@@ -154,14 +199,6 @@ func (l *loading) learn(status int, h Header) bool {
 	if compared == 0 { // nothing says that it is the same
 		return false
 	}
-	merged := old.updated(h)
-	said := l.scope.Said()
-	l.d = l.rt.decide(old.status, merged, l.a.creds, said)
-	late := append(slices.Clone(old.tags), l.settle(old.status, merged, said)...)
-	slices.Sort(late)
-	if !l.d.store {
-		return false
-	}
-	r, _ := l.rt.newResponse(old.status, merged, old.body, &l.d)
-	return l.keep(r, slices.Compact(late)) == engine.Stored
+	r, late := l.merge(h, l.scope.Said())
+	return l.d.store && l.keep(r, late) == engine.Stored
 }

@@ -39,7 +39,7 @@ func (rt *Route) wishes(ex Exchange) (w wish) {
 	}
 	cc := field.ParseCacheControl(values)
 	w = wish{
-		noCache:      cc.NoCache && rt.honours("no-cache"),
+		noCache:      (cc.NoCache || len(cc.NoCacheFields) > 0) && rt.honours("no-cache"),
 		noStore:      cc.NoStore && rt.honours("no-store"),
 		onlyIfCached: cc.OnlyIfCached && rt.honours("only-if-cached"),
 	}
@@ -92,7 +92,7 @@ func (w *wish) takes(r *response, en *engine.Entry, state engine.State, now int6
 		staleness = max(staleness, over)
 	}
 	switch {
-	case staleness <= 0:
+	case staleness <= 0 && state == engine.Fresh: // RFC 9111 section 4.2: not at the moment itself
 		return true
 	case r.strict && state != engine.Fresh:
 		return false

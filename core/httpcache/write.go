@@ -213,7 +213,10 @@ func named(line *Line, c *Capture) (targets []core.Target) {
 			}
 		}
 	}
-	return append(targets, groupTargets(line, c.Header)...)
+	if !safe(line.Method) {
+		targets = append(targets, groupTargets(line, c.Header)...)
+	}
+	return targets
 }
 
 // writing is the scope of a write: what the handler invalidates itself is

@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"github.com/redis/go-redis/v9"
+
+	"github.com/larderhq/larder/core/internal/remote"
 )
 
 //go:embed lua/*.lua
@@ -75,8 +77,29 @@ func (s *session) run(ctx context.Context, calls ...call) ([]any, error) {
 	return results(cmds)
 }
 
-// send executes commands. Each has its error.
+// send executes commands, with those of the others where they are part of a batch.
+// Each has its error.
 func (s *session) send(ctx context.Context, cmds []redis.Cmder) {
+	b := remote.BatchOf(ctx)
+	if b == nil {
+		s.sendNow(ctx, cmds)
+		return
+	}
+	err := b.Send(ctx, cmds, func(ctx context.Context, all []any) {
+		var together []redis.Cmder
+		for _, cmds := range all {
+			together = append(together, cmds.([]redis.Cmder)...) //nolint:forcetypeassert // as above
+		}
+		s.sendNow(ctx, together)
+	})
+	if err != nil {
+		for _, cmd := range cmds {
+			cmd.SetErr(err)
+		}
+	}
+}
+
+func (s *session) sendNow(ctx context.Context, cmds []redis.Cmder) {
 	if len(cmds) == 1 {
 		if err := s.nodes.process(ctx, s.nodes.all, cmds[0]); err != nil && cmds[0].Err() == nil {
 			cmds[0].SetErr(err)

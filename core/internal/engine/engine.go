@@ -170,29 +170,35 @@ func (e *Engine) Forget(keys []string) {
 		e.Background(e.ctx, leaseTime, func(ctx context.Context) {
 			for _, key := range keys {
 				if ctx.Err() == nil {
-					e.forget(key)
+					ask, cancel := context.WithTimeout(ctx, e.shared.Budget)
+					e.forget(ask, key)
+					cancel()
 				}
 			}
 		})
 	}
 }
 
-// ForgetEntry is DropEntry, and for the other instances as well.
-func (e *Engine) ForgetEntry(key string, en *Entry) {
-	e.DropEntry(key, en)
-	if en.id != "" {
-		e.forget(key)
-	}
-}
-
-func (e *Engine) forget(key string) {
-	s := e.shared
-	if s == nil {
+// ForgetEntry takes en out, unless another entry has taken its place, and for the
+// other instances as well, within what is left of the turn's budget.
+func (t *Turn) ForgetEntry(ctx context.Context, key string, en *Entry) {
+	t.e.DropEntry(key, en)
+	s := t.e.shared
+	if s == nil || en.id == "" {
 		return
 	}
-	if ses, ok := s.askable(key, nil); ok {
-		ctx, cancel := context.WithTimeout(e.ctx, s.Budget)
-		defer cancel()
+	b := &budget{s.Budget / 2}
+	if t.asked != nil {
+		b = &t.asked.budget
+	}
+	_ = b.use(context.WithoutCancel(ctx), func(ctx context.Context) error { // if it fails the entry expires
+		t.e.forget(ctx, key)
+		return nil
+	})
+}
+
+func (e *Engine) forget(ctx context.Context, key string) {
+	if ses, ok := e.shared.askable(key, nil); ok {
 		_ = ses.Note(ctx, key, nil, time.Millisecond) // if it fails the entry expires
 	}
 }

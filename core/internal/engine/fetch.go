@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"math/bits"
 	"slices"
 	"sync"
 	"time"
@@ -77,6 +78,9 @@ func (t *Turn) Look(ctx context.Context, q Query) Found {
 func (t *Turn) ask(ctx context.Context, q Query) (f Found, done bool) {
 	s := t.e.shared
 	a := &asking{s: s, t: t, q: q, budget: budget{s.Budget}, part: remote.Partition(Name(t.key), t.e.partitions())}
+	if t.asked != nil {
+		a.budget = t.asked.budget // one for all that a turn asks
+	}
 	t.asked = a
 	if a.key = q.Key; a.key == "" {
 		a.key = t.key
@@ -514,4 +518,50 @@ func (h *held) over() bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.ended
+}
+
+// Tags returns the tags that the turn's load was registered with.
+func (t *Turn) Tags() []string { return t.tags }
+
+// StillValid reports whether an entry that this process holds valid is so in the
+// shared tier as well, as of after the turn's lease was taken: the logs of all
+// partitions that it depends on hold nothing that concerns it and that this
+// process had not heard of before the turn looked. Without a lease nothing will
+// be stored, and what this process knows is enough.
+func (t *Turn) StillValid(ctx context.Context, key string, tags []string) bool {
+	s, h := t.e.shared, t.held
+	if s == nil || h == nil {
+		return true
+	}
+	n := t.e.partitions()
+	if len(h.since) != n {
+		return false
+	}
+	var parts []int
+	for mask := t.e.mask(key, tags); mask != 0; mask &= mask - 1 {
+		parts = append(parts, bits.TrailingZeros64(mask))
+	}
+	valid := make([]bool, len(parts))
+	b := &t.asked.budget
+	err := b.use(ctx, func(ctx context.Context) error {
+		together := remote.NewBatch(len(parts))
+		ctx = remote.WithBatch(ctx, together)
+		var all sync.WaitGroup
+		for i, p := range parts {
+			all.Go(func() {
+				defer together.Leave()
+				from := h.since[p]
+				if from.position == nil || from.era == "" {
+					return
+				}
+				log, err := h.ses.Log(ctx, p, *from.position)
+				valid[i] = err == nil && log.Joined && !slices.ContainsFunc(log.Items, func(it remote.Logged) bool { //nolint:forbidigo // no logger
+					return t.e.concerns(it.Item, key, tags)
+				})
+			})
+		}
+		all.Wait()
+		return nil
+	})
+	return err == nil && !slices.Contains(valid, false)
 }

@@ -70,8 +70,8 @@ const (
 	Shared      Verdict = iota + 1 // Outcome.Entry or Err is everybody's
 	Failed                         // a panic, a cancellation, a 5xx: the next ones try, MaxLoads at a time
 	Unshareable                    // it was its leader's alone: everybody goes on by himself
+	Again                          // it says nothing to the others: they start over
 
-	again   // what was shared is too old for this waiter: start over
 	granted // it is this waiter's turn to load
 )
 
@@ -81,6 +81,7 @@ type Outcome struct {
 	Entry   *Entry
 	Err     error
 	Tags    []string // beside those the flight was entered with
+	Found   bool     // Entry is no load's: it was there
 }
 
 // Turn is the right and the duty to load. Exactly one call of Finish ends it,
@@ -144,7 +145,7 @@ func (e *Engine) Enter(ctx context.Context, key string, tags []string, gate Gate
 		o, err := w.wait(ctx, time.Until(until))
 		if err == nil {
 			switch o.Verdict {
-			case again:
+			case Again:
 				continue
 			case granted:
 				return e.turn(f, key, tags, gate), Outcome{}, nil
@@ -351,10 +352,15 @@ func (t *Turn) Finish(o Outcome) {
 		dead := !mutantNoFoundCheck && o.Entry != nil && o.Entry != t.made && (o.Entry.removed.Load() || o.Entry.State(e.Now()) == Gone) && !o.Entry.loose
 		for f.waiters.Len() > 0 {
 			if w := f.waiters.Front().Value.(*waiter); dead || at != 0 && at < w.joined {
-				f.wakeFirst(Outcome{Verdict: again})
+				f.wakeFirst(Outcome{Verdict: Again})
 			} else {
 				f.wakeFirst(o)
 			}
+		}
+	case Again:
+		e.close(sh, f)
+		for f.waiters.Len() > 0 {
+			f.wakeFirst(Outcome{Verdict: Again})
 		}
 	case Unshareable:
 		// Those who come later begin a flight of their own, with a limit again.
@@ -367,7 +373,7 @@ func (t *Turn) Finish(o Outcome) {
 		if sh.m[f.key] != f { // fenced: those who came later have a flight of their own
 			e.close(sh, f)
 			for f.waiters.Len() > 0 {
-				f.wakeFirst(Outcome{Verdict: again})
+				f.wakeFirst(Outcome{Verdict: Again})
 			}
 			return
 		}

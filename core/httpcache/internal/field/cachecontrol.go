@@ -23,6 +23,10 @@ type CacheControl struct {
 	StaleWhileRevalidate Seconds // responses only
 	StaleIfError         Seconds
 
+	// MayShare says that must-revalidate is there in its exact form: besides what it
+	// forbids it permits an answer to Authorization to be stored, RFC 9111 section 3.5.
+	MayShare bool
+
 	// Requests only. MaxStaleAny is max-stale without an argument: however
 	// stale. It is false where some max-stale has one.
 	OnlyIfCached bool
@@ -114,6 +118,7 @@ func (c *CacheControl) set(name, arg string, form form) {
 		c.NoTransform = true
 	case "must-revalidate":
 		c.MustRevalidate = true
+		c.MayShare = c.MayShare || form == bare
 	case "proxy-revalidate":
 		c.ProxyRevalidate = true
 	case "no-cache":

@@ -24,7 +24,7 @@ func TestParseCacheControl(t *testing.T) {
 		{"names are case-insensitive", lines("No-Store, MAX-AGE=5"), CacheControl{NoStore: true, MaxAge: secs(5)}},
 		{"everything a response can say",
 			lines("public, must-revalidate, proxy-revalidate, must-understand, no-transform, immutable, max-age=1, s-maxage=2, stale-while-revalidate=3, stale-if-error=4"),
-			CacheControl{Public: true, MustRevalidate: true, ProxyRevalidate: true, MustUnderstand: true, NoTransform: true, Immutable: true,
+			CacheControl{Public: true, MustRevalidate: true, MayShare: true, ProxyRevalidate: true, MustUnderstand: true, NoTransform: true, Immutable: true,
 				MaxAge: secs(1), SMaxAge: secs(2), StaleWhileRevalidate: secs(3), StaleIfError: secs(4)}},
 		{"everything a request can say",
 			lines("no-cache, no-store, only-if-cached, max-age=0, min-fresh=7, max-stale=8"),
@@ -183,7 +183,8 @@ func modelCacheControl(values []string) CacheControl {
 	}
 
 	c := CacheControl{
-		NoStore: forbids("no-store"), NoTransform: forbids("no-transform"),
+		MayShare: permits("must-revalidate"),
+		NoStore:  forbids("no-store"), NoTransform: forbids("no-transform"),
 		MustRevalidate: forbids("must-revalidate"), ProxyRevalidate: forbids("proxy-revalidate"),
 		Public: permits("public"), MustUnderstand: permits("must-understand"),
 		Immutable: permits("immutable"), OnlyIfCached: permits("only-if-cached"),

@@ -32,7 +32,7 @@ func TestParseTargeted(t *testing.T) {
 		{"nothing known, RFC 9213 section 3.1", lines("none"), CacheControl{}},
 		{"everything a response can say",
 			lines("public, must-revalidate, proxy-revalidate, must-understand, no-store, no-cache, private, immutable", "max-age=1,s-maxage=2 ,\tstale-while-revalidate=3, stale-if-error=4"),
-			CacheControl{Public: true, MustRevalidate: true, ProxyRevalidate: true, MustUnderstand: true, NoStore: true, NoCache: true, Private: true, Immutable: true,
+			CacheControl{Public: true, MustRevalidate: true, MayShare: true, ProxyRevalidate: true, MustUnderstand: true, NoStore: true, NoCache: true, Private: true, Immutable: true,
 				MaxAge: secs(1), SMaxAge: secs(2), StaleWhileRevalidate: secs(3), StaleIfError: secs(4)}},
 		{"true is no value, RFC 9651 section 3.2", lines("no-store=?1, public=?1"), CacheControl{NoStore: true, Public: true}},
 		{"false says nothing", lines("no-store=?0, max-age=?0, private=?0"), CacheControl{}},

@@ -1,0 +1,242 @@
+package httpcache
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"mime"
+	"mime/multipart"
+	"net/http"
+	"net/http/httptest"
+	"reflect"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/larderhq/larder/core/httpcache/internal/field"
+)
+
+// sent is an answer as a client sees it.
+type sent struct {
+	status int
+	header http.Header
+	body   []byte
+}
+
+func sentOf(a Answer) sent {
+	s := sent{status: a.Status, header: http.Header{}}
+	for _, f := range slices.Concat(a.Fields, a.Extra) {
+		s.header[f.Name] = f.Values
+	}
+	if !a.NoBody {
+		s.body = a.Body
+	}
+	return s
+}
+
+// parts are the ranges of an answer, each with what it says of itself.
+func (s sent) parts(t *testing.T) (parts []string) {
+	kind, params, _ := mime.ParseMediaType(s.header.Get("Content-Type"))
+	if kind != "multipart/byteranges" {
+		return []string{fmt.Sprintf("%q %q", s.header.Get("Content-Range"), s.body)}
+	}
+	for r := multipart.NewReader(bytes.NewReader(s.body), params["boundary"]); ; {
+		part, err := r.NextRawPart()
+		if err == io.EOF {
+			return parts
+		}
+		require.NoError(t, err)
+		body, err := io.ReadAll(part)
+		require.NoError(t, err)
+		parts = append(parts, fmt.Sprintf("%q %q %q", part.Header.Get("Content-Type"), part.Header.Get("Content-Range"), body))
+	}
+}
+
+const entityTag = `(?:W/)?"[\x21\x23-\x7e\x80-\xff]*"`
+
+// tagList is the well-formed beginning of an If-None-Match.
+var tagList = regexp.MustCompile(`^(?:[ \t,]*` + entityTag + `[ \t]*(?:,|$))*`)
+
+// latin1 spells bytes as runes and back, so that a regular expression sees bytes.
+func latin1(s string) string {
+	runes := make([]rune, 0, len(s))
+	for i := range len(s) {
+		runes = append(runes, rune(s[i]))
+	}
+	return string(runes)
+}
+
+func bytesOf(latin1 string) string {
+	b := make([]byte, 0, len(latin1))
+	for _, r := range latin1 {
+		b = append(b, byte(r))
+	}
+	return string(b)
+}
+
+// served is what http.ServeContent answers. It gets the conditions that both read
+// in the same way, so that these remain apart, each tested in package field:
+//
+//   - Dates, tags and ranges that are malformed, which ServeContent partly takes.
+//   - Lists of tags on several lines, of which ServeContent reads the first.
+//   - "*" is no member of a list.
+//   - If-None-Match wins over If-Modified-Since also where it is empty or holds no
+//     tag at all (RFC 9110 section 13.2.2).
+//   - A date in If-Range has to be a strong validator (section 8.8.2.2).
+//   - Of a field with several lines that may have one only none counts, and an
+//     If-Range like that, or malformed, does not hold.
+//
+// And these are the cache's own:
+//
+//   - A response without Last-Modified is as old as its Date (RFC 9111 section
+//     4.3.2), but not for If-Range.
+//   - A HEAD has no ranges (RFC 9110 section 14.2).
+//   - A 416 has no content, and a 304 keeps its Last-Modified.
+//   - ServeContent takes the beginning of 1970 for no time.
+func served(r *response, q *request) sent {
+	h := http.Header{}
+	if lines, ok := q.header["If-None-Match"]; ok {
+		joined := strings.Join(lines, ",")
+		if strings.Trim(joined, " \t") != "*" {
+			joined = bytesOf(tagList.FindString(latin1(joined)))
+			if strings.Trim(joined, " \t,") == "" {
+				joined = `"another one than any in these tests"`
+			}
+		}
+		h.Set("If-None-Match", joined)
+	}
+	if lines := q.header["If-Modified-Since"]; len(lines) == 1 {
+		if at, ok := field.ParseDate(lines[0]); ok {
+			h.Set("If-Modified-Since", at.Format(http.TimeFormat))
+		}
+	}
+	spans, ok := field.ParseRange(q.header["Range"], int64(len(r.body)))
+	switch {
+	case !ok, q.line.Method == http.MethodHead:
+	case len(spans) == 0:
+		h.Set("Range", fmt.Sprintf("bytes=%d-", len(r.body)))
+	default:
+		var specs []string
+		for _, s := range spans {
+			specs = append(specs, fmt.Sprintf("%d-%d", s.First, s.Last))
+		}
+		h.Set("Range", "bytes="+strings.Join(specs, ","))
+	}
+	if lines, ok := q.header["If-Range"]; ok {
+		value := strings.Trim(lines[0], " \t")
+		at, isDate := field.ParseDate(value)
+		strong := isDate && !r.lastModified.IsZero() && !r.date.IsZero() && r.date.Sub(r.lastModified) >= time.Second
+		switch {
+		case len(lines) == 1 && strong:
+			h.Set("If-Range", at.Format(http.TimeFormat))
+		case len(lines) == 1 && field.Valid(value):
+			h.Set("If-Range", value)
+		default:
+			h.Del("Range")
+		}
+	}
+	w := httptest.NewRecorder()
+	for _, f := range r.fields {
+		w.Header()[f.Name] = f.Values
+	}
+	if !hasField(r.fields, "Content-Type") {
+		w.Header()["Content-Type"] = nil // or it would look at the content
+	}
+	changed := r.lastModified
+	if changed.IsZero() {
+		changed = r.date
+	}
+	http.ServeContent(w, &http.Request{Method: q.line.Method, Header: h}, "", changed, bytes.NewReader(r.body))
+	return sent{w.Code, w.Header(), w.Body.Bytes()}
+}
+
+// What is answered from the store to conditions and ranges is what net/http
+// answers of a file.
+func FuzzAnswer(f *testing.F) {
+	const date = "Sun, 06 Nov 1994 08:49:37 GMT"
+	for _, etag := range []string{"", `"a"`, `W/"a"`, "a"} {
+		for _, modified := range []int64{0, 784111777} {
+			for same := range byte(32) {
+				f.Add([]byte("0123456789"), etag, modified, int8(same%3), same%2 == 0, "", "", "bytes=2-4", "", same)
+			}
+			f.Add([]byte("0123456789"), etag, modified, int8(1), true, `"b", W/"a"`, date, "bytes=0-0,-1", `"a"`, byte(0))
+			f.Add([]byte("0123456789"), etag, modified, int8(0), true, "", date, "bytes=10-", date, byte(0))
+			f.Add([]byte("0123456789"), etag, modified, int8(1), true, "", "", "bytes=0-1,-2", "", byte(0))
+			f.Add([]byte("0123456789"), etag, modified, int8(1), true, "", "", "bytes=4-5,0-0,20-", `"a"`, byte(64))
+			f.Add([]byte(""), etag, modified, int8(-1), true, "*", "x", "bytes=0-", "x", byte(0))
+			f.Add([]byte("0123456789"), etag, modified, int8(5), true, "\n\"a\"", date+"\n"+date, "bytes=1-2\nbytes=1-2", "\"a\"\n\"a\"", byte(64))
+		}
+	}
+	f.Fuzz(func(t *testing.T, body []byte, etag string, modified int64, made int8, get bool, match, since, ranges, ifRange string, same byte) {
+		r := &response{status: http.StatusOK, body: body}
+		add := func(name, value string) { r.fields = append(r.fields, Field{Name: name, Values: []string{value}}) }
+		at := time.Unix(modified%(1<<37), 0).UTC() // four digits of a year
+		if modified == 0 {
+			at = time.Unix(784111777, 0).UTC()
+		} else {
+			add("Last-Modified", at.Format(http.TimeFormat))
+		}
+		if made >= 0 {
+			add("Date", at.Add(time.Duration(made)*time.Second).Format(http.TimeFormat))
+		}
+		if same&64 == 0 {
+			add("Content-Type", "text/plain")
+		}
+		if etag != "" {
+			add("Etag", etag)
+		}
+		r.etag, r.own = etag, len(r.fields)
+		r.read()
+		if r.lastModified.Unix() == 0 || r.lastModified.IsZero() && r.date.Unix() == 0 {
+			return
+		}
+		q := &request{line: Line{Method: http.MethodGet}, header: http.Header{}}
+		if !get {
+			q.line.Method = http.MethodHead
+		}
+		for bit, f := range []struct{ name, value, same string }{
+			{"If-None-Match", match, etag}, {"If-Modified-Since", since, first(r.header().Values("Last-Modified"))},
+			{"If-Range", ifRange, etag}, {"If-Range", ifRange, first(r.header().Values("Last-Modified"))},
+			{"If-Modified-Since", since, first(r.header().Values("Date"))}, {"Range", ranges, ""},
+		} {
+			if f.value != "" {
+				q.header[f.name] = strings.Split(f.value, "\n")
+			}
+			if f.same != "" && same&(1<<bit) != 0 {
+				q.header[f.name] = []string{f.same}
+			}
+		}
+
+		before := slices.Clone(r.fields)
+		got, want := sentOf(r.answer(q, q.line.Method, nil)), served(r, q)
+		require.True(t, reflect.DeepEqual(before, r.fields) && bytes.Equal(body, r.body), "the stored response has changed")
+		said := fmt.Sprintf("%s %v of %v", q.line.Method, q.header, r.fields)
+		require.Equal(t, want.status, got.status, said)
+		require.Equal(t, etag, got.header.Get("Etag"), said)
+		switch got.status {
+		case http.StatusRequestedRangeNotSatisfiable:
+			want.body = nil
+			require.Equal(t, "0", got.header.Get("Content-Length"), said)
+			fallthrough
+		case http.StatusNotModified:
+			require.NotContains(t, got.header, "Content-Type", said)
+		default:
+			if get && got.status == http.StatusOK && !hasField(r.fields, "Content-Length") {
+				want.header.Del("Content-Length") // whoever sends the content says it
+			}
+			if kind, _, _ := mime.ParseMediaType(want.header.Get("Content-Type")); kind != "multipart/byteranges" {
+				require.Equal(t, want.header.Get("Content-Length"), got.header.Get("Content-Length"), said)
+				require.Equal(t, want.header.Get("Content-Type"), got.header.Get("Content-Type"), said)
+			} else {
+				require.Equal(t, fmt.Sprint(len(got.body)), got.header.Get("Content-Length"), said)
+				require.NotContains(t, got.header, "Content-Range", said)
+			}
+		}
+		require.Equal(t, want.header.Get("Content-Range"), got.header.Get("Content-Range"), said)
+		require.Equal(t, want.parts(t), got.parts(t), said)
+	})
+}

@@ -1,0 +1,238 @@
+package core_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/larderhq/larder/core"
+)
+
+// many loads ids from a database in which every id but the multiples of 10 has
+// itself times a factor as its value.
+type many struct {
+	t      *testing.T
+	calls  [][]int
+	err    error
+	factor atomic.Int64
+}
+
+func (d *many) load(_ context.Context, ids []int) (map[int]int64, error) {
+	ids = slices.Clone(ids)
+	slices.Sort(ids)
+	d.calls = append(d.calls, ids)
+	values := make(map[int]int64)
+	for _, id := range ids {
+		if id%10 != 0 {
+			values[id] = int64(id) * d.factor.Load()
+		}
+	}
+	return values, d.err
+}
+
+// get demands the values of ids, and returns which were loaded.
+func (d *many) get(in *instance, ids ...int) (loaded []int) {
+	d.t.Helper()
+	d.calls = nil
+	values, err := in.GetMany(d.t.Context(), ids, d.load)
+	require.NoError(d.t, err)
+	for _, id := range ids {
+		v, ok := values[id]
+		require.Equal(d.t, id%10 != 0, ok, "%d is there", id)
+		require.Equal(d.t, int64(id)*d.factor.Load()*map[bool]int64{true: 1}[ok], v)
+	}
+	require.LessOrEqual(d.t, len(d.calls), 1, "one call")
+	return slices.Concat(d.calls...)
+}
+
+func eachManyWay(t *testing.T, test func(w *twoWriters, d *many)) {
+	t.Helper()
+	eachWay(t, func(w *twoWriters) {
+		d := &many{t: w.t}
+		d.factor.Store(1)
+		test(w, d)
+	})
+}
+
+func TestGivenManyIds_WhenSomeAreThere_ThenTheOthersAreLoadedByOneCall(t *testing.T) {
+	eachManyWay(t, func(w *twoWriters, d *many) {
+		require.Equal(w.t, []int{1, 2, 10}, d.get(w.a, 1, 2, 10, 2))
+		require.Equal(w.t, []int{3, 20}, d.get(w.b, 1, 2, 3, 10, 20), "what is not there is remembered")
+		require.Empty(w.t, d.get(w.a, 1, 2, 3, 10, 20))
+		d.factor.Store(2)
+		require.NoError(w.t, w.b.InvalidateMany(w.t.Context(), []int{1, 10}))
+		synctest.Wait()
+		d.calls = nil
+		values, err := w.a.GetMany(w.t.Context(), []int{1, 2, 10}, d.load)
+		require.NoError(w.t, err)
+		require.Equal(w.t, map[int]int64{1: 2, 2: 2}, values)
+		require.Equal(w.t, [][]int{{1, 10}}, d.calls)
+		require.Empty(w.t, d.get(w.a))
+	})
+}
+
+func TestGivenManyIds_WhenSomeOfThemFail_ThenTheOthersAreAnswered(t *testing.T) {
+	eachManyWay(t, func(w *twoWriters, d *many) {
+		d.err = core.Errors[int]{2: errDown}
+		values, err := w.a.GetMany(w.t.Context(), []int{1, 2, 3}, d.load)
+		require.Equal(w.t, map[int]int64{1: 1, 3: 3}, values)
+		var each core.Errors[int]
+		require.ErrorAs(w.t, err, &each)
+		require.Equal(w.t, core.Errors[int]{2: errDown}, each)
+		require.ErrorIs(w.t, err, errDown)
+		d.err = nil
+		require.Equal(w.t, []int{2}, d.get(w.a, 1, 2, 3))
+
+		d.err = errDown
+		values, err = w.a.GetMany(w.t.Context(), []int{1, 4, 5}, d.load)
+		require.Equal(w.t, map[int]int64{1: 1}, values)
+		require.ErrorAs(w.t, err, &each)
+		require.Equal(w.t, core.Errors[int]{4: errDown, 5: errDown}, each)
+	})
+}
+
+func TestGivenManyIds_WhenSomebodyLoadsSomeOfThem_ThenTheseAreWaitedFor(t *testing.T) {
+	eachManyWay(t, func(w *twoWriters, d *many) {
+		loading, release := make(chan struct{}), make(chan struct{})
+		go func() {
+			v, err := w.b.Get(w.t.Context(), 2, func(context.Context, int) (int64, error) {
+				close(loading)
+				<-release
+				return 200, nil
+			})
+			if err != nil || v != 200 {
+				w.t.Error(v, err)
+			}
+		}()
+		<-loading
+		time.AfterFunc(time.Second, func() { close(release) })
+		values, err := w.a.GetMany(w.t.Context(), []int{1, 2, 3}, d.load)
+		require.NoError(w.t, err)
+		require.Equal(w.t, map[int]int64{1: 1, 2: 200, 3: 3}, values)
+		require.Equal(w.t, [][]int{{1, 3}}, d.calls)
+	})
+}
+
+// Two batches that each have begun what the other one wants wait for each other's
+// loads, and not for each other.
+func TestGivenTwoBatchesThatOverlap_WhenTheyLoadAtTheSameTime_ThenBothEnd(t *testing.T) {
+	eachManyWay(t, func(w *twoWriters, _ *many) {
+		get := func(in *instance, ids []int) func() {
+			done := make(chan struct{})
+			go func() {
+				defer close(done)
+				values, err := in.GetMany(w.t.Context(), ids, func(_ context.Context, ids []int) (map[int]int64, error) {
+					time.Sleep(100 * time.Millisecond)
+					values := make(map[int]int64)
+					for _, id := range ids {
+						values[id] = int64(id)
+					}
+					return values, nil
+				})
+				if err != nil || len(values) != len(ids) {
+					w.t.Error(values, err)
+				}
+			}()
+			return func() { <-done }
+		}
+		for i := range 20 {
+			var ids, back []int
+			for j := range 30 {
+				ids = append(ids, i*100+j)
+			}
+			for j := range 30 {
+				back = append(back, i*100+44-j)
+			}
+			one, two := get(w.a, ids), get(w.b, back)
+			one()
+			two()
+		}
+	})
+}
+
+func TestGivenABatch_WhenItsLoaderPanicsOrIsCancelled_ThenNobodyIsHeldUp(t *testing.T) {
+	eachManyWay(t, func(w *twoWriters, d *many) {
+		_, err := w.a.GetMany(w.t.Context(), []int{1, 2}, func(context.Context, []int) (map[int]int64, error) { panic("oops") })
+		var p *core.PanicError
+		require.ErrorAs(w.t, err, &p)
+		require.Equal(w.t, "oops", p.Value)
+		start := time.Now()
+		require.Equal(w.t, []int{1, 2}, d.get(w.b, 1, 2))
+		require.Less(w.t, time.Since(start), time.Second)
+
+		ctx, cancel := context.WithCancel(w.t.Context())
+		_, err = w.a.GetMany(ctx, []int{3}, func(context.Context, []int) (map[int]int64, error) {
+			cancel()
+			time.Sleep(time.Second)
+			return map[int]int64{3: 3}, nil
+		})
+		require.ErrorIs(w.t, err, context.Canceled)
+		require.Empty(w.t, d.get(w.b, 3), "the load goes on for the others")
+	})
+}
+
+func TestGivenABatchLoader_WhenItSaysTags_ThenAllItsValuesCarryThem(t *testing.T) {
+	eachManyWay(t, func(w *twoWriters, d *many) {
+		_, err := w.a.GetMany(w.t.Context(), []int{1, 2}, func(ctx context.Context, ids []int) (map[int]int64, error) {
+			return map[int]int64{1: 1, 2: 2}, core.AddTags(ctx, "list")
+		})
+		require.NoError(w.t, err)
+		require.Empty(w.t, d.get(w.b, 1, 2))
+		require.NoError(w.t, w.b.cache.Invalidate(w.t.Context(), core.Tag("list")))
+		synctest.Wait()
+		require.Equal(w.t, []int{1, 2}, d.get(w.a, 1, 2))
+	})
+}
+
+func TestGivenManyValues_WhenTheyArePut_ThenAllOrNoneIsWrong(t *testing.T) {
+	eachManyWay(t, func(w *twoWriters, d *many) {
+		values := make(map[int]int64)
+		for id := range 200 {
+			if id%10 != 0 {
+				values[id] = int64(id)
+			}
+		}
+		require.NoError(w.t, w.a.PutMany(w.t.Context(), values))
+		synctest.Wait()
+		for id, v := range values {
+			require.Equal(w.t, v, w.b.mustHave(id))
+		}
+		require.Empty(w.t, d.calls)
+		var ce *core.ConfigError
+		require.ErrorAs(w.t, w.a.PutMany(w.t.Context(), values, ""), &ce)
+	})
+}
+
+// mustHave answers an id without a load.
+func (in *instance) mustHave(id int) int64 {
+	in.f.t.Helper()
+	v, err := in.Get(in.f.t.Context(), id, func(context.Context, int) (int64, error) {
+		return 0, errors.New("it had to be loaded")
+	})
+	require.NoError(in.f.t, err)
+	return v
+}
+
+func TestGivenACacheThatIsOff_WhenManyAreAskedFor_ThenTheyAreLoaded(t *testing.T) {
+	eachManyWay(t, func(w *twoWriters, d *many) {
+		w.a.cache.SetEnabled(false)
+		for range 2 {
+			require.Equal(w.t, []int{1, 2, 10}, d.get(w.a, 1, 2, 10))
+		}
+		d.err = core.Errors[int]{1: errDown}
+		values, err := w.a.GetMany(w.t.Context(), []int{1, 2}, d.load)
+		require.Equal(w.t, map[int]int64{2: 2}, values)
+		require.ErrorIs(w.t, err, errDown)
+		_, err = w.a.GetMany(w.t.Context(), []int{1}, nil)
+		var ce *core.ConfigError
+		require.ErrorAs(w.t, err, &ce)
+		_ = fmt.Sprint(err)
+	})
+}

@@ -1,0 +1,405 @@
+package core
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"sync"
+
+	"github.com/larderhq/larder/core/internal/engine"
+	"github.com/larderhq/larder/core/internal/remote"
+	"github.com/larderhq/larder/core/internal/scope"
+)
+
+// ManyLoader loads the values of several ids at once. An id that is not in its
+// result does not exist (ErrNotFound), which is remembered for the class's
+// NegativeTTL. With an error the result counts for nothing, unless it is an Errors:
+// then those ids have failed, and the others are what the result says. What it says
+// of itself by its context (AddTags, SetTTL, NoStore) is said of all of them.
+type ManyLoader[K comparable, V any] func(ctx context.Context, ids []K) (map[K]V, error)
+
+// Errors are the errors of single ids of a batch.
+type Errors[K comparable] map[K]error
+
+// Error implements error: one of them, and how many there are.
+func (e Errors[K]) Error() string {
+	for id, err := range e {
+		return fmt.Sprintf("larder: %d of a batch failed, %v among them: %v", len(e), id, err)
+	}
+	return "larder: nothing of a batch failed"
+}
+
+// Unwrap returns all of them.
+func (e Errors[K]) Unwrap() []error {
+	list := make([]error, 0, len(e))
+	for _, err := range e {
+		list = append(list, err)
+	}
+	return list
+}
+
+// maxBatch is how many ids are looked for, and loaded, at a time.
+const maxBatch = 1000
+
+// GetMany answers the values of ids. What is missing is loaded by one call of load,
+// up to 1000 ids at a time, but for ids that somebody else is loading already: for
+// these it waits, as Get does. The shared tier is asked for all of them together: a
+// pipeline per server.
+//
+// The result has the values that there are. Ids that do not exist are not in it. If
+// some failed, the error is an Errors[K] with one error for each, and the result has
+// the others.
+func (m *Map[K, V]) GetMany(ctx context.Context, ids []K, load ManyLoader[K, V]) (map[K]V, error) {
+	if load == nil {
+		return nil, &ConfigError{"load", nil, "a function"}
+	}
+	keys := make(map[K]string, len(ids))
+	for _, id := range ids {
+		key, err := m.Key(id)
+		if err != nil {
+			return nil, err
+		}
+		keys[id] = key
+	}
+	b := &batch[K, V]{m: m, load: load, values: make(map[K]V, len(keys)), errs: make(Errors[K])}
+	if !m.c.Enabled() {
+		m.c.engine.Count.Bypassed.Add(int64(len(keys)))
+		b.loadAll(scope.With(ctx, m.c.Scope()), keys)
+		return b.result()
+	}
+	var left []*part[K, V]
+	now := m.c.engine.Now()
+	for id, key := range keys {
+		if !b.here(ctx, id, key, now) {
+			left = append(left, &part[K, V]{id: id, key: key})
+		}
+	}
+	for len(left) > 0 {
+		n := min(len(left), maxBatch)
+		if err := b.get(ctx, left[:n]); err != nil {
+			return b.values, err
+		}
+		left = left[n:]
+	}
+	return b.result()
+}
+
+// batch is one GetMany.
+type batch[K comparable, V any] struct {
+	m    *Map[K, V]
+	load ManyLoader[K, V]
+
+	mu     sync.Mutex
+	values map[K]V
+	errs   Errors[K]
+}
+
+// part is one id of it that was not in this process.
+type part[K comparable, V any] struct {
+	id   K
+	key  string
+	turn *engine.Turn
+	busy bool // somebody else loads it
+	done bool // it has been answered
+}
+
+func (b *batch[K, V]) result() (map[K]V, error) {
+	if len(b.errs) > 0 {
+		return b.values, b.errs
+	}
+	return b.values, nil
+}
+
+// answer notes what became of an id.
+func (b *batch[K, V]) answer(id K, v V, err error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	switch {
+	case err == nil:
+		b.values[id] = v
+	case !errors.Is(err, ErrNotFound):
+		b.errs[id] = err
+	}
+}
+
+// here answers an id from this process.
+func (b *batch[K, V]) here(ctx context.Context, id K, key string, now int64) bool {
+	e := b.m.c.engine
+	en, state := e.LookupAt(key, now)
+	if state < engine.Stale {
+		e.Count.Misses.Add(1)
+		return false
+	}
+	v, err, ok := b.m.read(en)
+	if !ok {
+		e.Drop(key)
+		e.Count.Misses.Add(1)
+		return false
+	}
+	if state == engine.Fresh {
+		e.Count.Hits.Add(1)
+	} else {
+		e.Count.StaleHits.Add(1)
+	}
+	if state == engine.Stale || en.Early(now) {
+		b.m.refresh(ctx, en, key, id, b.one)
+	}
+	b.answer(id, v, err)
+	return true
+}
+
+// one is the loader of a single id.
+func (b *batch[K, V]) one(ctx context.Context, id K) (v V, err error) {
+	values, err := b.load(ctx, []K{id})
+	var each Errors[K]
+	if errors.As(err, &each) {
+		err = each[id]
+	}
+	if err != nil {
+		return v, err
+	}
+	v, ok := values[id]
+	if !ok {
+		return v, ErrNotFound
+	}
+	return v, nil
+}
+
+// loadAll is for a cache that is switched off.
+func (b *batch[K, V]) loadAll(ctx context.Context, keys map[K]string) {
+	ids := make([]K, 0, len(keys))
+	for id := range keys {
+		ids = append(ids, id)
+	}
+	values, err := b.load(ctx, ids)
+	var each Errors[K]
+	whole := !errors.As(err, &each) && err != nil
+	for _, id := range ids {
+		v, ok := values[id]
+		switch {
+		case whole:
+			b.answer(id, v, err)
+		case each[id] != nil:
+			b.answer(id, v, each[id])
+		case ok:
+			b.answer(id, v, nil)
+		}
+	}
+}
+
+// get answers ids that were not in this process. The load runs detached, for
+// others may wait for it by the time.
+func (b *batch[K, V]) get(ctx context.Context, parts []*part[K, V]) error {
+	e, m := b.m.c.engine, b.m
+	var led []*part[K, V]
+	for _, p := range parts {
+		if scope.From(ctx).Within(p.key) { // a loader that asks for its own value
+			v, err := b.one(ctx, p.id)
+			b.answer(p.id, v, err)
+			p.done = true
+			continue
+		}
+		var ok bool
+		if p.turn, ok = e.TryLead(p.key, []string{TagName(p.key)}, m.gate()); ok {
+			led = append(led, p)
+		} else {
+			p.busy = true
+		}
+	}
+	if len(led) > 0 {
+		done := make(chan struct{})
+		ok := e.Spawn(ctx, 2*m.class.LoadTimeout, func(ctx context.Context) {
+			defer close(done)
+			b.lead(ctx, led)
+		})
+		if !ok {
+			finish(led)
+			for _, p := range led { // the cache is being closed
+				p.busy = true
+			}
+		} else {
+			select {
+			case <-done:
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+	}
+	for _, p := range parts {
+		if p.done || !p.busy {
+			continue
+		}
+		v, err := m.Get(ctx, p.id, b.one)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		b.answer(p.id, v, err)
+	}
+	return nil
+}
+
+func finish[K comparable, V any](led []*part[K, V]) {
+	for _, p := range led {
+		p.turn.Finish(engine.Outcome{Verdict: engine.Failed})
+	}
+}
+
+// lead asks the shared tier, loads what it has not, and stores that.
+func (b *batch[K, V]) lead(ctx context.Context, led []*part[K, V]) {
+	defer finish(led) // whatever happens
+	b.each(ctx, led, b.fetch)
+	var missing []*part[K, V]
+	var ids []K
+	for _, p := range led {
+		if !p.done && !p.busy {
+			missing = append(missing, p)
+			ids = append(ids, p.id)
+		}
+	}
+	if len(missing) == 0 {
+		return
+	}
+	values, said, err := b.run(ctx, ids)
+	var each Errors[K]
+	if errors.As(err, &each) {
+		err = nil
+	}
+	b.each(ctx, missing, func(ctx context.Context, p *part[K, V]) {
+		r := loaded[V]{err: err}
+		if v, ok := values[p.id]; each[p.id] != nil {
+			r.err = each[p.id]
+		} else if err == nil && ok {
+			r.v = v
+		} else if err == nil {
+			r.err = ErrNotFound
+		}
+		if b.failed(p, &r) {
+			return
+		}
+		b.m.settle(ctx, p.turn, said, &r)
+		b.answer(p.id, r.v, r.err)
+	})
+}
+
+// failed ends the turn of an id whose loader panicked.
+func (b *batch[K, V]) failed(p *part[K, V], r *loaded[V]) bool {
+	var panicked *PanicError
+	if !errors.As(r.err, &panicked) {
+		return false
+	}
+	p.turn.Finish(engine.Outcome{Verdict: engine.Failed})
+	b.answer(p.id, r.v, r.err)
+	return true
+}
+
+// run calls the loader. Its panic is its error.
+func (b *batch[K, V]) run(ctx context.Context, ids []K) (values map[K]V, said scope.Said, err error) {
+	e, m := b.m.c.engine, b.m
+	sc := m.c.Scope()
+	sc.Outer = scope.From(ctx)
+	e.Count.Loads.Add(1)
+	finished := false
+	defer func() {
+		if !finished {
+			e.Count.Panics.Add(1)
+			e.Count.LoadErrors.Add(1)
+			err = &PanicError{Value: recover(), Stack: debug.Stack()}
+		}
+	}()
+	run, cancel := context.WithTimeout(ctx, m.class.LoadTimeout)
+	defer cancel()
+	values, err = b.load(scope.With(run, sc), ids)
+	finished = true
+	return values, sc.Said(), err
+}
+
+// fetch answers an id from the shared tier, or takes the lease for it.
+func (b *batch[K, V]) fetch(ctx context.Context, p *part[K, V]) {
+	q := b.m.query()
+	q.Background = true
+	f := p.turn.Fetch(ctx, q)
+	switch {
+	case f.Busy: // another instance loads it
+		p.busy = true
+		p.turn.Finish(engine.Outcome{Verdict: engine.Failed})
+	case f.Entry != nil && f.State >= engine.Stale:
+		if v, err, ok := b.m.found(ctx, p.turn, f, p.id, b.one); ok {
+			b.answer(p.id, v, err)
+			p.done = true
+			return
+		}
+		p.turn.Fetch(ctx, q)
+	}
+}
+
+// each does something for several ids at the same time, so that what it sends goes
+// to the shared tier together.
+func (b *batch[K, V]) each(ctx context.Context, parts []*part[K, V], do func(context.Context, *part[K, V])) {
+	together := remote.NewBatch(len(parts))
+	ctx = remote.WithBatch(ctx, together)
+	var all sync.WaitGroup
+	for _, p := range parts {
+		all.Go(func() {
+			defer together.Leave()
+			defer func() {
+				if v := recover(); v != nil { // of the codec or clone function
+					b.m.c.engine.Count.Panics.Add(1)
+					p.turn.Finish(engine.Outcome{Verdict: engine.Failed})
+					var zero V
+					b.answer(p.id, zero, &PanicError{Value: v, Stack: debug.Stack()})
+					p.done = true
+				}
+			}()
+			do(ctx, p)
+		})
+	}
+	all.Wait()
+}
+
+// PutMany is Put of several values, with the same tags. If some were not stored, or
+// their invalidation is pending, the error is an Errors[K].
+func (m *Map[K, V]) PutMany(ctx context.Context, values map[K]V, tags ...string) error {
+	for id, v := range values { // what is wrong is found before anything is done
+		key, err := m.Key(id)
+		if err != nil {
+			return err
+		}
+		if _, err := m.filled(key, v, tags); err != nil {
+			return err
+		}
+	}
+	together := remote.NewBatch(min(len(values), maxParallel))
+	slots := make(chan struct{}, maxParallel)
+	errs := make(Errors[K])
+	var mu sync.Mutex
+	var all sync.WaitGroup
+	_ = together
+	for id, v := range values {
+		slots <- struct{}{}
+		all.Go(func() {
+			defer func() { <-slots }()
+			if err := m.Put(ctx, id, v, tags...); err != nil {
+				mu.Lock()
+				defer mu.Unlock()
+				errs[id] = err
+			}
+		})
+	}
+	all.Wait()
+	if len(errs) > 0 {
+		return errs
+	}
+	return nil
+}
+
+// maxParallel is how many values are put at a time.
+const maxParallel = 64
+
+// InvalidateMany is Invalidate of many ids.
+func (m *Map[K, V]) InvalidateMany(ctx context.Context, ids []K) error {
+	if len(ids) == 0 {
+		return nil
+	}
+	return m.Invalidate(ctx, ids...)
+}
