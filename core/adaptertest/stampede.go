@@ -534,7 +534,7 @@ func stampedeCases() []testCase {
 			s.settles(impatient.ended, "it has been answered")
 			a := impatient.answer()
 			require.Equal(s, 503, a.status)
-			require.Equal(s, "Larder; fwd=uri-miss; detail=gave-up-waiting", a.cacheStatus())
+			require.Equal(s, "Larder; detail=gave-up-waiting", a.cacheStatus())
 			require.EqualValues(s, 1, p.runs.Load())
 			p.hold.open()
 			leader.answer().is("run 1")

@@ -32,7 +32,7 @@ func (r *response) answer(ex Exchange, method string, extra []Field) Answer {
 	}
 	if method == http.MethodHead {
 		a.NoBody = true
-		if !hasField(a.Fields, "Content-Length") {
+		if r.status != http.StatusNoContent && !hasField(a.Fields, "Content-Length") {
 			a.Extra = append(extra[:len(extra):len(extra)], contentLength(len(a.Body)))
 		}
 	}
@@ -83,8 +83,9 @@ func (r *response) notModified(ex Exchange, etag string) bool {
 // ranges answers a range request (RFC 9110 section 14.2). What it cannot make
 // sense of it ignores: then the answer is the whole.
 func (r *response) ranges(a Answer, ex Exchange, spec, etag string) Answer {
-	if !field.IfRangeHolds(ex.Values("If-Range"), etag, r.lastModified, r.date) {
-		return a
+	condition := ex.Values("If-Range")
+	if !field.IfRangeHolds(condition, etag, r.lastModified, r.date) || len(condition) > 0 && etag == "" && len(r.encoded) > 0 {
+		return a // a date does not tell one encoding from another
 	}
 	size := int64(len(a.Body))
 	spans, ok := field.ParseRange([]string{spec}, size)

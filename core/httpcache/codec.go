@@ -217,14 +217,12 @@ func (d *decoder) response() *response {
 		r.whole, r.asked = d.varint(), d.string()
 	}
 	n := d.count()
-	if n > 0 {
-		r.fields = make([]Field, n)
-	}
 	r.own = int(d.uvarint())
-	for i := range r.fields {
-		r.fields[i].Name = d.string()
-		r.fields[i].Mode = Mode(d.byte())
-		r.fields[i].Values = d.strings()
+	for range n { // it grows with what there is, not with what there is said to be
+		if d.err != nil {
+			break
+		}
+		r.fields = append(r.fields, Field{Name: d.string(), Mode: Mode(d.byte()), Values: d.strings()})
 	}
 	n = min(d.count(), maxCodings+1)
 	for range n {

@@ -11,8 +11,15 @@ import (
 // some, Cache-Group-Invalidation in the answer to an unsafe request takes all out
 // that are in one.
 
-// origin returns the scheme, host and port that groups are of.
-func origin(line *Line) string { return line.Scheme + "://" + strings.ToLower(line.Host) }
+// origin returns the scheme, host and port that groups are of. The scheme's own port
+// need not be said (RFC 6454 section 4).
+func origin(line *Line) string {
+	port := ":80"
+	if line.Scheme == "https" {
+		port = ":443"
+	}
+	return line.Scheme + "://" + strings.TrimSuffix(strings.ToLower(line.Host), port)
+}
 
 // groupTags returns the tags of the groups that a response is in.
 func groupTags(line *Line, h Header) (tags []string) {

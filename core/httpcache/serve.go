@@ -137,7 +137,7 @@ func (rt *Route) find(a *ask, now int64) (f found) {
 	if f.response != nil {
 		return f
 	}
-	if len(a.ex.Values("Range")) > 0 {
+	if a.line.Method == http.MethodGet && len(a.ex.Values("Range")) > 0 { // RFC 9110 section 14.2
 		if en, state := rt.engine.LookupAt(a.key+partSuffix, now); state != engine.Gone {
 			r, ok := en.Value.(*response)
 			if f.parts = ok && r.part != nil; f.parts && r.covers(a.ex) && take(en, state) {
@@ -246,7 +246,7 @@ func (rt *Route) serveMiss(a *ask) error {
 			if round < maxRounds && rt.fromTier(a, &f, tags) {
 				continue
 			}
-			ex.Reply(notCached(fwd))
+			ex.Reply(notCached())
 			return nil
 		}
 		if f.uncacheable || f.response != nil && f.response.validate || round == maxRounds || scope.From(ex.Context()).Within(flight) {
@@ -258,7 +258,7 @@ func (rt *Route) serveMiss(a *ask) error {
 		case err != nil:
 			// The client has gone, its time is up, or it waited for twice LoadTimeout. To run the handler now would
 			// turn a herd that gave up waiting into a stampede.
-			ex.Reply(unavailable(fwd))
+			ex.Reply(unavailable())
 			return nil //nolint:nilerr // it has been answered
 		case turn == nil:
 			r, ok := out.Entry.Value.(*response)
@@ -354,22 +354,22 @@ func (rt *Route) fromTier(a *ask, f *found, tags []string) bool {
 
 // unavailable answers a request whose context ended while it waited. Nobody is
 // expected to see it.
-func unavailable(fwd string) Answer {
+func unavailable() Answer {
 	return Answer{
 		Status: http.StatusServiceUnavailable,
 		Fields: []Field{{Name: "Content-Type", Values: []string{"text/plain; charset=utf-8"}}},
-		Extra:  []Field{statusField(fwd, false, "gave-up-waiting")},
+		Extra:  []Field{forwarded{detail: "gave-up-waiting"}.field()},
 		Body:   []byte("larder: the request ended while it waited for another one's response\n"),
 	}
 }
 
 // notCached answers a request that does not want the handler to run (RFC 9111
 // section 5.2.1.7).
-func notCached(fwd string) Answer {
+func notCached() Answer {
 	return Answer{
 		Status: http.StatusGatewayTimeout,
 		Fields: []Field{{Name: "Content-Type", Values: []string{"text/plain; charset=utf-8"}}},
-		Extra:  []Field{statusField(fwd, false, "only-if-cached")},
+		Extra:  []Field{forwarded{detail: "only-if-cached"}.field()},
 		Body:   []byte("larder: not in the cache, and the request asked for nothing else\n"),
 	}
 }

@@ -24,16 +24,19 @@ const (
 
 func statusHit(ttl int64) string { return CacheName + "; hit; ttl=" + strconv.FormatInt(ttl, 10) }
 
-// forwarded describes a request that went to the handler.
+// forwarded describes a request that was not answered from the store.
 type forwarded struct {
-	fwd    string
+	fwd    string // why it went to the handler; "": it did not
 	status int // of the handler's answer, where the client's is another
 	stored bool
 	detail string
 }
 
 func (f forwarded) String() string {
-	s := CacheName + "; fwd=" + f.fwd
+	s := CacheName
+	if f.fwd != "" {
+		s += "; fwd=" + f.fwd
+	}
 	if f.status != 0 {
 		s += "; fwd-status=" + strconv.Itoa(f.status)
 	}

@@ -145,7 +145,7 @@ func (h mergedHeader) Values(name string) []string {
 // says of the response to GET, that is stored, counts (RFC 9111 section 4.3.5).
 func (rt *Route) forwardHead(a *ask, f *found, fwd string) error {
 	if a.wish.onlyIfCached {
-		a.ex.Reply(notCached(fwd))
+		a.ex.Reply(notCached())
 		return nil
 	}
 	if f.response == nil || f.response.status != http.StatusOK || f.response.part != nil {
