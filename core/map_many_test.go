@@ -80,12 +80,12 @@ func TestGivenManyIds_WhenSomeAreThere_ThenTheOthersAreLoadedByOneCall(t *testin
 
 func TestGivenManyIds_WhenSomeOfThemFail_ThenTheOthersAreAnswered(t *testing.T) {
 	eachManyWay(t, func(w *twoWriters, d *many) {
-		d.err = core.Errors[int]{2: errDown}
+		d.err = core.BatchError[int]{2: errDown}
 		values, err := w.a.GetMany(w.t.Context(), []int{1, 2, 3}, d.load)
 		require.Equal(w.t, map[int]int64{1: 1, 3: 3}, values)
-		var each core.Errors[int]
+		var each core.BatchError[int]
 		require.ErrorAs(w.t, err, &each)
-		require.Equal(w.t, core.Errors[int]{2: errDown}, each)
+		require.Equal(w.t, core.BatchError[int]{2: errDown}, each)
 		require.ErrorIs(w.t, err, errDown)
 		d.err = nil
 		require.Equal(w.t, []int{2}, d.get(w.a, 1, 2, 3))
@@ -94,7 +94,7 @@ func TestGivenManyIds_WhenSomeOfThemFail_ThenTheOthersAreAnswered(t *testing.T) 
 		values, err = w.a.GetMany(w.t.Context(), []int{1, 4, 5}, d.load)
 		require.Equal(w.t, map[int]int64{1: 1}, values)
 		require.ErrorAs(w.t, err, &each)
-		require.Equal(w.t, core.Errors[int]{4: errDown, 5: errDown}, each)
+		require.Equal(w.t, core.BatchError[int]{4: errDown, 5: errDown}, each)
 	})
 }
 
@@ -226,7 +226,7 @@ func TestGivenACacheThatIsOff_WhenManyAreAskedFor_ThenTheyAreLoaded(t *testing.T
 		for range 2 {
 			require.Equal(w.t, []int{1, 2, 10}, d.get(w.a, 1, 2, 10))
 		}
-		d.err = core.Errors[int]{1: errDown}
+		d.err = core.BatchError[int]{1: errDown}
 		values, err := w.a.GetMany(w.t.Context(), []int{1, 2}, d.load)
 		require.Equal(w.t, map[int]int64{2: 2}, values)
 		require.ErrorIs(w.t, err, errDown)

@@ -14,16 +14,16 @@ import (
 
 // ManyLoader loads the values of several ids at once. An id that is not in its
 // result does not exist (ErrNotFound), which is remembered for the class's
-// NegativeTTL. With an error the result counts for nothing, unless it is an Errors:
+// NegativeTTL. With an error the result counts for nothing, unless it is a BatchError:
 // then those ids have failed, and the others are what the result says. What it says
 // of itself by its context (AddTags, SetTTL, NoStore) is said of all of them.
 type ManyLoader[K comparable, V any] func(ctx context.Context, ids []K) (map[K]V, error)
 
-// Errors are the errors of single ids of a batch.
-type Errors[K comparable] map[K]error
+// BatchError is the errors of single ids of a batch.
+type BatchError[K comparable] map[K]error
 
 // Error implements error: one of them, and how many there are.
-func (e Errors[K]) Error() string {
+func (e BatchError[K]) Error() string {
 	for id, err := range e {
 		return fmt.Sprintf("larder: %d of a batch failed, %v among them: %v", len(e), id, err)
 	}
@@ -31,7 +31,7 @@ func (e Errors[K]) Error() string {
 }
 
 // Unwrap returns all of them.
-func (e Errors[K]) Unwrap() []error {
+func (e BatchError[K]) Unwrap() []error {
 	list := make([]error, 0, len(e))
 	for _, err := range e {
 		list = append(list, err)
@@ -48,7 +48,7 @@ const maxBatch = 1000
 // pipeline per server.
 //
 // The result has the values that there are. Ids that do not exist are not in it. If
-// some failed, the error is an Errors[K] with one error for each, and the result has
+// some failed, the error is an BatchError[K] with one error for each, and the result has
 // the others.
 func (m *Map[K, V]) GetMany(ctx context.Context, ids []K, load ManyLoader[K, V]) (map[K]V, error) {
 	if load == nil {
@@ -62,7 +62,7 @@ func (m *Map[K, V]) GetMany(ctx context.Context, ids []K, load ManyLoader[K, V])
 		}
 		keys[id] = key
 	}
-	b := &batch[K, V]{m: m, load: load, values: make(map[K]V, len(keys)), errs: make(Errors[K])}
+	b := &batch[K, V]{m: m, load: load, values: make(map[K]V, len(keys)), errs: make(BatchError[K])}
 	if !m.c.Enabled() {
 		m.c.engine.Count.Bypassed.Add(int64(len(keys)))
 		b.loadAll(scope.With(ctx, m.c.Scope()), keys)
@@ -92,7 +92,7 @@ type batch[K comparable, V any] struct {
 
 	mu     sync.Mutex
 	values map[K]V
-	errs   Errors[K]
+	errs   BatchError[K]
 }
 
 // part is one id of it that was not in this process.
@@ -152,7 +152,7 @@ func (b *batch[K, V]) here(ctx context.Context, id K, key string, now int64) boo
 // one is the loader of a single id.
 func (b *batch[K, V]) one(ctx context.Context, id K) (v V, err error) {
 	values, err := b.load(ctx, []K{id})
-	var each Errors[K]
+	var each BatchError[K]
 	if errors.As(err, &each) {
 		err = each[id]
 	}
@@ -173,7 +173,7 @@ func (b *batch[K, V]) loadAll(ctx context.Context, keys map[K]string) {
 		ids = append(ids, id)
 	}
 	values, err := b.load(ctx, ids)
-	var each Errors[K]
+	var each BatchError[K]
 	whole := !errors.As(err, &each) && err != nil
 	for _, id := range ids {
 		v, ok := values[id]
@@ -261,7 +261,7 @@ func (b *batch[K, V]) lead(ctx context.Context, led []*part[K, V]) {
 		return
 	}
 	values, said, err := b.run(ctx, ids)
-	var each Errors[K]
+	var each BatchError[K]
 	if errors.As(err, &each) {
 		err = nil
 	}
@@ -358,7 +358,7 @@ func (b *batch[K, V]) each(ctx context.Context, parts []*part[K, V], do func(con
 }
 
 // PutMany is Put of several values, with the same tags. If some were not stored, or
-// their invalidation is pending, the error is an Errors[K].
+// their invalidation is pending, the error is an BatchError[K].
 func (m *Map[K, V]) PutMany(ctx context.Context, values map[K]V, tags ...string) error {
 	for id, v := range values { // what is wrong is found before anything is done
 		key, err := m.Key(id)
@@ -371,7 +371,7 @@ func (m *Map[K, V]) PutMany(ctx context.Context, values map[K]V, tags ...string)
 	}
 	together := remote.NewBatch(min(len(values), maxParallel))
 	slots := make(chan struct{}, maxParallel)
-	errs := make(Errors[K])
+	errs := make(BatchError[K])
 	var mu sync.Mutex
 	var all sync.WaitGroup
 	_ = together

@@ -26,10 +26,10 @@ func (p *parts) serve(c Ctx) error {
 	}
 	add(c, p.fields)
 	var first, last int
-	switch want := strings.Join(c.Values("Range"), ""); {
-	case want == "":
+	switch want := strings.Join(c.Values("Range"), ""); want {
+	case "":
 		return c.Text(200, alphabet)
-	case want == "bytes=-3":
+	case "bytes=-3":
 		first, last = 23, 25
 	default:
 		if _, err := fmt.Sscanf(want, "bytes=%d-%d", &first, &last); err != nil {

@@ -27,7 +27,7 @@ func statusHit(ttl int64) string { return CacheName + "; hit; ttl=" + strconv.Fo
 // forwarded describes a request that was not answered from the store.
 type forwarded struct {
 	fwd    string // why it went to the handler; "": it did not
-	status int // of the handler's answer, where the client's is another
+	status int    // of the handler's answer, where the client's is another
 	stored bool
 	detail string
 }

@@ -110,17 +110,17 @@ func (in *Intent) wasAlone(ctx context.Context, t *Turn, ended map[Item]remote.P
 			return false
 		}
 	}
-	clean := func(log remote.Log) bool {
-		return log.Joined && !slices.ContainsFunc(log.Items, func(it remote.Logged) bool {
+	clean := func(since remote.Log) bool {
+		return since.Joined && !slices.ContainsFunc(since.Items, func(it remote.Logged) bool {
 			return !ownItem(in.logged, it) && !ownItem(ended, it) && e.concerns(it.Item, key, tags)
 		})
 	}
-	var log remote.Log
+	var since remote.Log
 	pos, ok := in.logged[Item{Kind: remote.Key, Value: key}]
 	if !ok || b.use(ctx, func(ctx context.Context) (err error) {
-		log, err = h.ses.Log(ctx, remote.Partition(Name(key), n), pos)
+		since, err = h.ses.Log(ctx, remote.Partition(Name(key), n), pos)
 		return err
-	}) != nil || !clean(log) {
+	}) != nil || !clean(since) {
 		return false
 	}
 	for _, tag := range tags {
