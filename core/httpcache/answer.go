@@ -68,12 +68,15 @@ func (r *response) notModified(ex Exchange, etag string) bool {
 	if tags := ex.Values("If-None-Match"); len(tags) > 0 {
 		return field.MatchWeak(tags, etag)
 	}
-	since := ex.Values("If-Modified-Since")
 	changed := r.lastModified
 	if changed.IsZero() {
 		changed = r.date
 	}
-	if len(since) != 1 || changed.IsZero() {
+	if changed.IsZero() {
+		return false
+	}
+	since := ex.Values("If-Modified-Since")
+	if len(since) != 1 {
 		return false
 	}
 	t, ok := field.ParseDate(since[0])
