@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/redis/go-redis/v9" //nolint:depguard // an example of what users write
@@ -179,4 +180,48 @@ func ExampleRemote() {
 	// Ada <nil> loads: 1
 	// <nil>
 	// Ada <nil> loads: 2
+}
+
+func ExampleMap_GetMany() {
+	cache, err := core.New(core.Options{Classes: core.Classes{"profile": {TTL: time.Hour}}})
+	if err != nil {
+		panic(err)
+	}
+	defer cache.Close()
+	users, err := core.NewMap[int64, User](cache, "profile", "user")
+	if err != nil {
+		panic(err)
+	}
+	names := map[int64]User{41: {Name: "Grace"}, 42: {Name: "Ada"}}
+	loadUsers := func(_ context.Context, ids []int64) (map[int64]User, error) {
+		fmt.Println("SELECT id, name FROM users WHERE id IN", slices.Sorted(slices.Values(ids)))
+		found := make(map[int64]User)
+		for _, id := range ids {
+			if u, ok := names[id]; ok {
+				found[id] = u
+			}
+		}
+		return found, nil
+	}
+	saveUser := func(_ context.Context, id int64, u User) error {
+		names[id] = u // UPDATE users …
+		return nil
+	}
+	ctx, ids, u := context.Background(), []int64{41, 42, 43}, User{Name: "Ada L."}
+
+	found, err := users.GetMany(ctx, ids, loadUsers) // one load for what is missing
+	fmt.Println(found, err)
+	err = users.Write(ctx, 42, u, saveUser) // write-through: saved, and in the cache
+	fmt.Println(err)
+	warmed, err := users.Warm(ctx, slices.Values(ids), loadUsers, core.WarmOptions{PerSecond: 1000})
+	fmt.Println(warmed.Items, warmed.Filled, err)
+	found, err = users.GetMany(ctx, ids[:2], loadUsers)
+	fmt.Println(found, err)
+	// Output:
+	// SELECT id, name FROM users WHERE id IN [41 42 43]
+	// map[41:{Grace} 42:{Ada}] <nil>
+	// <nil>
+	// SELECT id, name FROM users WHERE id IN [43]
+	// 3 0 <nil>
+	// map[41:{Grace} 42:{Ada L.}] <nil>
 }

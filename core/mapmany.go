@@ -226,17 +226,26 @@ func (b *batch[K, V]) get(ctx context.Context, parts []*part[K, V]) error {
 			}
 		}
 	}
+	var busy []*part[K, V]
 	for _, p := range parts {
-		if p.done || !p.busy {
-			continue
+		if p.busy && !p.done {
+			p.turn, p.busy = nil, false
+			busy = append(busy, p)
 		}
-		v, err := m.Get(ctx, p.id, b.one)
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-		b.answer(p.id, v, err)
 	}
-	return nil
+	if len(busy) == 0 {
+		return nil
+	}
+	// When one is there the others may be, or may be had.
+	v, err := m.Get(ctx, busy[0].id, b.one)
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	b.answer(busy[0].id, v, err)
+	if len(busy) == 1 {
+		return nil
+	}
+	return b.get(ctx, busy[1:])
 }
 
 func finish[K comparable, V any](led []*part[K, V]) {
@@ -316,6 +325,11 @@ func (b *batch[K, V]) run(ctx context.Context, ids []K) (values map[K]V, said sc
 
 // fetch answers an id from the shared tier, or takes the lease for it.
 func (b *batch[K, V]) fetch(ctx context.Context, p *part[K, V]) {
+	if v, err, ok := b.m.lookAgain(p.turn); ok {
+		b.answer(p.id, v, err)
+		p.done = true
+		return
+	}
 	q := b.m.query()
 	q.Background = true
 	f := p.turn.Fetch(ctx, q)
@@ -369,12 +383,10 @@ func (m *Map[K, V]) PutMany(ctx context.Context, values map[K]V, tags ...string)
 			return err
 		}
 	}
-	together := remote.NewBatch(min(len(values), maxParallel))
 	slots := make(chan struct{}, maxParallel)
 	errs := make(BatchError[K])
 	var mu sync.Mutex
 	var all sync.WaitGroup
-	_ = together
 	for id, v := range values {
 		slots <- struct{}{}
 		all.Go(func() {

@@ -5,6 +5,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -76,4 +77,22 @@ func TestAClientsConditionInAnotherCaseRenewsNothing(t *testing.T) {
 	version = 2
 	fetch(t, app, http.MethodGet, target, http.Header{"Cache-Control": {"no-cache"}, "if-none-match": {`"2"`}})
 	require.Equal(t, "version 2", fetch(t, app, http.MethodGet, target, nil))
+}
+
+func TestWarmedPagesAreHits(t *testing.T) {
+	cache, err := core.New(core.Options{Classes: core.Classes{"c": {TTL: time.Hour}}})
+	require.NoError(t, err)
+	defer func() { require.NoError(t, cache.Close()) }()
+	app, runs := fiber.New(), 0
+	app.Get("/p/:id", fibercache.Cache(cache, "c", "p:{id}"), func(c *fiber.Ctx) error {
+		runs++
+		return c.SendString(c.Params("id"))
+	})
+	urls := []string{"http://example.com/p/1", "http://example.com/p/2", "http://example.com/none", "https://example.com/p/3"}
+	result, err := fibercache.Warm(t.Context(), app, slices.Values(urls), core.WarmOptions{})
+	require.NoError(t, err)
+	require.Equal(t, 2, result.Filled)
+	require.Equal(t, 2, result.Failed)
+	require.Equal(t, "2", fetch(t, app, http.MethodGet, "/p/2", nil))
+	require.Equal(t, 2, runs)
 }

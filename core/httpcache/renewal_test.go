@@ -31,6 +31,12 @@ func cacheOf(t *testing.T, c core.Class, tier core.Remote) *core.Cache {
 	return cache
 }
 
+func askFor(h http.Handler, target string) *httptest.ResponseRecorder {
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, httptest.NewRequest(http.MethodGet, target, nil))
+	return w
+}
+
 func ask(h http.Handler, method string, fields ...string) *httptest.ResponseRecorder {
 	r := httptest.NewRequest(method, "/x", nil)
 	for i := 0; i+1 < len(fields); i += 2 {

@@ -192,6 +192,47 @@ func TestAnInvalidationIsOneRoundTripHoweverManyEntriesCarryTheTag(t *testing.T)
 	require.Equal(t, 1, many.reads)
 }
 
+// Of a hundred ids half are in the tier.
+func TestABatchIsAPipelineForEachStep(t *testing.T) {
+	server := redistest.Single(t)
+	a := newInstance(t, server.Addr())
+	ids := make([]int, 100)
+	for i := range ids {
+		if ids[i] = i; i%2 == 0 {
+			a.get(t, i, "value")
+		}
+	}
+	load := func(_ context.Context, ids []int) (map[int]string, error) {
+		values := make(map[int]string)
+		for _, id := range ids {
+			values[id] = "value"
+		}
+		return values, nil
+	}
+	one := newInstance(t, server.Addr())
+	single := did(t, server, func() {
+		for _, id := range ids {
+			if id%2 == 0 { // the others would be there for the batch
+				one.get(t, id, "value")
+			} else {
+				one.get(t, 1000+id, "value")
+			}
+		}
+	})
+	b := newInstance(t, server.Addr())
+	batch := did(t, server, func() {
+		values, err := b.GetMany(t.Context(), ids, load)
+		require.NoError(t, err)
+		require.Len(t, values, 100)
+	})
+	t.Logf("100 Gets: %d round trips, %v", single.reads, single.inside)
+	t.Logf("GetMany: %d round trips, %v", batch.reads, batch.inside)
+	// What does not fit into one read of a socket is another one for the server.
+	require.LessOrEqual(t, batch.reads, 12, "look, lease, fill: a pipeline each")
+	require.GreaterOrEqual(t, single.reads, 200)
+	require.Equal(t, single.inside["get"], batch.inside["get"])
+}
+
 // median of the durations.
 func median(d []time.Duration) time.Duration {
 	slices.Sort(d)

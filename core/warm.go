@@ -1,0 +1,87 @@
+package core
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"sync/atomic"
+
+	"github.com/larderhq/larder/core/internal/warm"
+)
+
+// WarmOptions is how a cache is warmed. The zero value will do.
+type WarmOptions struct {
+	Batch     int     // items of one load; default 100, at most 1000
+	Parallel  int     // loads at a time; default 2, at most 64
+	PerSecond float64 // items per second at most; 0: no limit
+	// Skip leaves out items at the beginning: WarmResult.Items of a run that was ended
+	// takes it up again.
+	Skip int
+	// Progress is called after each batch, never twice at a time.
+	Progress func(WarmResult)
+}
+
+// WarmResult is how far warming has come.
+type WarmResult = warm.Done
+
+func (o WarmOptions) plan() (warm.Plan, error) {
+	p := warm.Plan{Batch: o.Batch, Parallel: o.Parallel, PerSecond: o.PerSecond, Skip: o.Skip, Progress: o.Progress}
+	switch {
+	case o.Batch < 0 || o.Batch > maxBatch:
+		return p, &ConfigError{"WarmOptions.Batch", o.Batch, fmt.Sprintf("0 (100) to %d", maxBatch)}
+	case o.Parallel < 0 || o.Parallel > maxParallel:
+		return p, &ConfigError{"WarmOptions.Parallel", o.Parallel, fmt.Sprintf("0 (2) to %d", maxParallel)}
+	case !(o.PerSecond >= 0): // so that NaN is refused
+		return p, &ConfigError{"WarmOptions.PerSecond", o.PerSecond, "0 (no limit) or more"}
+	case o.Skip < 0:
+		return p, &ConfigError{"WarmOptions.Skip", o.Skip, "0 or more"}
+	}
+	if p.Batch == 0 {
+		p.Batch = 100
+	}
+	if p.Parallel == 0 {
+		p.Parallel = 2
+	}
+	return p, nil
+}
+
+// Warm fills in the values of ids before anybody asks for them. What is there is left
+// alone. What is not is loaded as GetMany loads it, under the same fences: a value
+// that is invalidated, or written, while it is loaded is not stored, so that warming
+// never puts an older value in the place of a newer one. It ends with ids or with ctx,
+// whose error it returns then; errors of single ids are counted.
+func (m *Map[K, V]) Warm(ctx context.Context, ids iter.Seq[K], load ManyLoader[K, V], o WarmOptions) (WarmResult, error) {
+	if load == nil {
+		return WarmResult{}, &ConfigError{"load", nil, "a function"}
+	}
+	return WarmBatches(ctx, ids, o, func(ctx context.Context, ids []K) (filled, failed int) {
+		var loaded atomic.Int64 // a refresh that this sets off may go on
+		values, err := m.GetMany(ctx, ids, func(ctx context.Context, missing []K) (map[K]V, error) {
+			values, err := load(ctx, missing)
+			var each BatchError[K]
+			if err == nil || errors.As(err, &each) {
+				loaded.Add(int64(len(values)))
+			}
+			return values, err
+		})
+		var each BatchError[K]
+		switch {
+		case errors.As(err, &each):
+			failed = len(each)
+		case err != nil:
+			failed = len(ids) - len(values)
+		}
+		return int(loaded.Load()), failed
+	})
+}
+
+// WarmBatches works through a sequence as Warm does, with work of the caller's own:
+// do returns how many of a batch were filled in and how many failed.
+func WarmBatches[T any](ctx context.Context, items iter.Seq[T], o WarmOptions, do func(ctx context.Context, batch []T) (filled, failed int)) (WarmResult, error) {
+	p, err := o.plan()
+	if err != nil {
+		return WarmResult{}, err
+	}
+	return warm.Run(ctx, items, p, do)
+}
