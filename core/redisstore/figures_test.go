@@ -154,10 +154,17 @@ func TestAHitOfTheTierIsOneCommandInOneRoundTrip(t *testing.T) {
 		require.True(t, a.get(t, id, big))
 		require.False(t, tiny.get(t, id, ""))
 	}
-	again := did(t, server, func() { require.False(t, tiny.get(t, 10, "")) })
-	t.Log("a hit, its tags known:", again)
-	require.Equal(t, map[string]int{"get": 1}, again.commands)
-	require.Equal(t, 1, again.reads)
+	asked := 0
+	for id := 10; id < 20; id++ { // no more than two of them fit into its memory
+		again := did(t, server, func() { require.False(t, tiny.get(t, id, "")) })
+		if len(again.commands) > 0 {
+			t.Log("a hit, its tags known:", again)
+			require.Equal(t, map[string]int{"get": 1}, again.commands)
+			require.Equal(t, 1, again.reads)
+			asked++
+		}
+	}
+	require.Positive(t, asked)
 
 	memory := did(t, server, func() { require.False(t, b.get(t, 1, "")) })
 	require.Empty(t, memory.inside, "a hit in memory asks nobody")
