@@ -106,7 +106,11 @@ func run(ctx context.Context, args []string, out io.Writer) (err error) {
 		return fmt.Errorf("-origin is %q; want a URL such as http://127.0.0.1:8000", *base)
 	}
 
-	options := core.Options{Classes: core.Classes{className: class(*ttl)}}
+	options := core.Options{
+		Classes: core.Classes{className: class(*ttl)},
+		// An origin is far away: Redis may take longer than what spares a handler.
+		RemoteBudget: time.Second,
+	}
 	if *redisURL != "" {
 		o, err := redis.ParseURL(*redisURL)
 		if err != nil {
