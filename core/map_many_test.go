@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"slices"
 	"sync/atomic"
 	"testing"
@@ -169,12 +170,13 @@ func TestGivenABatch_WhenItsLoaderPanicsOrIsCancelled_ThenNobodyIsHeldUp(t *test
 		require.Zero(w.t, time.Since(start))
 
 		ctx, cancel := context.WithCancel(w.t.Context())
-		_, err = w.a.GetMany(ctx, []int{3}, func(context.Context, []int) (map[int]int64, error) {
+		values, err := w.a.GetMany(ctx, []int{3}, func(context.Context, []int) (map[int]int64, error) {
 			cancel()
 			time.Sleep(time.Second)
 			return map[int]int64{3: 3}, nil
 		})
 		require.ErrorIs(w.t, err, context.Canceled)
+		defer func() { require.Empty(w.t, values, "what comes later is not put into it") }()
 		require.Empty(w.t, d.get(w.b, 3), "the load goes on for the others")
 	})
 }
@@ -208,6 +210,37 @@ func TestGivenManyValues_WhenTheyArePut_ThenAllOrNoneIsWrong(t *testing.T) {
 		require.Empty(w.t, d.calls)
 		var ce *core.ConfigError
 		require.ErrorAs(w.t, w.a.PutMany(w.t.Context(), values, ""), &ce)
+	})
+}
+
+func TestGivenABatchLoader_WhenItAsksForItsOwnIds_ThenItDoesNotWaitForItself(t *testing.T) {
+	eachManyWay(t, func(w *twoWriters, d *many) {
+		start := time.Now()
+		values, err := w.a.GetMany(w.t.Context(), []int{1, 2}, func(ctx context.Context, ids []int) (map[int]int64, error) {
+			one, err := w.a.Get(ctx, 1, func(context.Context, int) (int64, error) { return 11, nil })
+			if err != nil {
+				return nil, err
+			}
+			both, err := w.a.GetMany(ctx, []int{1, 2}, d.load)
+			return map[int]int64{1: one, 2: both[2]}, err
+		})
+		require.NoError(w.t, err)
+		require.Equal(w.t, map[int]int64{1: 11, 2: 2}, values)
+		require.Zero(w.t, time.Since(start))
+	})
+}
+
+func TestGivenABatchLoader_WhenItsGoroutineEnds_ThenItsIdsHaveFailed(t *testing.T) {
+	eachManyWay(t, func(w *twoWriters, d *many) {
+		_, err := w.a.GetMany(w.t.Context(), []int{1, 2}, func(context.Context, []int) (map[int]int64, error) {
+			runtime.Goexit()
+			return nil, nil
+		})
+		var each core.BatchError[int]
+		require.ErrorAs(w.t, err, &each)
+		require.Len(w.t, each, 2)
+		synctest.Wait()
+		require.Equal(w.t, []int{1, 2}, d.get(w.a, 1, 2))
 	})
 }
 

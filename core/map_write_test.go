@@ -152,15 +152,17 @@ func TestGivenAWriterThatIsAtWorkOrDied_WhenAnotherOneWritesThrough_ThenItsValue
 		require.NoError(w.t, intent.End(w.t.Context()))
 		w.reads(2, 1)
 	})
-	t.Run("its deadline passes meanwhile", func(t *testing.T) {
-		eachWay(t, func(w *twoWriters) {
-			_, err := w.b.cache.Begin(w.t.Context(), core.Tag("item:7")) // and is never heard of again
-			require.NoError(w.t, err)
-			time.Sleep(writeTimeout - time.Second)
-			require.NoError(w.t, w.write(w.a, 1, func() { time.Sleep(2 * time.Second) }))
-			w.reads(1, 1)
+	for name, target := range map[string]core.Target{"by tag": core.Tag("item:7"), "by key": core.Key("item:7"), "by a tag of the value": core.Tag("list")} {
+		t.Run("its deadline passes meanwhile, "+name, func(t *testing.T) {
+			eachWay(t, func(w *twoWriters) {
+				_, err := w.b.cache.Begin(w.t.Context(), target) // and is never heard of again
+				require.NoError(w.t, err)
+				time.Sleep(writeTimeout - time.Second)
+				require.NoError(w.t, w.write(w.a, 1, func() { time.Sleep(2 * time.Second) }, "list"))
+				w.reads(1, 1)
+			})
 		})
-	})
+	}
 	t.Run("the writer's own deadline passes", func(t *testing.T) {
 		eachWay(t, func(w *twoWriters) {
 			require.NoError(w.t, w.write(w.a, 1, func() { time.Sleep(writeTimeout + time.Second) }))

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"runtime/debug"
 	"sync"
 
@@ -78,7 +79,9 @@ func (m *Map[K, V]) GetMany(ctx context.Context, ids []K, load ManyLoader[K, V])
 	for len(left) > 0 {
 		n := min(len(left), maxBatch)
 		if err := b.get(ctx, left[:n]); err != nil {
-			return b.values, err
+			b.mu.Lock()
+			defer b.mu.Unlock()
+			return maps.Clone(b.values), err // a load that is under way goes on
 		}
 		left = left[n:]
 	}
@@ -89,6 +92,8 @@ func (m *Map[K, V]) GetMany(ctx context.Context, ids []K, load ManyLoader[K, V])
 type batch[K comparable, V any] struct {
 	m    *Map[K, V]
 	load ManyLoader[K, V]
+
+	patience int // how many budgets the shared tier may take, for many ids
 
 	mu     sync.Mutex
 	values map[K]V
@@ -192,11 +197,13 @@ func (b *batch[K, V]) loadAll(ctx context.Context, keys map[K]string) {
 // others may wait for it by the time.
 func (b *batch[K, V]) get(ctx context.Context, parts []*part[K, V]) error {
 	e, m := b.m.c.engine, b.m
-	var led []*part[K, V]
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	var led, own []*part[K, V]
 	for _, p := range parts {
 		if scope.From(ctx).Within(p.key) { // a loader that asks for its own value
-			v, err := b.one(ctx, p.id)
-			b.answer(p.id, v, err)
+			own = append(own, p)
 			p.done = true
 			continue
 		}
@@ -225,6 +232,10 @@ func (b *batch[K, V]) get(ctx context.Context, parts []*part[K, V]) error {
 				return ctx.Err()
 			}
 		}
+	}
+	for _, p := range own {
+		v, err := b.one(ctx, p.id)
+		b.answer(p.id, v, err)
 	}
 	var busy []*part[K, V]
 	for _, p := range parts {
@@ -257,6 +268,14 @@ func finish[K comparable, V any](led []*part[K, V]) {
 // lead asks the shared tier, loads what it has not, and stores that.
 func (b *batch[K, V]) lead(ctx context.Context, led []*part[K, V]) {
 	defer finish(led) // whatever happens
+	defer func() {
+		for _, p := range led {
+			if !p.done && !p.busy { // Goexit
+				var zero V
+				b.answer(p.id, zero, &PanicError{})
+			}
+		}
+	}()
 	b.each(ctx, led, b.fetch)
 	var missing []*part[K, V]
 	var ids []K
@@ -269,7 +288,7 @@ func (b *batch[K, V]) lead(ctx context.Context, led []*part[K, V]) {
 	if len(missing) == 0 {
 		return
 	}
-	values, said, err := b.run(ctx, ids)
+	values, said, err, panicked := b.run(ctx, missing, ids)
 	var each BatchError[K]
 	if errors.As(err, &each) {
 		err = nil
@@ -283,44 +302,38 @@ func (b *batch[K, V]) lead(ctx context.Context, led []*part[K, V]) {
 		} else if err == nil {
 			r.err = ErrNotFound
 		}
-		if b.failed(p, &r) {
-			return
+		if panicked {
+			p.turn.Finish(engine.Outcome{Verdict: engine.Failed})
+		} else {
+			b.m.settle(ctx, p.turn, said, &r)
 		}
-		b.m.settle(ctx, p.turn, said, &r)
 		b.answer(p.id, r.v, r.err)
+		p.done = true
 	})
 }
 
-// failed ends the turn of an id whose loader panicked.
-func (b *batch[K, V]) failed(p *part[K, V], r *loaded[V]) bool {
-	var panicked *PanicError
-	if !errors.As(r.err, &panicked) {
-		return false
-	}
-	p.turn.Finish(engine.Outcome{Verdict: engine.Failed})
-	b.answer(p.id, r.v, r.err)
-	return true
-}
-
 // run calls the loader. Its panic is its error.
-func (b *batch[K, V]) run(ctx context.Context, ids []K) (values map[K]V, said scope.Said, err error) {
+func (b *batch[K, V]) run(ctx context.Context, parts []*part[K, V], ids []K) (values map[K]V, said scope.Said, err error, panicked bool) {
 	e, m := b.m.c.engine, b.m
 	sc := m.c.Scope()
-	sc.Outer = scope.From(ctx)
+	sc.Outer, sc.LeadsToo = scope.From(ctx), make(map[string]bool, len(parts))
+	for _, p := range parts {
+		sc.LeadsToo[p.key] = true
+	}
 	e.Count.Loads.Add(1)
 	finished := false
 	defer func() {
 		if !finished {
 			e.Count.Panics.Add(1)
 			e.Count.LoadErrors.Add(1)
-			err = &PanicError{Value: recover(), Stack: debug.Stack()}
+			err, panicked = &PanicError{Value: recover(), Stack: debug.Stack()}, true
 		}
 	}()
 	run, cancel := context.WithTimeout(ctx, m.class.LoadTimeout)
 	defer cancel()
 	values, err = b.load(scope.With(run, sc), ids)
 	finished = true
-	return values, sc.Said(), err
+	return values, sc.Said(), err, false
 }
 
 // fetch answers an id from the shared tier, or takes the lease for it.
@@ -332,6 +345,7 @@ func (b *batch[K, V]) fetch(ctx context.Context, p *part[K, V]) {
 	}
 	q := b.m.query()
 	q.Background = true
+	p.turn.Patient(b.patience)
 	f := p.turn.Fetch(ctx, q)
 	switch {
 	case f.Busy: // another instance loads it
@@ -350,6 +364,7 @@ func (b *batch[K, V]) fetch(ctx context.Context, p *part[K, V]) {
 // each does something for several ids at the same time, so that what it sends goes
 // to the shared tier together.
 func (b *batch[K, V]) each(ctx context.Context, parts []*part[K, V], do func(context.Context, *part[K, V])) {
+	b.patience = 1 + len(parts)/50
 	together := remote.NewBatch(len(parts))
 	ctx = remote.WithBatch(ctx, together)
 	var all sync.WaitGroup

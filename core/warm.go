@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"slices"
 	"sync/atomic"
 
 	"github.com/larderhq/larder/core/internal/warm"
@@ -32,8 +33,8 @@ func (o WarmOptions) plan() (warm.Plan, error) {
 		return p, &ConfigError{"WarmOptions.Batch", o.Batch, fmt.Sprintf("0 (100) to %d", maxBatch)}
 	case o.Parallel < 0 || o.Parallel > maxParallel:
 		return p, &ConfigError{"WarmOptions.Parallel", o.Parallel, fmt.Sprintf("0 (2) to %d", maxParallel)}
-	case !(o.PerSecond >= 0): // so that NaN is refused
-		return p, &ConfigError{"WarmOptions.PerSecond", o.PerSecond, "0 (no limit) or more"}
+	case o.PerSecond != 0 && !(o.PerSecond >= 0.001): // so that NaN is refused
+		return p, &ConfigError{"WarmOptions.PerSecond", o.PerSecond, "0 (no limit) or 0.001 and more"}
 	case o.Skip < 0:
 		return p, &ConfigError{"WarmOptions.Skip", o.Skip, "0 or more"}
 	}
@@ -50,12 +51,23 @@ func (o WarmOptions) plan() (warm.Plan, error) {
 // alone. What is not is loaded as GetMany loads it, under the same fences: a value
 // that is invalidated, or written, while it is loaded is not stored, so that warming
 // never puts an older value in the place of a newer one. It ends with ids or with ctx,
-// whose error it returns then; errors of single ids are counted.
+// whose error it returns then; errors of single ids are counted. A cache that is closed or
+// switched off is not warmed: ErrClosed.
 func (m *Map[K, V]) Warm(ctx context.Context, ids iter.Seq[K], load ManyLoader[K, V], o WarmOptions) (WarmResult, error) {
 	if load == nil {
 		return WarmResult{}, &ConfigError{"load", nil, "a function"}
 	}
+	if !m.c.Enabled() {
+		return WarmResult{}, ErrClosed
+	}
 	return WarmBatches(ctx, ids, o, func(ctx context.Context, ids []K) (filled, failed int) {
+		ids = slices.DeleteFunc(ids, func(id K) bool {
+			_, err := m.Key(id)
+			if err != nil {
+				failed++
+			}
+			return err != nil
+		})
 		var loaded atomic.Int64 // a refresh that this sets off may go on
 		values, err := m.GetMany(ctx, ids, func(ctx context.Context, missing []K) (map[K]V, error) {
 			values, err := load(ctx, missing)
@@ -68,9 +80,9 @@ func (m *Map[K, V]) Warm(ctx context.Context, ids iter.Seq[K], load ManyLoader[K
 		var each BatchError[K]
 		switch {
 		case errors.As(err, &each):
-			failed = len(each)
+			failed += len(each)
 		case err != nil:
-			failed = len(ids) - len(values)
+			failed += len(ids) - len(values)
 		}
 		return int(loaded.Load()), failed
 	})

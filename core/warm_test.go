@@ -103,3 +103,27 @@ func TestGivenALoaderThatFails_WhenIdsAreWarmed_ThenItIsCounted(t *testing.T) {
 		}
 	})
 }
+
+func TestGivenWarmingThatPanics_WhenItIsCalled_ThenItsCallerHasThePanic(t *testing.T) {
+	eachManyWay(t, func(w *twoWriters, d *many) {
+		require.PanicsWithValue(w.t, "oops", func() {
+			_, _ = w.a.Warm(w.t.Context(), first(50), d.load, core.WarmOptions{Progress: func(core.WarmResult) { panic("oops") }})
+		})
+		w.a.cache.SetEnabled(false)
+		_, err := w.a.Warm(w.t.Context(), first(50), d.load, core.WarmOptions{})
+		require.ErrorIs(w.t, err, core.ErrClosed)
+	})
+}
+
+func TestGivenAnIdThatIsNone_WhenItIsWarmed_ThenTheOthersAre(t *testing.T) {
+	bubble(t, core.Class{TTL: hour}, func(t *testing.T, m *items) {
+		names, err := core.NewMap[string, int](m.cache, "item", "name")
+		require.NoError(t, err)
+		result, err := names.Warm(t.Context(), slices.Values([]string{"a", "", "b"}), func(_ context.Context, ids []string) (map[string]int, error) {
+			return map[string]int{"a": 1, "b": 2}, nil
+		}, core.WarmOptions{})
+		require.NoError(t, err)
+		require.Equal(t, 2, result.Filled)
+		require.Equal(t, 1, result.Failed)
+	})
+}

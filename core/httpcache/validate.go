@@ -164,6 +164,7 @@ func (rt *Route) forwardHead(a *ask, f *found, fwd string) error {
 		fr.Freeze()
 	}
 	l := &loading{rt: rt, a: a, turn: turn, shield: s, fwd: fwd, missing: missing, scope: rt.cache.Scope()}
+	l.scope.Leads, l.scope.Outer = turn.Key(), scope.From(s.ctx)
 	l.findPrior()
 	l.c = &Capture{head: func(status int, h Header) (bool, []Field) {
 		rt.engine.Count.Bypassed.Add(1)
@@ -200,5 +201,9 @@ func (l *loading) learn(status int, h Header) bool {
 		return false
 	}
 	r, late := l.merge(h, l.scope.Said())
-	return l.d.store && l.keep(r, late) == engine.Stored
+	if !l.d.store {
+		l.turn.ForgetEntry(l.shield.ctx, old.key, l.prior.entry)
+		return false
+	}
+	return l.keep(r, late) == engine.Stored
 }

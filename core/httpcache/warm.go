@@ -50,7 +50,7 @@ func WarmBy(ctx context.Context, urls iter.Seq[string], o core.WarmOptions, ask 
 
 // warmOne asks for one URL. A handler's panic is its failure.
 func warmOne(ctx context.Context, u string, ask func(*http.Request) int) (status int, err error) {
-	r, err := http.NewRequestWithContext(ctx, http.MethodGet, u, nil)
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, u, http.NoBody)
 	if err != nil {
 		return 0, err
 	}

@@ -82,6 +82,7 @@ func (s *session) readLease(p int, key string, sent time.Time, v any) (l remote.
 		l = remote.Lease{Token: r.string(), Era: r.string(), Sweep: r.string()}
 		l.Open = span(r.int())
 		l.Lagging = r.int() != 0
+		l.Lapsed = span(r.int())
 	default:
 		if r.err == nil {
 			r.err = fmt.Errorf("%w: outcome %q", errReply, outcome)

@@ -340,7 +340,8 @@ func (e *Engine) Spawn(parent context.Context, limit time.Duration, fn func(cont
 	go func() {
 		defer e.work.Done()
 		defer e.atWork.Add(-1)
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(parent), limit)
+		// What goes on by itself is in no batch of its parent's.
+		ctx, cancel := context.WithTimeout(remote.WithBatch(context.WithoutCancel(parent), nil), limit)
 		defer cancel()
 		defer context.AfterFunc(e.ctx, cancel)()
 		fn(ctx)

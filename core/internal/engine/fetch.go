@@ -77,7 +77,7 @@ func (t *Turn) Look(ctx context.Context, q Query) Found {
 // more to ask for.
 func (t *Turn) ask(ctx context.Context, q Query) (f Found, done bool) {
 	s := t.e.shared
-	a := &asking{s: s, t: t, q: q, budget: budget{s.Budget}, part: remote.Partition(Name(t.key), t.e.partitions())}
+	a := &asking{s: s, t: t, q: q, budget: budget{s.Budget * time.Duration(max(1, t.patience))}, part: remote.Partition(Name(t.key), t.e.partitions())}
 	if t.asked != nil {
 		a.budget = t.asked.budget // one for all that a turn asks
 	}
@@ -565,3 +565,7 @@ func (t *Turn) StillValid(ctx context.Context, key string, tags []string) bool {
 	})
 	return err == nil && !slices.Contains(valid, false)
 }
+
+// Patient lets what the turn asks of the shared tier take several budgets in all:
+// it is one of many that are asked together.
+func (t *Turn) Patient(budgets int) { t.patience = budgets }

@@ -97,6 +97,8 @@ type Turn struct {
 	late    []string // the tags of the entry that was found there
 	refused *Entry   // what was found and is of no use
 	asked   *asking  // what it has been asked, and the time that is left for it
+
+	patience int // budgets for that; 0: one
 }
 
 // ErrBusy says that a load was waited for as long as may be. To load beside it

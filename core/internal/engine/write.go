@@ -59,7 +59,7 @@ func (in *Intent) endAlone(key string, tags []string) *Load {
 		return nil
 	}
 	l := e.NewLoad(key, tags[:len(tags):len(tags)])
-	l.pos = pos
+	l.pos, l.began = pos, in.began // who has lapsed since may have committed
 	return l
 }
 
@@ -91,7 +91,7 @@ func (in *Intent) endWith(ctx context.Context, key string, tags []string, f Fill
 	if t.held == nil || !in.wasAlone(ctx, t, did.logged, key, tags) && !mutantR25 {
 		return nil
 	}
-	t.held.since = in.since // the tags that f names are compared from there on
+	t.held.since, t.held.sent = in.since, in.began // the tags that f names are compared from there on
 	t.Fill(ctx, f)
 	return nil
 }
@@ -102,7 +102,10 @@ func (in *Intent) endWith(ctx context.Context, key string, tags []string, f Fill
 func (in *Intent) wasAlone(ctx context.Context, t *Turn, ended map[Item]remote.Position, key string, tags []string) bool {
 	e, h, b := in.e, t.held, &t.asked.budget
 	n := e.partitions()
-	if len(in.since) != n || h.lease.Open > 0 || h.lease.Era != in.since[remote.Partition(Name(key), n)].era {
+	lapsed := func(ago time.Duration) bool {
+		return ago > 0 && int64(ago) <= e.Now()-in.began+int64(time.Millisecond)
+	}
+	if len(in.since) != n || h.lease.Open > 0 || lapsed(h.lease.Lapsed) || h.lease.Era != in.since[remote.Partition(Name(key), n)].era {
 		return false
 	}
 	for _, g := range h.lease.Generations {
@@ -132,8 +135,7 @@ func (in *Intent) wasAlone(ctx context.Context, t *Turn, ended map[Item]remote.P
 		}) != nil || !clean(late.Log) {
 			return false
 		}
-		lapsed := late.Lapsed > 0 && int64(late.Lapsed) <= e.Now()-in.began+int64(time.Millisecond)
-		if late.Open > 0 || lapsed {
+		if late.Open > 0 || lapsed(late.Lapsed) {
 			return false
 		}
 	}

@@ -73,7 +73,7 @@ func (st *step) lease(name string) (l lease, until int64, ok bool) {
 
 func (st *step) acquire(name, seen string, d time.Duration) (remote.Lease, error) {
 	in := st.intents(remote.Key, name)
-	l := remote.Lease{Key: name, Now: st.now, Open: in.open(st.now), Lagging: st.lagging(in)}
+	l := remote.Lease{Key: name, Now: st.now, Open: in.open(st.now), Lapsed: in.lapsed(st.now), Lagging: st.lagging(in)}
 	// No head: no era, and nothing that is loaded now is stored.
 	if h, ok := st.head(); ok {
 		l.Era, l.Sweep = h.era, h.sweep

@@ -3,6 +3,7 @@ package remote
 import (
 	"context"
 	"sync"
+	"time"
 )
 
 // Batch lets calls to a tier go out together that several goroutines make at the
@@ -14,6 +15,7 @@ type Batch struct {
 	mu      sync.Mutex
 	members int
 	waiting []*parcel
+	late    *time.Timer
 	send    func(ctx context.Context, all []any)
 }
 
@@ -60,6 +62,9 @@ func (b *Batch) Send(ctx context.Context, content any, send func(ctx context.Con
 	b.send = send
 	b.waiting = append(b.waiting, p)
 	due, with := b.due()
+	if due == nil && b.late == nil {
+		b.late = time.AfterFunc(batchWait, b.flushLate)
+	}
 	b.mu.Unlock()
 	if due != nil {
 		b.flush(with, due)
@@ -87,11 +92,42 @@ func (b *Batch) Send(ctx context.Context, content any, send func(ctx context.Con
 	return nil
 }
 
-// due takes what waits, if nobody is left who has nothing to send, and the context
-// that ends last. The caller holds the lock.
+// batchWait is how long what is there waits for the others at most, maxBatch how much
+// goes out at once: those who wait are counting.
+const (
+	batchWait = 2 * time.Millisecond
+	maxBatch  = 128
+)
+
+// flushLate sends what is there although somebody has nothing to send yet.
+func (b *Batch) flushLate() {
+	b.mu.Lock()
+	b.late = nil
+	var all []*parcel
+	var with context.Context
+	if len(b.waiting) > 0 {
+		all, with = b.take()
+	}
+	b.mu.Unlock()
+	if all != nil {
+		b.flush(with, all)
+	}
+}
+
+// due takes what waits, if nobody is left who has nothing to send, or there is
+// enough. The caller holds the lock.
 func (b *Batch) due() ([]*parcel, context.Context) {
-	if len(b.waiting) == 0 || len(b.waiting) < b.members {
+	if len(b.waiting) == 0 || len(b.waiting) < min(b.members, maxBatch) {
 		return nil, nil
+	}
+	return b.take()
+}
+
+// take takes what waits, and the context that ends last. The caller holds the lock.
+func (b *Batch) take() ([]*parcel, context.Context) {
+	if b.late != nil {
+		b.late.Stop()
+		b.late = nil
 	}
 	all := b.waiting
 	b.waiting = nil

@@ -205,6 +205,7 @@ type Lease struct {
 	Era, Sweep  string // of the key's partition
 	Now         int64  // the server's clock, milliseconds
 	Open        time.Duration
+	Lapsed      time.Duration // an intent on the key went past its deadline so long ago; 0: none is known
 	Lagging     bool
 	Generations []Generation // in the order of the tags
 

@@ -31,13 +31,15 @@ type Scope struct {
 	// that it is part of.
 	Leads string
 	Outer *Scope
+	// LeadsToo are the keys of the flights that a load of several leads.
+	LeadsToo map[string]bool
 }
 
 // Within reports whether s is part of a load that leads key: whoever waits for
 // that one waits for itself.
 func (s *Scope) Within(key string) bool {
 	for ; s != nil; s = s.Outer {
-		if s.Leads == key {
+		if s.Leads == key || s.LeadsToo[key] {
 			return true
 		}
 	}

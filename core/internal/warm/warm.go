@@ -6,6 +6,7 @@ import (
 	"context"
 	"iter"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -34,6 +35,8 @@ type Done struct {
 func Run[T any](ctx context.Context, items iter.Seq[T], p Plan, do func(ctx context.Context, batch []T) (filled, failed int)) (Done, error) {
 	w := &work{plan: p, start: time.Now(), finished: make(map[int]int)}
 	w.done.Items = p.Skip
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	slots := make(chan struct{}, p.Parallel)
 	var all sync.WaitGroup
 	sent, number := 0, 0
@@ -51,6 +54,12 @@ func Run[T any](ctx context.Context, items iter.Seq[T], p Plan, do func(ctx cont
 		sent += len(batch)
 		all.Go(func() {
 			defer func() { <-slots }()
+			defer func() {
+				if v := recover(); v != nil { // it is the caller's, in the caller's goroutine
+					w.panicked.CompareAndSwap(nil, &panicked{v})
+					cancel()
+				}
+			}()
 			filled, failed := do(ctx, batch)
 			if ctx.Err() == nil { // else it may not have been done
 				w.note(n, len(batch), filled, failed)
@@ -76,13 +85,19 @@ func Run[T any](ctx context.Context, items iter.Seq[T], p Plan, do func(ctx cont
 		give(batch)
 	}
 	all.Wait()
+	if v := w.panicked.Load(); v != nil {
+		panic(v.value)
+	}
 	w.done.Elapsed = time.Since(w.start)
 	return w.done, ctx.Err()
 }
 
+type panicked struct{ value any }
+
 type work struct {
-	plan  Plan
-	start time.Time
+	plan     Plan
+	start    time.Time
+	panicked atomic.Pointer[panicked]
 
 	mu       sync.Mutex
 	next     int         // the first batch that is not done

@@ -18,7 +18,7 @@ local noted = tonumber(field(KEYS[1], 'v:' .. ARGV[4]))
 if not noted or now - noted > tonumber(ARGV[5]) then
   redis.call('HSET', KEYS[1], 'v:' .. ARGV[4], digits(now))
 end
-local open, _, lagging = intents(KEYS[4], KEYS[1], now)
+local open, lapsed, lagging = intents(KEYS[4], KEYS[1], now)
 local lease = token(KEYS[1], ARGV[1], us)
 redis.call('SET', KEYS[3], lease, 'PX', ARGV[3])
-return {'lease', now, lease, field(KEYS[1], 'era'), field(KEYS[1], 'sweep'), open, lagging}
+return {'lease', now, lease, field(KEYS[1], 'era'), field(KEYS[1], 'sweep'), open, lagging, lapsed}
