@@ -57,6 +57,7 @@ func cases() []testCase {
 		scopeCases(),
 		switchCases(),
 		attackCases(),
+		missedCases(),
 	)
 }
 
