@@ -16,11 +16,11 @@ type Batch struct {
 	members int
 	waiting []*parcel
 	late    *time.Timer
-	send    func(ctx context.Context, all []any)
 }
 
 type parcel struct {
 	content any
+	send    func(ctx context.Context, all []any)
 	ctx     context.Context
 	sent    chan struct{} // closed when it has been
 	taken   bool          // it is on its way
@@ -57,9 +57,8 @@ func (b *Batch) Leave() {
 // gives: the same for all. It returns when that has happened, or ctx's error if it
 // ended before: then it was not sent.
 func (b *Batch) Send(ctx context.Context, content any, send func(ctx context.Context, all []any)) error {
-	p := &parcel{content: content, ctx: ctx, sent: make(chan struct{})}
+	p := &parcel{content: content, send: send, ctx: ctx, sent: make(chan struct{})}
 	b.mu.Lock()
-	b.send = send
 	b.waiting = append(b.waiting, p)
 	due, with := b.due()
 	if due == nil && b.late == nil {
@@ -157,5 +156,5 @@ func (b *Batch) flush(ctx context.Context, all []*parcel) {
 		ctx, cancel = context.WithDeadline(context.WithoutCancel(ctx), deadline)
 		defer cancel()
 	}
-	b.send(ctx, contents)
+	all[0].send(ctx, contents)
 }
