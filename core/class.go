@@ -49,8 +49,9 @@ type Class struct {
 	// MaxLoads is how many loads of one key may run at a time after one of them
 	// has failed. Default 4.
 	MaxLoads int
-	// RequireRemote is for routes that write: while the shared tier does not
-	// confirm that they begin, they answer 503 before the handler runs. By default
+	// RequireRemote is for routes that write, and for Map.Write: while the shared tier
+	// does not confirm that they begin, they answer 503 before the handler runs, and
+	// Write returns ErrPending before it saves. By default
 	// the handler runs, and the invalidation is tried until it succeeds. Without a
 	// shared tier it means nothing.
 	RequireRemote bool

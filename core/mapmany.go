@@ -288,7 +288,7 @@ func (b *batch[K, V]) lead(ctx context.Context, led []*part[K, V]) {
 	if len(missing) == 0 {
 		return
 	}
-	values, said, err, panicked := b.run(ctx, missing, ids)
+	values, said, panicked, err := b.run(ctx, missing, ids)
 	var each BatchError[K]
 	if errors.As(err, &each) {
 		err = nil
@@ -313,7 +313,7 @@ func (b *batch[K, V]) lead(ctx context.Context, led []*part[K, V]) {
 }
 
 // run calls the loader. Its panic is its error.
-func (b *batch[K, V]) run(ctx context.Context, parts []*part[K, V], ids []K) (values map[K]V, said scope.Said, err error, panicked bool) {
+func (b *batch[K, V]) run(ctx context.Context, parts []*part[K, V], ids []K) (values map[K]V, said scope.Said, panicked bool, err error) {
 	e, m := b.m.c.engine, b.m
 	sc := m.c.Scope()
 	sc.Outer, sc.LeadsToo = scope.From(ctx), make(map[string]bool, len(parts))
@@ -333,7 +333,7 @@ func (b *batch[K, V]) run(ctx context.Context, parts []*part[K, V], ids []K) (va
 	defer cancel()
 	values, err = b.load(scope.With(run, sc), ids)
 	finished = true
-	return values, sc.Said(), err, false
+	return values, sc.Said(), false, err
 }
 
 // fetch answers an id from the shared tier, or takes the lease for it.

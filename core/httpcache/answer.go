@@ -43,22 +43,26 @@ func contentLength(n int) Field {
 	return Field{Name: "Content-Length", Values: []string{strconv.Itoa(n)}}
 }
 
-// bodyless are the fields that a 304 leaves out: they speak of content that is
-// not sent (RFC 9110 section 15.4.5).
+// bodyless are the fields that a 304 and a 416 leave out: they speak of content that
+// is not sent (RFC 9110 section 15.4.5).
 var bodyless = map[string]bool{ //nolint:gochecknoglobals // a constant
 	"Content-Type": true, "Content-Length": true, "Content-Encoding": true, "Content-Language": true, "Content-Range": true,
 }
 
 func notModified(a Answer) Answer {
-	fields := a.Fields
 	a.Status, a.NoBody, a.Body = http.StatusNotModified, true, nil
-	a.Fields = make([]Field, 0, len(fields))
+	a.Fields = withoutContent(a.Fields)
+	return a
+}
+
+func withoutContent(fields []Field) []Field {
+	rest := make([]Field, 0, len(fields))
 	for _, f := range fields {
 		if !bodyless[f.Name] {
-			a.Fields = append(a.Fields, f)
+			rest = append(rest, f)
 		}
 	}
-	return a
+	return rest
 }
 
 // notModified reports whether the client has this very response (RFC 9110
@@ -98,7 +102,7 @@ func (r *response) ranges(a Answer, ex Exchange, spec, etag string) Answer {
 		return a
 	case len(spans) == 0:
 		a.Status, a.NoBody, a.Body = http.StatusRequestedRangeNotSatisfiable, true, nil
-		a.Fields = notModified(a).Fields
+		a.Fields = withoutContent(a.Fields)
 		a.Extra = append(extra, Field{Name: "Content-Range", Values: []string{"bytes */" + strconv.FormatInt(size, 10)}}, contentLength(0))
 		return a
 	case len(spans) == 1:

@@ -180,12 +180,15 @@ func (d *decoder) count() int {
 	return int(n)
 }
 
-func (d *decoder) string() string {
+// bytes reads a string without copying it, as the body is not copied either.
+func (d *decoder) bytes() []byte {
 	n := d.count()
-	s := string(d.rest[:n])
+	b := d.rest[:n:n]
 	d.rest = d.rest[n:]
-	return s
+	return b
 }
+
+func (d *decoder) string() string { return string(d.bytes()) }
 
 func (d *decoder) strings() []string {
 	n := d.count()
@@ -226,7 +229,7 @@ func (d *decoder) response() *response {
 	}
 	n = min(d.count(), maxCodings+1)
 	for range n {
-		r.encoded = append(r.encoded, encodedBody{coding: d.string(), body: []byte(d.string())})
+		r.encoded = append(r.encoded, encodedBody{coding: d.string(), body: d.bytes()})
 	}
 	r.body = d.rest
 	d.rest = nil
@@ -235,9 +238,7 @@ func (d *decoder) response() *response {
 		return r
 	}
 	r.read()
-	for i := range r.encoded {
-		r.encoded[i].describe(r)
-	}
+	r.describeEncoded()
 	return r
 }
 

@@ -32,8 +32,7 @@ func TestGivenAValue_WhenItGoesThroughTheSharedTier_ThenItIsTheSame(t *testing.T
 				status: 200, etag: `"x"`, body: []byte("abc"), encoded: []encodedBody{{coding: "zstd", body: []byte("z")}, {coding: "gzip", body: []byte("g")}},
 				fields: []Field{{Name: "Etag", Values: []string{`"x"`}}, {Name: "Content-Length", Values: []string{"3"}}},
 			}
-			r.encoded[0].describe(r)
-			r.encoded[1].describe(r)
+			r.describeEncoded()
 			return r
 		}(),
 		"index":       &index{lists: [][]string{{"Accept"}, {"A", "B"}}, variants: []string{"one", "two"}},

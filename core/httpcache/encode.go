@@ -84,6 +84,14 @@ func compressible(contentType string) bool {
 		}, kind)
 }
 
+// describeEncoded makes the fields of each encoded content, and lists the codings.
+func (r *response) describeEncoded() {
+	for i := range r.encoded {
+		r.encoded[i].describe(r)
+		r.codings = append(r.codings, r.encoded[i].coding)
+	}
+}
+
 // describe makes the fields of the encoded content from those of the response.
 func (e *encodedBody) describe(r *response) {
 	e.etag = r.etag
@@ -106,11 +114,7 @@ func (e *encodedBody) describe(r *response) {
 // chosen returns the encoded content that suits the request best; nil: the
 // content as it is.
 func (r *response) chosen(ex Exchange) *encodedBody {
-	offered := make([]string, 0, 2)
-	for i := range r.encoded {
-		offered = append(offered, r.encoded[i].coding)
-	}
-	coding, ok := field.ChooseEncoding(ex.Values("Accept-Encoding"), offered)
+	coding, ok := field.ChooseEncoding(ex.Values("Accept-Encoding"), r.codings)
 	if !ok {
 		return nil
 	}

@@ -24,12 +24,7 @@ func (rt *Route) lead(a *ask, turn *engine.Turn, shield *shield, fwd, missing st
 func (rt *Route) load(a *ask, turn *engine.Turn, s *shield, fwd, missing string) error {
 	ex := a.ex
 	rt.engine.Count.Loads.Add(1)
-	if f, ok := ex.(Freezer); ok {
-		f.Freeze()
-	}
-	l := &loading{rt: rt, a: a, turn: turn, shield: s, fwd: fwd, missing: missing, scope: rt.cache.Scope()}
-	l.scope.Leads, l.scope.Outer = turn.Key(), scope.From(s.ctx)
-	l.findPrior()
+	l := rt.newLoading(a, turn, s, fwd, missing)
 	c := &Capture{Limit: rt.class.MaxBytes, head: l.head, pass: l.pass}
 	l.c = c
 	if l.prior.response != nil {
@@ -89,6 +84,18 @@ type loading struct {
 	d            decision
 	prior        found // what the handler is asked to validate, if response is set
 	replaces     bool  // it was asked, and has answered something else
+}
+
+// newLoading prepares a run in a turn that may fill in what it answers. The request
+// is frozen, and what the handler can be asked about is looked for.
+func (rt *Route) newLoading(a *ask, turn *engine.Turn, s *shield, fwd, missing string) *loading {
+	if f, ok := a.ex.(Freezer); ok {
+		f.Freeze()
+	}
+	l := &loading{rt: rt, a: a, turn: turn, shield: s, fwd: fwd, missing: missing, scope: rt.cache.Scope()}
+	l.scope.Leads, l.scope.Outer = turn.Key(), scope.From(s.ctx)
+	l.findPrior()
+	return l
 }
 
 // head decides what to do with an answer when its header is final.
@@ -169,25 +176,31 @@ func (l *loading) store(said scope.Said) {
 	if a.conditional() && (c.Conditions != nil || hasField(add, "Etag")) {
 		// The handler was asked the cache's conditions in place of the client's, or does
 		// not know the validator that the client's are about.
-		extra := append(l.forThisClient(c.Header), status)
-		if r.initialAge > 0 {
-			extra = append(extra, ageField(r.initialAge))
-		}
-		a.ex.Reply(r.answer(a.ex, a.line.Method, extra))
+		l.reply(r, c.Header, status)
 		return
 	}
 	a.ex.Release(append(add, status))
+}
+
+// reply answers the client whose request was run from the response that came of it.
+// by is what the handler answered now.
+func (l *loading) reply(r *response, by Header, status Field) {
+	extra := append(l.forThisClient(by), status)
+	if r.initialAge > 0 {
+		extra = append(extra, ageField(r.initialAge))
+	}
+	l.a.ex.Reply(r.answer(l.a.ex, l.a.line.Method, extra))
 }
 
 // keep stores a response and ends the turn with it.
 func (l *loading) keep(r *response, late []string) engine.Refusal {
 	rt, a, d := l.rt, l.a, &l.d
 	r.born, r.key, r.tags = l.turn.Began(), a.key, late
-	prior := rt.find(a, rt.engine.Now())
+	there := rt.find(a, rt.engine.Now())
 	switch {
 	case r.part != nil:
 		r.key, r.asked = a.key+partSuffix, strings.Clone(rangeOf(a.ex))
-	case len(d.vary) > 0 || len(prior.lists) > 0:
+	case len(d.vary) > 0 || len(there.lists) > 0:
 		r.key = rt.variantKey(a.key, d.vary, a.ex)
 	}
 	en, refusal := l.turn.Fill(context.WithoutCancel(l.shield.ctx), engine.Fill{
@@ -198,7 +211,7 @@ func (l *loading) keep(r *response, late []string) engine.Refusal {
 		rt.addVariant(a.key, r, d.lifetime)
 	case refusal == engine.NoLease && l.replaces:
 		l.turn.ForgetEntry(l.shield.ctx, l.prior.response.key, l.prior.entry) // it is like that no more
-	case refusal == engine.NoLease && prior.uncacheable:
+	case refusal == engine.NoLease && there.uncacheable:
 		// It is not so any more. Whoever comes next takes the lease again.
 		rt.engine.Forget([]string{a.key, a.key + credsSuffix, a.key + conditionSuffix})
 	}

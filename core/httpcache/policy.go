@@ -65,8 +65,8 @@ func (rt *Route) storable(status int, h Header, creds credentials, said scope.Sa
 	case len(h.Values("Trailer")) > 0, len(h.Values("Transfer-Encoding")) > 0:
 		return no("trailer-or-transfer-coding")
 	}
-	said9111 := readDirectives(h)
-	cc := &said9111.cc
+	dir := readDirectives(h)
+	cc := &dir.cc
 	known := understood(status)
 	switch {
 	case cc.NoStore && (!cc.MustUnderstand || !known): // RFC 9111 section 5.2.2.3
@@ -115,7 +115,7 @@ func (rt *Route) storable(status int, h Header, creds credentials, said scope.Sa
 		d.part, d.whole = &span, size
 	}
 	var reason string
-	d.life, reason = rt.lifetime(status, h, &said9111, said)
+	d.life, reason = rt.lifetime(status, h, &dir, said)
 	d.store, d.reason, d.verdict = reason == "", reason, engine.Unshareable
 	if !d.store && d.part != nil {
 		return conditional()

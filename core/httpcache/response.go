@@ -44,6 +44,7 @@ type response struct {
 	asked string      // the Range it answers
 
 	encoded []encodedBody // its content once more, for those who accept that
+	codings []string      // the codings of encoded, in order of preference
 
 	last atomic.Pointer[rendered]
 }
@@ -103,9 +104,7 @@ func (rt *Route) newResponse(status int, h Header, body []byte, d *decision, enc
 		add = append(add, varyOnEncoding)
 	}
 	r.fields = append(r.fields, add...)
-	for i := range r.encoded {
-		r.encoded[i].describe(r)
-	}
+	r.describeEncoded()
 	return r, add
 }
 

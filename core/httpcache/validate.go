@@ -54,7 +54,7 @@ func (l *loading) validated(status int) bool {
 // renew stores the prior response again, with the fields that a 304 brought, and
 // answers it.
 func (l *loading) renew(by Header, said scope.Said) {
-	a, old := l.a, l.prior.response
+	old := l.prior.response
 	r, late := l.merge(by, said)
 	status := forwarded{fwd: l.fwd, status: http.StatusNotModified}
 	if l.d.store {
@@ -66,11 +66,7 @@ func (l *loading) renew(by Header, said scope.Said) {
 		l.turn.Finish(engine.Outcome{Verdict: l.d.verdict})
 		status.detail = l.d.reason
 	}
-	extra := append(l.forThisClient(by), status.field())
-	if r.initialAge > 0 {
-		extra = append(extra, ageField(r.initialAge))
-	}
-	a.ex.Reply(r.answer(a.ex, a.line.Method, extra))
+	l.reply(r, by, status.field())
 }
 
 // merge makes a response of the prior one and the header of a newer answer, and
@@ -160,12 +156,7 @@ func (rt *Route) forwardHead(a *ask, f *found, fwd string) error {
 	defer turn.Finish(engine.Outcome{Verdict: engine.Again}) // it is no answer to who waits for a GET
 	defer s.end()
 	turn.Fetch(s.ctx, engine.Query{Codec: codec{}, Key: f.response.key, Seen: f.entry, Anew: true, Background: true})
-	if fr, ok := a.ex.(Freezer); ok {
-		fr.Freeze()
-	}
-	l := &loading{rt: rt, a: a, turn: turn, shield: s, fwd: fwd, missing: missing, scope: rt.cache.Scope()}
-	l.scope.Leads, l.scope.Outer = turn.Key(), scope.From(s.ctx)
-	l.findPrior()
+	l := rt.newLoading(a, turn, s, fwd, missing)
 	l.c = &Capture{head: func(status int, h Header) (bool, []Field) {
 		rt.engine.Count.Bypassed.Add(1)
 		return false, []Field{statusField(fwd, l.learn(status, h), "")}
