@@ -101,8 +101,9 @@ func TestGivenManyIds_WhenSomeOfThemFail_ThenTheOthersAreAnswered(t *testing.T) 
 
 func TestGivenManyIds_WhenSomebodyLoadsSomeOfThem_ThenTheseAreWaitedFor(t *testing.T) {
 	eachManyWay(t, func(w *twoWriters, d *many) {
-		loading, release := make(chan struct{}), make(chan struct{})
+		loading, release, other := make(chan struct{}), make(chan struct{}), make(chan struct{})
 		go func() {
+			defer close(other)
 			v, err := w.b.Get(w.t.Context(), 2, func(context.Context, int) (int64, error) {
 				close(loading)
 				<-release
@@ -118,6 +119,7 @@ func TestGivenManyIds_WhenSomebodyLoadsSomeOfThem_ThenTheseAreWaitedFor(t *testi
 		require.NoError(w.t, err)
 		require.Equal(w.t, map[int]int64{1: 1, 2: 200, 3: 3}, values)
 		require.Equal(w.t, [][]int{{1, 3}}, d.calls)
+		<-other // its context ends with the test
 	})
 }
 
