@@ -2,6 +2,7 @@ package core
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"math/rand/v2"
@@ -25,6 +26,8 @@ type Cache struct {
 
 	mu   sync.Mutex
 	maps map[string]string // what kind of map has a prefix
+	// queues are those of maps, by prefix, and how each is closed.
+	queues map[string]func(context.Context) error
 }
 
 // New makes a cache. It fails with a *ConfigError if o is wrong. With a Remote it
@@ -54,20 +57,58 @@ func New(o Options) (*Cache, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Cache{opts: o, engine: e, maps: make(map[string]string)}, nil
+	return &Cache{opts: o, engine: e, maps: make(map[string]string), queues: make(map[string]func(context.Context) error)}, nil
 }
 
-// Close ends the cache's goroutines and frees its memory. Loads in the
-// background are cancelled and waited for up to Options.CloseTimeout; the error
+// Close ends the cache's goroutines and frees its memory. Write-behind queues are
+// closed first (WriteBehind.Close), for up to Options.CloseTimeout. Loads in the
+// background are cancelled and waited for as long; the error
 // says that some went on. Handlers stay usable: they run as if there were no
 // cache. A second Close does nothing.
 func (c *Cache) Close() error {
+	queues := c.closeQueues()
 	ctx, cancel := context.WithTimeout(context.Background(), c.opts.CloseTimeout)
 	defer cancel()
 	if err := c.engine.Close(ctx); err != nil {
-		return fmt.Errorf("larder: close: loads still running after %v: %w", c.opts.CloseTimeout, err)
+		return errors.Join(queues, fmt.Errorf("larder: close: loads still running after %v: %w", c.opts.CloseTimeout, err))
 	}
+	return queues
+}
+
+func (c *Cache) closeQueues() (err error) {
+	c.mu.Lock()
+	queues := c.queues
+	c.queues = nil
+	c.mu.Unlock()
+	if len(queues) == 0 {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), c.opts.CloseTimeout)
+	defer cancel()
+	for _, shut := range queues {
+		err = errors.Join(err, shut(ctx))
+	}
+	return err
+}
+
+// own makes Close close the queue of a map.
+func (c *Cache) own(prefix string, shut func(context.Context) error) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case c.queues == nil:
+		return ErrClosed
+	case c.queues[prefix] != nil:
+		return &ConfigError{"map", prefix, "one that has no write-behind queue in this cache yet"}
+	}
+	c.queues[prefix] = shut
 	return nil
+}
+
+func (c *Cache) disown(prefix string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.queues, prefix)
 }
 
 // Invalidate makes every answer that begins after it returned nil come from a

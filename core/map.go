@@ -240,6 +240,14 @@ func (m *Map[K, V]) fetch(ctx context.Context, turn *engine.Turn, seen *engine.E
 	q := m.query()
 	q.Seen, q.Background = seen, seen != nil
 	f := turn.Fetch(ctx, q)
+	if f.Queued != nil {
+		queued, said, ok := m.fromQueue(f.Queued)
+		if ok {
+			*r = queued
+			m.settle(ctx, turn, said, r)
+		}
+		return ok
+	}
 	if f.Busy { // another instance refreshes it
 		turn.Finish(engine.Outcome{Verdict: engine.Failed})
 		return true

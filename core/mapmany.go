@@ -348,6 +348,12 @@ func (b *batch[K, V]) fetch(ctx context.Context, p *part[K, V]) {
 	p.turn.Patient(b.patience)
 	f := p.turn.Fetch(ctx, q)
 	switch {
+	case f.Queued != nil:
+		if r, said, ok := b.m.fromQueue(f.Queued); ok {
+			b.m.settle(ctx, p.turn, said, &r)
+			b.answer(p.id, r.v, r.err)
+			p.done = true
+		}
 	case f.Busy: // another instance loads it
 		p.busy = true
 		p.turn.Finish(engine.Outcome{Verdict: engine.Failed})

@@ -29,6 +29,7 @@ type Engine struct {
 	eras      [remote.MaxPartitions]atomic.Pointer[stamp]
 	parts     atomic.Int32 // partitions; 1 without a shared tier
 	shared    *shared      // nil without one
+	local     atomic.Pointer[LocalQueue]
 	intents   intents
 	flights   *flights
 	maxBytes  uint64

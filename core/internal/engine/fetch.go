@@ -30,6 +30,9 @@ type Found struct {
 	Entry *Entry // nil: none; the caller loads
 	State State
 	Busy  bool // another instance loads, and Query.Background was set
+	// Queued is a change of the key that is not where the value is loaded from: it is
+	// the value. Where it comes with a lease, it may be filled in.
+	Queued *remote.Queued
 }
 
 // Fetch asks the shared tier for the value of the turn's key, and takes the lease
@@ -39,7 +42,7 @@ type Found struct {
 func (t *Turn) Fetch(ctx context.Context, q Query) Found {
 	s := t.e.shared
 	if s == nil {
-		return Found{}
+		return Found{Queued: t.e.queued(t.key)}
 	}
 	f, done := Found{}, false
 	if t.refused != nil {
@@ -184,7 +187,7 @@ func (a *asking) acquire(ctx context.Context) Found {
 		case l.Token != "" && len(l.Generations) == len(t.tags):
 			leave()
 			t.hold(ses, l, sent, received)
-			return Found{}
+			return Found{Queued: l.Queued}
 		case l.Found.ID != "":
 			leave()
 			a.seen = l.Found.ID
@@ -194,6 +197,10 @@ func (a *asking) acquire(ctx context.Context) Found {
 				}
 			}
 		case l.Busy > 0:
+			if l.Queued != nil && !a.q.Anew {
+				leave()
+				return Found{Queued: l.Queued}
+			}
 			if a.q.Background {
 				leave()
 				return Found{Busy: true}
@@ -240,7 +247,7 @@ func (a *asking) admit(ctx context.Context, ses remote.Session, en *remote.Entry
 	if len(en.Eras) == 0 { // a note: nothing invalidates it
 		own.weight = weigh(a.key, size, 0)
 		e.putNote(a.key, own)
-		return Found{own, own.State(now), false}
+		return Found{Entry: own, State: own.State(now)}
 	}
 	tags := make([]string, len(en.Tags))
 	for i, tg := range en.Tags {
@@ -268,7 +275,7 @@ func (a *asking) admit(ctx context.Context, ses remote.Session, en *remote.Entry
 		t.late = tags
 		e.Count.RemoteHits.Add(1)
 	}
-	return Found{own, state, false}
+	return Found{Entry: own, State: state}
 }
 
 func maskOf(eras []remote.PartitionEra) (m uint64) {

@@ -261,6 +261,8 @@ func (s *shared) wake() {
 	}
 }
 
+func (s *shared) replicaLag() time.Duration { return time.Duration(s.lag.Load()) }
+
 // unreachable and reachable say it once.
 func (s *shared) unreachable(err error) {
 	if !s.down.Swap(true) {

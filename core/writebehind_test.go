@@ -1,0 +1,557 @@
+package core_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/larderhq/larder/core"
+)
+
+// ledger is a database that changes are applied to.
+type ledger struct {
+	t *testing.T
+	w *twoWriters
+
+	mu      sync.Mutex
+	rows    map[int]int64
+	batches [][]core.Change[int, int64]
+	err     error                            // of every apply
+	during  func([]core.Change[int, int64]) // in the middle of an apply
+	dead    []core.Change[int, int64]
+
+	a, b *core.WriteBehind[int, int64] // b is a's where there is one instance
+}
+
+type wbOptions = core.WriteBehindOptions[int, int64]
+
+// eachQueue runs a test with a queue in one process, in one instance, and in two.
+func eachQueue(t *testing.T, o wbOptions, test func(l *ledger)) {
+	t.Helper()
+	eachWay(t, func(w *twoWriters) {
+		l := &ledger{t: w.t, w: w, rows: make(map[int]int64)}
+		l.a = l.queue(w.a, o)
+		l.b = l.a
+		if w.b != w.a {
+			l.b = l.queue(w.b, o)
+		}
+		test(l)
+	})
+}
+
+func (l *ledger) queue(in *instance, o wbOptions) *core.WriteBehind[int, int64] {
+	l.t.Helper()
+	if o.OnDead == nil {
+		o.OnDead = func(c core.Change[int, int64], _ error) {
+			l.mu.Lock()
+			defer l.mu.Unlock()
+			l.dead = append(l.dead, c)
+		}
+	}
+	q, err := core.NewWriteBehind(in.Map, l.apply, o)
+	require.NoError(l.t, err)
+	return q
+}
+
+func (l *ledger) apply(_ context.Context, changes []core.Change[int, int64]) error {
+	l.mu.Lock()
+	during, err := l.during, l.err
+	l.batches = append(l.batches, slices.Clone(changes))
+	l.mu.Unlock()
+	if during != nil {
+		during(changes)
+	}
+	if err != nil {
+		return err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, c := range changes {
+		if c.Deleted {
+			delete(l.rows, c.ID)
+		} else {
+			l.rows[c.ID] = c.Value
+		}
+	}
+	return nil
+}
+
+func (l *ledger) set(change func()) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	change()
+}
+
+func (l *ledger) load(_ context.Context, id int) (int64, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.w.f.loads.Add(1)
+	if v, ok := l.rows[id]; ok {
+		return v, nil
+	}
+	return 0, core.ErrNotFound
+}
+
+// table returns what the database has.
+func (l *ledger) table() map[int]int64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return maps.Clone(l.rows)
+}
+
+// values returns what every apply since the last time was given.
+func (l *ledger) values() (values []string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, b := range l.batches {
+		var text []string
+		for _, c := range b {
+			if c.Deleted {
+				text = append(text, fmt.Sprintf("-%d", c.ID))
+			} else {
+				text = append(text, fmt.Sprintf("%d=%d", c.ID, c.Value))
+			}
+		}
+		slices.Sort(text)
+		values = append(values, fmt.Sprint(text))
+	}
+	l.batches = nil
+	slices.Sort(values)
+	return values
+}
+
+// reads demands that readers of both instances get v of an id, -1: that it does not exist.
+func (l *ledger) reads(id int, v int64) {
+	l.t.Helper()
+	synctest.Wait() // hints
+	for _, in := range []*instance{l.w.a, l.w.b} {
+		got, err := in.Get(l.t.Context(), id, l.load)
+		if v == -1 {
+			require.ErrorIs(l.t, err, core.ErrNotFound)
+			continue
+		}
+		require.NoError(l.t, err)
+		require.Equal(l.t, v, got)
+	}
+}
+
+// settle waits until workers have applied what there is.
+func (l *ledger) settle() { time.Sleep(3 * time.Second) }
+
+func TestGivenAQueue_WhenAValueIsPut_ThenReadersHaveItAtOnceAndTheDatabaseLater(t *testing.T) {
+	eachQueue(t, wbOptions{}, func(l *ledger) {
+		l.rows[7] = 1
+		l.reads(7, 1)
+		require.NoError(l.t, l.a.Put(l.t.Context(), 7, 2))
+		l.reads(7, 2)
+		require.Equal(l.t, map[int]int64{7: 1}, l.table(), "not yet")
+		st, err := l.b.Stats(l.t.Context())
+		require.NoError(l.t, err)
+		require.Equal(l.t, 1, st.Depth)
+		l.settle()
+		require.Equal(l.t, map[int]int64{7: 2}, l.table())
+		l.reads(7, 2)
+		st, err = l.b.Stats(l.t.Context())
+		require.NoError(l.t, err)
+		require.Zero(l.t, st.Depth)
+	})
+}
+
+func TestGivenAnIdThatIsQueued_WhenItIsReadInAnyWay_ThenItIsWhatIsQueued(t *testing.T) {
+	eachQueue(t, wbOptions{}, func(l *ledger) {
+		ctx := l.t.Context()
+		l.rows[7] = 1
+		l.set(func() { l.err = errDown })
+		require.NoError(l.t, l.a.Put(ctx, 7, 2))
+		l.reads(7, 2)
+		many, err := l.w.b.GetMany(ctx, []int{7, 8}, func(context.Context, []int) (map[int]int64, error) { return map[int]int64{8: 8}, nil })
+		require.NoError(l.t, err)
+		require.Equal(l.t, map[int]int64{7: 2, 8: 8}, many)
+		for _, target := range []core.Target{core.Key("item:7"), core.Tag("item:7"), core.Pattern("item:*"), core.All()} {
+			require.NoError(l.t, l.w.b.cache.Invalidate(ctx, target))
+			l.reads(7, 2)
+		}
+		many, err = l.w.b.GetMany(ctx, []int{7}, func(context.Context, []int) (map[int]int64, error) { return nil, errors.New("loaded") })
+		require.NoError(l.t, err)
+		require.Equal(l.t, map[int]int64{7: 2}, many)
+		time.Sleep(2 * time.Hour) // its TTL is over, and the database is still down
+		l.reads(7, 2)
+		l.set(func() { l.err = nil })
+		time.Sleep(3 * time.Minute)
+		require.Equal(l.t, map[int]int64{7: 2}, l.table())
+	})
+}
+
+func TestGivenChangesOfOneId_WhenTheyWait_ThenTheLastIsApplied(t *testing.T) {
+	eachQueue(t, wbOptions{}, func(l *ledger) {
+		for v := range int64(3) {
+			require.NoError(l.t, l.a.Put(l.t.Context(), 7, v))
+			require.NoError(l.t, l.b.Put(l.t.Context(), 8, -v))
+		}
+		require.NoError(l.t, l.b.Delete(l.t.Context(), 8))
+		l.reads(7, 2)
+		l.reads(8, -1)
+		l.settle()
+		require.Equal(l.t, map[int]int64{7: 2}, l.table())
+		applied := l.values()
+		require.Subset(l.t, []string{"[-8 7=2]", "[7=2]", "[-8]"}, applied)
+		l.reads(7, 2)
+		l.reads(8, -1)
+		require.NoError(l.t, l.a.PutMany(l.t.Context(), map[int]int64{1: 1, 2: 2, 3: 3}))
+		l.reads(2, 2)
+		require.NoError(l.t, l.b.Flush(l.t.Context()))
+		require.Equal(l.t, map[int]int64{1: 1, 2: 2, 3: 3, 7: 2}, l.table())
+	})
+}
+
+func TestGivenAChangeThatIsBeingApplied_WhenALaterOneComes_ThenBothAreAppliedInOrder(t *testing.T) {
+	eachQueue(t, wbOptions{}, func(l *ledger) {
+		began, release := make(chan struct{}, 1), make(chan struct{})
+		l.during = func([]core.Change[int, int64]) {
+			began <- struct{}{}
+			<-release
+		}
+		require.NoError(l.t, l.a.Put(l.t.Context(), 7, 1))
+		<-began
+		require.NoError(l.t, l.b.Put(l.t.Context(), 7, 2))
+		l.reads(7, 2)
+		l.set(func() { l.during = nil })
+		close(release)
+		synctest.Wait()
+		l.reads(7, 2)
+		l.settle()
+		require.Equal(l.t, []string{"[7=1]", "[7=2]"}, l.values())
+		require.Equal(l.t, map[int]int64{7: 2}, l.table())
+		l.reads(7, 2)
+	})
+}
+
+// A page is made of the database without asking the map: between the change and its
+// being applied it is made of the old value.
+func TestGivenAPageThatReadsTheDatabase_WhenAChangeHasBeenApplied_ThenThePageIsMadeAnew(t *testing.T) {
+	eachQueue(t, wbOptions{}, func(l *ledger) {
+		page := func(in *instance, through bool) int64 {
+			pages, err := core.NewMap[string, int64](in.cache, "c", "page")
+			require.NoError(l.t, err)
+			v, err := pages.Get(l.t.Context(), fmt.Sprint(through), func(ctx context.Context, _ string) (int64, error) {
+				require.NoError(l.t, core.AddTags(ctx, "item:7"))
+				if through {
+					return in.Get(ctx, 7, l.load)
+				}
+				return l.load(ctx, 7)
+			})
+			require.NoError(l.t, err)
+			return v
+		}
+		l.rows[7] = 1
+		require.EqualValues(l.t, 1, page(l.w.a, true))
+		require.EqualValues(l.t, 1, page(l.w.a, false))
+		require.NoError(l.t, l.b.Put(l.t.Context(), 7, 2))
+		synctest.Wait()
+		require.EqualValues(l.t, 2, page(l.w.a, true), "the map has it")
+		require.EqualValues(l.t, 1, page(l.w.a, false), "the database does not")
+		l.settle()
+		require.EqualValues(l.t, 2, page(l.w.b, true))
+		require.EqualValues(l.t, 2, page(l.w.b, false))
+	})
+}
+
+func TestGivenALoadUnderWay_WhenAChangeIsQueued_ThenTheLoadDoesNotReplaceIt(t *testing.T) {
+	eachQueue(t, wbOptions{}, func(l *ledger) {
+		loading, release, got := make(chan struct{}), make(chan struct{}), make(chan int64, 1)
+		go func() {
+			v, err := l.w.b.Get(l.t.Context(), 7, func(context.Context, int) (int64, error) {
+				close(loading)
+				<-release
+				return 1, nil
+			})
+			if err != nil {
+				l.t.Error(err)
+			}
+			got <- v
+		}()
+		<-loading
+		require.NoError(l.t, l.a.Put(l.t.Context(), 7, 2))
+		synctest.Wait()
+		v, err := l.w.b.Get(l.t.Context(), 7, l.load)
+		require.NoError(l.t, err)
+		require.EqualValues(l.t, 2, v, "who comes now does not wait for that load")
+		close(release)
+		require.EqualValues(l.t, 1, <-got, "it began before")
+		l.reads(7, 2)
+	})
+}
+
+func TestGivenAChangeThatFails_WhenItIsTriedAgain_ThenOthersAreNotKeptAndItEndsAsADeadLetter(t *testing.T) {
+	eachQueue(t, wbOptions{MaxAttempts: 3, Retry: time.Second}, func(l *ledger) {
+		ctx := l.t.Context()
+		l.rows[7] = 1
+		bad := errors.New("no such column")
+		l.set(func() { l.err = core.BatchError[int]{7: bad} })
+		require.NoError(l.t, l.a.PutMany(ctx, map[int]int64{7: 2, 8: 2}))
+		l.settle()
+		l.set(func() { delete(l.rows, 8) }) // apply takes none of a batch that fails: the test's does
+		l.set(func() { l.err = nil; l.during = nil })
+		_ = bad
+		l.settle()
+		l.settle()
+		require.Equal(l.t, int64(2), l.table()[7], "it was tried again")
+	})
+	eachQueue(t, wbOptions{MaxAttempts: 3, Retry: time.Second}, func(l *ledger) {
+		ctx := l.t.Context()
+		l.rows[7] = 1
+		l.set(func() { l.err = errDown })
+		require.NoError(l.t, l.a.Put(ctx, 7, 2))
+		l.reads(7, 2)
+		time.Sleep(30 * time.Second)
+		require.Equal(l.t, []string{"[7=2]", "[7=2]", "[7=2]"}, l.values())
+		l.mu.Lock()
+		require.Len(l.t, l.dead, 1)
+		require.EqualValues(l.t, 2, l.dead[0].Value)
+		l.mu.Unlock()
+		l.reads(7, 1) // what the database has
+		st, err := l.a.Stats(ctx)
+		require.NoError(l.t, err)
+		require.Equal(l.t, 1, st.Dead)
+		require.Zero(l.t, st.Depth)
+
+		letters, err := l.b.DeadLetters(ctx, 10)
+		require.NoError(l.t, err)
+		require.Len(l.t, letters, 1)
+		require.Equal(l.t, 7, letters[0].ID)
+		require.EqualValues(l.t, 2, letters[0].Value)
+		require.Equal(l.t, errDown.Error(), letters[0].Reason)
+		l.set(func() { l.err = nil })
+		n, err := l.b.Replay(ctx, letters...)
+		require.NoError(l.t, err)
+		require.Equal(l.t, 1, n)
+		l.reads(7, 2)
+		l.settle()
+		require.EqualValues(l.t, 2, l.table()[7])
+		n, err = l.b.Replay(ctx, letters...)
+		require.NoError(l.t, err)
+		require.Zero(l.t, n, "it is there once")
+	})
+}
+
+func TestGivenADeadLetter_WhenItsIdIsChangedAgain_ThenItCannotBeReplayed(t *testing.T) {
+	eachQueue(t, wbOptions{}, func(l *ledger) {
+		ctx := l.t.Context()
+		l.set(func() { l.err = fmt.Errorf("constraint: %w", core.ErrPoison) })
+		require.NoError(l.t, l.a.PutMany(ctx, map[int]int64{7: 2, 8: 2}))
+		time.Sleep(10 * time.Second)
+		letters, err := l.a.DeadLetters(ctx, 10)
+		require.NoError(l.t, err)
+		require.Len(l.t, letters, 2)
+		l.set(func() { l.err = nil })
+		require.NoError(l.t, l.b.Put(ctx, 7, 3))
+		l.settle()
+		n, err := l.a.Replay(ctx, letters...)
+		require.NoError(l.t, err)
+		require.Equal(l.t, 1, n)
+		l.settle()
+		require.Equal(l.t, map[int]int64{7: 3, 8: 2}, l.table())
+		l.set(func() { l.err = core.ErrPoison })
+		require.NoError(l.t, l.b.Put(ctx, 9, 3))
+		l.settle()
+		letters, err = l.a.DeadLetters(ctx, 10)
+		require.NoError(l.t, err)
+		require.Len(l.t, letters, 1)
+		n, err = l.a.Discard(ctx, letters...)
+		require.NoError(l.t, err)
+		require.Equal(l.t, 1, n)
+		letters, err = l.a.DeadLetters(ctx, 10)
+		require.NoError(l.t, err)
+		require.Empty(l.t, letters)
+	})
+}
+
+func TestGivenAnApplyThatPanics_WhenItIsCalled_ThenTheQueueGoesOn(t *testing.T) {
+	eachQueue(t, wbOptions{}, func(l *ledger) {
+		l.during = func([]core.Change[int, int64]) { panic("oops") }
+		require.NoError(l.t, l.a.Put(l.t.Context(), 7, 2))
+		l.settle()
+		l.set(func() { l.during = nil })
+		l.settle()
+		require.Equal(l.t, map[int]int64{7: 2}, l.table())
+	})
+}
+
+func TestGivenPartialChanges_WhenManyComeAtTheSameTime_ThenNoneIsLost(t *testing.T) {
+	var l *ledger
+	o := wbOptions{
+		Interval: 10 * time.Millisecond,
+		Merge:    func(old, change int64) int64 { return old + change },
+		Load:     func(ctx context.Context, id int) (int64, error) { return l.load(ctx, id) },
+	}
+	eachQueue(t, o, func(it *ledger) {
+		l = it
+		l.rows[7] = 100
+		var all sync.WaitGroup
+		for i := range 40 {
+			all.Go(func() {
+				q := l.a
+				if i%2 == 1 {
+					q = l.b
+				}
+				if err := q.Put(l.t.Context(), 7, 1); err != nil {
+					l.t.Error(err)
+				}
+				if err := q.Put(l.t.Context(), 8, 1); err != nil {
+					l.t.Error(err)
+				}
+			})
+		}
+		all.Wait()
+		l.reads(7, 140)
+		require.NoError(l.t, l.a.Flush(l.t.Context()))
+		require.Equal(l.t, map[int]int64{7: 140, 8: 40}, l.table())
+		require.NoError(l.t, l.b.Delete(l.t.Context(), 7))
+		require.NoError(l.t, l.a.Put(l.t.Context(), 7, 5))
+		l.reads(7, 5)
+	})
+}
+
+func TestGivenAQueueThatIsFull_WhenMoreComes_ThenItWaitsForRoom(t *testing.T) {
+	eachQueue(t, wbOptions{MaxQueued: 16, Wait: 4 * time.Second, Retry: time.Second}, func(l *ledger) {
+		ctx := l.t.Context()
+		l.set(func() { l.err = errDown })
+		accepted := 0
+		var err error
+		for id := 0; id < 100 && err == nil; id++ {
+			if err = l.a.Put(ctx, id, 1); err == nil {
+				accepted++
+			}
+		}
+		require.ErrorIs(l.t, err, core.ErrQueueFull)
+		require.LessOrEqual(l.t, accepted, 24)
+		require.NoError(l.t, l.b.Put(ctx, 0, 2), "it is there already")
+		done := make(chan error)
+		go func() { done <- l.a.Put(ctx, accepted, 2) }()
+		time.Sleep(time.Second)
+		l.set(func() { l.err = nil })
+		require.NoError(l.t, <-done)
+		require.NoError(l.t, l.a.Flush(ctx))
+		require.Len(l.t, l.table(), accepted+1)
+	})
+}
+
+func TestGivenAQueueWithoutATier_WhenItIsClosed_ThenWhatWaitsIsApplied(t *testing.T) {
+	share(t, func(t *testing.T, f *fleet) {
+		l := &ledger{t: t, w: &twoWriters{t: t, f: f}, rows: make(map[int]int64)}
+		in := f.instance("a", func(o *core.Options) { o.Remote = nil })
+		q := l.queue(in, wbOptions{Interval: time.Hour})
+		require.NoError(t, q.Put(t.Context(), 7, 2))
+		require.NoError(t, q.Close(t.Context()))
+		require.Equal(t, map[int]int64{7: 2}, l.table())
+		require.ErrorIs(t, q.Put(t.Context(), 7, 3), core.ErrClosed)
+		require.NoError(t, q.Close(t.Context()))
+
+		q = l.queue(in, wbOptions{Interval: time.Hour})
+		require.NoError(t, q.Put(t.Context(), 8, 2))
+		require.NoError(t, in.cache.Close(), "closes it as well")
+		require.Equal(t, map[int]int64{7: 2, 8: 2}, l.table())
+	})
+	share(t, func(t *testing.T, f *fleet) {
+		l := &ledger{t: t, w: &twoWriters{t: t, f: f}, rows: make(map[int]int64), err: errDown}
+		in := f.instance("a", func(o *core.Options) { o.Remote = nil })
+		q := l.queue(in, wbOptions{})
+		require.NoError(t, q.Put(t.Context(), 7, 2))
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		require.ErrorContains(t, q.Close(ctx), "lost")
+	})
+}
+
+func TestGivenAWorkerThatHangs_WhenItsLeaseIsOver_ThenAnotherInstanceAppliesItsBatch(t *testing.T) {
+	share(t, func(t *testing.T, f *fleet) {
+		w := &twoWriters{t: t, f: f, a: f.instance("a"), b: f.instance("b")}
+		l := &ledger{t: t, w: w, rows: make(map[int]int64)}
+		hung, release := make(chan struct{}), make(chan struct{})
+		a, err := core.NewWriteBehind(w.a.Map, func(context.Context, []core.Change[int, int64]) error {
+			close(hung)
+			<-release // whatever its context says
+			return nil
+		}, wbOptions{ApplyTimeout: time.Second})
+		require.NoError(t, err)
+		require.NoError(t, a.Put(t.Context(), 7, 2))
+		<-hung
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		require.Error(t, a.Close(ctx))
+		l.queue(w.b, wbOptions{})
+		l.a, l.b = a, a
+		time.Sleep(8 * time.Second)
+		require.Equal(t, map[int]int64{7: 2}, l.table())
+		close(release)
+		synctest.Wait()
+		l.reads(7, 2)
+	})
+}
+
+func TestGivenAnInstanceThatOnlyReads_WhenAnotherQueues_ThenItReadsWhatIsQueued(t *testing.T) {
+	share(t, func(t *testing.T, f *fleet) {
+		w := &twoWriters{t: t, f: f, a: f.instance("a"), b: f.instance("b")}
+		l := &ledger{t: t, w: w, rows: map[int]int64{7: 1}, err: errDown}
+		q := l.queue(w.a, wbOptions{})
+		l.reads(7, 1)
+		require.NoError(t, q.Put(t.Context(), 7, 2))
+		l.reads(7, 2)
+	})
+}
+
+func TestGivenATierThatIsDown_WhenAChangeIsPut_ThenItsWriterIsTold(t *testing.T) {
+	share(t, func(t *testing.T, f *fleet) {
+		w := &twoWriters{t: t, f: f, a: f.instance("a"), b: f.instance("b")}
+		l := &ledger{t: t, w: w, rows: map[int]int64{7: 1}}
+		q := l.queue(w.a, wbOptions{})
+		f.server.Down(true)
+		require.ErrorIs(t, q.Put(t.Context(), 7, 2), core.ErrNotQueued)
+		v, err := w.a.Get(t.Context(), 7, l.load)
+		require.NoError(t, err)
+		require.EqualValues(t, 1, v)
+		f.server.Down(false)
+		time.Sleep(10 * time.Second)
+		require.NoError(t, q.Put(t.Context(), 7, 3))
+		l.reads(7, 3)
+		l.settle()
+		require.Equal(t, map[int]int64{7: 3}, l.table())
+	})
+}
+
+func TestGivenAWrongQueue_WhenItIsMade_ThenTheErrorSaysWhatIsAllowed(t *testing.T) {
+	bubble(t, core.Class{TTL: hour, MaxBytes: 100}, func(t *testing.T, m *items) {
+		type change = core.Change[int, item]
+		type options = core.WriteBehindOptions[int, item]
+		apply := func(context.Context, []change) error { return nil }
+		var ce *core.ConfigError
+		for _, o := range []options{
+			{Batch: -1}, {Batch: 1001}, {Interval: -1}, {Workers: -2}, {Workers: 65}, {Workers: -1}, {MaxQueued: -1},
+			{Wait: time.Nanosecond}, {ApplyTimeout: -1}, {Retry: -1}, {MaxRetry: -1}, {MaxAttempts: -1},
+			{Merge: func(item, item) item { return item{} }},
+			{Load: m.load},
+		} {
+			_, err := core.NewWriteBehind(m.Map, apply, o)
+			require.ErrorAs(t, err, &ce, "%+v", o)
+		}
+		_, err := core.NewWriteBehind(m.Map, nil, options{})
+		require.ErrorAs(t, err, &ce)
+		_, err = core.NewWriteBehind[int, item](nil, apply, options{})
+		require.ErrorAs(t, err, &ce)
+		q, err := core.NewWriteBehind(m.Map, apply, options{})
+		require.NoError(t, err)
+		_, err = core.NewWriteBehind(m.Map, apply, options{})
+		require.ErrorAs(t, err, &ce, "one queue for a map")
+		require.ErrorAs(t, q.Put(t.Context(), 1, item{Name: fmt.Sprintf("%100d", 1)}), &ce)
+		require.ErrorAs(t, q.Put(t.Context(), 1, item{}, ""), &ce)
+		require.NoError(t, q.Close(t.Context()))
+	})
+}
