@@ -25,7 +25,7 @@ const writeTimeout = 30 * time.Second // the default
 
 // eachWay runs a test in one process without a shared tier, in one with it, and in
 // two that share it.
-func eachWay(t *testing.T, test func(w *twoWriters)) {
+func eachWay(t *testing.T, test func(w *twoWriters), change ...func(*core.Options)) {
 	t.Helper()
 	for _, way := range []string{"one process", "one instance", "two instances"} {
 		t.Run(way, func(t *testing.T) {
@@ -33,14 +33,14 @@ func eachWay(t *testing.T, test func(w *twoWriters)) {
 				f := &fleet{t: t, server: memtier.New(memtier.Config{})}
 				defer f.server.Close()
 				w := &twoWriters{t: t, f: f}
-				w.a = f.instance("a", func(o *core.Options) {
+				w.a = f.instance("a", append(change, func(o *core.Options) {
 					if way == "one process" {
 						o.Remote = nil
 					}
-				})
+				})...)
 				w.b = w.a
 				if way == "two instances" {
-					w.b = f.instance("b")
+					w.b = f.instance("b", change...)
 				}
 				test(w)
 			})

@@ -36,7 +36,7 @@ type worker[K comparable, V any] struct {
 	index int
 	token string // what its lease of a queue is known by
 
-	due   atomic.Uint64 // partitions that have something
+	due   atomic.Uint64 // partitions that have got something
 	kick  chan struct{}
 	hurry chan struct{} // Flush waits
 	quit  chan struct{}
@@ -44,6 +44,8 @@ type worker[K comparable, V any] struct {
 
 	at     [remote.MaxPartitions]time.Time // when a partition is looked at again; zero: when it is due
 	failed [remote.MaxPartitions]int       // rounds in a row that nothing was applied in
+
+	success time.Time // when something was applied last
 }
 
 func newWorker[K comparable, V any](w *WriteBehind[K, V], index int) *worker[K, V] {
@@ -109,30 +111,36 @@ func (a *worker[K, V]) run() {
 			}
 			continue
 		case <-look.C:
-			if gather != nil {
-				continue
-			}
-			a.look()
+			a.drainAll(a.look(a.w.o.Interval))
 		case <-a.hurry:
-			a.look()
 			gather = nil
+			a.drainAll(a.due.Swap(0) | a.look(0))
 		case <-gather:
 			gather = nil
+			a.drainAll(a.due.Swap(0))
 		case <-next.C:
+			a.drainAll(0)
 		}
-		a.drainAll()
 		next.Reset(a.next())
 	}
 }
 
-// look finds out where there is something. What it does not learn it takes for there.
-func (a *worker[K, V]) look() {
+// look finds out where there is something that has waited for so long. What it does not
+// learn it takes for there.
+func (a *worker[K, V]) look(waited time.Duration) (mask uint64) {
 	states, err := a.w.states(a.w.ctx)
 	for p := a.index; p < a.w.e.Partitions(); p += len(a.w.workers) {
-		if err != nil && p >= len(states) || p < len(states) && (states[p].Depth > 0 || states[p].Err != nil) {
-			a.due.Or(1 << p)
+		switch {
+		case p >= len(states):
+			if err == nil {
+				continue
+			}
+		case states[p].Err == nil && (states[p].Depth == 0 || states[p].Now-states[p].First < waited.Microseconds()):
+			continue
 		}
+		mask |= 1 << p
 	}
+	return mask
 }
 
 // later puts a partition off.
@@ -149,8 +157,9 @@ func (a *worker[K, V]) next() time.Duration {
 	return next
 }
 
-func (a *worker[K, V]) drainAll() {
-	due, now := a.due.Swap(0), time.Now()
+// drainAll applies what is queued in some partitions, and in those whose time has come.
+func (a *worker[K, V]) drainAll(due uint64) {
+	now := time.Now()
 	for p := range a.at {
 		if !a.at[p].IsZero() {
 			if now.Before(a.at[p]) {
@@ -161,128 +170,143 @@ func (a *worker[K, V]) drainAll() {
 			due |= 1 << p
 		}
 	}
-	for ; due != 0 && !a.ending(); due &= due - 1 {
-		if p := bits.TrailingZeros64(due); p < a.w.e.Partitions() {
-			a.drain(p)
-		}
+	for due != 0 && !a.ending() {
+		due = a.round(due)
 	}
 }
 
-// drain applies what is queued in a partition, batch by batch.
-func (a *worker[K, V]) drain(p int) {
-	for !a.ending() {
-		q, err := a.w.e.Queue()
-		if err != nil {
-			a.later(p, lookEvery)
-			return
+// share is a worker's part of a round: what it has claimed of a partition.
+type share struct {
+	p       int
+	claimed remote.Claimed
+	err     error
+	settled []remote.Settled
+	results remote.Settlement
+	tried   int // of the records
+	applied int
+}
+
+// round claims a batch of what is queued in some partitions, applies it and settles it.
+// It returns the partitions that have more.
+func (a *worker[K, V]) round(due uint64) (more uint64) {
+	q, err := a.w.e.Queue()
+	if err != nil {
+		a.postpone(due, lookEvery)
+		return 0
+	}
+	var shares []*share
+	for m := due; m != 0; m &= m - 1 {
+		if p := bits.TrailingZeros64(m); p < a.w.e.Partitions() {
+			shares = append(shares, &share{p: p})
 		}
-		claimedAt := time.Now()
-		c, err := a.claim(q, p, false)
+	}
+	claimedAt := time.Now()
+	most := (a.w.o.Batch + len(shares) - 1) / max(1, len(shares))
+	together(a.w.ctx, shares, func(ctx context.Context, s *share) {
+		s.claimed, s.err = a.claim(ctx, q, s.p, most, false)
+	})
+	var mine []*share
+	for _, s := range shares {
 		switch {
-		case err != nil:
-			a.later(p, lookEvery)
-			return
-		case c.Busy > 0:
-			a.later(p, min(c.Busy, lookEvery))
-			return
-		case len(c.Records) == 0:
-			if c.Next > 0 {
-				a.later(p, c.Next)
+		case s.err != nil:
+			a.later(s.p, lookEvery)
+		case s.claimed.Busy > 0:
+			a.later(s.p, min(s.claimed.Busy, lookEvery))
+		default:
+			mine = append(mine, s)
+		}
+	}
+	ctx, done := a.keep(q, mine, claimedAt)
+	results := a.applyAll(ctx, mine)
+	done()
+	// Before it leaves the queue: what was made of the database before is over, and what
+	// is made of it from here on has the change.
+	var applied []engine.Item
+	for _, r := range results {
+		if r.err == nil {
+			applied = append(applied, tagItem(r.record.Key))
+		}
+	}
+	told := true
+	if len(applied) > 0 {
+		call, cancel := context.WithTimeout(context.WithoutCancel(a.w.ctx), remoteWait)
+		told = a.w.e.Invalidate(call, applied) == nil
+		cancel()
+	}
+	for _, r := range results {
+		r.of.tried++
+		if r.err == nil {
+			r.of.applied++
+		}
+		if told || r.err != nil { // or it is applied again
+			r.index = len(r.of.settled)
+			r.of.settled = append(r.of.settled, a.settled(r))
+		}
+	}
+	together(context.WithoutCancel(a.w.ctx), mine, func(ctx context.Context, s *share) { // what has been applied is settled
+		s.results, s.err = a.settle(ctx, q, s, !told || !s.goOn())
+	})
+	a.account(results)
+	for _, s := range mine {
+		switch {
+		case s.err != nil || !told:
+			a.later(s.p, lookEvery)
+		case s.goOn():
+			a.failed[s.p] = 0
+			more |= 1 << s.p
+		case len(s.claimed.Records) == 0 || s.applied > 0:
+			a.failed[s.p] = 0
+			if s.applied < len(s.claimed.Records) {
+				a.later(s.p, a.w.o.Retry) // what failed, or was left
+			} else if s.claimed.Next > 0 {
+				a.later(s.p, s.claimed.Next)
 			}
-			_, _ = a.settle(q, p, nil, true) // the lease lapses if it fails
-			return
+		default:
+			a.failed[s.p]++
+			a.later(s.p, a.backoff(a.failed[s.p]))
 		}
-		if goOn := a.batch(q, p, &c, claimedAt); !goOn {
-			return
-		}
+	}
+	return more
+}
+
+// goOn reports whether there is more to apply, and reason to believe that it can be.
+func (s *share) goOn() bool { return s.claimed.More && s.applied > 0 }
+
+// together does something in several partitions, so that what it sends goes out together.
+func together(ctx context.Context, shares []*share, do func(context.Context, *share)) {
+	ctx, cancel := context.WithTimeout(ctx, remoteWait)
+	defer cancel()
+	batch := remote.NewBatch(len(shares))
+	ctx = remote.WithBatch(ctx, batch)
+	var all sync.WaitGroup
+	for _, s := range shares {
+		all.Go(func() {
+			defer batch.Leave()
+			do(ctx, s)
+		})
+	}
+	all.Wait()
+}
+
+func (a *worker[K, V]) postpone(mask uint64, d time.Duration) {
+	for ; mask != 0; mask &= mask - 1 {
+		a.later(bits.TrailingZeros64(mask), d)
 	}
 }
 
-func (a *worker[K, V]) claim(q remote.Queue, p int, keep bool) (remote.Claimed, error) {
-	ctx, cancel := context.WithTimeout(a.w.ctx, remoteWait)
-	defer cancel()
+func (a *worker[K, V]) claim(ctx context.Context, q remote.Queue, p, most int, keep bool) (remote.Claimed, error) {
 	return q.Claim(ctx, remote.Claim{
-		Partition: p, Queue: a.w.m.prefix, Worker: a.token, Max: a.w.o.Batch, Lease: workerLease, Keep: keep,
+		Partition: p, Queue: a.w.m.prefix, Worker: a.token, Max: most, Lease: workerLease, Keep: keep,
 	})
 }
 
-func (a *worker[K, V]) settle(q remote.Queue, p int, records []remote.Settled, release bool) (remote.Settlement, error) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(a.w.ctx), remoteWait) // what has been applied is settled
-	defer cancel()
-	return q.Settle(ctx, remote.Settle{Partition: p, Queue: a.w.m.prefix, Worker: a.token, Records: records, Release: release})
+func (a *worker[K, V]) settle(ctx context.Context, q remote.Queue, s *share, release bool) (remote.Settlement, error) {
+	return q.Settle(ctx, remote.Settle{Partition: s.p, Queue: a.w.m.prefix, Worker: a.token, Records: s.settled, Release: release})
 }
 
-// outcome is what became of a record.
-type outcome[K comparable, V any] struct {
-	record *remote.Queued
-	change Change[K, V]
-	tried  bool
-	err    error // nil: applied
-	final  bool  // it will never be applied
-}
-
-// batch applies what was claimed and settles it. It returns whether to claim more.
-func (a *worker[K, V]) batch(q remote.Queue, p int, c *remote.Claimed, claimedAt time.Time) (goOn bool) {
-	ctx, done := a.keep(q, p, claimedAt)
-	results := a.applyAll(ctx, c)
-	done()
-	var applied []engine.Item
-	progress := false
-	for _, r := range results {
-		if r.tried && r.err == nil {
-			applied = append(applied, tagItem(r.record.Key))
-			progress = true
-		}
-	}
-	// Before it leaves the queue: what was made of the database before is over, and what
-	// is made of it from here on has the change.
-	if len(applied) > 0 {
-		call, cancel := context.WithTimeout(context.WithoutCancel(a.w.ctx), remoteWait)
-		err := a.w.e.Invalidate(call, applied)
-		cancel()
-		if err != nil { // it is applied again
-			a.giveWay(q, p, false)
-			return false
-		}
-	}
-	results = slices.DeleteFunc(results, func(r outcome[K, V]) bool { return !r.tried })
-	settled := a.settled(results)
-	goOn = c.More && progress
-	s, err := a.settle(q, p, settled, !goOn)
-	if err != nil {
-		a.later(p, lookEvery)
-		return false
-	}
-	a.account(results, settled, &s, c.Now)
-	switch {
-	case goOn:
-		a.failed[p] = 0
-	case progress && !c.More:
-		a.failed[p] = 0
-		if c.Next > 0 {
-			a.later(p, c.Next)
-		} else {
-			a.later(p, a.w.o.Retry) // what failed, or was left
-		}
-	default:
-		a.failed[p]++
-		a.later(p, a.backoff(a.failed[p]))
-	}
-	return goOn
-}
-
-// giveWay lets go of a partition for a while.
-func (a *worker[K, V]) giveWay(q remote.Queue, p int, progress bool) {
-	_, _ = a.settle(q, p, nil, true)
-	if !progress {
-		a.failed[p]++
-	}
-	a.later(p, a.backoff(a.failed[p]))
-}
-
-// keep keeps the queue of a partition while something is applied. The context ends when
-// it is lost, or when nobody knows.
-func (a *worker[K, V]) keep(q remote.Queue, p int, claimedAt time.Time) (ctx context.Context, done func()) {
+// keep keeps the queues of partitions while something is applied. The context ends when
+// one is lost, or when nobody knows.
+func (a *worker[K, V]) keep(q remote.Queue, mine []*share, claimedAt time.Time) (ctx context.Context, done func()) {
 	ctx, cancel := context.WithCancel(a.w.ctx)
 	const margin = workerLease / 10
 	lapse := time.AfterFunc(time.Until(claimedAt.Add(workerLease-margin)), cancel)
@@ -300,13 +324,21 @@ func (a *worker[K, V]) keep(q remote.Queue, p int, claimedAt time.Time) (ctx con
 			case <-tick.C:
 			}
 			sent := time.Now()
-			c, err := a.claim(q, p, true)
+			var lost, unknown atomic.Bool
+			together(ctx, mine, func(ctx context.Context, s *share) {
+				c, err := a.claim(ctx, q, s.p, 0, true)
+				switch {
+				case err != nil:
+					unknown.Store(true)
+				case c.Busy > 0: // it is another one's
+					lost.Store(true)
+				}
+			})
 			switch {
-			case err == nil && c.Busy == 0:
-				lapse.Reset(time.Until(sent.Add(workerLease - margin)))
-			case err == nil: // it is another one's
+			case lost.Load():
 				cancel()
-				return
+			case !unknown.Load():
+				lapse.Reset(time.Until(sent.Add(workerLease - margin)))
 			}
 		}
 	})
@@ -318,40 +350,53 @@ func (a *worker[K, V]) keep(q remote.Queue, p int, claimedAt time.Time) (ctx con
 	}
 }
 
+// outcome is what became of a record.
+type outcome[K comparable, V any] struct {
+	of     *share
+	record *remote.Queued
+	change Change[K, V]
+	err    error // nil: applied
+	own    bool  // the error is of this change, for sure
+	final  bool  // it will never be applied
+	index  int   // among what is settled
+}
+
 // applyAll applies what was claimed: what has not failed yet together, the rest one by
-// one, so that one that can never be applied does not keep others.
-func (a *worker[K, V]) applyAll(ctx context.Context, c *remote.Claimed) []outcome[K, V] {
-	results := make([]outcome[K, V], len(c.Records))
-	var together []*outcome[K, V]
-	var single []*outcome[K, V]
-	for i := range c.Records {
-		r := &results[i]
-		r.record = &c.Records[i]
-		r.change, r.err = a.w.decoded(r.record)
-		switch {
-		case r.err != nil:
-			r.tried = true
-		case r.record.Attempts == 0:
-			together = append(together, r)
-		default:
-			single = append(single, r)
+// one, so that one that can never be applied does not keep others. It returns what became
+// of what it tried.
+func (a *worker[K, V]) applyAll(ctx context.Context, mine []*share) (results []*outcome[K, V]) {
+	var fresh, single []*outcome[K, V]
+	for _, s := range mine {
+		for i := range s.claimed.Records {
+			r := &outcome[K, V]{of: s, record: &s.claimed.Records[i], index: -1}
+			r.change, r.err = a.w.decoded(r.record)
+			switch {
+			case r.err != nil: // it does not decode
+				r.own = true
+				results = append(results, r)
+			case r.record.Attempts == 0:
+				fresh = append(fresh, r)
+			default:
+				single = append(single, r)
+			}
 		}
 	}
 	failures := 0
-	if len(together) > 0 {
-		if a.try(ctx, together) == 0 {
-			failures++
-		}
-	}
-	for _, r := range single {
+	try := func(list []*outcome[K, V]) {
 		if failures >= strikes || ctx.Err() != nil || a.ending() {
-			break
+			return
 		}
-		if a.try(ctx, []*outcome[K, V]{r}) == 0 {
-			failures++
-		} else {
+		failures++
+		if a.try(ctx, list) > 0 {
 			failures = 0
 		}
+		results = append(results, list...)
+	}
+	for list := range slices.Chunk(fresh, a.w.o.Batch) {
+		try(list)
+	}
+	for list := range slices.Chunk(single, 1) {
+		try(list)
 	}
 	return results
 }
@@ -366,17 +411,20 @@ func (a *worker[K, V]) try(ctx context.Context, list []*outcome[K, V]) (applied 
 	var each BatchError[K]
 	whole := err != nil && !errors.As(err, &each)
 	for _, r := range list {
-		r.tried = true
 		switch {
 		case whole:
 			r.err = err
 		case each != nil:
 			r.err = each[r.change.ID]
+			r.own = r.err != nil
 		}
 		r.final = errors.Is(r.err, ErrPoison) && (!whole || len(list) == 1)
 		if r.err == nil {
 			applied++
 		}
+	}
+	if applied > 0 {
+		a.success = time.Now()
 	}
 	return applied
 }
@@ -398,40 +446,42 @@ func (a *worker[K, V]) call(ctx context.Context, changes []Change[K, V]) (err er
 }
 
 // settled is what the queue is told.
-func (a *worker[K, V]) settled(results []outcome[K, V]) []remote.Settled {
-	list := make([]remote.Settled, len(results))
-	for i, r := range results {
-		list[i] = remote.Settled{Key: r.record.Key, Version: r.record.Version}
-		switch {
-		case r.err == nil:
-		case r.final || r.record.Attempts+1 >= a.w.o.MaxAttempts:
-			list[i].Dead = r.err.Error()
-		default:
-			list[i].Retry = a.backoff(r.record.Attempts + 1)
-		}
+func (a *worker[K, V]) settled(r *outcome[K, V]) remote.Settled {
+	s := remote.Settled{Key: r.record.Key, Version: r.record.Version}
+	switch {
+	case r.err == nil:
+	case r.final, r.record.Attempts+1 >= a.w.o.MaxAttempts && (r.own || a.works()):
+		s.Dead = r.err.Error()
+	default:
+		s.Retry = a.backoff(r.record.Attempts + 1)
 	}
-	return list
+	return s
 }
 
-// account tells of what has been settled.
-func (a *worker[K, V]) account(results []outcome[K, V], settled []remote.Settled, s *remote.Settlement, now int64) {
+// account counts what has been settled, and tells of it.
+func (a *worker[K, V]) account(results []*outcome[K, V]) {
 	w := a.w
 	var over []engine.Item // what readers may have, and does not hold
-	for i, r := range results {
-		switch {
-		case r.err == nil:
-			w.applied.Add(1)
-			w.lag.Store(int64(time.Duration(now-r.record.First) * time.Microsecond))
-			if !s.Held {
-				w.overtaken.Add(1)
-				over = append(over, engine.Item{Kind: engine.Key, Value: r.record.Key}, tagItem(r.record.Key))
+	var dead []*outcome[K, V]
+	overtaken := 0
+	for _, r := range results {
+		switch s := r.of; {
+		case r.err != nil:
+			w.failed.Add(1)
+			if s.err != nil || !s.results.Held || s.settled[r.index].Dead == "" || s.results.Newer[r.index] {
+				continue
 			}
+			dead = append(dead, r)
+		case r.index < 0 || s.err != nil: // it will be applied again
 			continue
-		case settled[i].Dead != "" && s.Held && !s.Newer[i]:
-			w.dead.Add(1)
-			over = append(over, engine.Item{Kind: engine.Key, Value: r.record.Key}, tagItem(r.record.Key))
+		case s.results.Held:
+			w.applied.Add(1)
+			w.lag.Store(int64(time.Duration(s.claimed.Now-r.record.First) * time.Microsecond))
+			continue
+		default:
+			overtaken++
 		}
-		w.failed.Add(1)
+		over = append(over, engine.Item{Kind: engine.Key, Value: r.record.Key}, tagItem(r.record.Key))
 	}
 	if len(over) > 0 {
 		call, cancel := context.WithTimeout(context.WithoutCancel(w.ctx), remoteWait)
@@ -439,21 +489,25 @@ func (a *worker[K, V]) account(results []outcome[K, V], settled []remote.Settled
 		cancel()
 	}
 	log := w.m.c.opts.Logger
-	if !s.Held {
+	if overtaken > 0 {
+		w.overtaken.Add(int64(overtaken))
 		log.Warn("larder: write-behind: a worker had lost its lease of the queue when it had applied a batch; "+
-			"where another one has applied later changes, Change.Version tells", "queue", w.m.prefix, "changes", len(results))
-		return
+			"where another one has applied later changes, Change.Version tells", "queue", w.m.prefix, "changes", overtaken)
 	}
-	for i, r := range results {
-		if settled[i].Dead == "" || s.Newer[i] {
-			continue
-		}
+	w.dead.Add(int64(len(dead)))
+	for _, r := range dead {
 		log.Error("larder: write-behind: a change could not be applied and is a dead letter",
 			"queue", w.m.prefix, "key", r.record.Key, "attempts", r.record.Attempts+1, "error", r.err)
 		if w.o.OnDead != nil {
 			w.o.OnDead(r.change, r.err)
 		}
 	}
+}
+
+// works reports whether something has been applied since any change that is tried now
+// was tried before: then an error of a change alone is its own.
+func (a *worker[K, V]) works() bool {
+	return !a.success.IsZero() && time.Since(a.success) < a.w.o.MaxRetry
 }
 
 // backoff returns how long to wait after so many failures: up to a fifth more, so that

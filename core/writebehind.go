@@ -64,7 +64,9 @@ type WriteBehindOptions[K comparable, V any] struct {
 	// each, up to MaxRetry. Defaults 100ms and 1m.
 	Retry, MaxRetry time.Duration
 	// MaxAttempts is how often a change is tried before it becomes a dead letter. Default
-	// 20: about 12 minutes.
+	// 20: about 12 minutes. An error of a whole batch may be the database's: after one, its
+	// changes are tried one by one, and while nothing at all is applied none becomes a
+	// dead letter for it.
 	MaxAttempts int
 	// Merge is for partial changes: it puts change on what holds now, which is what is
 	// queued, or else what Load loads (the zero V where that says ErrNotFound), and

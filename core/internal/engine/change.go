@@ -272,10 +272,13 @@ func (s *shared) changeAll(
 ) (err error) {
 	var mu sync.Mutex
 	var wg sync.WaitGroup
+	together := remote.NewBatch(len(changes))
+	ctx = remote.WithBatch(ctx, together)
 	for _, c := range changes {
 		wg.Add(1)
 		go func() {
 			defer wg.Done()
+			defer together.Leave()
 			logged, cerr := s.change(ctx, ses, c)
 			mu.Lock()
 			defer mu.Unlock()

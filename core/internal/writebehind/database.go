@@ -1,0 +1,90 @@
+package main
+
+import (
+	"encoding/binary"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+)
+
+// database is what changes are applied to, in this process, and the judge of their order.
+type database struct {
+	srv  *http.Server
+	addr string
+
+	mu         sync.Mutex
+	rows       map[int64]int64 // the value of each id
+	applied    int             // changes, those that came twice included
+	twice      int
+	outOfOrder int
+	batches    int
+}
+
+// A row of a batch is an id and a value, little-endian.
+const rowBytes = 16
+
+func openDatabase() (*database, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, err
+	}
+	d := &database{addr: l.Addr().String(), rows: make(map[int64]int64)}
+	d.srv = &http.Server{Handler: d, ReadHeaderTimeout: 10 * time.Second}
+	go func() { _ = d.srv.Serve(l) }() // until Close
+	return d, nil
+}
+
+func (d *database) Close() error { return d.srv.Close() }
+
+// ServeHTTP applies a batch.
+func (d *database) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	body, err := io.ReadAll(io.LimitReader(r.Body, 1<<20))
+	if err != nil || len(body)%rowBytes != 0 {
+		http.Error(w, "not a batch", http.StatusBadRequest)
+		return
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.batches++
+	for ; len(body) > 0; body = body[rowBytes:] {
+		id, value := int64(binary.LittleEndian.Uint64(body)), int64(binary.LittleEndian.Uint64(body[8:]))
+		d.applied++
+		switch old := d.rows[id]; {
+		case value == old:
+			d.twice++
+		case value < old:
+			d.outOfOrder++
+		}
+		d.rows[id] = value
+	}
+}
+
+// reset empties it.
+func (d *database) reset() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.rows = make(map[int64]int64)
+	d.applied, d.twice, d.outOfOrder, d.batches = 0, 0, 0, 0
+}
+
+// tally returns its counters.
+func (d *database) tally() (applied, twice, outOfOrder, batches int) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.applied, d.twice, d.outOfOrder, d.batches
+}
+
+// store is the database as an applying process sees it.
+type store struct {
+	client http.Client
+	url    string
+}
+
+func openStore(addr string) *store {
+	return &store{url: "http://" + addr, client: http.Client{Timeout: 10 * time.Second}}
+}
+
+var errStore = errors.New("the database refused a batch")
