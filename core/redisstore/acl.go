@@ -18,6 +18,8 @@ func ACL(namespace string) []string {
 		"hget", "hgetall", "hmget", "hset", "hdel", "hincrby",
 		// The log.
 		"xadd", "xrange",
+		// Queues.
+		"zadd", "zcard", "zrange", "zrangebyscore", "zrem", "zscore", "xdel", "xlen",
 		// Hints.
 		"publish", "subscribe", "unsubscribe",
 		// Patterns.

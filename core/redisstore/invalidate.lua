@@ -96,6 +96,23 @@ local function intents(key, head, now)
   end
   return open, lapsed, lag > now and 1 or 0
 end
+-- versions_of returns those in use that were not given (at from in args, and how many),
+-- whose keys would stay, and the fields of the head of those that have lapsed.
+local function versions_of(head, args, from, count, now, known)
+  local given, unknown, lapsed = {}, {}, {}
+  for i = from, from + count - 1 do given[args[i]] = true end
+  local state = redis.pcall('HGETALL', head)
+  if state.err then return unknown, lapsed end
+  for i = 1, #state, 2 do
+    local version = string.match(state[i], '^v:(.*)$')
+    if version and now - (tonumber(state[i + 1]) or now) >= known then
+      lapsed[#lapsed + 1] = state[i]
+    elseif version and not given[version] then
+      unknown[#unknown + 1] = version
+    end
+  end
+  return unknown, lapsed
+end
 
 local function change(KEYS, ARGV)
 -- KEYS head, log; then for a key item per version its entry, per version its
@@ -113,20 +130,8 @@ local now, us = clock()
 lag = math.max(lag, tonumber(field(head, 'lagmax')) or 0)
 
 -- The keys of a version that the caller does not know would stay: it must ask again.
-local given, unknown, lapsed = {}, {'versions', now}, {}
-for i = 12, 11 + versions do given[ARGV[i]] = true end
-local state = redis.pcall('HGETALL', head)
-if not state.err then
-  for i = 1, #state, 2 do
-    local version = string.match(state[i], '^v:(.*)$')
-    if version and now - (tonumber(state[i + 1]) or now) >= known then
-      lapsed[#lapsed + 1] = state[i]
-    elseif version and not given[version] then
-      unknown[#unknown + 1] = version
-    end
-  end
-end
-if #unknown > 2 then return unknown end
+local unknown, lapsed = versions_of(head, ARGV, 12, versions, now, known)
+if #unknown > 0 then return {'versions', now, unpack(unknown)} end
 
 -- First what goes, which is all that has to be right on a Redis that is full.
 if mode ~= ABANDON then

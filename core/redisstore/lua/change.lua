@@ -13,20 +13,8 @@ local now, us = clock()
 lag = math.max(lag, tonumber(field(head, 'lagmax')) or 0)
 
 -- The keys of a version that the caller does not know would stay: it must ask again.
-local given, unknown, lapsed = {}, {'versions', now}, {}
-for i = 12, 11 + versions do given[ARGV[i]] = true end
-local state = redis.pcall('HGETALL', head)
-if not state.err then
-  for i = 1, #state, 2 do
-    local version = string.match(state[i], '^v:(.*)$')
-    if version and now - (tonumber(state[i + 1]) or now) >= known then
-      lapsed[#lapsed + 1] = state[i]
-    elseif version and not given[version] then
-      unknown[#unknown + 1] = version
-    end
-  end
-end
-if #unknown > 2 then return unknown end
+local unknown, lapsed = versions_of(head, ARGV, 12, versions, now, known)
+if #unknown > 0 then return {'versions', now, unpack(unknown)} end
 
 -- First what goes, which is all that has to be right on a Redis that is full.
 if mode ~= ABANDON then
