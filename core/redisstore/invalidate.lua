@@ -139,32 +139,43 @@ if mode ~= ABANDON then
   for _, name in ipairs(lapsed) do redis.call('HDEL', head, name) end
 end
 local items, woken = {}, {}
+local gone, leases, of, marked = {}, {}, {}, {}
 local at = 3
-local function unlink(n)
-  for i = at, at + n - 1 do redis.call('UNLINK', KEYS[i]) end
-  at = at + n
-end
 for i = 12 + versions, #ARGV, 2 do
   local item = {kind = ARGV[i], value = ARGV[i + 1]}
   items[#items + 1] = item
   if item.kind == KEY then
-    if mode == ABANDON then
-      at = at + 2 * versions
-    else
-      unlink(versions)
-      for j = at, at + versions - 1 do
-        local _, waited = holder(KEYS[j])
-        if waited then woken[item.value] = true end
-      end
-      unlink(versions)
+    for j = at, at + 2 * versions - 1 do gone[#gone + 1] = KEYS[j] end
+    for j = at + versions, at + 2 * versions - 1 do
+      leases[#leases + 1], of[#of + 1] = KEYS[j], item.value
     end
+    at = at + 2 * versions
   elseif item.kind == TAG then
-    if mode == ABANDON then at = at + 1 else unlink(1) end
+    gone[#gone + 1] = KEYS[at]
+    at = at + 1
   end
   if item.kind == KEY or item.kind == TAG then
     item.intents = KEYS[at]
+    marked[#marked + 1] = KEYS[at]
     at = at + 1
   end
+end
+
+-- Many keys at once, but no more than Lua can pass.
+local MOST = 1000
+if mode ~= ABANDON then
+  for i = 1, #leases, MOST do
+    for j, v in ipairs(redis.call('MGET', unpack(leases, i, math.min(i + MOST - 1, #leases)))) do
+      if v and string.sub(v, -1) == '!' then woken[of[i + j - 1]] = true end
+    end
+  end
+  for i = 1, #gone, MOST do redis.call('UNLINK', unpack(gone, i, math.min(i + MOST - 1, #gone))) end
+end
+
+-- Where there is nothing to touch, as nearly always, one question tells.
+local untouched = mode ~= BEGIN and lag <= 0
+for i = 1, untouched and #marked or 0, MOST do
+  untouched = untouched and redis.call('EXISTS', unpack(marked, i, math.min(i + MOST - 1, #marked))) == 0
 end
 
 -- touch takes the own intent out, marks those of others, and enters what there is
@@ -209,7 +220,7 @@ end
 
 if mode == ABANDON then
   for _, item in ipairs(items) do
-    if item.intents then touch(item.intents, '') end
+    if item.intents and not untouched then touch(item.intents, '') end
   end
   return {'done', now}
 end
@@ -221,7 +232,7 @@ local reply = {'done', now}
 for i, item in ipairs(items) do
   local tok = base .. '.' .. i
   if item.intents then
-    touch(item.intents, tok)
+    if not untouched then touch(item.intents, tok) end
   elseif lag > 0 then
     redis.call('HSET', head, 'lag', digits(math.max(tonumber(field(head, 'lag')) or 0, now + lag)))
   end

@@ -149,12 +149,8 @@ func (s *session) Settle(ctx context.Context, st remote.Settle) (remote.Settleme
 	if err := st.Validate(int(s.partitions.Load())); err != nil {
 		return remote.Settlement{}, failed("settle", err)
 	}
-	args := []any{nonce(), st.Worker, st.Queue, st.Release, s.letters}
-	for _, r := range st.Records {
-		args = append(args, r.Key, r.Version, max(0, ms(r.Retry)), r.Dead)
-	}
 	sent := time.Now()
-	replies, err := s.run(ctx, call{script: settleScript, keys: s.names.queue(st.Partition, st.Queue), args: args})
+	replies, err := s.run(ctx, s.settleCall(st))
 	if err != nil {
 		return remote.Settlement{}, failed("settle", err)
 	}
@@ -169,6 +165,14 @@ func (s *session) Settle(ctx context.Context, st remote.Settle) (remote.Settleme
 	}
 	s.clocks[st.Partition].read(now, sent)
 	return settled, nil
+}
+
+func (s *session) settleCall(st remote.Settle) call {
+	args := []any{nonce(), st.Worker, st.Queue, st.Release, s.letters}
+	for _, r := range st.Records {
+		args = append(args, r.Key, r.Version, max(0, ms(r.Retry)), r.Dead)
+	}
+	return call{script: settleScript, keys: s.names.queue(st.Partition, st.Queue), args: args}
 }
 
 // States implements the seam.

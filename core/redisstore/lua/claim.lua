@@ -2,13 +2,10 @@
 -- ARGV worker, milliseconds, queue, how many, 1: nothing but keep it
 local now, us = clock()
 us = tonumber(us)
-local who = redis.pcall('GET', worker)
-if type(who) == 'string' and who ~= ARGV[1] then
-  local left = redis.call('PTTL', worker)
-  if left > 0 then return {'busy', us, left} end
-end
+local who, left = holding(now)
+if who ~= '' and who ~= ARGV[1] then return {'busy', us, left} end
 writable()
-redis.call('SET', worker, ARGV[1], 'PX', ARGV[2])
+redis.call('SET', worker, digits(now + tonumber(ARGV[2])) .. ':' .. ARGV[1])
 if ARGV[5] == '1' then return {'held', us, 0, 0} end
 
 local queue, most = ARGV[3], tonumber(ARGV[4])
@@ -19,10 +16,10 @@ if #keys <= most then
 end
 local more = 0
 if #keys > most then more, keys[#keys] = 1, nil end
-local due, left = redis.call('ZRANGEBYSCORE', retries, '(' .. digits(now), '+inf', 'WITHSCORES', 'LIMIT', 0, 1), 0
-if due[2] then left = math.max(1, tonumber(due[2]) - now) end
+local due, wait = redis.call('ZRANGEBYSCORE', retries, '(' .. digits(now), '+inf', 'WITHSCORES', 'LIMIT', 0, 1), 0
+if due[2] then wait = math.max(1, tonumber(due[2]) - now) end
 
-local reply, lost, garbled = {'held', us, more, left}, {}, {}
+local reply, lost, garbled = {'held', us, more, wait}, {}, {}
 for i, text in ipairs(texts(keys)) do
   local r = record(text)
   if r and r.queue == queue then

@@ -24,7 +24,7 @@ end
 local function bury(key, r, why, most)
   local payload = string.sub(r.text, r.at)
   local function add()
-    return redis.pcall('XADD', letters, '*', 'k', key, 'v', r.version, 'f', digits(r.first), 'a', r.attempts + 1,
+    return redis.pcall('XADD', letters, '*', 'k', key, 'v', r.version, 'f', r.first, 'a', r.attempts + 1,
       'p', payload, 'why', why)
   end
   local id = add()

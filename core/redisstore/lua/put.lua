@@ -23,10 +23,11 @@ local function put(now, us, queue, limit, changes, head, log, args)
     elseif (c.lease == '' or c.lease == holder(c.held)) and (here or room > 0) then
       version = math.max(us, last + 1)
       last = version
-      local first = here and r.first or version
+      local text = digits(version)
+      local first = here and r.first or text
       if not here then room = room - 1 end
-      set[#set + 1], set[#set + 2] = c.key, written(digits(version), digits(first), 0, nonce, queue, c.payload)
-      ordered[#ordered + 1], ordered[#ordered + 2] = digits(first), c.key
+      set[#set + 1], set[#set + 2] = c.key, written(text, first, '0', nonce, queue, c.payload)
+      ordered[#ordered + 1], ordered[#ordered + 2] = first, c.key
       keys[#keys + 1] = c.key
     end
     if version > 0 then

@@ -3,7 +3,7 @@
 -- for each record key, version, milliseconds until the next attempt or 0, why it is dead or ''
 local now = clock()
 local nonce, queue = ARGV[1], ARGV[3]
-local held = redis.pcall('GET', worker) == ARGV[2]
+local held = holding(now) == ARGV[2]
 local keys = {}
 for i = 6, #ARGV, 4 do keys[#keys + 1] = ARGV[i] end
 local found = texts(keys)
@@ -29,7 +29,7 @@ for i, key in ipairs(keys) do
     elseif wait == '0' then
       gone[#gone + 1] = key
     elseif r.by ~= nonce then -- else this call, executed once more
-      redis.call('HSET', records, key, written(r.version, digits(r.first), r.attempts + 1, nonce, queue, string.sub(r.text, r.at)))
+      redis.call('HSET', records, key, written(r.version, r.first, r.attempts + 1, nonce, queue, string.sub(r.text, r.at)))
       removed(order, {key})
       redis.pcall('ZADD', retries, digits(now + tonumber(wait)), key)
     end

@@ -8,7 +8,8 @@ if first[2] then oldest = tonumber(first[2]) end
 if waiting > 0 then
   for _, text in ipairs(texts(redis.call('ZRANGE', retries, 0, ARGV[1] - 1))) do
     local r = record(text)
-    if r and (oldest == 0 or r.first < oldest) then oldest = r.first end
+    local since = r and tonumber(r.first)
+    if since and (oldest == 0 or since < oldest) then oldest = since end
   end
 end
 local last = tonumber(texts({''})[1] or '')
