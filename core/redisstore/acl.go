@@ -13,11 +13,13 @@ func ACL(namespace string) []string {
 	rules := []string{"resetkeys", "resetchannels", "~" + namespace + ":*", "&" + namespace + ":*", "-@all"}
 	for _, command := range []string{
 		// Entries, leases and generations.
-		"get", "getrange", "set", "append", "unlink", "pttl", "pexpire", "pexpireat", "type",
+		"get", "mget", "getrange", "exists", "set", "append", "unlink", "pttl", "pexpire", "pexpireat", "type",
 		// Heads, intents and the layout.
 		"hget", "hgetall", "hmget", "hset", "hdel", "hincrby",
 		// The log.
 		"xadd", "xrange",
+		// Queues.
+		"zadd", "zcard", "zrange", "zrangebyscore", "zrem", "zscore", "xdel", "xlen",
 		// Hints.
 		"publish", "subscribe", "unsubscribe",
 		// Patterns.

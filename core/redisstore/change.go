@@ -21,39 +21,52 @@ func (s *session) Change(ctx context.Context, c remote.Change) ([]remote.Logged,
 	if len(c.Items) == 0 {
 		return nil, nil
 	}
+	r, err := s.known(ctx, c.Partition, func() call { return s.changeCall(c) })
+	if err != nil {
+		return nil, failed("change", err)
+	}
+	logged, err := readLogged(c, r)
+	if err != nil {
+		return nil, failed("change", err)
+	}
+	return logged, nil
+}
+
+// known runs a script that has to know the versions in use, and reads outcome and
+// clock from its reply.
+func (s *session) known(ctx context.Context, partition int, next func() call) (*reply, error) {
 	for range versionsUnknown {
 		sent := time.Now()
-		replies, err := s.run(ctx, s.changeCall(c))
+		replies, err := s.run(ctx, next())
 		if err != nil {
-			return nil, failed("change", err)
+			return nil, err
 		}
 		r := newReply(replies[0])
 		outcome := r.string()
 		now := r.int()
-		switch outcome {
-		case "versions":
+		switch {
+		case r.err != nil:
+			return nil, r.err
+		case outcome == "versions":
 			var versions []string
 			for r.err == nil && len(r.rest) > 0 {
 				versions = append(versions, r.string())
 			}
+			if r.err != nil {
+				return nil, r.err
+			}
 			s.learnVersions(versions)
-		case "done":
-			logged, err := readLogged(c, r)
-			if err != nil {
-				return nil, failed("change", err)
-			}
-			s.clocks[c.Partition].read(now, sent)
-			return logged, nil
+		case outcome == "late":
+			s.clocks[partition].read(now, sent)
+			return nil, errLate
+		case outcome == "done":
+			s.clocks[partition].read(now, sent)
+			return r, nil
 		default:
-			if r.err == nil {
-				r.err = fmt.Errorf("%w: outcome %q", errReply, outcome)
-			}
-		}
-		if r.err != nil {
-			return nil, failed("change", r.err)
+			return nil, fmt.Errorf("%w: outcome %q", errReply, outcome)
 		}
 	}
-	return nil, failed("change", fmt.Errorf("versions came into use %d times meanwhile", versionsUnknown))
+	return nil, fmt.Errorf("versions came into use %d times meanwhile", versionsUnknown)
 }
 
 func (s *session) validate(c remote.Change) error {
@@ -74,30 +87,41 @@ func (s *session) validate(c remote.Change) error {
 func (s *session) changeCall(c remote.Change) call {
 	p, versions := c.Partition, s.knownVersions()
 	keys := []string{s.names.head(p), s.names.log(p)}
-	args := []any{
-		nonce(), s.names.hints(), p, c.Intent, int(c.Mode),
-		max(0, ms(c.Lasts)), max(0, ms(c.Remain)), max(0, ms(c.Lag)),
-		versionKnown.Milliseconds(), s.logLength, len(versions),
-	}
-	for _, v := range versions {
-		args = append(args, v)
-	}
+	args := s.changeArgs(c, versions)
 	for _, item := range c.Items {
 		switch item.Kind {
 		case remote.Key:
-			for _, v := range versions {
-				keys = append(keys, s.names.entry(p, v, item.Value))
-			}
-			for _, v := range versions {
-				keys = append(keys, s.names.lease(p, v, item.Value))
-			}
-			keys = append(keys, s.names.keyIntents(p, item.Value))
+			keys = s.changeKeys(keys, p, versions, item.Value)
 		case remote.Tag:
 			keys = append(keys, s.names.generation(p, item.Value), s.names.tagIntents(p, item.Value))
 		}
 		args = append(args, int(item.Kind), item.Value)
 	}
 	return call{script: changeScript, keys: keys, args: args}
+}
+
+// changeArgs are the arguments of a change, but for its items.
+func (s *session) changeArgs(c remote.Change, versions []string) []any {
+	args := []any{
+		nonce(), s.names.hints(), c.Partition, c.Intent, int(c.Mode),
+		max(0, ms(c.Lasts)), max(0, ms(c.Remain)), max(0, ms(c.Lag)),
+		versionKnown.Milliseconds(), s.logLength, len(versions),
+	}
+	for _, v := range versions {
+		args = append(args, v)
+	}
+	return args
+}
+
+// changeKeys appends what a change of a key touches.
+func (s *session) changeKeys(keys []string, p int, versions []string, key string) []string {
+	for _, v := range versions {
+		keys = append(keys, s.names.entry(p, v, key))
+	}
+	for _, v := range versions {
+		keys = append(keys, s.names.lease(p, v, key))
+	}
+	return append(keys, s.names.keyIntents(p, key))
 }
 
 func readLogged(c remote.Change, r *reply) ([]remote.Logged, error) {

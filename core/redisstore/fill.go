@@ -36,8 +36,9 @@ func (s *session) acquire(
 		script: acquireScript,
 		keys: []string{
 			s.names.head(p), s.names.entry(p, version, key), s.names.lease(p, version, key), s.names.keyIntents(p, key),
+			s.names.records(p),
 		},
-		args: []any{nonce(), seen, max(1, ms(d)), version, versionNoted.Milliseconds()},
+		args: []any{nonce(), seen, max(1, ms(d)), version, versionNoted.Milliseconds(), key},
 	})
 	for _, tag := range tags {
 		calls = append(calls, s.generationCall(tag))
@@ -83,6 +84,10 @@ func (s *session) readLease(p int, key string, sent time.Time, v any) (l remote.
 		l.Open = span(r.int())
 		l.Lagging = r.int() != 0
 		l.Lapsed = span(r.int())
+		if rec, ok := parseRecord(r.string()); ok {
+			q := rec.queued(key)
+			l.Queued = &q
+		}
 	default:
 		if r.err == nil {
 			r.err = fmt.Errorf("%w: outcome %q", errReply, outcome)

@@ -46,6 +46,20 @@ func (n *names) keyIntents(p int, key string) string {
 
 func (n *names) tagIntents(p int, tag string) string { return n.prefix[p] + "i:t:" + tag }
 
+// queue returns the keys of a queue in the order in which scripts take them: see
+// lua/queue.lua. The records are those of all queues of the partition.
+func (n *names) queue(p int, queue string) []string {
+	prefix := n.prefix[p]
+	return []string{
+		n.records(p), prefix + "qo:" + queue, prefix + "qr:" + queue, prefix + "qw:" + queue,
+		n.letters(p, queue), prefix + "qx:" + queue, prefix + "nothing",
+	}
+}
+
+func (n *names) records(p int) string { return n.prefix[p] + "q" }
+
+func (n *names) letters(p int, queue string) string { return n.prefix[p] + "qd:" + queue }
+
 // entries is a pattern for SCAN that all entries match. The namespace is literal.
 func (n *names) entries() string {
 	var b strings.Builder

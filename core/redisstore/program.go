@@ -27,18 +27,8 @@ func Program() string {
 	b.WriteString("-- Invalidates in a cache of Larder's from redis-cli or any other language:\n" +
 		"--   redis-cli --eval invalidate.lua 'larder:{00}:head' , tag product:42\n" +
 		"-- See Program in package redisstore of github.com/larderhq/larder.\n\n")
-	for _, name := range []string{"clock", "head", "hint", "lease", "intent"} {
+	for _, name := range []string{"clock", "head", "hint", "lease", "intent", "versions", "change()", "program"} {
 		b.WriteString(source(name))
 	}
-	b.WriteString("\nlocal function change(KEYS, ARGV)\n" + source("change") + "end\n\n")
-	b.WriteString(source("program"))
 	return b.String()
-}
-
-func source(name string) string {
-	text, err := sources.ReadFile("lua/" + name + ".lua")
-	if err != nil {
-		panic(err) // it is part of the program
-	}
-	return string(text)
 }

@@ -25,13 +25,20 @@ var (
 	extendScript     = newScript("lease", "extend")
 	releaseScript    = newScript("hint", "lease", "release")
 	fillScript       = newScript("clock", "head", "hint", "lease", "fill")
-	changeScript     = newScript("clock", "head", "hint", "lease", "intent", "change")
+	changeScript     = newScript("clock", "head", "hint", "lease", "intent", "versions", "change")
 	eraScript        = newScript("clock", "head", "hint", "replication", "era")
 	stateScript      = newScript("head", "state")
 	logScript        = newScript("head", "since", "log")
 	lagScript        = newScript("head", "lag")
 	timeScript       = newScript("time")
 	layoutScript     = newScript("clock", "layout")
+	enqueueScript    = newScript("clock", "head", "hint", "lease", "intent", "versions", "change()",
+		"record", "queue", "letters", "put", "enqueue")
+	replayScript = newScript("clock", "head", "hint", "lease", "intent", "versions", "change()",
+		"record", "queue", "letters", "put", "replay")
+	claimScript    = newScript("clock", "record", "queue", "claim")
+	settleScript   = newScript("clock", "record", "queue", "letters", "settle")
+	standingScript = newScript("clock", "record", "queue", "standing")
 )
 
 type script struct{ source, sha string }
@@ -39,14 +46,23 @@ type script struct{ source, sha string }
 func newScript(files ...string) *script {
 	var b strings.Builder
 	for _, f := range files {
-		source, err := sources.ReadFile("lua/" + f + ".lua")
-		if err != nil {
-			panic(err) // it is part of the program
-		}
-		b.Write(source)
+		b.WriteString(source(f))
 	}
 	sum := sha1.Sum([]byte(b.String())) //nolint:gosec // as above
 	return &script{source: b.String(), sha: hex.EncodeToString(sum[:])}
+}
+
+// source is what a file holds: with () after its name, as a function of KEYS and ARGV.
+func source(name string) string {
+	file, function := strings.CutSuffix(name, "()")
+	text, err := sources.ReadFile("lua/" + file + ".lua")
+	if err != nil {
+		panic(err) // it is part of the program
+	}
+	if function {
+		return "\nlocal function " + file + "(KEYS, ARGV)\n" + string(text) + "end\n\n"
+	}
+	return string(text)
 }
 
 // call is a script with its arguments.
@@ -68,13 +84,18 @@ func (c *call) command(ctx context.Context, name, body string) *redis.Cmd {
 // run executes scripts, each where its first key is, in one round trip per server;
 // in two where a server does not know one of them. It returns the reply to each.
 func (s *session) run(ctx context.Context, calls ...call) ([]any, error) {
+	return results(s.runAll(ctx, calls))
+}
+
+// runAll is run, with an error of its own for each.
+func (s *session) runAll(ctx context.Context, calls []call) []redis.Cmder {
 	cmds := make([]redis.Cmder, len(calls))
 	for i := range calls {
 		cmds[i] = calls[i].command(ctx, "evalsha", calls[i].script.sha)
 	}
 	s.send(ctx, cmds)
 	s.sendUnknown(ctx, cmds, func(i int) *call { return &calls[i] })
-	return results(cmds)
+	return cmds
 }
 
 // send executes commands, with those of the others where they are part of a batch.

@@ -23,6 +23,7 @@ type session struct {
 	want  remote.Layout
 
 	logLength  int
+	letters    int // how many dead letters of a queue a partition keeps
 	partitions atomic.Int32
 	clocks     [remote.MaxPartitions]clock
 
@@ -43,6 +44,7 @@ func newSession(n *nodes, want remote.Layout) *session {
 		want:      want,
 		versions:  []string{want.Version},
 		logLength: logLength,
+		letters:   maxLetters,
 	}
 	s.partitions.Store(int32(want.Partitions)) //nolint:gosec // at most 64
 	s.ctx, s.cancel = context.WithCancel(context.Background())

@@ -63,6 +63,7 @@ func harness(client redis.UniversalClient) storetest.Harness {
 				storetest.Head:       {n.head(p)},
 				storetest.Log:        {n.log(p)},
 				storetest.Layout:     {n.layout()},
+				storetest.Queue:      {n.records(p)},
 			}[what.Kind]
 			require.NotEmpty(t, keys)
 			for _, key := range keys {

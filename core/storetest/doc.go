@@ -8,7 +8,7 @@
 // where each call of open is another client of one server. The cases are the
 // promises in the comments of the seam (core.Remote and what it returns), by
 // topic: entries, leases, tags, intents, logs, heads, patterns, hints, the layout,
-// and limits.
+// queues, and limits.
 //
 // Every case works in a namespace of its own and most of them run in parallel, so
 // that the suite may run against a server that others use as well. Cases that

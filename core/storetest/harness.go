@@ -45,7 +45,7 @@ type Stored struct {
 	Kind      StoredKind
 	Layout    remote.Layout // of the session that stored it, as agreed
 	Partition int
-	Name      string // the key or tag; "" for a head, a log, or the layout
+	Name      string // the key or tag; "" for a head, a log, queues, or the layout
 }
 
 // StoredKind is a kind of thing that a tier stores.
@@ -60,6 +60,7 @@ const (
 	Head
 	Log
 	Layout
+	Queue // the records of all queues of a partition
 )
 
 // Run runs every case.
@@ -103,6 +104,7 @@ func topics() []topic {
 		{"patterns", patternCases()},
 		{"hints", hintCases()},
 		{"layout", layoutCases()},
+		{"queues", queueCases()},
 		{"limits", limitCases()},
 	}
 }

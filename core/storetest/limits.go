@@ -163,6 +163,30 @@ func calls(c remote.Session, l remote.Lease) []call {
 			return err
 		}},
 		{"Log", func(ctx context.Context) error { _, err := c.Log(ctx, 0, remote.Position{}); return err }},
+		{"Durable", c.Durable},
+		{"Enqueue", func(ctx context.Context) error {
+			_, err := c.Enqueue(ctx, remote.Enqueue{
+				Partition: home("key"), Queue: "q", Limit: 1, Changes: []remote.QueueChange{{Key: "key", Payload: []byte("x")}},
+			})
+			return err
+		}},
+		{"Claim", func(ctx context.Context) error {
+			_, err := c.Claim(ctx, remote.Claim{Queue: "q", Worker: "w", Max: 1, Lease: minute})
+			return err
+		}},
+		{"Settle", func(ctx context.Context) error {
+			_, err := c.Settle(ctx, remote.Settle{Queue: "q", Worker: "w"})
+			return err
+		}},
+		{"States", func(ctx context.Context) error {
+			states, err := c.States(ctx, "q")
+			for _, s := range states {
+				err = errors.Join(err, s.Err)
+			}
+			return err
+		}},
+		{"Letters", func(ctx context.Context) error { _, err := c.Letters(ctx, 0, "q", "", 1); return err }},
+		{"Replay", func(ctx context.Context) error { _, err := c.Replay(ctx, 0, "q", "1", true); return err }},
 		{"Hints", func(ctx context.Context) error {
 			ctx, cancel := context.WithTimeout(ctx, second)
 			defer cancel()

@@ -93,6 +93,9 @@ func (st *step) acquire(name, seen string, d time.Duration) (remote.Lease, error
 	if err := st.refuseFull(); err != nil {
 		return remote.Lease{}, err
 	}
+	if queued, ok := st.queues().Peek(name); ok {
+		l.Queued = &queued
+	}
 	l.Token = st.token()
 	st.set(st.leaseKey(name), value{lease{token: l.Token}, ends(st.now, d)})
 	return l, nil

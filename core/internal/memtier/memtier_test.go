@@ -36,6 +36,7 @@ func harness(t *testing.T, f memtier.Faults) storetest.Harness {
 				storetest.Entry: memtier.Entry, storetest.Lease: memtier.Lease,
 				storetest.Generation: memtier.Generation, storetest.Intents: memtier.Intents,
 				storetest.Head: memtier.Head, storetest.Log: memtier.Log, storetest.Layout: memtier.Layout,
+				storetest.Queue: memtier.Queue,
 			}[what.Kind]
 			require.True(t, s.EvictKey(what.Layout.Namespace, what.Partition, kind, what.Name))
 		},

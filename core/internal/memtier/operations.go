@@ -130,8 +130,8 @@ func cloneSpaces(spaces map[where]*space) map[where]*space {
 	return c
 }
 
-// Evict removes one key, drawn from those of the kinds (default: of all), and
-// returns what it was.
+// Evict removes one key, drawn from those of the kinds (default: of all but Queue),
+// and returns what it was.
 //
 // Nothing protects against the loss of Intents: a writer that dies with its
 // intent evicted is what the protocol cannot see.
@@ -145,7 +145,7 @@ func (s *Server) Evict(rng *rand.Rand, kinds ...Kind) (kind Kind, name string, o
 	var all []found
 	for w, sp := range s.spaces {
 		for k := range sp.keys {
-			if len(kinds) == 0 || slices.Contains(kinds, k.kind) {
+			if len(kinds) == 0 && k.kind != Queue || slices.Contains(kinds, k.kind) {
 				all = append(all, found{w, k})
 			}
 		}
@@ -168,7 +168,7 @@ func (s *Server) Evict(rng *rand.Rand, kinds ...Kind) (kind Kind, name string, o
 
 // EvictKey removes what is stored in a namespace under a name: of an entry and a
 // lease the key (under every version), of a generation the tag, of intents the
-// key or tag; heads, logs and the layout have none. It returns whether it was there.
+// key or tag; heads, logs, queues and the layout have none. It returns whether it was there.
 func (s *Server) EvictKey(namespace string, partition int, kind Kind, name string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()

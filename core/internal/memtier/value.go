@@ -18,11 +18,12 @@ const (
 	Head
 	Log
 	Layout
+	Queue // the queues of a partition
 )
 
 // String returns the kind's name.
 func (k Kind) String() string {
-	return [...]string{"nothing", "entry", "lease", "generation", "intents", "head", "log", "layout"}[k]
+	return [...]string{"nothing", "entry", "lease", "generation", "intents", "head", "log", "layout", "queue"}[k]
 }
 
 // lease is the value of a Lease.

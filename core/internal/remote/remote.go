@@ -47,6 +47,8 @@ type Layout struct {
 
 // Session is an open tier. Its methods are safe for concurrent use.
 type Session interface {
+	Queue
+
 	// Agree renews this instance's part of the layout, so that it does not lapse,
 	// and returns what holds now. It is called a few times a minute.
 	Agree(ctx context.Context) (Layout, error)

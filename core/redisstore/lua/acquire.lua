@@ -1,5 +1,5 @@
--- KEYS head, entry, lease, intents on the name
--- ARGV nonce, id seen, milliseconds, version, after how long a version is noted again
+-- KEYS head, entry, lease, intents on the name, records of queues
+-- ARGV nonce, id seen, milliseconds, version, after how long a version is noted again, key
 local now, us = clock()
 local id = entry_id(KEYS[2])
 if id ~= '' and id ~= ARGV[2] then
@@ -21,4 +21,5 @@ end
 local open, lapsed, lagging = intents(KEYS[4], KEYS[1], now)
 local lease = token(KEYS[1], ARGV[1], us)
 redis.call('SET', KEYS[3], lease, 'PX', ARGV[3])
-return {'lease', now, lease, field(KEYS[1], 'era'), field(KEYS[1], 'sweep'), open, lagging, lapsed}
+return {'lease', now, lease, field(KEYS[1], 'era'), field(KEYS[1], 'sweep'), open, lagging, lapsed,
+  field(KEYS[5], ARGV[6])}

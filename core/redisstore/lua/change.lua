@@ -13,20 +13,8 @@ local now, us = clock()
 lag = math.max(lag, tonumber(field(head, 'lagmax')) or 0)
 
 -- The keys of a version that the caller does not know would stay: it must ask again.
-local given, unknown, lapsed = {}, {'versions', now}, {}
-for i = 12, 11 + versions do given[ARGV[i]] = true end
-local state = redis.pcall('HGETALL', head)
-if not state.err then
-  for i = 1, #state, 2 do
-    local version = string.match(state[i], '^v:(.*)$')
-    if version and now - (tonumber(state[i + 1]) or now) >= known then
-      lapsed[#lapsed + 1] = state[i]
-    elseif version and not given[version] then
-      unknown[#unknown + 1] = version
-    end
-  end
-end
-if #unknown > 2 then return unknown end
+local unknown, lapsed = versions_of(head, ARGV, 12, versions, now, known)
+if #unknown > 0 then return {'versions', now, unpack(unknown)} end
 
 -- First what goes, which is all that has to be right on a Redis that is full.
 if mode ~= ABANDON then
@@ -34,32 +22,43 @@ if mode ~= ABANDON then
   for _, name in ipairs(lapsed) do redis.call('HDEL', head, name) end
 end
 local items, woken = {}, {}
+local gone, leases, of, marked = {}, {}, {}, {}
 local at = 3
-local function unlink(n)
-  for i = at, at + n - 1 do redis.call('UNLINK', KEYS[i]) end
-  at = at + n
-end
 for i = 12 + versions, #ARGV, 2 do
   local item = {kind = ARGV[i], value = ARGV[i + 1]}
   items[#items + 1] = item
   if item.kind == KEY then
-    if mode == ABANDON then
-      at = at + 2 * versions
-    else
-      unlink(versions)
-      for j = at, at + versions - 1 do
-        local _, waited = holder(KEYS[j])
-        if waited then woken[item.value] = true end
-      end
-      unlink(versions)
+    for j = at, at + 2 * versions - 1 do gone[#gone + 1] = KEYS[j] end
+    for j = at + versions, at + 2 * versions - 1 do
+      leases[#leases + 1], of[#of + 1] = KEYS[j], item.value
     end
+    at = at + 2 * versions
   elseif item.kind == TAG then
-    if mode == ABANDON then at = at + 1 else unlink(1) end
+    gone[#gone + 1] = KEYS[at]
+    at = at + 1
   end
   if item.kind == KEY or item.kind == TAG then
     item.intents = KEYS[at]
+    marked[#marked + 1] = KEYS[at]
     at = at + 1
   end
+end
+
+-- Many keys at once, but no more than Lua can pass.
+local MOST = 1000
+if mode ~= ABANDON then
+  for i = 1, #leases, MOST do
+    for j, v in ipairs(redis.call('MGET', unpack(leases, i, math.min(i + MOST - 1, #leases)))) do
+      if v and string.sub(v, -1) == '!' then woken[of[i + j - 1]] = true end
+    end
+  end
+  for i = 1, #gone, MOST do redis.call('UNLINK', unpack(gone, i, math.min(i + MOST - 1, #gone))) end
+end
+
+-- Where there is nothing to touch, as nearly always, one question tells.
+local untouched = mode ~= BEGIN and lag <= 0
+for i = 1, untouched and #marked or 0, MOST do
+  untouched = untouched and redis.call('EXISTS', unpack(marked, i, math.min(i + MOST - 1, #marked))) == 0
 end
 
 -- touch takes the own intent out, marks those of others, and enters what there is
@@ -104,7 +103,7 @@ end
 
 if mode == ABANDON then
   for _, item in ipairs(items) do
-    if item.intents then touch(item.intents, '') end
+    if item.intents and not untouched then touch(item.intents, '') end
   end
   return {'done', now}
 end
@@ -116,7 +115,7 @@ local reply = {'done', now}
 for i, item in ipairs(items) do
   local tok = base .. '.' .. i
   if item.intents then
-    touch(item.intents, tok)
+    if not untouched then touch(item.intents, tok) end
   elseif lag > 0 then
     redis.call('HSET', head, 'lag', digits(math.max(tonumber(field(head, 'lag')) or 0, now + lag)))
   end

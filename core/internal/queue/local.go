@@ -1,0 +1,130 @@
+package queue
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/larderhq/larder/core/internal/remote"
+)
+
+// Local is a queue in the process's memory, of one partition, 0. It is for where no
+// tier is shared: there are no leases, so a change with one is refused, and nothing to
+// invalidate: whoever calls Enqueue or Replay lets go of the keys itself, afterwards.
+// Nothing it does waits. Its methods are safe for concurrent use.
+type Local struct {
+	begin time.Time // and the clock goes by the monotonic one
+
+	mu    sync.Mutex
+	state *State
+}
+
+var _ remote.Queue = (*Local)(nil)
+
+var errNoLease = errors.New("queue: a change under a lease, and there are no leases in one process")
+
+// NewLocal returns an empty one.
+func NewLocal() *Local { return &Local{begin: time.Now(), state: NewState()} }
+
+// now is the clock. l.mu is held, so that it never goes back.
+func (l *Local) now() int64 { return l.begin.UnixMicro() + time.Since(l.begin).Microseconds() }
+
+// enter checks what can be checked before, and locks.
+func (l *Local) enter(ctx context.Context, invalid error) error {
+	if invalid == nil {
+		invalid = ctx.Err()
+	}
+	if invalid != nil {
+		return fmt.Errorf("queue: %w", invalid)
+	}
+	l.mu.Lock()
+	return nil
+}
+
+func in(partition int) error {
+	if partition != 0 {
+		return fmt.Errorf("partition %d of 1", partition)
+	}
+	return nil
+}
+
+// Peek returns what is queued for a key, of any queue.
+func (l *Local) Peek(key string) (remote.Queued, bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.state.Peek(key)
+}
+
+// Durable implements remote.Queue. Nothing evicts what is queued.
+func (l *Local) Durable(context.Context) error { return nil }
+
+// Enqueue implements remote.Queue, and invalidates nothing. It is executed at once:
+// Within is of no concern.
+func (l *Local) Enqueue(ctx context.Context, e remote.Enqueue) ([]remote.Enqueued, error) {
+	for _, c := range e.Changes {
+		if c.Lease != "" {
+			return nil, errNoLease
+		}
+	}
+	if err := l.enter(ctx, e.Validate(1)); err != nil {
+		return nil, err
+	}
+	defer l.mu.Unlock()
+	done := make([]remote.Enqueued, len(e.Changes))
+	for i, v := range l.state.Enqueue(&e, l.now(), "", nil) {
+		done[i].Version = v
+	}
+	return done, nil
+}
+
+// Claim implements remote.Queue.
+func (l *Local) Claim(ctx context.Context, c remote.Claim) (remote.Claimed, error) {
+	if err := l.enter(ctx, c.Validate(1)); err != nil {
+		return remote.Claimed{}, err
+	}
+	defer l.mu.Unlock()
+	return l.state.Claim(&c, l.now()), nil
+}
+
+// Settle implements remote.Queue.
+func (l *Local) Settle(ctx context.Context, s remote.Settle) (remote.Settlement, error) {
+	if err := l.enter(ctx, s.Validate(1)); err != nil {
+		return remote.Settlement{}, err
+	}
+	defer l.mu.Unlock()
+	return l.state.Settle(&s, l.now(), ""), nil
+}
+
+// States implements remote.Queue.
+func (l *Local) States(ctx context.Context, queue string) ([]remote.QueueState, error) {
+	if err := l.enter(ctx, nil); err != nil {
+		return nil, err
+	}
+	defer l.mu.Unlock()
+	return []remote.QueueState{l.state.State(queue, l.now())}, nil
+}
+
+// Letters implements remote.Queue.
+func (l *Local) Letters(ctx context.Context, partition int, queue, after string, n int) ([]remote.Letter, error) {
+	if err := l.enter(ctx, in(partition)); err != nil {
+		return nil, err
+	}
+	defer l.mu.Unlock()
+	letters, err := l.state.Letters(queue, after, n)
+	if err != nil {
+		return nil, fmt.Errorf("queue: %w", err)
+	}
+	return letters, nil
+}
+
+// Replay implements remote.Queue, and invalidates nothing.
+func (l *Local) Replay(ctx context.Context, partition int, queue, id string, again bool) (bool, error) {
+	if err := l.enter(ctx, in(partition)); err != nil {
+		return false, err
+	}
+	defer l.mu.Unlock()
+	_, ok := l.state.Replay(queue, id, again, l.now(), "")
+	return ok, nil
+}

@@ -1,0 +1,387 @@
+package queue
+
+import (
+	"container/heap"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/larderhq/larder/core/internal/remote"
+)
+
+// maxLetters is how many dead letters a queue keeps. Beyond that the oldest are lost.
+const maxLetters = 10_000
+
+// State is the queues of one partition: for each key at most one record. Times are
+// microseconds, as versions are. It is not safe for concurrent use. What it is given
+// has been validated; payloads are copied on their way in and out.
+//
+// Calls have a nonce, "" for none: a call that is executed again finds its own in the
+// records that no other call has written since, and leaves them as they are.
+type State struct {
+	records map[string]*record
+	queues  map[string]*part
+	last    int64 // version
+	letter  int64 // id of the last
+}
+
+// record is in one of the two heaps of its queue.
+type record struct {
+	remote.Queued // the payload is never changed in place
+	queue         string
+	by            string // nonce of the call that wrote it
+	due           int64  // 0: it does not wait for a retry
+	index         int    // in the heap
+}
+
+// part is one queue.
+type part struct {
+	order   ordered // by First
+	retries ordered // by due
+	worker  string
+	until   int64
+	letters []remote.Letter // ids grow
+	letter  map[string]string
+}
+
+// ordered is a heap of records.
+type ordered []*record
+
+func (o ordered) Len() int { return len(o) }
+
+func (o ordered) Less(i, j int) bool {
+	if o[i].due != o[j].due {
+		return o[i].due < o[j].due
+	}
+	return o[i].First < o[j].First
+}
+
+func (o ordered) Swap(i, j int) {
+	o[i], o[j] = o[j], o[i]
+	o[i].index, o[j].index = i, j
+}
+
+func (o *ordered) Push(v any) {
+	r := v.(*record) //nolint:forcetypeassert // only records are pushed
+	r.index = len(*o)
+	*o = append(*o, r)
+}
+
+func (o *ordered) Pop() any {
+	last := len(*o) - 1
+	r := (*o)[last]
+	(*o)[last] = nil
+	*o = (*o)[:last]
+	return r
+}
+
+// NewState returns an empty one.
+func NewState() *State {
+	return &State{records: map[string]*record{}, queues: map[string]*part{}}
+}
+
+// Clone returns a copy that shares nothing that changes.
+func (s *State) Clone() *State {
+	c := &State{records: make(map[string]*record, len(s.records)), queues: make(map[string]*part, len(s.queues)), last: s.last, letter: s.letter}
+	for name, p := range s.queues {
+		q := *p
+		q.order, q.retries = c.adopt(p.order), c.adopt(p.retries)
+		q.letters, q.letter = slices.Clone(p.letters), maps.Clone(p.letter)
+		c.queues[name] = &q
+	}
+	return c
+}
+
+func (s *State) adopt(of ordered) ordered {
+	o := make(ordered, len(of))
+	for i, r := range of {
+		c := *r
+		o[i] = &c
+		s.records[r.Key] = &c
+	}
+	return o
+}
+
+// Peek returns what is queued for a key.
+func (s *State) Peek(key string) (remote.Queued, bool) {
+	r := s.records[key]
+	if r == nil {
+		return remote.Queued{}, false
+	}
+	return r.out(), true
+}
+
+// out returns what is the caller's.
+func (r *record) out() remote.Queued {
+	q := r.Queued
+	q.Payload = slices.Clone(q.Payload)
+	return q
+}
+
+func (s *State) part(queue string) *part {
+	p := s.queues[queue]
+	if p == nil {
+		queue = strings.Clone(queue)
+		p = &part{letter: map[string]string{}}
+		s.queues[queue] = p
+	}
+	return p
+}
+
+// add puts a record where it belongs.
+func (s *State) add(r *record) {
+	s.records[r.Key] = r
+	heap.Push(s.heap(r), r)
+}
+
+// remove takes one out.
+func (s *State) remove(r *record) {
+	delete(s.records, r.Key)
+	heap.Remove(s.heap(r), r.index)
+}
+
+func (s *State) heap(r *record) *ordered {
+	p := s.part(r.queue)
+	if r.due != 0 {
+		return &p.retries
+	}
+	return &p.order
+}
+
+// Enqueue returns the version of each change, 0 where it was refused. lease says
+// whether a key has a lease.
+func (s *State) Enqueue(e *remote.Enqueue, now int64, nonce string, lease func(key, token string) bool) []int64 {
+	p := s.part(e.Queue)
+	room := e.Limit - len(p.order) - len(p.retries)
+	versions := make([]int64, len(e.Changes))
+	for i, c := range e.Changes {
+		old := s.records[c.Key]
+		here := old != nil && old.queue == e.Queue
+		switch {
+		case here && nonce != "" && old.by == nonce:
+			versions[i] = old.Version
+			continue
+		case c.Lease != "" && !lease(c.Key, c.Lease), !here && room <= 0:
+			continue
+		}
+		s.last = max(now, s.last+1)
+		r := &record{
+			Queued: remote.Queued{
+				Key: strings.Clone(c.Key), Version: s.last, First: s.last, Payload: slices.Clone(c.Payload),
+			},
+			queue: strings.Clone(e.Queue), by: nonce,
+		}
+		if here {
+			r.First = old.First
+		} else {
+			room--
+		}
+		if old != nil {
+			s.remove(old)
+		}
+		s.add(r)
+		p.supersede(r.Key)
+		versions[i] = r.Version
+	}
+	return versions
+}
+
+// Claim is that of the interface. The worker's name must be the State's to keep.
+func (s *State) Claim(c *remote.Claim, now int64) remote.Claimed {
+	p := s.part(c.Queue)
+	claimed := remote.Claimed{Now: now}
+	if p.worker != "" && p.worker != c.Worker && p.until > now {
+		claimed.Busy = span(p.until - now)
+		return claimed
+	}
+	p.worker, p.until = strings.Clone(c.Worker), now+max(time.Millisecond, c.Lease).Microseconds()
+	if c.Keep {
+		return claimed
+	}
+	most := min(max(0, c.Max), remote.MaxClaim)
+	for _, from := range []*ordered{&p.retries, &p.order} {
+		var taken []*record
+		for from.Len() > 0 && (*from)[0].due <= now {
+			if len(claimed.Records) == most {
+				claimed.More = true
+				break
+			}
+			r := heap.Pop(from).(*record) //nolint:forcetypeassert // only records are in it
+			taken = append(taken, r)
+			claimed.Records = append(claimed.Records, r.out())
+		}
+		if from == &p.retries && from.Len() > 0 && (*from)[0].due > now {
+			claimed.Next = span((*from)[0].due - now)
+		}
+		for _, r := range taken {
+			heap.Push(from, r)
+		}
+	}
+	return claimed
+}
+
+func span(micros int64) time.Duration { return time.Duration(micros) * time.Microsecond }
+
+// Settle is that of the interface.
+func (s *State) Settle(st *remote.Settle, now int64, nonce string) remote.Settlement {
+	p := s.part(st.Queue)
+	done := remote.Settlement{
+		Held:  p.worker == st.Worker && p.until > now,
+		Newer: make([]bool, len(st.Records)),
+	}
+	for i, of := range st.Records {
+		r := s.records[of.Key]
+		done.Newer[i] = r != nil && r.Version != of.Version
+		if done.Held && r != nil && r.queue == st.Queue {
+			s.settle(p, r, of, now, nonce)
+		}
+	}
+	if done.Held && st.Release {
+		p.worker = ""
+	}
+	return done
+}
+
+func (s *State) settle(p *part, r *record, of remote.Settled, now int64, nonce string) {
+	applied := of.Retry <= 0 && of.Dead == ""
+	again := *r
+	switch {
+	case r.Version != of.Version:
+		if !applied {
+			return
+		}
+		again.First = r.Version // applied so far, it is queued since then
+	case of.Dead != "":
+		s.bury(p, r, of.Dead, now)
+		s.remove(r)
+		return
+	case applied:
+		s.remove(r)
+		return
+	case nonce != "" && r.by == nonce:
+		return
+	default:
+		again.Attempts++
+		again.by, again.due = nonce, now+max(time.Millisecond, of.Retry).Microseconds()
+	}
+	s.remove(r)
+	s.add(&again)
+}
+
+// bury makes a record a dead letter.
+func (s *State) bury(p *part, r *record, why string, now int64) {
+	s.letter = max(now, s.letter+1)
+	l := remote.Letter{ID: strconv.FormatInt(s.letter, 10), Queued: r.Queued, Reason: strings.Clone(why)}
+	l.Attempts++
+	p.letters = append(p.letters, l)
+	p.letter[r.Key] = l.ID
+	for len(p.letters) > maxLetters {
+		p.unbury(0)
+	}
+}
+
+// unbury takes a dead letter out.
+func (p *part) unbury(i int) {
+	if l := p.letters[i]; p.letter[l.Key] == l.ID {
+		delete(p.letter, l.Key)
+	}
+	p.letters = slices.Delete(p.letters, i, i+1)
+}
+
+// supersede takes the dead letter of a key out.
+func (p *part) supersede(key string) {
+	if id, ok := p.letter[key]; ok {
+		if i := p.find(id); i >= 0 {
+			p.unbury(i)
+		}
+	}
+}
+
+// find returns where a letter is, -1 if nowhere.
+func (p *part) find(id string) int {
+	return slices.IndexFunc(p.letters, func(l remote.Letter) bool { return l.ID == id })
+}
+
+// State is that of the interface.
+func (s *State) State(queue string, now int64) remote.QueueState {
+	st := remote.QueueState{Last: s.last, Now: now}
+	p := s.queues[queue]
+	if p == nil {
+		return st
+	}
+	st.Retrying, st.Dead = len(p.retries), len(p.letters)
+	st.Depth = st.Retrying + len(p.order)
+	if len(p.order) > 0 {
+		st.First = p.order[0].First
+	}
+	for _, r := range p.retries {
+		if st.First == 0 || r.First < st.First {
+			st.First = r.First
+		}
+	}
+	return st
+}
+
+// Letters is that of the interface.
+func (s *State) Letters(queue, after string, n int) ([]remote.Letter, error) {
+	from := int64(0)
+	if after != "" {
+		var err error
+		if from, err = strconv.ParseInt(after, 10, 64); err != nil {
+			return nil, fmt.Errorf("no id of a dead letter: %q", after)
+		}
+	}
+	p := s.queues[queue]
+	if p == nil {
+		return nil, nil
+	}
+	var letters []remote.Letter
+	for _, l := range p.letters {
+		if id, _ := strconv.ParseInt(l.ID, 10, 64); id <= from {
+			continue
+		}
+		if len(letters) >= min(n, remote.MaxClaim) {
+			break
+		}
+		l.Payload = slices.Clone(l.Payload)
+		letters = append(letters, l)
+	}
+	return letters, nil
+}
+
+// Replay is that of the interface. It returns also the key of what it has queued, which
+// is to be invalidated, "" if it has queued nothing.
+func (s *State) Replay(queue, id string, again bool, now int64, nonce string) (key string, ok bool) {
+	p := s.part(queue)
+	i := p.find(id)
+	if i < 0 {
+		return "", again && s.wrote(nonce)
+	}
+	l := p.letters[i]
+	p.unbury(i)
+	if !again {
+		return "", true
+	}
+	if s.records[l.Key] != nil {
+		return "", false // what is queued is newer
+	}
+	s.last = max(now, s.last+1)
+	s.add(&record{
+		Queued: remote.Queued{Key: l.Key, Version: s.last, First: s.last, Payload: l.Payload},
+		queue:  strings.Clone(queue), by: nonce,
+	})
+	return l.Key, true
+}
+
+// wrote says whether a record is the doing of a call.
+func (s *State) wrote(nonce string) bool {
+	for _, r := range s.records {
+		if nonce != "" && r.by == nonce {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,35 @@
+-- KEYS of the queue
+-- ARGV worker, milliseconds, queue, how many, 1: nothing but keep it
+local now, us = clock()
+us = tonumber(us)
+local who, left = holding(now)
+if who ~= '' and who ~= ARGV[1] then return {'busy', us, left} end
+writable()
+redis.call('SET', worker, digits(now + tonumber(ARGV[2])) .. ':' .. ARGV[1])
+if ARGV[5] == '1' then return {'held', us, 0, 0} end
+
+local queue, most = ARGV[3], tonumber(ARGV[4])
+mend(queue)
+local keys = redis.call('ZRANGEBYSCORE', retries, '-inf', digits(now), 'LIMIT', 0, most + 1)
+if #keys <= most then
+  for _, key in ipairs(redis.call('ZRANGE', order, 0, most - #keys)) do keys[#keys + 1] = key end
+end
+local more = 0
+if #keys > most then more, keys[#keys] = 1, nil end
+local due, wait = redis.call('ZRANGEBYSCORE', retries, '(' .. digits(now), '+inf', 'WITHSCORES', 'LIMIT', 0, 1), 0
+if due[2] then wait = math.max(1, tonumber(due[2]) - now) end
+
+local reply, lost, garbled = {'held', us, more, wait}, {}, {}
+for i, text in ipairs(texts(keys)) do
+  local r = record(text)
+  if r and r.queue == queue then
+    reply[#reply + 1], reply[#reply + 2] = keys[i], text
+  else -- it is another queue's by now, or nothing
+    lost[#lost + 1] = keys[i]
+    if text and not r then garbled[#garbled + 1] = keys[i] end
+  end
+end
+removed(order, lost)
+removed(retries, lost)
+if #garbled > 0 then redis.call('HDEL', records, unpack(garbled)) end
+return reply

@@ -1,0 +1,19 @@
+-- A record is version:first:attempts:nonce of the call that wrote it:length of the
+-- queue's name: and then that name and the payload. record returns nil for what is none;
+-- versions are digits, since to make them of a number is what costs most.
+local function record(text)
+  if type(text) ~= 'string' then return nil end
+  local version, first, attempts, by, n, at = string.match(text, '^(%d+):(%d+):(%d+):([%w_-]*):(%d+):()')
+  if not version then return nil end
+  attempts, n = tonumber(attempts), tonumber(n)
+  if at + n > #text then return nil end -- no payload
+  if tonumber(version) >= 2 ^ 53 or tonumber(first) >= 2 ^ 53 or attempts >= 2 ^ 31 then return nil end
+  return {
+    version = version, first = first, attempts = attempts, by = by,
+    queue = string.sub(text, at, at + n - 1), text = text, at = at + n,
+  }
+end
+
+local function written(version, first, attempts, by, queue, payload)
+  return table.concat({version, first, attempts, by, #queue, queue}, ':') .. payload
+end

@@ -1,0 +1,301 @@
+package redisstore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/larderhq/larder/core/internal/remote"
+)
+
+const (
+	// maxLetters is how many dead letters a partition keeps of a queue. Beyond that
+	// the oldest are lost.
+	maxLetters = 10_000
+	// lookedAt is how many records that wait for an attempt States looks at.
+	lookedAt = 1000
+)
+
+// errLate says that nothing was done.
+var errLate = errors.New("it was executed too late, and did nothing")
+
+// Durable implements the seam.
+func (s *session) Durable(ctx context.Context) error {
+	err := s.nodes.eachMaster(ctx, func(ctx context.Context, master *redis.Client) error {
+		info, err := s.text(ctx, master, "info", "memory")
+		if err != nil {
+			return err
+		}
+		switch policy := infoField(info, "maxmemory_policy"); {
+		case policy == "":
+			return errors.New("INFO memory names no maxmemory_policy")
+		case policy != "noeviction" && !strings.HasPrefix(policy, "volatile-"):
+			return fmt.Errorf("%w: maxmemory-policy of %s is %s, which evicts what is queued: noeviction and volatile-* are allowed",
+				remote.ErrUnusable, master.Options().Addr, policy)
+		}
+		return nil
+	})
+	if err != nil {
+		return failed("ask whether queues are durable", err)
+	}
+	return nil
+}
+
+// Enqueue implements the seam: one script. Executed twice, it finds its own nonce in
+// the records that no other call has written since, and leaves them; it invalidates
+// their keys once more. Where another call has, its change is queued again, as the
+// latest: Within says how late that may be.
+func (s *session) Enqueue(ctx context.Context, e remote.Enqueue) ([]remote.Enqueued, error) {
+	if err := e.Validate(int(s.partitions.Load())); err != nil {
+		return nil, failed("enqueue", err)
+	}
+	if len(e.Changes) == 0 {
+		return nil, nil
+	}
+	r, err := s.known(ctx, e.Partition, func() call { return s.enqueueCall(e) })
+	if err != nil {
+		return nil, failed("enqueue", err)
+	}
+	done := make([]remote.Enqueued, len(e.Changes))
+	for i := range done {
+		if done[i].Version = r.int(); done[i].Version == 0 {
+			continue
+		}
+		l := &done[i].Logged
+		l.Item = remote.Item{Kind: remote.Key, Value: strings.Clone(e.Changes[i].Key)}
+		l.ID, l.Token, l.Before = r.string(), r.string(), r.string()
+	}
+	if r.err != nil {
+		return nil, failed("enqueue", r.err)
+	}
+	return done, nil
+}
+
+func (s *session) enqueueCall(e remote.Enqueue) call {
+	p, versions := e.Partition, s.knownVersions()
+	deadline := int64(0)
+	if now, known := s.clocks[p].now(); known && e.Within > 0 {
+		deadline = now + ms(e.Within)
+	}
+	keys := append(s.names.queue(p, e.Queue), s.names.head(p), s.names.log(p))
+	args := s.changeArgs(remote.Change{Partition: p, Lag: e.Lag}, versions)
+	args = append(args, e.Queue, max(0, e.Limit), deadline, 0) // our version is the first
+	for _, c := range e.Changes {
+		keys = s.changeKeys(keys, p, versions, c.Key)
+		args = append(args, c.Key, c.Payload, c.Lease)
+	}
+	return call{script: enqueueScript, keys: keys, args: args}
+}
+
+// Claim implements the seam. Executed twice, it keeps the queue for as long once more
+// and returns the same; executed late, it keeps the queue for nobody until the lease
+// ends.
+func (s *session) Claim(ctx context.Context, c remote.Claim) (remote.Claimed, error) {
+	if err := c.Validate(int(s.partitions.Load())); err != nil {
+		return remote.Claimed{}, failed("claim", err)
+	}
+	replies, err := s.run(ctx, call{
+		script: claimScript,
+		keys:   s.names.queue(c.Partition, c.Queue),
+		args:   []any{c.Worker, max(1, ms(c.Lease)), c.Queue, min(max(0, c.Max), remote.MaxClaim), c.Keep},
+	})
+	if err != nil {
+		return remote.Claimed{}, failed("claim", err)
+	}
+	claimed, err := readClaimed(newReply(replies[0]))
+	if err != nil {
+		return remote.Claimed{}, failed("claim", err)
+	}
+	return claimed, nil
+}
+
+func readClaimed(r *reply) (c remote.Claimed, err error) {
+	outcome := r.string()
+	c.Now = r.int()
+	switch outcome {
+	case "busy":
+		c.Busy = span(r.int())
+	case "held":
+		c.More = r.int() == 1
+		c.Next = span(r.int())
+		for r.err == nil && len(r.rest) > 0 {
+			key := r.string()
+			rec, ok := parseRecord(r.string())
+			if r.err == nil && !ok {
+				r.err = fmt.Errorf("%w: the record of %q", errReply, key)
+			}
+			c.Records = append(c.Records, rec.queued(key))
+		}
+	default:
+		if r.err == nil {
+			r.err = fmt.Errorf("%w: outcome %q", errReply, outcome)
+		}
+	}
+	if r.err != nil {
+		return remote.Claimed{}, r.err
+	}
+	return c, nil
+}
+
+// Settle implements the seam. Executed twice, it finds what it has taken out no more,
+// and its own nonce in what is to be tried again: it counts no attempt twice. A
+// release that is executed late gives up the queue that the same worker has claimed
+// again meanwhile: a worker that lets go of a queue should come back under another name.
+func (s *session) Settle(ctx context.Context, st remote.Settle) (remote.Settlement, error) {
+	if err := st.Validate(int(s.partitions.Load())); err != nil {
+		return remote.Settlement{}, failed("settle", err)
+	}
+	sent := time.Now()
+	replies, err := s.run(ctx, s.settleCall(st))
+	if err != nil {
+		return remote.Settlement{}, failed("settle", err)
+	}
+	r := newReply(replies[0])
+	now := r.int()
+	settled := remote.Settlement{Held: r.int() == 1, Newer: make([]bool, len(st.Records))}
+	for i := range settled.Newer {
+		settled.Newer[i] = r.int() == 1
+	}
+	if r.err != nil {
+		return remote.Settlement{}, failed("settle", r.err)
+	}
+	s.clocks[st.Partition].read(now, sent)
+	return settled, nil
+}
+
+func (s *session) settleCall(st remote.Settle) call {
+	args := []any{nonce(), st.Worker, st.Queue, st.Release, s.letters}
+	for _, r := range st.Records {
+		args = append(args, r.Key, r.Version, max(0, ms(r.Retry)), r.Dead)
+	}
+	return call{script: settleScript, keys: s.names.queue(st.Partition, st.Queue), args: args}
+}
+
+// States implements the seam.
+func (s *session) States(ctx context.Context, queue string) ([]remote.QueueState, error) {
+	states := make([]remote.QueueState, s.partitions.Load())
+	calls := make([]call, len(states))
+	for p := range calls {
+		calls[p] = call{script: standingScript, keys: s.names.queue(p, queue), args: []any{lookedAt}}
+	}
+	cmds := s.runAll(ctx, calls)
+	values, _ := results(cmds)
+	for p := range states {
+		err := cmds[p].Err()
+		if err == nil {
+			r := newReply(values[p])
+			states[p] = remote.QueueState{Now: r.int()}
+			st := &states[p]
+			st.Depth, st.Retrying, st.Dead = int(r.int()), int(r.int()), int(r.int())
+			st.First, st.Last = r.int(), r.int()
+			err = r.err
+		}
+		if err != nil {
+			states[p] = remote.QueueState{Err: failed("ask for the state of a queue", err)}
+		}
+	}
+	return states, nil
+}
+
+// Letters implements the seam.
+func (s *session) Letters(ctx context.Context, partition int, queue, after string, n int) ([]remote.Letter, error) {
+	if err := s.in(partition); err != nil {
+		return nil, failed("read dead letters", err)
+	}
+	if n <= 0 {
+		return nil, nil
+	}
+	from := "-"
+	if after != "" {
+		from = "(" + after
+	}
+	letters, err := s.lettersOf(ctx, s.names.letters(partition, queue), from, "+", min(n, remote.MaxClaim))
+	if err != nil {
+		return nil, failed("read dead letters", err)
+	}
+	return letters, nil
+}
+
+func (s *session) lettersOf(ctx context.Context, key, from, to string, n int) ([]remote.Letter, error) {
+	cmd := redis.NewCmd(ctx, "xrange", key, from, to, "count", n)
+	s.send(ctx, []redis.Cmder{cmd})
+	if err := cmd.Err(); err != nil {
+		if isWrongType(err) {
+			return nil, nil
+		}
+		return nil, err
+	}
+	return readLetters(newReply(cmd.Val()))
+}
+
+// readLetters reads entries of the stream. What is no letter is left out.
+func readLetters(r *reply) ([]remote.Letter, error) {
+	var letters []remote.Letter
+	for r.err == nil && len(r.rest) > 0 {
+		entry := r.array()
+		id, fields := entry.string(), entry.array()
+		values := make(map[string]string)
+		for entry.err == nil && fields.err == nil && len(fields.rest) > 0 {
+			name := fields.string()
+			values[name] = fields.string()
+		}
+		if err := errors.Join(entry.err, fields.err); err != nil {
+			return nil, err
+		}
+		version, ok1 := number(values["v"])
+		first, ok2 := number(values["f"])
+		attempts, ok3 := number(values["a"])
+		if !ok1 || !ok2 || !ok3 || values["k"] == "" || values["p"] == "" {
+			continue
+		}
+		letters = append(letters, remote.Letter{
+			ID: id, Reason: values["why"],
+			Queued: remote.Queued{
+				Key: values["k"], Version: version, First: first, Attempts: int(attempts), Payload: []byte(values["p"]),
+			},
+		})
+	}
+	return letters, r.err
+}
+
+// Replay implements the seam. The letter's key says what the script has to name.
+// Executed twice, it finds its own nonce in what it has queued; without again it finds
+// nothing and says so.
+func (s *session) Replay(ctx context.Context, partition int, queue, id string, again bool) (bool, error) {
+	if err := s.in(partition); err != nil {
+		return false, failed("replay", err)
+	}
+	letters, err := s.lettersOf(ctx, s.names.letters(partition, queue), id, id, 1)
+	if err != nil {
+		return false, failed("replay", err)
+	}
+	if len(letters) == 0 {
+		return false, nil
+	}
+	r, err := s.known(ctx, partition, func() call {
+		return s.replayCall(partition, queue, id, letters[0].Key, again)
+	})
+	if err != nil {
+		return false, failed("replay", err)
+	}
+	ok := r.int() == 1
+	if r.err != nil {
+		return false, failed("replay", r.err)
+	}
+	return ok, nil
+}
+
+func (s *session) replayCall(p int, queue, id, key string, again bool) call {
+	versions := s.knownVersions()
+	keys := append(s.names.queue(p, queue), s.names.head(p), s.names.log(p))
+	args := s.changeArgs(remote.Change{Partition: p}, versions)
+	return call{
+		script: replayScript,
+		keys:   s.changeKeys(keys, p, versions, key),
+		args:   append(args, queue, id, key, again),
+	}
+}
