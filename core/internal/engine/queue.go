@@ -53,7 +53,7 @@ func (e *Engine) Queue() (remote.Queue, error) {
 	if box == nil {
 		return nil, errNotOpen
 	}
-	return (*box).(remote.Queue), nil
+	return *box, nil
 }
 
 // Shares reports whether there is a shared tier.
