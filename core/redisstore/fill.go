@@ -79,15 +79,13 @@ func (s *session) readLease(p int, key string, sent time.Time, v any) (l remote.
 		}
 	case "busy":
 		l.Busy = span(r.int())
+		l.Queued = queuedOf(key, r.string())
 	case "lease":
 		l = remote.Lease{Token: r.string(), Era: r.string(), Sweep: r.string()}
 		l.Open = span(r.int())
 		l.Lagging = r.int() != 0
 		l.Lapsed = span(r.int())
-		if rec, ok := parseRecord(r.string()); ok {
-			q := rec.queued(key)
-			l.Queued = &q
-		}
+		l.Queued = queuedOf(key, r.string())
 	default:
 		if r.err == nil {
 			r.err = fmt.Errorf("%w: outcome %q", errReply, outcome)
@@ -99,6 +97,16 @@ func (s *session) readLease(p int, key string, sent time.Time, v any) (l remote.
 	s.clocks[p].read(now, sent)
 	l.Key, l.Now = key, now
 	return l, unreadable, nil
+}
+
+// queuedOf returns what a record says is queued for a key, nil if it is none.
+func queuedOf(key, text string) *remote.Queued {
+	rec, ok := parseRecord(text)
+	if !ok {
+		return nil
+	}
+	q := rec.queued(key)
+	return &q
 }
 
 func (s *session) generationCall(tag string) call {

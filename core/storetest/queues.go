@@ -42,6 +42,16 @@ func enqueueCases() []testCase {
 			require.Empty(s, w.claim(10).Records)
 		}},
 
+		{name: "who is refused the lease is told what is queued as well", run: func(s *store) {
+			c := s.open()
+			v := c.enqueue("key", "one")
+			c.acquire("key")
+			refused := c.ask("key", "", minute)
+			require.Positive(s, refused.Busy)
+			require.NotNil(s, refused.Queued)
+			require.Equal(s, v, refused.Queued.Version)
+		}},
+
 		{name: "enqueue invalidates its keys as a change does", run: func(s *store) {
 			a, b := s.open(), s.openVersion("v2")
 			first, second := in(1, "key "), in(1, "another ")

@@ -82,6 +82,9 @@ func (st *step) acquire(name, seen string, d time.Duration) (remote.Lease, error
 		l.Found = e
 		return l, nil
 	}
+	if queued, ok := st.queues().Peek(name); ok {
+		l.Queued = &queued
+	}
 	if held, until, ok := st.lease(name); ok {
 		if !held.waited {
 			held.waited = true
@@ -92,9 +95,6 @@ func (st *step) acquire(name, seen string, d time.Duration) (remote.Lease, error
 	}
 	if err := st.refuseFull(); err != nil {
 		return remote.Lease{}, err
-	}
-	if queued, ok := st.queues().Peek(name); ok {
-		l.Queued = &queued
 	}
 	l.Token = st.token()
 	st.set(st.leaseKey(name), value{lease{token: l.Token}, ends(st.now, d)})

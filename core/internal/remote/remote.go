@@ -210,7 +210,7 @@ type Lease struct {
 	Lapsed      time.Duration // an intent on the key went past its deadline so long ago; 0: none is known
 	Lagging     bool
 	Generations []Generation // in the order of the tags
-	Queued      *Queued      // what is queued for the key, and not applied yet; nil: nothing
+	Queued      *Queued      // what is queued for the key, and not applied yet; nil: nothing. It comes also where the lease is busy
 
 	Found Entry         // Found.ID != "": there is another entry than the one seen
 	Busy  time.Duration // > 0: somebody else has the lease for so long

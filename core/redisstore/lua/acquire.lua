@@ -10,7 +10,7 @@ if held ~= '' then
   local left = redis.call('PTTL', KEYS[3])
   if left > 0 then
     if not waited then redis.pcall('APPEND', KEYS[3], '!') end
-    return {'busy', now, left}
+    return {'busy', now, left, field(KEYS[5], ARGV[6])}
   end
 end
 -- Whoever invalidates must know this version before the first entry under it.
