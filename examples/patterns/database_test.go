@@ -142,6 +142,20 @@ func (d *database) set(products ...Product) {
 	}
 }
 
+// failHeld makes the reads that are held fail, or not.
+func (d *database) failHeld(err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.fail = err
+}
+
+// countAnew counts only the reads that run, and those to come.
+func (d *database) countAnew() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.reads, d.most = d.now, d.now
+}
+
 // price is what a product really costs.
 func (d *database) price(id int64) int64 {
 	d.mu.Lock()

@@ -20,7 +20,9 @@ const (
 
 	roleLock   = "lock"   // loads under a lock without TTL, and never comes to an end
 	roleLarder = "larder" // the same with Larder
-	roleQueue  = "queue"  // acknowledges writes that never reach the database
+	roleQueue  = "queue"  // acknowledges writes that do not reach the database
+
+	roleWriteBehind = "writebehind" // the same with Larder
 )
 
 // ready is what a child prints when it can be killed.
@@ -48,7 +50,7 @@ func child(role, address string) error {
 		_, err := (&LockShop{AsideShop{db: stuck{}, rdb: client}, 0}).Product(ctx, id)
 		return err
 	case roleLarder:
-		s, err := NewShop(stuck{}, Options(client))
+		s, err := NewShop(stuck{}, patient(client))
 		if err != nil {
 			return err
 		}
@@ -58,21 +60,18 @@ func child(role, address string) error {
 		s := NewQueueShop(AsideShop{db: stuck{}, rdb: client})
 		go s.Work(ctx)
 		return acknowledge(ctx, s)
-	}
-	if run, ok := roles[role]; ok {
-		return run(ctx, client)
+	case roleWriteBehind:
+		s, err := newWriteBehind(client, stuck{})
+		if err != nil {
+			return err
+		}
+		return acknowledge(ctx, s)
 	}
 	return &core.ConfigError{Field: roleVariable, Value: role, Allowed: "a role"}
 }
 
-// roles are further ones.
-var roles = map[string]func(ctx context.Context, client *redis.Client) error{}
-
 // acknowledge confirms writes, and waits to be killed.
-func acknowledge(ctx context.Context, s interface {
-	Save(ctx context.Context, p Product) error
-},
-) error {
+func acknowledge(ctx context.Context, s shop) error {
 	for i := range int64(acknowledged) {
 		if err := s.Save(ctx, Product{ID: i + 1, Cents: newer}); err != nil {
 			return err

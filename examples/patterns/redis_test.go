@@ -59,6 +59,7 @@ func startRedis(t *testing.T) string {
 func connect(t *testing.T, o *redis.Options) *redis.Client {
 	t.Helper()
 	o.ContextTimeoutEnabled = true
+	o.ReadTimeout, o.WriteTimeout, o.DialTimeout = patience, patience, patience // others may be busy on this machine
 	client := redis.NewClient(o)
 	t.Cleanup(func() { _ = client.Close() })
 	return client
