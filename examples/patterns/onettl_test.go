@@ -51,15 +51,17 @@ func TestGivenAWarmedCache_WhenTheTTLEnds_ThenEverythingExpiresAtOnce(t *testing
 			ids = append(ids, i+1)
 			w.db.set(Product{ID: i + 1, Cents: old})
 		}
-		if err := w.warm(w.a, ids); err != nil {
-			w.t.Fatal(err)
-		}
-		all := w.lifetimes("product:")
-		if len(all) < products/4 { // on a busy machine Larder leaves out what took too long
-			w.t.Fatalf("%d of %d products are stored", len(all), products)
-		}
+		var all []time.Duration
+		// On a busy machine Larder leaves out what took too long, and Warm what is there.
+		until(w.t, "most of the products to be stored", func() bool {
+			if err := w.warm(w.a, ids); err != nil {
+				w.t.Fatal(err)
+			}
+			all = w.lifetimes("product:")
+			return len(all) > products/2
+		})
 		within := all[len(all)*9/10] - all[len(all)/10]
-		w.t.Logf("8 of 10 expire within %v", within)
+		w.t.Logf("8 of 10 of %d expire within %v", len(all), within)
 		return within < 10*time.Second
 	}, true, false)
 }

@@ -116,7 +116,7 @@ func (s *Shop) Clear(ctx context.Context) error {
 
 // Warm fills in the products of ids.
 func (s *Shop) Warm(ctx context.Context, ids []int64) error {
-	_, err := s.products.Warm(ctx, slices.Values(ids), s.db.Products, core.WarmOptions{})
+	_, err := s.products.Warm(ctx, slices.Values(ids), s.db.Products, core.WarmOptions{Batch: 20})
 	return err
 }
 
