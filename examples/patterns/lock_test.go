@@ -8,8 +8,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/larderhq/larder/core"
 	"github.com/redis/go-redis/v9"
+
+	"github.com/larderhq/larder/core"
 )
 
 func locked(lockTTL time.Duration) maker {
