@@ -1,0 +1,7 @@
+// Package patterns is the code of the guide in README.md: caching as tutorials show
+// it, and the line of Larder that replaces it. Its tests drive each through the
+// same interleaving on a real Redis, and show what the first gets wrong.
+//
+// What stands between "guide: <name>" and "guide: end" is quoted there; a test
+// compares.
+package patterns
