@@ -1,5 +1,3 @@
-//go:build writebehind
-
 package patterns
 
 import (
