@@ -52,19 +52,29 @@ func TestGivenATTL_WhenItIsChanged_ThenWhatIsStoredKeepsItsOwnAndWhatIsLoadedHas
 				m.set(t, func(c *core.Class) { c.TTL = ttl.to })
 				m.lives(t, ttl.from)
 				m.lives(t, ttl.to)
-				require.NoError(t, m.Put(t.Context(), 1, item{}))
-				m.lives(t, ttl.to)
-				require.NoError(t, m.Write(t.Context(), 1, item{}, func(context.Context, int, item) error { return nil }))
-				m.lives(t, ttl.to)
-				require.NoError(t, m.PutMany(t.Context(), map[int]item{1: {}}))
-				m.lives(t, ttl.to)
-				require.NoError(t, m.Invalidate(t.Context(), 1))
-				_, err := m.GetMany(t.Context(), []int{1}, func(context.Context, []int) (map[int]item, error) { return map[int]item{1: {}}, nil })
-				require.NoError(t, err)
-				m.lives(t, ttl.to)
 			})
 		})
 	}
+}
+
+func TestGivenATTL_WhenItIsChanged_ThenWhateverStoresHasTheNewOne(t *testing.T) {
+	bubble(t, core.Class{TTL: hour}, func(t *testing.T, m *items) {
+		save := func(context.Context, int, item) error { return nil }
+		load := func(context.Context, []int) (map[int]item, error) { return map[int]item{1: {}}, nil }
+		for i, store := range []func() error{
+			func() error { _, err := m.Get(t.Context(), 1, m.load); return err },
+			func() error { _, err := m.GetMany(t.Context(), []int{1}, load); return err },
+			func() error { return m.Put(t.Context(), 1, item{}) },
+			func() error { return m.PutMany(t.Context(), map[int]item{1: {}}) },
+			func() error { return m.Write(t.Context(), 1, item{}, save) },
+		} {
+			require.NoError(t, m.Invalidate(t.Context(), 1))
+			ttl := time.Duration(i+1) * minute
+			m.set(t, func(c *core.Class) { c.TTL = ttl })
+			require.NoError(t, store())
+			m.lives(t, ttl)
+		}
+	})
 }
 
 func TestGivenATTLThatWasShortened_WhenWhatIsStoredIsInvalidated_ThenTheNewOneHolds(t *testing.T) {
@@ -255,24 +265,44 @@ func TestGivenALoadUnderWay_WhenItsClassIsChanged_ThenItGoesByTheClassItBeganWit
 
 func TestGivenABatchOfIdsThatOthersLoad_WhenTheClassIsChanged_ThenAllOfItGoesByTheClassItBeganWith(t *testing.T) {
 	bubble(t, core.Class{TTL: hour}, func(t *testing.T, m *items) {
-		gate := make(chan struct{})
-		other := m.async(t.Context(), func(ctx context.Context, id int) (item, error) {
-			<-gate
-			return item{}, context.Canceled
-		})
+		ids := make([]int, 10)
+		gates := make([]chan struct{}, len(ids))
+		var others sync.WaitGroup
+		for i := range ids {
+			ids[i], gates[i] = i, make(chan struct{})
+			others.Go(func() {
+				_, _ = m.Get(t.Context(), i, func(context.Context, int) (item, error) {
+					<-gates[i]
+					return item{}, context.Canceled
+				})
+			})
+		}
 		synctest.Wait()
 		done := make(chan error, 1)
-		go func() { // it waits for the other, and then loads itself
-			_, err := m.GetMany(t.Context(), []int{1}, func(context.Context, []int) (map[int]item, error) { return map[int]item{1: {}}, nil })
+		go func() { // it waits for one after the other, and loads itself
+			_, err := m.GetMany(t.Context(), ids, func(_ context.Context, ids []int) (map[int]item, error) {
+				values := make(map[int]item)
+				for _, id := range ids {
+					values[id] = item{}
+				}
+				return values, nil
+			})
 			done <- err
 		}()
 		synctest.Wait()
 		m.set(t, func(c *core.Class) { c.TTL = minute })
-		close(gate)
-		synctest.Wait()
+		for _, gate := range gates {
+			close(gate)
+			synctest.Wait()
+		}
+		others.Wait()
 		require.NoError(t, <-done)
-		require.ErrorIs(t, other.err(t), context.Canceled)
-		m.lives(t, hour)
+		time.Sleep(hour - 1)
+		for _, id := range ids {
+			_, err := m.Get(t.Context(), id, m.load)
+			require.NoError(t, err)
+		}
+		m.mustLoad(t, 0, "stored under the old TTL")
 	})
 }
 
@@ -475,7 +505,13 @@ func TestGivenReadersAndWriters_WhenClassesChangeBesideThem_ThenEachGoesByOneCla
 		return errors.Join(err, m.Invalidate(t.Context(), id))
 	})
 	beside(func(id int) error {
-		_, err := m.GetMany(t.Context(), []int{id, 100 + id}, func(_ context.Context, ids []int) (map[int]item, error) { return map[int]item{ids[0]: {}}, nil })
+		_, err := m.GetMany(t.Context(), []int{id, 100 + id}, func(_ context.Context, ids []int) (map[int]item, error) {
+			values := map[int]item{}
+			for _, id := range ids {
+				values[id] = item{}
+			}
+			return values, nil
+		})
 		return err
 	})
 	beside(func(id int) error {
