@@ -20,12 +20,16 @@ import (
 // Cache is a cache. Make one with New, share it by all handlers and maps of the
 // app, and Close it. All its methods are safe for concurrent use.
 type Cache struct {
-	opts   Options
-	engine *engine.Engine
-	off    atomic.Bool
+	opts    Options // but for the classes
+	engine  *engine.Engine
+	off     atomic.Bool
+	classes atomic.Pointer[classSet]
 
-	mu   sync.Mutex
-	maps map[string]string // what kind of map has a prefix
+	// What no class may exceed: the engine and the shared tier have been told so.
+	longestLoad, replicaLag time.Duration
+
+	mu   sync.Mutex         // guards what follows, and is held while classes change
+	maps map[string]mapKind // by prefix
 	// queues are those of maps, by prefix, and how each is closed.
 	queues map[string]func(context.Context) error
 }
@@ -38,26 +42,28 @@ func New(o Options) (*Cache, error) {
 	if err != nil {
 		return nil, err
 	}
-	set := engine.Settings{MaxBytes: uint64(o.MaxBytes), Refreshes: o.MaxRefreshes}
-	var lag time.Duration
-	for _, c := range o.Classes {
-		set.LongestLoad = max(set.LongestLoad, c.LoadTimeout)
-		lag = max(lag, c.ReplicaLag)
+	c := &Cache{maps: make(map[string]mapKind), queues: make(map[string]func(context.Context) error)}
+	for _, class := range o.Classes {
+		c.longestLoad = max(c.longestLoad, class.LoadTimeout)
+		c.replicaLag = max(c.replicaLag, class.ReplicaLag)
 	}
+	c.classes.Store(&classSet{by: o.Classes})
+	set := engine.Settings{MaxBytes: uint64(o.MaxBytes), Refreshes: o.MaxRefreshes, LongestLoad: c.longestLoad}
 	if o.Remote != nil {
 		set.Shared = &engine.Sharing{
 			Tier: o.Remote, Required: o.RequireRemote, Budget: o.RemoteBudget, Log: o.Logger, Wall: o.wall,
 			Layout: remote.Layout{
 				Namespace: o.Namespace, Version: o.Version, Partitions: remote.DefaultPartitions,
-				MaxStaleness: o.MaxStaleness, ReplicaLag: lag,
+				MaxStaleness: o.MaxStaleness, ReplicaLag: c.replicaLag,
 			},
 		}
 	}
-	e, err := engine.New(set)
-	if err != nil {
+	o.Classes = nil
+	c.opts = o
+	if c.engine, err = engine.New(set); err != nil {
 		return nil, err
 	}
-	return &Cache{opts: o, engine: e, maps: make(map[string]string), queues: make(map[string]func(context.Context) error)}, nil
+	return c, nil
 }
 
 // Close ends the cache's goroutines and frees its memory. Write-behind queues are
@@ -173,11 +179,12 @@ func (c *Cache) Enabled() bool { return !c.off.Load() && !c.engine.Closed() }
 // invalidations still happen: what is there when it is switched on is valid.
 func (c *Cache) SetEnabled(on bool) { c.off.Store(!on) }
 
-// Class returns the class of that name with its defaults filled in.
+// Class returns the class of that name as it is now, with its defaults filled in.
 func (c *Cache) Class(name string) (Class, error) {
-	class, ok := c.opts.Classes[name]
+	classes := c.classes.Load().by
+	class, ok := classes[name]
 	if !ok {
-		names := slices.Sorted(maps.Keys(c.opts.Classes))
+		names := slices.Sorted(maps.Keys(classes))
 		return Class{}, &ConfigError{"class", name, "one of " + fmt.Sprintf("%q", names)}
 	}
 	return class, nil
@@ -187,8 +194,13 @@ func (c *Cache) Class(name string) (Class, error) {
 // internal: it is no part of the compatibility promise.
 func (c *Cache) Engine() *engine.Engine { return c.engine }
 
-// Options returns the options with their defaults filled in.
-func (c *Cache) Options() Options { return c.opts }
+// Options returns the options with their defaults filled in, and the classes as
+// they are now. The map of classes is the caller's own.
+func (c *Cache) Options() Options {
+	o := c.opts
+	o.Classes = maps.Clone(c.classes.Load().by)
+	return o
+}
 
 // Scope returns a scope for a load or a write of this cache.
 func (c *Cache) Scope() *scope.Scope {
@@ -200,16 +212,22 @@ func (c *Cache) Scope() *scope.Scope {
 	}
 }
 
-// register claims a prefix for a kind of map.
-func (c *Cache) register(prefix, kind string) error {
+// mapKind is what kind of map has a prefix.
+type mapKind struct{ class, text string }
+
+// register claims a prefix for a kind of map, whose class needs a TTL from then on.
+func (c *Cache) register(prefix string, kind mapKind) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.classes.Load().by[kind.class].TTL == 0 {
+		return &ConfigError{classField(kind.class, "TTL"), "0s", "1ms or more: values of a map do not state their lifetime"}
+	}
 	for p, other := range c.maps {
 		if p == prefix && other == kind {
 			return nil
 		}
 		if p == prefix {
-			return &ConfigError{"prefix", prefix, fmt.Sprintf("one that no other map has (taken by %s)", other)}
+			return &ConfigError{"prefix", prefix, fmt.Sprintf("one that no other map has (taken by %s)", other.text)}
 		}
 		if strings.HasPrefix(p, prefix+":") || strings.HasPrefix(prefix, p+":") {
 			return &ConfigError{"prefix", prefix, fmt.Sprintf("one whose keys cannot be those of another map (%q is taken)", p)}

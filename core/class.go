@@ -15,7 +15,8 @@ type Classes map[string]Class
 // Class is what varies per kind of data. The zero Class follows what HTTP
 // responses say of themselves, as a proxy does.
 //
-// Durations are 0 or between 1ms and a year.
+// Durations are 0 or between 1ms and a year. All but HTTP can be changed while the
+// cache is in use: see Cache.SetClasses.
 type Class struct {
 	// TTL is how long a value is fresh, where the value does not say so itself.
 	// With 0 an HTTP response that states no lifetime is stored only if a lifetime
@@ -131,9 +132,33 @@ const (
 	DefaultMaxVariants = 32
 )
 
+// resolve checks the classes, fills in their defaults and adds the default class.
+func (cs Classes) resolve() (Classes, error) {
+	classes := make(Classes, len(cs)+1)
+	if _, ok := cs[""]; !ok {
+		classes[""], _ = Class{}.resolve("")
+	}
+	for name, c := range cs {
+		if name != "" {
+			if err := checkName("Options.Classes", name); err != nil {
+				return nil, err
+			}
+		}
+		resolved, err := c.resolve(name)
+		if err != nil {
+			return nil, err
+		}
+		classes[name] = resolved
+	}
+	return classes, nil
+}
+
+// classField is how an error calls a field of a class.
+func classField(class, field string) string { return fmt.Sprintf("Classes[%q].%s", class, field) }
+
 // resolve checks the class and fills in its defaults.
 func (c Class) resolve(name string) (Class, error) {
-	field := func(f string) string { return fmt.Sprintf("Classes[%q].%s", name, f) }
+	field := func(f string) string { return classField(name, f) }
 	for _, d := range []struct {
 		name string
 		d    time.Duration
@@ -185,6 +210,9 @@ func (c Class) resolve(name string) (Class, error) {
 		headers[i] = http.CanonicalHeaderKey(h)
 	}
 	c.HTTP.Headers = headers
+	for _, list := range []*[]string{&c.HTTP.Query, &c.HTTP.Cookies, &c.HTTP.RequestDirectives, &c.HTTP.Encodings} {
+		*list = slices.Clone(*list)
+	}
 	if c.LoadTimeout == 0 {
 		c.LoadTimeout = DefaultLoadTimeout
 	}

@@ -85,6 +85,33 @@ func ExampleCache_Invalidate() {
 	// larder: Path is "/items?page=2"; allowed: "/…" or an absolute URL without query, fragment or control characters (a path covers every query)
 }
 
+// A reload of the configuration changes how long profiles live.
+func ExampleCache_SetClasses() {
+	cache := newCache()
+	defer cache.Close()
+	users, err := core.NewMap[int64, User](cache, "profile", "user")
+	if err != nil {
+		panic(err)
+	}
+
+	classes := cache.Options().Classes
+	profile := classes["profile"]
+	profile.TTL = time.Minute
+	classes["profile"] = profile
+	err = cache.SetClasses(classes)
+	fmt.Println(err)
+	_ = users.Put(context.Background(), 42, User{Name: "Ada"}) // for a minute
+	profile, _ = cache.Class("profile")
+	fmt.Println(profile.TTL)
+
+	err = cache.SetClasses(core.Classes{}) // with an error nothing changes
+	fmt.Println(err)
+	// Output:
+	// <nil>
+	// 1m0s
+	// larder: Classes["profile"] is <nil>; allowed: a class: one that is there cannot be taken out
+}
+
 func ExampleCache_Begin() {
 	cache := newCache()
 	defer cache.Close()

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"reflect"
 	"runtime/debug"
+	"sync/atomic"
 
 	"github.com/larderhq/larder/core/internal/engine"
 	"github.com/larderhq/larder/core/internal/scope"
@@ -25,11 +26,33 @@ type Loader[K comparable, V any] func(ctx context.Context, id K) (V, error)
 // decoded from the stored bytes or made by WithClone.
 type Map[K comparable, V any] struct {
 	c      *Cache
-	class  Class
+	name   string // of the class
 	prefix string
 	id     func(K) (string, error)
 	codec  Codec
 	clone  func(V) V
+
+	// A map for one operation has the class as it is at that revision. The caller's map
+	// has none, but the latest of these.
+	class    Class
+	revision uint64
+	latest   *atomic.Pointer[Map[K, V]]
+}
+
+// now returns the map for one operation, from its beginning to its end.
+func (m *Map[K, V]) now() *Map[K, V] {
+	if m.latest == nil { // it is one
+		return m
+	}
+	revision := m.c.ClassRevision()
+	if is := m.latest.Load(); is != nil && is.revision == revision {
+		return is
+	}
+	is := *m
+	is.latest, is.revision = nil, revision
+	is.class, _ = m.c.Class(m.name) // none is ever taken out
+	m.latest.Store(&is)
+	return &is
 }
 
 // NewMap makes a map of the class, which needs a TTL, whose keys begin with
@@ -38,13 +61,10 @@ func NewMap[K comparable, V any](c *Cache, class, prefix string, opts ...MapOpti
 	if c == nil {
 		return nil, &ConfigError{"cache", nil, "a cache made by New"}
 	}
-	m := &Map[K, V]{c: c, prefix: prefix, codec: JSON}
-	var err error
-	if m.class, err = c.Class(class); err != nil {
+	m := &Map[K, V]{c: c, name: class, prefix: prefix, codec: JSON, latest: new(atomic.Pointer[Map[K, V]])}
+	_, err := c.Class(class)
+	if err != nil {
 		return nil, err
-	}
-	if m.class.TTL == 0 {
-		return nil, &ConfigError{fmt.Sprintf("Classes[%q].TTL", class), "0s", "1ms or more: values of a map do not state their lifetime"}
 	}
 	if err := checkName("prefix", prefix); err != nil {
 		return nil, err
@@ -70,7 +90,7 @@ func NewMap[K comparable, V any](c *Cache, class, prefix string, opts ...MapOpti
 		}
 	}
 	kind := fmt.Sprintf("%v of class %q, codec %T, clone %v", reflect.TypeFor[Map[K, V]](), class, m.codec, m.clone != nil)
-	if err := c.register(prefix, kind); err != nil {
+	if err := c.register(prefix, mapKind{class, kind}); err != nil {
 		return nil, err
 	}
 	return m, nil
@@ -103,6 +123,7 @@ type (
 //
 // With the cache closed or switched off it calls load.
 func (m *Map[K, V]) Get(ctx context.Context, id K, load Loader[K, V]) (V, error) {
+	m = m.now()
 	var zero V
 	key, err := m.Key(id)
 	if err != nil {
@@ -391,11 +412,9 @@ func (m *Map[K, V]) read(en *engine.Entry) (v V, err error, ok bool) {
 
 // spare returns an entry that may stand in for an error, and its value.
 func (m *Map[K, V]) spare(key string) (en *engine.Entry, v V, err error, ok bool) {
-	if m.class.StaleIfError == 0 {
-		return nil, v, nil, false
-	}
 	en, state := m.c.engine.Lookup(key)
-	if state == engine.Gone {
+	// What is past its stale window was stored with a window for errors.
+	if state == engine.Gone || m.class.StaleIfError == 0 && state != engine.Spare {
 		return nil, v, nil, false
 	}
 	v, err, ok = m.read(en)

@@ -55,6 +55,7 @@ func (m *Map[K, V]) GetMany(ctx context.Context, ids []K, load ManyLoader[K, V])
 	if load == nil {
 		return nil, &ConfigError{"load", nil, "a function"}
 	}
+	m = m.now()
 	keys := make(map[K]string, len(ids))
 	for _, id := range ids {
 		key, err := m.Key(id)
@@ -395,6 +396,7 @@ func (b *batch[K, V]) each(ctx context.Context, parts []*part[K, V], do func(con
 // PutMany is Put of several values, with the same tags. If some were not stored, or
 // their invalidation is pending, the error is an BatchError[K].
 func (m *Map[K, V]) PutMany(ctx context.Context, values map[K]V, tags ...string) error {
+	m = m.now()
 	for id, v := range values { // what is wrong is found before anything is done
 		key, err := m.Key(id)
 		if err != nil {

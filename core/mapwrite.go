@@ -15,6 +15,7 @@ import (
 // itself is found before anything is done. Of two Puts of one id at a time the
 // later one to begin wins: it is for the caller to order them as the database does.
 func (m *Map[K, V]) Put(ctx context.Context, id K, v V, tags ...string) error {
+	m = m.now()
 	key, err := m.Key(id)
 	if err != nil {
 		return err
@@ -48,6 +49,7 @@ func (m *Map[K, V]) Put(ctx context.Context, id K, v V, tags ...string) error {
 // goes on and returns ErrPending, or, in a class that requires it
 // (Class.RequireRemote), returns ErrPending before it saves.
 func (m *Map[K, V]) Write(ctx context.Context, id K, v V, save func(ctx context.Context, id K, v V) error, tags ...string) error {
+	m = m.now()
 	key, err := m.Key(id)
 	if err != nil {
 		return err

@@ -103,22 +103,7 @@ func (o Options) resolve() (Options, error) {
 			return o, err
 		}
 	}
-	classes := make(Classes, len(o.Classes)+1)
-	if _, ok := o.Classes[""]; !ok {
-		classes[""], _ = Class{}.resolve("")
-	}
-	for name, c := range o.Classes {
-		if name != "" {
-			if err := checkName("Options.Classes", name); err != nil {
-				return o, err
-			}
-		}
-		resolved, err := c.resolve(name)
-		if err != nil {
-			return o, err
-		}
-		classes[name] = resolved
-	}
-	o.Classes = classes
-	return o, nil
+	var err error
+	o.Classes, err = o.Classes.resolve()
+	return o, err
 }

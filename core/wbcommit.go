@@ -147,7 +147,7 @@ func (w *WriteBehind[K, V]) lastOf(batch []*change) []*change {
 
 // record records changes of one partition.
 func (w *WriteBehind[K, V]) record(ctx context.Context, p int, group []*change) (done, again []*change) {
-	q := remote.Enqueue{Partition: p, Queue: w.m.prefix, Limit: w.share(), Lag: w.m.class.ReplicaLag}
+	q := remote.Enqueue{Partition: p, Queue: w.m.prefix, Limit: w.share(), Lag: w.m.now().class.ReplicaLag}
 	for _, c := range group {
 		q.Changes = append(q.Changes, remote.QueueChange{Key: c.key, Payload: c.payload, Lease: c.lease})
 		q.Within = max(q.Within, time.Until(c.until))

@@ -322,7 +322,7 @@ func (w *WriteBehind[K, V]) change(id K, v V, tags []string) (*change, error) {
 	if err != nil {
 		return nil, err
 	}
-	fill, err := w.m.filled(key, v, tags)
+	fill, err := w.m.now().filled(key, v, tags)
 	if err != nil {
 		return nil, err
 	}

@@ -50,6 +50,10 @@ func TestGivenATierThatCannotBeReached_WhenSomebodyWrites_ThenTheClassSaysWhethe
 	require.Equal(t, http.StatusServiceUnavailable, w.Code)
 	require.Equal(t, "1", w.Header().Get("Retry-After"))
 	require.Equal(t, 1, runs, "the handler has not run")
+
+	require.NoError(t, cache.SetClasses(core.Classes{"strict": {}}))
+	require.Equal(t, http.StatusNoContent, put(strict).Code)
+	require.Equal(t, 2, runs)
 }
 
 func TestGivenAWriteThatCannotBe_WhenItIsMade_ThenTheErrorSaysWhatIsWrong(t *testing.T) {

@@ -111,6 +111,54 @@ func freshCases() []testCase {
 			}
 		}),
 
+		within("a class may change: what is stored keeps its lifetime, what is stored afterwards has the new one", func(s *site) {
+			p := &page{}
+			s.handle("GET /p/{id}", p.serve, s.cached("minute", "p:{id}"))
+			s.get("/p/1").says("Larder; fwd=uri-miss; stored")
+			s.get("/p/2").says("Larder; fwd=uri-miss; stored")
+			s.changes("minute", func(c *core.Class) { c.TTL, c.NegativeTTL = time.Hour, time.Minute })
+			s.get("/p/1").is("run 1").says("Larder; hit; ttl=60")
+			s.invalidate(core.Tag("p:2"))
+			s.get("/p/2").is("run 3").says("Larder; fwd=uri-miss; stored")
+			s.get("/p/2").is("run 3").says("Larder; hit; ttl=3600")
+			time.Sleep(time.Minute)
+			s.get("/p/1").is("run 4").says("Larder; fwd=stale; stored")
+			s.get("/p/1").is("run 4").says("Larder; hit; ttl=3600")
+			p.status = 404
+			s.get("/p/3").says("Larder; fwd=uri-miss; stored")
+			s.changes("minute", func(c *core.Class) { c.TTL, c.NegativeTTL, c.MaxBytes = time.Second, 0, 10 })
+			s.get("/p/2").is("run 3").says("Larder; hit; ttl=3540")
+			s.get("/p/3").says("Larder; hit; ttl=60")
+			s.get("/p/4").says("Larder; fwd=uri-miss; detail=no-lifetime")
+			p.status, p.body = 0, func(Ctx, int64) string { return strings.Repeat("x", 11) }
+			s.get("/p/5").says("Larder; fwd=uri-miss; detail=too-large")
+		}),
+
+		within("a run of the handler goes by the class that its request came under", func(s *site) {
+			p := &page{}
+			s.handle("GET /p/{id}", p.serve, s.cached("stale"))
+			s.get("/p/1").is("run 1")
+			time.Sleep(time.Minute)
+			p.hold = s.gate()
+			s.get("/p/1").is("run 1").says("Larder; hit; ttl=0") // and set off a refresh
+			first, second := s.start("GET", "/p/2"), s.start("GET", "/p/2")
+			s.settles(func() bool { return p.in.Load() == 2 }, "a refresh and a miss run")
+			s.changes("stale", func(c *core.Class) { *c = core.Class{TTL: time.Second, MaxBytes: 1} })
+			p.hold.open()
+			first.answer().isNoHit()
+			second.answer().isNoHit()
+			s.settles(func() bool { return s.cache.Stats().Stored == 3 }, "both are stored")
+			require.EqualValues(s, 3, p.runs.Load())
+			for _, target := range []string{"/p/1", "/p/2"} {
+				s.get(target).says("Larder; hit; ttl=60")
+			}
+			time.Sleep(2*time.Minute - time.Nanosecond)
+			p.hold = nil
+			for _, target := range []string{"/p/1", "/p/2"} {
+				s.get(target).says("Larder; hit; ttl=-60")
+			}
+		}),
+
 		within("a response that states that it is over is not stored", func(s *site) {
 			for i, fields := range [][]string{
 				{"Cache-Control: max-age=0"},

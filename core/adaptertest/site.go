@@ -122,6 +122,16 @@ func (s *site) handle(route string, h Handler, uses ...Use) {
 	}
 }
 
+// changes changes a class of the cache in use.
+func (s *site) changes(name string, change func(*core.Class)) {
+	s.Helper()
+	classes := s.cache.Options().Classes
+	class := classes[name]
+	change(&class)
+	classes[name] = class
+	require.NoError(s, s.cache.SetClasses(classes))
+}
+
 func (s *site) cached(class string, tags ...string) Use { return Cached{s.cache, class, tags} }
 
 func (s *site) invalidates(tags ...string) Use { return Invalidates{s.cache, tags} }

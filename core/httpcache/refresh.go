@@ -86,7 +86,7 @@ type refreshing struct {
 const RefreshKey = "github.com/larderhq/larder/refresh"
 
 func refreshOf(ctx context.Context, rt *Route) *refreshing {
-	if r, ok := ctx.Value(RefreshKey).(*refreshing); ok && r != nil && r.route == rt {
+	if r, ok := ctx.Value(RefreshKey).(*refreshing); ok && r != nil && r.route.same(rt) {
 		return r
 	}
 	return nil

@@ -7,6 +7,8 @@ import (
 	"net/url"
 	"slices"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	"github.com/larderhq/larder/core"
 	"github.com/larderhq/larder/core/internal/engine"
@@ -30,7 +32,9 @@ type Config struct {
 type Route struct {
 	cache  *core.Cache
 	engine *engine.Engine
-	class  core.Class
+	class  core.Class // its HTTP never changes
+
+	className string
 	// routeParts stand in every key of the route: its class and tags. So routes of
 	// different handlers that a client can confuse, by a Host of its choice for
 	// one, do not share entries.
@@ -41,7 +45,35 @@ type Route struct {
 	keepParam  func(name string) bool
 	gate       engine.Gate
 	log        *slog.Logger
-	once       warnings
+	budget     time.Duration // of the shared tier
+	once       *warnings
+
+	// A Route has its class as it was at a revision. The latest one is shared by those
+	// of one route.
+	revision uint64
+	latest   *atomic.Pointer[Route]
+}
+
+// now returns the route with its class as it is, for one request from its beginning
+// to its end.
+func (rt *Route) now() *Route {
+	revision := rt.cache.ClassRevision()
+	if is := rt.latest.Load(); is.revision == revision {
+		return is
+	}
+	is := *rt
+	is.revision = revision
+	is.class, _ = rt.cache.Class(rt.className) // none is ever taken out
+	is.gate = gateOf(&is.class)
+	rt.latest.Store(&is)
+	return &is
+}
+
+// same reports whether they are one route, whichever class they have.
+func (rt *Route) same(other *Route) bool { return rt.latest == other.latest }
+
+func gateOf(class *core.Class) engine.Gate {
+	return engine.Gate{MaxLoads: class.MaxLoads, Wait: class.LoadTimeout}
 }
 
 // NewRoute makes a cached route, or says in a *core.ConfigError what is wrong.
@@ -49,15 +81,16 @@ func NewRoute(c Config) (*Route, error) {
 	if c.Cache == nil {
 		return nil, &core.ConfigError{Field: "cache", Value: nil, Allowed: "a cache made by core.New"}
 	}
+	revision, o := c.Cache.ClassRevision(), c.Cache.Options()
 	class, err := c.Cache.Class(c.Class)
 	if err != nil {
 		return nil, err
 	}
 	rt := &Route{
-		cache: c.Cache, engine: c.Cache.Engine(), class: class,
+		cache: c.Cache, engine: c.Cache.Engine(), class: class, className: c.Class,
 		identity: c.Identity, skip: c.Skip,
-		gate: engine.Gate{MaxLoads: class.MaxLoads, Wait: class.LoadTimeout},
-		log:  c.Cache.Options().Logger,
+		gate: gateOf(&class), log: o.Logger, budget: o.RemoteBudget, once: new(warnings),
+		revision: revision, latest: new(atomic.Pointer[Route]),
 	}
 	if rt.tags, err = parseTemplates(c.Tags); err != nil {
 		return nil, err
@@ -70,6 +103,7 @@ func NewRoute(c Config) (*Route, error) {
 	if params := class.HTTP.Query; params != nil {
 		rt.keepParam = func(name string) bool { return slices.Contains(params, name) }
 	}
+	rt.latest.Store(rt)
 	return rt, nil
 }
 

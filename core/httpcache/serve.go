@@ -37,6 +37,7 @@ func (rt *Route) Serve(ex Exchange) error {
 	if line.Method != http.MethodGet && line.Method != http.MethodHead {
 		return rt.forward(ex, fwdMethod, "")
 	}
+	rt = rt.now()
 	buf := keyBuffers.Get().(*[]byte)
 	defer putKeyBuffer(buf)
 	key, creds, w, fwd, reason := rt.identify((*buf)[:0], ex, &line)

@@ -14,9 +14,9 @@ import (
 
 // Invalidator is a route that changes what others cache.
 type Invalidator struct {
-	cache  *core.Cache
-	tags   []template
-	strict bool // no write without the shared tier
+	cache *core.Cache
+	class string
+	tags  []template
 }
 
 // NewInvalidator makes an invalidating route, or says in a *core.ConfigError what
@@ -25,8 +25,7 @@ func NewInvalidator(cache *core.Cache, class string, tags []string) (*Invalidato
 	if cache == nil {
 		return nil, &core.ConfigError{Field: "cache", Value: nil, Allowed: "a cache made by core.New"}
 	}
-	kind, err := cache.Class(class)
-	if err != nil {
+	if _, err := cache.Class(class); err != nil {
 		return nil, err
 	}
 	if len(tags) == 0 {
@@ -36,7 +35,7 @@ func NewInvalidator(cache *core.Cache, class string, tags []string) (*Invalidato
 	if err != nil {
 		return nil, err
 	}
-	return &Invalidator{cache: cache, tags: templates, strict: kind.RequireRemote}, nil
+	return &Invalidator{cache: cache, class: class, tags: templates}, nil
 }
 
 // Serve runs the handler between the beginning and the end of a write intent on
@@ -55,11 +54,12 @@ func (iv *Invalidator) Serve(ex Exchange) error {
 		targets = append(targets, core.Tag(tag))
 	}
 	targets = append(targets, ownPaths(&line)...)
+	class, _ := iv.cache.Class(iv.class) // none is ever taken out
 	intent, err := iv.cache.Begin(context.WithoutCancel(ex.Context()), targets...)
 	switch {
 	case errors.Is(err, core.ErrClosed):
 		return ex.Run(ex.Context(), nil)
-	case errors.Is(err, core.ErrPending) && iv.strict:
+	case errors.Is(err, core.ErrPending) && class.RequireRemote:
 		intent.Abandon()
 		ex.Reply(notNow())
 		return nil
@@ -116,7 +116,7 @@ func (rt *Route) serveUnsafe(ex Exchange, line *Line) error {
 		}
 		if targets = append(targets, more...); len(targets) > 0 {
 			// All have been checked; a closed cache answers nothing.
-			ctx, cancel := context.WithTimeout(context.WithoutCancel(ex.Context()), rt.cache.Options().RemoteBudget)
+			ctx, cancel := context.WithTimeout(context.WithoutCancel(ex.Context()), rt.budget)
 			defer cancel()
 			_ = rt.cache.Invalidate(ctx, targets...)
 		}
