@@ -19,7 +19,8 @@ func ACL(namespace string) []string {
 		// The log.
 		"xadd", "xrange",
 		// Hints.
-		"publish", "subscribe", "unsubscribe",
+		// By category: Redis before 7 refuses rules that name a command of 7.
+		"@pubsub",
 		// Patterns.
 		"scan",
 		// Scripts, and the state of the server.
@@ -30,5 +31,5 @@ func ACL(namespace string) []string {
 	} {
 		rules = append(rules, "+"+command)
 	}
-	return rules
+	return append(rules, "-psubscribe", "-punsubscribe", "-pubsub")
 }

@@ -75,7 +75,7 @@ func (s *session) changeCall(c remote.Change) call {
 	p, versions := c.Partition, s.knownVersions()
 	keys := []string{s.names.head(p), s.names.log(p)}
 	args := []any{
-		nonce(), s.names.hints(), p, c.Intent, int(c.Mode),
+		nonce(), s.channel(p), p, c.Intent, int(c.Mode),
 		max(0, ms(c.Lasts)), max(0, ms(c.Remain)), max(0, ms(c.Lag)),
 		versionKnown.Milliseconds(), s.logLength, len(versions),
 	}
