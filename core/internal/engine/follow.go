@@ -356,16 +356,10 @@ func (s *shared) round(ctx context.Context) error {
 	s.computeLegal()
 	s.follow.Unlock()
 	s.rounds.done()
-	var failed uint64
 	for p := range heads {
 		if heads[p].Err != nil {
-			failed |= 1 << p
-			err = heads[p].Err
+			return heads[p].Err
 		}
-	}
-	s.blame(failed)
-	if failed != 0 {
-		return err
 	}
 	s.reachable()
 	return nil
@@ -410,7 +404,7 @@ func (s *shared) settled(p int, h *remote.Head, sent int64, ended int) bool {
 // follow.
 func (s *shared) verify(f *follower, sent int64) {
 	f.verified.Store(max(f.verified.Load(), sent))
-	f.mend()
+	s.answered(f, s.e.monotonic())
 	if s.jumped.Load() {
 		f.verified.Store(0)
 	}

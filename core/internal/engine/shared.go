@@ -65,7 +65,7 @@ type shared struct {
 	session atomic.Pointer[remote.Session]
 
 	legalUntil atomic.Int64 // the earliest of all partitions
-	unsure     atomic.Int32 // calls to several servers that failed since the last round
+	breaker    breaker      // of all servers
 	parts      [remote.MaxPartitions]follower
 
 	// follow guards what is known of the partitions, and orders what is applied.
@@ -287,13 +287,8 @@ func (s *shared) askable(key string, tags []string) (remote.Session, bool) {
 		return nil, false
 	}
 	mask := s.e.mask(key, tags)
-	if !s.legal(mask, s.e.Now()) || s.pending.blocks(s.e, key, tags) {
+	if s.broken(mask) || !s.legal(mask, s.e.Now()) || s.pending.blocks(s.e, key, tags) {
 		return nil, false
-	}
-	for m := mask; m != 0; m &= m - 1 {
-		if s.parts[bits.TrailingZeros64(m)].broken() {
-			return nil, false
-		}
 	}
 	return *ses, true
 }
