@@ -21,7 +21,8 @@ func ACL(namespace string) []string {
 		// Queues.
 		"zadd", "zcard", "zrange", "zrangebyscore", "zrem", "zscore", "xdel", "xlen",
 		// Hints.
-		"publish", "subscribe", "unsubscribe",
+		// By category: Redis before 7 refuses rules that name a command of 7.
+		"@pubsub",
 		// Patterns.
 		"scan",
 		// Scripts, and the state of the server.
@@ -32,5 +33,5 @@ func ACL(namespace string) []string {
 	} {
 		rules = append(rules, "+"+command)
 	}
-	return rules
+	return append(rules, "-psubscribe", "-punsubscribe", "-pubsub")
 }

@@ -72,7 +72,8 @@ func TestAUserWithJustTheRulesCanDoNothingElse(t *testing.T) {
 
 	for _, line := range [][]any{
 		{"GET", "other:key"}, {"SET", "other:key", "x"}, {"UNLINK", "other:key"}, {"PUBLISH", "other:channel", "x"},
-		{"FLUSHALL"}, {"FLUSHDB"}, {"KEYS", "*"}, {"CONFIG", "GET", "*"}, {"DEL", "app:{00}:head"}, {"MONITOR"},
+		{"SPUBLISH", "other:channel", "x"}, {"PUBSUB", "CHANNELS"}, {"FLUSHALL"}, {"FLUSHDB"}, {"KEYS", "*"},
+		{"CONFIG", "GET", "*"}, {"DEL", "app:{00}:head"}, {"MONITOR"},
 	} {
 		err := client.Do(context.Background(), line...).Err()
 		require.ErrorContains(t, err, "NOPERM", "%v", line)
@@ -89,6 +90,7 @@ func TestAUserOfAClusterWithJustTheRulesCanDoAll(t *testing.T) {
 	client := redis.NewClusterClient(&redis.ClusterOptions{Addrs: cluster.Addrs(), Username: "larder", Password: "secret"})
 	defer client.Close()
 	s := open(t, client, layout("v1"))
+	listen(t, s).hears(t, s, "hint")
 	for _, key := range []string{"a", "b", "c", "d", "e"} {
 		fill(t, s, key, "x", "t:"+key)
 		invalidate(t, s, remote.Tag, "t:"+key)

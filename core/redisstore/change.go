@@ -103,7 +103,7 @@ func (s *session) changeCall(c remote.Change) call {
 // changeArgs are the arguments of a change, but for its items.
 func (s *session) changeArgs(c remote.Change, versions []string) []any {
 	args := []any{
-		nonce(), s.names.hints(), c.Partition, c.Intent, int(c.Mode),
+		nonce(), s.channel(c.Partition), c.Partition, c.Intent, int(c.Mode),
 		max(0, ms(c.Lasts)), max(0, ms(c.Remain)), max(0, ms(c.Lag)),
 		versionKnown.Milliseconds(), s.logLength, len(versions),
 	}

@@ -16,7 +16,7 @@ func (s *session) NewEra(ctx context.Context, partition int, was string, always 
 		script: eraScript,
 		keys:   []string{s.names.head(partition)},
 		args: []any{
-			nonce(), s.names.hints(), partition, was, always,
+			nonce(), s.channel(partition), partition, was, always,
 			s.partitions.Load(), remote.Protocol, int(remote.Era),
 		},
 	}); err != nil {

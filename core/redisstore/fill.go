@@ -174,7 +174,7 @@ func (s *session) Fill(ctx context.Context, l remote.Lease, f remote.Fill) (bool
 		},
 		args: []any{
 			l.Token, l.Era, l.Sweep, e.KeepUntil, f.NotAfter, maxKeep.Milliseconds(),
-			value, s.names.hints(), l.Key,
+			value, s.channel(p), l.Key,
 		},
 	})
 	if err != nil {
@@ -194,10 +194,11 @@ func (s *session) Release(ctx context.Context, l remote.Lease) error {
 	if l.Token == "" {
 		return nil
 	}
+	p := s.partitionOfKey(l.Key)
 	if _, err := s.number(ctx, call{
 		script: releaseScript,
-		keys:   []string{s.names.lease(s.partitionOfKey(l.Key), s.names.version, l.Key)},
-		args:   []any{l.Token, s.names.hints(), l.Key},
+		keys:   []string{s.names.lease(p, s.names.version, l.Key)},
+		args:   []any{l.Token, s.channel(p), l.Key},
 	}); err != nil {
 		return failed("release", err)
 	}

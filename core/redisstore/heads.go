@@ -48,7 +48,7 @@ func (s *session) headsOf(ctx context.Context, master *redis.Client, partitions 
 	}
 	for _, p := range partitions {
 		cmds = append(cmds, redis.NewCmd(ctx,
-			"hmget", s.names.head(p), "pid", "ptok", "era", "sweep", "confirmed", "parts", "proto"))
+			"hmget", s.names.head(p), "pid", "ptok", "era", "sweep", "confirmed", "parts", "proto", "lagmax"))
 	}
 	sent := time.Now()
 	s.nodes.pipeline(ctx, master, cmds)
@@ -61,7 +61,9 @@ func (s *session) headsOf(ctx context.Context, master *redis.Client, partitions 
 	now, timeErr := clockOf(values[2])
 	var wg sync.WaitGroup
 	defer wg.Wait()
+	var unaware []int
 	for i, p := range partitions {
+		aware := s.want.ReplicaLag <= 0
 		err := errors.Join(write, cmds[1].Err(), cmds[2].Err())
 		head := cmds[3+i]
 		switch {
@@ -76,13 +78,30 @@ func (s *session) headsOf(ctx context.Context, master *redis.Client, partitions 
 		case infoErr != nil || timeErr != nil:
 			err = errors.Join(infoErr, timeErr)
 		default:
-			heads[p], err = readHead(newReply(values[3+i]))
+			heads[p], aware, err = s.readHead(newReply(values[3+i]))
 		}
 		if err == nil {
 			err = s.served(&heads[p], info, now, p, sent)
 		}
-		if err != nil {
+		switch {
+		case err != nil:
 			heads[p] = remote.Head{Err: failed("ask for the head", err)}
+		case !aware:
+			unaware = append(unaware, p)
+		}
+	}
+	s.makeAware(ctx, unaware, heads)
+}
+
+// makeAware writes this instance's lag into the heads that tell of a shorter one: a
+// partition where that fails has not been verified.
+func (s *session) makeAware(ctx context.Context, partitions []int, heads []remote.Head) {
+	if len(partitions) == 0 {
+		return
+	}
+	for i, err := range s.noteLag(ctx, partitions) {
+		if err != nil {
+			heads[partitions[i]] = remote.Head{Err: failed("note the replica lag", err)}
 		}
 	}
 }
@@ -97,19 +116,21 @@ func (s *session) served(h *remote.Head, info string, now int64, p int, sent tim
 	return nil
 }
 
-// readHead takes the fields in the order in which they are asked for.
-func readHead(r *reply) (remote.Head, error) {
-	h := remote.Head{Position: remote.Position{ID: r.optional(), Token: r.optional()}}
+// readHead takes the fields in the order in which they are asked for. aware: who
+// invalidates there knows of a lag as long as this instance's.
+func (s *session) readHead(r *reply) (h remote.Head, aware bool, err error) {
+	h = remote.Head{Position: remote.Position{ID: r.optional(), Token: r.optional()}}
 	h.Era, h.Sweep, h.Confirmed = r.optional(), r.optional(), r.optional()
-	partitions, protocol := r.optional(), r.optional()
+	partitions, protocol, lag := r.optional(), r.optional(), r.optional()
 	if r.err != nil {
-		return remote.Head{}, r.err
+		return remote.Head{}, false, r.err
 	}
+	most, _ := strconv.ParseInt(lag, 10, 64) // what makes no sense is too short
 	// Numbers that make no sense are numbers that differ.
 	h.Partitions, _ = strconv.Atoi(partitions)
 	h.Protocol, _ = strconv.Atoi(protocol)
 	h.Missing = h.Era == "" || partitions == "" || protocol == "" // a change writes some of it; NewEra makes it one
-	return h, nil
+	return h, max(0, ms(s.want.ReplicaLag)) <= most, nil
 }
 
 // elsewhere says that the slot map is behind, or the slot on its way.
@@ -129,8 +150,9 @@ func (s *session) headElsewhere(ctx context.Context, p int) remote.Head {
 	info := r.string()
 	now, err := clockOf(r.next())
 	var h remote.Head
+	aware := true
 	if err == nil {
-		h, err = readHead(r.array())
+		h, aware, err = s.readHead(r.array())
 	}
 	if err == nil {
 		err = r.err
@@ -140,6 +162,11 @@ func (s *session) headElsewhere(ctx context.Context, p int) remote.Head {
 	}
 	if err != nil {
 		return remote.Head{Err: failed("ask for the head", err)}
+	}
+	if !aware {
+		if err := s.noteLag(ctx, []int{p})[0]; err != nil {
+			return remote.Head{Err: failed("note the replica lag", err)}
+		}
 	}
 	return h
 }

@@ -19,13 +19,18 @@ import (
 // is there, and then how long it may take to say so.
 const pingAfter = time.Second
 
-// Hints implements the seam. It never subscribes again by itself: who listens has
-// to know that something may have been missed.
+// Hints implements the seam. On one server it never subscribes again by itself: who
+// listens has to know that something may have been missed. In a cluster each shard
+// is cut and comes back by itself: see shards.
 func (s *session) Hints(ctx context.Context, ready func(), fn func(remote.Hint)) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(s.ctx, cancel)()
-	if err := s.listen(ctx, ready, fn); err != nil {
+	listen := s.listen
+	if s.nodes.cluster != nil {
+		listen = s.listenToShards
+	}
+	if err := listen(ctx, ready, fn); err != nil {
 		if ctx.Err() != nil {
 			err = ctx.Err()
 		}
@@ -35,12 +40,12 @@ func (s *session) Hints(ctx context.Context, ready func(), fn func(remote.Hint))
 }
 
 func (s *session) listen(ctx context.Context, ready func(), fn func(remote.Hint)) (err error) {
-	sub := s.subscription(ctx)
+	sub := s.nodes.single.Subscribe(ctx)
 	defer func() { _ = sub.Close() }()
 	// A read does not end with its context, but with its connection.
 	defer context.AfterFunc(ctx, func() { _ = sub.Close() })()
 	channels := []string{s.names.hints(), s.names.invalidate()}
-	if err := s.subscribe(ctx, sub, channels); err != nil {
+	if err := s.subscribe(ctx, sub.Subscribe, channels...); err != nil {
 		return err
 	}
 	p := pulse{sub: sub}
@@ -65,7 +70,7 @@ func (s *session) listen(ctx context.Context, ready func(), fn func(remote.Hint)
 }
 
 func (s *session) hear(m *redis.Message, fn func(remote.Hint)) {
-	if m.Channel != s.names.hints() {
+	if m.Channel == s.names.invalidate() {
 		for _, h := range s.foreign(m.Payload) {
 			fn(h)
 		}
@@ -126,18 +131,23 @@ func (p *pulse) err() error {
 	return nil
 }
 
-func (s *session) subscription(ctx context.Context) *redis.PubSub {
-	if s.nodes.single != nil {
-		return s.nodes.single.Subscribe(ctx)
+// channel is where the hints of a partition are published. In a cluster all nodes
+// would hear what is published anywhere: there each partition has a channel of its
+// slot.
+func (s *session) channel(p int) string {
+	if s.nodes.cluster != nil {
+		return s.names.shardHints(p)
 	}
-	return s.nodes.cluster.Subscribe(ctx)
+	return s.names.hints()
 }
 
-func (s *session) subscribe(ctx context.Context, sub *redis.PubSub, channels []string) (err error) {
+func (s *session) subscribe(
+	ctx context.Context, subscribe func(context.Context, ...string) error, channels ...string,
+) (err error) {
 	defer s.nodes.recovered(&err)
 	ctx, cancel := context.WithTimeout(ctx, 2*pingAfter) // from then on it is looked after by its pulse
 	defer cancel()
-	return sub.Subscribe(ctx, channels...)
+	return subscribe(ctx, channels...)
 }
 
 // receive takes one message, however long that takes. go-redis panics on messages

@@ -40,11 +40,15 @@ local function token(head, nonce, us)
   return nonce .. '.' .. n .. '.' .. us
 end
 -- A hint is a version and strings with their length before each. Nobody waits for
--- it and it may be lost, so a user who may not publish is no error.
+-- it and it may be lost, so a user who may not publish is no error. A channel with a
+-- brace in its name belongs to a slot: it is published in its shard alone, or, by a
+-- server that does not do that, or not for this user, to the whole cluster.
 local function hint(channel, ...)
   local out = {'L1'}
   for _, v in ipairs({...}) do out[#out + 1] = #v .. ':' .. v end
-  redis.pcall('PUBLISH', channel, table.concat(out))
+  local message = table.concat(out)
+  if string.find(channel, '{', 1, true) and type(redis.pcall('SPUBLISH', channel, message)) == 'number' then return end
+  redis.pcall('PUBLISH', channel, message)
 end
 -- A lease is its token, and '!' after it when somebody waits for its end.
 local function holder(lease)
@@ -310,7 +314,7 @@ local function one(partition, item)
     end
   end
   local keys = {head, prefix .. 'log'}
-  local args = {ns .. '/program', ns .. ':hints', tostring(partition), '', '0', '0', '0', tostring(lag),
+  local args = {ns .. '/program', clustered and prefix .. 'hints' or ns .. ':hints', tostring(partition), '', '0', '0', '0', tostring(lag),
     '9007199254740991', '16384', tostring(#versions)}
   for _, v in ipairs(versions) do args[#args + 1] = v end
   if item == '1' then

@@ -21,8 +21,12 @@ func newNames(namespace, version string) *names {
 	return n
 }
 
-func (n *names) layout() string     { return n.namespace + ":layout" }
-func (n *names) hints() string      { return n.namespace + ":hints" }
+func (n *names) layout() string { return n.namespace + ":layout" }
+func (n *names) hints() string  { return n.namespace + ":hints" }
+
+// shardHints is hints of one partition, in a cluster: in the slot of its keys.
+func (n *names) shardHints(p int) string { return n.prefix[p] + "hints" }
+
 func (n *names) invalidate() string { return n.namespace + ":invalidate" }
 
 func (n *names) head(p int) string { return n.prefix[p] + "head" }

@@ -30,28 +30,29 @@ const (
 // twice the staleness, after its last Agree.
 func (s *session) Agree(ctx context.Context) (remote.Layout, error) {
 	l, err := s.agree(ctx)
-	if err == nil {
-		err = s.noteLag(ctx)
-	}
 	if err != nil {
 		return remote.Layout{}, failed("agree on the layout", err)
 	}
 	return l, nil
 }
 
-// noteLag writes this instance's lag into every head, where whoever invalidates
-// finds it, before this instance stores anything: others know of it by the layout
-// only when they agree next (rule R2).
-func (s *session) noteLag(ctx context.Context) error {
-	if s.want.ReplicaLag <= 0 {
-		return nil
+// noteLag writes this instance's lag into the heads of some partitions, where
+// whoever invalidates finds it, before this instance stores anything there: others
+// know of it by the layout only when they agree next (rule R2). It returns what
+// became of each.
+func (s *session) noteLag(ctx context.Context, partitions []int) []error {
+	calls := make([]call, len(partitions))
+	for i, p := range partitions {
+		calls[i] = call{script: lagScript, keys: []string{s.names.head(p)}, args: []any{ms(s.want.ReplicaLag)}}
 	}
-	var calls []call
-	for p := range int(s.partitions.Load()) {
-		calls = append(calls, call{script: lagScript, keys: []string{s.names.head(p)}, args: []any{ms(s.want.ReplicaLag)}})
+	replies, err := s.run(ctx, calls...)
+	errs := make([]error, len(partitions))
+	for i, r := range replies {
+		if r == nil {
+			errs[i] = err
+		}
 	}
-	_, err := s.run(ctx, calls...)
-	return err
+	return errs
 }
 
 func (s *session) agree(ctx context.Context) (remote.Layout, error) {

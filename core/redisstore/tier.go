@@ -80,7 +80,7 @@ func (s *session) open(ctx context.Context) error {
 
 // inspect finds what cannot work whoever tries again.
 func (s *session) inspect(ctx context.Context) error {
-	node, err := s.nodes.master(ctx, s.names.layout())
+	node, err := s.firstMaster(ctx)
 	if err != nil {
 		return err
 	}
@@ -97,6 +97,28 @@ func (s *session) inspect(ctx context.Context) error {
 		return errors.New("the server is a replica, or the client's option ReplicaOnly is set")
 	}
 	return nil
+}
+
+// slotMapTries is how often the slot map is asked for in the time there is: the
+// client asks one node after the other, in any order, and one that hangs would take
+// all of it.
+const slotMapTries = 4
+
+// firstMaster returns the server of the layout.
+func (s *session) firstMaster(ctx context.Context) (*redis.Client, error) {
+	for left := slotMapTries; ; left-- {
+		limit := dialTimeout
+		if deadline, ok := ctx.Deadline(); ok {
+			limit = time.Until(deadline)
+		}
+		try, cancel := context.WithTimeout(ctx, limit/time.Duration(left))
+		node, err := s.nodes.master(try, s.names.layout())
+		late := try.Err() != nil
+		cancel()
+		if err == nil || !late || left == 1 || ctx.Err() != nil {
+			return node, err
+		}
+	}
 }
 
 // refused marks the refusals that stay.

@@ -189,7 +189,7 @@ func (s *shared) try(ctx context.Context, items []Item, do *doing) (failed []Ite
 		do.note(logged)
 		if err != nil {
 			failed = append(failed, c.Items...)
-			s.outcome(ctx, c.Partition, err)
+			s.outcome(ctx, c.Partition, 1<<c.Partition, err)
 		}
 	})
 	for _, it := range st.patterns {

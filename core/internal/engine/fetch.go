@@ -139,7 +139,7 @@ func (a *asking) get(ctx context.Context) (Found, bool) {
 		en, gens, err = ses.Get(ctx, a.key, unknown)
 		return err
 	})
-	s.outcome(ctx, a.part, err)
+	s.outcome(ctx, a.part, s.e.mask(t.key, unknown), err)
 	if err != nil || len(gens) != len(unknown) {
 		return Found{}, true
 	}
@@ -179,7 +179,7 @@ func (a *asking) acquire(ctx context.Context) Found {
 			return err
 		})
 		received := s.e.Now()
-		s.outcome(ctx, a.part, err)
+		s.outcome(ctx, a.part, s.e.mask(t.key, t.tags), err)
 		switch {
 		case err != nil:
 			leave()
@@ -385,7 +385,7 @@ func (a *asking) generations(ctx context.Context, ses remote.Session, en *remote
 		gens, err = ses.Generations(ctx, ask)
 		return err
 	})
-	a.s.outcome(ctx, a.part, err)
+	a.s.outcome(ctx, remote.Partition(ask[0], a.s.e.partitions()), a.s.e.mask(ask[0], ask[1:]), err)
 	if err != nil || len(gens) != len(ask) {
 		return false
 	}

@@ -16,6 +16,7 @@ type follower struct {
 	verified atomic.Int64                    // when the request was sent that proved it, on the engine's clock; 0: never
 	position atomic.Pointer[remote.Position] // up to which everything has been applied; nil: none
 	failures atomic.Int32                    // of requests, in a row
+	breaker  atomic.Pointer[breaker]         // of its server
 
 	current atomic.Pointer[string] // era; nil: not known at present
 	server  string
@@ -163,7 +164,7 @@ func (s *shared) adopt(p int, h *remote.Head, ended int) {
 	f := &s.parts[p]
 	f.remember(h.Position.Token)
 	f.advance(&remote.Logged{Position: h.Position})
-	f.server = h.Server
+	s.serve(p, h.Server)
 	s.learnEra(p, h, ended)
 }
 
@@ -310,6 +311,7 @@ func (s *shared) round(ctx context.Context) error {
 	s.follow.Unlock()
 	limit := min(max(time.Duration(s.delta)/4, 25*time.Millisecond), time.Second)
 	sent := s.e.Now()
+	s.asked = sent
 	hc, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	heads, err := ses.Heads(hc)
@@ -328,7 +330,10 @@ func (s *shared) round(ctx context.Context) error {
 	if slices.ContainsFunc(heads, func(h remote.Head) bool { return h.Err == nil && (h.Missing || h.Confirmed != h.Server) }) {
 		// What else has been lost? The layout must know of this instance before it
 		// answers anything again (R2).
-		if err := s.agree(ctx, ses); err != nil {
+		ac, cancel := context.WithTimeout(ctx, openTimeout)
+		err := s.agree(ac, ses)
+		cancel()
+		if err != nil {
 			s.rounds.done()
 			return err
 		}
@@ -390,7 +395,7 @@ func (s *shared) settled(p int, h *remote.Head, sent int64, ended int) bool {
 		}
 		s.learnEra(p, h, ended) // the last one ended at an item that has been applied
 	}
-	f.server = h.Server
+	s.serve(p, h.Server)
 	s.verify(f, sent)
 	return true
 }
@@ -399,8 +404,7 @@ func (s *shared) settled(p int, h *remote.Head, sent int64, ended int) bool {
 // follow.
 func (s *shared) verify(f *follower, sent int64) {
 	f.verified.Store(max(f.verified.Load(), sent))
-	f.failures.Store(0)
-	s.failures.Store(0)
+	s.answered(f, s.e.monotonic())
 	if s.jumped.Load() {
 		f.verified.Store(0)
 	}
@@ -469,7 +473,7 @@ func (s *shared) joined(p int, from *remote.Position, h *remote.Head, since *rem
 	if pos := f.position.Load(); pos.Token == h.Position.Token {
 		s.learnEra(p, h, ended)
 	}
-	f.server = h.Server
+	s.serve(p, h.Server)
 	s.verify(f, sent)
 	return true
 }

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"math/bits"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -93,7 +94,7 @@ func (s *shared) retryPending(ctx context.Context, ses remote.Session) {
 			delete(q.items, it)
 			continue
 		}
-		if !s.legal(s.concerned(it), now) { // what has not been verified does not answer
+		if !s.verifiedSince(s.concerned(it), s.asked) { // it does not answer, and must not hold up the next round
 			continue
 		}
 		seqs[it] = p.seq
@@ -126,6 +127,17 @@ func (s *shared) retryPending(ctx context.Context, ses remote.Session) {
 		}
 	}
 	q.count.Store(int32(len(q.items)))
+}
+
+// verifiedSince reports whether every partition of the mask has answered to a
+// question that was sent then or later.
+func (s *shared) verifiedSince(mask uint64, sent int64) bool {
+	for ; mask != 0; mask &= mask - 1 {
+		if v := s.parts[bits.TrailingZeros64(mask)].verified.Load(); v == 0 || v < sent {
+			return false
+		}
+	}
+	return true
 }
 
 // concerned returns the partitions that an item is executed in.

@@ -65,7 +65,7 @@ type shared struct {
 	session atomic.Pointer[remote.Session]
 
 	legalUntil atomic.Int64 // the earliest of all partitions
-	failures   atomic.Int32 // of requests in a row, whichever the partition
+	breaker    breaker      // of all servers
 	parts      [remote.MaxPartitions]follower
 
 	// follow guards what is known of the partitions, and orders what is applied.
@@ -76,6 +76,7 @@ type shared struct {
 
 	kick   chan struct{} // a round is wanted now
 	rounds round
+	asked  int64 // when the last round asked for the heads; its own
 
 	pending    pending
 	foreigners atomic.Int32
@@ -97,6 +98,10 @@ func (e *Engine) share(o Sharing) error {
 	s.rounds.next = make(chan struct{})
 	s.pending.items = make(map[Item]*pendingItem)
 	s.wakes.m = make(map[string]*wake)
+	first := new(breaker)
+	for p := range s.parts {
+		s.parts[p].breaker.Store(first)
+	}
 	s.skew.Store(s.wall() - e.monotonic())
 	e.parts.Store(int32(remote.DefaultPartitions))
 	if o.Layout.Partitions > 0 {
@@ -284,36 +289,10 @@ func (s *shared) askable(key string, tags []string) (remote.Session, bool) {
 		return nil, false
 	}
 	mask := s.e.mask(key, tags)
-	if s.failures.Load() >= breakAfter || !s.legal(mask, s.e.Now()) || s.pending.blocks(s.e, key, tags) {
+	if s.broken(mask) || !s.legal(mask, s.e.Now()) || s.pending.blocks(s.e, key, tags) {
 		return nil, false
 	}
-	for m := mask; m != 0; m &= m - 1 {
-		if s.parts[bits.TrailingZeros64(m)].failures.Load() >= breakAfter {
-			return nil, false
-		}
-	}
 	return *ses, true
-}
-
-// breakAfter is how many calls of requests may fail in a row, of one partition or
-// of all, before requests stop asking, until the watchdog has verified it again.
-const breakAfter = 3
-
-// outcome counts failures of a partition, for the breaker.
-func (s *shared) outcome(ctx context.Context, p int, err error) {
-	switch {
-	case err == nil:
-		s.parts[p].failures.Store(0)
-		s.failures.Store(0)
-		return
-	case ctx.Err() != nil, errors.Is(err, errSpent): // the client's time is up, or it did not ask: that says nothing of the tier
-		return
-	}
-	s.e.Count.RemoteErrors.Add(1)
-	if n := s.parts[p].failures.Add(1); s.failures.Add(1) == breakAfter || n == breakAfter {
-		s.unreachable(err)
-		s.wake()
-	}
 }
 
 // budget is what is left of the time that a request may wait for the tier.

@@ -127,7 +127,7 @@ func (h *held) fill(ctx context.Context, t *Turn, f *Fill) Refusal {
 		stored, err = h.ses.Fill(ctx, *l, rf)
 		return err
 	})
-	s.outcome(ctx, own, err)
+	s.outcome(ctx, own, 1<<own, err)
 	switch {
 	case err != nil:
 		return Unknown

@@ -286,6 +286,9 @@ func (c *session) each(partitions []int, fn func(partition int) error) error {
 	s := c.server
 	s.mu.Lock()
 	perfect := s.faults == Faults{}
+	for p := range s.shards {
+		perfect = perfect && s.shards[p].thawed == nil // or who hangs would hold up the others
+	}
 	s.mu.Unlock()
 	if perfect || len(partitions) == 1 {
 		var first error

@@ -1,7 +1,11 @@
 -- A hint is a version and strings with their length before each. Nobody waits for
--- it and it may be lost, so a user who may not publish is no error.
+-- it and it may be lost, so a user who may not publish is no error. A channel with a
+-- brace in its name belongs to a slot: it is published in its shard alone, or, by a
+-- server that does not do that, or not for this user, to the whole cluster.
 local function hint(channel, ...)
   local out = {'L1'}
   for _, v in ipairs({...}) do out[#out + 1] = #v .. ':' .. v end
-  redis.pcall('PUBLISH', channel, table.concat(out))
+  local message = table.concat(out)
+  if string.find(channel, '{', 1, true) and type(redis.pcall('SPUBLISH', channel, message)) == 'number' then return end
+  redis.pcall('PUBLISH', channel, message)
 end

@@ -45,7 +45,7 @@ local function one(partition, item)
     end
   end
   local keys = {head, prefix .. 'log'}
-  local args = {ns .. '/program', ns .. ':hints', tostring(partition), '', '0', '0', '0', tostring(lag),
+  local args = {ns .. '/program', clustered and prefix .. 'hints' or ns .. ':hints', tostring(partition), '', '0', '0', '0', tostring(lag),
     '9007199254740991', '16384', tostring(#versions)}
   for _, v in ipairs(versions) do args[#args + 1] = v end
   if item == '1' then

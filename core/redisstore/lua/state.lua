@@ -3,4 +3,4 @@
 -- KEYS head
 ready(KEYS[1])
 return {redis.call('INFO', 'replication'), redis.call('TIME'),
-  redis.call('HMGET', KEYS[1], 'pid', 'ptok', 'era', 'sweep', 'confirmed', 'parts', 'proto')}
+  redis.call('HMGET', KEYS[1], 'pid', 'ptok', 'era', 'sweep', 'confirmed', 'parts', 'proto', 'lagmax')}

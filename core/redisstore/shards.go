@@ -1,0 +1,411 @@
+package redisstore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/larderhq/larder/core/internal/remote"
+)
+
+const (
+	// lookEvery is how often it is looked who serves what, if nothing tells that it
+	// has changed, and lookPause how soon again, whatever tells.
+	lookEvery = time.Second
+	lookPause = 20 * time.Millisecond
+	// shardPause is how long a shard that was cut is left alone, doubled each time up
+	// to maxShardPause until it answers.
+	shardPause, maxShardPause = 20 * time.Millisecond, time.Second
+)
+
+// everyShard stands for the channel of other programs, which any node tells.
+const everyShard = -1
+
+// shards listen for hints in a cluster: over one connection to each master, to the
+// channels of the partitions that it serves. A slot that moves takes its channel
+// with it, a master that fails those of its slots: they are subscribed to where the
+// slot map says that they are by then. Who is a slot's server when a hint is
+// published and when it is listened for is thereby the same, but for the moment in
+// which that changes; and whether it is a sharded channel is the server's to say, on
+// both sides.
+type shards struct {
+	s     *session
+	ready func()
+	fn    func(remote.Hint)
+	turn  sync.Mutex    // of ready and fn
+	look  chan struct{} // who serves what may have changed
+	wg    sync.WaitGroup
+
+	mu    sync.Mutex
+	of    map[*redis.Client]*shard
+	where map[int]*shard // of partitions and everyShard
+	begun bool           // ready has been called
+}
+
+// shard is one connection.
+type shard struct {
+	h      *shards
+	client *redis.Client
+	sub    *redis.PubSub
+	more   chan struct{} // there is something in todo
+	stop   context.CancelFunc
+
+	// Guarded by shards.mu.
+	todo, asked []subscription // not asked for yet; without a reply yet, in order
+	hears       bool           // something was confirmed
+	over        bool
+	pause       time.Duration // before the next connection, from when it is over
+	notBefore   time.Time
+}
+
+// subscription is to the channel of a partition. plain: a server without sharded
+// pub/sub, or one that does not allow it, publishes there as to any channel.
+type subscription struct {
+	partition int
+	plain     bool
+}
+
+// listenToShards is listen in a cluster. It ends with ctx.
+func (s *session) listenToShards(ctx context.Context, ready func(), fn func(remote.Hint)) error {
+	h := &shards{
+		s: s, ready: ready, fn: fn, look: make(chan struct{}, 1),
+		of: make(map[*redis.Client]*shard), where: make(map[int]*shard),
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer h.wg.Wait()
+	defer cancel()
+	for {
+		timer := time.NewTimer(h.place(ctx))
+		select {
+		case <-timer.C:
+		case <-h.look:
+		case <-ctx.Done():
+		}
+		timer.Stop()
+		select {
+		case <-time.After(lookPause):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// place subscribes to every channel where it belongs, and returns when to look
+// again.
+func (h *shards) place(ctx context.Context) time.Duration {
+	masters := h.masters(ctx)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	again := lookEvery
+	serves := make(map[*redis.Client]bool)
+	for p, master := range masters {
+		serves[master] = true
+		if at := h.where[p]; at != nil && at.client == master {
+			continue
+		}
+		if to, left := h.shardAt(ctx, master); to != nil {
+			h.move(p, to)
+		} else {
+			again = min(again, left)
+		}
+	}
+	if at := h.where[everyShard]; at == nil || !serves[at.client] {
+		h.move(everyShard, h.anyShard(serves))
+	}
+	used := make(map[*shard]bool)
+	for _, sh := range h.where {
+		used[sh] = true
+	}
+	for client, sh := range h.of {
+		switch {
+		case serves[client] || used[sh]:
+		case sh.over:
+			delete(h.of, client)
+		default:
+			sh.stop() // to be deleted when it is over
+		}
+	}
+	return again
+}
+
+// masters returns who serves each partition, as far as that is known.
+func (h *shards) masters(ctx context.Context) map[int]*redis.Client {
+	ctx, cancel := context.WithTimeout(ctx, 2*pingAfter)
+	defer cancel()
+	list := make(map[int]*redis.Client)
+	for p := range int(h.s.partitions.Load()) {
+		master, err := h.s.nodes.master(ctx, h.s.names.head(p))
+		if err != nil {
+			h.s.reload(ctx)
+			break
+		}
+		list[p] = master
+	}
+	return list
+}
+
+// shardAt returns the shard of a client, or how long it has to be left alone. The
+// caller holds mu.
+func (h *shards) shardAt(ctx context.Context, client *redis.Client) (*shard, time.Duration) {
+	pause := shardPause
+	if old := h.of[client]; old != nil {
+		if !old.over {
+			return old, 0
+		}
+		if left := time.Until(old.notBefore); left > 0 {
+			return nil, left
+		}
+		pause = min(2*old.pause, maxShardPause)
+	}
+	sh := &shard{h: h, client: client, more: make(chan struct{}, 1), pause: pause}
+	ctx, sh.stop = context.WithCancel(ctx)
+	h.of[client] = sh
+	h.wg.Go(func() {
+		sh.listen(ctx)
+		sh.end(ctx)
+	})
+	return sh, 0
+}
+
+// anyShard returns one that is there, better one that is known to answer. The
+// caller holds mu.
+func (h *shards) anyShard(serves map[*redis.Client]bool) (found *shard) {
+	for client, sh := range h.of {
+		if serves[client] && !sh.over && (found == nil || sh.hears) {
+			found = sh
+		}
+	}
+	return found
+}
+
+// move subscribes to a channel at another shard, nil for none. Where it was, it is
+// not given up: the server there has done that, or publishes no more. The caller
+// holds mu.
+func (h *shards) move(p int, to *shard) {
+	if to == nil {
+		delete(h.where, p)
+		return
+	}
+	h.where[p] = to
+	to.want(subscription{partition: p, plain: p == everyShard})
+}
+
+// want adds to what is to be subscribed to. The caller holds mu.
+func (sh *shard) want(sub subscription) {
+	sh.todo = append(sh.todo, sub)
+	select {
+	case sh.more <- struct{}{}:
+	default:
+	}
+}
+
+// lost notes that a channel is not heard at a shard any more. The caller holds mu.
+func (h *shards) lost(p int, at *shard) {
+	if h.where[p] == at {
+		delete(h.where, p)
+	}
+	h.changed()
+}
+
+func (h *shards) changed() {
+	select {
+	case h.look <- struct{}{}:
+	default:
+	}
+}
+
+// listen keeps the connection until it is cut.
+func (sh *shard) listen(ctx context.Context) {
+	s := sh.h.s
+	sh.sub = sh.client.Subscribe(ctx)
+	defer func() { _ = sh.sub.Close() }()
+	defer context.AfterFunc(ctx, func() { _ = sh.sub.Close() })()
+	if sh.ask(ctx) != nil {
+		return
+	}
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer sh.stop()
+	wg.Go(func() { sh.askMore(ctx) })
+	p := pulse{sub: sh.sub}
+	defer p.start(ctx)()
+	for {
+		message, err := s.receive(ctx, sh.sub)
+		p.busy.Store(true)
+		switch m := message.(type) {
+		case *redis.Subscription:
+			err = sh.told(ctx, m)
+		case *redis.Message:
+			sh.h.turn.Lock()
+			s.hear(m, sh.h.fn)
+			sh.h.turn.Unlock()
+		case nil:
+			err = sh.refused(ctx, err)
+		}
+		if err != nil {
+			return
+		}
+		p.heard.Store(true)
+		p.busy.Store(false)
+	}
+}
+
+// askMore asks for what is wanted while it listens.
+func (sh *shard) askMore(ctx context.Context) {
+	for {
+		select {
+		case <-sh.more:
+		case <-ctx.Done():
+			return
+		}
+		if sh.ask(ctx) != nil {
+			sh.stop()
+			return
+		}
+	}
+}
+
+// ask sends what is in todo: a command for each, since one is of one slot.
+func (sh *shard) ask(ctx context.Context) error {
+	for {
+		sh.h.mu.Lock()
+		if len(sh.todo) == 0 {
+			sh.h.mu.Unlock()
+			return nil
+		}
+		next := sh.todo[0]
+		sh.todo = sh.todo[1:]
+		sh.asked = append(sh.asked, next)
+		sh.h.mu.Unlock()
+		subscribe := sh.sub.SSubscribe
+		if next.plain {
+			subscribe = sh.sub.Subscribe
+		}
+		if err := sh.h.s.subscribe(ctx, subscribe, sh.h.channel(next.partition)); err != nil {
+			return err
+		}
+	}
+}
+
+func (h *shards) channel(p int) string {
+	if p == everyShard {
+		return h.s.names.invalidate()
+	}
+	return h.s.names.shardHints(p)
+}
+
+// told reads that a subscription has begun, or that the server has ended it.
+func (sh *shard) told(ctx context.Context, m *redis.Subscription) error {
+	h := sh.h
+	if strings.HasSuffix(m.Kind, "unsubscribe") {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		for p := range h.where {
+			if h.channel(p) == m.Channel {
+				h.lost(p, sh)
+			}
+		}
+		h.s.reload(ctx)
+		return nil
+	}
+	h.mu.Lock()
+	sub, ok := sh.replied()
+	if !ok || h.channel(sub.partition) != m.Channel {
+		h.mu.Unlock()
+		return fmt.Errorf("%w: a subscription to %q", errReply, m.Channel)
+	}
+	sh.hears, sh.pause = true, shardPause
+	ready := sh.settled()
+	h.mu.Unlock()
+	if ready {
+		h.nowReady()
+	}
+	return nil
+}
+
+// replied takes what was asked for first. The caller holds mu.
+func (sh *shard) replied() (sub subscription, ok bool) {
+	if len(sh.asked) == 0 {
+		return sub, false
+	}
+	sub = sh.asked[0]
+	sh.asked = sh.asked[1:]
+	return sub, true
+}
+
+// settled reports whether it is time to call ready: nothing is outstanding here,
+// and for the first time nowhere. The caller holds mu.
+func (sh *shard) settled() bool {
+	if len(sh.todo)+len(sh.asked) > 0 {
+		return false
+	}
+	if sh.h.begun {
+		return true
+	}
+	hears := false
+	for _, other := range sh.h.of {
+		if !other.over && len(other.todo)+len(other.asked) > 0 {
+			return false
+		}
+		hears = hears || other.hears && !other.over
+	}
+	sh.h.begun = hears
+	return hears
+}
+
+func (h *shards) nowReady() {
+	h.turn.Lock()
+	defer h.turn.Unlock()
+	h.ready()
+}
+
+// refused reads an error in the place of a message. It returns it if it is the
+// connection's end.
+func (sh *shard) refused(ctx context.Context, err error) error {
+	h := sh.h
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if reply := redis.Error(nil); !errors.As(err, &reply) {
+		return err
+	}
+	sub, ok := sh.replied()
+	switch {
+	case !ok:
+		return err
+	case redis.HasErrorPrefix(err, "MOVED ") && !strings.HasSuffix(err.Error(), " "+sh.client.Options().Addr):
+		h.lost(sub.partition, sh)
+		h.s.reload(ctx)
+		return nil
+	case !sub.plain && (redis.HasErrorPrefix(err, "unknown command") || redis.IsPermissionError(err)):
+		sub.plain = true
+		sh.want(sub)
+		return nil
+	}
+	return err
+}
+
+// end gives up what was heard here, to be heard again, here or elsewhere.
+func (sh *shard) end(ctx context.Context) {
+	sh.stop()
+	h := sh.h
+	h.mu.Lock()
+	sh.over, sh.todo, sh.asked = true, nil, nil
+	sh.notBefore = time.Now().Add(sh.pause)
+	for p, at := range h.where {
+		if at == sh {
+			delete(h.where, p)
+		}
+	}
+	ready := !h.begun && sh.settled()
+	h.mu.Unlock()
+	if ready {
+		h.nowReady()
+	}
+	h.s.reload(ctx)
+	h.changed()
+}
