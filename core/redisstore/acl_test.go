@@ -57,6 +57,42 @@ func TestAUserWithJustTheRulesCanDoAll(t *testing.T) {
 	require.Empty(t, slices.Compact(slices.Sorted(slices.Values(denied(t, server)))))
 }
 
+// useQueue calls every method of a queue.
+func useQueue(t *testing.T, s *session, key string) {
+	t.Helper()
+	ctx := within(t, 10*time.Second)
+	require.NoError(t, s.Durable(ctx))
+	p := s.partitionOfKey(key)
+	change := func() int64 {
+		done, err := s.Enqueue(ctx, remote.Enqueue{
+			Partition: p, Queue: "q", Limit: 10, Lag: time.Second, Changes: []remote.QueueChange{{Key: key, Payload: []byte("x")}},
+		})
+		require.NoError(t, err)
+		return done[0].Version
+	}
+	settle := func(of remote.Settled) {
+		_, err := s.Claim(ctx, remote.Claim{Partition: p, Queue: "q", Worker: "w", Max: 10, Lease: time.Minute})
+		require.NoError(t, err)
+		of.Key = key
+		done, err := s.Settle(ctx, remote.Settle{Partition: p, Queue: "q", Worker: "w", Records: []remote.Settled{of}, Release: true})
+		require.NoError(t, err)
+		require.True(t, done.Held)
+	}
+	v := change()
+	settle(remote.Settled{Version: v, Retry: time.Millisecond})
+	settle(remote.Settled{Version: v, Dead: "why"})
+	change()
+	settle(remote.Settled{Version: change(), Dead: "why"})
+	letters, err := s.Letters(ctx, p, "q", "", 10)
+	require.NoError(t, err)
+	ok, err := s.Replay(ctx, p, "q", letters[0].ID, true)
+	require.NoError(t, err)
+	require.True(t, ok)
+	states, err := s.States(ctx, "q")
+	require.NoError(t, err)
+	require.Positive(t, states[p].Depth)
+}
+
 func TestAUserWithJustTheRulesCanDoNothingElse(t *testing.T) {
 	server := redistest.Single(t)
 	restricted(t, server, ACL("app"))
@@ -68,6 +104,7 @@ func TestAUserWithJustTheRulesCanDoNothingElse(t *testing.T) {
 	_, sure, err := s.Scan(within(t, 5*time.Second), "user:*")
 	require.NoError(t, err)
 	require.True(t, sure)
+	useQueue(t, s, "user:43")
 	require.Empty(t, denied(t, server))
 
 	for _, line := range [][]any{
@@ -94,6 +131,7 @@ func TestAUserOfAClusterWithJustTheRulesCanDoAll(t *testing.T) {
 	for _, key := range []string{"a", "b", "c", "d", "e"} {
 		fill(t, s, key, "x", "t:"+key)
 		invalidate(t, s, remote.Tag, "t:"+key)
+		useQueue(t, s, key)
 	}
 	_, _, err := s.Scan(within(t, 5*time.Second), "*")
 	require.NoError(t, err)

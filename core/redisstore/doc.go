@@ -20,12 +20,24 @@
 //	<ns>:{07}:g:<tag>               string  generation of a tag, expires
 //	<ns>:{07}:i:k:<name>, i:t:<tag> hash    writers at work on it, expires
 //
+// and, of changes that are queued (write-behind), without an expiry,
+//
+//	<ns>:{07}:q                     hash    records: what is queued for each key
+//	<ns>:{07}:qo:<queue>            zset    keys of one queue, the longest queued first
+//	<ns>:{07}:qr:<queue>            zset    those that wait for another attempt, and until when
+//	<ns>:{07}:qw:<queue>            string  who works on it, and until when
+//	<ns>:{07}:qd:<queue>            stream  dead letters, the last 10,000
+//	<ns>:{07}:qx:<queue>            hash    which letter a key has
+//
 // and two channels: <ns>:hints, in a format of its own, and <ns>:invalidate, where
 // any program may publish key:<key>, tag:<tag>, path:<path>, pattern:<glob> or all,
 // as best effort: who does not listen at that moment never learns of it.
 //
 // No key of another namespace is touched. Nothing breaks if Redis evicts, loses or
-// garbles any of it: what is missing or makes no sense is a miss.
+// garbles any of it: what is missing or makes no sense is a miss. But a change that is
+// queued is nowhere else: who queues needs a maxmemory-policy that does not evict it
+// (noeviction or volatile-*; the cache refuses others), and appendonly yes if a restart
+// must not lose it. What was acknowledged and not yet replicated is lost by a failover.
 //
 // # How it fails
 //

@@ -29,6 +29,17 @@ func (st *step) setQueues(q *queue.State) { st.set(key{kind: Queue}, value{data:
 // micros is the server's clock.
 func (st *step) micros() int64 { return time.Now().Add(st.shard.skew).UnixMicro() }
 
+// next is the server's clock where versions are made of it. Virtual time stands still
+// while a server fails over, for which a real clock would have gone on: so it is after
+// whatever was given, unless the clock has been set back since.
+func (st *step) next() int64 {
+	now := st.micros()
+	if ahead := st.shard.given - now; ahead >= 0 && ahead < time.Second.Microseconds() {
+		return st.shard.given + 1
+	}
+	return now
+}
+
 // Durable implements remote.Session.
 func (c *session) Durable(ctx context.Context) error {
 	return c.each(c.all(), func(p int) error {
@@ -75,7 +86,7 @@ func (st *step) enqueue(e *remote.Enqueue) ([]remote.Enqueued, error) {
 	done := make([]remote.Enqueued, len(e.Changes))
 	ch := remote.Change{Partition: e.Partition, Lag: e.Lag}
 	var taken []int
-	versions := q.Enqueue(e, st.micros(), st.nonce, func(name, token string) bool {
+	versions := q.Enqueue(e, st.next(), st.nonce, func(name, token string) bool {
 		l, _, ok := st.lease(name)
 		return ok && l.token == token
 	})
@@ -97,6 +108,7 @@ func (st *step) enqueue(e *remote.Enqueue) ([]remote.Enqueued, error) {
 	}
 	for n, i := range taken {
 		done[i].Logged = logged[n]
+		st.shard.given = max(st.shard.given, done[i].Version)
 	}
 	st.setQueues(q)
 	return done, nil
@@ -181,7 +193,7 @@ func (c *session) Replay(ctx context.Context, partition int, name, id string, ag
 			return false, remote.ErrMigrating
 		}
 		q := st.queues().Clone()
-		k, ok := q.Replay(name, id, again, st.micros(), st.nonce)
+		k, ok := q.Replay(name, id, again, st.next(), st.nonce)
 		if k != "" {
 			if err := st.refuseFull(); err != nil {
 				return false, err
@@ -190,6 +202,7 @@ func (c *session) Replay(ctx context.Context, partition int, name, id string, ag
 			if _, err := st.change(remote.Change{Partition: partition, Items: []remote.Item{item}}); err != nil {
 				return false, err
 			}
+			st.shard.given = max(st.shard.given, q.State(name, 0).Last)
 		}
 		st.setQueues(q)
 		return ok, nil

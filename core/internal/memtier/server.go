@@ -57,6 +57,7 @@ type shard struct {
 	skew      time.Duration
 	down      bool
 	migrating bool
+	given     int64         // the last version of a change: see step.next
 	thawed    chan struct{} // not nil: frozen until it is closed
 	conn      chan struct{} // closed when the connections break
 }

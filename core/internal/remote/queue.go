@@ -18,6 +18,16 @@ import (
 // claims a batch, applies it, and settles it; what was changed again meanwhile stays.
 // So the changes of a key are applied in order, each at least once, but for those
 // that a later one took the place of. Records are never evicted and do not expire.
+//
+// A call that is executed twice with no other call's change of the same record in
+// between does what it does once: it finds its own nonce in the record. An Enqueue that
+// is executed late, after another's change, is the latest change of its key (Within
+// bounds that); a late Claim keeps the queue for nobody until its lease ends; a late
+// Release gives up what the same worker has claimed again: so a worker that has let go
+// of a queue comes back under another name.
+//
+// While a part of the partition is on its way to another server, everything but Durable
+// and Letters fails with ErrMigrating, and nothing is changed.
 type Queue interface {
 	// Durable fails (errors.Is ErrUnusable) if a server may evict what is queued: it
 	// names the setting. Other errors say that it could not be asked.
@@ -32,20 +42,21 @@ type Queue interface {
 	// to be applied next: first what has waited for its next attempt until now, then
 	// the others, the longest queued first. What it returns stays in the queue.
 	Claim(ctx context.Context, c Claim) (Claimed, error)
-	// Settle says what became of what was claimed. Of a record whose version is another
-	// one by now only the count of attempts and the time since when it is queued begin
-	// anew. With Release the queue of the partition is given up as well.
+	// Settle says what became of what was claimed. A record whose version is another one
+	// by now stays as it is, but that it is queued since its own version if the one before
+	// has been applied. With Release the queue of the partition is given up as well.
 	Settle(ctx context.Context, s Settle) (Settlement, error)
 	// States returns the state of a queue in every partition; States[i].Err tells
 	// where that did not succeed.
 	States(ctx context.Context, queue string) ([]QueueState, error)
 
 	// Letters returns dead letters of a partition, the oldest first, after one with an
-	// id ("": from the beginning), at most n.
+	// id ("": from the beginning), at most n and MaxClaim. A partition keeps about 10,000
+	// of a queue: beyond that the oldest are lost.
 	Letters(ctx context.Context, partition int, queue, after string, n int) ([]Letter, error)
 	// Replay takes a dead letter out, and with again queues its change anew, in the
 	// way of Enqueue (without limit), unless a change of its key is queued: that is newer.
-	// ok is false if it is not there, which includes that a later change has taken its place.
+	// ok is false if it is not there, or a later change has taken its place.
 	Replay(ctx context.Context, partition int, queue, id string, again bool) (ok bool, err error)
 }
 
@@ -53,12 +64,12 @@ type Queue interface {
 type Enqueue struct {
 	Partition int
 	Queue     string        // its name: one for each map
-	Limit     int           // how many keys the partition's part of the queue may hold; those that are in it are always taken
+	Limit     int           // how many keys the partition's part of the queue may hold, 0: none; those that are in it are always taken
 	Lag       time.Duration // as in Change
 	// Within is how much time there is: executed later than that, as far as the
 	// server's clock is known, it does nothing and fails. 0: no limit.
 	Within  time.Duration
-	Changes []QueueChange // of different keys, at most 128
+	Changes []QueueChange // of different keys, at most MaxChanges
 }
 
 // QueueChange is a change of one key.
@@ -93,7 +104,7 @@ type Claim struct {
 	Partition int
 	Queue     string
 	Worker    string        // who; chosen by the caller, for each process another
-	Max       int           // records at most
+	Max       int           // records at most; MaxClaim is the most
 	Lease     time.Duration // for how long from now
 	// Only keep the queue, and claim nothing: while a batch is being applied.
 	Keep bool
@@ -113,7 +124,7 @@ type Settle struct {
 	Partition int
 	Queue     string
 	Worker    string
-	Records   []Settled
+	Records   []Settled // at most MaxClaim
 	Release   bool
 }
 
@@ -132,7 +143,7 @@ type Settlement struct {
 	// later changes before it applied its own: what it applied stays queued if it is
 	// there, or is nowhere.
 	Held bool
-	// Newer tells for each of the records whether a later change is queued.
+	// Newer tells for each of the records whether another change of its key is queued.
 	Newer []bool
 }
 
