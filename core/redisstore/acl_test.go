@@ -65,9 +65,9 @@ func TestAUserWithJustTheRulesCanDoNothingElse(t *testing.T) {
 	s := open(t, client, layout("v1"))
 	fill(t, s, "user:42", "x", "t:user")
 	invalidate(t, s, remote.Tag, "t:user")
-	_, sure, err := s.Scan(within(t, 5*time.Second), "user:*")
+	did, err := s.Scan(within(t, 5*time.Second), scanOf("user:*"))
 	require.NoError(t, err)
-	require.True(t, sure)
+	require.True(t, did.Sure)
 	require.Empty(t, denied(t, server))
 
 	for _, line := range [][]any{
@@ -93,7 +93,7 @@ func TestAUserOfAClusterWithJustTheRulesCanDoAll(t *testing.T) {
 		fill(t, s, key, "x", "t:"+key)
 		invalidate(t, s, remote.Tag, "t:"+key)
 	}
-	_, _, err := s.Scan(within(t, 5*time.Second), "*")
+	_, err := s.Scan(within(t, 5*time.Second), scanOf("*"))
 	require.NoError(t, err)
 	heads(t, s)
 	for _, node := range cluster.Nodes() {

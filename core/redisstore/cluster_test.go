@@ -74,13 +74,13 @@ func TestWhileASlotIsOnItsWay(t *testing.T) {
 	}
 	unsure := func() {
 		t.Helper()
-		_, sure, err := s.Scan(ctx, "nothing")
+		did, err := s.Scan(ctx, scanOf("nothing"))
 		require.NoError(t, err)
-		require.False(t, sure)
+		require.False(t, did.Sure)
 	}
-	_, sure, err := s.Scan(ctx, "nothing")
+	did, err := s.Scan(ctx, scanOf("nothing"))
 	require.NoError(t, err)
-	require.True(t, sure)
+	require.True(t, did.Sure)
 
 	m := migrate(t, cluster, s)
 	refused() // not all of its keys are there, and they might be elsewhere
@@ -105,9 +105,9 @@ func TestWhileASlotIsOnItsWay(t *testing.T) {
 	require.Equal(t, at.Era, heads(t, s)[0].Era)
 	require.NoError(t, change(remote.Key, key))
 	require.NoError(t, change(remote.Tag, tag))
-	_, sure, err = s.Scan(ctx, "nothing")
+	did, err = s.Scan(ctx, scanOf("nothing"))
 	require.NoError(t, err)
-	require.True(t, sure)
+	require.True(t, did.Sure)
 }
 
 func TestSlotsAreThoseOfTheServer(t *testing.T) {

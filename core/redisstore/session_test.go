@@ -228,13 +228,13 @@ func TestAScanReachesEveryVersionAndNoOtherNamespace(t *testing.T) {
 		fill(t, who, "user:2\x1fvariant", "x")
 		fill(t, who, "item:1", "x")
 	}
-	removed, sure, err := s.Scan(within(t, 5*time.Second), "user:*")
+	did, err := s.Scan(within(t, 5*time.Second), scanOf("user:*"))
 	require.NoError(t, err)
-	require.True(t, sure)
-	require.Equal(t, 4, removed)
-	removed, _, err = foreign.Scan(within(t, 5*time.Second), "*")
+	require.True(t, did.Sure)
+	require.EqualValues(t, 4, did.Removed)
+	did, err = foreign.Scan(within(t, 5*time.Second), scanOf("*"))
 	require.NoError(t, err)
-	require.Equal(t, 3, removed)
+	require.EqualValues(t, 3, did.Removed)
 }
 
 func TestWhatOtherProgramsPublishIsAHint(t *testing.T) {
