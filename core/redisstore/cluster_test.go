@@ -110,6 +110,39 @@ func TestWhileASlotIsOnItsWay(t *testing.T) {
 	require.True(t, did.Sure)
 }
 
+func TestAScanWhileASlotIsOnItsWayRemovesWhatIsOnEitherSide(t *testing.T) {
+	cluster, client := threeByThree(t)
+	s := open(t, client, layout("v1"))
+	ctx := within(t, 60*time.Second)
+	var names []string
+	for i := 0; len(names) < 80; i++ {
+		if name := fmt.Sprint("k", i); s.partitionOf(name) == 0 {
+			fill(t, s, name, "x")
+			names = append(names, name)
+		}
+	}
+	m := migrate(t, cluster, s)
+	_, err := m.MoveKeys(ctx, 40)
+	require.NoError(t, err)
+	var keys []string // some are here, and some are there
+	for _, name := range names[:40] {
+		keys = append(keys, s.names.entry(0, "v1", name))
+	}
+	removed, err := s.unlink(ctx, keys)
+	require.NoError(t, err)
+	require.EqualValues(t, len(keys), removed)
+	did, err := s.Scan(ctx, scanOf("k*"))
+	require.NoError(t, err)
+	require.EqualValues(t, len(names)-len(keys), did.Removed)
+	require.False(t, did.Sure)
+	for _, name := range names {
+		e, _, err := s.Get(ctx, name, nil)
+		require.NoError(t, err)
+		require.Empty(t, e.ID)
+	}
+	require.NoError(t, m.Finish(ctx))
+}
+
 func TestSlotsAreThoseOfTheServer(t *testing.T) {
 	_, client := single(t, "--cluster-enabled", "yes")
 	n := newNames("app", "v1")

@@ -83,15 +83,10 @@ func (s *session) scan(ctx context.Context, master *redis.Client, scan remote.Sc
 		if r.err != nil {
 			return r.err
 		}
-		if err := rest(ctx, scan, began); err != nil {
-			return err
-		}
 		for some := range slices.Chunk(found, unlinkCount) {
-			began := time.Now()
-			if err := s.unlink(ctx, some, removed); err != nil {
-				return err
-			}
-			if err := rest(ctx, scan, began); err != nil {
+			n, err := s.unlink(ctx, some)
+			removed.Add(n)
+			if err != nil {
 				return err
 			}
 		}
@@ -99,6 +94,11 @@ func (s *session) scan(ctx context.Context, master *redis.Client, scan remote.Sc
 			return fmt.Errorf("%w: a cursor of %q", errReply, cursor)
 		} else if n == 0 {
 			return nil
+		}
+		if scan.Rest {
+			if err := rest(ctx, time.Since(began)); err != nil {
+				return err
+			}
 		}
 	}
 }
@@ -109,29 +109,56 @@ func (s *session) wanted(key string, globs []string) bool {
 	return ok && slices.ContainsFunc(globs, func(pattern string) bool { return glob.Match(pattern, name) })
 }
 
-// unlink removes keys, one by one, so that a cluster takes each to wherever it is.
-func (s *session) unlink(ctx context.Context, keys []string, removed *atomic.Int64) error {
-	cmds := make([]redis.Cmder, len(keys))
-	for i, key := range keys {
-		cmds[i] = redis.NewCmd(ctx, "unlink", key)
+// unlink removes keys of entries, those of one slot by one command. While the slot is
+// on its way that is refused: then one by one, which a cluster takes to wherever each is.
+func (s *session) unlink(ctx context.Context, keys []string) (removed int64, err error) {
+	slot := len(s.names.prefix[0]) // what comes before tells it
+	slices.Sort(keys)
+	var cmds []redis.Cmder
+	for from := 0; from < len(keys); {
+		to := from + 1
+		for to < len(keys) && (s.nodes.cluster == nil || keys[to][:slot] == keys[from][:slot]) {
+			to++
+		}
+		cmds = append(cmds, unlinkOf(ctx, keys[from:to]))
+		from = to
 	}
 	s.send(ctx, cmds)
-	values, err := results(cmds)
+	var again []redis.Cmder
+	cmds = slices.DeleteFunc(cmds, func(cmd redis.Cmder) bool {
+		keys := cmd.Args()[1:]
+		if len(keys) == 1 || !redis.HasErrorPrefix(cmd.Err(), "TRYAGAIN") {
+			return false
+		}
+		for _, key := range keys {
+			again = append(again, redis.NewCmd(ctx, "unlink", key))
+		}
+		return true
+	})
+	if len(again) > 0 {
+		s.send(ctx, again)
+	}
+	values, err := results(append(cmds, again...))
 	for _, v := range values {
 		if n, ok := v.(int64); ok {
-			removed.Add(n)
+			removed += n
 		}
 	}
-	return err
+	return removed, err
 }
 
-// rest leaves the server to others, if that is asked for, for as long as the step
-// took that began then.
-func rest(ctx context.Context, scan remote.Scan, began time.Time) error {
-	if !scan.Rest {
-		return nil
+func unlinkOf(ctx context.Context, keys []string) redis.Cmder {
+	args := make([]any, 1, 1+len(keys))
+	args[0] = "unlink"
+	for _, key := range keys {
+		args = append(args, key)
 	}
-	timer := time.NewTimer(min(time.Since(began), maxRest))
+	return redis.NewCmd(ctx, args...)
+}
+
+// rest leaves a server to others for as long as a step took.
+func rest(ctx context.Context, took time.Duration) error {
+	timer := time.NewTimer(min(took, maxRest))
 	defer timer.Stop()
 	select {
 	case <-timer.C:
