@@ -125,7 +125,7 @@ func TestAScanWhileASlotIsOnItsWayRemovesWhatIsOnEitherSide(t *testing.T) {
 	_, err := m.MoveKeys(ctx, 40)
 	require.NoError(t, err)
 	var keys []string // some are here, and some are there
-	for _, name := range names[:40] {
+	for _, name := range names[20:60] {
 		keys = append(keys, s.names.entry(0, "v1", name))
 	}
 	removed, err := s.unlink(ctx, keys)
