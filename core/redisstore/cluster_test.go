@@ -143,6 +143,39 @@ func TestAScanWhileASlotIsOnItsWayRemovesWhatIsOnEitherSide(t *testing.T) {
 	require.NoError(t, m.Finish(ctx))
 }
 
+// In a scan that lasts, a slot may leave and come back. Its keys may have been on each
+// server while the scan was at another place there.
+func TestASlotThatWasAwayIsNotTakenForOneThatStayed(t *testing.T) {
+	cluster, client := threeByThree(t)
+	want := layout("v1")
+	want.Partitions = 1
+	s := open(t, client, want)
+	ctx := within(t, 60*time.Second)
+	fill(t, s, "k", "x")
+	did, err := s.Scan(ctx, scanOf("nothing"))
+	require.NoError(t, err)
+	require.True(t, did.Sure)
+	require.Equal(t, 1, did.Servers, "the others have no partition")
+	require.Positive(t, did.Keys)
+
+	before, err := s.topology(ctx)
+	require.NoError(t, err)
+	slot, err := cluster.SlotOf(ctx, s.names.head(0))
+	require.NoError(t, err)
+	home, err := cluster.MasterOf(ctx, slot)
+	require.NoError(t, err)
+	away := cluster.Nodes()[0]
+	if away == home {
+		away = cluster.Nodes()[1]
+	}
+	require.NoError(t, cluster.Migrate(ctx, slot, away))
+	require.NoError(t, cluster.Migrate(ctx, slot, home))
+	after, err := s.topology(ctx)
+	require.NoError(t, err)
+	require.True(t, after.settled)
+	require.NotEqual(t, before.of, after.of)
+}
+
 func TestSlotsAreThoseOfTheServer(t *testing.T) {
 	_, client := single(t, "--cluster-enabled", "yes")
 	n := newNames("app", "v1")
