@@ -18,24 +18,23 @@ type SweepResult struct {
 }
 
 // Sweep is Invalidate for patterns and prefixes over a shared tier of any size. The
-// promise is the same, also for what is loaded or read while it runs, and holds when
-// Sweep returns nil: until then what it has not reached yet may be answered.
+// promise is the same, also for what is loaded or read while it runs. Until it returns,
+// what it has not reached yet may be answered.
 //
-// It looks at every key of every server that has entries, on several servers at a time,
-// in batches that Redis answers in a fraction of a millisecond, and after each leaves
-// the server as much time as the batch took. It lasts for as long as that takes, or
-// ctx: if ctx ends first, or servers or slots change meanwhile, which keys may escape,
-// everything in the cache is invalidated instead, which is O(1), leaves the cache
-// cold, and is in the result. So after a nil error all that was named is gone
-// in any case.
+// It looks at every key on the servers that hold entries, on several servers at a time,
+// in batches that keep none of them from others for long; after each batch a server has
+// as much time to itself as the batch took. That lasts for as long as it has to, or
+// ctx does. If ctx ends first, or servers or slots have changed meanwhile, so
+// that keys may have escaped, everything in the cache is invalidated instead: that is
+// O(1), leaves the cache cold, and is in the result.
 //
-// Another error than ErrPending, or one of Everywhere, says that nothing was done: a
-// *ConfigError, ErrClosed, or ctx's if it ended before this sweep began. A cache runs
-// one at a time; others wait. ErrPending is as in Invalidate: a server failed, and
-// what is left is tried again, with a second's time and then by invalidating
-// everything. The result says in any case what was done until then.
+// An error that is ErrPending is Invalidate's: a server has failed, and what is left is
+// tried again, soon by invalidating everything. The result says what was done. Every
+// other error, but those about Everywhere, says that nothing was done: a *ConfigError,
+// ErrClosed, or that of a ctx that ended before the sweep began. A cache runs one at
+// a time; others wait.
 //
-// Other targets may be among them. They are invalidated first.
+// Other targets may be among them; they are invalidated first.
 func (c *Cache) Sweep(ctx context.Context, targets ...Target) (SweepResult, error) {
 	began := time.Now()
 	list, err := items(targets)
