@@ -233,6 +233,7 @@ func (s *sweepAtSize) felt(what string, fn func()) {
 		} {
 			require.NoError(s, m.ConfigSet(ctx, set[0], set[1]).Err())
 		}
+		require.NoError(s, m.ConfigResetStat(ctx).Err())
 		require.NoError(s, m.Do(ctx, "LATENCY", "RESET").Err())
 		require.NoError(s, m.Do(ctx, "SLOWLOG", "RESET").Err())
 	}
@@ -273,7 +274,22 @@ func (s *sweepAtSize) felt(what string, fn func()) {
 	var slowest time.Duration
 	command := "none over 0.2ms"
 	events := map[string]int64{}
+	var percentiles []string
 	for _, m := range s.masters {
+		latest, err := m.Do(ctx, "LATENCY", "LATEST").Slice() // before the commands that ask for the rest
+		require.NoError(s, err)
+		for _, l := range latest {
+			e := l.([]any) // event, when, the last, the longest in milliseconds
+			events[e[0].(string)] = max(events[e[0].(string)], e[3].(int64))
+		}
+		stats, err := m.Info(ctx, "latencystats").Result()
+		require.NoError(s, err)
+		for line := range strings.Lines(stats) {
+			line, ok := strings.CutPrefix(strings.TrimSpace(line), "latency_percentiles_usec_")
+			if name, _, _ := strings.Cut(line, ":"); ok && slices.Contains([]string{"scan", "unlink", "keys", "del"}, name) {
+				percentiles = append(percentiles, line)
+			}
+		}
 		log, err := m.SlowLogGet(ctx, -1).Result()
 		require.NoError(s, err)
 		for _, l := range log {
@@ -281,14 +297,9 @@ func (s *sweepAtSize) felt(what string, fn func()) {
 				slowest, command = l.Duration, l.Args[0]
 			}
 		}
-		latest, err := m.Do(ctx, "LATENCY", "LATEST").Slice()
-		require.NoError(s, err)
-		for _, l := range latest {
-			e := l.([]any) // event, when, the last, the longest in milliseconds
-			events[e[0].(string)] = max(events[e[0].(string)], e[3].(int64))
-		}
 	}
-	s.Logf("%-12s %v (%.0f keys/s); slowest command %v (%s); LATENCY %v ms; %d PINGs: median %v, p99 %v, p99.9 %v, longest %v",
-		what+":", took.Round(time.Millisecond), float64(s.size)/took.Seconds(), slowest, command, events,
+	s.Logf("%-12s %v (%.0f keys/s); slowest command %v (%s); LATENCY %v ms; µs of commands: %v; "+
+		"%d PINGs: median %v, p99 %v, p99.9 %v, longest %v",
+		what+":", took.Round(time.Millisecond), float64(s.size)/took.Seconds(), slowest, command, events, percentiles,
 		len(waits), waits[len(waits)/2], waits[len(waits)*99/100], waits[len(waits)*999/1000], waits[len(waits)-1])
 }
