@@ -16,7 +16,7 @@ import (
 
 const (
 	// scanCount is how many keys a server looks at before it serves others.
-	scanCount = 500
+	scanCount = 250
 	// unlinkCount is how many keys it removes: the values go at once, and may be large.
 	unlinkCount = 100
 	// maxRest bounds the time that a server is left to others after a step.
