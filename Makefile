@@ -13,6 +13,8 @@ BENCH    ?= .
 # Of simulate and faults.
 OPERATIONS ?= 100000000
 DURATION   ?= 60s
+# Of sweep.
+KEYS       ?= 1000000
 CLUSTER    ?=
 # Of conformance: REDIS=1 measures each adapter over a redis-server, too.
 ADAPTERS ?= nethttp echo gin fiber
@@ -61,7 +63,7 @@ $(GOLANGCI_LINT):
 	@mv $(TOOLS)/golangci-lint $@
 
 .PHONY: fuzz
-fuzz: ## Run every fuzzer for FUZZTIME each (default 60s)
+fuzz: deps ## Run every fuzzer for FUZZTIME each (default 60s)
 	@grep -rEo --include='*_test.go' --exclude-dir=examples --exclude-dir='.?*' '^func Fuzz[A-Za-z0-9_]+' . | sort | \
 	while IFS=: read -r file func; do \
 		echo "$${func#func }, $(FUZZTIME)"; \
@@ -83,6 +85,10 @@ faults: deps ## Four processes over a real Redis that fails, for DURATION (CLUST
 	$(GO) run ./core/internal/faults -duration $(DURATION) $(if $(CLUSTER),-cluster)
 	$(GO) run ./core/internal/faults -mode herd
 	$(GO) run ./core/internal/faults -mode stop
+
+.PHONY: sweep
+sweep: deps ## Invalidate a prefix of KEYS entries on one Redis and on a cluster: what it takes, and what other clients feel
+	LARDER_KEYS=$(KEYS) $(GO) test -count=1 -timeout 0 -v -run TestSweepAtSize ./core/redisstore
 
 .PHONY: mutants
 mutants: ## Take the engine's rules out one by one: the tests must notice each

@@ -130,6 +130,9 @@ func (c *Cache) disown(prefix string) {
 // the tier nothing that it concerns, and tries until it succeeds, but other
 // instances may answer the old value, and the promise is lost if the process dies
 // before. Without a deadline in ctx the tier is waited for a second.
+//
+// A Pattern or Prefix has half of that time. If the tier holds more than can be
+// looked at in it, everything is invalidated instead: see Sweep.
 func (c *Cache) Invalidate(ctx context.Context, targets ...Target) error {
 	list, err := items(targets)
 	if err != nil {
@@ -143,10 +146,17 @@ func (c *Cache) Invalidate(ctx context.Context, targets ...Target) error {
 	if err := c.engine.Invalidate(call, list); err != nil {
 		return err
 	}
-	if slices.Contains(targets, Everywhere) {
-		if err := c.engine.Everywhere(ctx); err != nil {
-			return fmt.Errorf("larder: invalidated, but not known to hold everywhere yet: %w", err)
-		}
+	return c.everywhere(ctx, targets)
+}
+
+// everywhere waits for what Everywhere asks for, if it is among targets that have
+// been invalidated.
+func (c *Cache) everywhere(ctx context.Context, targets []Target) error {
+	if !slices.Contains(targets, Everywhere) {
+		return nil
+	}
+	if err := c.engine.Everywhere(ctx); err != nil {
+		return fmt.Errorf("larder: invalidated, but not known to hold everywhere yet: %w", err)
 	}
 	return nil
 }

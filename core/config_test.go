@@ -279,6 +279,9 @@ func TestGivenBadTargets_WhenInvalidated_ThenTheErrorNamesThemAndNothingIsDone(t
 		{"empty pattern", core.Pattern(""), "Pattern", ""},
 		{"long pattern", core.Pattern(long), "Pattern", cut},
 		{"control character in pattern", core.Pattern("a*\r"), "Pattern", "a*\r"},
+		{"empty prefix", core.Prefix(""), "Prefix", ""},
+		{"long prefix", core.Prefix(long), "Prefix", cut},
+		{"control character in prefix", core.Prefix("a\x1f"), "Prefix", "a\x1f"},
 		{"empty path", core.Path(""), "Path", ""},
 		{"relative path", core.Path("items"), "Path", "items"},
 		{"path with query", core.Path("/items?page=1"), "Path", "/items?page=1"},
@@ -290,7 +293,7 @@ func TestGivenBadTargets_WhenInvalidated_ThenTheErrorNamesThemAndNothingIsDone(t
 		t.Run(test.name, func(t *testing.T) {
 			refused(t, c.Invalidate(t.Context(), core.Key("good"), test.target), test.field, test.value)
 			_, err := c.Begin(t.Context(), core.Tag("good"), test.target)
-			if test.field == "Pattern" {
+			if test.field == "Pattern" || test.field == "Prefix" {
 				require.Error(t, err)
 			} else {
 				refused(t, err, test.field, test.value)
@@ -303,6 +306,8 @@ func TestGivenBadTargets_WhenInvalidated_ThenTheErrorNamesThemAndNothingIsDone(t
 	refused(t, err, "targets", 0)
 	_, err = c.Begin(t.Context(), core.Tag("good"), core.Pattern("x*"))
 	refused(t, err, "targets", "x*")
+	_, err = c.Begin(t.Context(), core.Tag("good"), core.Prefix("x"))
+	refused(t, err, "targets", "x")
 	_, err = c.Begin(t.Context(), core.All())
 	refused(t, err, "targets", "")
 	require.Zero(t, c.Stats().Invalidations)

@@ -252,3 +252,23 @@ func ExampleMap_GetMany() {
 	// 3 0 <nil>
 	// map[41:{Grace} 42:{Ada L.}] <nil>
 }
+
+// A prefix of any number of entries, with all the time that the context has.
+func ExampleCache_Sweep() {
+	cache, err := core.New(core.Options{Classes: core.Classes{"": {TTL: time.Hour}}})
+	if err != nil {
+		panic(err)
+	}
+	defer cache.Close()
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
+	defer cancel()
+	did, err := cache.Sweep(ctx, core.Prefix("user:eu:"), core.Pattern("page:*:[a-c]"))
+	if err != nil {
+		panic(err) // core.ErrPending: a server has failed; it is tried again
+	}
+	fmt.Println(did.Removed, "entries of", did.Keys, "keys on", did.Servers, "servers")
+	if did.Everything != nil {
+		fmt.Println("the cache is cold now:", did.Everything)
+	}
+	// Output: 0 entries of 0 keys on 0 servers
+}

@@ -28,12 +28,12 @@ type Intent struct {
 // Begin invalidates the targets and opens an intent on them. An error that is
 // ErrPending comes with an intent: the shared tier has not confirmed it. The writer
 // decides whether to go on; if so, it calls End, which tries again. Begin, End and
-// Abandon wait for the shared tier for Options.RemoteBudget each. Patterns and All
-// are refused: they can be invalidated, but nobody can be at work on them.
+// Abandon wait for the shared tier for Options.RemoteBudget each. Patterns, prefixes
+// and All are refused: they can be invalidated, but nobody can be at work on them.
 func (c *Cache) Begin(ctx context.Context, targets ...Target) (*Intent, error) {
 	for _, t := range targets {
-		if t.kind == patternTarget || t.kind == allTarget {
-			return nil, &ConfigError{"targets", t.value, "Key, Tag or Path (a pattern or All has no intent; use Invalidate)"}
+		if t.kind == patternTarget || t.kind == prefixTarget || t.kind == allTarget {
+			return nil, &ConfigError{"targets", t.value, "Key, Tag or Path (a pattern, prefix or All has no intent; use Invalidate)"}
 		}
 	}
 	list, err := items(targets)

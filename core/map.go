@@ -448,3 +448,11 @@ func (m *Map[K, V]) Invalidate(ctx context.Context, ids ...K) error {
 	}
 	return m.c.Invalidate(ctx, targets...)
 }
+
+// InvalidateAll forgets the values of all ids. What carries their keys as tags stays.
+// It is a Sweep of the map's prefix, with a Sweep's cost and result. A tag that the
+// loader gives to every value (AddTags) is invalidated in O(1) instead, and reaches
+// pages too.
+func (m *Map[K, V]) InvalidateAll(ctx context.Context) (SweepResult, error) {
+	return m.c.Sweep(ctx, Prefix(m.prefix+":"))
+}

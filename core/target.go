@@ -7,10 +7,11 @@ import (
 	"strings"
 
 	"github.com/larderhq/larder/core/internal/engine"
+	"github.com/larderhq/larder/core/internal/glob"
 )
 
 // Target is what an invalidation names. Make one with Key, Tag, Path, Group,
-// Pattern or All.
+// Pattern, Prefix or All.
 type Target struct {
 	kind  targetKind
 	value string
@@ -24,6 +25,7 @@ const (
 	pathTarget
 	groupTarget
 	patternTarget
+	prefixTarget
 	allTarget
 	everywhere
 )
@@ -56,8 +58,13 @@ func Group(origin, group string) Target {
 
 // Pattern names the entries whose keys match a glob, as Redis matches it:
 // "user:*", "https://shop.example/items/[0-9]*". Its cost grows with the number
-// of entries in the shared tier, if there is one; a tag's does not.
+// of keys in the shared tier, if there is one, whoever has put them there; a tag's does
+// not. See Sweep for tiers that hold very many.
 func Pattern(glob string) Target { return Target{patternTarget, glob} }
+
+// Prefix names the entries whose keys begin with prefix, every character of which
+// stands for itself. It costs what a Pattern does.
+func Prefix(prefix string) Target { return Target{prefixTarget, prefix} }
 
 // All names everything in the cache's namespace.
 func All() Target { return Target{kind: allTarget} }
@@ -131,12 +138,14 @@ func (t Target) item() (it engine.Item, ok bool, err error) {
 		return engine.Item{Kind: engine.Tag, Value: t.value}, true, nil
 	case patternTarget:
 		return engine.Item{Kind: engine.Pattern, Value: t.value}, true, checkName("Pattern", t.value)
+	case prefixTarget:
+		return engine.Item{Kind: engine.Pattern, Value: glob.Escape(t.value) + "*"}, true, checkName("Prefix", t.value)
 	case allTarget:
 		return engine.Item{Kind: engine.All}, true, nil
 	case everywhere:
 		return it, false, nil
 	default:
-		return it, false, &ConfigError{"Target", t, "one made by Key, Tag, Path, Group, Pattern or All"}
+		return it, false, &ConfigError{"Target", t, "one made by Key, Tag, Path, Group, Pattern, Prefix or All"}
 	}
 }
 
@@ -160,7 +169,7 @@ func items(targets []Target) ([]engine.Item, error) {
 		}
 	}
 	if len(list) == 0 {
-		return nil, &ConfigError{"targets", len(list), "at least one of Key, Tag, Path, Group, Pattern or All"}
+		return nil, &ConfigError{"targets", len(list), "at least one of Key, Tag, Path, Group, Pattern, Prefix or All"}
 	}
 	return list, nil
 }

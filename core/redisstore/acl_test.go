@@ -101,9 +101,9 @@ func TestAUserWithJustTheRulesCanDoNothingElse(t *testing.T) {
 	s := open(t, client, layout("v1"))
 	fill(t, s, "user:42", "x", "t:user")
 	invalidate(t, s, remote.Tag, "t:user")
-	_, sure, err := s.Scan(within(t, 5*time.Second), "user:*")
+	did, err := s.Scan(within(t, 5*time.Second), scanOf("user:*"))
 	require.NoError(t, err)
-	require.True(t, sure)
+	require.True(t, did.Sure)
 	useQueue(t, s, "user:43")
 	require.Empty(t, denied(t, server))
 
@@ -133,7 +133,7 @@ func TestAUserOfAClusterWithJustTheRulesCanDoAll(t *testing.T) {
 		invalidate(t, s, remote.Tag, "t:"+key)
 		useQueue(t, s, key)
 	}
-	_, _, err := s.Scan(within(t, 5*time.Second), "*")
+	_, err := s.Scan(within(t, 5*time.Second), scanOf("*"))
 	require.NoError(t, err)
 	heads(t, s)
 	for _, node := range cluster.Nodes() {

@@ -146,7 +146,7 @@ func TestAServerThatHangsHoldsNobodyUpBeyondTheDeadline(t *testing.T) {
 			return err
 		},
 		"heads": func(ctx context.Context) error { h, _ := s.Heads(ctx); return h[0].Err },
-		"scan":  func(ctx context.Context) error { _, _, err := s.Scan(ctx, "*"); return err },
+		"scan":  func(ctx context.Context) error { _, err := s.Scan(ctx, scanOf("*")); return err },
 		"hints": func(ctx context.Context) error { return s.Hints(ctx, func() {}, func(remote.Hint) {}) },
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -232,7 +232,7 @@ func TestNonsenseIsAnErrorAndNoPanic(t *testing.T) {
 				"acquire": func() error { _, err := s.Acquire(ctx, "k", "", []string{"a", "b"}, time.Second); return err },
 				"late":    func() error { _, err := s.Late(ctx, "k", remote.Position{}); return err },
 				"log":     func() error { _, err := s.Log(ctx, 0, remote.Position{}); return err },
-				"scan":    func() error { _, _, err := s.Scan(ctx, "*"); return err },
+				"scan":    func() error { _, err := s.Scan(ctx, scanOf("*")); return err },
 				"heads":   func() error { h, _ := s.Heads(ctx); return h[0].Err },
 				"change": func() error {
 					_, err := s.Change(ctx, remote.Change{Items: []remote.Item{{Kind: remote.All}}})

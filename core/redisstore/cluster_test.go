@@ -74,13 +74,13 @@ func TestWhileASlotIsOnItsWay(t *testing.T) {
 	}
 	unsure := func() {
 		t.Helper()
-		_, sure, err := s.Scan(ctx, "nothing")
+		did, err := s.Scan(ctx, scanOf("nothing"))
 		require.NoError(t, err)
-		require.False(t, sure)
+		require.False(t, did.Sure)
 	}
-	_, sure, err := s.Scan(ctx, "nothing")
+	did, err := s.Scan(ctx, scanOf("nothing"))
 	require.NoError(t, err)
-	require.True(t, sure)
+	require.True(t, did.Sure)
 
 	m := migrate(t, cluster, s)
 	refused() // not all of its keys are there, and they might be elsewhere
@@ -105,9 +105,75 @@ func TestWhileASlotIsOnItsWay(t *testing.T) {
 	require.Equal(t, at.Era, heads(t, s)[0].Era)
 	require.NoError(t, change(remote.Key, key))
 	require.NoError(t, change(remote.Tag, tag))
-	_, sure, err = s.Scan(ctx, "nothing")
+	did, err = s.Scan(ctx, scanOf("nothing"))
 	require.NoError(t, err)
-	require.True(t, sure)
+	require.True(t, did.Sure)
+}
+
+func TestAScanWhileASlotIsOnItsWayRemovesWhatIsOnEitherSide(t *testing.T) {
+	cluster, client := threeByThree(t)
+	s := open(t, client, layout("v1"))
+	ctx := within(t, 60*time.Second)
+	var names []string
+	for i := 0; len(names) < 80; i++ {
+		if name := fmt.Sprint("k", i); s.partitionOf(name) == 0 {
+			fill(t, s, name, "x")
+			names = append(names, name)
+		}
+	}
+	m := migrate(t, cluster, s)
+	_, err := m.MoveKeys(ctx, 40)
+	require.NoError(t, err)
+	var keys []string // some are here, and some are there
+	for _, name := range names[20:60] {
+		keys = append(keys, s.names.entry(0, "v1", name))
+	}
+	removed, err := s.unlink(ctx, keys)
+	require.NoError(t, err)
+	require.EqualValues(t, len(keys), removed)
+	did, err := s.Scan(ctx, scanOf("k*"))
+	require.NoError(t, err)
+	require.EqualValues(t, len(names)-len(keys), did.Removed)
+	require.False(t, did.Sure)
+	for _, name := range names {
+		e, _, err := s.Get(ctx, name, nil)
+		require.NoError(t, err)
+		require.Empty(t, e.ID)
+	}
+	require.NoError(t, m.Finish(ctx))
+}
+
+// In a scan that lasts, a slot may leave and come back. Its keys may have been on each
+// server while the scan was at another place there.
+func TestASlotThatWasAwayIsNotTakenForOneThatStayed(t *testing.T) {
+	cluster, client := threeByThree(t)
+	want := layout("v1")
+	want.Partitions = 1
+	s := open(t, client, want)
+	ctx := within(t, 60*time.Second)
+	fill(t, s, "k", "x")
+	did, err := s.Scan(ctx, scanOf("nothing"))
+	require.NoError(t, err)
+	require.True(t, did.Sure)
+	require.Equal(t, 1, did.Servers, "the others have no partition")
+	require.Positive(t, did.Keys)
+
+	before, err := s.topology(ctx)
+	require.NoError(t, err)
+	slot, err := cluster.SlotOf(ctx, s.names.head(0))
+	require.NoError(t, err)
+	home, err := cluster.MasterOf(ctx, slot)
+	require.NoError(t, err)
+	away := cluster.Nodes()[0]
+	if away == home {
+		away = cluster.Nodes()[1]
+	}
+	require.NoError(t, cluster.Migrate(ctx, slot, away))
+	require.NoError(t, cluster.Migrate(ctx, slot, home))
+	after, err := s.topology(ctx)
+	require.NoError(t, err)
+	require.True(t, after.settled)
+	require.NotEqual(t, before.of, after.of)
 }
 
 func TestSlotsAreThoseOfTheServer(t *testing.T) {

@@ -64,8 +64,9 @@ func (n *names) records(p int) string { return n.prefix[p] + "q" }
 
 func (n *names) letters(p int, queue string) string { return n.prefix[p] + "qd:" + queue }
 
-// entries is a pattern for SCAN that all entries match. The namespace is literal.
-func (n *names) entries() string {
+// entries is a pattern for SCAN that all entries match whose names begin as cover
+// says (see glob.Cover). The namespace is literal.
+func (n *names) entries(cover string) string {
 	var b strings.Builder
 	for i := range len(n.namespace) {
 		if strings.IndexByte(`*?[]\^-`, n.namespace[i]) >= 0 {
@@ -73,7 +74,12 @@ func (n *names) entries() string {
 		}
 		b.WriteByte(n.namespace[i])
 	}
-	return b.String() + ":{??}:e:*"
+	b.WriteString(":{??}:e:*")
+	if cover != "*" {
+		b.WriteByte(remote.NameEnd) // behind the version, or further on
+		b.WriteString(cover)
+	}
+	return b.String()
 }
 
 // nameOf returns the name of an entry from its key in Redis.

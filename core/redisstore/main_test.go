@@ -117,3 +117,5 @@ func invalidate(t *testing.T, s *session, kind remote.Kind, value string) remote
 	require.Len(t, logged, 1)
 	return logged[0]
 }
+
+func scanOf(globs ...string) remote.Scan { return remote.Scan{Globs: globs} }

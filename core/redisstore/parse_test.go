@@ -27,9 +27,10 @@ func TestHintsThatMakeNoSenseAreIgnored(t *testing.T) {
 }
 
 func TestSlotsOfANode(t *testing.T) {
-	own, err := ownSlots("a 127.0.0.1:1@2,host master - 0 1 1 connected 9\n" +
+	epoch, own, err := ownSlots("a 127.0.0.1:1@2,host master - 0 1 1 connected 9\n" +
 		"b 127.0.0.1:3@4 myself,master - 0 0 2 connected 0-7 9 [8->-a] [10-<-a]\n")
 	require.NoError(t, err)
+	require.Equal(t, "2", epoch)
 	require.Equal(t, []string{"0-7", "9", "[8->-a]", "[10-<-a]"}, own)
 	for _, c := range []struct {
 		is       string
@@ -44,7 +45,7 @@ func TestSlotsOfANode(t *testing.T) {
 		_, _, _, err := slotRange(nonsense)
 		require.ErrorIs(t, err, errReply, nonsense)
 	}
-	_, err = ownSlots("a 127.0.0.1:1@2 master - 0 1 1 connected 9\n")
+	_, _, err = ownSlots("a 127.0.0.1:1@2 master - 0 1 1 connected 9\n")
 	require.ErrorIs(t, err, errReply)
 }
 
@@ -59,7 +60,15 @@ func TestNamesOfEntries(t *testing.T) {
 		_, ok := n.nameOf(other)
 		require.False(t, ok, other)
 	}
-	require.Equal(t, `app\*:{??}:e:*`, n.entries())
+	require.Equal(t, `app\*:{??}:e:*`, n.entries("*"))
+	require.Equal(t, `app\*:{??}:e:*`+"\x1f"+`user:*`, n.entries("user:*"))
+}
+
+func TestHowManyKeysAServerSaysThatItHas(t *testing.T) {
+	require.EqualValues(t, 17, keysOf("keys=17,expires=2,avg_ttl=0"))
+	for _, none := range []string{"", "keys=", "keys=x,expires=1", "keys=-1", "x"} {
+		require.Zero(t, keysOf(none), none)
+	}
 }
 
 func TestDurationsAreNeverCutToNothing(t *testing.T) {

@@ -276,12 +276,12 @@ func TestGivenAnOrderThatIsLost_WhenSomethingElseIsInItsPlace_ThenAllIsClaimed(t
 	claim(t, s)
 	settle(t, s, remote.Settled{Key: "b", Version: versions[1], Retry: time.Hour})
 	require.NoError(t, client.Set(t.Context(), keys[1], "x", 0).Err())
-	require.Equal(t, []string{"a", "c"}, keysOf(claim(t, s)))
+	require.Equal(t, []string{"a", "c"}, claimedKeys(claim(t, s)))
 	require.NoError(t, client.Set(t.Context(), keys[2], "x", 0).Err())
-	require.Equal(t, []string{"a", "b", "c"}, keysOf(claim(t, s)), "what would wait is tried at once")
+	require.Equal(t, []string{"a", "b", "c"}, claimedKeys(claim(t, s)), "what would wait is tried at once")
 }
 
-func keysOf(c remote.Claimed) []string {
+func claimedKeys(c remote.Claimed) []string {
 	var keys []string
 	for _, r := range c.Records {
 		keys = append(keys, r.Key)
@@ -383,7 +383,7 @@ func TestGivenACallThatIsExecutedTwice_ThenItIsDoneOnce(t *testing.T) {
 		require.Zero(t, version(run(s.enqueueCall(e))), "another call with the lease is not it")
 	})
 	t.Run("claim", func(t *testing.T) {
-		require.Equal(t, keysOf(claim(t, s)), keysOf(claim(t, s)))
+		require.Equal(t, claimedKeys(claim(t, s)), claimedKeys(claim(t, s)))
 	})
 	t.Run("settle", func(t *testing.T) {
 		v := enqueue(t, s, "settled")[0]

@@ -3,43 +3,66 @@ package redisstore
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
 	"sync/atomic"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 
 	"github.com/larderhq/larder/core/internal/glob"
+	"github.com/larderhq/larder/core/internal/remote"
 )
 
-// scanCount is how many keys a server looks at before it serves others.
-const scanCount = 500
+const (
+	// scanCount is how many keys a server looks at before it serves others.
+	scanCount = 250
+	// unlinkCount is how many keys it removes: the values go at once, and may be large.
+	unlinkCount = 100
+	// maxRest bounds the time that a server is left to others after a step.
+	maxRest = 100 * time.Millisecond
+	// maxServers is how many servers are scanned at a time.
+	maxServers = 16
+)
 
 // Scan implements the seam. SCAN finds all that is there from its beginning to its
 // end, on a server that keeps its slots: that is compared at both (rule R15).
-func (s *session) Scan(ctx context.Context, pattern string) (removed int, sure bool, err error) {
+func (s *session) Scan(ctx context.Context, scan remote.Scan) (remote.Scanned, error) {
+	var did remote.Scanned
 	before, err := s.topology(ctx)
 	if err != nil {
-		return 0, false, failed("scan", err)
+		return did, failed("scan", err)
 	}
+	did.Servers, did.Keys = len(before.ours), before.keys
 	var n atomic.Int64
+	slots := make(chan struct{}, maxServers)
+	match := s.names.entries(glob.Cover(scan.Globs...))
 	err = s.nodes.eachMaster(ctx, func(ctx context.Context, master *redis.Client) error {
-		return s.scan(ctx, master, pattern, &n)
+		if s.nodes.cluster != nil && !before.ours[master.Options().Addr] {
+			return nil
+		}
+		slots <- struct{}{}
+		defer func() { <-slots }()
+		return s.scan(ctx, master, scan, match, &n)
 	})
+	did.Removed = n.Load()
 	if err != nil {
-		return int(n.Load()), false, failed("scan", err)
+		return did, failed("scan", err)
 	}
 	after, err := s.topology(ctx)
 	if err != nil {
-		return int(n.Load()), false, failed("scan", err)
+		return did, failed("scan", err)
 	}
-	return int(n.Load()), before.settled && after.settled && before.of == after.of, nil
+	did.Sure = before.settled && after.settled && before.of == after.of
+	return did, nil
 }
 
-// scan goes over the entries of one server. The server matches the namespace, and
-// our own matcher the name, which is only a part of the key.
-func (s *session) scan(ctx context.Context, master *redis.Client, pattern string, removed *atomic.Int64) error {
-	match := s.names.entries()
+// scan goes over the entries of one server. The server leaves out most of what does
+// not match, and our own matcher has the last word on the name, which is only a part
+// of the key.
+func (s *session) scan(ctx context.Context, master *redis.Client, scan remote.Scan, match string, removed *atomic.Int64) error {
 	for cursor := "0"; ; {
+		began := time.Now()
 		cmd := redis.NewCmd(ctx, "scan", cursor, "match", match, "count", scanCount)
 		if err := s.nodes.process(ctx, master, cmd); err != nil {
 			return err
@@ -47,11 +70,11 @@ func (s *session) scan(ctx context.Context, master *redis.Client, pattern string
 		r := newReply(cmd.Val())
 		cursor = r.string()
 		keys := r.array()
-		var unlink []redis.Cmder
+		var found []string
 		for r.err == nil && keys.err == nil && len(keys.rest) > 0 {
 			key := keys.string()
-			if name, ok := s.names.nameOf(key); ok && glob.Match(pattern, name) {
-				unlink = append(unlink, redis.NewCmd(ctx, "unlink", key))
+			if s.wanted(key, scan.Globs) {
+				found = append(found, key)
 			}
 		}
 		if r.err == nil {
@@ -60,16 +83,11 @@ func (s *session) scan(ctx context.Context, master *redis.Client, pattern string
 		if r.err != nil {
 			return r.err
 		}
-		if len(unlink) > 0 {
-			s.send(ctx, unlink) // one key each, which a cluster takes to wherever it is
-			values, err := results(unlink)
+		for some := range slices.Chunk(found, unlinkCount) {
+			n, err := s.unlink(ctx, some)
+			removed.Add(n)
 			if err != nil {
 				return err
-			}
-			for _, v := range values {
-				if n, ok := v.(int64); ok {
-					removed.Add(n)
-				}
 			}
 		}
 		if n, err := strconv.ParseUint(cursor, 10, 64); err != nil {
@@ -77,5 +95,75 @@ func (s *session) scan(ctx context.Context, master *redis.Client, pattern string
 		} else if n == 0 {
 			return nil
 		}
+		if scan.Rest {
+			if err := rest(ctx, time.Since(began)); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// wanted reports whether a key is that of an entry whose name matches.
+func (s *session) wanted(key string, globs []string) bool {
+	name, ok := s.names.nameOf(key)
+	return ok && slices.ContainsFunc(globs, func(pattern string) bool { return glob.Match(pattern, name) })
+}
+
+// unlink removes keys of entries, those of one slot by one command. While the slot is
+// on its way that is refused: then one by one, which a cluster takes to wherever each is.
+func (s *session) unlink(ctx context.Context, keys []string) (removed int64, err error) {
+	slot := len(s.names.prefix[0]) // what comes before tells it
+	slices.Sort(keys)
+	var cmds []redis.Cmder
+	for from := 0; from < len(keys); {
+		to := from + 1
+		for to < len(keys) && (s.nodes.cluster == nil || keys[to][:slot] == keys[from][:slot]) {
+			to++
+		}
+		cmds = append(cmds, unlinkOf(ctx, keys[from:to]))
+		from = to
+	}
+	s.send(ctx, cmds)
+	var again []redis.Cmder
+	cmds = slices.DeleteFunc(cmds, func(cmd redis.Cmder) bool {
+		keys := cmd.Args()[1:]
+		if len(keys) == 1 || !redis.HasErrorPrefix(cmd.Err(), "TRYAGAIN") {
+			return false
+		}
+		for _, key := range keys {
+			again = append(again, redis.NewCmd(ctx, "unlink", key))
+		}
+		return true
+	})
+	if len(again) > 0 {
+		s.send(ctx, again)
+	}
+	values, err := results(append(cmds, again...))
+	for _, v := range values {
+		if n, ok := v.(int64); ok {
+			removed += n
+		}
+	}
+	return removed, err
+}
+
+func unlinkOf(ctx context.Context, keys []string) redis.Cmder {
+	args := make([]any, 1, 1+len(keys))
+	args[0] = "unlink"
+	for _, key := range keys {
+		args = append(args, key)
+	}
+	return redis.NewCmd(ctx, args...)
+}
+
+// rest leaves a server to others for as long as a step took.
+func rest(ctx context.Context, took time.Duration) error {
+	timer := time.NewTimer(min(took, maxRest))
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
 	}
 }

@@ -2,6 +2,8 @@ package redisstore
 
 import (
 	"context"
+	"fmt"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -228,13 +230,60 @@ func TestAScanReachesEveryVersionAndNoOtherNamespace(t *testing.T) {
 		fill(t, who, "user:2\x1fvariant", "x")
 		fill(t, who, "item:1", "x")
 	}
-	removed, sure, err := s.Scan(within(t, 5*time.Second), "user:*")
+	did, err := s.Scan(within(t, 5*time.Second), scanOf("user:*"))
 	require.NoError(t, err)
-	require.True(t, sure)
-	require.Equal(t, 4, removed)
-	removed, _, err = foreign.Scan(within(t, 5*time.Second), "*")
+	require.True(t, did.Sure)
+	require.EqualValues(t, 4, did.Removed)
+	did, err = foreign.Scan(within(t, 5*time.Second), scanOf("*"))
 	require.NoError(t, err)
-	require.Equal(t, 3, removed)
+	require.EqualValues(t, 3, did.Removed)
+}
+
+func TestAMasterThatWasAReplicaMeanwhileIsNotTakenForOneThatStayed(t *testing.T) {
+	server, client := single(t)
+	s := open(t, client, layout("v1"))
+	ctx := within(t, 10*time.Second)
+	before, err := s.topology(ctx)
+	require.NoError(t, err)
+	again, err := s.topology(ctx)
+	require.NoError(t, err)
+	require.Equal(t, before.of, again.of)
+	for _, of := range [][]string{{"127.0.0.1", "1"}, {"NO", "ONE"}} {
+		_, err := server.Do(ctx, "REPLICAOF", of[0], of[1])
+		require.NoError(t, err)
+	}
+	after, err := s.topology(ctx)
+	require.NoError(t, err)
+	require.NotEqual(t, before.of, after.of)
+}
+
+// What does not match is not sent over the network.
+func TestAScanIsToldOfLittleButWhatMatches(t *testing.T) {
+	_, client := single(t)
+	s := open(t, client, layout("v1"))
+	ctx := within(t, 10*time.Second)
+	const entries = 2000
+	for i := range entries {
+		require.NoError(t, s.Note(ctx, fmt.Sprint("a-name-that-is-rather-long:", i), []byte("x"), time.Minute))
+	}
+	sent := func(globs ...string) int {
+		out := func() int {
+			text, err := client.Info(ctx, "stats").Result()
+			require.NoError(t, err)
+			n, err := strconv.Atoi(infoField(text, "total_net_output_bytes"))
+			require.NoError(t, err)
+			return n
+		}
+		before := out()
+		did, err := s.Scan(ctx, scanOf(globs...))
+		require.NoError(t, err)
+		require.Zero(t, did.Removed)
+		require.GreaterOrEqual(t, did.Keys, int64(entries))
+		return out() - before
+	}
+	require.Less(t, sent("user:*"), 30_000, "INFO twice, and empty replies")
+	require.Less(t, sent("*:x"), 30_000)
+	require.Less(t, sent("nothing", "not*"), 30_000, "of several it sees what all begin with")
 }
 
 func TestWhatOtherProgramsPublishIsAHint(t *testing.T) {

@@ -13,8 +13,13 @@ import (
 
 // topology is who serves our partitions.
 type topology struct {
-	of      string // of all masters: run id and slots of ours; compared for equality
-	settled bool   // each slot of ours has one master and stays there
+	// of is of all masters: run id, and slots of ours; compared for equality. With
+	// them goes what changes when a server becomes master again, and when a slot
+	// comes back: its replication id, its epoch.
+	of      string
+	settled bool            // each slot of ours has one master and stays there
+	ours    map[string]bool // the addresses of the masters that have slots of ours, or may have them soon
+	keys    int64           // that these have, of whatever kind
 }
 
 // eachMaster calls fn for all masters at once and returns the first error.
@@ -31,7 +36,7 @@ func (s *session) topology(ctx context.Context) (topology, error) {
 	ours := s.slots()
 	var mu sync.Mutex
 	var masters []string
-	t := topology{settled: true}
+	t := topology{settled: true, ours: make(map[string]bool)}
 	served := make(map[int]int)
 	err := s.nodes.eachMaster(ctx, func(ctx context.Context, master *redis.Client) error {
 		info, err := s.text(ctx, master, "info")
@@ -43,18 +48,20 @@ func (s *session) topology(ctx context.Context) (topology, error) {
 			return fmt.Errorf("a server says that it is a %q with the run id %q", role, run)
 		}
 		var slots []string
+		var epoch string
 		if s.nodes.cluster != nil {
 			list, err := s.text(ctx, master, "cluster", "nodes")
 			if err != nil {
 				return err
 			}
-			if slots, err = ownSlots(list); err != nil {
+			if epoch, slots, err = ownSlots(list); err != nil {
 				return err
 			}
 		}
 		mu.Lock()
 		defer mu.Unlock()
 		var has []int
+		mine := s.nodes.cluster == nil
 		for _, r := range slots {
 			from, to, moving, err := slotRange(r)
 			if err != nil {
@@ -64,6 +71,7 @@ func (s *session) topology(ctx context.Context) (topology, error) {
 				if slot < from || slot > to {
 					continue
 				}
+				mine = true
 				if moving {
 					t.settled = false
 				} else {
@@ -72,7 +80,11 @@ func (s *session) topology(ctx context.Context) (topology, error) {
 				}
 			}
 		}
-		masters = append(masters, fmt.Sprint(run, has))
+		if mine {
+			t.ours[master.Options().Addr] = true
+			t.keys += keysOf(infoField(info, fmt.Sprint("db", master.Options().DB)))
+		}
+		masters = append(masters, fmt.Sprintln(run, infoField(info, "master_replid"), epoch, has))
 		return nil
 	})
 	if err != nil {
@@ -82,7 +94,7 @@ func (s *session) topology(ctx context.Context) (topology, error) {
 		t.settled = t.settled && served[slot] == 1
 	}
 	slices.Sort(masters)
-	t.of = strings.Join(masters, "\n")
+	t.of = strings.Join(masters, "")
 	return t, nil
 }
 
@@ -124,16 +136,26 @@ func (s *session) text(ctx context.Context, node *redis.Client, args ...any) (st
 	return asString(cmd.Val())
 }
 
-// ownSlots returns the slots that a node has, by its own account (CLUSTER NODES).
-// A node shows only its own slots that are on their way.
-func ownSlots(list string) ([]string, error) {
+// keysOf reads INFO's keys=7,expires=2,…; an empty database has no such field.
+func keysOf(field string) int64 {
+	field, _, _ = strings.Cut(strings.TrimPrefix(field, "keys="), ",")
+	n, err := strconv.ParseInt(field, 10, 64)
+	if err != nil || n < 0 {
+		return 0
+	}
+	return n
+}
+
+// ownSlots returns the epoch and the slots that a node has, by its own account
+// (CLUSTER NODES). A node shows only its own slots that are on their way.
+func ownSlots(list string) (epoch string, slots []string, err error) {
 	for line := range strings.Lines(list) {
 		fields := strings.Fields(line)
 		if len(fields) >= 8 && slices.Contains(strings.Split(fields[2], ","), "myself") {
-			return fields[8:], nil
+			return fields[6], fields[8:], nil
 		}
 	}
-	return nil, fmt.Errorf("%w: a node that does not know itself", errReply)
+	return "", nil, fmt.Errorf("%w: a node that does not know itself", errReply)
 }
 
 // slotRange reads 7, 7-9, [7->-node] or [7-<-node].

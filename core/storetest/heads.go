@@ -233,9 +233,9 @@ func headCases() []testCase {
 			require.Equal(s, before.Position, after.Position, "nothing was changed")
 			require.NoError(s, c.NewEra(s.ctx(), 0, "", true))
 			require.NotEqual(s, before.Era, c.heads()[0].Era)
-			_, sure, err := c.Scan(s.ctx(), "*")
+			did, err := c.Scan(s.ctx(), remote.Scan{Globs: []string{"*"}})
 			require.NoError(s, err)
-			require.False(s, sure)
+			require.False(s, did.Sure)
 			c.h.Migrate(s.TB, c.layout, 0, false)
 			require.Len(s, c.change(remote.Change{Items: []remote.Item{key(name)}}), 1)
 		}},

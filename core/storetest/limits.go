@@ -154,7 +154,7 @@ func calls(c remote.Session, l remote.Lease) []call {
 			return err
 		}},
 		{"NewEra", func(ctx context.Context) error { return c.NewEra(ctx, 0, "", true) }},
-		{"Scan", func(ctx context.Context) error { _, _, err := c.Scan(ctx, "*"); return err }},
+		{"Scan", func(ctx context.Context) error { _, err := c.Scan(ctx, remote.Scan{Globs: []string{"*"}}); return err }},
 		{"Heads", func(ctx context.Context) error {
 			heads, err := c.Heads(ctx)
 			for _, h := range heads {

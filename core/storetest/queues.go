@@ -264,9 +264,9 @@ func enqueueCases() []testCase {
 			c := s.open()
 			c.enqueue("key", "x")
 			c.invalidate(key("key"), pattern("*"), all())
-			_, sure, err := c.Scan(c.ctx(), "*")
+			did, err := c.Scan(c.ctx(), remote.Scan{Globs: []string{"*"}})
 			require.NoError(s, err)
-			require.True(s, sure)
+			require.True(s, did.Sure)
 			require.NotNil(s, c.queued("key"))
 			require.Len(s, c.worker("w", home("key")).claim(1).Records, 1)
 		}},

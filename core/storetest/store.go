@@ -218,6 +218,15 @@ func (c *client) put(name, payload string, tags ...string) remote.Entry {
 	return e
 }
 
+// scan removes what matches one of the globs.
+func (c *client) scan(globs ...string) remote.Scanned {
+	c.Helper()
+	did, err := c.Scan(c.ctx(), remote.Scan{Globs: globs})
+	require.NoError(c, err)
+	require.True(c, did.Sure)
+	return did
+}
+
 func (c *client) extend(l remote.Lease, d time.Duration) bool {
 	c.Helper()
 	ok, err := c.Extend(c.ctx(), l, d)

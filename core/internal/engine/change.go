@@ -17,6 +17,8 @@ import (
 var (
 	errNotOpen = errors.New("larder: the shared tier has not been reached yet")
 	errLayout  = errors.New("larder: the layout of the shared tier has changed")
+	errMoved   = errors.New("larder: the servers of the shared tier changed during the scan")
+	errHurry   = errors.New("larder: more entries than can be looked at in half of the time there is")
 )
 
 // ErrPending says that an invalidation has not reached the shared tier, or that
@@ -34,6 +36,37 @@ func (e *Engine) Invalidate(ctx context.Context, items []Item) error {
 		return nil
 	}
 	return e.shared.invalidate(ctx, items, nil)
+}
+
+// Swept says what a Sweep has done to the tier.
+type Swept struct {
+	remote.Scanned
+	Everything error // why everything was invalidated instead; nil: it was not
+}
+
+// Sweep is Invalidate, but that its scans last for as long as they take or ctx
+// does, and leave half of each server's time to others. If ctx ends first
+// everything is invalidated instead. All other steps wait for the tier for no longer
+// than wait. One Sweep runs at a time: while another does, ctx may end before this one
+// has done anything, and its error is returned.
+func (e *Engine) Sweep(ctx context.Context, items []Item, wait time.Duration) (Swept, error) {
+	if err := ctx.Err(); err != nil {
+		return Swept{}, fmt.Errorf("larder: sweep: %w", err)
+	}
+	s := e.shared
+	if s == nil {
+		e.fence(items)
+		return Swept{}, nil
+	}
+	select {
+	case s.sweeping <- struct{}{}:
+		defer func() { <-s.sweeping }()
+	case <-ctx.Done():
+		return Swept{}, fmt.Errorf("larder: sweep: another one runs: %w", ctx.Err())
+	}
+	do := &doing{wait: wait}
+	err := s.invalidate(ctx, items, do)
+	return do.swept, err
 }
 
 // Replace invalidates items and stores f under key, which they concern, unless
@@ -185,17 +218,19 @@ func (s *shared) try(ctx context.Context, items []Item, do *doing) (failed []Ite
 	for _, c := range st.changes {
 		do.sign(c)
 	}
-	err = s.changeAll(ctx, ses, slices.Collect(maps.Values(st.changes)), func(c *remote.Change, logged []remote.Logged, err error) {
+	call, cancel := do.step(ctx)
+	err = s.changeAll(call, ses, slices.Collect(maps.Values(st.changes)), func(c *remote.Change, logged []remote.Logged, err error) {
 		do.note(logged)
 		if err != nil {
 			failed = append(failed, c.Items...)
-			s.outcome(ctx, c.Partition, 1<<c.Partition, err)
+			s.outcome(call, c.Partition, 1<<c.Partition, err)
 		}
 	})
-	for _, it := range st.patterns {
-		if perr := s.sweep(ctx, ses, it); perr != nil {
-			err = perr
-			failed = append(failed, it)
+	cancel()
+	if len(st.patterns) > 0 {
+		if perr := s.sweep(ctx, ses, st.patterns, do); perr != nil {
+			err = errors.Join(err, perr)
+			failed = append(failed, st.patterns...)
 		}
 	}
 	return failed, err
@@ -232,35 +267,62 @@ func (s *shared) change(ctx context.Context, ses remote.Session, c *remote.Chang
 	return logged, nil
 }
 
-// sweep executes a pattern: an item in every partition, a scan to the end, and an
-// item again, since an instance could read and keep meanwhile what the scan had
+// sweep executes patterns: an item of each in every partition, a scan to the end, and
+// the items again, since an instance could read and keep meanwhile what the scan had
 // not reached (R15).
-func (s *shared) sweep(ctx context.Context, ses remote.Session, it Item) error {
-	if err := s.everyPartition(ctx, ses, it); err != nil {
+func (s *shared) sweep(ctx context.Context, ses remote.Session, patterns []Item, do *doing) error {
+	if err := s.everyPartition(ctx, ses, patterns, do); err != nil {
 		return err
 	}
-	scan, cancel := ctx, context.CancelFunc(func() {})
-	if deadline, ok := ctx.Deadline(); ok {
-		scan, cancel = context.WithTimeout(ctx, time.Until(deadline)/2)
+	did, err := s.scan(ctx, ses, patterns, do)
+	if do != nil {
+		do.swept = did
 	}
-	_, sure, err := ses.Scan(scan, it.Value)
-	slow := scan.Err() != nil && ctx.Err() == nil // more entries than can be looked at in the time there is
-	cancel()
-	if err != nil && !slow {
+	switch {
+	case err != nil:
 		return err
-	}
-	if !sure || slow {
-		it = Item{Kind: remote.All}
-	} else if mutantR15 {
+	case did.Everything != nil:
+		patterns = []Item{{Kind: remote.All}}
+	case mutantR15:
 		return nil
 	}
-	return s.everyPartition(ctx, ses, it)
+	return s.everyPartition(ctx, ses, patterns, do)
 }
 
-func (s *shared) everyPartition(ctx context.Context, ses remote.Session, it Item) error {
+// scan removes what matches. If it cannot be to the end it says why everything has
+// to go.
+func (s *shared) scan(ctx context.Context, ses remote.Session, patterns []Item, do *doing) (did Swept, err error) {
+	scan := remote.Scan{Globs: make([]string, len(patterns)), Rest: do.atSize()}
+	for i, it := range patterns {
+		scan.Globs[i] = it.Value
+	}
+	hurry, cancel := ctx, context.CancelFunc(func() {})
+	if deadline, ok := ctx.Deadline(); ok && !do.atSize() {
+		hurry, cancel = context.WithTimeout(ctx, time.Until(deadline)/2)
+	}
+	defer cancel()
+	did.Scanned, err = ses.Scan(hurry, scan)
+	switch {
+	case err == nil && !did.Sure:
+		did.Everything = errMoved
+	case err == nil:
+	case do.atSize() && ctx.Err() != nil:
+		did.Everything = ctx.Err()
+	case ctx.Err() == nil && hurry.Err() != nil:
+		did.Everything = errHurry
+	default:
+		return did, err
+	}
+	return did, nil
+}
+
+// everyPartition executes items in every partition.
+func (s *shared) everyPartition(ctx context.Context, ses remote.Session, items []Item, do *doing) error {
+	ctx, cancel := do.step(ctx)
+	defer cancel()
 	changes := make([]*remote.Change, s.e.partitions())
 	for p := range changes {
-		changes[p] = &remote.Change{Partition: p, Items: []Item{it}, Lag: time.Duration(s.lag.Load())}
+		changes[p] = &remote.Change{Partition: p, Items: items, Lag: time.Duration(s.lag.Load())}
 	}
 	return s.changeAll(ctx, ses, changes, func(*remote.Change, []remote.Logged, error) {})
 }
@@ -348,8 +410,8 @@ func (s *shared) foreign(ctx context.Context, ses remote.Session, h remote.Hint)
 // maxForeigners is how many invalidations of other programs are executed at a time.
 const maxForeigners = 64
 
-// doing is what an invalidation is part of: a writer's intent, a replacement. nil:
-// neither.
+// doing is what an invalidation is part of: a writer's intent, a replacement, a sweep
+// at size. nil: none of these.
 type doing struct {
 	id     string // of the intent
 	mode   remote.IntentMode
@@ -357,6 +419,21 @@ type doing struct {
 	remain time.Duration
 
 	logged map[Item]remote.Position // where each item is in its log; nil: nobody wants to know
+
+	wait  time.Duration // of a sweep at size: for each step but the scan; 0: it is none
+	swept Swept
+}
+
+// atSize reports whether scans may last for as long as the context does.
+func (do *doing) atSize() bool { return do != nil && do.wait > 0 }
+
+// step bounds a step that is not the scan, and has to be made although the sweep's
+// context may have ended.
+func (do *doing) step(ctx context.Context) (context.Context, context.CancelFunc) {
+	if !do.atSize() {
+		return ctx, func() {}
+	}
+	return context.WithTimeout(context.WithoutCancel(ctx), do.wait)
 }
 
 // sign makes a change part of the intent's life.

@@ -80,6 +80,7 @@ type shared struct {
 
 	pending    pending
 	foreigners atomic.Int32
+	sweeping   chan struct{} // has room for the one Sweep at a time
 	wakes      wakes
 	mirrors    mirrors
 
@@ -94,7 +95,7 @@ type shared struct {
 
 // share opens the shared tier and begins to follow it.
 func (e *Engine) share(o Sharing) error {
-	s := &shared{Sharing: o, e: e, delta: int64(o.Layout.MaxStaleness), kick: make(chan struct{}, 1)}
+	s := &shared{Sharing: o, e: e, delta: int64(o.Layout.MaxStaleness), kick: make(chan struct{}, 1), sweeping: make(chan struct{}, 1)}
 	s.rounds.next = make(chan struct{})
 	s.pending.items = make(map[Item]*pendingItem)
 	s.wakes.m = make(map[string]*wake)

@@ -208,6 +208,75 @@ func TestGivenRandomPatternsAndKeys_WhenMatched_ThenTheReferenceAgrees(t *testin
 	require.Greater(t, matched, 2_000)
 }
 
+func TestGivenPatterns_WhenCovered_ThenWhatIsLeftToTheServerIsHarmless(t *testing.T) {
+	for _, test := range []struct {
+		patterns []string
+		cover    string
+	}{
+		{[]string{"user:*"}, "user:*"},
+		{[]string{"user:42"}, "user:42*"},
+		{[]string{"user:?x[a-c][^9]"}, "user:?x[a-c][^9]*"},
+		{[]string{"*"}, "*"},
+		{[]string{"***"}, "*"},
+		{[]string{""}, "*"},
+		{[]string{"*x"}, "*x*"},
+		{[]string{"a**x*"}, "a*x*"},
+		{[]string{"*a*b*c"}, "*a*"},
+		{[]string{`a\*\b\\`}, `a\*b\\*`},
+		{[]string{`a\`}, `a\\*`},
+		{[]string{"a[bc"}, "a?*"},
+		{[]string{"a[b-]]"}, "a?*"},
+		{[]string{"a[b-]"}, "a?*"},
+		{[]string{"a["}, "a?*"},
+		{[]string{"a[]b"}, "a[]b*"},
+		{[]string{"a[^]b"}, "a[^]b*"},
+		{[]string{`a[\]]b`}, "a?b*"},
+		{[]string{"a[\xc3-\xff]b"}, "a?b*"},
+		{[]string{"a]^-b"}, "a]^-b*"},
+		{nil, "*"},
+		{[]string{"user:*", "users"}, "user*"},
+		{[]string{`a\*b`, `a\*c`}, `a\**`},
+		{[]string{"a[b]", "ab"}, "a*"},
+		{[]string{"a", "b"}, "*"},
+		{[]string{"a", "a"}, "a*"},
+	} {
+		require.Equal(t, test.cover, glob.Cover(test.patterns...), "%q", test.patterns)
+	}
+}
+
+func TestGivenAName_WhenEscaped_ThenItMatchesItselfAlone(t *testing.T) {
+	require.Equal(t, `a\*\?\[b]\\-^`, glob.Escape(`a*?[b]\-^`))
+	for range 10_000 {
+		a, b := random(keyAlphabet, 8), random(keyAlphabet, 8)
+		require.True(t, glob.Match(glob.Escape(a), a), a)
+		require.Equal(t, a == b, glob.Match(glob.Escape(a), b), "%q and %q", a, b)
+		require.Equal(t, strings.HasPrefix(b, a), glob.Match(glob.Escape(a)+"*", b), "%q and %q", a, b)
+	}
+}
+
+func FuzzCover(f *testing.F) {
+	for _, seed := range [][3]string{
+		{"user:*", "user:42", "users:1"}, {"*a*b", "xaxb", ""}, {"[^a-c]?\\*", "dx*", "d"}, {"[a-", "-", "a"}, {"\\", "\\", "x"},
+	} {
+		f.Add(seed[0], seed[1], seed[2])
+	}
+	f.Fuzz(func(t *testing.T, pattern, other, s string) {
+		if len(pattern)+len(other)+len(s) > 200 {
+			return
+		}
+		one, both := glob.Cover(pattern), glob.Cover(pattern, other)
+		if glob.Match(pattern, s) && !glob.Match(one, s) {
+			t.Errorf("%q matches %q, and its cover %q does not", pattern, s, one)
+		}
+		if (glob.Match(pattern, s) || glob.Match(other, s)) && !glob.Match(both, s) {
+			t.Errorf("%q or %q matches %q, and their cover %q does not", pattern, other, s, both)
+		}
+		if glob.Match(one, s) && !glob.Match(one, s+pattern) {
+			t.Errorf("the cover %q matches %q, and not with more behind it", one, s)
+		}
+	})
+}
+
 func FuzzMatch(f *testing.F) {
 	for _, seed := range [][2]string{
 		{"user:*", "user:42"}, {"*a*b", "xaxb"}, {"[^a-c]?\\*", "dx*"}, {"[a-", "-"}, {"[]a]", "a]"}, {"\\", "\\"}, {"[\xff-a]", "\xc3"},

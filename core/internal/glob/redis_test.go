@@ -79,13 +79,66 @@ func TestGivenARealRedis_WhenPatternsAreMatchedByScanAndKeys_ThenItAgrees(t *tes
 	require.Greater(t, matched, 5_000)
 }
 
+// FuzzMatchAgainstRedis compares the matcher, and what Cover leaves to a server, with
+// Redis's own, through SCAN over one key.
+func FuzzMatchAgainstRedis(f *testing.F) {
+	for _, seed := range [][2]string{
+		{"user:*", "user:42"}, {"*a*b", "xaxb"}, {"[^a-c]?\\*", "dx*"}, {"[a-", "-"}, {"[a-", "a"}, {"[a-]", "_"}, {"[]a]", "a]"},
+		{"[]", "]"}, {"[^]", "x"}, {"[^", "x"}, {"[\\", "\\"}, {"[\\]]", "]"}, {"[a\\-c]", "b"}, {"[c-a]", "b"}, {"[--0]", "."},
+		{"\\", "\\"}, {"a\\", "a\\"}, {"\\*", "*"}, {"**", "a"}, {"*?*?", "ab"}, {"?", "\xc3"}, {"[\xff]", "\xff"}, {"[^\xff]", "\xfe"},
+		{"*a*a*a*a*b", "aaaaaaaaaaaaaaac"}, {"*[^b]*[^c]*[", "abcabc"}, {"^a", "^a"}, {"a\x00*", "a\x00b"}, {"*\n?", "\r\n\t"},
+		{"[^-a]", "-"}, {"[a^]", "^"}, {"[[]", "["}, {"[[-]]", "]"}, {"x[*]y", "x*y"}, {"[\xe0-\xff]", "\xf0"},
+	} {
+		f.Add(seed[0], seed[1])
+	}
+	r := startRedis(f)
+	f.Fuzz(func(t *testing.T, pattern, s string) {
+		if len(pattern) > 1024 || len(s) > 1024 || s == "" {
+			return // no target is longer, and no name is empty: Redis matches that with "*", and not with "**"
+		}
+		require.NoError(t, r.conn.SetDeadline(time.Now().Add(10*time.Second)))
+		behind := "v\x1f" + s + "\x1fgzip"
+		cover := "*\x1f" + glob.Cover(pattern)
+		r.send("FLUSHALL", "SYNC")
+		r.send("SET", s, "")
+		r.send("SCAN", "0", "MATCH", pattern, "COUNT", "1000")
+		r.send("FLUSHALL", "SYNC")
+		r.send("SET", behind, "")
+		r.send("SCAN", "0", "MATCH", cover, "COUNT", "1000")
+		var matched [2]bool
+		for i := range matched {
+			require.Equal(t, "OK", r.receive(t))
+			require.Equal(t, "OK", r.receive(t))
+			matched[i] = len(r.receive(t).([]any)[1].([]any)) == 1
+		}
+		got := glob.Match(pattern, s)
+		if got != matched[0] && !signed(pattern) {
+			t.Errorf("%q against %q: %v, but Redis says %v", pattern, s, got, matched[0])
+		}
+		if got && !matched[1] {
+			t.Errorf("%q matches %q, but Redis does not match %q with %q", pattern, s, behind, cover)
+		}
+	})
+}
+
+// signed reports whether a pattern may hold a range that ends in a byte of more than
+// seven bits: Redis compares C chars there, whose sign is the machine's.
+func signed(pattern string) bool {
+	for i := 1; i+1 < len(pattern); i++ {
+		if pattern[i] == '-' && (pattern[i-1] >= 0x80 || pattern[i+1] >= 0x80) {
+			return strings.Contains(pattern, "[")
+		}
+	}
+	return false
+}
+
 type redis struct {
 	conn net.Conn
 	in   *bufio.Reader
 }
 
 // startRedis starts a Redis that only this test can reach, and ends it with it.
-func startRedis(t *testing.T) *redis {
+func startRedis(t testing.TB) *redis {
 	t.Helper()
 	path, err := exec.LookPath("redis-server")
 	require.NoError(t, err, "this test needs redis-server on PATH: apt-get install redis-server, or brew install redis")

@@ -178,22 +178,25 @@ func (c *session) NewEra(ctx context.Context, partition int, was string, always 
 	return err
 }
 
-// Scan implements remote.Session. Each partition is a step of its own.
-func (c *session) Scan(ctx context.Context, glob string) (removed int, sure bool, err error) {
+// Scan implements remote.Session. Each partition is a server and a step of its own.
+func (c *session) Scan(ctx context.Context, scan remote.Scan) (remote.Scanned, error) {
 	type found struct {
-		removed   int
-		migrating bool
-		server    string
+		keys, removed int
+		migrating     bool
+		server        string
 	}
-	glob = strings.Clone(glob)
+	globs := slices.Clone(scan.Globs)
+	for i := range globs {
+		globs[i] = strings.Clone(globs[i])
+	}
 	all := c.all()
 	pass := func(remove bool) ([]found, error) {
 		got := make([]found, len(all))
 		err := c.each(all, func(p int) error {
 			one, err := do(ctx, c, p, func(st *step) (found, error) {
-				f := found{migrating: st.shard.migrating, server: st.shard.id}
+				f := found{migrating: st.shard.migrating, server: st.shard.id, keys: len(st.keys)}
 				if remove {
-					f.removed = st.sweep(glob)
+					f.removed = st.sweep(globs)
 				}
 				return f, nil
 			})
@@ -202,18 +205,22 @@ func (c *session) Scan(ctx context.Context, glob string) (removed int, sure bool
 		})
 		return got, err
 	}
+	var did remote.Scanned
 	before, err := pass(true)
+	for _, f := range before {
+		did.Keys += int64(f.keys)
+		did.Removed += int64(f.removed)
+	}
 	if err != nil {
-		return 0, false, err
+		return did, err
 	}
 	after, err := pass(false)
 	if err != nil {
-		return 0, false, err
+		return did, err
 	}
-	sure = true
+	did.Servers, did.Sure = len(all), true
 	for i, f := range before {
-		removed += f.removed
-		sure = sure && !f.migrating && !after[i].migrating && f.server == after[i].server
+		did.Sure = did.Sure && !f.migrating && !after[i].migrating && f.server == after[i].server
 	}
-	return removed, sure, nil
+	return did, nil
 }

@@ -92,9 +92,10 @@ func (c *session) Late(ctx context.Context, tag string, since remote.Position) (
 }
 
 // sweep removes the entries of every version whose names match.
-func (st *step) sweep(pattern string) (removed int) {
+func (st *step) sweep(globs []string) (removed int) {
 	for k := range st.keys {
-		if k.kind == Entry && glob.Match(pattern, remote.Name(k.name)) {
+		matches := func(pattern string) bool { return glob.Match(pattern, remote.Name(k.name)) }
+		if k.kind == Entry && slices.ContainsFunc(globs, matches) {
 			st.del(k)
 			removed++
 		}

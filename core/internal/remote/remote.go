@@ -95,10 +95,11 @@ type Session interface {
 	// happens only if the head's Confirmed is was, or the head is missing; with
 	// always it happens in any case. The head's Confirmed becomes the server's.
 	NewEra(ctx context.Context, partition int, was string, always bool) error
-	// Scan unlinks every entry whose name (see Name) matches a glob, on every
-	// server, to the end. sure is false if some may have been missed, since the
-	// partitions moved meanwhile.
-	Scan(ctx context.Context, glob string) (removed int, sure bool, err error)
+	// Scan unlinks every entry whose name (see Name) matches one of the globs, on
+	// every server, to the end, in steps that are short for the server. It may last:
+	// ctx need not have a deadline, as long as it ends with the caller. With an error
+	// comes what has been done until then.
+	Scan(ctx context.Context, s Scan) (Scanned, error)
 
 	// Heads returns the head of every partition. It proves for each that its server
 	// accepts writes. Heads[i].Err tells where that did not succeed.
@@ -243,6 +244,21 @@ type Change struct {
 	Mode   IntentMode
 	Lasts  time.Duration // Begin: until the deadline
 	Remain time.Duration // Begin: how much longer it is remembered
+}
+
+// Scan is what to look for.
+type Scan struct {
+	Globs []string
+	// Rest: after each step the server has as much time for others as the step took.
+	Rest bool
+}
+
+// Scanned is what a Scan has done.
+type Scanned struct {
+	Servers int   // that have partitions of ours
+	Keys    int64 // about how many those had when it began, of whatever kind and owner: all are looked at
+	Removed int64 // entries
+	Sure    bool  // false: some may have been missed, since the partitions moved meanwhile
 }
 
 // IntentMode says what becomes of an intent.

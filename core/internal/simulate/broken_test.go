@@ -164,7 +164,9 @@ func (s keeping) Change(ctx context.Context, c remote.Change) ([]remote.Logged, 
 
 type lazy struct{ *breaker }
 
-func (lazy) Scan(context.Context, string) (int, bool, error) { return 0, true, nil }
+func (lazy) Scan(context.Context, remote.Scan) (remote.Scanned, error) {
+	return remote.Scanned{Sure: true}, nil
+}
 
 type optimistic struct{ *breaker }
 

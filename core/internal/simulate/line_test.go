@@ -124,12 +124,8 @@ func (s *lined) NewEra(ctx context.Context, p int, was string, always bool) erro
 	return err
 }
 
-func (s *lined) Scan(ctx context.Context, glob string) (int, bool, error) {
-	sure, err := over(ctx, s.l, func() (bool, error) {
-		_, sure, err := s.Session.Scan(ctx, glob)
-		return sure, err
-	})
-	return 0, sure, err
+func (s *lined) Scan(ctx context.Context, scan remote.Scan) (remote.Scanned, error) {
+	return over(ctx, s.l, func() (remote.Scanned, error) { return s.Session.Scan(ctx, scan) })
 }
 
 func (s *lined) Heads(ctx context.Context) ([]remote.Head, error) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
+	"strings"
 	"time"
 
 	"github.com/larderhq/larder/core"
@@ -206,9 +207,25 @@ func (h *history) write(in *instance, k int, rng *rand.Rand) {
 		}
 		s := h.look(t.covers)
 		h.noteRows(s, in.id, "begins "+how)
+		if rng.IntN(2) == 0 && strings.HasPrefix(t.name, "pattern") {
+			h.sweep(ctx, in, k, s, everywhere, how, targets)
+			return
+		}
 		err := in.cache.Invalidate(ctx, targets...)
 		h.announced(in, k, s, everywhere, how, err)
 	}
+}
+
+// sweep is an Invalidate whose scan has time. It may end without having begun.
+func (h *history) sweep(ctx context.Context, in *instance, k int, s seen, everywhere bool, how string, targets []core.Target) {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	did, err := in.cache.Sweep(ctx, targets...)
+	how += ", swept"
+	if did.Everything != nil {
+		how += " everything: " + did.Everything.Error()
+	}
+	h.announced(in, k, s, everywhere, how, err)
 }
 
 // writeThrough is a writer who knows the value, and may overlap with others.
