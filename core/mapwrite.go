@@ -101,12 +101,11 @@ func (m *Map[K, V]) filled(key string, v V, tags []string) (fill engine.Fill, er
 		}
 		fill.Tags = append(fill.Tags, TagName(tag))
 	}
-	size, err := m.keep(&fill, v)
-	if err != nil {
+	if err := m.keep(&fill, v, ""); err != nil {
 		return fill, err
 	}
-	if size > m.class.MaxBytes {
-		return fill, &ConfigError{"size of " + key, size, fmt.Sprintf("up to MaxBytes of its class, %d", m.class.MaxBytes)}
+	if fill.Size > m.class.MaxBytes {
+		return fill, &ConfigError{"size of " + key, fill.Size, fmt.Sprintf("up to MaxBytes of its class, %d", m.class.MaxBytes)}
 	}
 	fill.Lifetime, fill.Codec = m.lifetime(scope.Said{}), mapCodec[K, V]{m}
 	return fill, nil
