@@ -30,6 +30,8 @@ type Map[K comparable, V any] struct {
 	id     func(K) (string, error)
 	codec  Codec
 	clone  func(V) V
+
+	version func(V) int64 // nil: values have none
 }
 
 // NewMap makes a map of the class, which needs a TTL, whose keys begin with
@@ -65,11 +67,17 @@ func NewMap[K comparable, V any](c *Cache, class, prefix string, opts ...MapOpti
 				return nil, &ConfigError{"WithClone", fmt.Sprintf("%T", o.clone), fmt.Sprintf("a non-nil %T", m.clone)}
 			}
 			m.clone = clone
+		case o.version != nil:
+			version, ok := o.version.(func(V) int64)
+			if !ok || version == nil {
+				return nil, &ConfigError{"WithVersion", fmt.Sprintf("%T", o.version), fmt.Sprintf("a non-nil %T", m.version)}
+			}
+			m.version = version
 		default:
-			return nil, &ConfigError{"MapOption", "nil", "WithCodec or WithClone of something"}
+			return nil, &ConfigError{"MapOption", "nil", "WithCodec, WithClone or WithVersion of something"}
 		}
 	}
-	kind := fmt.Sprintf("%v of class %q, codec %T, clone %v", reflect.TypeFor[Map[K, V]](), class, m.codec, m.clone != nil)
+	kind := fmt.Sprintf("%v of class %q, codec %T, clone %v, version %v", reflect.TypeFor[Map[K, V]](), class, m.codec, m.clone != nil, m.version != nil)
 	if err := c.register(prefix, kind); err != nil {
 		return nil, err
 	}
@@ -329,6 +337,9 @@ func (m *Map[K, V]) settle(ctx context.Context, turn *engine.Turn, said scope.Sa
 			if err := m.keep(&fill, r.v, said.Validator); err != nil { // what does not encode is the caller's alone
 				turn.Finish(engine.Outcome{Verdict: engine.Unshareable})
 				r.err = err
+				return
+			}
+			if m.outdated(turn, r) {
 				return
 			}
 		}

@@ -386,6 +386,7 @@ func TestGivenARenewal_WhenAScanPassesItsKeyMeanwhile_ThenTheValueIsNotRenewed(t
 		var got *pending
 		scanned := make(chan struct{})
 		o.Remote = scanning{server.Tier("b"), func() {
+			synctest.Wait()                 // the pattern has been heard of
 			l.before = func() { <-scanned } // it has read what is there, and has the lease
 			got = l.m.async(t.Context(), l.load)
 			synctest.Wait()
