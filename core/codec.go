@@ -33,8 +33,9 @@ func (jsonCodec) Unmarshal(data []byte, v any) error {
 
 // MapOption changes how a Map keeps its values.
 type MapOption struct {
-	codec Codec
-	clone any
+	codec   Codec
+	clone   any
+	version any
 }
 
 // WithCodec replaces JSON.
@@ -44,3 +45,21 @@ func WithCodec(c Codec) MapOption { return MapOption{codec: c} }
 // made by clone, which must copy everything a caller could change. It saves the
 // decoding per hit.
 func WithClone[V any](clone func(V) V) MapOption { return MapOption{clone: clone} }
+
+// WithVersion is for values to which the database gives a version that grows with
+// each change of the id: a row's version, a counter, not a time. version returns
+// it; 0 or less is unknown, and then nothing is compared.
+//
+// An older value never takes the place of a newer one that is cached and may still
+// be answered. A load that reads an older one, from a replica that lags for one,
+// is answered with what is there, which expires when it would have. A Put or Write
+// of an older one stores nothing, and invalidates as ever; to find that out, they
+// read what is there first, with a shared tier in one call more.
+//
+// What is not cached is not known: invalidated, expired, evicted. So it is still
+// for the caller to order his Puts, and "not found" has no version. Versions that
+// begin anew, when an id is deleted and created again, do no harm if the deletion
+// is announced; if not, the former value stays until it expires. Since they may,
+// versions never make a Write store what it would not without: of writers who
+// overlap, none does.
+func WithVersion[V any](version func(V) int64) MapOption { return MapOption{version: version} }

@@ -13,6 +13,10 @@ var (
 	// ErrNotFound is what a loader returns (or wraps) for an id that does not
 	// exist. It is remembered for the class's NegativeTTL.
 	ErrNotFound = errors.New("larder: not found")
+	// ErrNotModified is what a loader returns (or wraps) for a value that StaleValue
+	// has offered to it and that still holds. It is kept for another TTL. From a
+	// loader that was offered none it is an error like any other.
+	ErrNotModified = errors.New("larder: not modified")
 	// ErrClosed is returned after Close by what can no longer be done: Invalidate,
 	// Begin, Put. Handlers and loaders run as if there were no cache.
 	ErrClosed = errors.New("larder: cache is closed")

@@ -13,6 +13,8 @@ const (
 	// MaxTagsPerEntry is how many tags an entry can carry. What names more is not
 	// stored.
 	MaxTagsPerEntry = 64
+	// MaxValidatorBytes is the longest validator, in bytes.
+	MaxValidatorBytes = 1024
 	// MaxDuration is the longest duration of a class: a year.
 	MaxDuration = 365 * 24 * time.Hour
 	// MinDuration is the shortest one that is not zero, since the shared tier

@@ -32,6 +32,8 @@ type Map[K comparable, V any] struct {
 	codec  Codec
 	clone  func(V) V
 
+	version func(V) int64 // nil: values have none
+
 	// A map for one operation has the class as it is at that revision. The caller's map
 	// has none, but the latest of these.
 	class    Class
@@ -85,11 +87,17 @@ func NewMap[K comparable, V any](c *Cache, class, prefix string, opts ...MapOpti
 				return nil, &ConfigError{"WithClone", fmt.Sprintf("%T", o.clone), fmt.Sprintf("a non-nil %T", m.clone)}
 			}
 			m.clone = clone
+		case o.version != nil:
+			version, ok := o.version.(func(V) int64)
+			if !ok || version == nil {
+				return nil, &ConfigError{"WithVersion", fmt.Sprintf("%T", o.version), fmt.Sprintf("a non-nil %T", m.version)}
+			}
+			m.version = version
 		default:
-			return nil, &ConfigError{"MapOption", "nil", "WithCodec or WithClone of something"}
+			return nil, &ConfigError{"MapOption", "nil", "WithCodec, WithClone or WithVersion of something"}
 		}
 	}
-	kind := fmt.Sprintf("%v of class %q, codec %T, clone %v", reflect.TypeFor[Map[K, V]](), class, m.codec, m.clone != nil)
+	kind := fmt.Sprintf("%v of class %q, codec %T, clone %v, version %v", reflect.TypeFor[Map[K, V]](), class, m.codec, m.clone != nil, m.version != nil)
 	if err := c.register(prefix, mapKind{class, kind}); err != nil {
 		return nil, err
 	}
@@ -110,10 +118,13 @@ func (m *Map[K, V]) Key(id K) (string, error) {
 }
 
 // absent is stored where the loader said ErrNotFound, kept where the map has a
-// clone function, and the encoded bytes otherwise.
+// clone function, and the encoded bytes otherwise; see also validated.
 type (
 	absent      struct{}
-	kept[V any] struct{ v V }
+	kept[V any] struct {
+		v    V
+		size int // encoded
+	}
 )
 
 // Get answers the value of id: from the cache, or from load, which runs once
@@ -123,6 +134,11 @@ type (
 //
 // With the cache closed or switched off it calls load.
 func (m *Map[K, V]) Get(ctx context.Context, id K, load Loader[K, V]) (V, error) {
+	return m.get(ctx, id, load, nil)
+}
+
+// get is Get. It writes down where the value comes from if info is not nil.
+func (m *Map[K, V]) get(ctx context.Context, id K, load Loader[K, V], info *origin) (V, error) {
 	m = m.now()
 	var zero V
 	key, err := m.Key(id)
@@ -135,7 +151,7 @@ func (m *Map[K, V]) Get(ctx context.Context, id K, load Loader[K, V]) (V, error)
 	e := m.c.engine
 	if !m.c.Enabled() {
 		e.Count.Bypassed.Add(1)
-		return load(scope.With(ctx, m.c.Scope()), id)
+		return load(scope.With(ctx, m.scope()), id)
 	}
 	now := e.Now()
 	if en, state := e.LookupAt(key, now); state >= engine.Stale {
@@ -148,6 +164,7 @@ func (m *Map[K, V]) Get(ctx context.Context, id K, load Loader[K, V]) (V, error)
 			if state == engine.Stale || en.Early(now) {
 				m.refresh(ctx, en, key, id, load)
 			}
+			info.set(FromProcess, en)
 			return v, err
 		}
 		e.Drop(key)
@@ -162,31 +179,34 @@ func (m *Map[K, V]) Get(ctx context.Context, id K, load Loader[K, V]) (V, error)
 	case err != nil:
 		return zero, err
 	case turn == nil && out.Err != nil:
+		info.waited(out)
 		return zero, out.Err
 	case turn == nil:
 		if v, err, ok := m.read(out.Entry); ok {
+			info.waited(out)
 			return v, err
 		}
 		turn = e.Alone(key, tags) // what does not decode is a miss
 	}
-	if v, err, ok := m.lookAgain(turn); ok {
+	if v, err, ok := m.lookAgain(turn, info); ok {
 		return v, err
 	}
 	// The tier is asked here, which takes its budget at most.
-	if v, err, ok := m.look(ctx, turn, id, load); ok {
+	if v, err, ok := m.look(ctx, turn, id, load, info); ok {
 		return v, err
 	}
 	// The load runs detached. Its leader waits for it as the others do.
 	result := make(chan loaded[V], 1)
 	if !e.Spawn(ctx, 2*m.class.LoadTimeout, func(ctx context.Context) { m.load(ctx, turn, nil, id, load, result) }) {
 		turn.Finish(engine.Outcome{Verdict: engine.Failed})
-		return load(scope.With(ctx, m.c.Scope()), id)
+		return load(scope.With(ctx, m.scope()), id)
 	}
 	select {
 	case r := <-result:
 		if r.spare {
 			e.Count.StaleHits.Add(1)
 		}
+		info.loaded(r.from, r.entry, r.instead)
 		return r.v, r.err
 	case <-ctx.Done():
 		return zero, ctx.Err()
@@ -194,7 +214,7 @@ func (m *Map[K, V]) Get(ctx context.Context, id K, load Loader[K, V]) (V, error)
 }
 
 // lookAgain looks for what somebody filled in between the first look and the turn.
-func (m *Map[K, V]) lookAgain(turn *engine.Turn) (v V, err error, ok bool) {
+func (m *Map[K, V]) lookAgain(turn *engine.Turn, info *origin) (v V, err error, ok bool) {
 	read := false
 	defer func() {
 		if !read { // the codec or clone function panicked
@@ -203,6 +223,7 @@ func (m *Map[K, V]) lookAgain(turn *engine.Turn) (v V, err error, ok bool) {
 	}()
 	if en, state := m.c.engine.Lookup(turn.Key()); state == engine.Fresh {
 		if v, err, ok = m.read(en); ok {
+			info.set(FromProcess, en)
 			turn.Finish(engine.Outcome{Verdict: engine.Shared, Entry: en})
 		}
 	}
@@ -218,6 +239,13 @@ type loaded[V any] struct {
 	v     V
 	err   error
 	spare bool // v stands in for an error
+
+	prior *engine.Entry // what the loader was offered, nil: nothing
+
+	// For Lookup.
+	from    Source
+	entry   *engine.Entry
+	instead error // the error that v stands in for
 }
 
 // load runs the loader in a turn, stores what it returned and puts it into
@@ -226,8 +254,9 @@ type loaded[V any] struct {
 // seen is the entry that a refresh is to replace, nil for a miss.
 func (m *Map[K, V]) load(ctx context.Context, turn *engine.Turn, seen *engine.Entry, id K, load Loader[K, V], result chan<- loaded[V]) {
 	e := m.c.engine
-	sc := m.c.Scope()
-	sc.Leads, sc.Outer = turn.Key(), scope.From(ctx)
+	sc := m.scope()
+	p := &prior[K, V]{m: m, turn: turn}
+	sc.Leads, sc.Outer, sc.Prior = turn.Key(), scope.From(ctx), p.offer
 	var r loaded[V]
 	finished := false
 	defer func() {
@@ -237,6 +266,7 @@ func (m *Map[K, V]) load(ctx context.Context, turn *engine.Turn, seen *engine.En
 			e.Count.Panics.Add(1)
 			e.Count.LoadErrors.Add(1)
 			r.err = &PanicError{Value: recover(), Stack: debug.Stack()}
+			p.end()
 			turn.Finish(engine.Outcome{Verdict: engine.Failed})
 		}
 		result <- r
@@ -252,6 +282,7 @@ func (m *Map[K, V]) load(ctx context.Context, turn *engine.Turn, seen *engine.En
 	run, cancel := context.WithTimeout(ctx, m.class.LoadTimeout)
 	defer cancel()
 	r.v, r.err = load(scope.With(run, sc), id)
+	r.prior = p.end()
 	m.settle(ctx, turn, sc.Said(), &r)
 	finished = true
 }
@@ -266,6 +297,7 @@ func (m *Map[K, V]) fetch(ctx context.Context, turn *engine.Turn, seen *engine.E
 		if ok {
 			*r = queued
 			m.settle(ctx, turn, said, r)
+			r.from = FromQueue
 		}
 		return ok
 	}
@@ -281,7 +313,7 @@ func (m *Map[K, V]) fetch(ctx context.Context, turn *engine.Turn, seen *engine.E
 		turn.Fetch(ctx, q)
 		return false
 	}
-	r.v, r.err = v, err
+	r.v, r.err, r.from, r.entry = v, err, FromRemote, f.Entry
 	return true
 }
 
@@ -290,7 +322,7 @@ func (m *Map[K, V]) query() engine.Query {
 }
 
 // look answers from what the shared tier has.
-func (m *Map[K, V]) look(ctx context.Context, turn *engine.Turn, id K, load Loader[K, V]) (v V, err error, ok bool) {
+func (m *Map[K, V]) look(ctx context.Context, turn *engine.Turn, id K, load Loader[K, V], info *origin) (v V, err error, ok bool) {
 	looked := false
 	defer func() {
 		if !looked { // the codec or clone function panicked
@@ -298,7 +330,9 @@ func (m *Map[K, V]) look(ctx context.Context, turn *engine.Turn, id K, load Load
 		}
 	}()
 	if f := turn.Look(ctx, m.query()); f.Entry != nil && f.State >= engine.Stale {
-		v, err, ok = m.found(ctx, turn, f, id, load)
+		if v, err, ok = m.found(ctx, turn, f, id, load); ok {
+			info.set(FromRemote, f.Entry)
+		}
 	}
 	looked = true
 	return v, err, ok
@@ -313,7 +347,7 @@ func (m *Map[K, V]) found(ctx context.Context, turn *engine.Turn, f engine.Found
 		turn.Refuse(f.Entry)
 		return v, err, false
 	}
-	turn.Finish(engine.Outcome{Verdict: engine.Shared, Entry: f.Entry})
+	turn.Finish(engine.Outcome{Verdict: engine.Shared, Entry: f.Entry, Found: true})
 	if f.State == engine.Stale {
 		m.refresh(ctx, f.Entry, turn.Key(), id, load)
 	}
@@ -323,19 +357,23 @@ func (m *Map[K, V]) found(ctx context.Context, turn *engine.Turn, f engine.Found
 // settle stores what a loader returned and tells those who wait for it.
 func (m *Map[K, V]) settle(ctx context.Context, turn *engine.Turn, said scope.Said, r *loaded[V]) {
 	e := m.c.engine
+	fill := engine.Fill{ReplicaLag: m.class.ReplicaLag, Codec: mapCodec[K, V]{m}}
+	renewed := m.renew(&fill, &said, r)
+	fill.Tags = said.Tags
 	out := engine.Outcome{Verdict: engine.Shared, Tags: said.Tags}
-	fill := engine.Fill{Tags: said.Tags, ReplicaLag: m.class.ReplicaLag, Codec: mapCodec[K, V]{m}}
 	switch {
 	case r.err == nil:
-		size, err := m.keep(&fill, r.v)
-		switch {
-		case err != nil: // what does not encode is the caller's alone
-			turn.Finish(engine.Outcome{Verdict: engine.Unshareable})
-			r.err = err
-			return
-		case size > m.class.MaxBytes:
-			said.NoStore = true
+		if !renewed {
+			if err := m.keep(&fill, r.v, said.Validator); err != nil { // what does not encode is the caller's alone
+				turn.Finish(engine.Outcome{Verdict: engine.Unshareable})
+				r.err = err
+				return
+			}
+			if m.outdated(turn, r) {
+				return
+			}
 		}
+		said.NoStore = said.NoStore || fill.Size > m.class.MaxBytes
 		fill.Lifetime = m.lifetime(said)
 	case errors.Is(r.err, ErrNotFound):
 		fill.Value, fill.Lifetime.Fresh = absent{}, m.class.NegativeTTL
@@ -343,6 +381,7 @@ func (m *Map[K, V]) settle(ctx context.Context, turn *engine.Turn, said scope.Sa
 	default:
 		e.Count.LoadErrors.Add(1)
 		if en, v, err, ok := m.spare(turn.Key()); ok {
+			r.instead, r.from, r.entry = r.err, FromProcess, en
 			r.v, r.err, r.spare, out.Entry = v, err, true, en
 		} else if errors.Is(r.err, context.Canceled) || errors.Is(r.err, context.DeadlineExceeded) {
 			out.Verdict = engine.Failed
@@ -361,7 +400,10 @@ func (m *Map[K, V]) settle(ctx context.Context, turn *engine.Turn, said scope.Sa
 			turn.ForgetEntry(ctx, turn.Key(), en)
 		}
 	} else {
-		out.Entry, _ = turn.Fill(ctx, fill)
+		var refusal engine.Refusal
+		if out.Entry, refusal = turn.Fill(ctx, fill); refusal == engine.Stored {
+			r.entry = out.Entry
+		}
 	}
 	if said.Unnamed { // who came later cannot be told from who came in time
 		out = engine.Outcome{Verdict: engine.Unshareable}
@@ -370,16 +412,17 @@ func (m *Map[K, V]) settle(ctx context.Context, turn *engine.Turn, said scope.Sa
 }
 
 // keep puts v into fill in the form it is stored in.
-func (m *Map[K, V]) keep(fill *engine.Fill, v V) (size int, err error) {
+func (m *Map[K, V]) keep(fill *engine.Fill, v V, validator string) error {
 	data, err := m.codec.Marshal(v)
 	if err != nil {
-		return 0, fmt.Errorf("larder: encode a value of %s: %w", m.prefix, err)
+		return fmt.Errorf("larder: encode a value of %s: %w", m.prefix, err)
 	}
-	fill.Value, fill.Size = data, len(data)
+	fill.Value = data
 	if m.clone != nil {
-		fill.Value = kept[V]{m.clone(v)}
+		fill.Value = kept[V]{m.clone(v), len(data)}
 	}
-	return len(data), nil
+	fill.Value, fill.Size = withValidator(fill.Value, validator), len(data)+len(validator)
+	return nil
 }
 
 func (m *Map[K, V]) lifetime(said scope.Said) engine.Lifetime {
@@ -387,12 +430,20 @@ func (m *Map[K, V]) lifetime(said scope.Said) engine.Lifetime {
 	if said.TTLSet {
 		ttl = said.TTL
 	}
-	return engine.Lifetime{Fresh: ttl, Stale: m.class.Stale, Spare: m.class.StaleIfError}
+	l := engine.Lifetime{Fresh: ttl, Stale: m.class.Stale, Spare: m.class.StaleIfError}
+	if said.Validator != "" {
+		l.Spare = max(l.Spare, keepForValidation)
+	}
+	return l
 }
 
 // read returns a stored value; ok is false if it does not decode.
 func (m *Map[K, V]) read(en *engine.Entry) (v V, err error, ok bool) {
-	switch stored := en.Value.(type) {
+	value := en.Value
+	if va, ok := value.(validated); ok {
+		value = va.value
+	}
+	switch stored := value.(type) {
 	case absent:
 		return v, ErrNotFound, true
 	case []byte:
@@ -412,9 +463,12 @@ func (m *Map[K, V]) read(en *engine.Entry) (v V, err error, ok bool) {
 
 // spare returns an entry that may stand in for an error, and its value.
 func (m *Map[K, V]) spare(key string) (en *engine.Entry, v V, err error, ok bool) {
-	en, state := m.c.engine.Lookup(key)
-	// What is past its stale window was stored with a window for errors.
-	if state == engine.Gone || m.class.StaleIfError == 0 && state != engine.Spare {
+	if m.class.StaleIfError == 0 {
+		return nil, v, nil, false
+	}
+	now := m.c.engine.Now()
+	en, state := m.c.engine.LookupAt(key, now)
+	if state == engine.Gone || state == engine.Spare && now >= en.FreshUntil+int64(m.class.StaleIfError) {
 		return nil, v, nil, false
 	}
 	v, err, ok = m.read(en)

@@ -23,29 +23,41 @@ type twoWriters struct {
 
 const writeTimeout = 30 * time.Second // the default
 
+// itself is the version of values that are nothing else.
+var itself = core.WithVersion(func(v int64) int64 { return v })
+
 // eachWay runs a test in one process without a shared tier, in one with it, and in
-// two that share it.
-func eachWay(t *testing.T, test func(w *twoWriters), change ...func(*core.Options)) {
+// two that share it; without and with versions.
+func eachWay(t *testing.T, test func(w *twoWriters)) {
 	t.Helper()
 	for _, way := range []string{"one process", "one instance", "two instances"} {
-		t.Run(way, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				f := &fleet{t: t, server: memtier.New(memtier.Config{})}
-				defer f.server.Close()
-				w := &twoWriters{t: t, f: f}
-				w.a = f.instance("a", append(change, func(o *core.Options) {
-					if way == "one process" {
-						o.Remote = nil
-					}
-				})...)
-				w.b = w.a
-				if way == "two instances" {
-					w.b = f.instance("b", change...)
-				}
-				test(w)
-			})
-		})
+		t.Run(way, func(t *testing.T) { oneWay(t, way, test) })
+		t.Run(way+", versions", func(t *testing.T) { oneWay(t, way, test, itself) })
 	}
+}
+
+func oneWay(t *testing.T, way string, test func(w *twoWriters), opts ...core.MapOption) {
+	t.Helper()
+	oneWayWith(t, way, func(*core.Options) {}, test, opts...)
+}
+
+func oneWayWith(t *testing.T, way string, change func(*core.Options), test func(w *twoWriters), opts ...core.MapOption) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		f := &fleet{t: t, server: memtier.New(memtier.Config{}), opts: opts}
+		defer f.server.Close()
+		w := &twoWriters{t: t, f: f}
+		w.a = f.instance("a", change, func(o *core.Options) {
+			if way == "one process" {
+				o.Remote = nil
+			}
+		})
+		w.b = w.a
+		if way == "two instances" {
+			w.b = f.instance("b", change)
+		}
+		test(w)
+	})
 }
 
 // write writes v through; then, if not nil, is called when it has been saved and

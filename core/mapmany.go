@@ -339,7 +339,7 @@ func (b *batch[K, V]) run(ctx context.Context, parts []*part[K, V], ids []K) (va
 
 // fetch answers an id from the shared tier, or takes the lease for it.
 func (b *batch[K, V]) fetch(ctx context.Context, p *part[K, V]) {
-	if v, err, ok := b.m.lookAgain(p.turn); ok {
+	if v, err, ok := b.m.lookAgain(p.turn, nil); ok {
 		b.answer(p.id, v, err)
 		p.done = true
 		return

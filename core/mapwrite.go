@@ -30,7 +30,7 @@ func (m *Map[K, V]) Put(ctx context.Context, id K, v V, tags ...string) error {
 	call, cancel := m.c.bound(ctx)
 	defer cancel()
 	list := []engine.Item{{Kind: engine.Key, Value: key}, tagItem(key)}
-	if !m.c.Enabled() {
+	if !m.c.Enabled() || m.c.engine.Newer(call, key, []string{TagName(key)}, fill) {
 		return m.c.engine.Invalidate(call, list)
 	}
 	return m.c.engine.Replace(call, list, key, []string{TagName(key)}, fill)
@@ -77,6 +77,7 @@ func (m *Map[K, V]) Write(ctx context.Context, id K, v V, save func(ctx context.
 		}
 	}()
 	saved := save(ctx, id, v)
+	older := saved == nil && m.c.Enabled() && m.c.engine.Newer(ctx, key, []string{TagName(key)}, fill)
 	ended = true
 	call, cancel := m.c.request(context.WithoutCancel(ctx))
 	defer cancel()
@@ -86,7 +87,7 @@ func (m *Map[K, V]) Write(ctx context.Context, id K, v V, save func(ctx context.
 		}
 		return saved
 	}
-	if !m.c.Enabled() {
+	if older || !m.c.Enabled() {
 		return intent.in.End(call, nil)
 	}
 	return intent.in.EndWith(call, key, []string{TagName(key)}, fill)
@@ -103,13 +104,49 @@ func (m *Map[K, V]) filled(key string, v V, tags []string) (fill engine.Fill, er
 		}
 		fill.Tags = append(fill.Tags, TagName(tag))
 	}
-	size, err := m.keep(&fill, v)
-	if err != nil {
+	if err := m.keep(&fill, v, ""); err != nil {
 		return fill, err
 	}
-	if size > m.class.MaxBytes {
-		return fill, &ConfigError{"size of " + key, size, fmt.Sprintf("up to MaxBytes of its class, %d", m.class.MaxBytes)}
+	if fill.Size > m.class.MaxBytes {
+		return fill, &ConfigError{"size of " + key, fill.Size, fmt.Sprintf("up to MaxBytes of its class, %d", m.class.MaxBytes)}
 	}
-	fill.Lifetime, fill.Codec = m.lifetime(scope.Said{}), mapCodec[K, V]{m}
+	fill.Lifetime, fill.Codec, fill.Older = m.lifetime(scope.Said{}), mapCodec[K, V]{m}, m.older(v)
 	return fill, nil
+}
+
+// older returns whether v is older than what an entry has, by their versions. nil:
+// v's is not known.
+func (m *Map[K, V]) older(v V) func(than *engine.Entry) bool {
+	if m.version == nil {
+		return nil
+	}
+	own := m.version(v)
+	if own <= 0 {
+		return nil
+	}
+	return func(than *engine.Entry) bool {
+		v, err, ok := m.read(than)
+		return err == nil && ok && m.version(v) > own
+	}
+}
+
+// outdated reports whether what a loader returned is older than what is cached and
+// may still be answered. Then that is the answer.
+func (m *Map[K, V]) outdated(turn *engine.Turn, r *loaded[V]) bool {
+	older, e := m.older(r.v), m.c.engine
+	if older == nil {
+		return false
+	}
+	en, state := e.Lookup(turn.Key())
+	if state < engine.Stale || !older(en) {
+		return false
+	}
+	v, err, ok := m.read(en)
+	if err != nil || !ok {
+		return false
+	}
+	e.Count.Refused.Add(1)
+	r.v, r.from, r.entry = v, FromProcess, en
+	turn.Finish(engine.Outcome{Verdict: engine.Shared, Entry: en})
+	return true
 }

@@ -21,6 +21,7 @@ type fleet struct {
 	server *memtier.Server
 	loads  atomic.Int64
 	data   atomic.Int64 // what the database says of every id
+	opts   []core.MapOption
 }
 
 func share(t *testing.T, test func(t *testing.T, f *fleet)) {
@@ -50,7 +51,7 @@ func (f *fleet) instance(name string, change ...func(*core.Options)) *instance {
 	cache, err := core.New(o)
 	require.NoError(f.t, err)
 	f.t.Cleanup(func() { require.NoError(f.t, cache.Close()) })
-	m, err := core.NewMap[int, int64](cache, "c", "item")
+	m, err := core.NewMap[int, int64](cache, "c", "item", f.opts...)
 	require.NoError(f.t, err)
 	synctest.Wait() // it listens
 	return &instance{m, cache, f}

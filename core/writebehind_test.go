@@ -40,17 +40,22 @@ type wbOptions = core.WriteBehindOptions[int, int64]
 // eachQueue runs a test with a queue in one process, in one instance, and in two.
 func eachQueue(t *testing.T, o wbOptions, test func(l *ledger)) {
 	t.Helper()
-	eachWay(t, func(w *twoWriters) {
-		l := &ledger{t: w.t, w: w, rows: make(map[int]int64)}
-		l.a = l.queue(w.a, o)
-		l.b = l.a
-		if w.b != w.a {
-			l.b = l.queue(w.b, o)
-		}
-		test(l)
-	}, func(o *core.Options) {
+	class := func(o *core.Options) {
 		o.Classes = core.Classes{"c": {TTL: 3 * time.Minute, LoadTimeout: 10 * time.Second, NegativeTTL: time.Minute}}
-	})
+	}
+	for _, way := range []string{"one process", "one instance", "two instances"} {
+		t.Run(way, func(t *testing.T) {
+			oneWayWith(t, way, class, func(w *twoWriters) {
+				l := &ledger{t: w.t, w: w, rows: make(map[int]int64)}
+				l.a = l.queue(w.a, o)
+				l.b = l.a
+				if w.b != w.a {
+					l.b = l.queue(w.b, o)
+				}
+				test(l)
+			})
+		})
+	}
 }
 
 func (l *ledger) queue(in *instance, o wbOptions) *core.WriteBehind[int, int64] {

@@ -26,7 +26,7 @@ func (l *loading) findPrior() {
 	}
 	// What another instance has invalidated, and this one has not heard of, must not
 	// be renewed: it would be valid again for everybody.
-	if l.turn.StillValid(l.shield.ctx, f.response.key, slices.Concat(f.response.tags, l.turn.Tags())) {
+	if l.turn.StillValid(l.shield.ctx, f.entry, f.response.key, slices.Concat(f.response.tags, l.turn.Tags())) {
 		l.prior = f
 	}
 }

@@ -255,7 +255,7 @@ func (e *Engine) apply(now int64, items []Item) {
 	for i, it := range items {
 		switch {
 		case it.Kind == Pattern && !mutantNoSweep:
-			e.sweeps.add(head+uint64(i), it.Value)
+			e.sweeps.add(head+uint64(i), it.Value, now)
 		case it.Kind == Tag && !mutantNoStampKill:
 			e.stamps.kill(it.Value)
 		case it.Kind == All && !mutantNoEra:

@@ -65,6 +65,20 @@ func (en *Entry) dead() bool {
 	return false
 }
 
+// Tags returns the tags that the entry was stored with.
+func (en *Entry) Tags() []string {
+	tags := make([]string, 0, len(en.stamps))
+	for _, st := range en.stamps {
+		if st.tag != "" {
+			tags = append(tags, st.tag)
+		}
+	}
+	return tags
+}
+
+// Loose reports whether the entry is one that function Loose made.
+func (en *Entry) Loose() bool { return en.loose }
+
 // Early reports whether this reader of a fresh entry should be the one who
 // refreshes it before it expires. The chance rises towards the end of the
 // lifetime, with the time that the load took as its scale (XFetch with beta = 1:

@@ -535,13 +535,18 @@ func (t *Turn) Tags() []string { return t.tags }
 // partitions that it depends on hold nothing that concerns it and that this
 // process had not heard of before the turn looked. Without a lease nothing will
 // be stored, and what this process knows is enough.
-func (t *Turn) StillValid(ctx context.Context, key string, tags []string) bool {
+//
+// A pattern is heard of before its scan has reached every entry: what was read
+// from the tier in between is valid there for a moment more, and would be filled in
+// behind the scan. So an entry that is older than a pattern is not.
+func (t *Turn) StillValid(ctx context.Context, en *Entry, key string, tags []string) bool {
 	s, h := t.e.shared, t.held
 	if s == nil || h == nil {
 		return true
 	}
 	n := t.e.partitions()
-	if len(h.since) != n {
+	// Born is late by as much as the reply was that brought the entry.
+	if len(h.since) != n || t.e.sweptSince(key, en.Born-s.delta-int64(s.Budget)) {
 		return false
 	}
 	var parts []int

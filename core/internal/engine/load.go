@@ -65,6 +65,8 @@ type Fill struct {
 	Tags       []string      // beside those the load was registered with
 	ReplicaLag time.Duration // store only what was loaded so long after the last invalidation
 	Codec      Codec         // how the shared tier keeps the value; not used without one
+	// Older reports whether Value is older than an entry's. nil: that is not known.
+	Older func(than *Entry) bool
 
 	id      string  // of the entry in the shared tier
 	refused Refusal // make an entry, and store it nowhere, for this reason

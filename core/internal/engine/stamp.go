@@ -9,6 +9,7 @@ import (
 
 // stamp is a generation of a tag, or an era. It dies once and never comes back.
 type stamp struct {
+	tag  string // "": an era
 	dead atomic.Bool
 	// known mirrors the generation in the shared tier. It is learned under the
 	// journal's lock and forgotten with the stamp. Its size also keeps the stamp
@@ -67,7 +68,7 @@ func (s *stamps) get(tag string) *stamp {
 		}
 		sh.sweep = max(minSweep, 2*len(sh.m))
 	}
-	st := new(stamp)
+	st := &stamp{tag: tag}
 	sh.m[tag] = weak.Make(st)
 	return st
 }

@@ -26,6 +26,29 @@ import (
 // moment at which the lease to store it was there; whatever comes after that ends
 // the lease, or a generation or era that came with it.
 
+// A version that the database gives could tell more: what is valid in the cache at
+// A's end, loaded since B ended and with a version below A's, would show that B's is
+// below too. But an id that is deleted and created again may begin its versions anew:
+//
+//	A saves 9; B deletes, C creates 1, both end; 1 is loaded; A ends with 9
+//
+// So versions only ever forbid to store.
+
+// Newer reports whether there is an entry under key that may be answered and that f
+// is older than, in this process or in the shared tier.
+func (e *Engine) Newer(ctx context.Context, key string, tags []string, f Fill) bool {
+	if f.Older == nil {
+		return false
+	}
+	if en, state := e.Lookup(key); state >= Stale {
+		return f.Older(en)
+	}
+	t := e.Alone(key, tags)
+	defer t.Finish(Outcome{Verdict: Unshareable})
+	found := t.Look(ctx, Query{Codec: f.Codec})
+	return usable(found) && f.Older(found.Entry)
+}
+
 // EndWith is End, and stores f under key, which the intent is on, if this writer
 // was the only one at work since it began and nobody has invalidated the key or
 // its tags. The error is End's: without one the value may still not be stored, and

@@ -21,6 +21,8 @@ type Scope struct {
 	ttlSet  bool
 	noStore bool
 	unnamed bool
+	valid   string // the validator
+	isValid bool   // it has been set
 
 	// Invalidate runs core.Invalidate of the cache this scope belongs to.
 	// Targets are core's.
@@ -31,6 +33,11 @@ type Scope struct {
 	// that it is part of.
 	Leads string
 	Outer *Scope
+	// Single: the load is of one value, which can have a validator.
+	Single bool
+	// Prior offers the value that the load is to replace, as a pointer to a copy of
+	// its own, nil if there is none. A nil Prior offers none.
+	Prior func(ctx context.Context) (v any, validator string)
 	// LeadsToo are the keys of the flights that a load of several leads.
 	LeadsToo map[string]bool
 }
@@ -95,18 +102,30 @@ func (s *Scope) SetNoStore() {
 	s.noStore = true
 }
 
+// SetValidator says what the result can be validated by.
+func (s *Scope) SetValidator(v string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.valid, s.isValid = v, true
+}
+
 // Said is what a scope holds.
 type Said struct {
-	Tags    []string
-	TTL     time.Duration
-	TTLSet  bool
-	NoStore bool
-	Unnamed bool // it depends on more than Tags says
+	Tags         []string
+	TTL          time.Duration
+	TTLSet       bool
+	NoStore      bool
+	Unnamed      bool // it depends on more than Tags says
+	Validator    string
+	ValidatorSet bool
 }
 
 // Said returns what has been said so far.
 func (s *Scope) Said() Said {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return Said{Tags: slices.Clone(s.tags), TTL: s.ttl, TTLSet: s.ttlSet, NoStore: s.noStore, Unnamed: s.unnamed}
+	return Said{
+		Tags: slices.Clone(s.tags), TTL: s.ttl, TTLSet: s.ttlSet, NoStore: s.noStore, Unnamed: s.unnamed,
+		Validator: s.valid, ValidatorSet: s.isValid,
+	}
 }

@@ -207,7 +207,11 @@ func (h *history) start(rng *rand.Rand) {
 	if err != nil {
 		panic(err)
 	}
-	in.m, err = core.NewMap[int, value](in.cache, "row", "row", core.WithCodec(codec{}))
+	opts := []core.MapOption{core.WithCodec(codec{})}
+	if h.seed%2 == 0 {
+		opts = append(opts, core.WithVersion(func(v value) int64 { return resolved(v.version) }))
+	}
+	in.m, err = core.NewMap[int, value](in.cache, "row", "row", opts...)
 	if err != nil {
 		panic(err)
 	}
@@ -387,6 +391,20 @@ func (h *history) loader(in *instance) core.Loader[int, value] {
 		r := h.rows[k]
 		r.note(h.now(), in.id, "load begins", -1)
 		s := scope.From(ctx)
+		if rng.IntN(3) == 0 {
+			// A validator too coarse to tell: what it renews is as new as it was announced.
+			if err := h.work(ctx, rng); err != nil {
+				return value{}, err
+			}
+			if old, _, ok := core.StaleValue[value](ctx); ok {
+				r.note(h.now(), in.id, "load is offered version", resolved(old.version))
+				h.totals.renewals.Add(1)
+				if err := h.work(ctx, rng); err != nil {
+					return value{}, err
+				}
+				return value{}, core.ErrNotModified
+			}
+		}
 		s.AddTags([]string{core.PathTag(rowPath(k))})
 		early := rng.IntN(2) == 0
 		if early {
@@ -417,6 +435,9 @@ func (h *history) loader(in *instance) core.Loader[int, value] {
 			s.SetNoStore()
 		case 5:
 			s.SetTTL(20 * time.Millisecond)
+		}
+		if rng.IntN(2) == 0 {
+			s.SetValidator("any") // it is kept for longer, to be validated
 		}
 		r.note(h.now(), in.id, "load returns version", v)
 		if absent(v) {

@@ -15,8 +15,8 @@ import (
 
 // totals are what happened, in one history or in all.
 type totals struct {
-	reads, failedReads, unjudged, writes, announced, pending atomic.Int64
-	stalest, longestGet                                      atomic.Int64
+	reads, failedReads, unjudged, writes, announced, pending, renewals atomic.Int64
+	stalest, longestGet                                                atomic.Int64
 
 	mu        sync.Mutex
 	faults    map[string]int
@@ -80,7 +80,7 @@ func (n *totals) merge(o *totals) {
 	n.tier(o.Tier)
 	for to, from := range map[*atomic.Int64]*atomic.Int64{
 		&n.reads: &o.reads, &n.failedReads: &o.failedReads, &n.unjudged: &o.unjudged,
-		&n.writes: &o.writes, &n.announced: &o.announced, &n.pending: &o.pending,
+		&n.writes: &o.writes, &n.announced: &o.announced, &n.pending: &o.pending, &n.renewals: &o.renewals,
 	} {
 		to.Add(from.Load())
 	}
@@ -108,8 +108,8 @@ func (n *totals) String() string {
 	fmt.Fprintf(&b, "%d histories, %d operations, %v of their time\n", n.Histories, n.operations(), n.Virtual.Round(time.Second))
 	fmt.Fprintf(&b, "  reads %d: hits %d, stale hits %d, remote hits %d, loads %d (%d refreshes, %d failed, %d panics), shared %d, failed %d, unjudged %d\n",
 		n.reads.Load(), s.Hits, s.StaleHits, s.RemoteHits, s.Loads, s.Refreshes, s.LoadErrors, s.Panics, s.Coalesced, n.failedReads.Load(), n.unjudged.Load())
-	fmt.Fprintf(&b, "  writes %d: announcements %d, pending %d, targets %d; stored %d, refused %d, evicted here %d\n",
-		n.writes.Load(), n.announced.Load(), n.pending.Load(), s.Invalidations, s.Stored, s.Refused, s.Evicted)
+	fmt.Fprintf(&b, "  writes %d: announcements %d, pending %d, targets %d; stored %d, renewals said %d, refused %d, evicted here %d\n",
+		n.writes.Load(), n.announced.Load(), n.pending.Load(), s.Invalidations, s.Stored, n.renewals.Load(), s.Refused, s.Evicted)
 	fmt.Fprintf(&b, "  longest staleness seen %v, longest read %v\n", time.Duration(n.stalest.Load()), time.Duration(n.longestGet.Load()))
 	fmt.Fprintf(&b, "  tier %+v\n  faults:", n.Tier)
 	for _, f := range slices.Sorted(maps.Keys(n.faults)) {

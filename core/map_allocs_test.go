@@ -1,0 +1,42 @@
+package core_test
+
+import (
+	"context"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/larderhq/larder/core"
+)
+
+func hits(tb testing.TB, opts ...core.MapOption) *core.Map[int, int64] {
+	tb.Helper()
+	c := open(tb, core.Options{Classes: core.Classes{"c": {TTL: hour}}})
+	m, err := core.NewMap[int, int64](c, "c", "item", opts...)
+	require.NoError(tb, err)
+	_, err = m.Get(tb.Context(), 1, one)
+	require.NoError(tb, err)
+	return m
+}
+
+func one(context.Context, int) (int64, error) { return 1, nil }
+
+var asItIs = core.WithClone(func(v int64) int64 { return v })
+
+// What is told of a value costs those nothing who do not ask for it.
+func TestGivenAHit_WhenItIsAnswered_ThenItCostsTheKeyAndTheValue(t *testing.T) {
+	m, ctx := hits(t, asItIs), t.Context()
+	require.LessOrEqual(t, testing.AllocsPerRun(1000, func() { _, _ = m.Get(ctx, 1, one) }), 3.0, "32 bytes in all")
+}
+
+func BenchmarkMapHit(b *testing.B) {
+	for name, opts := range map[string][]core.MapOption{"cloned": {asItIs}, "decoded": nil} {
+		b.Run(name, func(b *testing.B) {
+			m, ctx := hits(b, opts...), b.Context()
+			b.ReportAllocs()
+			for b.Loop() {
+				_, _ = m.Get(ctx, 1, one)
+			}
+		})
+	}
+}

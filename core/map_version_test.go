@@ -1,0 +1,130 @@
+package core_test
+
+import (
+	"context"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/larderhq/larder/core"
+)
+
+// eachVersioned is eachWay with versions only.
+func eachVersioned(t *testing.T, test func(w *twoWriters)) {
+	t.Helper()
+	for _, way := range []string{"one process", "one instance", "two instances"} {
+		t.Run(way, func(t *testing.T) { oneWay(t, way, test, itself) })
+	}
+}
+
+// answers demands what is answered without a load.
+func (w *twoWriters) answers(v int64) {
+	w.t.Helper()
+	synctest.Wait()
+	for _, in := range []*instance{w.a, w.b} {
+		got, err := in.Get(w.t.Context(), 7, func(context.Context, int) (int64, error) { return 0, errDown })
+		require.NoError(w.t, err)
+		require.Equal(w.t, v, got)
+	}
+}
+
+func TestGivenANewerValueCached_WhenAnOlderOneIsPut_ThenItIsInvalidatedAndNotStored(t *testing.T) {
+	eachVersioned(t, func(w *twoWriters) {
+		w.f.data.Store(6)
+		require.NoError(w.t, w.a.Put(w.t.Context(), 7, 6))
+		w.answers(6)
+		require.NoError(w.t, w.b.Put(w.t.Context(), 7, 5))
+		w.reads(6, 1)
+		require.NoError(w.t, w.b.Put(w.t.Context(), 7, 6))
+		w.answers(6)
+		require.NoError(w.t, w.b.Put(w.t.Context(), 7, 7))
+		w.answers(7)
+		w.f.data.Store(1) // deleted and created again
+		require.NoError(w.t, w.a.Invalidate(w.t.Context(), 7))
+		require.NoError(w.t, w.b.Put(w.t.Context(), 7, 1))
+		w.answers(1)
+		require.NoError(w.t, w.b.Put(w.t.Context(), 7, 0))
+		w.answers(0)
+	})
+}
+
+func TestGivenAChangeThatNobodyAnnounced_WhenAWriterOfAnOlderValueEnds_ThenItIsNotStored(t *testing.T) {
+	eachVersioned(t, func(w *twoWriters) {
+		require.NoError(w.t, w.write(w.a, 5, func() {
+			w.f.data.Store(6)
+			require.EqualValues(w.t, 6, w.b.get(7))
+		}))
+		w.reads(6, 1)
+		require.NoError(w.t, w.write(w.a, 7, func() { // as old or older: it was alone
+			require.EqualValues(w.t, 7, w.b.get(7))
+		}))
+		w.reads(7, 0)
+		require.NoError(w.t, w.write(w.b, 1, nil)) // created again
+		w.reads(1, 0)
+	})
+}
+
+func TestGivenAReplicaThatLags_WhenARefreshReadsAnOlderValue_ThenTheNewerOneIsAnsweredAndExpiresAsItWould(t *testing.T) {
+	for name, version := range map[string]func(item) int64{
+		"versions": func(v item) int64 { return int64(v.Name[0]) },
+		"unknown":  func(item) int64 { return 0 },
+	} {
+		t.Run(name, func(t *testing.T) {
+			eachTier(t, core.Class{TTL: minute, Stale: minute, StaleIfError: hour}, func(t *testing.T, l *validating) {
+				m := l.m
+				m.name.Store("b")
+				require.Equal(t, "b", m.get(t))
+				time.Sleep(minute)
+				m.name.Store("a")
+				require.Equal(t, "b", m.get(t))
+				synctest.Wait()
+				if name == "unknown" {
+					require.Equal(t, "a", m.get(t))
+					return
+				}
+				m.mustLoad(t, 2, "")
+				require.Positive(t, m.cache.Stats().Refused)
+				many, err := m.GetMany(t.Context(), []int{1}, func(context.Context, []int) (map[int]item, error) {
+					return map[int]item{1: {Name: "a"}}, nil
+				})
+				require.NoError(t, err)
+				require.Equal(t, map[int]item{1: {Name: "b"}}, many)
+				synctest.Wait()
+				require.Equal(t, core.Result[item]{Value: item{Name: "b"}, Source: core.FromProcess, Age: minute, Stale: true}, m.lookup(t))
+				synctest.Wait()
+				time.Sleep(minute) // it was not made to last longer
+				require.Equal(t, "a", m.get(t))
+			}, core.WithVersion(version))
+		})
+	}
+}
+
+// A load that is under way when a newer value is stored is answered with that.
+func TestGivenALoadThatReadAnOlderValue_WhenANewerOneIsStoredMeanwhile_ThenWhoeverWaitsGetsTheNewerOne(t *testing.T) {
+	eachVersioned(t, func(w *twoWriters) {
+		w.f.data.Store(5)
+		v, err := w.a.Get(w.t.Context(), 7, func(context.Context, int) (int64, error) {
+			require.NoError(w.t, w.write(w.a, 6, nil))
+			return 5, nil
+		})
+		require.NoError(w.t, err)
+		require.EqualValues(w.t, 6, v)
+		w.answers(6)
+	})
+}
+
+func TestGivenOptionsOfAMap_WhenItsVersionIsOfAnotherType_ThenItIsRefused(t *testing.T) {
+	c := open(t, core.Options{Classes: core.Classes{"c": {TTL: hour}}})
+	var ce *core.ConfigError
+	_, err := core.NewMap[int, int64](c, "c", "item", core.WithVersion(func(string) int64 { return 0 }))
+	require.ErrorAs(t, err, &ce)
+	require.Equal(t, "WithVersion", ce.Field)
+	_, err = core.NewMap[int, int64](c, "c", "item", core.WithVersion[int64](nil))
+	require.ErrorAs(t, err, &ce)
+	_, err = core.NewMap[int, int64](c, "c", "item", itself)
+	require.NoError(t, err)
+	_, err = core.NewMap[int, int64](c, "c", "item")
+	require.ErrorAs(t, err, &ce, "one prefix for two kinds")
+}

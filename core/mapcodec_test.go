@@ -1,0 +1,71 @@
+package core
+
+import (
+	"encoding/binary"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+func codecs(tb testing.TB) (plain, cloning mapCodec[int, string]) {
+	tb.Helper()
+	c, err := New(Options{Classes: Classes{"c": {TTL: MaxDuration}}})
+	require.NoError(tb, err)
+	tb.Cleanup(func() { require.NoError(tb, c.Close()) })
+	a, err := NewMap[int, string](c, "c", "a")
+	require.NoError(tb, err)
+	b, err := NewMap[int, string](c, "c", "b", WithClone(strings.Clone))
+	require.NoError(tb, err)
+	return mapCodec[int, string]{a}, mapCodec[int, string]{b}
+}
+
+func TestGivenPayloadsOfAnotherVersion_WhenTheyAreDecoded_ThenTheyAreWhatTheyWere(t *testing.T) {
+	plain, cloning := codecs(t)
+	for _, test := range []struct {
+		payload        string
+		plain, cloning any
+	}{
+		{"\x00", absent{}, absent{}},
+		{"\x01\"a\"", []byte(`"a"`), kept[string]{"a", 3}},
+		{"\x02\x01v\"a\"", validated{[]byte(`"a"`), "v"}, validated{kept[string]{"a", 3}, "v"}},
+		{"", nil, nil}, {"\x00x", nil, nil}, {"\x03\"a\"", nil, nil}, {"\x02", nil, nil},
+		{"\x02\x00\"a\"", nil, nil}, {"\x02\x05\"a\"", nil, nil}, {"\x02\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", nil, nil},
+		{string(binary.AppendUvarint([]byte{2}, MaxValidatorBytes+1)) + strings.Repeat("x", 2*MaxValidatorBytes), nil, nil},
+	} {
+		value, _, ok := plain.Decode([]byte(test.payload), 0)
+		require.Equal(t, test.plain != nil, ok, "%q", test.payload)
+		require.Equal(t, test.plain, value, "%q", test.payload)
+		value, _, ok = cloning.Decode([]byte(test.payload), 0)
+		require.Equal(t, test.cloning != nil, ok, "%q", test.payload)
+		require.Equal(t, test.cloning, value, "%q", test.payload)
+	}
+}
+
+func FuzzMapCodec(f *testing.F) {
+	plain, cloning := codecs(f)
+	for _, s := range []string{"", "\x00", "\x01\"a\"", "\x01", "\x02\x01v\"a\"", "\x02\x00", "\x02\x80\x01", "\x02\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01"} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, payload []byte) {
+		for _, c := range []mapCodec[int, string]{plain, cloning} {
+			value, size, ok := c.Decode(payload, 0)
+			if !ok {
+				continue
+			}
+			require.LessOrEqual(t, size, len(payload))
+			again, ok := c.Encode(value)
+			require.True(t, ok)
+			same, _, ok := c.Decode(again, 0)
+			require.True(t, ok)
+			if _, isClone := same.(kept[string]); isClone { // its size is that of other bytes
+				require.Equal(t, value.(kept[string]).v, same.(kept[string]).v)
+			} else if v, isValid := same.(validated); isValid && c.m.clone != nil {
+				require.Equal(t, value.(validated).validator, v.validator)
+				require.Equal(t, value.(validated).value.(kept[string]).v, v.value.(kept[string]).v)
+			} else {
+				require.Equal(t, value, same)
+			}
+		}
+	})
+}

@@ -1,0 +1,188 @@
+package core
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/larderhq/larder/core/internal/engine"
+	"github.com/larderhq/larder/core/internal/scope"
+)
+
+// A loader may say that the value that it is to replace still holds. What is renewed
+// so is valid under the generations and eras of today, as if it had been loaded: so
+// it must not be what an invalidation has taken out, here or in another instance
+// that this one has not heard of. Let I be an invalidation, G the load's
+// registration and lease, S the offer of the stale value, F the fill.
+//
+//	I < S, known here           the entry is gone: it is not offered
+//	I < S, not yet known here   S asks for the logs since G (Turn.StillValid); what came
+//	                            before G and was not known then is in them as well, since
+//	                            they are read from where this process is. Not offered
+//	S < I < F                   F is refused as any load's: the lease is gone, or the
+//	                            generation; for tags that only the stale value carried
+//	                            the logs since G are compared (late tags, R10)
+//	F < I                       I takes out what was renewed: it carries its old tags too
+//	I names a tag of the stale  those who joined after I load again: they are compared
+//	value alone, S < I < joined with these tags too
+//	a writer dies, S < deadline F is refused: its intent lapsed during the load
+//
+// Without a lease nothing is stored, and what is answered is what this process may
+// answer by what it has verified.
+
+// keepForValidation is how long a value with a validator is kept when its windows
+// have passed, to be validated.
+const keepForValidation = time.Hour
+
+// StaleValue returns the value that the running loader is to replace, a copy of
+// its own, and the validator that came with it ("" if none was set). ctx is the
+// loader's. ok is false if there is none that has not been invalidated, if V is not
+// the map's type, and in a ManyLoader.
+//
+// A loader that finds that the value still holds returns ErrNotModified: the value
+// is kept for another TTL, with its tags and its validator, beside what the loader
+// adds to them. It must find it by what it reads after it began, not by what it had
+// read before.
+//
+// With a shared tier the first call asks whether another instance has invalidated
+// the value; a loader that does not call it pays nothing.
+func StaleValue[V any](ctx context.Context) (v V, validator string, ok bool) {
+	s := scope.From(ctx)
+	if s == nil || s.Prior == nil {
+		return v, "", false
+	}
+	offered, validator := s.Prior(ctx)
+	p, ok := offered.(*V)
+	if !ok {
+		return v, "", false
+	}
+	return *p, validator, true
+}
+
+// SetValidator says by what the value that the running loader is about to return
+// can be validated later: an ETag, a row's version or time of change. StaleValue
+// returns it with the value. A value that has one is kept for an hour at least
+// after its TTL, for that and for nothing else. A loader of several values
+// (GetMany) has no use for it: it gets ErrNoScope, as a handler does, whose
+// response has an ETag instead.
+func SetValidator(ctx context.Context, validator string) error {
+	s := scope.From(ctx)
+	switch {
+	case s == nil:
+		return ErrNoScope
+	case !s.Single:
+		return fmt.Errorf("larder: SetValidator outside a loader of one value: %w", ErrNoScope)
+	case validator == "" || len(validator) > MaxValidatorBytes:
+		return &ConfigError{"SetValidator", validator[:min(len(validator), 32)], fmt.Sprintf("a string of 1 to %d bytes", MaxValidatorBytes)}
+	}
+	s.SetValidator(validator)
+	return nil
+}
+
+// scope returns the scope of a load of one value.
+func (m *Map[K, V]) scope() *scope.Scope {
+	sc := m.c.Scope()
+	sc.Single = true
+	return sc
+}
+
+// prior is what a load is to replace. It is looked for when its loader asks.
+type prior[K comparable, V any] struct {
+	m    *Map[K, V]
+	turn *engine.Turn
+
+	mu    sync.Mutex // its loader may have several goroutines
+	asked bool
+	over  bool
+	entry *engine.Entry
+}
+
+// offer is scope.Scope.Prior.
+func (p *prior[K, V]) offer(ctx context.Context) (value any, validator string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.over {
+		return nil, ""
+	}
+	if !p.asked {
+		p.asked = true
+		p.entry = p.find(ctx)
+	}
+	if p.entry == nil {
+		return nil, ""
+	}
+	v, err, ok := p.m.read(p.entry)
+	if err != nil || !ok {
+		p.entry = nil
+		return nil, ""
+	}
+	if va, ok := p.entry.Value.(validated); ok {
+		validator = va.validator
+	}
+	return &v, validator
+}
+
+// find looks for a value that may be renewed: one that is valid as of after the
+// load was registered.
+func (p *prior[K, V]) find(ctx context.Context) *engine.Entry {
+	en, state := p.m.c.engine.Lookup(p.turn.Key())
+	if state == engine.Gone {
+		return nil
+	}
+	if _, isAbsent := en.Value.(absent); isAbsent || !p.turn.StillValid(ctx, en, p.turn.Key(), slices.Concat(en.Tags(), p.turn.Tags())) {
+		return nil
+	}
+	return en
+}
+
+// end ends the offer, and returns what was offered.
+func (p *prior[K, V]) end() *engine.Entry {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.over = true
+	return p.entry
+}
+
+// renew makes of ErrNotModified the value that the loader was offered, and reports
+// whether it has: fill, r and said are then those of that value.
+func (m *Map[K, V]) renew(fill *engine.Fill, said *scope.Said, r *loaded[V]) bool {
+	if !errors.Is(r.err, ErrNotModified) {
+		return false
+	}
+	en := r.prior
+	if en == nil {
+		r.err = fmt.Errorf("larder: a loader of %s was offered no stale value to renew (see StaleValue): %w", m.prefix, r.err)
+		return false
+	}
+	v, err, ok := m.read(en)
+	if err != nil || !ok { // it has been read before
+		return false
+	}
+	r.v, r.err = v, nil
+	stored := en.Value
+	if va, ok := stored.(validated); ok {
+		stored = va.value
+		if !said.ValidatorSet {
+			said.Validator = va.validator
+		}
+	}
+	switch s := stored.(type) {
+	case []byte:
+		fill.Size = len(s)
+	case kept[V]:
+		fill.Size = s.size
+	}
+	fill.Value, fill.Size = withValidator(stored, said.Validator), fill.Size+len(said.Validator)
+	for _, tag := range en.Tags() {
+		if !slices.Contains(said.Tags, tag) {
+			said.Tags = append(said.Tags, tag)
+		}
+	}
+	if len(said.Tags) > MaxTagsPerEntry+1 { // the key's own is among them
+		said.NoStore, said.Unnamed = true, true
+	}
+	return true
+}
