@@ -64,9 +64,11 @@ type ledger struct {
 // through it, by product.
 type memory []promise
 
-// limit is a time in which Redis may have lost what it had confirmed before lost;
-// zero: it lasts.
-type limit struct{ from, lost, until time.Duration }
+// limit is a time in which Redis may have lost what it had confirmed before lost.
+type limit struct {
+	lasts             bool // the rest is not known yet
+	from, lost, until time.Duration
+}
 
 func newJudge(products int, delta time.Duration) *judge {
 	begun := time.Now()
@@ -126,10 +128,10 @@ func (j *judge) answered(r reading, version int64) string {
 // lost reports whether a limit explains that promises were broken.
 func (j *judge) lost(begun time.Duration, broken []promise) bool {
 	return slices.ContainsFunc(j.limits, func(l *limit) bool {
-		if begun < l.from || l.until != 0 && begun > l.until {
+		if begun < l.from || !l.lasts && begun > l.until {
 			return false
 		}
-		return l.lost == 0 || !slices.ContainsFunc(broken, func(p promise) bool { return p.confirmed > l.lost })
+		return l.lasts || !slices.ContainsFunc(broken, func(p promise) bool { return p.confirmed > l.lost })
 	})
 }
 
@@ -206,7 +208,7 @@ const maxLimits = 100
 func (j *judge) losing(returns bool) (answers func()) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	l := &limit{from: j.now()}
+	l := &limit{lasts: true, from: j.now()}
 	j.limits = append(j.limits[max(0, len(j.limits)-maxLimits+1):], l)
 	if returns {
 		j.split++
@@ -215,8 +217,7 @@ func (j *judge) losing(returns bool) (answers func()) {
 	return sync.OnceFunc(func() {
 		j.mu.Lock()
 		defer j.mu.Unlock()
-		l.lost = j.now()
-		l.until = l.lost + j.delta
+		l.lasts, l.lost, l.until = false, j.now(), j.now()+j.delta
 		if returns {
 			j.split--
 		}

@@ -74,6 +74,7 @@ type config struct {
 	staleness time.Duration
 	script    []step
 	screen    bool // a table that is drawn anew, not lines
+	apart     bool // the shops do not share their caches: the judge must notice
 }
 
 func main() {
@@ -223,8 +224,13 @@ func (w *world) start(ctx context.Context) (err error) {
 	}
 	w.fleet = newFleet(w.cfg.shops, w.judge, w.events, shopOptions{
 		Redis: w.redis.addrs(), Cluster: w.cfg.cluster,
-		Database: w.db.url(), MaxStaleness: w.cfg.staleness,
+		Database: w.db.url(), Namespace: "fleet", MaxStaleness: w.cfg.staleness,
 	})
+	if w.cfg.apart {
+		for _, p := range w.fleet.places {
+			p.options.Namespace += fmt.Sprint("-", p.number)
+		}
+	}
 	if err := w.fleet.start(ctx); err != nil {
 		return err
 	}

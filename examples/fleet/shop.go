@@ -41,6 +41,7 @@ type shopOptions struct {
 	Redis        []string // one server, or nodes of a cluster
 	Cluster      bool
 	Database     string
+	Namespace    string // of the cache: who shares it shares the data behind it
 	MaxStaleness time.Duration
 }
 
@@ -57,7 +58,7 @@ func newRedisClient(o shopOptions) redis.UniversalClient {
 func newShop(client redis.UniversalClient, o shopOptions) (*shop, error) {
 	cache, err := core.New(core.Options{
 		Remote:       redisstore.New(client),
-		Namespace:    "fleet",
+		Namespace:    o.Namespace,
 		MaxStaleness: o.MaxStaleness,
 		Classes: core.Classes{
 			"page":    {TTL: 20 * time.Second, Stale: 20 * time.Second, Jitter: 0.1},
