@@ -35,7 +35,7 @@ type judge struct {
 	ledgers []ledger // by product
 	limits  []*limit
 	split   int // frozen masters that have gone on, and may not have heard that they were replaced
-	splits  int // how many have since the beginning
+	splits  int // goes up when one begins and when it ends
 	count   tally
 }
 
@@ -220,6 +220,7 @@ func (j *judge) losing(returns bool) (answers func()) {
 		l.lasts, l.lost, l.until = false, j.now(), j.now()+j.delta
 		if returns {
 			j.split--
+			j.splits++
 		}
 	})
 }

@@ -85,9 +85,20 @@ func (s *shop) close() error {
 	return s.cache.Close()
 }
 
-// show answers a product, for its page and as data: from the cache or from the
-// database, with one query however many ask, in all shops.
-func (s *shop) show(ctx context.Context, id string) (Product, error) {
+// page answers a product, from the database: the middleware around it keeps the
+// page. It does not ask the Map, which may answer for MaxStaleness what was changed in
+// another shop: a page that names its tags in its route would keep that.
+func (s *shop) page(ctx context.Context, id string) (Product, error) {
+	n, err := strconv.ParseInt(id, 10, 64)
+	if err != nil {
+		return Product{}, core.ErrNotFound
+	}
+	return s.db.product(ctx, n)
+}
+
+// data answers a product from the cache, or from the database, with one query however
+// many ask, in all shops.
+func (s *shop) data(ctx context.Context, id string) (Product, error) {
 	n, err := strconv.ParseInt(id, 10, 64)
 	if err != nil {
 		return Product{}, core.ErrNotFound
@@ -98,9 +109,11 @@ func (s *shop) show(ctx context.Context, id string) (Product, error) {
 // shelfSize is how many products a shelf has.
 const shelfSize = 8
 
-// shelf answers the products of a shelf. What is missing of them is one query. The
-// page carries the tag of each, which nobody but the handler knows: a write of
-// product 42 need not know on which shelves it stands.
+// shelf answers the products of a shelf, from the Map. What is missing of them is one
+// query. The page carries the tag of each, which nobody but the handler knows: a write
+// of product 42 need not know on which shelves it stands. Tags that the handler names
+// are compared with Redis when it is done: a page of what was changed meanwhile is not
+// kept.
 func (s *shop) shelf(ctx context.Context, id string) ([]Product, error) {
 	n, err := strconv.ParseInt(id, 10, 64)
 	if err != nil || n < 0 || n > 1<<32 {
