@@ -71,7 +71,7 @@ func parseCommand(line string) (command, error) {
 		return command{}, errors.New("an empty command")
 	}
 	for _, f := range forms {
-		c, number := f.command, ""
+		var number string
 		switch {
 		case words[0] == f.short || words[0] == string(f.verb) && f.what == "":
 			number = strings.Join(words[1:], " ")
@@ -89,12 +89,13 @@ func parseCommand(line string) (command, error) {
 			if number != "" {
 				return command{}, fmt.Errorf("%q: %s stands alone", line, f.verb)
 			}
-			return c, nil
+			return f.command, nil
 		}
 		n, err := strconv.ParseUint(number, 10, 16)
 		if err != nil || n == 0 {
 			return command{}, fmt.Errorf("%q: %s %s needs a number from 1", line, f.verb, f.what)
 		}
+		c := f.command
 		c.number = int(n)
 		return c, nil
 	}

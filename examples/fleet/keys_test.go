@@ -30,6 +30,9 @@ func TestGivenCommands_WhenTheyAreRead_ThenShortFormsAreTheSame(t *testing.T) {
 			t.Errorf("%q is %v", line, got)
 		}
 	}
+	if _, err := parseCommand("reboot"); err == nil || !strings.Contains(err.Error(), "no command") {
+		t.Errorf("a word that begins like a short form: %v", err)
+	}
 }
 
 func TestGivenAScript_WhenItIsRead_ThenItsStepsKeepTheirTimes(t *testing.T) {
@@ -128,6 +131,9 @@ func TestGivenLinesInPieces_WhenTheyAreWritten_ThenEachIsSaidOnce(t *testing.T) 
 	for _, p := range []string{"a", "b\nc\n", "\n", long[:maxLine-1], long, "\nd\ne"} {
 		if n, err := l.Write([]byte(p)); n != len(p) || err != nil {
 			t.Errorf("%d of %d, %v", n, len(p), err)
+		}
+		if len(l.rest) > maxLine {
+			t.Errorf("%d bytes of a line are kept", len(l.rest))
 		}
 	}
 	if want := []string{"ab", "c", "", long[:maxLine], "d"}; !slices.Equal(said, want) {
