@@ -43,9 +43,18 @@ end
 -- it and it may be lost, so a user who may not publish is no error. A channel with a
 -- brace in its name belongs to a slot: it is published in its shard alone, or, by a
 -- server that does not do that, or not for this user, to the whole cluster.
+local lengths = {} -- as they are written: to write a number is what costs most
 local function hint(channel, ...)
   local out = {'L1'}
-  for _, v in ipairs({...}) do out[#out + 1] = #v .. ':' .. v end
+  for _, v in ipairs({...}) do
+    local n = lengths[#v]
+    if not n then
+      n = #v .. ':'
+      lengths[#v] = n
+    end
+    out[#out + 1] = n
+    out[#out + 1] = v
+  end
   local message = table.concat(out)
   if string.find(channel, '{', 1, true) and type(redis.pcall('SPUBLISH', channel, message)) == 'number' then return end
   redis.pcall('PUBLISH', channel, message)

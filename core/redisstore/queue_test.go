@@ -243,12 +243,12 @@ func TestGivenWrongTypesUnderTheKeysOfAQueue_ThenTheyAreMadeAnew(t *testing.T) {
 					settle(t, s, remote.Settled{Key: "none", Version: 1})
 				}
 				spoil()
-				third := enqueue(t, s, "third")[0]
+				enqueue(t, s, "third")
 				spoil()
 				require.Eventually(t, func() bool { // the retry is due
 					return len(claim(t, s).Records) == map[bool]int{true: 0, false: 3}[name == "records"]
 				}, 5*time.Second, time.Millisecond)
-				third = enqueue(t, s, "third", "fourth")[0]
+				third := enqueue(t, s, "third", "fourth")[0]
 				spoil()
 				settle(t, s, remote.Settled{Key: "third", Version: third, Retry: time.Minute}, remote.Settled{Key: "fourth", Version: third + 1, Dead: "why"})
 				for _, l := range letters(t, s) {

@@ -65,12 +65,12 @@ func enqueueCases() []testCase {
 			require.NotEmpty(s, a.generations("t1")[0])
 			require.False(s, b.fill(l, value(l, "late")), "its lease has ended")
 			require.True(s, a.lagsKey(first))
-			log := b.log(1, at.Position)
-			require.True(s, log.Joined)
-			require.Equal(s, []remote.Logged{done[0].Logged, done[1].Logged}, log.Items)
-			require.Equal(s, []remote.Item{key(first), key(second)}, []remote.Item{log.Items[0].Item, log.Items[1].Item})
-			s.follows(at.Position.Token, log.Items)
-			require.Equal(s, log.Items[1].Position, a.heads()[1].Position)
+			got := b.log(1, at.Position)
+			require.True(s, got.Joined)
+			require.Equal(s, []remote.Logged{done[0].Logged, done[1].Logged}, got.Items)
+			require.Equal(s, []remote.Item{key(first), key(second)}, []remote.Item{got.Items[0].Item, got.Items[1].Item})
+			s.follows(at.Position.Token, got.Items)
+			require.Equal(s, got.Items[1].Position, a.heads()[1].Position)
 			require.Equal(s, at.Era, a.heads()[1].Era)
 		}},
 

@@ -11,6 +11,7 @@ local function put(now, us, queue, limit, changes, head, log, args)
   us = tonumber(us)
   local room = limit - (size(order) or 0) - (size(retries) or 0)
 
+  local between = rest(0, nonce, queue)
   local versions, set, ordered, keys = {}, {}, {}, {}
   local taken, taken_keys = {unpack(args)}, {head, log}
   for i, c in ipairs(changes) do
@@ -26,7 +27,7 @@ local function put(now, us, queue, limit, changes, head, log, args)
       local text = digits(version)
       local first = here and r.first or text
       if not here then room = room - 1 end
-      set[#set + 1], set[#set + 2] = c.key, written(text, first, '0', nonce, queue, c.payload)
+      set[#set + 1], set[#set + 2] = c.key, text .. ':' .. first .. between .. c.payload
       ordered[#ordered + 1], ordered[#ordered + 2] = first, c.key
       keys[#keys + 1] = c.key
     end

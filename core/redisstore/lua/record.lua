@@ -14,6 +14,7 @@ local function record(text)
   }
 end
 
-local function written(version, first, attempts, by, queue, payload)
-  return table.concat({version, first, attempts, by, #queue, queue}, ':') .. payload
+-- rest is what is between a record's versions and its payload.
+local function rest(attempts, by, queue)
+  return table.concat({':', attempts, ':', by, ':', #queue, ':', queue})
 end
