@@ -145,6 +145,19 @@ func TestGivenAClass_WhenItsWindowsAreChanged_ThenWhatIsStoredKeepsItsOwn(t *tes
 	})
 }
 
+func TestGivenAClassWithoutAWindowForErrors_WhenALoadFailsBesideAPut_ThenNothingStandsInForTheError(t *testing.T) {
+	bubble(t, core.Class{TTL: minute}, func(t *testing.T, m *items) {
+		m.fail(errDown)
+		release := m.hold()
+		get := m.async(t.Context(), m.load)
+		synctest.Wait()
+		require.NoError(t, m.Put(t.Context(), 1, item{Name: "put"}))
+		release()
+		synctest.Wait()
+		require.ErrorIs(t, get.err(t), errDown)
+	})
+}
+
 func TestGivenAClass_WhenItsMaxBytesIsChanged_ThenItBoundsWhatIsStored(t *testing.T) {
 	bubble(t, core.Class{TTL: hour, MaxBytes: 1000}, func(t *testing.T, m *items) {
 		m.name.Store(strings.Repeat("x", 500))

@@ -157,6 +157,7 @@ func freshCases() []testCase {
 			for _, target := range []string{"/p/1", "/p/2"} {
 				s.get(target).says("Larder; hit; ttl=-60")
 			}
+			s.settles(func() bool { return p.runs.Load() == 5 && p.in.Load() == 0 }, "both are refreshed, under the class that they have now")
 		}),
 
 		within("a response that states that it is over is not stored", func(s *site) {
