@@ -43,6 +43,10 @@ func TestSweepAtSize(t *testing.T) {
 			t.Skip("the same once more")
 		}
 		cluster := redistest.ThreeByThree(t)
+		for _, node := range cluster.Nodes() { // KEYS may last for longer than it takes to be given up
+			_, err := node.Do(t.Context(), "CONFIG", "SET", "cluster-node-timeout", "60000")
+			require.NoError(t, err)
+		}
 		client := redis.NewClusterClient(&redis.ClusterOptions{Addrs: cluster.Addrs(), ReadTimeout: time.Hour})
 		defer client.Close()
 		var masters []*redis.Client
