@@ -29,8 +29,12 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
-// output is a buffer that goroutines may write to.
+// output is a buffer that goroutines may write to. It calls see when it gets what is
+// to be seen.
 type output struct {
+	seen string
+	see  func()
+
 	mu sync.Mutex
 	b  bytes.Buffer
 }
@@ -38,6 +42,9 @@ type output struct {
 func (o *output) Write(p []byte) (int, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	if o.see != nil && bytes.Contains(p, []byte(o.seen)) {
+		o.see()
+	}
 	return o.b.Write(p)
 }
 
@@ -98,13 +105,15 @@ func TestGivenShopsAndRedisKilledAndRevived_WhenTheLoadGoesOn_ThenNothingIsStale
 // What the test above does not find must be there to be found.
 func TestGivenShopsThatDoNotShareTheirCaches_WhenOneWrites_ThenTheFleetFails(t *testing.T) {
 	t.Setenv("TMPDIR", t.TempDir())
-	cfg, err := parse([]string{"-shops", "2", "-plain", "-rate", "200", "-staleness", "100ms", "-duration", "1500ms"}, false, false)
+	cfg, err := parse([]string{"-shops", "2", "-plain", "-rate", "200", "-staleness", "100ms", "-duration", "1m"}, false, false)
 	if err != nil {
 		t.Fatal(err)
 	}
 	cfg.apart = true
-	var out output
-	err = run(t.Context(), cfg, nil, &out)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	out := output{seen: "STALE", see: cancel} // the first is enough
+	err = run(ctx, cfg, nil, &out)
 	if !errors.Is(err, errBroken) || !strings.Contains(err.Error(), "STALE: GET ") {
 		t.Errorf("it ends with %v\n%s", err, out.String())
 	}
