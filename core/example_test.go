@@ -132,6 +132,35 @@ func ExampleCache_Begin() {
 	// Output: <nil>
 }
 
+func ExampleStaleValue() {
+	cache := newCache()
+	defer cache.Close()
+	ctx := context.Background()
+	users, err := core.NewMap[int64, User](cache, "profile", "user")
+	if err != nil {
+		panic(err)
+	}
+	row, changed := User{Name: "Ada"}, "2026-01-01"
+	loadUser := func(ctx context.Context, id int64) (User, error) {
+		if _, known, ok := core.StaleValue[User](ctx); ok && known == changed {
+			return User{}, core.ErrNotModified // SELECT … WHERE id = … AND changed > … has no row
+		}
+		if err := core.SetTTL(ctx, time.Millisecond); err != nil {
+			return User{}, err
+		}
+		return row, core.SetValidator(ctx, changed)
+	}
+	_, _ = users.Get(ctx, 42, loadUser)
+	time.Sleep(5 * time.Millisecond)
+	u, err := users.Lookup(ctx, 42, loadUser) // Get, with more in its answer
+	fmt.Println(u.Value.Name, "from", u.Source, "stale:", u.Stale, err)
+	u, err = users.Lookup(ctx, 42, loadUser)
+	fmt.Println(u.Value.Name, "from", u.Source, "stale:", u.Stale, err)
+	// Output:
+	// Ada from loader stale: false <nil>
+	// Ada from process stale: false <nil>
+}
+
 func ExampleAddTags() {
 	cache := newCache()
 	defer cache.Close()

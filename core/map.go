@@ -439,10 +439,10 @@ func (m *Map[K, V]) lifetime(said scope.Said) engine.Lifetime {
 
 // read returns a stored value; ok is false if it does not decode.
 func (m *Map[K, V]) read(en *engine.Entry) (v V, err error, ok bool) {
-	value := en.Value
-	if va, ok := value.(validated); ok {
-		value = va.value
-	}
+	return m.readValue(en.Value)
+}
+
+func (m *Map[K, V]) readValue(value any) (v V, err error, ok bool) {
 	switch stored := value.(type) {
 	case absent:
 		return v, ErrNotFound, true
@@ -457,6 +457,8 @@ func (m *Map[K, V]) read(en *engine.Entry) (v V, err error, ok bool) {
 		if m.clone != nil {
 			return m.clone(stored.v), nil, true
 		}
+	case validated:
+		return m.readValue(stored.value)
 	}
 	return v, nil, false
 }
