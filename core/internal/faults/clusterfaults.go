@@ -31,7 +31,34 @@ func clusterFaults() []fault {
 			return errors.Join(r.freeze(ctx, m, r.between(100*time.Millisecond, 600*time.Millisecond)), r.cluster.WaitHealthy(ctx))
 		}},
 		{"shard stopped until replaced", replace},
+		{"master and replica stopped", lose},
 	}
+}
+
+// lose freezes a master and its replica, so that nobody can take over, for long
+// enough to be noticed by everybody, and lets them go on.
+func lose(ctx context.Context, r *run) error {
+	master, err := r.drawMaster(ctx)
+	if err != nil {
+		return err
+	}
+	replica, err := r.cluster.ReplicaOf(ctx, master)
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(replica.Stop(), master.Stop()); err != nil {
+		return errors.Join(err, replica.Continue(), master.Continue())
+	}
+	r.sleep(ctx, r.between(2*time.Second, 6*time.Second))
+
+	// They have been given up: the replica may take over, without what the master
+	// confirms before it learns of that.
+	r.history.splits.Add(1)
+	answers := r.history.losing()
+	err = errors.Join(master.Continue(), replica.Continue(), r.cluster.WaitHealthy(ctx))
+	answers()
+	r.history.splits.Add(1)
+	return err
 }
 
 // slot draws a slot that holds some of the cache's partitions.
