@@ -3,6 +3,7 @@ package redisstore
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -254,7 +255,7 @@ func TestAMasterThatFailsTakesItsPartitionsHintsAlone(t *testing.T) {
 		require.NoError(t, old.WaitReplicated(ctx))
 		fail(old)
 		for p := range 16 {
-			if !contains(theirs, p) {
+			if !slices.Contains(theirs, p) {
 				require.NoError(t, said(t, s, p, what))
 				require.Eventually(t, func() bool { return e.has(p, what) }, 5*time.Second, time.Millisecond, "partition %d of another", p)
 			}
@@ -283,15 +284,6 @@ func TestAMasterThatFailsTakesItsPartitionsHintsAlone(t *testing.T) {
 	e.hearsAgain(t, s, theirs)
 	e.hears(t, s, "handed over")
 	require.Empty(t, e.ended)
-}
-
-func contains(list []int, p int) bool {
-	for _, q := range list {
-		if q == p {
-			return true
-		}
-	}
-	return false
 }
 
 // Servers before 7.0 know neither SPUBLISH nor SSUBSCRIBE.
