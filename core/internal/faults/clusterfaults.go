@@ -66,12 +66,23 @@ func (r *run) slot(ctx context.Context) (int, error) {
 	return r.cluster.SlotOf(ctx, fmt.Sprintf("{%02x}", r.rng.IntN(16)))
 }
 
+// masterOf waits for the slot's master, which on a busy machine may be slow to say
+// that it is.
+func (r *run) masterOf(ctx context.Context, slot int) (*redistest.Server, error) {
+	for {
+		m, err := r.cluster.MasterOf(ctx, slot)
+		if err == nil || !r.sleep(ctx, 50*time.Millisecond) {
+			return m, err
+		}
+	}
+}
+
 func (r *run) drawMaster(ctx context.Context) (*redistest.Server, error) {
 	slot, err := r.slot(ctx)
 	if err != nil {
 		return nil, err
 	}
-	return r.cluster.MasterOf(ctx, slot)
+	return r.masterOf(ctx, slot)
 }
 
 // killMaster kills a master, waits until a replica was promoted, and restarts the old one as a replica of that.
@@ -102,7 +113,7 @@ func replace(ctx context.Context, r *run) error {
 	if err != nil {
 		return err
 	}
-	old, err := r.cluster.MasterOf(ctx, slot)
+	old, err := r.masterOf(ctx, slot)
 	if err != nil {
 		return err
 	}
@@ -138,7 +149,7 @@ func migrate(ctx context.Context, r *run) error {
 	if err != nil {
 		return err
 	}
-	source, err := r.cluster.MasterOf(ctx, slot)
+	source, err := r.masterOf(ctx, slot)
 	if err != nil {
 		return err
 	}
