@@ -31,6 +31,7 @@ type ear struct {
 
 	mu    sync.Mutex
 	heard map[string]int // items, by partition and value
+	asked int            // of hearsAgain: what was heard before is not heard again
 }
 
 func listen(t *testing.T, s *session) *ear {
@@ -95,9 +96,10 @@ func (e *ear) hears(t *testing.T, s *session, value string) {
 func (e *ear) hearsAgain(t *testing.T, s *session, partitions []int) {
 	t.Helper()
 	begun := time.Now()
-	for n, p := range partitions {
-		for i := 0; ; i++ {
-			value := fmt.Sprint("again ", n, " ", i)
+	for _, p := range partitions {
+		for {
+			e.asked++
+			value := fmt.Sprint("again ", e.asked)
 			if err := said(t, s, p, value); err == nil {
 				for range 20 {
 					if e.has(p, value) {
