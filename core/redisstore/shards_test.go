@@ -316,3 +316,49 @@ func TestAUserWhoMayNotUseShardedPubSubHearsAllTheSame(t *testing.T) {
 	s := open(t, client, manyPartitions())
 	listen(t, s).hears(t, s, "x")
 }
+
+func TestAConnectionThatIsCutComesBack(t *testing.T) {
+	cluster, client := threeByThree(t)
+	s := open(t, client, manyPartitions())
+	e := listen(t, s)
+	e.hears(t, s, "before")
+	for range 3 {
+		for _, node := range cluster.Nodes()[:3] {
+			_, err := node.CutClients(within(t, 5*time.Second), redistest.PubSubClients)
+			require.NoError(t, err)
+			e.hearsAgain(t, s, on(t, cluster, s, node))
+		}
+	}
+	e.hears(t, s, "after")
+	tag := "t:x"
+	require.Eventually(t, func() bool { // other programs too
+		_, err := cluster.Nodes()[0].Do(within(t, 5*time.Second), "PUBLISH", "app:invalidate", "tag:x")
+		return err == nil && e.has(s.partitionOf(tag), tag)
+	}, 5*time.Second, 10*time.Millisecond)
+}
+
+// While servers are upgraded some have sharded pub/sub and others do not: each says
+// for itself, to who publishes there and to who listens.
+func TestASlotThatMovesToAServerWithShardedPubSub(t *testing.T) {
+	cluster := redistest.ThreeByThree(t)
+	for i, node := range cluster.Nodes() {
+		rules := ACL("app")
+		if i == 0 {
+			rules = append(rules, "-spublish", "-ssubscribe")
+		}
+		restricted(t, node, rules)
+	}
+	client := redis.NewClusterClient(&redis.ClusterOptions{Addrs: cluster.Addrs(), Username: "larder", Password: "secret"})
+	defer client.Close()
+	s := open(t, client, manyPartitions())
+	e := listen(t, s)
+	e.hears(t, s, "before")
+	old := cluster.Nodes()[0]
+	p := on(t, cluster, s, old)[0]
+	for _, to := range []*redistest.Server{cluster.Nodes()[1], old} {
+		// The old server does not say that the channel has left it.
+		require.NoError(t, cluster.Migrate(within(t, 20*time.Second), slotOf(fmt.Sprintf("%02x", p)), to))
+		e.hearsAgain(t, s, []int{p})
+		e.hears(t, s, "at "+to.Addr())
+	}
+}
