@@ -33,6 +33,14 @@
 // any program may publish key:<key>, tag:<tag>, path:<path>, pattern:<glob> or all,
 // as best effort: who does not listen at that moment never learns of it.
 //
+// In a cluster each partition has a channel of hints, <ns>:{07}:hints, in the slot of
+// its keys. Redis 7 and later publishes there by SPUBLISH, to the nodes of that shard
+// alone, and an instance has one subscribed connection to each master. A slot that
+// moves, or a master that fails, cuts the hints of its partitions, which are
+// subscribed to again as soon as the client knows who serves them: until then, and
+// while servers of both kinds are there, MaxStaleness is what holds. Older servers,
+// and users who may not use sharded pub/sub, publish to the whole cluster.
+//
 // No key of another namespace is touched. Nothing breaks if Redis evicts, loses or
 // garbles any of it: what is missing or makes no sense is a miss. But a change that is
 // queued is nowhere else: who queues needs a maxmemory-policy that does not evict it
@@ -40,6 +48,15 @@
 // must not lose it. What was acknowledged and not yet replicated is lost by a failover.
 //
 // # How it fails
+//
+// A shard of a cluster that is down takes what depends on its partitions: the keys
+// and tags that lie there, and all and patterns, which are pending until it is back.
+// The rest is answered as before if Redis serves it, for which the cluster must be
+// configured with cluster-require-full-coverage no: otherwise Redis itself stops the
+// other shards while slots are without a server. The layout lies in one shard as
+// well. While that is down, no instance can join, core.Everywhere returns an error,
+// and after 40 seconds the instances stop answering from the cache altogether, since
+// others may have forgotten their MaxStaleness.
 //
 // Every method returns an error, with what was being done, when the outcome is
 // unknown; none waits longer than its context. errors.Is finds core.ErrUnusable

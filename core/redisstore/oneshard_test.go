@@ -52,7 +52,7 @@ type outage struct {
 	served, other []int // ids that depend on nothing of the shard; that do
 }
 
-// beginOutage chooses a shard that has not the layout, and sorts ids.
+// prepareOutage chooses a shard that has not the layout, and sorts ids.
 func prepareOutage(t *testing.T) *outage {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)

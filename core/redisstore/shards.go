@@ -358,6 +358,21 @@ func (sh *shard) settled() bool {
 	return hears
 }
 
+// follow goes where a server says that a channel's slot is, if there is a connection
+// to there: the slot map takes a while. The caller holds mu.
+func (h *shards) follow(p int, from *shard, moved error) {
+	if h.where[p] != from {
+		return // it has been placed anew since it was asked for
+	}
+	for client, to := range h.of {
+		if !to.over && strings.HasSuffix(moved.Error(), " "+client.Options().Addr) {
+			h.move(p, to)
+			return
+		}
+	}
+	h.lost(p, from)
+}
+
 func (h *shards) nowReady() {
 	h.turn.Lock()
 	defer h.turn.Unlock()
@@ -378,8 +393,8 @@ func (sh *shard) refused(ctx context.Context, err error) error {
 	case !ok:
 		return err
 	case redis.HasErrorPrefix(err, "MOVED ") && !strings.HasSuffix(err.Error(), " "+sh.client.Options().Addr):
-		h.lost(sub.partition, sh)
 		h.s.reload(ctx)
+		h.follow(sub.partition, sh, err)
 		return nil
 	case !sub.plain && (redis.HasErrorPrefix(err, "unknown command") || redis.IsPermissionError(err)):
 		sub.plain = true

@@ -3,6 +3,7 @@ package redisstore
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -30,6 +31,7 @@ type ear struct {
 
 	mu    sync.Mutex
 	heard map[string]int // items, by partition and value
+	asked int            // of hearsAgain: what was heard before is not heard again
 }
 
 func listen(t *testing.T, s *session) *ear {
@@ -94,9 +96,10 @@ func (e *ear) hears(t *testing.T, s *session, value string) {
 func (e *ear) hearsAgain(t *testing.T, s *session, partitions []int) {
 	t.Helper()
 	begun := time.Now()
-	for n, p := range partitions {
-		for i := 0; ; i++ {
-			value := fmt.Sprint("again ", n, " ", i)
+	for _, p := range partitions {
+		for {
+			e.asked++
+			value := fmt.Sprint("again ", e.asked)
 			if err := said(t, s, p, value); err == nil {
 				for range 20 {
 					if e.has(p, value) {
@@ -202,7 +205,18 @@ func TestASlotThatMovesTakesItsHintsWithIt(t *testing.T) {
 	ctx := within(t, 60*time.Second)
 	e.hears(t, s, "before")
 	nodes := cluster.Nodes()
-	for range 2 { // there and back
+	slot := slotOf("00")
+	source, err := cluster.MasterOf(ctx, slot)
+	require.NoError(t, err)
+	to := nodes[0]
+	if to == source {
+		to = nodes[1]
+	}
+	// There and back, faster than anybody looks: the source has forgotten who listened.
+	require.NoError(t, cluster.Migrate(ctx, slot, to))
+	require.NoError(t, cluster.Migrate(ctx, slot, source))
+	e.hearsAgain(t, s, []int{0})
+	for range 2 {
 		for _, p := range []int{0, 1, 2} {
 			slot := slotOf(fmt.Sprintf("%02x", p))
 			source, err := cluster.MasterOf(ctx, slot)
@@ -243,7 +257,7 @@ func TestAMasterThatFailsTakesItsPartitionsHintsAlone(t *testing.T) {
 		require.NoError(t, old.WaitReplicated(ctx))
 		fail(old)
 		for p := range 16 {
-			if !contains(theirs, p) {
+			if !slices.Contains(theirs, p) {
 				require.NoError(t, said(t, s, p, what))
 				require.Eventually(t, func() bool { return e.has(p, what) }, 5*time.Second, time.Millisecond, "partition %d of another", p)
 			}
@@ -274,15 +288,6 @@ func TestAMasterThatFailsTakesItsPartitionsHintsAlone(t *testing.T) {
 	require.Empty(t, e.ended)
 }
 
-func contains(list []int, p int) bool {
-	for _, q := range list {
-		if q == p {
-			return true
-		}
-	}
-	return false
-}
-
 // Servers before 7.0 know neither SPUBLISH nor SSUBSCRIBE.
 func TestAClusterWithoutShardedPubSubTellsAllNodes(t *testing.T) {
 	ctx := within(t, 60*time.Second)
@@ -310,4 +315,50 @@ func TestAUserWhoMayNotUseShardedPubSubHearsAllTheSame(t *testing.T) {
 	defer client.Close()
 	s := open(t, client, manyPartitions())
 	listen(t, s).hears(t, s, "x")
+}
+
+func TestAConnectionThatIsCutComesBack(t *testing.T) {
+	cluster, client := threeByThree(t)
+	s := open(t, client, manyPartitions())
+	e := listen(t, s)
+	e.hears(t, s, "before")
+	for range 3 {
+		for _, node := range cluster.Nodes()[:3] {
+			_, err := node.CutClients(within(t, 5*time.Second), redistest.PubSubClients)
+			require.NoError(t, err)
+			e.hearsAgain(t, s, on(t, cluster, s, node))
+		}
+	}
+	e.hears(t, s, "after")
+	tag := "t:x"
+	require.Eventually(t, func() bool { // other programs too
+		_, err := cluster.Nodes()[0].Do(within(t, 5*time.Second), "PUBLISH", "app:invalidate", "tag:x")
+		return err == nil && e.has(s.partitionOf(tag), tag)
+	}, 5*time.Second, 10*time.Millisecond)
+}
+
+// While servers are upgraded some have sharded pub/sub and others do not: each says
+// for itself, to who publishes there and to who listens.
+func TestASlotThatMovesToAServerWithShardedPubSub(t *testing.T) {
+	cluster := redistest.ThreeByThree(t)
+	for i, node := range cluster.Nodes() {
+		rules := ACL("app")
+		if i == 0 {
+			rules = append(rules, "-spublish", "-ssubscribe")
+		}
+		restricted(t, node, rules)
+	}
+	client := redis.NewClusterClient(&redis.ClusterOptions{Addrs: cluster.Addrs(), Username: "larder", Password: "secret"})
+	defer client.Close()
+	s := open(t, client, manyPartitions())
+	e := listen(t, s)
+	e.hears(t, s, "before")
+	old := cluster.Nodes()[0]
+	p := on(t, cluster, s, old)[0]
+	for _, to := range []*redistest.Server{cluster.Nodes()[1], old} {
+		// The old server does not say that the channel has left it.
+		require.NoError(t, cluster.Migrate(within(t, 20*time.Second), slotOf(fmt.Sprintf("%02x", p)), to))
+		e.hearsAgain(t, s, []int{p})
+		e.hears(t, s, "at "+to.Addr())
+	}
 }

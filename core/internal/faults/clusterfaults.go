@@ -31,7 +31,34 @@ func clusterFaults() []fault {
 			return errors.Join(r.freeze(ctx, m, r.between(100*time.Millisecond, 600*time.Millisecond)), r.cluster.WaitHealthy(ctx))
 		}},
 		{"shard stopped until replaced", replace},
+		{"master and replica stopped", lose},
 	}
+}
+
+// lose freezes a master and its replica, so that nobody can take over, for long
+// enough to be noticed by everybody, and lets them go on.
+func lose(ctx context.Context, r *run) error {
+	master, err := r.drawMaster(ctx)
+	if err != nil {
+		return err
+	}
+	replica, err := r.cluster.ReplicaOf(ctx, master)
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(replica.Stop(), master.Stop()); err != nil {
+		return errors.Join(err, replica.Continue(), master.Continue())
+	}
+	r.sleep(ctx, r.between(2*time.Second, 6*time.Second))
+
+	// They have been given up: the replica may take over, without what the master
+	// confirms before it learns of that.
+	r.history.splits.Add(1)
+	answers := r.history.losing()
+	err = errors.Join(master.Continue(), replica.Continue(), r.cluster.WaitHealthy(ctx))
+	answers()
+	r.history.splits.Add(1)
+	return err
 }
 
 // slot draws a slot that holds some of the cache's partitions.
@@ -39,12 +66,23 @@ func (r *run) slot(ctx context.Context) (int, error) {
 	return r.cluster.SlotOf(ctx, fmt.Sprintf("{%02x}", r.rng.IntN(16)))
 }
 
+// masterOf waits for the slot's master, which on a busy machine may be slow to say
+// that it is.
+func (r *run) masterOf(ctx context.Context, slot int) (*redistest.Server, error) {
+	for {
+		m, err := r.cluster.MasterOf(ctx, slot)
+		if err == nil || !r.sleep(ctx, 50*time.Millisecond) {
+			return m, err
+		}
+	}
+}
+
 func (r *run) drawMaster(ctx context.Context) (*redistest.Server, error) {
 	slot, err := r.slot(ctx)
 	if err != nil {
 		return nil, err
 	}
-	return r.cluster.MasterOf(ctx, slot)
+	return r.masterOf(ctx, slot)
 }
 
 // killMaster kills a master, waits until a replica was promoted, and restarts the old one as a replica of that.
@@ -75,7 +113,7 @@ func replace(ctx context.Context, r *run) error {
 	if err != nil {
 		return err
 	}
-	old, err := r.cluster.MasterOf(ctx, slot)
+	old, err := r.masterOf(ctx, slot)
 	if err != nil {
 		return err
 	}
@@ -111,7 +149,7 @@ func migrate(ctx context.Context, r *run) error {
 	if err != nil {
 		return err
 	}
-	source, err := r.cluster.MasterOf(ctx, slot)
+	source, err := r.masterOf(ctx, slot)
 	if err != nil {
 		return err
 	}

@@ -40,7 +40,7 @@ func (r *run) masters(ctx context.Context) (list []*redistest.Server, err error)
 		return []*redistest.Server{r.redis}, nil
 	}
 	for slot := 0; slot < redistest.Slots; slot += redistest.Slots / 48 {
-		m, err := r.cluster.MasterOf(ctx, slot)
+		m, err := r.masterOf(ctx, slot)
 		if err != nil {
 			return nil, err
 		}

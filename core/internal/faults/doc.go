@@ -2,8 +2,9 @@
 // -cluster three masters and three replicas), a database of rows with versions, and four processes that serve those
 // rows through a cache of their own over that Redis: one with net/http, one with Echo, one with Gin, one with Fiber.
 // Readers and writers ask them over HTTP while connections are cut, servers frozen, killed, emptied, filled up,
-// restarted from old data, failed over, and slots moved, and while processes are killed in the middle of a write. It
-// prints what it counted and exits with 1 if a promise was broken.
+// restarted from old data, failed over, slots moved, a master stopped together with its replica, and while processes
+// are killed in the middle of a write. In a cluster a master is replaced every 20 seconds at least. It prints what it
+// counted and exits with 1 if a promise was broken.
 //
 //	go run ./core/internal/faults -duration 30m           # -cluster for a cluster
 //	go run ./core/internal/faults -mode herd              # 10,000 requests for one cold key; then with a dead leader

@@ -43,7 +43,7 @@ func (r *run) report(took time.Duration) error {
 	}
 	reads := h.reads.Load()
 	line("reads", reads)
-	line("of these hits", fmt.Sprintf("%.1f %%", 100*float64(h.hits.Load())/float64(max(1, reads))))
+	line("of these hits", share(h.hits.Load(), reads))
 	line("writes", h.writes.Load())
 	line("of these without a promise", h.unpromised.Load())
 	line("stale beyond P2", h.stale.Load())
@@ -72,10 +72,10 @@ func (r *run) report(took time.Duration) error {
 	fmt.Fprintln(w)
 	broken := []string{}
 	if len(r.tally) > 0 {
-		line("faults", "count", "hits back after at most")
+		line("faults", "count", "hits back after at most", "reads meanwhile", "of these hits")
 	}
 	for _, f := range r.tally {
-		line(f.name, f.count, ms(int64(f.slowest)))
+		line(f.name, f.count, ms(int64(f.slowest)), f.reads, share(f.hits, f.reads))
 		if f.notBack > 0 {
 			broken = append(broken, fmt.Sprintf("hits did not come back %d times after %s", f.notBack, f.name))
 		}
@@ -105,5 +105,9 @@ func (r *run) report(took time.Duration) error {
 }
 
 const tooSlow = "requests were too slow because of the cache"
+
+func share(part, of int64) string {
+	return fmt.Sprintf("%.1f %%", 100*float64(part)/float64(max(1, of)))
+}
 
 func ms(ns int64) string { return fmt.Sprintf("%.1f ms", float64(ns)/float64(time.Millisecond)) }

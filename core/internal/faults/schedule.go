@@ -13,12 +13,22 @@ type fault struct {
 	run  func(ctx context.Context, r *run) error
 }
 
+// failovers are the faults after which another server is master. In a cluster one
+// of them comes at least every failoverEvery, however long the others take.
+func failovers() []string {
+	return []string{"graceful failover", "master killed and replica promoted", "shard stopped until replaced"}
+}
+
+const failoverEvery = 20 * time.Second
+
 // tally is what is known of one kind of fault.
 type tally struct {
 	name    string
 	count   int
 	slowest time.Duration // until hits were back
 	notBack int
+
+	reads, hits int64 // while it lasted
 }
 
 // faultWithin bounds one fault.
@@ -49,7 +59,13 @@ func (r *run) schedule(ctx context.Context) error {
 		return ctx.Err()
 	}
 	ends := time.Now().Add(r.cfg.duration)
-	var deck []int
+	var deck, failing []int
+	for i, f := range list {
+		if r.cfg.cluster && slices.Contains(failovers(), f.name) {
+			failing = append(failing, i)
+		}
+	}
+	failed := time.Now()
 	for {
 		pause := time.Duration(r.rng.IntN(int(min(2*time.Second, r.cfg.duration/20))))
 		if !r.sleep(ctx, min(pause, time.Until(ends))) {
@@ -62,7 +78,14 @@ func (r *run) schedule(ctx context.Context) error {
 			deck = r.rng.Perm(len(list))
 		}
 		i := deck[0]
-		deck = deck[1:]
+		if len(failing) > 0 && !slices.Contains(failing, i) && time.Since(failed) > failoverEvery {
+			i = failing[r.rng.IntN(len(failing))]
+		} else {
+			deck = deck[1:]
+		}
+		if slices.Contains(failing, i) {
+			failed = time.Now()
+		}
 		if err := r.happen(ctx, list[i], r.tally[i]); err != nil {
 			return err
 		}
@@ -73,10 +96,13 @@ func (r *run) schedule(ctx context.Context) error {
 func (r *run) happen(ctx context.Context, f fault, t *tally) error {
 	r.say("%s", f.name)
 	over := r.history.happens(f.name)
+	reads, hits := r.history.reads.Load(), r.history.hits.Load()
 	limited, cancel := context.WithTimeout(ctx, faultWithin)
 	err := f.run(limited, r)
 	cancel()
 	over()
+	t.reads += r.history.reads.Load() - reads
+	t.hits += r.history.hits.Load() - hits
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}

@@ -106,9 +106,10 @@ type Session interface {
 	Heads(ctx context.Context) ([]Head, error)
 	// Log returns the items of a partition after a position, in order.
 	Log(ctx context.Context, partition int, after Position) (Log, error)
-	// Hints calls fn for what is published, from one goroutine, until ctx ends or
-	// the subscription is cut, and returns why. ready is called once it listens.
-	// Hints may be lost, late, doubled and out of order.
+	// Hints calls fn for what is published, one call at a time, until ctx ends or the
+	// subscription is cut, and returns why. ready is called when it listens, and
+	// again when a part that was cut is listened to anew, never at the same time as
+	// fn. Hints may be lost, late, doubled and out of order.
 	Hints(ctx context.Context, ready func(), fn func(Hint)) error
 
 	// Close frees what the session has. It ends Hints.
