@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"reflect"
 	"runtime/debug"
+	"sync/atomic"
 
 	"github.com/larderhq/larder/core/internal/engine"
+	"github.com/larderhq/larder/core/internal/hot"
 	"github.com/larderhq/larder/core/internal/scope"
 )
 
@@ -30,6 +32,7 @@ type Map[K comparable, V any] struct {
 	id     func(K) (string, error)
 	codec  Codec
 	clone  func(V) V
+	hot    atomic.Pointer[hot.Sketch[K]] // what KeepWarm learns; nil while it does not run
 }
 
 // NewMap makes a map of the class, which needs a TTL, whose keys begin with
@@ -116,6 +119,7 @@ func (m *Map[K, V]) Get(ctx context.Context, id K, load Loader[K, V]) (V, error)
 		e.Count.Bypassed.Add(1)
 		return load(scope.With(ctx, m.c.Scope()), id)
 	}
+	m.asked(key, id)
 	now := e.Now()
 	if en, state := e.LookupAt(key, now); state >= engine.Stale {
 		if v, err, ok := m.read(en); ok {

@@ -11,6 +11,7 @@ import (
 	"github.com/larderhq/larder/core/internal/engine"
 	"github.com/larderhq/larder/core/internal/remote"
 	"github.com/larderhq/larder/core/internal/scope"
+	"github.com/larderhq/larder/core/internal/warm"
 )
 
 // ManyLoader loads the values of several ids at once. An id that is not in its
@@ -69,6 +70,11 @@ func (m *Map[K, V]) GetMany(ctx context.Context, ids []K, load ManyLoader[K, V])
 		b.loadAll(scope.With(ctx, m.c.Scope()), keys)
 		return b.result()
 	}
+	if m.hot.Load() != nil && !warms(ctx) {
+		for id, key := range keys {
+			m.asked(key, id)
+		}
+	}
 	var left []*part[K, V]
 	now := m.c.engine.Now()
 	for id, key := range keys {
@@ -93,7 +99,8 @@ type batch[K comparable, V any] struct {
 	m    *Map[K, V]
 	load ManyLoader[K, V]
 
-	patience int // how many budgets the shared tier may take, for many ids
+	patience int      // how many budgets the shared tier may take, for many ids
+	due      warm.Due // of KeepWarm: what is to be replaced
 
 	mu     sync.Mutex
 	values map[K]V
@@ -105,8 +112,9 @@ type part[K comparable, V any] struct {
 	id   K
 	key  string
 	turn *engine.Turn
-	busy bool // somebody else loads it
-	done bool // it has been answered
+	seen *engine.Entry // of KeepWarm: what is to be replaced, nil: nothing is there
+	busy bool          // somebody else loads it
+	done bool          // it has been answered
 }
 
 func (b *batch[K, V]) result() (map[K]V, error) {
@@ -321,6 +329,11 @@ func (b *batch[K, V]) run(ctx context.Context, parts []*part[K, V], ids []K) (va
 		sc.LeadsToo[p.key] = true
 	}
 	e.Count.Loads.Add(1)
+	for _, p := range parts {
+		if p.seen != nil {
+			e.Count.Refreshes.Add(1)
+		}
+	}
 	finished := false
 	defer func() {
 		if !finished {
@@ -338,6 +351,10 @@ func (b *batch[K, V]) run(ctx context.Context, parts []*part[K, V], ids []K) (va
 
 // fetch answers an id from the shared tier, or takes the lease for it.
 func (b *batch[K, V]) fetch(ctx context.Context, p *part[K, V]) {
+	if b.due != nil {
+		b.renew(ctx, p)
+		return
+	}
 	if v, err, ok := b.m.lookAgain(p.turn); ok {
 		b.answer(p.id, v, err)
 		p.done = true

@@ -349,6 +349,22 @@ func (e *Engine) Spawn(parent context.Context, limit time.Duration, fn func(cont
 	return true
 }
 
+// Life returns a context that ends when the engine is closed.
+func (e *Engine) Life() context.Context { return e.ctx }
+
+// Shares reports whether there is a shared tier.
+func (e *Engine) Shares() bool { return e.shared != nil }
+
+// CanStore reports whether what is loaded for key could be stored at present: the
+// shared tier, if there is one, can be asked about it.
+func (e *Engine) CanStore(key string, tags ...string) bool {
+	if e.shared == nil {
+		return !e.closed.Load()
+	}
+	_, ok := e.shared.askable(key, tags)
+	return ok && !e.closed.Load()
+}
+
 // Closed reports whether Close has been called.
 func (e *Engine) Closed() bool { return e.closed.Load() }
 

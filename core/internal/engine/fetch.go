@@ -566,6 +566,10 @@ func (t *Turn) StillValid(ctx context.Context, key string, tags []string) bool {
 	return err == nil && !slices.Contains(valid, false)
 }
 
+// MayStore reports whether what the turn loads can be stored: it has the lease, or
+// there is no shared tier.
+func (t *Turn) MayStore() bool { return t.e.shared == nil || t.held != nil }
+
 // Patient lets what the turn asks of the shared tier take several budgets in all:
 // it is one of many that are asked together.
 func (t *Turn) Patient(budgets int) { t.patience = budgets }
