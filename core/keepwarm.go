@@ -2,11 +2,9 @@ package core
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"reflect"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	"github.com/larderhq/larder/core/internal/engine"
@@ -120,16 +118,7 @@ func owned[K comparable](id K) K {
 // renew loads what is about to expire and what is not there.
 func (m *Map[K, V]) renew(ctx context.Context, due warm.Due, items []hot.Item[K], load ManyLoader[K, V]) (filled, failed int) {
 	e := m.c.engine
-	var loaded atomic.Int64
-	b := &batch[K, V]{m: m, due: due, values: make(map[K]V, len(items)), errs: make(BatchError[K])}
-	b.load = func(ctx context.Context, ids []K) (map[K]V, error) {
-		values, err := load(ctx, ids)
-		var each BatchError[K]
-		if err == nil || errors.As(err, &each) {
-			loaded.Add(int64(len(values)))
-		}
-		return values, err
-	}
+	b := &batch[K, V]{m: m, load: load, due: due, values: make(map[K]V, len(items)), errs: make(BatchError[K])}
 	var led []*part[K, V]
 	for _, it := range items {
 		p := &part[K, V]{id: it.About, key: it.Name}
@@ -158,7 +147,7 @@ func (m *Map[K, V]) renew(ctx context.Context, due warm.Due, items []hot.Item[K]
 	<-done
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return int(loaded.Load()), len(b.errs)
+	return int(b.stored.Load()), len(b.errs)
 }
 
 // renew takes the lease to replace what is about to expire. What another instance has
@@ -188,10 +177,3 @@ func (b *batch[K, V]) renew(ctx context.Context, p *part[K, V]) {
 		p.turn.Finish(engine.Outcome{Verdict: engine.Failed})
 	}
 }
-
-type warmingKey struct{}
-
-// warming marks a context of ids that nobody asks for.
-func warming(ctx context.Context) context.Context { return context.WithValue(ctx, warmingKey{}, true) }
-
-func warms(ctx context.Context) bool { return ctx.Value(warmingKey{}) != nil }

@@ -201,6 +201,8 @@ type loaded[V any] struct {
 	v     V
 	err   error
 	spare bool // v stands in for an error
+
+	stored bool // it was stored
 }
 
 // load runs the loader in a turn, stores what it returned and puts it into
@@ -336,7 +338,9 @@ func (m *Map[K, V]) settle(ctx context.Context, turn *engine.Turn, said scope.Sa
 			turn.ForgetEntry(ctx, turn.Key(), en)
 		}
 	} else {
-		out.Entry, _ = turn.Fill(ctx, fill)
+		var refusal engine.Refusal
+		out.Entry, refusal = turn.Fill(ctx, fill)
+		r.stored = refusal == engine.Stored && r.err == nil
 	}
 	if said.Unnamed { // who came later cannot be told from who came in time
 		out = engine.Outcome{Verdict: engine.Unshareable}

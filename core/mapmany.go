@@ -7,6 +7,7 @@ import (
 	"maps"
 	"runtime/debug"
 	"sync"
+	"sync/atomic"
 
 	"github.com/larderhq/larder/core/internal/engine"
 	"github.com/larderhq/larder/core/internal/remote"
@@ -53,14 +54,20 @@ const maxBatch = 1000
 // some failed, the error is an BatchError[K] with one error for each, and the result has
 // the others.
 func (m *Map[K, V]) GetMany(ctx context.Context, ids []K, load ManyLoader[K, V]) (map[K]V, error) {
+	values, _, err := m.getMany(ctx, ids, load, true)
+	return values, err
+}
+
+// getMany is GetMany, and returns how many it has stored. asked: somebody asks for them.
+func (m *Map[K, V]) getMany(ctx context.Context, ids []K, load ManyLoader[K, V], asked bool) (values map[K]V, stored int, err error) {
 	if load == nil {
-		return nil, &ConfigError{"load", nil, "a function"}
+		return nil, 0, &ConfigError{"load", nil, "a function"}
 	}
 	keys := make(map[K]string, len(ids))
 	for _, id := range ids {
 		key, err := m.Key(id)
 		if err != nil {
-			return nil, err
+			return nil, 0, err
 		}
 		keys[id] = key
 	}
@@ -68,9 +75,10 @@ func (m *Map[K, V]) GetMany(ctx context.Context, ids []K, load ManyLoader[K, V])
 	if !m.c.Enabled() {
 		m.c.engine.Count.Bypassed.Add(int64(len(keys)))
 		b.loadAll(scope.With(ctx, m.c.Scope()), keys)
-		return b.result()
+		values, err = b.result()
+		return values, 0, err
 	}
-	if m.hot.Load() != nil && !warms(ctx) {
+	if asked && m.hot.Load() != nil {
 		for id, key := range keys {
 			m.asked(key, id)
 		}
@@ -87,11 +95,12 @@ func (m *Map[K, V]) GetMany(ctx context.Context, ids []K, load ManyLoader[K, V])
 		if err := b.get(ctx, left[:n]); err != nil {
 			b.mu.Lock()
 			defer b.mu.Unlock()
-			return maps.Clone(b.values), err // a load that is under way goes on
+			return maps.Clone(b.values), int(b.stored.Load()), err // a load that is under way goes on
 		}
 		left = left[n:]
 	}
-	return b.result()
+	values, err = b.result()
+	return values, int(b.stored.Load()), err
 }
 
 // batch is one GetMany.
@@ -101,6 +110,7 @@ type batch[K comparable, V any] struct {
 
 	patience int      // how many budgets the shared tier may take, for many ids
 	due      warm.Due // of KeepWarm: what is to be replaced
+	stored   atomic.Int64
 
 	mu     sync.Mutex
 	values map[K]V
@@ -314,6 +324,9 @@ func (b *batch[K, V]) lead(ctx context.Context, led []*part[K, V]) {
 			p.turn.Finish(engine.Outcome{Verdict: engine.Failed})
 		} else {
 			b.m.settle(ctx, p.turn, said, &r)
+		}
+		if r.stored {
+			b.stored.Add(1)
 		}
 		b.answer(p.id, r.v, r.err)
 		p.done = true

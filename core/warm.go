@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"iter"
 	"slices"
-	"sync/atomic"
 
 	"github.com/larderhq/larder/core/internal/warm"
 )
@@ -71,15 +70,7 @@ func (m *Map[K, V]) Warm(ctx context.Context, ids iter.Seq[K], load ManyLoader[K
 			}
 			return err != nil
 		})
-		var loaded atomic.Int64 // a refresh that this sets off may go on
-		values, err := m.GetMany(warming(ctx), ids, func(ctx context.Context, missing []K) (map[K]V, error) {
-			values, err := load(ctx, missing)
-			var each BatchError[K]
-			if err == nil || errors.As(err, &each) {
-				loaded.Add(int64(len(values)))
-			}
-			return values, err
-		})
+		values, filled, err := m.getMany(ctx, ids, load, false)
 		var each BatchError[K]
 		switch {
 		case errors.As(err, &each):
@@ -87,7 +78,7 @@ func (m *Map[K, V]) Warm(ctx context.Context, ids iter.Seq[K], load ManyLoader[K
 		case err != nil:
 			failed += len(ids) - len(values)
 		}
-		return int(loaded.Load()), failed
+		return filled, failed
 	})
 }
 

@@ -466,11 +466,7 @@ func BenchmarkWarm(b *testing.B) {
 	}
 	filled, err := a.Warm(b.Context(), ids(-batch, 0), load, o) // the scripts are known
 	require.NoError(b, err)
-	require.Equal(b, batch, filled.Filled)
-	b.Logf("%+v", a.cache.Stats())
-	all, _ := client.Keys(b.Context(), "larder:*:e:*").Result()
-	b.Log(len(all))
-	if len(all) > 0 { b.Log(all[0]) }
+	require.Equal(b, batch, filled.Filled, "%+v", a.cache.Stats())
 	keys, err := client.Keys(b.Context(), "larder:*:e:*item:-1").Result()
 	require.NoError(b, err)
 	require.Len(b, keys, 1)
@@ -487,6 +483,7 @@ func BenchmarkWarm(b *testing.B) {
 		return len(ids), 0
 	}
 	var plain, warm time.Duration
+	stored := 0
 	n := max(b.N/turns, 1)
 	b.ResetTimer()
 	for from := 0; from < b.N; from += n {
@@ -497,17 +494,15 @@ func BenchmarkWarm(b *testing.B) {
 		plain += r.Elapsed
 		r, err = a.Warm(b.Context(), ids(from, to), load, o)
 		require.NoError(b, err)
-		require.Equal(b, to-from, r.Filled)
+		stored += r.Filled
 		require.Zero(b, r.Failed)
 		warm += r.Elapsed
 	}
 	b.StopTimer()
-	there, err := client.DBSize(b.Context()).Result()
-	require.NoError(b, err)
-	require.GreaterOrEqual(b, there, int64(3*b.N), "raw, entries, generations of their keys")
 	stats, err := client.Info(b.Context(), "commandstats").Result()
 	require.NoError(b, err)
 	b.Log(stats)
+	b.ReportMetric(100*float64(stored)/float64(b.N), "%stored")
 	b.ReportMetric(float64(b.N)/plain.Seconds(), "raw/s")
 	b.ReportMetric(float64(b.N)/warm.Seconds(), "warm/s")
 	b.ReportMetric(plain.Seconds()/warm.Seconds(), "ratio")
