@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"net/http/httptest"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -37,25 +36,8 @@ func TestWarmedPagesAreHits(t *testing.T) {
 			}
 			before := shop.Queries()
 			for _, path := range []string{"/products", "/products/1", "/products/60"} {
-				r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "http://shop.example"+path, http.NoBody)
-				r.RequestURI = path
-				r.URL.Scheme, r.URL.Host = "", ""
-				var status string
-				switch s := server.(type) {
-				case *http.Server:
-					w := httptest.NewRecorder()
-					s.Handler.ServeHTTP(w, r)
-					status = w.Header().Get("Cache-Status")
-				case fiberServer:
-					resp, err := s.app.Test(r)
-					if err != nil {
-						t.Fatal(err)
-					}
-					_ = resp.Body.Close()
-					status = resp.Header.Get("Cache-Status")
-				}
-				if !strings.HasPrefix(status, "Larder; hit") {
-					t.Errorf("%s: %s", path, status)
+				if got := status(t, server, path); !strings.HasPrefix(got, "Larder; hit") {
+					t.Errorf("%s: %s", path, got)
 				}
 			}
 			if n := shop.Queries() - before; n > 0 {

@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/larderhq/larder/core/internal/hot"
 	"github.com/larderhq/larder/core/internal/remote"
 )
 
@@ -45,6 +46,8 @@ type Engine struct {
 	cancel context.CancelFunc
 
 	Count Counters
+	// Pages is what learns which responses are hit most, nil while nobody wants to know.
+	Pages atomic.Pointer[hot.Sketch[string]]
 }
 
 // Counters count since the engine was made.
