@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 
 	"github.com/larderhq/larder/core/internal/engine"
+	"github.com/larderhq/larder/core/internal/hot"
 	"github.com/larderhq/larder/core/internal/scope"
 )
 
@@ -31,6 +32,7 @@ type Map[K comparable, V any] struct {
 	id     func(K) (string, error)
 	codec  Codec
 	clone  func(V) V
+	hot    *atomic.Pointer[hot.Sketch[K]] // what KeepWarm learns; it points to nil while that does not run
 
 	version func(V) int64 // nil: values have none
 
@@ -63,7 +65,10 @@ func NewMap[K comparable, V any](c *Cache, class, prefix string, opts ...MapOpti
 	if c == nil {
 		return nil, &ConfigError{"cache", nil, "a cache made by New"}
 	}
-	m := &Map[K, V]{c: c, name: class, prefix: prefix, codec: JSON, latest: new(atomic.Pointer[Map[K, V]])}
+	m := &Map[K, V]{
+		c: c, name: class, prefix: prefix, codec: JSON,
+		hot: new(atomic.Pointer[hot.Sketch[K]]), latest: new(atomic.Pointer[Map[K, V]]),
+	}
 	_, err := c.Class(class)
 	if err != nil {
 		return nil, err
@@ -153,6 +158,7 @@ func (m *Map[K, V]) get(ctx context.Context, id K, load Loader[K, V], info *orig
 		e.Count.Bypassed.Add(1)
 		return load(scope.With(ctx, m.scope()), id)
 	}
+	m.asked(key, id)
 	now := e.Now()
 	if en, state := e.LookupAt(key, now); state >= engine.Stale {
 		if v, err, ok := m.read(en); ok {
@@ -246,6 +252,8 @@ type loaded[V any] struct {
 	from    Source
 	entry   *engine.Entry
 	instead error // the error that v stands in for
+
+	stored bool // it was stored
 }
 
 // load runs the loader in a turn, stores what it returned and puts it into
@@ -402,7 +410,7 @@ func (m *Map[K, V]) settle(ctx context.Context, turn *engine.Turn, said scope.Sa
 	} else {
 		var refusal engine.Refusal
 		if out.Entry, refusal = turn.Fill(ctx, fill); refusal == engine.Stored {
-			r.entry = out.Entry
+			r.entry, r.stored = out.Entry, r.err == nil
 		}
 	}
 	if said.Unnamed { // who came later cannot be told from who came in time

@@ -7,10 +7,12 @@ import (
 	"maps"
 	"runtime/debug"
 	"sync"
+	"sync/atomic"
 
 	"github.com/larderhq/larder/core/internal/engine"
 	"github.com/larderhq/larder/core/internal/remote"
 	"github.com/larderhq/larder/core/internal/scope"
+	"github.com/larderhq/larder/core/internal/warm"
 )
 
 // ManyLoader loads the values of several ids at once. An id that is not in its
@@ -52,15 +54,21 @@ const maxBatch = 1000
 // some failed, the error is an BatchError[K] with one error for each, and the result has
 // the others.
 func (m *Map[K, V]) GetMany(ctx context.Context, ids []K, load ManyLoader[K, V]) (map[K]V, error) {
+	values, _, err := m.getMany(ctx, ids, load, true)
+	return values, err
+}
+
+// getMany is GetMany, and returns how many it has stored. asked: somebody asks for them.
+func (m *Map[K, V]) getMany(ctx context.Context, ids []K, load ManyLoader[K, V], asked bool) (values map[K]V, stored int, err error) {
 	if load == nil {
-		return nil, &ConfigError{"load", nil, "a function"}
+		return nil, 0, &ConfigError{"load", nil, "a function"}
 	}
 	m = m.now()
 	keys := make(map[K]string, len(ids))
 	for _, id := range ids {
 		key, err := m.Key(id)
 		if err != nil {
-			return nil, err
+			return nil, 0, err
 		}
 		keys[id] = key
 	}
@@ -68,7 +76,13 @@ func (m *Map[K, V]) GetMany(ctx context.Context, ids []K, load ManyLoader[K, V])
 	if !m.c.Enabled() {
 		m.c.engine.Count.Bypassed.Add(int64(len(keys)))
 		b.loadAll(scope.With(ctx, m.c.Scope()), keys)
-		return b.result()
+		values, err = b.result()
+		return values, 0, err
+	}
+	if asked && m.hot.Load() != nil {
+		for id, key := range keys {
+			m.asked(key, id)
+		}
 	}
 	var left []*part[K, V]
 	now := m.c.engine.Now()
@@ -82,11 +96,12 @@ func (m *Map[K, V]) GetMany(ctx context.Context, ids []K, load ManyLoader[K, V])
 		if err := b.get(ctx, left[:n]); err != nil {
 			b.mu.Lock()
 			defer b.mu.Unlock()
-			return maps.Clone(b.values), err // a load that is under way goes on
+			return maps.Clone(b.values), int(b.stored.Load()), err // a load that is under way goes on
 		}
 		left = left[n:]
 	}
-	return b.result()
+	values, err = b.result()
+	return values, int(b.stored.Load()), err
 }
 
 // batch is one GetMany.
@@ -94,7 +109,9 @@ type batch[K comparable, V any] struct {
 	m    *Map[K, V]
 	load ManyLoader[K, V]
 
-	patience int // how many budgets the shared tier may take, for many ids
+	patience int      // how many budgets the shared tier may take, for many ids
+	due      warm.Due // of KeepWarm: what is to be replaced
+	stored   atomic.Int64
 
 	mu     sync.Mutex
 	values map[K]V
@@ -106,8 +123,9 @@ type part[K comparable, V any] struct {
 	id   K
 	key  string
 	turn *engine.Turn
-	busy bool // somebody else loads it
-	done bool // it has been answered
+	seen *engine.Entry // of KeepWarm: what is to be replaced, nil: nothing is there
+	busy bool          // somebody else loads it
+	done bool          // it has been answered
 }
 
 func (b *batch[K, V]) result() (map[K]V, error) {
@@ -308,6 +326,9 @@ func (b *batch[K, V]) lead(ctx context.Context, led []*part[K, V]) {
 		} else {
 			b.m.settle(ctx, p.turn, said, &r)
 		}
+		if r.stored {
+			b.stored.Add(1)
+		}
 		b.answer(p.id, r.v, r.err)
 		p.done = true
 	})
@@ -322,6 +343,11 @@ func (b *batch[K, V]) run(ctx context.Context, parts []*part[K, V], ids []K) (va
 		sc.LeadsToo[p.key] = true
 	}
 	e.Count.Loads.Add(1)
+	for _, p := range parts {
+		if p.seen != nil {
+			e.Count.Refreshes.Add(1)
+		}
+	}
 	finished := false
 	defer func() {
 		if !finished {
@@ -339,6 +365,10 @@ func (b *batch[K, V]) run(ctx context.Context, parts []*part[K, V], ids []K) (va
 
 // fetch answers an id from the shared tier, or takes the lease for it.
 func (b *batch[K, V]) fetch(ctx context.Context, p *part[K, V]) {
+	if b.due != nil {
+		b.renew(ctx, p)
+		return
+	}
 	if v, err, ok := b.m.lookAgain(p.turn, nil); ok {
 		b.answer(p.id, v, err)
 		p.done = true
@@ -350,11 +380,7 @@ func (b *batch[K, V]) fetch(ctx context.Context, p *part[K, V]) {
 	f := p.turn.Fetch(ctx, q)
 	switch {
 	case f.Queued != nil:
-		if r, said, ok := b.m.fromQueue(f.Queued); ok {
-			b.m.settle(ctx, p.turn, said, &r)
-			b.answer(p.id, r.v, r.err)
-			p.done = true
-		}
+		b.fromQueue(ctx, p, f.Queued)
 	case f.Busy: // another instance loads it
 		p.busy = true
 		p.turn.Finish(engine.Outcome{Verdict: engine.Failed})
@@ -366,6 +392,17 @@ func (b *batch[K, V]) fetch(ctx context.Context, p *part[K, V]) {
 		}
 		p.turn.Fetch(ctx, q)
 	}
+}
+
+// fromQueue answers an id with a change that is queued, if it can be read.
+func (b *batch[K, V]) fromQueue(ctx context.Context, p *part[K, V], queued *remote.Queued) {
+	r, said, ok := b.m.fromQueue(queued)
+	if !ok {
+		return
+	}
+	b.m.settle(ctx, p.turn, said, &r)
+	b.answer(p.id, r.v, r.err)
+	p.done = true
 }
 
 // each does something for several ids at the same time, so that what it sends goes

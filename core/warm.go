@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"iter"
 	"slices"
-	"sync/atomic"
 
 	"github.com/larderhq/larder/core/internal/warm"
 )
@@ -26,17 +25,20 @@ type WarmOptions struct {
 // WarmResult is how far warming has come.
 type WarmResult = warm.Done
 
-func (o WarmOptions) plan() (warm.Plan, error) {
+func (o WarmOptions) plan() (warm.Plan, error) { return o.planOf("WarmOptions") }
+
+// planOf is plan for options that are called so.
+func (o WarmOptions) planOf(name string) (warm.Plan, error) {
 	p := warm.Plan{Batch: o.Batch, Parallel: o.Parallel, PerSecond: o.PerSecond, Skip: o.Skip, Progress: o.Progress}
 	switch {
 	case o.Batch < 0 || o.Batch > maxBatch:
-		return p, &ConfigError{"WarmOptions.Batch", o.Batch, fmt.Sprintf("0 (100) to %d", maxBatch)}
+		return p, &ConfigError{name + ".Batch", o.Batch, fmt.Sprintf("0 (100) to %d", maxBatch)}
 	case o.Parallel < 0 || o.Parallel > maxParallel:
-		return p, &ConfigError{"WarmOptions.Parallel", o.Parallel, fmt.Sprintf("0 (2) to %d", maxParallel)}
+		return p, &ConfigError{name + ".Parallel", o.Parallel, fmt.Sprintf("0 (2) to %d", maxParallel)}
 	case o.PerSecond != 0 && !(o.PerSecond >= 0.001): // so that NaN is refused
-		return p, &ConfigError{"WarmOptions.PerSecond", o.PerSecond, "0 (no limit) or 0.001 and more"}
+		return p, &ConfigError{name + ".PerSecond", o.PerSecond, "0 (no limit) or 0.001 and more"}
 	case o.Skip < 0:
-		return p, &ConfigError{"WarmOptions.Skip", o.Skip, "0 or more"}
+		return p, &ConfigError{name + ".Skip", o.Skip, "0 or more"}
 	}
 	if p.Batch == 0 {
 		p.Batch = 100
@@ -68,15 +70,7 @@ func (m *Map[K, V]) Warm(ctx context.Context, ids iter.Seq[K], load ManyLoader[K
 			}
 			return err != nil
 		})
-		var loaded atomic.Int64 // a refresh that this sets off may go on
-		values, err := m.GetMany(ctx, ids, func(ctx context.Context, missing []K) (map[K]V, error) {
-			values, err := load(ctx, missing)
-			var each BatchError[K]
-			if err == nil || errors.As(err, &each) {
-				loaded.Add(int64(len(values)))
-			}
-			return values, err
-		})
+		values, filled, err := m.getMany(ctx, ids, load, false)
 		var each BatchError[K]
 		switch {
 		case errors.As(err, &each):
@@ -84,7 +78,7 @@ func (m *Map[K, V]) Warm(ctx context.Context, ids iter.Seq[K], load ManyLoader[K
 		case err != nil:
 			failed += len(ids) - len(values)
 		}
-		return int(loaded.Load()), failed
+		return filled, failed
 	})
 }
 

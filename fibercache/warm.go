@@ -2,11 +2,14 @@ package fibercache
 
 import (
 	"context"
+	"crypto/tls"
 	"iter"
+	"net"
 	"net/http"
 	"time"
 
 	"github.com/gofiber/fiber/v2"
+	"github.com/valyala/fasthttp"
 
 	"github.com/larderhq/larder/core"
 	"github.com/larderhq/larder/core/httpcache"
@@ -31,5 +34,42 @@ func Warm(ctx context.Context, app *fiber.App, urls iter.Seq[string], o core.War
 		}
 		_ = resp.Body.Close() // it is in memory
 		return resp.StatusCode
+	})
+}
+
+// KeepWarm keeps warm the responses that are hit most; see [httpcache.KeepWarm]. Requests
+// of which Fiber believes something that a proxy said (X-Forwarded-Host,
+// X-Forwarded-Proto) teach it nothing.
+func KeepWarm(ctx context.Context, cache *core.Cache, app *fiber.App, o core.KeepWarmOptions) error {
+	if app == nil {
+		return &core.ConfigError{Field: "app", Value: nil, Allowed: "an app"}
+	}
+	handler, server := app.Handler(), app.Server()
+	return httpcache.KeepWarmBy(ctx, cache, o, func(r *http.Request) int {
+		fctx := new(fasthttp.RequestCtx)
+		here := &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)}
+		c := conn{local: here, remote: here}
+		if r.URL.Scheme == "https" {
+			fctx.Init2(tlsConn{c, &tls.ConnectionState{HandshakeComplete: true}}, server.Logger, true)
+		} else {
+			fctx.Init2(c, server.Logger, true)
+		}
+		req := &fctx.Request
+		req.Header.SetMethod(r.Method)
+		req.SetRequestURI(r.RequestURI)
+		req.Header.SetHost(r.Host)
+		for name, values := range r.Header {
+			for _, v := range values {
+				req.Header.Add(name, v)
+			}
+		}
+		fctx.Response.Header.SetNoDefaultContentType(server.NoDefaultContentType)
+		if server.DisableHeaderNamesNormalizing {
+			fctx.Response.Header.DisableNormalizing()
+		}
+		defer fctx.Response.Reset() // a stream that nobody reads is closed
+		fctx.SetUserValue(refreshKey{}, r.Context())
+		handler(fctx)
+		return fctx.Response.StatusCode()
 	})
 }

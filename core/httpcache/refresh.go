@@ -85,13 +85,6 @@ type refreshing struct {
 // that dispatch it through their framework. It is a plain string, as ContextKey.
 const RefreshKey = "github.com/larderhq/larder/refresh"
 
-func refreshOf(ctx context.Context, rt *Route) *refreshing {
-	if r, ok := ctx.Value(RefreshKey).(*refreshing); ok && r != nil && r.route.same(rt) {
-		return r
-	}
-	return nil
-}
-
 func withoutRefresh(ctx context.Context) context.Context {
 	return context.WithValue(ctx, RefreshKey, (*refreshing)(nil)) //nolint:staticcheck // as above
 }

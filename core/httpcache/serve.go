@@ -22,9 +22,16 @@ type ask struct {
 // Serve answers one request: from the store, from somebody else's run of the
 // handler, or by running it. The error is the handler's own.
 func (rt *Route) Serve(ex Exchange) error {
-	if r := refreshOf(ex.Context(), rt); r != nil {
-		r.load(ex)
-		return nil
+	switch r := ex.Context().Value(RefreshKey).(type) {
+	case *refreshing:
+		if r != nil && r.route.same(rt) {
+			r.load(ex)
+			return nil
+		}
+	case *renewal:
+		if r.engine == rt.engine {
+			return rt.now().renew(ex, r)
+		}
 	}
 	line := ex.Line()
 	if !safe(line.Method) { // switched off or not, it invalidates
@@ -211,6 +218,9 @@ func (rt *Route) hit(ex Exchange, method string, en *engine.Entry, r *response, 
 		rt.engine.Count.Hits.Add(1)
 	} else {
 		rt.engine.Count.StaleHits.Add(1)
+	}
+	if s := rt.engine.Pages.Load(); s != nil && s.Sampled() {
+		rt.learn(s, ex, r)
 	}
 	if state == engine.Stale || en.Early(now) {
 		rt.refresh(ex)

@@ -19,11 +19,16 @@ import (
 // A net/http server's Handler, an Echo and a Gin engine are such handlers; for Fiber
 // there is fibercache.Warm.
 func Warm(ctx context.Context, server http.Handler, urls iter.Seq[string], o core.WarmOptions) (core.WarmResult, error) {
-	return WarmBy(ctx, urls, o, func(r *http.Request) (status int) {
+	return WarmBy(ctx, urls, o, askHandler(server))
+}
+
+// askHandler returns what has a handler answer a request.
+func askHandler(server http.Handler) func(*http.Request) (status int) {
+	return func(r *http.Request) (status int) {
 		w := &statusOnly{Nowhere: NewNowhere(), status: http.StatusOK}
 		server.ServeHTTP(w, r)
 		return w.status
-	})
+	}
 }
 
 // WarmBy is Warm for a server that is not an http.Handler: ask has it answer a
@@ -48,14 +53,24 @@ func WarmBy(ctx context.Context, urls iter.Seq[string], o core.WarmOptions, ask 
 	})
 }
 
-// warmOne asks for one URL. A handler's panic is its failure.
+// warmOne asks for one URL.
 func warmOne(ctx context.Context, u string, ask func(*http.Request) int) (status int, err error) {
-	r, err := http.NewRequestWithContext(ctx, http.MethodGet, u, http.NoBody)
+	r, err := requestFor(ctx, u)
 	if err != nil {
 		return 0, err
 	}
+	return guarded(r, ask)
+}
+
+// requestFor returns the request for an absolute URL that has nothing to say of who
+// asks.
+func requestFor(ctx context.Context, u string) (*http.Request, error) {
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, u, http.NoBody)
+	if err != nil {
+		return nil, err
+	}
 	if r.URL.Host == "" || r.URL.Scheme != "http" && r.URL.Scheme != "https" {
-		return 0, fmt.Errorf("larder: warm %q: not an absolute URL", u)
+		return nil, fmt.Errorf("larder: warm %q: not an absolute URL", u)
 	}
 	// As a server gets it. The scheme stays, as that of a connection that is not there.
 	r.RequestURI = r.URL.RequestURI()
@@ -63,9 +78,14 @@ func warmOne(ctx context.Context, u string, ask func(*http.Request) int) (status
 		r.RequestURI = "/" + r.RequestURI
 	}
 	r.RemoteAddr = "127.0.0.1:0"
+	return r, nil
+}
+
+// guarded has a request answered. A handler's panic is its failure.
+func guarded(r *http.Request, ask func(*http.Request) int) (status int, err error) {
 	defer func() {
 		if v := recover(); v != nil {
-			err = fmt.Errorf("larder: warm %q: the handler panicked: %v", u, v)
+			err = fmt.Errorf("larder: warm %q: the handler panicked: %v", r.URL, v)
 		}
 	}()
 	return ask(r), nil

@@ -3,6 +3,7 @@ package redisstore_test
 import (
 	"context"
 	"fmt"
+	"iter"
 	"log/slog"
 	"runtime"
 	"slices"
@@ -437,4 +438,72 @@ func BenchmarkWatchdog(b *testing.B) {
 			}
 		})
 	}
+}
+
+// BenchmarkWarm is the warming of b.N values of 200 bytes by Map.Warm, against a plain
+// loop of pipelined SETs of the same bytes with the same batches, as many at a time, in
+// turns of a tenth each: go test -run=xxx -bench=Warm -benchtime=1000000x ./core/redisstore
+func BenchmarkWarm(b *testing.B) {
+	const batch, parallel, turns = 1000, 4, 10
+	server := redistest.Single(b)
+	a := newInstance(b, server.Addr())
+	client := redis.NewClient(&redis.Options{Addr: server.Addr()})
+	defer client.Close()
+	value := strings.Repeat("v", 200)
+	load := func(_ context.Context, ids []int) (map[int]string, error) {
+		values := make(map[int]string, len(ids))
+		for _, id := range ids {
+			values[id] = value
+		}
+		return values, nil
+	}
+	o := core.WarmOptions{Batch: batch, Parallel: parallel}
+	ids := func(from, to int) iter.Seq[int] {
+		return func(yield func(int) bool) {
+			for id := from; id < to && yield(id); id++ {
+			}
+		}
+	}
+	filled, err := a.Warm(b.Context(), ids(-batch, 0), load, o) // the scripts are known
+	require.NoError(b, err)
+	require.Equal(b, batch, filled.Filled, "%+v", a.cache.Stats())
+	keys, err := client.Keys(b.Context(), "larder:*:e:*item:-1").Result()
+	require.NoError(b, err)
+	require.Len(b, keys, 1)
+	entry, err := client.Get(b.Context(), keys[0]).Bytes()
+	require.NoError(b, err)
+	raw := func(ctx context.Context, ids []int) (filled, failed int) {
+		p := client.Pipeline()
+		for _, id := range ids {
+			p.Set(ctx, "raw:"+strconv.Itoa(id), entry, time.Hour)
+		}
+		if _, err := p.Exec(ctx); err != nil {
+			return 0, len(ids)
+		}
+		return len(ids), 0
+	}
+	var plain, warm time.Duration
+	stored := 0
+	n := max(b.N/turns, 1)
+	b.ResetTimer()
+	for from := 0; from < b.N; from += n {
+		to := min(from+n, b.N)
+		r, err := core.WarmBatches(b.Context(), ids(from, to), o, raw)
+		require.NoError(b, err)
+		require.Equal(b, to-from, r.Filled)
+		plain += r.Elapsed
+		r, err = a.Warm(b.Context(), ids(from, to), load, o)
+		require.NoError(b, err)
+		stored += r.Filled
+		require.Zero(b, r.Failed)
+		warm += r.Elapsed
+	}
+	b.StopTimer()
+	stats, err := client.Info(b.Context(), "commandstats").Result()
+	require.NoError(b, err)
+	b.Log(stats)
+	b.ReportMetric(100*float64(stored)/float64(b.N), "%stored")
+	b.ReportMetric(float64(b.N)/plain.Seconds(), "raw/s")
+	b.ReportMetric(float64(b.N)/warm.Seconds(), "warm/s")
+	b.ReportMetric(plain.Seconds()/warm.Seconds(), "ratio")
 }

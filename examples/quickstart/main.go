@@ -4,6 +4,7 @@
 //
 //	go run ./quickstart                  # serves on 127.0.0.1:8080
 //	go run ./quickstart -adapter gin     # the same in another framework
+//	go run ./quickstart -warm            # fills the cache before it serves
 //	go run ./quickstart -tour            # shows what the cache does, and ends
 //
 // With REDIS_URL=redis://127.0.0.1:6379 in the environment the cache is shared over
@@ -14,8 +15,8 @@
 //	go run ./quickstart -db shop.db -listen 127.0.0.1:8081 -adapter gin
 //
 // Read nethttp.go, echo.go, gin.go or fiber.go for the lines that matter;
-// shop.go is the database, redis.go what concerns Redis, tour.go and sharing.go
-// are the client of the tour.
+// shop.go is the database, redis.go what concerns Redis, warm.go fills the cache ahead,
+// tour.go and sharing.go are the client of the tour.
 package main
 
 import (
@@ -96,6 +97,8 @@ func run(ctx context.Context, args []string, redisURL string, out io.Writer) (er
 	db := flags.String("db", "", "SQLite file, for several processes to share (default: a database of its own, gone at the end)")
 	orders := flags.Int("orders", 25_000, "made-up orders in a new database: the more, the dearer a query")
 	tour := flags.Bool("tour", false, "serve on a free port, show with real requests what the cache does, and end")
+	warmed := flags.Bool("warm", false, "fill the cache with the list and all products before serving")
+	warmFrom := flags.Int("warm-from", 0, "leave out so many pages at the beginning: takes up a -warm that was interrupted")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -107,6 +110,10 @@ func run(ctx context.Context, args []string, redisURL string, out io.Writer) (er
 	}
 	if *tour && *db != "" {
 		return errors.New("-db and -tour: the tour has a database of its own")
+	}
+
+	if *warmFrom < 0 {
+		return fmt.Errorf("-warm-from is %d; allowed: 0 and more", *warmFrom)
 	}
 
 	// Who shares a cache shares the data behind it: a database of its own has a
@@ -161,6 +168,11 @@ func run(ctx context.Context, args []string, redisURL string, out io.Writer) (er
 	listener, err := net.Listen("tcp", *listen)
 	if err != nil {
 		return err
+	}
+	if *warmed {
+		if err := warm(ctx, server, "http://"+listener.Addr().String(), shop, *warmFrom, out); err != nil {
+			return errors.Join(err, listener.Close())
+		}
 	}
 	return serve(ctx, server, listener, func(ctx context.Context) error {
 		fmt.Fprintf(out, welcome, *adapter, listener.Addr())

@@ -159,6 +159,7 @@ func TestRunRefusesWhatItDoesNotKnow(t *testing.T) {
 		{"-adapter", "rails", "-orders", "0"},
 		{"-listen", "nowhere", "-orders", "0"},
 		{"-orders", "-1"},
+		{"-warm", "-warm-from", "-1"},
 		{"-tour", "-db", "shop.db"},
 		{"-db", t.TempDir()},
 	} {

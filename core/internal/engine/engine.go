@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/larderhq/larder/core/internal/hot"
 	"github.com/larderhq/larder/core/internal/remote"
 )
 
@@ -46,6 +47,8 @@ type Engine struct {
 	cancel context.CancelFunc
 
 	Count Counters
+	// Pages is what learns which responses are hit most, nil while nobody wants to know.
+	Pages atomic.Pointer[hot.Sketch[string]]
 }
 
 // Counters count since the engine was made.
@@ -348,6 +351,19 @@ func (e *Engine) Spawn(parent context.Context, limit time.Duration, fn func(cont
 		fn(ctx)
 	}()
 	return true
+}
+
+// Life returns a context that ends when the engine is closed.
+func (e *Engine) Life() context.Context { return e.ctx }
+
+// CanStore reports whether what is loaded for key could be stored at present: the
+// shared tier, if there is one, can be asked about it.
+func (e *Engine) CanStore(key string, tags ...string) bool {
+	if e.shared == nil {
+		return !e.closed.Load()
+	}
+	_, ok := e.shared.askable(key, tags)
+	return ok && !e.closed.Load()
 }
 
 // Closed reports whether Close has been called.

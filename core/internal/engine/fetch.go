@@ -175,7 +175,7 @@ func (a *asking) acquire(ctx context.Context) Found {
 		var l remote.Lease
 		sent := s.e.Now()
 		err := a.budget.use(ctx, func(ctx context.Context) (err error) {
-			l, err = ses.Acquire(ctx, t.key, a.seen, t.tags, firstLease)
+			l, err = ses.Acquire(ctx, t.key, a.seen, t.tags, t.lease())
 			return err
 		})
 		received := s.e.Now()
@@ -403,9 +403,10 @@ func (a *asking) generations(ctx context.Context, ses remote.Session, en *remote
 type held struct {
 	ses            remote.Session
 	lease          remote.Lease
-	sent, received int64   // around the call that brought it, on the engine's clock
-	began          int64   // the load, after it
-	since          []place // of every partition, before the load
+	lasts          time.Duration // at first
+	sent, received int64         // around the call that brought it, on the engine's clock
+	began          int64         // the load, after it
+	since          []place       // of every partition, before the load
 	e              *Engine
 
 	mu     sync.Mutex
@@ -415,7 +416,7 @@ type held struct {
 
 // hold keeps a lease for the turn and makes it last while the turn does.
 func (t *Turn) hold(ses remote.Session, l remote.Lease, sent, received int64) {
-	h := &held{e: t.e, ses: ses, lease: l, sent: sent, received: received}
+	h := &held{e: t.e, ses: ses, lease: l, lasts: t.lease(), sent: sent, received: received}
 	t.held = h
 	for _, g := range l.Generations {
 		if g.Open == 0 { // under an open intent it may expire before it is forgotten here
@@ -426,13 +427,20 @@ func (t *Turn) hold(ses remote.Session, l remote.Lease, sent, received int64) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if !h.ended {
-		h.extend = time.AfterFunc(firstLease/3, func() { h.e.extend(h) })
+		h.extend = time.AfterFunc(h.lasts/3, func() { h.e.extend(h) })
 	}
+}
+
+// lease is for how long a lease is taken. One of many waits until the others have
+// theirs, and thousands that are lengthened one by one would take the time of them all.
+func (t *Turn) lease() time.Duration {
+	return min(firstLease*time.Duration(max(1, t.patience)), batchLease)
 }
 
 // extend prolongs the lease of a load that takes long.
 func (e *Engine) extend(h *held) {
-	e.Spawn(e.ctx, leaseTime/3, func(ctx context.Context) {
+	lasts := max(leaseTime, h.lasts)
+	e.Spawn(e.ctx, lasts/3, func(ctx context.Context) {
 		h.mu.Lock()
 		ended := h.ended
 		h.mu.Unlock()
@@ -440,11 +448,11 @@ func (e *Engine) extend(h *held) {
 			return
 		}
 		// Lost or not, the fill will be told.
-		_, _ = h.ses.Extend(ctx, h.lease, leaseTime)
+		_, _ = h.ses.Extend(ctx, h.lease, lasts)
 		h.mu.Lock()
 		defer h.mu.Unlock()
 		if !h.ended && e.Now()-h.received < int64(2*e.longest) {
-			h.extend.Reset(leaseTime / 3)
+			h.extend.Reset(lasts / 3)
 		}
 	})
 }
@@ -577,6 +585,10 @@ func (t *Turn) StillValid(ctx context.Context, en *Entry, key string, tags []str
 	})
 	return err == nil && !slices.Contains(valid, false)
 }
+
+// MayStore reports whether what the turn loads can be stored: it has the lease, or
+// there is no shared tier.
+func (t *Turn) MayStore() bool { return t.e.shared == nil || t.held != nil }
 
 // Patient lets what the turn asks of the shared tier take several budgets in all:
 // it is one of many that are asked together.

@@ -36,9 +36,11 @@ type Codec interface {
 const (
 	// firstLease is for how long a lease is taken, and what it costs others if the
 	// reply is lost: then nobody knows that he has it. leaseTime is for how long a
-	// load that lasts makes it last, and what a process that dies in it costs.
+	// load that lasts makes it last, and what a process that dies in it costs; in a
+	// large batch it is batchLease at most.
 	firstLease = 200 * time.Millisecond
 	leaseTime  = time.Second
+	batchLease = 3 * time.Second
 	// maxKeep is the longest that an entry stays in the shared tier: generations
 	// and the versions of deploys are remembered longer.
 	maxKeep = 7 * 24 * time.Hour
