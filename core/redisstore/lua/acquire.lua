@@ -21,4 +21,5 @@ end
 local open, lapsed, lagging = intents(KEYS[4], KEYS[1], now)
 local lease = token(KEYS[1], ARGV[1], us)
 redis.call('SET', KEYS[3], lease, 'PX', ARGV[3])
-return {'lease', now, lease, field(KEYS[1], 'era'), field(KEYS[1], 'sweep'), open, lagging, lapsed}
+return {'lease', now, lease, field(KEYS[1], 'era'), field(KEYS[1], 'sweep'), open, lagging, lapsed,
+  field(KEYS[1], 'ptok')}
