@@ -22,7 +22,9 @@ REDIS    ?=
 # What `newest` tests with: the newest release of each framework's major version.
 NEWEST   ?= github.com/labstack/echo/v4@v4 github.com/gin-gonic/gin@v1 github.com/gofiber/fiber/v2@v2
 
-# Tools are pinned, and installed beside the code, not into the user's folders.
+# Tools are pinned, and installed beside the code, not into the user's folders. The
+# linters' cache, too: it keeps the paths of the copy that it was filled by, and the
+# rules that go by a file's path would miss in another.
 GOLANGCI_LINT_VERSION := v2.12.2
 TOOLS                 := $(CURDIR)/.tools
 GOLANGCI_LINT         := $(TOOLS)/golangci-lint-$(GOLANGCI_LINT_VERSION)
@@ -55,7 +57,8 @@ race: deps ## Run every test under the race detector (MODULES=. leaves out the e
 
 .PHONY: lint
 lint: $(GOLANGCI_LINT) ## Run the linters, also on formatting and on who imports whom
-	@for m in $(MODULES); do echo "golangci-lint run ($$m)"; (cd $$m && $(GOLANGCI_LINT) run ./...); done
+	@for m in $(MODULES); do echo "golangci-lint run ($$m)"; \
+		(cd $$m && GOLANGCI_LINT_CACHE=$(TOOLS)/lint-cache $(GOLANGCI_LINT) run ./...); done
 
 $(GOLANGCI_LINT):
 	@mkdir -p $(TOOLS)

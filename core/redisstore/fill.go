@@ -85,6 +85,7 @@ func (s *session) readLease(p int, key string, sent time.Time, v any) (l remote.
 		l.Open = span(r.int())
 		l.Lagging = r.int() != 0
 		l.Lapsed = span(r.int())
+		l.Head = r.string()
 		l.Queued = queuedOf(key, r.string())
 	default:
 		if r.err == nil {
@@ -123,6 +124,7 @@ func (s *session) readGeneration(tag string, sent time.Time, r *reply) (remote.G
 	g := remote.Generation{Tag: tag, Token: r.string(), Era: r.string()}
 	g.Open = span(r.int())
 	g.Lagging = r.int() != 0
+	g.Head = r.string()
 	if r.err != nil {
 		return remote.Generation{}, r.err
 	}

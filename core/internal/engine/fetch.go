@@ -186,6 +186,11 @@ func (a *asking) acquire(ctx context.Context) Found {
 			return Found{}
 		case l.Token != "" && len(l.Generations) == len(t.tags):
 			leave()
+			if !a.caughtUp(ctx, ses, &l) {
+				s.e.giveBack(&held{e: s.e, ses: ses, lease: l})
+				s.wake()
+				return Found{Queued: l.Queued} // the place that it is loaded from is older yet
+			}
 			t.hold(ses, l, sent, received)
 			return Found{Queued: l.Queued}
 		case l.Found.ID != "":
@@ -225,6 +230,38 @@ func (a *asking) acquire(ctx context.Context) Found {
 		}
 	}
 	return Found{}
+}
+
+// caughtUp applies what the tier knew of the partitions of the key and its tags when
+// it gave the lease, and this process had not heard of. The load may read other entries
+// of this cache, which are legal for MaxStaleness after they were invalidated: what is
+// made of them would be stored under the generations that the lease came with, which
+// are newer, and live as long as its class says (R10, for the tags that are known).
+func (a *asking) caughtUp(ctx context.Context, ses remote.Session, l *remote.Lease) bool {
+	n := a.s.e.partitions()
+	heads := map[int]remote.Head{a.part: {Position: remote.Position{Token: l.Head}, Era: l.Era}}
+	for _, g := range l.Generations {
+		heads[remote.Partition(g.Tag, n)] = remote.Head{Position: remote.Position{Token: g.Head}, Era: g.Era}
+	}
+	for p, h := range heads {
+		from, behind := a.s.behind(p, h.Position.Token)
+		if !behind {
+			continue
+		}
+		if from == nil {
+			return false
+		}
+		var since remote.Log
+		err := a.budget.use(ctx, func(ctx context.Context) (err error) {
+			since, err = ses.Log(ctx, p, *from)
+			return err
+		})
+		a.s.outcome(ctx, p, 1<<p, err)
+		if err != nil || !a.s.catchUpTo(p, from, &h, &since) {
+			return false
+		}
+	}
+	return true
 }
 
 // admit makes an entry of this process of one in the tier, if it is valid: every

@@ -521,6 +521,31 @@ func (s *shared) applyLog(p int, f *follower, from *remote.Position, h *remote.H
 	return true
 }
 
+// behind reports whether this instance has not applied all that is in a partition's log
+// up to a token, and where it is.
+func (s *shared) behind(p int, token string) (from *remote.Position, behind bool) {
+	s.follow.Lock()
+	defer s.follow.Unlock()
+	f := &s.parts[p]
+	from = f.position.Load()
+	switch {
+	case token == "": // there is no head: nothing is stored
+		return from, false
+	case from == nil:
+		return nil, true
+	}
+	return from, from.Token != token && (!f.seen(token) || len(f.ahead) > 0)
+}
+
+// catchUpTo applies a part of a log that was read from a position up to a head at
+// least. It returns false if it does not lead there.
+func (s *shared) catchUpTo(p int, from *remote.Position, h *remote.Head, since *remote.Log) bool {
+	s.follow.Lock()
+	defer s.follow.Unlock()
+	f := &s.parts[p]
+	return f.position.Load() != nil && s.applyLog(p, f, from, h, since)
+}
+
 // renew begins a new era in a partition, unless somebody was first. Everything
 // kept of it is aged; the next round follows from there.
 func (s *shared) renew(ctx context.Context, ses remote.Session, p int, was string) {

@@ -76,7 +76,7 @@ func (st *step) acquire(name, seen string, d time.Duration) (remote.Lease, error
 	l := remote.Lease{Key: name, Now: st.now, Open: in.open(st.now), Lapsed: in.lapsed(st.now), Lagging: st.lagging(in)}
 	// No head: no era, and nothing that is loaded now is stored.
 	if h, ok := st.head(); ok {
-		l.Era, l.Sweep = h.era, h.sweep
+		l.Era, l.Sweep, l.Head = h.era, h.sweep, h.position.Token
 	}
 	if e := st.entry(name); e.ID != "" && e.ID != seen {
 		l.Found = e

@@ -20,7 +20,7 @@ func (st *step) capture(tag string) (remote.Generation, error) {
 	in := st.intents(remote.Tag, tag)
 	g := remote.Generation{Tag: tag, Open: in.open(st.now), Lagging: st.lagging(in)}
 	if h, ok := st.head(); ok {
-		g.Era = h.era
+		g.Era, g.Head = h.era, h.position.Token
 	}
 	k := key{kind: Generation, name: tag}
 	found := st.generation(tag)

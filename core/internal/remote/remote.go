@@ -177,6 +177,7 @@ type Generation struct {
 	Era     string        // of the tag's partition
 	Open    time.Duration // of the intents open on the tag: how long the longest still lasts; 0: none
 	Lagging bool          // it was invalidated so lately that a replica may lag
+	Head    string        // the token of the head of the tag's partition, from Acquire
 }
 
 // Entry is an entry with what it was made under. Times are on the clock of its
@@ -207,6 +208,7 @@ type Lease struct {
 	Key         string
 	Token       string // "": no lease
 	Era, Sweep  string // of the key's partition
+	Head        string // the token of its head
 	Now         int64  // the server's clock, milliseconds
 	Open        time.Duration
 	Lapsed      time.Duration // an intent on the key went past its deadline so long ago; 0: none is known

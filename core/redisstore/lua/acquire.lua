@@ -22,4 +22,4 @@ local open, lapsed, lagging = intents(KEYS[4], KEYS[1], now)
 local lease = token(KEYS[1], ARGV[1], us)
 redis.call('SET', KEYS[3], lease, 'PX', ARGV[3])
 return {'lease', now, lease, field(KEYS[1], 'era'), field(KEYS[1], 'sweep'), open, lagging, lapsed,
-  field(KEYS[5], ARGV[6])}
+  field(KEYS[1], 'ptok'), field(KEYS[5], ARGV[6])}
