@@ -54,10 +54,12 @@ func TestGivenAChangeThatNobodyAnnounced_WhenAWriterOfAnOlderValueEnds_ThenItIsN
 	eachVersioned(t, func(w *twoWriters) {
 		require.NoError(w.t, w.write(w.a, 5, func() {
 			w.f.data.Store(6)
+			synctest.Wait()
 			require.EqualValues(w.t, 6, w.b.get(7))
 		}))
 		w.reads(6, 1)
 		require.NoError(w.t, w.write(w.a, 7, func() { // as old or older: it was alone
+			synctest.Wait() // b has heard that it began
 			require.EqualValues(w.t, 7, w.b.get(7))
 		}))
 		w.reads(7, 0)

@@ -32,7 +32,8 @@ type classSet struct {
 //
 // What is stored keeps the lifetime and windows that it was stored with, until it is
 // invalidated, replaced or refreshed: after a TTL has been shortened, Invalidate ends
-// sooner what was stored before. Other instances have classes of their own.
+// sooner what was stored before. A map's StaleIfError alone holds for what is stored, too,
+// but makes nothing last longer. Other instances have classes of their own.
 func (c *Cache) SetClasses(classes Classes) error {
 	next, err := classes.resolve()
 	if err != nil {

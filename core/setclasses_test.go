@@ -110,16 +110,23 @@ func TestGivenAClass_WhenItsNegativeTTLIsChanged_ThenNotFoundIsRememberedForIt(t
 	})
 }
 
-func TestGivenAClass_WhenItsWindowsAreChanged_ThenWhatIsStoredKeepsItsOwn(t *testing.T) {
+func TestGivenAClass_WhenItsWindowsAreChanged_ThenAFailureGoesByTheNewOneAndByWhatIsKept(t *testing.T) {
 	bubble(t, core.Class{TTL: minute, StaleIfError: minute}, func(t *testing.T, m *items) {
 		m.get(t)
-		m.set(t, func(c *core.Class) { c.StaleIfError = 0 })
 		m.fail(errDown)
-		time.Sleep(2*minute - 1)
-		require.Equal(t, "one", m.get(t), "stored with a window for errors")
-		time.Sleep(1)
+		time.Sleep(minute)
+		require.Equal(t, "one", m.get(t))
+		m.set(t, func(c *core.Class) { c.StaleIfError = 0 })
 		_, err := m.Get(t.Context(), 1, m.load)
-		require.ErrorIs(t, err, errDown)
+		require.ErrorIs(t, err, errDown, "no window any more")
+		m.set(t, func(c *core.Class) { c.StaleIfError = hour })
+		time.Sleep(minute - 1)
+		require.Equal(t, "one", m.get(t))
+		time.Sleep(1)
+		_, err = m.Get(t.Context(), 1, m.load)
+		require.ErrorIs(t, err, errDown, "not kept for longer")
+
+		m.set(t, func(c *core.Class) { c.StaleIfError = 0 })
 
 		m.fail(nil)
 		m.get(t)
