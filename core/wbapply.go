@@ -488,15 +488,15 @@ func (a *worker[K, V]) account(results []*outcome[K, V]) {
 		_ = w.e.Invalidate(call, over) // pending at worst
 		cancel()
 	}
-	log := w.m.c.opts.Logger
+	logger := w.m.c.opts.Logger
 	if overtaken > 0 {
 		w.overtaken.Add(int64(overtaken))
-		log.Warn("larder: write-behind: a worker had lost its lease of the queue when it had applied a batch; "+
+		logger.Warn("larder: write-behind: a worker had lost its lease of the queue when it had applied a batch; "+
 			"where another one has applied later changes, Change.Version tells", "queue", w.m.prefix, "changes", overtaken)
 	}
 	w.dead.Add(int64(len(dead)))
 	for _, r := range dead {
-		log.Error("larder: write-behind: a change could not be applied and is a dead letter",
+		logger.Error("larder: write-behind: a change could not be applied and is a dead letter",
 			"queue", w.m.prefix, "key", r.record.Key, "attempts", r.record.Attempts+1, "error", r.err)
 		if w.o.OnDead != nil {
 			w.o.OnDead(r.change, r.err)

@@ -64,7 +64,6 @@ func (w *WriteBehind[K, V]) commits() {
 	var again []*change // that there was no room for
 	for {
 		batch := again
-		again = nil
 		if len(batch) == 0 {
 			select {
 			case c := <-w.puts:

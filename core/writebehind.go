@@ -368,7 +368,6 @@ func (w *WriteBehind[K, V]) mergeOnce(ctx context.Context, id K, key string, v V
 		return false, fmt.Errorf("%w: the shared tier does not answer", ErrNotQueued)
 	}
 	var old V
-	err = ErrNotFound
 	if f.Queued != nil {
 		old, err = w.m.queuedValue(f.Queued)
 	} else {

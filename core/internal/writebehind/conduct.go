@@ -116,7 +116,6 @@ func (r *run) startAll(plain bool) (list []*applier, err error) {
 // compare measures the rate of both ways, in turn.
 func (r *run) compare(ctx context.Context) error {
 	n := r.cfg.plain
-	var plain, ours []float64
 	for range 3 {
 		p, err := r.plainRate(ctx, n)
 		if err != nil {
@@ -127,7 +126,6 @@ func (r *run) compare(ctx context.Context) error {
 			return err
 		}
 		fmt.Fprintf(r.out, "%d changes of as many ids: XADD/XREADGROUP/XACK %.0f/s, write-behind %.0f/s, %.2f times\n", n, p, o, o/p)
-		plain, ours = append(plain, p), append(ours, o)
 	}
 	return nil
 }
