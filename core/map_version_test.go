@@ -43,6 +43,7 @@ func TestGivenANewerValueCached_WhenAnOlderOneIsPut_ThenItIsInvalidatedAndNotSto
 		w.answers(7)
 		w.f.data.Store(1) // deleted and created again
 		require.NoError(w.t, w.a.Invalidate(w.t.Context(), 7))
+		synctest.Wait() // b has heard of it
 		require.NoError(w.t, w.b.Put(w.t.Context(), 7, 1))
 		w.answers(1)
 		require.NoError(w.t, w.b.Put(w.t.Context(), 7, 0))
