@@ -237,7 +237,7 @@ func TestABatchIsAPipelineForEachStep(t *testing.T) {
 	t.Logf("GetMany: %d round trips, %v", batch.reads, batch.inside)
 	// What does not fit into one read of a socket is another one for the server.
 	require.LessOrEqual(t, batch.reads, 12, "look, lease, fill: a pipeline each")
-	require.GreaterOrEqual(t, single.reads, 200)
+	require.Greater(t, single.reads, 10*batch.reads)
 	require.Equal(t, single.inside["get"], batch.inside["get"])
 }
 
