@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/larderhq/larder/core"
+	"github.com/larderhq/larder/core/internal/remote"
 )
 
 // eachVersioned is eachWay with versions only.
@@ -116,6 +117,59 @@ func TestGivenALoadThatReadAnOlderValue_WhenANewerOneIsStoredMeanwhile_ThenWhoev
 		require.EqualValues(w.t, 6, v)
 		w.answers(6)
 	})
+}
+
+// readFrom is a tier in which something happens before an entry is read.
+type readFrom struct {
+	remote.Tier
+	before func() // each time
+}
+
+func (r *readFrom) Open(ctx context.Context, want remote.Layout) (remote.Session, error) {
+	ses, err := r.Tier.Open(ctx, want)
+	if err != nil {
+		return nil, err
+	}
+	return &readFromSession{ses, r}, nil
+}
+
+type readFromSession struct {
+	remote.Session
+	tier *readFrom
+}
+
+func (s *readFromSession) Get(ctx context.Context, key string, tags []string) (remote.Entry, []string, error) {
+	if s.tier.before != nil {
+		s.tier.before()
+	}
+	return s.Session.Get(ctx, key, tags)
+}
+
+// What is looked at to compare versions was stored a moment ago, and this instance hears
+// meanwhile of what its writer has invalidated before.
+func TestGivenANewerValueThatIsHeardOfWhileVersionsAreCompared_WhenAnOlderOneIsPut_ThenItIsNotStored(t *testing.T) {
+	for _, times := range []int{1, 100} {
+		share(t, func(t *testing.T, f *fleet) {
+			f.opts = append(f.opts, itself)
+			tier := &readFrom{Tier: f.server.Tier("a")}
+			w := &twoWriters{t: t, f: f, a: f.instance("a", func(o *core.Options) { o.Remote = tier }), b: f.instance("b")}
+			newer := int64(6)
+			tier.before = func() {
+				if times > 0 {
+					times--
+					require.NoError(t, w.b.Put(t.Context(), 7, newer))
+					newer++
+					synctest.Wait() // the hint is there
+				}
+			}
+			require.NoError(t, w.a.Put(t.Context(), 7, 5))
+			tier.before = nil
+			f.data.Store(newer)
+			for _, in := range []*instance{w.a, w.b} {
+				require.GreaterOrEqual(t, in.get(7), int64(6))
+			}
+		})
+	}
 }
 
 func TestGivenOptionsOfAMap_WhenItsVersionIsOfAnotherType_ThenItIsRefused(t *testing.T) {

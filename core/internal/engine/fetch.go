@@ -33,6 +33,9 @@ type Found struct {
 	// Queued is a change of the key that is not where the value is loaded from: it is
 	// the value. Where it comes with a lease, it may be filled in.
 	Queued *remote.Queued
+	// fenced: there is an entry, and something that concerns it was heard of while it was
+	// read.
+	fenced bool
 }
 
 // Fetch asks the shared tier for the value of the turn's key, and takes the lease
@@ -304,7 +307,7 @@ func (a *asking) admit(ctx context.Context, ses remote.Session, en *remote.Entry
 	own.weight = weigh(a.key, size, len(l.stamps))
 	refusal := l.admit(tags, own, en.Provisional && !mutantR9)
 	if refusal != Stored && refusal != Written && refusal != TooLarge {
-		return Found{}
+		return Found{fenced: refusal == Fenced}
 	}
 	state := own.State(e.Now())
 	if state != Gone {

@@ -36,17 +36,35 @@ import (
 
 // Newer reports whether there is an entry under key that may be answered and that f
 // is older than, in this process or in the shared tier.
+//
+// The entry may have been stored a moment ago, by a writer whose invalidation is heard of
+// while it is read: then it is not admitted, as if it were from before. It is read again,
+// and taken for newer if nobody comes to know: nothing is stored then.
 func (e *Engine) Newer(ctx context.Context, key string, tags []string, f Fill) bool {
 	if f.Older == nil {
 		return false
 	}
-	if en, state := e.Lookup(key); state >= Stale {
-		return f.Older(en)
+	const looks = 3
+	for range looks {
+		if en, state := e.Lookup(key); state >= Stale {
+			return f.Older(en)
+		}
+		found := e.lookAlone(ctx, key, tags, f.Codec)
+		switch {
+		case usable(found):
+			return f.Older(found.Entry)
+		case !found.fenced:
+			return false
+		}
 	}
+	return true
+}
+
+// lookAlone reads the shared tier's entry under key.
+func (e *Engine) lookAlone(ctx context.Context, key string, tags []string, codec Codec) Found {
 	t := e.Alone(key, tags)
 	defer t.Finish(Outcome{Verdict: Unshareable})
-	found := t.Look(ctx, Query{Codec: f.Codec})
-	return usable(found) && f.Older(found.Entry)
+	return t.Look(ctx, Query{Codec: codec})
 }
 
 // EndWith is End, and stores f under key, which the intent is on, if this writer
