@@ -38,6 +38,7 @@ type worker[K comparable, V any] struct {
 
 	due   atomic.Uint64 // partitions that have got something
 	kick  chan struct{}
+	full  chan struct{} // writers wait for room
 	hurry chan struct{} // Flush waits
 	quit  chan struct{}
 	once  sync.Once
@@ -46,12 +47,20 @@ type worker[K comparable, V any] struct {
 	failed [remote.MaxPartitions]int       // rounds in a row that nothing was applied in
 
 	success time.Time // when something was applied last
+
+	applying atomic.Pointer[time.Time] // since when apply runs; nil: it does not
+}
+
+// hangs reports whether apply has not come back although its time is up.
+func (a *worker[K, V]) hangs() bool {
+	since := a.applying.Load()
+	return since != nil && time.Since(*since) > a.w.o.ApplyTimeout
 }
 
 func newWorker[K comparable, V any](w *WriteBehind[K, V], index int) *worker[K, V] {
 	return &worker[K, V]{
 		w: w, index: index, token: rand.Text(),
-		kick: make(chan struct{}, 1), hurry: make(chan struct{}, 1), quit: make(chan struct{}),
+		kick: make(chan struct{}, 1), full: make(chan struct{}, 1), hurry: make(chan struct{}, 1), quit: make(chan struct{}),
 	}
 }
 
@@ -118,6 +127,9 @@ func (a *worker[K, V]) run() {
 		case <-gather:
 			gather = nil
 			a.drainAll(a.due.Swap(0))
+		case <-a.full:
+			gather = nil
+			a.drainAll(a.due.Swap(0))
 		case <-next.C:
 			a.drainAll(0)
 		}
@@ -125,8 +137,8 @@ func (a *worker[K, V]) run() {
 	}
 }
 
-// look finds out where there is something that has waited for so long. What it does not
-// learn it takes for there.
+// look finds out where there is something that has waited for so long, or no room for
+// more. What it does not learn it takes for there.
 func (a *worker[K, V]) look(waited time.Duration) (mask uint64) {
 	states, err := a.w.states(a.w.ctx)
 	for p := a.index; p < a.w.e.Partitions(); p += len(a.w.workers) {
@@ -135,7 +147,8 @@ func (a *worker[K, V]) look(waited time.Duration) (mask uint64) {
 			if err == nil {
 				continue
 			}
-		case states[p].Err == nil && (states[p].Depth == 0 || states[p].Now-states[p].First < waited.Microseconds()):
+		case states[p].Err != nil || states[p].Depth >= a.w.share():
+		case states[p].Depth == 0, states[p].Now-states[p].First < waited.Microseconds():
 			continue
 		}
 		mask |= 1 << p
@@ -304,8 +317,8 @@ func (a *worker[K, V]) settle(ctx context.Context, q remote.Queue, s *share, rel
 	return q.Settle(ctx, remote.Settle{Partition: s.p, Queue: a.w.m.prefix, Worker: a.token, Records: s.settled, Release: release})
 }
 
-// keep keeps the queues of partitions while something is applied. The context ends when
-// one is lost, or when nobody knows.
+// keep keeps the queues of partitions while something is applied, but not for an apply
+// that hangs. The context ends when one is lost, or when nobody knows.
 func (a *worker[K, V]) keep(q remote.Queue, mine []*share, claimedAt time.Time) (ctx context.Context, done func()) {
 	ctx, cancel := context.WithCancel(a.w.ctx)
 	const margin = workerLease / 10
@@ -322,6 +335,9 @@ func (a *worker[K, V]) keep(q remote.Queue, mine []*share, claimedAt time.Time) 
 			case <-ctx.Done():
 				return
 			case <-tick.C:
+			}
+			if a.hangs() {
+				return // others have it when the lease is over
 			}
 			sent := time.Now()
 			var lost, unknown atomic.Bool
@@ -433,8 +449,11 @@ func (a *worker[K, V]) try(ctx context.Context, list []*outcome[K, V]) (applied 
 func (a *worker[K, V]) call(ctx context.Context, changes []Change[K, V]) (err error) {
 	ctx, cancel := context.WithTimeout(ctx, a.w.o.ApplyTimeout)
 	defer cancel()
+	began := time.Now()
+	a.applying.Store(&began)
 	finished := false
 	defer func() {
+		a.applying.Store(nil)
 		if !finished {
 			a.w.e.Count.Panics.Add(1)
 			err = &PanicError{Value: recover(), Stack: debug.Stack()}

@@ -123,6 +123,9 @@ func (w *WriteBehind[K, V]) commit(batch []*change) (again []*change) {
 	for p := range groups {
 		w.wake(p)
 	}
+	for _, c := range again {
+		w.makeRoom(w.e.Home(c.key))
+	}
 	return again
 }
 
@@ -203,5 +206,18 @@ func (w *WriteBehind[K, V]) announce(ctx context.Context, changes []*change) {
 func (w *WriteBehind[K, V]) wake(p int) {
 	if len(w.workers) > 0 {
 		w.workers[p%len(w.workers)].mark(p)
+	}
+}
+
+// makeRoom tells the worker of a partition that writers wait for room in it.
+func (w *WriteBehind[K, V]) makeRoom(p int) {
+	if len(w.workers) == 0 {
+		return
+	}
+	a := w.workers[p%len(w.workers)]
+	a.due.Or(1 << p)
+	select {
+	case a.full <- struct{}{}:
+	default:
 	}
 }

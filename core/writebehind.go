@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -45,7 +46,8 @@ type Change[K comparable, V any] struct {
 type WriteBehindOptions[K comparable, V any] struct {
 	// Batch is how many changes one apply gets at most. Default 100, at most 1000.
 	Batch int
-	// Interval is how long a change waits for others, before it is applied. Default 1s.
+	// Interval is how long a change waits for others, before it is applied, while there is
+	// room for more. Default 1s.
 	Interval time.Duration
 	// Workers is how many batches this process applies at a time: of different
 	// partitions, so never of the same id. Default 2, at most 64. -1: none, for a process
@@ -58,7 +60,8 @@ type WriteBehindOptions[K comparable, V any] struct {
 	// Wait is how long Put and Delete wait for room and for the tier, where their context
 	// does not end before. Default 5s.
 	Wait time.Duration
-	// ApplyTimeout is the deadline of an apply. Default 30s.
+	// ApplyTimeout is the deadline of an apply. What one has not applied that goes on for
+	// longer, others apply. Default 30s.
 	ApplyTimeout time.Duration
 	// Retry is how long a change that failed waits for the next attempt. It doubles with
 	// each, up to MaxRetry. Defaults 100ms and 1m.
@@ -429,10 +432,16 @@ func (w *WriteBehind[K, V]) Flush(ctx context.Context) error {
 	var until []int64
 	tick := time.NewTicker(flushTick)
 	defer tick.Stop()
+	wait, last := "it is not known how many", error(nil)
 	for {
 		left, err := w.left(ctx, &until)
-		if err == nil && left == 0 {
+		switch {
+		case err == nil && left == 0:
 			return nil
+		case err == nil:
+			wait, last = strconv.Itoa(left), nil
+		case ctx.Err() == nil:
+			last = err
 		}
 		for _, a := range w.workers {
 			a.wake()
@@ -440,7 +449,7 @@ func (w *WriteBehind[K, V]) Flush(ctx context.Context) error {
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			return errors.Join(fmt.Errorf("larder: flush: %d changes wait: %w", left, ctx.Err()), err)
+			return errors.Join(fmt.Errorf("larder: flush: %s changes wait: %w", wait, ctx.Err()), last)
 		}
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -15,6 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/larderhq/larder/core"
+	"github.com/larderhq/larder/core/internal/remote"
 )
 
 // ledger is a database that changes are applied to.
@@ -526,6 +528,35 @@ func TestGivenAWorkerThatHangs_WhenItsLeaseIsOver_ThenAnotherInstanceAppliesItsB
 	})
 }
 
+// It does not heed its context, and does not come back. Its instance goes on otherwise.
+func TestGivenAnApplyThatHangsForLongerThanItMay_WhenOthersWork_ThenTheyApplyItsBatch(t *testing.T) {
+	share(t, func(t *testing.T, f *fleet) {
+		w := &twoWriters{t: t, f: f, a: f.instance("a"), b: f.instance("b")}
+		l := &ledger{t: t, w: w, rows: make(map[int]int64)}
+		hung, release := make(chan struct{}), make(chan struct{})
+		var once sync.Once
+		a, err := core.NewWriteBehind(w.a.Map, func(context.Context, []core.Change[int, int64]) error {
+			once.Do(func() { close(hung) })
+			<-release
+			return nil
+		}, wbOptions{ApplyTimeout: 10 * time.Second, Workers: 1})
+		require.NoError(t, err)
+		require.NoError(t, a.Put(t.Context(), 7, 2))
+		<-hung
+		l.queue(w.b, wbOptions{})
+		time.Sleep(9 * time.Second)
+		require.Empty(t, l.table(), "it has time yet")
+		time.Sleep(11 * time.Second)
+		require.Equal(t, map[int]int64{7: 2}, l.table())
+		close(release)
+		synctest.Wait()
+		st, err := a.Stats(t.Context())
+		require.NoError(t, err)
+		require.Zero(t, st.Applied)
+		require.EqualValues(t, 1, st.Overtaken)
+	})
+}
+
 func TestGivenAnInstanceThatOnlyReads_WhenAnotherQueues_ThenItReadsWhatIsQueued(t *testing.T) {
 	share(t, func(t *testing.T, f *fleet) {
 		w := &twoWriters{t: t, f: f, a: f.instance("a"), b: f.instance("b")}
@@ -582,5 +613,218 @@ func TestGivenAWrongQueue_WhenItIsMade_ThenTheErrorSaysWhatIsAllowed(t *testing.
 		require.ErrorAs(t, q.Put(t.Context(), 1, item{Name: fmt.Sprintf("%100d", 1)}), &ce)
 		require.ErrorAs(t, q.Put(t.Context(), 1, item{}, ""), &ce)
 		require.NoError(t, q.Close(t.Context()))
+	})
+}
+
+// durability is a tier of which a test says whether it may evict what is queued.
+type durability struct {
+	remote.Tier
+	evicts atomic.Bool
+}
+
+var errEvicts = fmt.Errorf("%w: maxmemory-policy is allkeys-lru", core.ErrUnusable)
+
+func (d *durability) Open(ctx context.Context, want remote.Layout) (remote.Session, error) {
+	ses, err := d.Tier.Open(ctx, want)
+	if err != nil {
+		return nil, err
+	}
+	return &durableSession{ses, d}, nil
+}
+
+type durableSession struct {
+	remote.Session
+	tier *durability
+}
+
+func (s *durableSession) Durable(ctx context.Context) error {
+	if s.tier.evicts.Load() {
+		return errEvicts
+	}
+	return s.Session.Durable(ctx)
+}
+
+func TestGivenATierThatMayEvict_WhenAQueueIsMade_ThenItIsRefusedUntilItMayNot(t *testing.T) {
+	share(t, func(t *testing.T, f *fleet) {
+		tier := &durability{Tier: f.server.Tier("a")}
+		in := f.instance("a", func(o *core.Options) { o.Remote = tier })
+		l := &ledger{t: t, w: &twoWriters{t: t, f: f, a: in, b: in}, rows: make(map[int]int64)}
+		tier.evicts.Store(true)
+		_, err := core.NewWriteBehind(in.Map, l.apply, wbOptions{})
+		require.ErrorIs(t, err, errEvicts)
+		tier.evicts.Store(false)
+		q := l.queue(in, wbOptions{}) // the map is free
+		require.NoError(t, q.Put(t.Context(), 7, 2))
+		l.reads(7, 2)
+	})
+}
+
+// Somebody changes the setting while the queue is in use.
+func TestGivenAQueue_WhenTheTierComesToEvict_ThenNothingMoreIsQueuedUntilItDoesNot(t *testing.T) {
+	share(t, func(t *testing.T, f *fleet) {
+		tier := &durability{Tier: f.server.Tier("a")}
+		in := f.instance("a", func(o *core.Options) { o.Remote = tier })
+		l := &ledger{t: t, w: &twoWriters{t: t, f: f, a: in, b: in}, rows: make(map[int]int64)}
+		q := l.queue(in, wbOptions{})
+		require.NoError(t, q.Put(t.Context(), 7, 2))
+		tier.evicts.Store(true)
+		time.Sleep(time.Minute)
+		require.ErrorIs(t, q.Put(t.Context(), 7, 3), core.ErrUnusable)
+		require.ErrorIs(t, q.Delete(t.Context(), 7), errEvicts)
+		require.Equal(t, map[int]int64{7: 2}, l.table(), "what was queued is applied")
+		l.reads(7, 2)
+		tier.evicts.Store(false)
+		time.Sleep(time.Minute)
+		require.NoError(t, q.Put(t.Context(), 7, 3))
+		l.reads(7, 3)
+	})
+}
+
+// A tier that cannot be asked when the queue is made is asked before the first change.
+func TestGivenATierThatIsDownAndMayEvict_WhenItIsBack_ThenNothingIsQueued(t *testing.T) {
+	share(t, func(t *testing.T, f *fleet) {
+		tier := &durability{Tier: f.server.Tier("a")}
+		f.server.Down(true)
+		in := f.instance("a", func(o *core.Options) { o.Remote = tier })
+		l := &ledger{t: t, w: &twoWriters{t: t, f: f, a: in, b: in}, rows: make(map[int]int64)}
+		q := l.queue(in, wbOptions{})
+		tier.evicts.Store(true)
+		f.server.Down(false)
+		time.Sleep(10 * time.Second) // it is connected
+		require.ErrorIs(t, q.Put(t.Context(), 7, 2), errEvicts)
+		l.settle()
+		require.Empty(t, l.table())
+	})
+}
+
+// inProcess runs a test of a queue without a shared tier.
+func inProcess(t *testing.T, o wbOptions, test func(l *ledger)) {
+	t.Helper()
+	share(t, func(t *testing.T, f *fleet) {
+		in := f.instance("a", func(o *core.Options) { o.Remote = nil })
+		l := &ledger{t: t, w: &twoWriters{t: t, f: f, a: in, b: in}, rows: make(map[int]int64)}
+		l.a = l.queue(in, o)
+		l.b = l.a
+		test(l)
+	})
+}
+
+func TestGivenAQueueWithoutATier_WhenItIsFull_ThenItHoldsItsBoundAndWritersWaitForTheirTime(t *testing.T) {
+	inProcess(t, wbOptions{MaxQueued: 10, Wait: 5 * time.Second}, func(l *ledger) {
+		release := make(chan struct{})
+		l.set(func() { l.during = func([]core.Change[int, int64]) { <-release } })
+		for id := range 10 {
+			require.NoError(l.t, l.a.Put(l.t.Context(), id, 1))
+		}
+		depth := func() int {
+			st, err := l.a.Stats(l.t.Context())
+			require.NoError(l.t, err)
+			return st.Depth
+		}
+		for _, limit := range []struct {
+			of   time.Duration // of the caller's context
+			took time.Duration
+		}{{0, 5 * time.Second}, {2 * time.Second, 2 * time.Second}} {
+			ctx, cancel := l.t.Context(), context.CancelFunc(func() {})
+			if limit.of > 0 {
+				ctx, cancel = context.WithTimeout(ctx, limit.of)
+			}
+			began := time.Now()
+			require.ErrorIs(l.t, l.a.Put(ctx, 10, 1), core.ErrQueueFull)
+			require.InDelta(l.t, limit.took, time.Since(began), float64(20*time.Millisecond)) // it asks again so often
+			require.Equal(l.t, 10, depth())
+			cancel()
+		}
+		err := l.a.PutMany(l.t.Context(), map[int]int64{3: 2, 11: 1, 12: 1})
+		var each core.BatchError[int]
+		require.ErrorAs(l.t, err, &each)
+		require.Len(l.t, each, 2, "3 is there already")
+		require.ErrorIs(l.t, each[11], core.ErrQueueFull)
+		require.ErrorIs(l.t, each[12], core.ErrQueueFull)
+		require.Equal(l.t, 10, depth())
+		l.set(func() { l.during = nil })
+		close(release)
+		l.settle()
+		require.Len(l.t, l.table(), 10)
+		require.EqualValues(l.t, 2, l.table()[3])
+	})
+}
+
+// Nothing is gained by waiting for more changes that there is no room for.
+func TestGivenAFullQueue_WhenWritersWaitForRoom_ThenItIsAppliedBeforeItsInterval(t *testing.T) {
+	o := wbOptions{MaxQueued: 16, Interval: time.Hour}
+	eachQueue(t, o, func(l *ledger) {
+		for id := range 200 {
+			require.NoError(l.t, l.a.Put(l.t.Context(), id, 1))
+		}
+		require.GreaterOrEqual(l.t, len(l.table()), 200-24)
+	})
+	t.Run("others apply", func(t *testing.T) {
+		share(t, func(t *testing.T, f *fleet) {
+			w := &twoWriters{t: t, f: f, a: f.instance("a"), b: f.instance("b")}
+			l := &ledger{t: t, w: w, rows: make(map[int]int64)}
+			l.queue(w.b, o)
+			o.Workers = -1
+			q := l.queue(w.a, o)
+			for id := range 200 {
+				require.NoError(t, q.Put(t.Context(), id, 1))
+			}
+			require.GreaterOrEqual(t, len(l.table()), 200-24)
+		})
+	})
+}
+
+// Writers wait for room in a full queue when it is closed. What they are told is so.
+func TestGivenAFullQueueWithoutATier_WhenItIsClosed_ThenEveryChangeThatWasAcceptedIsApplied(t *testing.T) {
+	inProcess(t, wbOptions{MaxQueued: 10, Batch: 3, Interval: time.Hour, Wait: time.Minute}, func(l *ledger) {
+		for id := range 10 {
+			require.NoError(l.t, l.a.Put(l.t.Context(), id, 1))
+		}
+		release := make(chan struct{})
+		l.set(func() { l.during = func([]core.Change[int, int64]) { <-release } })
+		var accepted atomic.Int64
+		var writers sync.WaitGroup
+		for id := 10; id < 30; id++ {
+			writers.Go(func() {
+				switch err := l.a.Put(l.t.Context(), id, 1); {
+				case err == nil:
+					accepted.Add(1)
+				case !errors.Is(err, core.ErrClosed):
+					l.t.Error(err)
+				}
+			})
+		}
+		time.Sleep(time.Second) // they wait
+		require.Empty(l.t, l.table())
+		closed := make(chan error)
+		go func() { closed <- l.a.Close(l.t.Context()) }()
+		time.Sleep(time.Second)
+		l.set(func() { l.during = nil })
+		close(release)
+		require.NoError(l.t, <-closed)
+		writers.Wait()
+		require.Len(l.t, l.table(), 10+int(accepted.Load()))
+		require.ErrorIs(l.t, l.a.Put(l.t.Context(), 1, 2), core.ErrClosed)
+		require.ErrorIs(l.t, l.a.Delete(l.t.Context(), 1), core.ErrClosed)
+	})
+}
+
+// The error says how much is lost.
+func TestGivenAQueueWithoutATier_WhenItCannotBeFlushedInTime_ThenCloseEndsAndSaysWhatIsLost(t *testing.T) {
+	inProcess(t, wbOptions{ApplyTimeout: time.Hour}, func(l *ledger) {
+		for id := range 5 {
+			require.NoError(l.t, l.a.Put(l.t.Context(), id, 1))
+		}
+		release := make(chan struct{})
+		defer close(release)
+		l.set(func() { l.during = func([]core.Change[int, int64]) { <-release } })
+		ctx, cancel := context.WithTimeout(l.t.Context(), 10*time.Second)
+		defer cancel()
+		began := time.Now()
+		err := l.a.Close(ctx)
+		require.ErrorIs(l.t, err, context.DeadlineExceeded)
+		require.ErrorContains(l.t, err, "what waits is lost")
+		require.ErrorContains(l.t, err, "5 changes")
+		require.Equal(l.t, 10*time.Second, time.Since(began))
 	})
 }
