@@ -282,6 +282,48 @@ func ExampleMap_GetMany() {
 	// map[41:{Grace} 42:{Ada L.}] <nil>
 }
 
+// Changes are answered at once and applied together: without a shared tier by this
+// process, until Close.
+func ExampleNewWriteBehind() {
+	cache := newCache()
+	defer cache.Close()
+	ctx := context.Background()
+	users, err := core.NewMap[int64, User](cache, "profile", "user")
+	if err != nil {
+		panic(err)
+	}
+	names := map[int64]string{42: "Ada"}
+	apply := func(_ context.Context, changes []core.Change[int64, User]) error {
+		for _, c := range changes { // INSERT … ON CONFLICT (id) DO UPDATE … WHERE users.version < excluded.version
+			names[c.ID] = c.Value.Name
+			fmt.Println("applied:", c.ID, c.Value.Name)
+		}
+		return nil
+	}
+	queue, err := core.NewWriteBehind(users, apply, core.WriteBehindOptions[int64, User]{
+		Interval: time.Minute, // changes of an id wait for each other
+	})
+	if err != nil {
+		panic(err) // core.ErrUnusable: a Redis that may evict what is queued
+	}
+	for _, name := range []string{"Ada K.", "Ada L."} {
+		if err := queue.Put(ctx, 42, User{Name: name}); err != nil {
+			panic(err)
+		}
+	}
+	u, err := users.Get(ctx, 42, func(context.Context, int64) (User, error) {
+		return User{Name: names[42]}, nil
+	})
+	fmt.Println(u.Name, err, "| in the database:", names[42])
+
+	err = queue.Close(ctx) // applies what waits
+	fmt.Println(err, "| in the database:", names[42])
+	// Output:
+	// Ada L. <nil> | in the database: Ada
+	// applied: 42 Ada L.
+	// <nil> | in the database: Ada L.
+}
+
 // A prefix of any number of entries, with all the time that the context has.
 func ExampleCache_Sweep() {
 	cache, err := core.New(core.Options{Classes: core.Classes{"": {TTL: time.Hour}}})
