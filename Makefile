@@ -15,6 +15,9 @@ OPERATIONS ?= 100000000
 DURATION   ?= 60s
 # Of sweep.
 KEYS       ?= 1000000
+# Of writebehind.
+CHANGES    ?= 1000000
+# Of faults and writebehind.
 CLUSTER    ?=
 # Of conformance: REDIS=1 measures each adapter over a redis-server, too.
 ADAPTERS ?= nethttp echo gin fiber
@@ -92,6 +95,10 @@ faults: deps ## Four processes over a real Redis that fails, for DURATION (CLUST
 .PHONY: sweep
 sweep: deps ## Invalidate a prefix of KEYS entries on one Redis and on a cluster: what it takes, and what other clients feel
 	LARDER_KEYS=$(KEYS) $(GO) test -count=1 -timeout 0 -v -run TestSweepAtSize ./core/redisstore
+
+.PHONY: writebehind
+writebehind: deps ## CHANGES queued and applied by four processes, killed in turn, over a Redis that is restarted (CLUSTER=1: three masters)
+	$(GO) run ./core/internal/writebehind -changes $(CHANGES) $(if $(CLUSTER),-cluster)
 
 .PHONY: mutants
 mutants: ## Take the engine's rules out one by one: the tests must notice each

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/binary"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -55,22 +56,24 @@ func connect(addrs []string, cluster bool) redis.UniversalClient {
 	return redis.NewClient(&redis.Options{Addr: addrs[0], PoolSize: 64})
 }
 
-// open makes the map and its queue.
-func open(o order, workers int) (*core.Cache, *core.WriteBehind[int64, document], error) {
+// open makes the map and its queue. end ends both.
+func open(o order, workers int) (q *core.WriteBehind[int64, document], end func() error, err error) {
+	client := connect(o.Redis, o.Cluster)
 	cache, err := core.New(core.Options{
-		Remote: redisstore.New(connect(o.Redis, o.Cluster)), RemoteBudget: time.Second,
+		Remote: redisstore.New(client), RemoteBudget: time.Second,
 		Classes: core.Classes{"document": {TTL: time.Hour}},
 		Logger:  slog.New(slog.NewTextHandler(io.Discard, nil)),
 	})
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, errors.Join(err, client.Close())
 	}
+	end = func() error { return errors.Join(cache.Close(), client.Close()) }
 	m, err := core.NewMap[int64, document](cache, "document", "document")
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, errors.Join(err, end())
 	}
-	db := openStore(o.Database)
-	q, err := core.NewWriteBehind(m, func(ctx context.Context, changes []core.Change[int64, document]) error {
+	db := openStore(o)
+	q, err = core.NewWriteBehind(m, func(ctx context.Context, changes []core.Change[int64, document]) error {
 		rows := make([]row, len(changes))
 		for i, c := range changes {
 			rows[i] = row{c.ID, c.Value.N}
@@ -79,7 +82,10 @@ func open(o order, workers int) (*core.Cache, *core.WriteBehind[int64, document]
 	}, core.WriteBehindOptions[int64, document]{
 		Workers: workers, Interval: 100 * time.Millisecond, Batch: 500, MaxQueued: 1 << 20, Wait: time.Minute,
 	})
-	return cache, q, err
+	if err != nil {
+		return nil, nil, errors.Join(err, end())
+	}
+	return q, end, nil
 }
 
 // child applies until its standard input ends, which it does with the conductor.
@@ -98,17 +104,17 @@ func child(say string) error {
 	if o.Plain {
 		return plainLoop(ctx, o)
 	}
-	cache, _, err := open(o, 4)
+	_, end, err := open(o, 4)
 	if err != nil {
 		return err
 	}
 	<-ctx.Done()
-	return cache.Close()
+	return end()
 }
 
 // plainLoop is what one writes without a library.
 func plainLoop(ctx context.Context, o order) error {
-	client, db := connect(o.Redis, o.Cluster), openStore(o.Database)
+	client, db := connect(o.Redis, o.Cluster), openStore(o)
 	defer client.Close()
 	for ctx.Err() == nil {
 		got, err := client.XReadGroup(ctx, &redis.XReadGroupArgs{
@@ -153,6 +159,7 @@ func (s *store) apply(ctx context.Context, rows []row) error {
 	if err != nil {
 		return err
 	}
+	req.Header.Set(processField, s.process)
 	res, err := s.client.Do(req)
 	if err != nil {
 		return err

@@ -27,12 +27,20 @@ type run struct {
 	order   order
 }
 
-func conduct(ctx context.Context, cfg config, out io.Writer) (err error) {
+// tally is what came of the changes under faults.
+type tally struct {
+	killed, restarted       int // processes, Redis
+	lost, outOfOrder        int // must be 0
+	applied, twice, batches int
+	refused                 int64 // puts, which were repeated
+}
+
+func conduct(ctx context.Context, cfg config, out io.Writer) (t tally, err error) {
 	ctx, cancel := context.WithTimeout(ctx, cfg.limit)
 	defer cancel()
 	r := &run{cfg: cfg, out: out}
 	if r.db, err = openDatabase(); err != nil {
-		return err
+		return t, err
 	}
 	defer r.db.Close()
 	// As one runs it: what was answered survives the process, and a second the machine.
@@ -41,21 +49,21 @@ func conduct(ctx context.Context, cfg config, out io.Writer) (err error) {
 	if cfg.cluster {
 		c, err := redistest.StartCluster(ctx, 3, 0, o)
 		if err != nil {
-			return err
+			return t, err
 		}
 		defer c.Close()
 		r.servers, r.order.Redis = c.Nodes(), c.Addrs()
 	} else {
 		s, err := redistest.Start(ctx, o)
 		if err != nil {
-			return err
+			return t, err
 		}
 		defer s.Close()
 		r.servers, r.order.Redis = []*redistest.Server{s}, []string{s.Addr()}
 	}
 	if cfg.plain > 0 {
 		if err := r.compare(ctx); err != nil {
-			return err
+			return t, err
 		}
 	}
 	return r.underFaults(ctx)
@@ -97,10 +105,13 @@ func (a *applier) end() {
 	_ = a.cmd.Wait()
 }
 
+// nameOf is that of the process at a place.
+func nameOf(place int) string { return fmt.Sprint("p", place) }
+
 func (r *run) startAll(plain bool) (list []*applier, err error) {
 	for i := range r.cfg.processes {
 		o := r.order
-		o.Name, o.Plain = fmt.Sprint("p", i), plain
+		o.Name, o.Plain = nameOf(i), plain
 		a, err := r.start(o)
 		if err != nil {
 			for _, a := range list {
@@ -186,11 +197,11 @@ func (r *run) rate(ctx context.Context, n int) (float64, error) {
 			a.end()
 		}
 	}()
-	cache, q, err := open(r.order, -1)
+	q, end, err := open(r.order, -1)
 	if err != nil {
 		return 0, err
 	}
-	defer cache.Close()
+	defer func() { _ = end() }()
 	begun := time.Now()
 	if err := r.write(ctx, n, n, func(ctx context.Context, id, value int64) error { return q.Put(ctx, id, newDocument(value)) }, nil); err != nil {
 		return 0, err
@@ -241,96 +252,61 @@ func (r *run) write(ctx context.Context, changes, ids int, put func(ctx context.
 }
 
 // underFaults is the run with faults.
-func (r *run) underFaults(ctx context.Context) error {
+func (r *run) underFaults(ctx context.Context) (t tally, err error) {
 	r.db.reset()
 	appliers, err := r.startAll(false)
 	if err != nil {
-		return err
+		return t, err
 	}
-	var mu sync.Mutex
-	faults, stop := context.WithCancel(ctx)
-	var conductor sync.WaitGroup
-	killed, restarted := 0, 0
-	defer func() {
-		stop()
-		conductor.Wait()
-		for _, a := range appliers {
-			a.kill()
-		}
-	}()
-	cache, q, err := open(r.order, -1)
+	f := &faults{run: r, appliers: appliers, kills: make(chan death), restarts: make(chan struct{})}
+	defer f.end()
+	q, end, err := open(r.order, -1)
 	if err != nil {
-		return err
+		return t, err
 	}
-	defer cache.Close()
-	conductor.Go(func() {
-		kill, restart := time.NewTicker(r.cfg.kill), time.NewTicker(r.cfg.restart)
-		defer kill.Stop()
-		defer restart.Stop()
-		for {
-			select {
-			case <-faults.Done():
-				return
-			case <-kill.C:
-				mu.Lock()
-				place := killed % len(appliers)
-				killed++
-				appliers[place].kill()
-				o := r.order
-				o.Name = fmt.Sprint("p", place)
-				if a, err := r.start(o); err == nil {
-					appliers[place] = a
-				}
-				mu.Unlock()
-			case <-restart.C:
-				s := r.servers[restarted%len(r.servers)]
-				restarted++
-				s.Kill()
-				if err := s.Restart(ctx, redistest.AsItWas); err != nil {
-					fmt.Fprintln(r.out, "restart:", err)
-				}
-			}
-		}
-	})
+	defer func() { _ = end() }()
+	f.begin(ctx)
 	begun := time.Now()
-	var refused atomic.Int64
+	var refused, queued atomic.Int64
 	var last []int64
 	err = r.write(ctx, r.cfg.changes, r.cfg.ids, func(ctx context.Context, id, value int64) error {
 		err := q.Put(ctx, id, newDocument(value))
-		if errors.Is(err, core.ErrPending) {
-			return nil // it is queued; what carries its key as a tag is not told yet
-		}
-		if err != nil {
+		if err != nil && !errors.Is(err, core.ErrPending) { // then it is queued; what carries its key as a tag is not told yet
 			refused.Add(1)
 			return errors.Join(err, pause(ctx))
+		}
+		if queued.Add(1) == int64(r.cfg.restartAtChange) {
+			select {
+			case f.restarts <- struct{}{}:
+			case <-ctx.Done():
+			}
 		}
 		return nil
 	}, &last)
 	if err != nil {
-		return err
+		return t, err
 	}
 	written := time.Since(begun)
 	if err := q.Flush(ctx); err != nil {
-		return err
+		return t, err
 	}
 	took := time.Since(begun)
-	stop()
-	conductor.Wait()
-	lost := 0
+	f.stop()
+	t = tally{killed: f.killed, restarted: f.restarted, refused: refused.Load()}
 	r.db.mu.Lock()
 	for id, value := range last {
 		if value != 0 && r.db.rows[int64(id)] != value {
-			lost++
+			t.lost++
 		}
 	}
 	r.db.mu.Unlock()
-	applied, twice, outOfOrder, batches := r.db.tally()
+	t.applied, t.twice, t.outOfOrder, t.batches = r.db.tally()
 	fmt.Fprintf(r.out, "%d changes of %d ids: queued in %v, applied in %v (%.0f/s)\n",
 		r.cfg.changes, r.cfg.ids, written.Round(time.Millisecond), took.Round(time.Millisecond), float64(r.cfg.changes)/took.Seconds())
-	fmt.Fprintf(r.out, "processes killed %d, Redis killed and restarted %d, puts refused and repeated %d\n", killed, restarted, refused.Load())
-	fmt.Fprintf(r.out, "applied %d in %d batches; lost %d, out of order %d, applied twice %d\n", applied, batches, lost, outOfOrder, twice)
-	if lost > 0 || outOfOrder > 0 {
-		return fmt.Errorf("lost %d, out of order %d", lost, outOfOrder)
+	fmt.Fprintf(r.out, "processes killed %d, Redis killed and restarted %d, puts refused and repeated %d\n", t.killed, t.restarted, t.refused)
+	fmt.Fprintf(r.out, "applied %d in %d batches; lost %d, out of order %d, applied twice %d\n", t.applied, t.batches, t.lost, t.outOfOrder, t.twice)
+	if t.lost > 0 || t.outOfOrder > 0 {
+		return t, fmt.Errorf("lost %d, out of order %d", t.lost, t.outOfOrder)
 	}
-	return nil
+	return t, nil
 }

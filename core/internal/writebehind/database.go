@@ -21,7 +21,15 @@ type database struct {
 	twice      int
 	outOfOrder int
 	batches    int
+
+	// at is called when it has applied the batch of this number, before the process that
+	// sent it hears of that.
+	number int
+	at     func(process string)
 }
+
+// processField is the field that says who sends a batch.
+const processField = "Process"
 
 // A row of a batch is an id and a value, little-endian.
 const rowBytes = 16
@@ -46,9 +54,19 @@ func (d *database) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "not a batch", http.StatusBadRequest)
 		return
 	}
+	if at := d.apply(body); at != nil {
+		at(r.Header.Get(processField))
+	}
+}
+
+// apply returns what is to be called about the batch, if anything.
+func (d *database) apply(body []byte) (at func(process string)) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.batches++
+	if d.batches == d.number {
+		at = d.at
+	}
 	for ; len(body) > 0; body = body[rowBytes:] {
 		id, value := int64(binary.LittleEndian.Uint64(body)), int64(binary.LittleEndian.Uint64(body[8:]))
 		d.applied++
@@ -60,6 +78,14 @@ func (d *database) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 		d.rows[id] = value
 	}
+	return at
+}
+
+// onBatch has something called about a batch.
+func (d *database) onBatch(number int, call func(process string)) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.number, d.at = number, call
 }
 
 // reset empties it.
@@ -79,12 +105,13 @@ func (d *database) tally() (applied, twice, outOfOrder, batches int) {
 
 // store is the database as an applying process sees it.
 type store struct {
-	client http.Client
-	url    string
+	client  http.Client
+	url     string
+	process string
 }
 
-func openStore(addr string) *store {
-	return &store{url: "http://" + addr, client: http.Client{Timeout: 10 * time.Second}}
+func openStore(o order) *store {
+	return &store{url: "http://" + o.Database, process: o.Name, client: http.Client{Timeout: 10 * time.Second}}
 }
 
 var errStore = errors.New("the database refused a batch")

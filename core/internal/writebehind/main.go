@@ -17,9 +17,13 @@ import (
 type config struct {
 	changes, ids, plain int
 	processes, writers  int
-	kill, restart       time.Duration
+	kill, restart       time.Duration // 0: not by time
 	cluster             bool
 	limit               time.Duration
+
+	// For tests, once each: the process that has sent the so manieth batch is killed before
+	// it hears that the database has it; Redis after so many changes.
+	killAtBatch, restartAtChange int
 }
 
 // quiet is for go-redis, which tells of every connection that Redis refuses.
@@ -39,7 +43,7 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	cfg, err := parse(os.Args[1:])
 	if err == nil {
-		err = conduct(ctx, cfg, os.Stdout)
+		_, err = conduct(ctx, cfg, os.Stdout)
 	}
 	stop()
 	if err != nil && !errors.Is(err, flag.ErrHelp) {
