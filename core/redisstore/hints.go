@@ -228,7 +228,7 @@ func (s *session) foreign(payload string) []remote.Hint {
 		}
 		return one(s.partitionOfKey(value), remote.Key, value)
 	case "tag":
-		tag := "t:" + value
+		tag := remote.TagPrefix + value
 		return one(s.partitionOf(tag), remote.Tag, tag)
 	case "path": // as core.PathTag has it
 		if path, err := url.PathUnescape(value); err == nil {
