@@ -38,6 +38,9 @@ func Partition(name string, n int) int {
 	if n <= 1 {
 		return 0
 	}
-	sum := sha1.Sum([]byte(strings.TrimPrefix(name, TagPrefix))) //nolint:gosec // as above
+	for strings.HasPrefix(name, TagPrefix) { // again and again: a key may begin so
+		name = name[len(TagPrefix):]
+	}
+	sum := sha1.Sum([]byte(name)) //nolint:gosec // as above
 	return int(binary.BigEndian.Uint16(sum[:])) % n
 }

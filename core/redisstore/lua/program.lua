@@ -62,7 +62,9 @@ local function one(partition, item)
 end
 
 if kind ~= '4' then
-  local partition = tonumber(string.sub(redis.sha1hex((string.gsub(value, '^t:', ''))), 1, 4), 16) % parts
+  local name = value
+  while string.sub(name, 1, 2) == 't:' do name = string.sub(name, 3) end
+  local partition = tonumber(string.sub(redis.sha1hex(name), 1, 4), 16) % parts
   if clustered and tonumber(hex, 16) ~= partition then
     return redis.error_reply('ERR larder: run it with the key ' .. ns .. ':{' .. string.format('%02x', partition) .. '}:head')
   end
