@@ -72,7 +72,7 @@ if kind ~= '4' then
 elseif clustered then
   one(tonumber(hex, 16), kind)
   return 'OK for partition ' .. hex .. ': run it for each of ' .. ns .. ':{00}:head to ' .. ns ..
-    ':{' .. string.format('%02x', parts - 1) .. '}:head'
+    ':{' .. string.format('%02x', parts - 1) .. '}:head, then for each once more'
 else
   for partition = 0, parts - 1 do one(partition, kind) end
 end
