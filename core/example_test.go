@@ -324,6 +324,48 @@ func ExampleNewWriteBehind() {
 	// <nil> | in the database: Ada L.
 }
 
+// A counter that every request writes: the database gets what came of a second of them.
+func ExampleWriteBehind() {
+	cache := newCache()
+	defer cache.Close()
+	views, err := core.NewMap[int64, int](cache, "profile", "views")
+	if err != nil {
+		panic(err)
+	}
+	rows := make(map[int64]int)
+	loadViews := func(_ context.Context, id int64) (int, error) { return rows[id], nil }
+	saveViews := func(_ context.Context, changes []core.Change[int64, int]) error {
+		for _, c := range changes { // one statement: INSERT … ON CONFLICT DO UPDATE
+			rows[c.ID] = c.Value
+		}
+		fmt.Println("saved:", len(changes))
+		return nil
+	}
+	ctx := context.Background()
+
+	queue, err := core.NewWriteBehind(views, saveViews, core.WriteBehindOptions[int64, int]{
+		Interval: time.Second,
+		Merge:    func(old, more int) int { return old + more }, // without it Put replaces the value
+		Load:     loadViews,
+	})
+	if err != nil {
+		panic(err)
+	}
+	for range 3 {
+		if err := queue.Put(ctx, 42, 1); err != nil { // queued, and what every reader gets from here on
+			panic(err)
+		}
+	}
+	n, err := views.Get(ctx, 42, loadViews)
+	fmt.Println("read:", n, err)
+	err = queue.Close(ctx) // applies what is left in this process; with Redis other servers do, too
+	fmt.Println(rows[42], err)
+	// Output:
+	// read: 3 <nil>
+	// saved: 1
+	// 3 <nil>
+}
+
 // A prefix of any number of entries, with all the time that the context has.
 func ExampleCache_Sweep() {
 	cache, err := core.New(core.Options{Classes: core.Classes{"": {TTL: time.Hour}}})

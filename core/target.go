@@ -8,6 +8,7 @@ import (
 
 	"github.com/larderhq/larder/core/internal/engine"
 	"github.com/larderhq/larder/core/internal/glob"
+	"github.com/larderhq/larder/core/internal/remote"
 )
 
 // Target is what an invalidation names. Make one with Key, Tag, Path, Group,
@@ -70,11 +71,11 @@ func Prefix(prefix string) Target { return Target{prefixTarget, prefix} }
 func All() Target { return Target{kind: allTarget} }
 
 // tagItem and pathItem keep what users name apart from paths.
-func tagItem(tag string) engine.Item   { return engine.Item{Kind: engine.Tag, Value: "t:" + tag} }
+func tagItem(tag string) engine.Item   { return engine.Item{Kind: engine.Tag, Value: TagName(tag)} }
 func pathItem(path string) engine.Item { return engine.Item{Kind: engine.Tag, Value: PathTag(path)} }
 
 // TagName returns the name under which entries carry a user's tag.
-func TagName(tag string) string { return "t:" + tag }
+func TagName(tag string) string { return remote.TagPrefix + tag }
 
 // PathTag returns the tag that entries of a URL path carry. Paths that differ
 // only in how they are escaped share it: an invalidation may take too much, never

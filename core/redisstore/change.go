@@ -93,7 +93,7 @@ func (s *session) changeCall(c remote.Change) call {
 		case remote.Key:
 			keys = s.changeKeys(keys, p, versions, item.Value)
 		case remote.Tag:
-			keys = append(keys, s.names.generation(p, item.Value), s.names.tagIntents(p, item.Value))
+			keys = s.tagKeys(keys, p, item.Value)
 		}
 		args = append(args, int(item.Kind), item.Value)
 	}
@@ -122,6 +122,11 @@ func (s *session) changeKeys(keys []string, p int, versions []string, key string
 		keys = append(keys, s.names.lease(p, v, key))
 	}
 	return append(keys, s.names.keyIntents(p, key))
+}
+
+// tagKeys appends what a change of a tag touches.
+func (s *session) tagKeys(keys []string, p int, tag string) []string {
+	return append(keys, s.names.generation(p, tag), s.names.tagIntents(p, tag))
 }
 
 func readLogged(c remote.Change, r *reply) ([]remote.Logged, error) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -76,12 +77,13 @@ func (s *session) hear(m *redis.Message, fn func(remote.Hint)) {
 		}
 		return
 	}
-	h, ok := parseHint(m.Payload)
-	if h.Wake != "" {
-		h.Partition = s.partitionOfKey(h.Wake)
-	}
-	if ok && s.in(h.Partition) == nil {
-		fn(h)
+	for _, h := range parseHints(m.Payload) {
+		if h.Wake != "" {
+			h.Partition = s.partitionOfKey(h.Wake)
+		}
+		if s.in(h.Partition) == nil {
+			fn(h)
+		}
 	}
 }
 
@@ -157,36 +159,47 @@ func (s *session) receive(ctx context.Context, sub *redis.PubSub) (m any, err er
 	return sub.Receive(ctx)
 }
 
-// parseHint reads what the function hint in Lua publishes. What it does not
-// understand is of a later version, or not ours.
-func parseHint(payload string) (remote.Hint, bool) {
+// itemFields is how many fields of a message are an item of the log.
+const itemFields = 5
+
+// parseHints reads what the function hint in Lua publishes. What it does not
+// understand is of a later version, or not ours: then there are none.
+func parseHints(payload string) (hints []remote.Hint) {
 	rest, ok := strings.CutPrefix(payload, "L1")
 	if !ok {
-		return remote.Hint{}, false
+		return nil
 	}
 	var fields []string
 	for rest != "" {
 		length, after, ok := strings.Cut(rest, ":")
 		n, err := strconv.ParseUint(length, 10, 31)
 		if !ok || err != nil || int(n) > len(after) {
-			return remote.Hint{}, false
+			return nil
 		}
 		fields = append(fields, after[:n])
 		rest = after[n:]
 	}
 	switch {
 	case len(fields) == 2 && fields[0] == "w" && fields[1] != "":
-		return remote.Hint{Wake: fields[1]}, true
-	case len(fields) == 7 && fields[0] == "i":
-		p, err1 := strconv.Atoi(fields[1])
-		kind, err2 := kindOf(fields[2])
-		return remote.Hint{Partition: p, Item: remote.Logged{
-			Item:     remote.Item{Kind: kind, Value: fields[3]},
-			Position: remote.Position{ID: fields[4], Token: fields[5]},
-			Before:   fields[6],
-		}}, err1 == nil && err2 == nil
+		return []remote.Hint{{Wake: fields[1]}}
+	case len(fields) > 2 && fields[0] == "i" && (len(fields)-2)%itemFields == 0:
+		p, err := strconv.Atoi(fields[1])
+		if err != nil {
+			return nil
+		}
+		for f := range slices.Chunk(fields[2:], itemFields) {
+			kind, err := kindOf(f[0])
+			if err != nil {
+				return nil
+			}
+			hints = append(hints, remote.Hint{Partition: p, Item: remote.Logged{
+				Item:     remote.Item{Kind: kind, Value: f[1]},
+				Position: remote.Position{ID: f[2], Token: f[3]},
+				Before:   f[4],
+			}})
+		}
 	}
-	return remote.Hint{}, false
+	return hints
 }
 
 // foreign reads what another program has published: an item that is in no log, for
@@ -215,7 +228,7 @@ func (s *session) foreign(payload string) []remote.Hint {
 		}
 		return one(s.partitionOfKey(value), remote.Key, value)
 	case "tag":
-		tag := "t:" + value
+		tag := remote.TagPrefix + value
 		return one(s.partitionOf(tag), remote.Tag, tag)
 	case "path": // as core.PathTag has it
 		if path, err := url.PathUnescape(value); err == nil {

@@ -44,9 +44,9 @@ end
 -- brace in its name belongs to a slot: it is published in its shard alone, or, by a
 -- server that does not do that, or not for this user, to the whole cluster.
 local lengths = {} -- as they are written: to write a number is what costs most
-local function hint(channel, ...)
+local function hint(channel, fields)
   local out = {'L1'}
-  for _, v in ipairs({...}) do
+  for _, v in ipairs(fields) do
     local n = lengths[#v]
     if not n then
       n = #v .. ':'
@@ -176,6 +176,7 @@ end
 
 -- Many keys at once, but no more than Lua can pass.
 local MOST = 1000
+local MOST_OF_HINT = 8192
 if mode ~= ABANDON then
   for i = 1, #leases, MOST do
     for j, v in ipairs(redis.call('MGET', unpack(leases, i, math.min(i + MOST - 1, #leases)))) do
@@ -269,10 +270,20 @@ for i, item in ipairs(items) do
   for _, v in ipairs({at_, tok, item.before}) do reply[#reply + 1] = v end
 end
 for name, v in pairs(moved) do redis.call('HSET', head, name, v) end
+-- Of many items, several in a message: each subscriber is sent each.
+local message, size = {'i', partition}, 0
 for _, item in ipairs(items) do
-  hint(channel, 'i', partition, item.kind, item.value, item.at, item.tok, item.before)
+  if size > MOST_OF_HINT then
+    hint(channel, message)
+    message, size = {'i', partition}, 0
+  end
+  for _, v in ipairs({item.kind, item.value, item.at, item.tok, item.before}) do
+    message[#message + 1] = v
+    size = size + #v
+  end
 end
-for key in pairs(woken) do hint(channel, 'w', key) end
+if size > 0 then hint(channel, message) end
+for key in pairs(woken) do hint(channel, {'w', key}) end
 return reply
 end
 
@@ -340,7 +351,9 @@ local function one(partition, item)
 end
 
 if kind ~= '4' then
-  local partition = tonumber(string.sub(redis.sha1hex(value), 1, 4), 16) % parts
+  local name = value
+  while string.sub(name, 1, 2) == 't:' do name = string.sub(name, 3) end
+  local partition = tonumber(string.sub(redis.sha1hex(name), 1, 4), 16) % parts
   if clustered and tonumber(hex, 16) ~= partition then
     return redis.error_reply('ERR larder: run it with the key ' .. ns .. ':{' .. string.format('%02x', partition) .. '}:head')
   end
@@ -348,7 +361,7 @@ if kind ~= '4' then
 elseif clustered then
   one(tonumber(hex, 16), kind)
   return 'OK for partition ' .. hex .. ': run it for each of ' .. ns .. ':{00}:head to ' .. ns ..
-    ':{' .. string.format('%02x', parts - 1) .. '}:head'
+    ':{' .. string.format('%02x', parts - 1) .. '}:head, then for each once more'
 else
   for partition = 0, parts - 1 do one(partition, kind) end
 end

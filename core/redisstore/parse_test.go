@@ -2,6 +2,7 @@ package redisstore
 
 import (
 	"math"
+	"strconv"
 	"testing"
 	"time"
 
@@ -14,16 +15,33 @@ func TestHintsThatMakeNoSenseAreIgnored(t *testing.T) {
 	for _, payload := range []string{
 		"", "L", "L1", "L2" + "1:w1:k", "L11:w", "L11:w1:k1:k", "L11:w0:", "L11:w9:k", "L11:w-1:k", "L11:w:k", "L1x", "L1:",
 		"L11:w99999999999999999999:k", "L11:i1:01:11:k1:01:t", "L11:i1:x1:11:k1:01:t1:b", "L11:i1:01:91:k1:01:t1:b",
-		"L11:i1:01:01:k1:01:t1:b",
+		"L11:i1:01:01:k1:01:t1:b", "L11:i", "L11:i1:0", "L11:i1:31:21:k1:01:t1:b1:2", "L11:i1:31:21:k1:01:t1:b1:91:l1:01:u1:t",
 	} {
-		_, ok := parseHint(payload)
-		require.False(t, ok, "%q", payload)
+		require.Empty(t, parseHints(payload), "%q", payload)
 	}
-	h, ok := parseHint("L11:i1:31:21:k1:01:t1:b")
-	require.True(t, ok)
-	require.Equal(t, remote.Hint{Partition: 3, Item: remote.Logged{
+	require.Equal(t, []remote.Hint{{Wake: "k"}}, parseHints("L11:w1:k"))
+	first := remote.Hint{Partition: 3, Item: remote.Logged{
 		Item: remote.Item{Kind: remote.Tag, Value: "k"}, Position: remote.Position{ID: "0", Token: "t"}, Before: "b",
-	}}, h)
+	}}
+	require.Equal(t, []remote.Hint{first}, parseHints("L11:i1:31:21:k1:01:t1:b"))
+	second := remote.Hint{Partition: 3, Item: remote.Logged{
+		Item: remote.Item{Kind: remote.Key, Value: ""}, Position: remote.Position{ID: "1", Token: "u"}, Before: "t",
+	}}
+	require.Equal(t, []remote.Hint{first, second}, parseHints("L11:i1:31:21:k1:01:t1:b1:10:1:11:u1:t"))
+}
+
+func FuzzHints(f *testing.F) {
+	f.Add("L11:w1:k")
+	f.Add("L11:i1:31:21:k1:01:t1:b1:10:1:11:u1:t")
+	f.Fuzz(func(t *testing.T, payload string) {
+		for _, h := range parseHints(payload) {
+			if h.Wake == "" {
+				_, err := kindOf(strconv.Itoa(int(h.Item.Kind)))
+				require.NoError(t, err)
+			}
+			require.Less(t, len(h.Wake)+len(h.Item.Value)+len(h.Item.Token)+len(h.Item.Before), len(payload))
+		}
+	})
 }
 
 func TestSlotsOfANode(t *testing.T) {

@@ -65,9 +65,14 @@ func (s *session) Enqueue(ctx context.Context, e remote.Enqueue) ([]remote.Enque
 		if done[i].Version = r.int(); done[i].Version == 0 {
 			continue
 		}
-		l := &done[i].Logged
-		l.Item = remote.Item{Kind: remote.Key, Value: strings.Clone(e.Changes[i].Key)}
-		l.ID, l.Token, l.Before = r.string(), r.string(), r.string()
+		read := func(l *remote.Logged, kind remote.Kind, value string) {
+			l.Item = remote.Item{Kind: kind, Value: strings.Clone(value)}
+			l.ID, l.Token, l.Before = r.string(), r.string(), r.string()
+		}
+		read(&done[i].Logged, remote.Key, e.Changes[i].Key)
+		if tag := e.Changes[i].Tag; tag != "" {
+			read(&done[i].Tagged, remote.Tag, tag)
+		}
 	}
 	if r.err != nil {
 		return nil, failed("enqueue", r.err)
@@ -85,8 +90,8 @@ func (s *session) enqueueCall(e remote.Enqueue) call {
 	args := s.changeArgs(remote.Change{Partition: p, Lag: e.Lag}, versions)
 	args = append(args, e.Queue, max(0, e.Limit), deadline, 0) // our version is the first
 	for _, c := range e.Changes {
-		keys = s.changeKeys(keys, p, versions, c.Key)
-		args = append(args, c.Key, c.Payload, c.Lease)
+		keys = s.tagKeys(s.changeKeys(keys, p, versions, c.Key), p, c.Tag)
+		args = append(args, c.Key, c.Payload, c.Lease, c.Tag)
 	}
 	return call{script: enqueueScript, keys: keys, args: args}
 }

@@ -74,6 +74,36 @@ func enqueueCases() []testCase {
 			require.Equal(s, at.Era, a.heads()[1].Era)
 		}},
 
+		{name: "enqueue invalidates tags with their keys, in one step", run: func(s *store) {
+			a, b := s.open(), s.open()
+			names := []string{in(1, "one "), in(1, "two ")}
+			a.put(names[0], "payload", "t:"+names[0])
+			a.put(names[1], "payload", "t:"+names[1])
+			before := a.generations("t:"+names[0], "t:"+names[1])
+			at := a.heads()[1]
+			r := b.listen()
+			e := remote.Enqueue{Partition: 1, Queue: "q", Limit: 1, Changes: []remote.QueueChange{
+				{Key: names[0], Payload: []byte("x"), Tag: "t:" + names[0]},
+				{Key: names[1], Payload: []byte("y"), Tag: "t:" + names[1]},
+			}}
+			done, err := a.Enqueue(a.ctx(), e)
+			require.NoError(s, err)
+			require.Positive(s, done[0].Version)
+			require.Zero(s, done[1], "there was room for one")
+			got := b.log(1, at.Position)
+			require.Equal(s, []remote.Logged{done[0].Logged, done[0].Tagged}, got.Items)
+			require.Equal(s, []remote.Item{key(names[0]), tag("t:" + names[0])}, []remote.Item{got.Items[0].Item, got.Items[1].Item})
+			s.follows(at.Position.Token, got.Items)
+			s.eventually(func() bool { return slices.Equal(got.Items, r.items(1)) }, "the items")
+			after := a.generations("t:"+names[0], "t:"+names[1])
+			require.NotEqual(s, before[0], after[0])
+			require.Equal(s, before[1], after[1])
+
+			e.Changes = []remote.QueueChange{{Key: names[0], Payload: []byte("x"), Tag: "t:" + in(2, "three ")}}
+			_, err = a.Enqueue(a.ctx(), e)
+			require.ErrorContains(s, err, "not of partition 1")
+		}},
+
 		{name: "enqueue is published, and wakes who waits for a lease", run: func(s *store) {
 			c := s.open()
 			r := c.listen()

@@ -133,9 +133,15 @@ func ownItem(own map[Item]remote.Position, it remote.Logged) bool {
 
 // step is what an invalidation is to the tier: changes of single partitions, then
 // patterns.
+//
+// All is done twice in each of several partitions (R15): while it is done in one after the
+// other, a load that began under the new era of one may read what lies in another
+// that has its old one. It is stored under what the second time ends. What begins to be loaded
+// under that begins when all partitions have been through the first.
 type step struct {
 	changes  map[int]*remote.Change
 	patterns []Item
+	all      bool // and there are several partitions
 }
 
 func (s *shared) plan(items []Item) step {
@@ -159,6 +165,7 @@ func (s *shared) plan(items []Item) step {
 			for p := range n {
 				add(p, Item{Kind: remote.All})
 			}
+			st.all = n > 1 && !mutantR15All
 		}
 	}
 	return st
@@ -227,6 +234,12 @@ func (s *shared) try(ctx context.Context, items []Item, do *doing) (failed []Ite
 		}
 	})
 	cancel()
+	if st.all && len(failed) == 0 {
+		all := []Item{{Kind: remote.All}}
+		if err = s.everyPartition(ctx, ses, all, do); err != nil {
+			return append(all, st.patterns...), err
+		}
+	}
 	if len(st.patterns) > 0 {
 		if perr := s.sweep(ctx, ses, st.patterns, do); perr != nil {
 			err = errors.Join(err, perr)
@@ -283,6 +296,9 @@ func (s *shared) sweep(ctx context.Context, ses remote.Session, patterns []Item,
 		return err
 	case did.Everything != nil:
 		patterns = []Item{{Kind: remote.All}}
+		if err := s.everyPartition(ctx, ses, patterns, do); err != nil {
+			return err
+		}
 	case mutantR15:
 		return nil
 	}

@@ -101,12 +101,32 @@ func (f *follower) remember(token string) {
 	f.next++
 }
 
-// local returns what an item of a partition's log means in this process.
-func local(p int, it Item) Item {
-	if it.Kind == remote.All || it.Kind == remote.Era {
-		return eraItem(p)
+// local appends what an item of a partition's log means in this process. All means
+// everything: who has heard of it in one partition makes nothing of what it keeps of
+// another one, where it has not (R15).
+func (s *shared) local(list []Item, p int, it Item) []Item {
+	switch {
+	case it.Kind == remote.Era, it.Kind == remote.All && mutantR15All:
+		return append(list, eraItem(p))
+	case it.Kind == remote.All:
+		for p := range s.e.partitions() {
+			list = append(list, eraItem(p))
+		}
+		return list
 	}
-	return it
+	return append(list, it)
+}
+
+// endEras notes that all was invalidated, as was heard of in the partition of f: what
+// lies in another one is none of the era that it will have (R15).
+func (s *shared) endEras(f *follower) {
+	if mutantR15All {
+		f.endEra()
+		return
+	}
+	for p := range s.e.partitions() {
+		s.parts[p].endEra()
+	}
 }
 
 // hint applies an item that was published, or that a call of this instance's own
@@ -119,7 +139,7 @@ func (s *shared) hint(p int, it remote.Logged) {
 	if f.seen(it.Token) {
 		return
 	}
-	s.e.fence([]Item{local(p, it.Item)})
+	s.e.fence(s.local(nil, p, it.Item))
 	if it.Kind == remote.Era || it.ID == "" { // it is in no log: the head tells the rest
 		f.endEra()
 		s.wake()
@@ -127,7 +147,7 @@ func (s *shared) hint(p int, it remote.Logged) {
 	}
 	f.remember(it.Token)
 	if it.Kind == remote.All {
-		f.endEra()
+		s.endEras(f)
 		s.wake()
 	}
 	if pos := f.position.Load(); pos != nil && (it.Before == pos.Token || mutantR18) {
@@ -507,10 +527,13 @@ func (s *shared) applyLog(p int, f *follower, from *remote.Position, h *remote.H
 	list := make([]Item, 0, len(items))
 	for _, it := range items {
 		if !f.seen(it.Token) {
-			list = append(list, local(p, it.Item))
+			list = s.local(list, p, it.Item)
 			f.remember(it.Token)
 		}
-		if it.Kind == remote.All || it.Kind == remote.Era {
+		switch it.Kind {
+		case remote.All:
+			s.endEras(f)
+		case remote.Era:
 			f.endEra()
 		}
 	}

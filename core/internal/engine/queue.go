@@ -69,9 +69,12 @@ func (e *Engine) Home(key string) int { return remote.Partition(Name(key), e.par
 // returns, for others as Invalidate does. After an error nobody knows whether they
 // were recorded: then the keys are invalidated all the same.
 func (e *Engine) Enqueue(ctx context.Context, q remote.Enqueue) ([]remote.Enqueued, error) {
-	items := make([]Item, len(q.Changes))
-	for i, c := range q.Changes {
-		items[i] = Item{Kind: remote.Key, Value: c.Key}
+	items := make([]Item, 0, 2*len(q.Changes))
+	for _, c := range q.Changes {
+		items = append(items, Item{Kind: remote.Key, Value: c.Key})
+		if c.Tag != "" {
+			items = append(items, Item{Kind: remote.Tag, Value: c.Tag})
+		}
 	}
 	e.Count.Invalidations.Add(int64(len(items)))
 	to, err := e.Queue()
@@ -97,6 +100,9 @@ func (e *Engine) Enqueue(ctx context.Context, q remote.Enqueue) ([]remote.Enqueu
 	for _, c := range done {
 		if s != nil && c.Version != 0 {
 			s.hint(q.Partition, c.Logged)
+			if c.Tagged.Token != "" {
+				s.hint(q.Partition, c.Tagged)
+			}
 		}
 	}
 	e.fence(items) // R14: after the reply, heard of or not

@@ -27,4 +27,5 @@ const (
 	mutantR22       = false // a suspended machine goes on
 	mutantR23       = false // Everywhere waits for nobody
 	mutantR26       = false // what a lagging replica may have answered is stored
+	mutantR15All    = false // all is done once in each partition, and heard in each for itself
 )

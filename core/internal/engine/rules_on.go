@@ -27,4 +27,5 @@ var (
 	mutantR22       = mutant("R22")
 	mutantR23       = mutant("R23")
 	mutantR26       = mutant("R26")
+	mutantR15All    = mutant("R15-All")
 )

@@ -56,7 +56,7 @@ func (c *session) Enqueue(ctx context.Context, e remote.Enqueue) ([]remote.Enque
 	e.Queue, e.Changes = strings.Clone(e.Queue), slices.Clone(e.Changes)
 	for i, ch := range e.Changes {
 		e.Changes[i] = remote.QueueChange{
-			Key: strings.Clone(ch.Key), Payload: slices.Clone(ch.Payload), Lease: strings.Clone(ch.Lease),
+			Key: strings.Clone(ch.Key), Payload: slices.Clone(ch.Payload), Lease: strings.Clone(ch.Lease), Tag: strings.Clone(ch.Tag),
 		}
 	}
 	var deadline int64
@@ -93,6 +93,9 @@ func (st *step) enqueue(e *remote.Enqueue) ([]remote.Enqueued, error) {
 	for i, v := range versions {
 		if done[i].Version = v; v != 0 {
 			ch.Items = append(ch.Items, remote.Item{Kind: remote.Key, Value: e.Changes[i].Key})
+			if tag := e.Changes[i].Tag; tag != "" {
+				ch.Items = append(ch.Items, remote.Item{Kind: remote.Tag, Value: tag})
+			}
 			taken = append(taken, i)
 		}
 	}
@@ -106,8 +109,11 @@ func (st *step) enqueue(e *remote.Enqueue) ([]remote.Enqueued, error) {
 	if err != nil {
 		return nil, err
 	}
-	for n, i := range taken {
-		done[i].Logged = logged[n]
+	for _, i := range taken {
+		done[i].Logged, logged = logged[0], logged[1:]
+		if e.Changes[i].Tag != "" {
+			done[i].Tagged, logged = logged[0], logged[1:]
+		}
 		st.shard.given = max(st.shard.given, done[i].Version)
 	}
 	st.setQueues(q)

@@ -79,6 +79,8 @@ type QueueChange struct {
 	// Lease: only if this lease for the key is still there. "": in any case. Every
 	// invalidation and every change of the key ends its lease.
 	Lease string
+	// Tag is a tag of the same partition that is invalidated with the key, "": none.
+	Tag string
 }
 
 // Enqueued is what became of one.
@@ -88,6 +90,7 @@ type Enqueued struct {
 	// counter is lost. 0: refused, for want of room, or, if it had one, of its lease.
 	Version int64
 	Logged  Logged // the invalidation of its key, as Change returns it
+	Tagged  Logged // and of its tag, if it has one
 }
 
 // Queued is a record.

@@ -31,6 +31,8 @@ func (e *Enqueue) Validate(partitions int) error {
 			return fmt.Errorf("two changes of %q", c.Key)
 		case Partition(Name(c.Key), partitions) != e.Partition:
 			return fmt.Errorf("%q is not of partition %d", c.Key, e.Partition)
+		case c.Tag != "" && Partition(c.Tag, partitions) != e.Partition:
+			return fmt.Errorf("the tag %q is not of partition %d", c.Tag, e.Partition)
 		}
 		seen[c.Key] = struct{}{}
 	}

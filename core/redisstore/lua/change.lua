@@ -46,6 +46,7 @@ end
 
 -- Many keys at once, but no more than Lua can pass.
 local MOST = 1000
+local MOST_OF_HINT = 8192
 if mode ~= ABANDON then
   for i = 1, #leases, MOST do
     for j, v in ipairs(redis.call('MGET', unpack(leases, i, math.min(i + MOST - 1, #leases)))) do
@@ -139,8 +140,18 @@ for i, item in ipairs(items) do
   for _, v in ipairs({at_, tok, item.before}) do reply[#reply + 1] = v end
 end
 for name, v in pairs(moved) do redis.call('HSET', head, name, v) end
+-- Of many items, several in a message: each subscriber is sent each.
+local message, size = {'i', partition}, 0
 for _, item in ipairs(items) do
-  hint(channel, 'i', partition, item.kind, item.value, item.at, item.tok, item.before)
+  if size > MOST_OF_HINT then
+    hint(channel, message)
+    message, size = {'i', partition}, 0
+  end
+  for _, v in ipairs({item.kind, item.value, item.at, item.tok, item.before}) do
+    message[#message + 1] = v
+    size = size + #v
+  end
 end
-for key in pairs(woken) do hint(channel, 'w', key) end
+if size > 0 then hint(channel, message) end
+for key in pairs(woken) do hint(channel, {'w', key}) end
 return reply

@@ -13,5 +13,5 @@ redis.call('HSET', KEYS[1], 'era', tok, 'sweep', tok, 'ptok', tok, 'pid', at,
 -- It stands for whatever was invalidated.
 local lag = tonumber(field(KEYS[1], 'lagmax')) or 0
 if lag > 0 then redis.call('HSET', KEYS[1], 'lag', digits(now + lag)) end
-hint(ARGV[2], 'i', ARGV[3], ARGV[8], ARGV[3], at, tok, before)
+hint(ARGV[2], {'i', ARGV[3], ARGV[8], ARGV[3], at, tok, before})
 return 1

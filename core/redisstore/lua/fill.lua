@@ -5,7 +5,7 @@ local held, waited = holder(KEYS[2])
 if held ~= ARGV[1] then
   -- A call whose reply was lost is executed again: then this very entry is there.
   if entry_id(KEYS[3]) == ARGV[1] and redis.call('GET', KEYS[3]) == ARGV[7] then return {now, 1} end
-  if held == '' then hint(ARGV[8], 'w', ARGV[9]) end -- it has vanished, and who waits with it
+  if held == '' then hint(ARGV[8], {'w', ARGV[9]}) end -- it has vanished, and who waits with it
   return {now, 0}
 end
 local stored, failed = 0, nil
@@ -19,5 +19,5 @@ if ARGV[7] ~= '' and ARGV[2] ~= '' and field(KEYS[1], 'era') == ARGV[2] and fiel
   end
 end
 redis.call('UNLINK', KEYS[2])
-if waited then hint(ARGV[8], 'w', ARGV[9]) end
+if waited then hint(ARGV[8], {'w', ARGV[9]}) end
 return failed or {now, stored}

@@ -3,9 +3,9 @@
 -- brace in its name belongs to a slot: it is published in its shard alone, or, by a
 -- server that does not do that, or not for this user, to the whole cluster.
 local lengths = {} -- as they are written: to write a number is what costs most
-local function hint(channel, ...)
+local function hint(channel, fields)
   local out = {'L1'}
-  for _, v in ipairs({...}) do
+  for _, v in ipairs(fields) do
     local n = lengths[#v]
     if not n then
       n = #v .. ':'

@@ -62,7 +62,9 @@ local function one(partition, item)
 end
 
 if kind ~= '4' then
-  local partition = tonumber(string.sub(redis.sha1hex(value), 1, 4), 16) % parts
+  local name = value
+  while string.sub(name, 1, 2) == 't:' do name = string.sub(name, 3) end
+  local partition = tonumber(string.sub(redis.sha1hex(name), 1, 4), 16) % parts
   if clustered and tonumber(hex, 16) ~= partition then
     return redis.error_reply('ERR larder: run it with the key ' .. ns .. ':{' .. string.format('%02x', partition) .. '}:head')
   end
@@ -70,7 +72,7 @@ if kind ~= '4' then
 elseif clustered then
   one(tonumber(hex, 16), kind)
   return 'OK for partition ' .. hex .. ': run it for each of ' .. ns .. ':{00}:head to ' .. ns ..
-    ':{' .. string.format('%02x', parts - 1) .. '}:head'
+    ':{' .. string.format('%02x', parts - 1) .. '}:head, then for each once more'
 else
   for partition = 0, parts - 1 do one(partition, kind) end
 end

@@ -1,5 +1,5 @@
--- put queues changes, each {key =, payload =, lease = '' or a token, keys = its keys as in change},
--- and invalidates their keys. args are those of change, but for the items. It returns
+-- put queues changes, each {key =, payload =, lease = '' or a token, tag = '' or a tag, keys = theirs as in
+-- change}, and invalidates their keys and tags. args are those of change, but for the items. It returns
 -- the version of each and the reply of change, nil if none was taken.
 local function put(now, us, queue, limit, changes, head, log, args)
   local nonce = args[1]
@@ -34,6 +34,7 @@ local function put(now, us, queue, limit, changes, head, log, args)
     if version > 0 then
       for _, k in ipairs(c.keys) do taken_keys[#taken_keys + 1] = k end
       taken[#taken + 1], taken[#taken + 2] = '1', c.key
+      if c.tag ~= '' then taken[#taken + 1], taken[#taken + 2] = '2', c.tag end
     end
     versions[i] = version
   end

@@ -18,7 +18,7 @@ local ok = 1
 if again and r then
   ok = 0 -- what is queued is newer
 elseif again then
-  put(now, us, queue, math.huge, {{key = key, payload = m.p, lease = '', keys = {unpack(KEYS, 10)}}},
+  put(now, us, queue, math.huge, {{key = key, payload = m.p, lease = '', tag = '', keys = {unpack(KEYS, 10)}}},
     KEYS[8], KEYS[9], {unpack(ARGV, 1, at)})
 end
 writable()
