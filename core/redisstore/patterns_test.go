@@ -6,6 +6,8 @@ import (
 	"errors"
 	"log/slog"
 	"net"
+	"os"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -34,7 +36,7 @@ func TestPatterns(t *testing.T) {
 	if !testing.Short() { // the same once more
 		redises = append(redises, threeMasters(t))
 	}
-	for _, row := range []struct {
+	rows := []struct {
 		pattern string
 		show    func(p *pair)
 	}{
@@ -79,7 +81,18 @@ func TestPatterns(t *testing.T) {
 		{"write-behind closed", showClose},
 		{"write-behind back-pressure", showBackPressure},
 		{"write-behind refused", showEvictionRefused},
-	} {
+	}
+	guide, err := os.ReadFile("../PATTERNS.md")
+	require.NoError(t, err)
+	var named []string
+	for _, m := range regexp.MustCompile("(?m)`([^`]+)` \\|$").FindAllSubmatch(guide, -1) {
+		named = append(named, string(m[1]))
+	}
+	for i, row := range rows {
+		require.Equal(t, named[i], strings.ReplaceAll(row.pattern, " ", "_"), "PATTERNS.md")
+	}
+	require.Len(t, named, len(rows), "PATTERNS.md")
+	for _, row := range rows {
 		t.Run(row.pattern, func(t *testing.T) {
 			for _, r := range redises {
 				t.Run(r.name, func(t *testing.T) { row.show(&pair{T: t, redis: r}) })
