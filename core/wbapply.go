@@ -4,10 +4,12 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"fmt"
 	"math/bits"
 	mathrand "math/rand/v2"
 	"runtime/debug"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -408,17 +410,15 @@ func (a *worker[K, V]) try(ctx context.Context, list []*outcome[K, V]) (applied 
 		changes[i] = r.change
 	}
 	err := a.call(ctx, changes)
-	var each BatchError[K]
-	whole := err != nil && !errors.As(err, &each)
+	each, whole := ofEach(err, changes)
 	for _, r := range list {
-		switch {
+		switch r.err = each[r.change.ID]; {
+		case r.err != nil:
+			r.own = true
 		case whole:
 			r.err = err
-		case each != nil:
-			r.err = each[r.change.ID]
-			r.own = r.err != nil
 		}
-		r.final = errors.Is(r.err, ErrPoison) && (!whole || len(list) == 1)
+		r.final = errors.Is(r.err, ErrPoison) && (r.own || len(list) == 1)
 		if r.err == nil {
 			applied++
 		}
@@ -429,21 +429,70 @@ func (a *worker[K, V]) try(ctx context.Context, list []*outcome[K, V]) (applied 
 	return applied
 }
 
-// call calls apply. Its panic is its error.
-func (a *worker[K, V]) call(ctx context.Context, changes []Change[K, V]) (err error) {
+// ofEach returns the errors of single changes. whole: the others have failed as well, for
+// err says more than that, or of ids that nobody asked it for: what is not known to be
+// applied is applied again.
+func ofEach[K comparable, V any](err error, changes []Change[K, V]) (each BatchError[K], whole bool) {
+	for is := err; is != nil; is = errors.Unwrap(is) { // which tells nothing of errors that are joined
+		var ok bool
+		if each, ok = is.(BatchError[K]); !ok { //nolint:errorlint // one in a chain, not in a tree
+			continue
+		}
+		known := 0
+		for _, c := range changes {
+			if _, ok := each[c.ID]; ok {
+				known++
+			}
+		}
+		return each, known < len(each)
+	}
+	return nil, err != nil
+}
+
+// call calls apply.
+func (a *worker[K, V]) call(ctx context.Context, changes []Change[K, V]) error {
 	ctx, cancel := context.WithTimeout(ctx, a.w.o.ApplyTimeout)
 	defer cancel()
-	finished := false
-	defer func() {
-		if !finished {
-			a.w.e.Count.Panics.Add(1)
-			err = &PanicError{Value: recover(), Stack: debug.Stack()}
-		}
+	return a.guarded(func() error { return a.w.apply(ctx, changes) })
+}
+
+// guarded calls a function of the user's in a goroutine of its own, for it may end that
+// (runtime.Goexit), and the worker with it. Its panic is its error.
+func (a *worker[K, V]) guarded(call func() error) (err error) {
+	done := make(chan struct{})
+	go func() {
+		finished := false
+		defer func() {
+			if !finished {
+				a.w.e.Count.Panics.Add(1)
+				err = &PanicError{Value: recover(), Stack: debug.Stack()}
+			}
+			close(done)
+		}()
+		err = call()
+		finished = true
 	}()
-	err = a.w.apply(ctx, changes)
-	finished = true
+	<-done
 	return err
 }
+
+// reason is an error's text as a dead letter keeps it: not empty, and not without end.
+func (a *worker[K, V]) reason(err error) string {
+	text := ""
+	if perr := a.guarded(func() error { text = err.Error(); return nil }); perr != nil {
+		text = perr.Error()
+	}
+	switch {
+	case text == "":
+		return fmt.Sprintf("%T", err)
+	case len(text) > maxReason:
+		return strings.ToValidUTF8(text[:maxReason], "") + "..."
+	}
+	return text
+}
+
+// maxReason is how long the reason of a dead letter may be.
+const maxReason = 4 << 10
 
 // settled is what the queue is told.
 func (a *worker[K, V]) settled(r *outcome[K, V]) remote.Settled {
@@ -451,7 +500,7 @@ func (a *worker[K, V]) settled(r *outcome[K, V]) remote.Settled {
 	switch {
 	case r.err == nil:
 	case r.final, r.record.Attempts+1 >= a.w.o.MaxAttempts && (r.own || a.works()):
-		s.Dead = r.err.Error()
+		s.Dead = a.reason(r.err)
 	default:
 		s.Retry = a.backoff(r.record.Attempts + 1)
 	}
@@ -468,10 +517,15 @@ func (a *worker[K, V]) account(results []*outcome[K, V]) {
 		switch s := r.of; {
 		case r.err != nil:
 			w.failed.Add(1)
-			if s.err != nil || !s.results.Held || s.settled[r.index].Dead == "" || s.results.Newer[r.index] {
+			switch {
+			case r.index < 0 || s.settled[r.index].Dead == "":
 				continue
+			case s.err != nil: // it may be a dead letter by now, of which nobody else knows
+			case !s.results.Held || s.results.Newer[r.index]:
+				continue
+			default:
+				dead = append(dead, r)
 			}
-			dead = append(dead, r)
 		case r.index < 0 || s.err != nil: // it will be applied again
 			continue
 		case s.results.Held:
@@ -499,7 +553,9 @@ func (a *worker[K, V]) account(results []*outcome[K, V]) {
 		logger.Error("larder: write-behind: a change could not be applied and is a dead letter",
 			"queue", w.m.prefix, "key", r.record.Key, "attempts", r.record.Attempts+1, "error", r.err)
 		if w.o.OnDead != nil {
-			w.o.OnDead(r.change, r.err)
+			if err := a.guarded(func() error { w.o.OnDead(r.change, r.err); return nil }); err != nil {
+				log.Error("larder: write-behind: OnDead panicked", "queue", w.m.prefix, "error", err)
+			}
 		}
 	}
 }

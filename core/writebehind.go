@@ -429,10 +429,14 @@ func (w *WriteBehind[K, V]) Flush(ctx context.Context) error {
 	var until []int64
 	tick := time.NewTicker(flushTick)
 	defer tick.Stop()
+	left := 0 // as far as is known
 	for {
-		left, err := w.left(ctx, &until)
-		if err == nil && left == 0 {
+		n, err := w.left(ctx, &until)
+		switch {
+		case err == nil && n == 0:
 			return nil
+		case err == nil:
+			left = n
 		}
 		for _, a := range w.workers {
 			a.wake()

@@ -1,0 +1,145 @@
+package core_test
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"runtime"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/larderhq/larder/core"
+	"github.com/larderhq/larder/core/internal/memtier"
+)
+
+// touchy is a codec that panics when it reads 13.
+type touchy struct{ core.Codec }
+
+func (touchy) Unmarshal(data []byte, v any) error {
+	if string(data) == "13" {
+		panic("13")
+	}
+	return json.Unmarshal(data, v)
+}
+
+func TestGivenACodecThatPanics_WhenAWorkerReadsAChange_ThenTheOthersAreAppliedAndItEndsAsADeadLetter(t *testing.T) {
+	for _, way := range []string{"one process", "one instance"} {
+		t.Run(way, func(t *testing.T) {
+			oneWayWith(t, way, func(*core.Options) {}, func(w *twoWriters) {
+				l := &ledger{t: w.t, w: w, rows: make(map[int]int64)}
+				l.a = l.queue(w.a, wbOptions{MaxAttempts: 2})
+				require.NoError(l.t, l.a.PutMany(l.t.Context(), map[int]int64{7: 13, 8: 8}))
+				time.Sleep(10 * time.Second)
+				require.Equal(l.t, map[int]int64{8: 8}, l.table())
+				letters, err := l.a.DeadLetters(l.t.Context(), 10)
+				require.NoError(l.t, err)
+				require.Len(l.t, letters, 1)
+				require.True(l.t, letters[0].Undecodable)
+				require.Equal(l.t, 7, letters[0].ID)
+			}, core.WithCodec(touchy{core.JSON}))
+		})
+	}
+}
+
+func TestGivenAFunctionThatEndsItsGoroutine_WhenAWorkerCallsIt_ThenTheQueueGoesOn(t *testing.T) {
+	for name, end := range map[string]func(){"Goexit": runtime.Goexit, "panic": func() { panic("oops") }} {
+		t.Run(name, func(t *testing.T) {
+			eachQueue(t, wbOptions{OnDead: func(core.Change[int, int64], error) { end() }}, func(l *ledger) {
+				l.set(func() { l.during = func([]core.Change[int, int64]) { end() } })
+				require.NoError(l.t, l.a.Put(l.t.Context(), 7, 7))
+				l.settle()
+				l.set(func() { l.during, l.err = nil, core.ErrPoison })
+				time.Sleep(10 * time.Second)
+				l.set(func() { l.err = nil })
+				require.NoError(l.t, l.a.Put(l.t.Context(), 8, 8))
+				l.settle()
+				require.Equal(l.t, map[int]int64{8: 8}, l.table())
+				st, err := l.a.Stats(l.t.Context())
+				require.NoError(l.t, err)
+				require.Equal(l.t, 1, st.Dead)
+			})
+		})
+	}
+}
+
+// wordless is an error without a text, or one that cannot be asked for it.
+type wordless struct{ panics bool }
+
+func (w wordless) Error() string {
+	if w.panics {
+		panic("no text")
+	}
+	return ""
+}
+
+func (w wordless) Is(err error) bool { return err == core.ErrPoison } //nolint:errorlint // that is what Is is for
+
+func TestGivenAnErrorWithoutAText_WhenAChangeIsPoison_ThenItIsADeadLetterAndNotTakenForApplied(t *testing.T) {
+	for _, poison := range []error{wordless{}, wordless{panics: true}} {
+		eachQueue(t, wbOptions{}, func(l *ledger) {
+			l.set(func() { l.err = core.BatchError[int]{7: poison} })
+			require.NoError(l.t, l.a.Put(l.t.Context(), 7, 7))
+			l.settle()
+			letters, err := l.a.DeadLetters(l.t.Context(), 10)
+			require.NoError(l.t, err)
+			require.Len(l.t, letters, 1)
+			require.NotEmpty(l.t, letters[0].Reason)
+			require.Empty(l.t, l.table())
+		})
+	}
+}
+
+// What is not known to be applied is not taken for applied.
+func TestGivenAnErrorThatSaysMoreThanOfSomeChanges_WhenABatchFails_ThenNoneIsTakenForApplied(t *testing.T) {
+	some := core.BatchError[int]{7: errBad}
+	for _, test := range []struct {
+		name string
+		err  error
+		left int
+	}{
+		{"of one", some, 1},
+		{"wrapped", fmt.Errorf("orders: %w", some), 1},
+		{"joined with another", errors.Join(some, errDown), 2},
+		{"of one, and of an id that is not in the batch", core.BatchError[int]{7: errBad, 9: errBad}, 2},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			oneWayWith(t, "one process", func(*core.Options) {}, func(w *twoWriters) { // one batch
+				l := &ledger{t: w.t, w: w, rows: make(map[int]int64), err: test.err}
+				l.a = l.queue(w.a, wbOptions{Retry: time.Minute})
+				require.NoError(l.t, l.a.PutMany(l.t.Context(), map[int]int64{7: 7, 8: 8}))
+				l.settle()
+				st, err := l.a.Stats(l.t.Context())
+				require.NoError(l.t, err)
+				require.Equal(l.t, test.left, st.Depth)
+				l.set(func() { l.err = nil })
+				time.Sleep(3 * time.Minute)
+				require.Subset(l.t, l.table(), map[int]int64{7: 7})
+			})
+		})
+	}
+}
+
+func TestGivenASettlementWhoseReplyIsLost_WhenAChangeHasBecomeADeadLetter_ThenReadersHaveWhatTheDatabaseHas(t *testing.T) {
+	share(t, func(t *testing.T, f *fleet) {
+		w := &twoWriters{t: t, f: f, a: f.instance("a"), b: f.instance("b")}
+		l := &ledger{t: t, w: w, rows: map[int]int64{7: 1}}
+		l.set(func() {
+			l.err = core.ErrPoison
+			l.during = func([]core.Change[int, int64]) { f.server.SetFaults(memtier.Faults{ReplyLost: 1}) }
+		})
+		q := l.queue(w.a, wbOptions{})
+		require.NoError(t, q.Put(t.Context(), 7, 2))
+		synctest.Wait()
+		l.reads(7, 2)
+		time.Sleep(1100 * time.Millisecond)
+		f.server.SetFaults(memtier.Faults{})
+		time.Sleep(5 * time.Second)
+		letters, err := q.DeadLetters(t.Context(), 10)
+		require.NoError(t, err)
+		require.Len(t, letters, 1)
+		l.reads(7, 1)
+	})
+}
