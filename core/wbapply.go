@@ -223,35 +223,22 @@ func (a *worker[K, V]) round(due uint64) (more uint64) {
 	done()
 	// Before it leaves the queue: what was made of the database before is over, and what
 	// is made of it from here on has the change.
-	var applied []engine.Item
-	for _, r := range results {
-		if r.err == nil {
-			applied = append(applied, tagItem(r.record.Key))
-		}
-	}
-	told := true
-	if len(applied) > 0 {
-		call, cancel := context.WithTimeout(context.WithoutCancel(a.w.ctx), remoteWait)
-		told = a.w.e.Invalidate(call, applied) == nil
-		cancel()
-	}
+	a.tell(results)
 	for _, r := range results {
 		r.of.tried++
-		if r.err == nil {
+		if r.err == nil && !r.untold {
 			r.of.applied++
 		}
-		if told || r.err != nil { // or it is applied again
-			r.index = len(r.of.settled)
-			r.of.settled = append(r.of.settled, a.settled(r))
-		}
+		r.index = len(r.of.settled)
+		r.of.settled = append(r.of.settled, a.settled(r))
 	}
 	together(context.WithoutCancel(a.w.ctx), mine, func(ctx context.Context, s *share) { // what has been applied is settled
-		s.results, s.err = a.settle(ctx, q, s, !told || !s.goOn())
+		s.results, s.err = a.settle(ctx, q, s, !s.goOn())
 	})
 	a.account(results)
 	for _, s := range mine {
 		switch {
-		case s.err != nil || !told:
+		case s.err != nil:
 			a.later(s.p, lookEvery)
 		case s.goOn():
 			a.failed[s.p] = 0
@@ -269,6 +256,33 @@ func (a *worker[K, V]) round(due uint64) (more uint64) {
 		}
 	}
 	return more
+}
+
+// tell invalidates what carries the keys of what has been applied as tags. Where that is
+// not known to have happened, the change stays in the queue, and is applied again.
+func (a *worker[K, V]) tell(results []*outcome[K, V]) {
+	var items []engine.Item
+	for _, r := range results {
+		if r.err == nil {
+			items = append(items, tagItem(r.record.Key))
+		}
+	}
+	if len(items) == 0 {
+		return
+	}
+	call, cancel := context.WithTimeout(context.WithoutCancel(a.w.ctx), remoteWait)
+	defer cancel()
+	failed, err := a.w.e.InvalidateEach(call, items)
+	if err == nil {
+		return
+	}
+	pending := make(map[engine.Item]bool, len(failed))
+	for _, it := range failed {
+		pending[it] = true
+	}
+	for _, r := range results {
+		r.untold = r.err == nil && pending[tagItem(r.record.Key)]
+	}
 }
 
 // goOn reports whether there is more to apply, and reason to believe that it can be.
@@ -360,6 +374,7 @@ type outcome[K comparable, V any] struct {
 	err    error // nil: applied
 	own    bool  // the error is of this change, for sure
 	final  bool  // it will never be applied
+	untold bool  // it has been applied, and what was made without it may not be over
 	index  int   // among what is settled
 }
 
@@ -498,6 +513,8 @@ const maxReason = 4 << 10
 func (a *worker[K, V]) settled(r *outcome[K, V]) remote.Settled {
 	s := remote.Settled{Key: r.record.Key, Version: r.record.Version}
 	switch {
+	case r.untold:
+		s.Retry = max(lookEvery, a.backoff(r.record.Attempts+1))
 	case r.err == nil:
 	case r.final, r.record.Attempts+1 >= a.w.o.MaxAttempts && (r.own || a.works()):
 		s.Dead = a.reason(r.err)
@@ -518,7 +535,7 @@ func (a *worker[K, V]) account(results []*outcome[K, V]) {
 		case r.err != nil:
 			w.failed.Add(1)
 			switch {
-			case r.index < 0 || s.settled[r.index].Dead == "":
+			case s.settled[r.index].Dead == "":
 				continue
 			case s.err != nil: // it may be a dead letter by now, of which nobody else knows
 			case !s.results.Held || s.results.Newer[r.index]:
@@ -526,14 +543,16 @@ func (a *worker[K, V]) account(results []*outcome[K, V]) {
 			default:
 				dead = append(dead, r)
 			}
-		case r.index < 0 || s.err != nil: // it will be applied again
+		case s.err != nil: // it will be applied again
 			continue
-		case s.results.Held:
+		case !s.results.Held:
+			overtaken++
+		case r.untold: // as well
+			continue
+		default:
 			w.applied.Add(1)
 			w.lag.Store(int64(time.Duration(s.claimed.Now-r.record.First) * time.Microsecond))
 			continue
-		default:
-			overtaken++
 		}
 		over = append(over, engine.Item{Kind: engine.Key, Value: r.record.Key}, tagItem(r.record.Key))
 	}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/larderhq/larder/core"
 	"github.com/larderhq/larder/core/internal/memtier"
+	"github.com/larderhq/larder/core/internal/remote"
 )
 
 // touchy is a codec that panics when it reads 13.
@@ -141,5 +142,53 @@ func TestGivenASettlementWhoseReplyIsLost_WhenAChangeHasBecomeADeadLetter_ThenRe
 		require.NoError(t, err)
 		require.Len(t, letters, 1)
 		l.reads(7, 1)
+	})
+}
+
+// homes returns the partitions of an id's key and of the tag of that name.
+func homes(id int) (key, tag int) {
+	name := fmt.Sprintf("item:%d", id)
+	return remote.Partition(name, remote.DefaultPartitions), remote.Partition(core.TagName(name), remote.DefaultPartitions)
+}
+
+// The tag of an id's key is of another partition than the key, mostly.
+func TestGivenAPartOfTheTierThatIsDown_WhenChangesAreApplied_ThenOnlyWhatConcernsItWaits(t *testing.T) {
+	share(t, func(t *testing.T, f *fleet) {
+		const down = 3
+		w := &twoWriters{t: t, f: f, a: f.instance("a")}
+		w.b = w.a
+		l := &ledger{t: t, w: w, rows: make(map[int]int64)}
+		q := l.queue(w.a, wbOptions{})
+		well, waits := make(map[int]int64), 0
+		for id := range 200 {
+			require.NoError(t, q.Put(t.Context(), id, 1))
+			if key, tag := homes(id); key != down && tag != down {
+				well[id] = 1
+			} else {
+				waits++
+			}
+		}
+		f.server.Down(true, down)
+		time.Sleep(30 * time.Second)
+		require.Subset(t, l.table(), well)
+		times := make(map[int]int)
+		l.mu.Lock()
+		for _, batch := range l.batches {
+			for _, c := range batch {
+				times[c.ID]++
+			}
+		}
+		l.mu.Unlock()
+		for id := range well {
+			require.Equal(t, 1, times[id], "%d", id)
+		}
+		st, _ := q.Stats(t.Context())
+		require.LessOrEqual(t, st.Depth, waits)
+		f.server.Down(false, down)
+		time.Sleep(time.Minute)
+		require.Len(t, l.table(), 200)
+		st, err := q.Stats(t.Context())
+		require.NoError(t, err)
+		require.Zero(t, st.Depth)
 	})
 }
