@@ -100,8 +100,13 @@ type WriteBehind[K comparable, V any] struct {
 	id    func(string) (K, error)
 	e     *engine.Engine
 
-	puts    chan *change
-	merging [64]sync.Mutex // of ids whose changes are partial, by hash
+	puts       chan *change
+	lanes      [remote.MaxPartitions]lane
+	aside      sync.WaitGroup // those who empty lanes, and announce what is recorded
+	announcing chan struct{}
+	silent     [remote.MaxPartitions]atomic.Int64 // when they are asked with the others again
+
+	merging [64]chan struct{} // of ids whose changes are partial, by hash: who changes one
 
 	life      sync.RWMutex  // held by who hands in a change
 	closing   chan struct{} // nobody hands in any more
@@ -143,7 +148,10 @@ func NewWriteBehind[K comparable, V any](
 	}
 	w := &WriteBehind[K, V]{
 		m: m, apply: apply, o: o, e: e,
-		puts: make(chan *change, maxCommit), closing: make(chan struct{}), quit: make(chan struct{}), committed: make(chan struct{}),
+		puts: make(chan *change, maxCommit), announcing: make(chan struct{}, maxAnnouncing), closing: make(chan struct{}), quit: make(chan struct{}), committed: make(chan struct{}),
+	}
+	for i := range w.merging {
+		w.merging[i] = make(chan struct{}, 1)
 	}
 	if w.id, err = idDecoder[K](); err != nil {
 		return nil, err
@@ -256,7 +264,8 @@ func (w *WriteBehind[K, V]) usable(ctx context.Context) error {
 
 // Put changes the value of id to v, or, with WriteBehindOptions.Merge, in the way
 // that v says. tags are those that its loader would name: readers store it under
-// them. It waits while the queue is full.
+// them. It waits while the queue is full. With ErrPending it is queued, and what carries
+// the id's key as a tag may not be over yet.
 func (w *WriteBehind[K, V]) Put(ctx context.Context, id K, v V, tags ...string) error {
 	if w.o.Merge != nil {
 		return w.merge(ctx, id, v, tags)
@@ -275,9 +284,13 @@ func (w *WriteBehind[K, V]) Delete(ctx context.Context, id K) error {
 		return err
 	}
 	if w.o.Merge != nil {
-		mu := w.mergeLock(key)
-		mu.Lock()
-		defer mu.Unlock()
+		call, cancel := context.WithTimeout(ctx, w.o.Wait)
+		defer cancel()
+		unlock, err := w.lockMerge(call, key)
+		if err != nil {
+			return err
+		}
+		defer unlock()
 	}
 	return w.queue(ctx, newChange(key, queued{deleted: true}))
 }
@@ -342,29 +355,58 @@ func (w *WriteBehind[K, V]) merge(ctx context.Context, id K, v V, tags []string)
 	}
 	ctx, cancel := context.WithTimeout(ctx, w.o.Wait)
 	defer cancel()
-	mu := w.mergeLock(key) // of this process; others are kept out by the lease
-	mu.Lock()
-	defer mu.Unlock()
-	for {
+	unlock, err := w.lockMerge(ctx, key) // of this process; others are kept out by the lease
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	full := false
+	for pause := fullRetry; ; pause = min(2*pause, maxMergePause) {
 		done, err := w.mergeOnce(ctx, id, key, v, tags)
-		if done || err != nil {
+		full = full || errors.Is(err, ErrQueueFull)
+		switch {
+		case full && err != nil && ctx.Err() != nil:
+			return fmt.Errorf("%w: %w", ErrQueueFull, ctx.Err())
+		case done && err == nil, err != nil && !errors.Is(err, ErrQueueFull):
 			return err
 		}
+		select {
+		case <-time.After(pause):
+		case <-w.closing:
+			return ErrClosed
+		case <-ctx.Done():
+		}
 		if err := ctx.Err(); err != nil {
+			if full {
+				return fmt.Errorf("%w: %w", ErrQueueFull, err)
+			}
 			return fmt.Errorf("%w: %w", ErrNotQueued, err)
 		}
 	}
 }
 
-func (w *WriteBehind[K, V]) mergeLock(key string) *sync.Mutex {
-	return &w.merging[remote.Partition(key, len(w.merging))]
+// maxMergePause is how long a partial change waits at most before it reads again.
+const maxMergePause = 200 * time.Millisecond
+
+func (w *WriteBehind[K, V]) lockMerge(ctx context.Context, key string) (unlock func(), err error) {
+	slot := w.merging[remote.Partition(key, len(w.merging))]
+	select {
+	case slot <- struct{}{}:
+		return func() { <-slot }, nil
+	case <-ctx.Done():
+		return nil, fmt.Errorf("%w: %w", ErrNotQueued, ctx.Err())
+	}
 }
 
 func (w *WriteBehind[K, V]) mergeOnce(ctx context.Context, id K, key string, v V, tags []string) (done bool, err error) {
 	turn := w.e.Alone(key, []string{TagName(key)})
 	defer turn.Finish(engine.Outcome{Verdict: engine.Unshareable})
 	f := turn.Fetch(ctx, engine.Query{Codec: mapCodec[K, V]{w.m}, Anew: true, Wait: w.o.Wait})
-	if w.e.Shares() && turn.Lease() == "" {
+	switch {
+	case !w.e.Shares() || turn.Lease() != "":
+	case w.answers(w.e.Home(key)): // this process is behind the tier, or others have the lease
+		return false, nil
+	default:
 		return false, fmt.Errorf("%w: the shared tier does not answer", ErrNotQueued)
 	}
 	var old V

@@ -1,10 +1,13 @@
 package core_test
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"runtime"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -190,5 +193,131 @@ func TestGivenAPartOfTheTierThatIsDown_WhenChangesAreApplied_ThenOnlyWhatConcern
 		st, err := q.Stats(t.Context())
 		require.NoError(t, err)
 		require.Zero(t, st.Depth)
+	})
+}
+
+func TestGivenAPartOfTheTierThatHangs_WhenChangesArePut_ThenOnlyThoseOfItWait(t *testing.T) {
+	share(t, func(t *testing.T, f *fleet) {
+		const hangs = 3
+		w := &twoWriters{t: t, f: f, a: f.instance("a")}
+		l := &ledger{t: t, w: w, rows: make(map[int]int64)}
+		q := l.queue(w.a, wbOptions{})
+		var there, well []int
+		for id := range 200 {
+			switch key, tag := homes(id); {
+			case key == hangs:
+				there = append(there, id)
+			case tag != hangs:
+				well = append(well, id)
+			}
+		}
+		f.server.Freeze(true, hangs)
+		ended := make(chan struct{})
+		var all sync.WaitGroup
+		for _, id := range there[:4] {
+			all.Go(func() {
+				for {
+					if err := q.Put(t.Context(), id, 1); err == nil {
+						t.Error("it was queued")
+					}
+					select {
+					case <-ended:
+						return
+					default:
+					}
+				}
+			})
+		}
+		time.Sleep(6 * time.Second) // until it is known
+		for _, id := range well[:50] {
+			began := time.Now()
+			require.NoError(t, q.Put(t.Context(), id, 1))
+			require.Less(t, time.Since(began), 100*time.Millisecond)
+			time.Sleep(500 * time.Millisecond)
+		}
+		close(ended)
+		all.Wait()
+		f.server.Freeze(false, hangs)
+		time.Sleep(time.Second)
+		require.NoError(t, q.Put(t.Context(), there[0], 2))
+		require.NoError(t, q.Flush(t.Context()))
+		require.EqualValues(t, 2, l.table()[there[0]])
+	})
+}
+
+// By then its caller may have put something newer through another instance.
+func TestGivenAChangeWhoseCallerHasGone_WhenItsTurnComes_ThenItIsNotQueued(t *testing.T) {
+	share(t, func(t *testing.T, f *fleet) {
+		w := &twoWriters{t: t, f: f, a: f.instance("a")}
+		w.b = w.a
+		l := &ledger{t: t, w: w, rows: map[int]int64{}}
+		q := l.queue(w.a, wbOptions{Workers: -1})
+		var ids []int // of one partition
+		for id := 0; len(ids) < 2; id++ {
+			if key, _ := homes(id); key == 3 {
+				ids = append(ids, id)
+			}
+		}
+		f.server.Freeze(true, 3)
+		first := make(chan error, 1)
+		go func() { first <- q.Put(t.Context(), ids[0], 1) }()
+		synctest.Wait()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second/2)
+		defer cancel()
+		require.ErrorIs(t, q.Put(ctx, ids[1], 1), core.ErrNotQueued)
+		time.Sleep(time.Second)
+		f.server.Freeze(false, 3)
+		require.NoError(t, <-first)
+		time.Sleep(5 * time.Second)
+		st, err := q.Stats(t.Context())
+		require.NoError(t, err)
+		require.Equal(t, 1, st.Depth)
+		l.reads(ids[1], -1)
+		l.reads(ids[0], 1)
+	})
+}
+
+// A caller that is told that nobody knows puts what is newer by then.
+func TestGivenAPartOfTheTierThatHung_WhenItGoesOn_ThenNothingIsQueuedWhoseCallerWasTold(t *testing.T) {
+	share(t, func(t *testing.T, f *fleet) {
+		w := &twoWriters{t: t, f: f, a: f.instance("a")}
+		w.b = w.a
+		l := &ledger{t: t, w: w, rows: map[int]int64{}}
+		q := l.queue(w.a, wbOptions{Workers: -1, Wait: time.Hour})
+		f.server.Freeze(true)
+		began := time.Now()
+		require.ErrorIs(t, q.Put(t.Context(), 7, 1), core.ErrNotQueued)
+		require.Less(t, time.Since(began), 5*time.Second, "by when it has no effect any more")
+		time.Sleep(time.Second)
+		f.server.Freeze(false)
+		time.Sleep(10 * time.Second)
+		st, err := q.Stats(t.Context())
+		require.NoError(t, err)
+		require.Zero(t, st.Depth)
+	})
+}
+
+func TestGivenAQueueThatIsFull_WhenAPartialChangeComes_ThenItWaitsWithoutAskingAllTheTime(t *testing.T) {
+	var loads atomic.Int64
+	o := wbOptions{
+		MaxQueued: 16, MaxRetry: time.Second,
+		Merge: func(old, change int64) int64 { return old + change },
+		Load: func(context.Context, int) (int64, error) {
+			loads.Add(1)
+			return 0, core.ErrNotFound
+		},
+	}
+	eachQueue(t, o, func(l *ledger) {
+		l.set(func() { l.err = errDown })
+		var err error
+		id := 0
+		for ; id < 100 && err == nil; id++ {
+			loads.Store(0)
+			err = l.a.Put(l.t.Context(), id, 1)
+		}
+		require.ErrorIs(l.t, err, core.ErrQueueFull)
+		require.Less(l.t, loads.Load(), int64(50))
+		l.set(func() { l.err = nil })
+		require.NoError(l.t, l.a.Put(l.t.Context(), id-1, 1))
 	})
 }

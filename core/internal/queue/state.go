@@ -151,7 +151,7 @@ func (s *State) heap(r *record) *ordered {
 	return &p.order
 }
 
-// Enqueue returns the version of each change, 0 where it was refused. lease says
+// Enqueue returns the version of each change, 0 or -1 where it was refused. lease says
 // whether a key has a lease.
 func (s *State) Enqueue(e *remote.Enqueue, now int64, nonce string, lease func(key, token string) bool) []int64 {
 	p := s.part(e.Queue)
@@ -164,7 +164,10 @@ func (s *State) Enqueue(e *remote.Enqueue, now int64, nonce string, lease func(k
 		case here && nonce != "" && old.by == nonce:
 			versions[i] = old.Version
 			continue
-		case c.Lease != "" && !lease(c.Key, c.Lease), !here && room <= 0:
+		case c.Lease != "" && !lease(c.Key, c.Lease):
+			versions[i] = -1
+			continue
+		case !here && room <= 0:
 			continue
 		}
 		s.last = max(now, s.last+1)

@@ -85,7 +85,7 @@ type QueueChange struct {
 type Enqueued struct {
 	// Version is that of the change: it grows with each change of the partition, and
 	// is made of the server's clock in microseconds, so that it grows even if the
-	// counter is lost. 0: refused, for want of room, or, if it had one, of its lease.
+	// counter is lost. 0: refused for want of room; -1: for want of its lease.
 	Version int64
 	Logged  Logged // the invalidation of its key, as Change returns it
 }
