@@ -186,6 +186,7 @@ type share struct {
 	results remote.Settlement
 	tried   int // of the records
 	applied int
+	decided int // of the records: applied, or of no use for sure
 }
 
 // round claims a batch of what is queued in some partitions, applies it and settles it.
@@ -203,7 +204,7 @@ func (a *worker[K, V]) round(due uint64) (more uint64) {
 		}
 	}
 	claimedAt := time.Now()
-	most := (a.w.o.Batch + len(shares) - 1) / max(1, len(shares))
+	most := max(2, (a.w.o.Batch+len(shares)-1)/max(1, len(shares))) // one that failed, and one that has not
 	together(a.w.ctx, shares, func(ctx context.Context, s *share) {
 		s.claimed, s.err = a.claim(ctx, q, s.p, most, false)
 	})
@@ -229,6 +230,9 @@ func (a *worker[K, V]) round(due uint64) (more uint64) {
 		if r.err == nil && !r.untold {
 			r.of.applied++
 		}
+		if r.err == nil && !r.untold || r.own {
+			r.of.decided++
+		}
 		r.index = len(r.of.settled)
 		r.of.settled = append(r.of.settled, a.settled(r))
 	}
@@ -243,7 +247,7 @@ func (a *worker[K, V]) round(due uint64) (more uint64) {
 		case s.goOn():
 			a.failed[s.p] = 0
 			more |= 1 << s.p
-		case len(s.claimed.Records) == 0 || s.applied > 0:
+		case len(s.claimed.Records) == 0 || s.decided > 0:
 			a.failed[s.p] = 0
 			if s.applied < len(s.claimed.Records) {
 				a.later(s.p, a.w.o.Retry) // what failed, or was left
@@ -286,7 +290,7 @@ func (a *worker[K, V]) tell(results []*outcome[K, V]) {
 }
 
 // goOn reports whether there is more to apply, and reason to believe that it can be.
-func (s *share) goOn() bool { return s.claimed.More && s.applied > 0 }
+func (s *share) goOn() bool { return s.claimed.More && s.decided > 0 }
 
 // together does something in several partitions, so that what it sends goes out together.
 func together(ctx context.Context, shares []*share, do func(context.Context, *share)) {
@@ -404,7 +408,7 @@ func (a *worker[K, V]) applyAll(ctx context.Context, mine []*share) (results []*
 			return
 		}
 		failures++
-		if a.try(ctx, list) > 0 {
+		if a.try(ctx, list) {
 			failures = 0
 		}
 		results = append(results, list...)
@@ -418,8 +422,10 @@ func (a *worker[K, V]) applyAll(ctx context.Context, mine []*share) (results []*
 	return results
 }
 
-// try calls apply and returns how many it has taken.
-func (a *worker[K, V]) try(ctx context.Context, list []*outcome[K, V]) (applied int) {
+// try calls apply and reports whether the database answers: it has taken one, or has
+// something against each.
+func (a *worker[K, V]) try(ctx context.Context, list []*outcome[K, V]) (answers bool) {
+	applied, own := 0, 0
 	changes := make([]Change[K, V], len(list))
 	for i, r := range list {
 		changes[i] = r.change
@@ -434,14 +440,17 @@ func (a *worker[K, V]) try(ctx context.Context, list []*outcome[K, V]) (applied 
 			r.err = err
 		}
 		r.final = errors.Is(r.err, ErrPoison) && (r.own || len(list) == 1)
-		if r.err == nil {
+		switch {
+		case r.err == nil:
 			applied++
+		case r.own:
+			own++
 		}
 	}
 	if applied > 0 {
 		a.success = time.Now()
 	}
-	return applied
+	return applied > 0 || own == len(list)
 }
 
 // ofEach returns the errors of single changes. whole: the others have failed as well, for

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -320,4 +321,56 @@ func TestGivenAQueueThatIsFull_WhenAPartialChangeComes_ThenItWaitsWithoutAskingA
 		l.set(func() { l.err = nil })
 		require.NoError(l.t, l.a.Put(l.t.Context(), id-1, 1))
 	})
+}
+
+// Those that fail are tried a few at a time, and come due all the time.
+func TestGivenManyChangesThatFail_WhenOthersAreQueued_ThenTheyAreAppliedAllTheSame(t *testing.T) {
+	const bad = 100
+	for _, each := range []bool{false, true} {
+		for _, batch := range []int{1, 10} {
+			t.Run(fmt.Sprintf("errors of each: %v, batches of %d", each, batch), func(t *testing.T) {
+				oneWayWith(t, "one process", func(*core.Options) {}, func(w *twoWriters) {
+					var mu sync.Mutex
+					applied, well := make(map[int]bool), false
+					q, err := core.NewWriteBehind(w.a.Map, func(_ context.Context, changes []core.Change[int, int64]) error {
+						mu.Lock()
+						defer mu.Unlock()
+						failed := make(core.BatchError[int])
+						for _, c := range changes {
+							if c.ID < bad && !well {
+								failed[c.ID] = errBad
+							}
+						}
+						if !each && len(failed) > 0 {
+							return errBad
+						}
+						for _, c := range changes {
+							applied[c.ID] = failed[c.ID] == nil
+						}
+						if len(failed) > 0 {
+							return failed
+						}
+						return nil
+					}, wbOptions{Batch: batch, MaxRetry: 5 * time.Second, MaxAttempts: 1 << 20})
+					require.NoError(w.t, err)
+					for id := range bad {
+						require.NoError(w.t, q.Put(w.t.Context(), id, 1))
+					}
+					time.Sleep(10 * time.Minute)
+					for id := bad; id < bad+20; id++ {
+						require.NoError(w.t, q.Put(w.t.Context(), id, 1))
+					}
+					time.Sleep(time.Minute)
+					mu.Lock()
+					well = true
+					got := maps.Clone(applied)
+					mu.Unlock()
+					for id := bad; id < bad+20; id++ {
+						require.True(w.t, got[id], "%d", id)
+					}
+					time.Sleep(time.Minute)
+				})
+			})
+		}
+	}
 }

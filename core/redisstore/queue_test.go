@@ -485,7 +485,7 @@ func TestGivenAVersionThatCameIntoUse_ThenAChangeIsQueuedOnceAndReachesIt(t *tes
 		e.Changes[0].Lease = lease.Token
 		done, err := other.Enqueue(ctx, e)
 		require.NoError(t, err)
-		require.Zero(t, done[0].Version)
+		require.EqualValues(t, -1, done[0].Version)
 		done, err = s.Enqueue(ctx, e)
 		require.NoError(t, err)
 		require.NotZero(t, done[0].Version)

@@ -10,12 +10,12 @@ if ARGV[5] == '1' then return {'held', us, 0, 0} end
 
 local queue, most = ARGV[3], tonumber(ARGV[4])
 mend(queue)
+-- What failed leaves half to the others, or it would keep them while it keeps failing.
 local keys = redis.call('ZRANGEBYSCORE', retries, '-inf', digits(now), 'LIMIT', 0, most + 1)
-if #keys <= most then
-  for _, key in ipairs(redis.call('ZRANGE', order, 0, most - #keys)) do keys[#keys + 1] = key end
-end
-local more = 0
-if #keys > most then more, keys[#keys] = 1, nil end
+local fresh = redis.call('ZRANGE', order, 0, most)
+local more = #keys + #fresh > most and 1 or 0
+for i = #keys, math.max(math.ceil(most / 2), most - #fresh) + 1, -1 do keys[i] = nil end
+for i = 1, math.min(#fresh, most - #keys) do keys[#keys + 1] = fresh[i] end
 local due, wait = redis.call('ZRANGEBYSCORE', retries, '(' .. digits(now), '+inf', 'WITHSCORES', 'LIMIT', 0, 1), 0
 if due[2] then wait = math.max(1, tonumber(due[2]) - now) end
 
