@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"sync"
 	"time"
 
@@ -50,9 +49,10 @@ var errLeaseLost = errors.New("larder: somebody else changed it meanwhile")
 
 const (
 	// maxCommit is how many changes are recorded together; maxOfPartition is how many of
-	// one partition.
+	// one partition, and maxCommitBytes how long their values are, but for one.
 	maxCommit      = 1024
 	maxOfPartition = 128
+	maxCommitBytes = 8 << 20
 	// recordWithin is how long a reply is waited for. What is executed later than that does
 	// nothing: by then its caller has been told, and may have put something newer.
 	recordWithin = 2 * time.Second
@@ -217,7 +217,14 @@ func (w *WriteBehind[K, V]) empty(p int) {
 // recordAll records changes of one partition, and returns what has been recorded, and what
 // could not be and whose callers still wait.
 func (w *WriteBehind[K, V]) recordAll(ctx context.Context, p int, list []*change) (done, again []*change) {
-	for part := range slices.Chunk(list, maxOfPartition) {
+	for len(list) > 0 {
+		n, size := 0, 0
+		for n < min(len(list), maxOfPartition) && (n == 0 || size+len(list[n].payload) <= maxCommitBytes) {
+			size += len(list[n].payload)
+			n++
+		}
+		part := list[:n]
+		list = list[n:]
 		recorded, full := w.record(ctx, p, part)
 		done = append(done, recorded...)
 		again = append(again, full...)

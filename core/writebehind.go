@@ -360,14 +360,14 @@ func (w *WriteBehind[K, V]) merge(ctx context.Context, id K, v V, tags []string)
 		return err
 	}
 	defer unlock()
-	full := false
+	deadline, _ := ctx.Deadline()
 	for pause := fullRetry; ; pause = min(2*pause, maxMergePause) {
 		done, err := w.mergeOnce(ctx, id, key, v, tags)
-		full = full || errors.Is(err, ErrQueueFull)
+		full := errors.Is(err, ErrQueueFull)
 		switch {
-		case full && err != nil && ctx.Err() != nil:
-			return fmt.Errorf("%w: %w", ErrQueueFull, ctx.Err())
-		case done && err == nil, err != nil && !errors.Is(err, ErrQueueFull):
+		case !full && (done || err != nil):
+			return err
+		case full && time.Until(deadline) <= pause: // or the next attempt would end in the middle
 			return err
 		}
 		select {
@@ -375,12 +375,10 @@ func (w *WriteBehind[K, V]) merge(ctx context.Context, id K, v V, tags []string)
 		case <-w.closing:
 			return ErrClosed
 		case <-ctx.Done():
-		}
-		if err := ctx.Err(); err != nil {
 			if full {
-				return fmt.Errorf("%w: %w", ErrQueueFull, err)
+				return fmt.Errorf("%w: %w", ErrQueueFull, ctx.Err())
 			}
-			return fmt.Errorf("%w: %w", ErrNotQueued, err)
+			return fmt.Errorf("%w: %w", ErrNotQueued, ctx.Err())
 		}
 	}
 }
