@@ -582,7 +582,7 @@ func (a *worker[K, V]) account(results []*outcome[K, V]) {
 			"queue", w.m.prefix, "key", r.record.Key, "attempts", r.record.Attempts+1, "error", r.err)
 		if w.o.OnDead != nil {
 			if err := a.guarded(func() error { w.o.OnDead(r.change, r.err); return nil }); err != nil {
-				log.Error("larder: write-behind: OnDead panicked", "queue", w.m.prefix, "error", err)
+				logger.Error("larder: write-behind: OnDead panicked", "queue", w.m.prefix, "error", err)
 			}
 		}
 	}

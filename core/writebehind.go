@@ -119,6 +119,7 @@ type WriteBehind[K comparable, V any] struct {
 	flushing  atomic.Int32
 	workers   []*worker[K, V]
 	unusable  atomic.Pointer[error] // why nothing may be queued
+	asked     atomic.Int64          // when it was asked whether it is durable, by a change
 	checked   atomic.Bool
 
 	applied, failed, dead, overtaken, coalesced atomic.Int64
@@ -259,6 +260,13 @@ func (w *WriteBehind[K, V]) usable(ctx context.Context) error {
 	if w.checked.Load() {
 		return nil
 	}
+	// It asks every server: one that does not answer must not keep each change waiting.
+	now, last := time.Now().UnixNano(), w.asked.Load()
+	if now-last < int64(lookEvery) || !w.asked.CompareAndSwap(last, now) {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, remoteWait)
+	defer cancel()
 	return w.check(ctx)
 }
 
