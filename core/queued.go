@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"runtime/debug"
 	"strings"
 	"time"
 
@@ -108,8 +109,15 @@ func (m *Map[K, V]) fromQueue(rec *remote.Queued) (r loaded[V], said scope.Said,
 	return r, said, true
 }
 
-// decoded returns the change that a record is.
+// decoded returns the change that a record is. A panic of the id's or the map's codec says
+// that it is none.
 func (w *WriteBehind[K, V]) decoded(rec *remote.Queued) (c Change[K, V], err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			w.e.Count.Panics.Add(1)
+			err = fmt.Errorf("%w: %w", errQueued, &PanicError{Value: v, Stack: debug.Stack()})
+		}
+	}()
 	c.Version, c.Attempt = rec.Version, rec.Attempts+1
 	c.Queued = time.UnixMicro(rec.First)
 	text, ok := strings.CutPrefix(rec.Key, w.m.prefix+":")

@@ -4,10 +4,12 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"fmt"
 	"math/bits"
 	mathrand "math/rand/v2"
 	"runtime/debug"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -197,6 +199,7 @@ type share struct {
 	results remote.Settlement
 	tried   int // of the records
 	applied int
+	decided int // of the records: applied, or of no use for sure
 }
 
 // round claims a batch of what is queued in some partitions, applies it and settles it.
@@ -214,7 +217,7 @@ func (a *worker[K, V]) round(due uint64) (more uint64) {
 		}
 	}
 	claimedAt := time.Now()
-	most := (a.w.o.Batch + len(shares) - 1) / max(1, len(shares))
+	most := max(2, (a.w.o.Batch+len(shares)-1)/max(1, len(shares))) // one that failed, and one that has not
 	together(a.w.ctx, shares, func(ctx context.Context, s *share) {
 		s.claimed, s.err = a.claim(ctx, q, s.p, most, false)
 	})
@@ -234,40 +237,30 @@ func (a *worker[K, V]) round(due uint64) (more uint64) {
 	done()
 	// Before it leaves the queue: what was made of the database before is over, and what
 	// is made of it from here on has the change.
-	var applied []engine.Item
-	for _, r := range results {
-		if r.err == nil {
-			applied = append(applied, tagItem(r.record.Key))
-		}
-	}
-	told := true
-	if len(applied) > 0 {
-		call, cancel := context.WithTimeout(context.WithoutCancel(a.w.ctx), remoteWait)
-		told = a.w.e.Invalidate(call, applied) == nil
-		cancel()
-	}
+	a.tell(results)
 	for _, r := range results {
 		r.of.tried++
-		if r.err == nil {
+		if r.err == nil && !r.untold {
 			r.of.applied++
 		}
-		if told || r.err != nil { // or it is applied again
-			r.index = len(r.of.settled)
-			r.of.settled = append(r.of.settled, a.settled(r))
+		if r.err == nil && !r.untold || r.own {
+			r.of.decided++
 		}
+		r.index = len(r.of.settled)
+		r.of.settled = append(r.of.settled, a.settled(r))
 	}
 	together(context.WithoutCancel(a.w.ctx), mine, func(ctx context.Context, s *share) { // what has been applied is settled
-		s.results, s.err = a.settle(ctx, q, s, !told || !s.goOn())
+		s.results, s.err = a.settle(ctx, q, s, !s.goOn())
 	})
 	a.account(results)
 	for _, s := range mine {
 		switch {
-		case s.err != nil || !told:
+		case s.err != nil:
 			a.later(s.p, lookEvery)
 		case s.goOn():
 			a.failed[s.p] = 0
 			more |= 1 << s.p
-		case len(s.claimed.Records) == 0 || s.applied > 0:
+		case len(s.claimed.Records) == 0 || s.decided > 0:
 			a.failed[s.p] = 0
 			if s.applied < len(s.claimed.Records) {
 				a.later(s.p, a.w.o.Retry) // what failed, or was left
@@ -282,8 +275,35 @@ func (a *worker[K, V]) round(due uint64) (more uint64) {
 	return more
 }
 
+// tell invalidates what carries the keys of what has been applied as tags. Where that is
+// not known to have happened, the change stays in the queue, and is applied again.
+func (a *worker[K, V]) tell(results []*outcome[K, V]) {
+	var items []engine.Item
+	for _, r := range results {
+		if r.err == nil {
+			items = append(items, tagItem(r.record.Key))
+		}
+	}
+	if len(items) == 0 {
+		return
+	}
+	call, cancel := context.WithTimeout(context.WithoutCancel(a.w.ctx), remoteWait)
+	defer cancel()
+	failed, err := a.w.e.InvalidateEach(call, items)
+	if err == nil {
+		return
+	}
+	pending := make(map[engine.Item]bool, len(failed))
+	for _, it := range failed {
+		pending[it] = true
+	}
+	for _, r := range results {
+		r.untold = r.err == nil && pending[tagItem(r.record.Key)]
+	}
+}
+
 // goOn reports whether there is more to apply, and reason to believe that it can be.
-func (s *share) goOn() bool { return s.claimed.More && s.applied > 0 }
+func (s *share) goOn() bool { return s.claimed.More && s.decided > 0 }
 
 // together does something in several partitions, so that what it sends goes out together.
 func together(ctx context.Context, shares []*share, do func(context.Context, *share)) {
@@ -374,6 +394,7 @@ type outcome[K comparable, V any] struct {
 	err    error // nil: applied
 	own    bool  // the error is of this change, for sure
 	final  bool  // it will never be applied
+	untold bool  // it has been applied, and what was made without it may not be over
 	index  int   // among what is settled
 }
 
@@ -403,7 +424,7 @@ func (a *worker[K, V]) applyAll(ctx context.Context, mine []*share) (results []*
 			return
 		}
 		failures++
-		if a.try(ctx, list) > 0 {
+		if a.try(ctx, list) {
 			failures = 0
 		}
 		results = append(results, list...)
@@ -417,60 +438,114 @@ func (a *worker[K, V]) applyAll(ctx context.Context, mine []*share) (results []*
 	return results
 }
 
-// try calls apply and returns how many it has taken.
-func (a *worker[K, V]) try(ctx context.Context, list []*outcome[K, V]) (applied int) {
+// try calls apply and reports whether the database answers: it has taken one, or has
+// something against each.
+func (a *worker[K, V]) try(ctx context.Context, list []*outcome[K, V]) (answers bool) {
+	applied, own := 0, 0
 	changes := make([]Change[K, V], len(list))
 	for i, r := range list {
 		changes[i] = r.change
 	}
 	err := a.call(ctx, changes)
-	var each BatchError[K]
-	whole := err != nil && !errors.As(err, &each)
+	each, whole := ofEach(err, changes)
 	for _, r := range list {
-		switch {
+		switch r.err = each[r.change.ID]; {
+		case r.err != nil:
+			r.own = true
 		case whole:
 			r.err = err
-		case each != nil:
-			r.err = each[r.change.ID]
-			r.own = r.err != nil
 		}
-		r.final = errors.Is(r.err, ErrPoison) && (!whole || len(list) == 1)
-		if r.err == nil {
+		r.final = errors.Is(r.err, ErrPoison) && (r.own || len(list) == 1)
+		switch {
+		case r.err == nil:
 			applied++
+		case r.own:
+			own++
 		}
 	}
 	if applied > 0 {
 		a.success = time.Now()
 	}
-	return applied
+	return applied > 0 || own == len(list)
 }
 
-// call calls apply. Its panic is its error.
-func (a *worker[K, V]) call(ctx context.Context, changes []Change[K, V]) (err error) {
+// ofEach returns the errors of single changes. whole: the others have failed as well, for
+// err says more than that, or of ids that nobody asked it for: what is not known to be
+// applied is applied again.
+func ofEach[K comparable, V any](err error, changes []Change[K, V]) (each BatchError[K], whole bool) {
+	for is := err; is != nil; is = errors.Unwrap(is) { // which tells nothing of errors that are joined
+		var ok bool
+		if each, ok = is.(BatchError[K]); !ok { //nolint:errorlint // one in a chain, not in a tree
+			continue
+		}
+		known := 0
+		for _, c := range changes {
+			if _, ok := each[c.ID]; ok {
+				known++
+			}
+		}
+		return each, known < len(each)
+	}
+	return nil, err != nil
+}
+
+// call calls apply.
+func (a *worker[K, V]) call(ctx context.Context, changes []Change[K, V]) error {
 	ctx, cancel := context.WithTimeout(ctx, a.w.o.ApplyTimeout)
 	defer cancel()
 	began := time.Now()
 	a.applying.Store(&began)
-	finished := false
-	defer func() {
-		a.applying.Store(nil)
-		if !finished {
-			a.w.e.Count.Panics.Add(1)
-			err = &PanicError{Value: recover(), Stack: debug.Stack()}
-		}
+	defer a.applying.Store(nil)
+	return a.guarded(func() error { return a.w.apply(ctx, changes) })
+}
+
+// guarded calls a function of the user's in a goroutine of its own, for it may end that
+// (runtime.Goexit), and the worker with it. Its panic is its error.
+func (a *worker[K, V]) guarded(call func() error) (err error) {
+	done := make(chan struct{})
+	go func() {
+		finished := false
+		defer func() {
+			if !finished {
+				a.w.e.Count.Panics.Add(1)
+				err = &PanicError{Value: recover(), Stack: debug.Stack()}
+			}
+			close(done)
+		}()
+		err = call()
+		finished = true
 	}()
-	err = a.w.apply(ctx, changes)
-	finished = true
+	<-done
 	return err
 }
+
+// reason is an error's text as a dead letter keeps it: not empty, and not without end.
+func (a *worker[K, V]) reason(err error) string {
+	text := ""
+	if perr := a.guarded(func() error { text = err.Error(); return nil }); perr != nil {
+		text = perr.Error()
+	}
+	switch {
+	case text == "":
+		return fmt.Sprintf("%T", err)
+	case len(text) > maxReason:
+		return strings.ToValidUTF8(text[:maxReason], "") + "..."
+	}
+	return text
+}
+
+// maxReason is how long the reason of a dead letter may be.
+const maxReason = 4 << 10
 
 // settled is what the queue is told.
 func (a *worker[K, V]) settled(r *outcome[K, V]) remote.Settled {
 	s := remote.Settled{Key: r.record.Key, Version: r.record.Version}
 	switch {
+	case r.untold:
+		s.Retry = max(lookEvery, a.backoff(r.record.Attempts+1))
 	case r.err == nil:
 	case r.final, r.record.Attempts+1 >= a.w.o.MaxAttempts && (r.own || a.works()):
-		s.Dead = r.err.Error()
+		s.Dead = a.reason(r.err)
 	default:
 		s.Retry = a.backoff(r.record.Attempts + 1)
 	}
@@ -487,18 +562,25 @@ func (a *worker[K, V]) account(results []*outcome[K, V]) {
 		switch s := r.of; {
 		case r.err != nil:
 			w.failed.Add(1)
-			if s.err != nil || !s.results.Held || s.settled[r.index].Dead == "" || s.results.Newer[r.index] {
+			switch {
+			case s.settled[r.index].Dead == "":
 				continue
+			case s.err != nil: // it may be a dead letter by now, of which nobody else knows
+			case !s.results.Held || s.results.Newer[r.index]:
+				continue
+			default:
+				dead = append(dead, r)
 			}
-			dead = append(dead, r)
-		case r.index < 0 || s.err != nil: // it will be applied again
+		case s.err != nil: // it will be applied again
 			continue
-		case s.results.Held:
+		case !s.results.Held:
+			overtaken++
+		case r.untold: // as well
+			continue
+		default:
 			w.applied.Add(1)
 			w.lag.Store(int64(time.Duration(s.claimed.Now-r.record.First) * time.Microsecond))
 			continue
-		default:
-			overtaken++
 		}
 		over = append(over, engine.Item{Kind: engine.Key, Value: r.record.Key}, tagItem(r.record.Key))
 	}
@@ -518,7 +600,9 @@ func (a *worker[K, V]) account(results []*outcome[K, V]) {
 		logger.Error("larder: write-behind: a change could not be applied and is a dead letter",
 			"queue", w.m.prefix, "key", r.record.Key, "attempts", r.record.Attempts+1, "error", r.err)
 		if w.o.OnDead != nil {
-			w.o.OnDead(r.change, r.err)
+			if err := a.guarded(func() error { w.o.OnDead(r.change, r.err); return nil }); err != nil {
+				logger.Error("larder: write-behind: OnDead panicked", "queue", w.m.prefix, "error", err)
+			}
 		}
 	}
 }

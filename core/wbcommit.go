@@ -4,11 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"sync"
 	"time"
 
-	"github.com/larderhq/larder/core/internal/engine"
 	"github.com/larderhq/larder/core/internal/remote"
 )
 
@@ -50,34 +48,90 @@ var errLeaseLost = errors.New("larder: somebody else changed it meanwhile")
 
 const (
 	// maxCommit is how many changes are recorded together; maxOfPartition is how many of
-	// one partition.
+	// one partition, and maxCommitBytes how long their values are, but for one.
 	maxCommit      = 1024
 	maxOfPartition = 128
+	maxCommitBytes = 8 << 20
+	// recordWithin is how long a reply is waited for. What is executed later than that does
+	// nothing: by then its caller has been told, and may have put something newer.
+	recordWithin = 2 * time.Second
 	// fullRetry is how long a change waits before it asks again for room.
 	fullRetry = 10 * time.Millisecond
 )
+
+// lane is where changes of a partition wait that cannot be recorded with the others: there
+// is no room for them, or the partition does not answer. A goroutine goes on trying.
+type lane struct {
+	mu      sync.Mutex
+	open    bool
+	waiting []*change
+}
+
+// add puts changes into the lane, after those that are in it, unless it is closed and is
+// not to be opened. open: it has been, and somebody has to empty it.
+func (l *lane) add(list []*change, mayOpen bool) (added, open bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.open && !mayOpen {
+		return false, false
+	}
+	open = !l.open
+	l.open = true
+	if len(l.waiting)+len(list) > maxLane {
+		l.waiting = current(l.waiting)
+	}
+	room := max(0, maxLane-len(l.waiting))
+	for _, c := range list[min(room, len(list)):] {
+		c.finish(ErrQueueFull)
+	}
+	l.waiting = append(l.waiting, list[:min(room, len(list))]...)
+	return true, open
+}
+
+// take returns what waits, nil if nothing does: then it is closed.
+func (l *lane) take(first []*change) []*change {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	list := append(first, l.waiting...)
+	l.waiting, l.open = nil, len(list) > 0
+	return list
+}
+
+// maxLane is how many changes of a partition wait there.
+const maxLane = 4 * maxCommit
+
+// current returns changes whose callers still wait. The others are told, and so are
+// those that another one has taken the place of: a change that nobody waits for may be
+// older than one that another instance has queued meanwhile.
+func current(list []*change) (left []*change) {
+	now := time.Now()
+	for _, c := range list {
+		if now.Before(c.until) {
+			left = append(left, c)
+		} else {
+			c.finish(fmt.Errorf("%w: %w", ErrNotQueued, context.DeadlineExceeded))
+		}
+	}
+	return left
+}
 
 // commits records changes, as many as have come while the last were recorded, so that
 // those who wait share what that costs.
 func (w *WriteBehind[K, V]) commits() {
 	defer close(w.committed)
-	var again []*change // that there was no room for
+	defer w.aside.Wait()
 	for {
-		batch := again
-		if len(batch) == 0 {
+		var batch []*change
+		select {
+		case c := <-w.puts:
+			batch = append(batch, c)
+		case <-w.quit:
 			select {
 			case c := <-w.puts:
 				batch = append(batch, c)
-			case <-w.quit:
-				select {
-				case c := <-w.puts:
-					batch = append(batch, c)
-				default:
-					return
-				}
+			default:
+				return
 			}
-		} else {
-			time.Sleep(fullRetry)
 		}
 	gather:
 		for len(batch) < maxCommit {
@@ -88,43 +142,84 @@ func (w *WriteBehind[K, V]) commits() {
 				break gather
 			}
 		}
-		again = w.commit(batch)
+		w.commit(batch)
 	}
 }
 
-// commit records a batch, and returns what there was no room for and whose callers
-// still wait.
-func (w *WriteBehind[K, V]) commit(batch []*change) (again []*change) {
+// commit records a batch. What would keep it waiting goes into a lane.
+func (w *WriteBehind[K, V]) commit(batch []*change) {
 	groups := make(map[int][]*change)
 	for _, c := range w.lastOf(batch) {
 		p := w.e.Home(c.key)
 		groups[p] = append(groups[p], c)
 	}
+	for p, group := range groups {
+		if w.wait(p, group, !w.answers(p)) {
+			delete(groups, p)
+		}
+	}
 	ctx, cancel := context.WithTimeout(w.ctx, w.o.Wait)
 	defer cancel()
-	var done []*change
-	var mu sync.Mutex
 	var all sync.WaitGroup
 	together := remote.NewBatch(len(groups))
 	for p, group := range groups {
 		all.Go(func() {
 			defer together.Leave()
-			for part := range slices.Chunk(group, maxOfPartition) {
-				recorded, full := w.record(remote.WithBatch(ctx, together), p, part)
-				mu.Lock()
-				done = append(done, recorded...)
-				again = append(again, full...)
-				mu.Unlock()
-			}
+			w.wait(p, w.recordAll(remote.WithBatch(ctx, together), p, group), true)
 		})
 	}
 	all.Wait()
-	w.announce(ctx, done)
 	for p := range groups {
 		w.wake(p)
 	}
-	for _, c := range again {
-		w.makeRoom(w.e.Home(c.key))
+}
+
+// wait puts changes into the lane of their partition. It returns false if they need not.
+func (w *WriteBehind[K, V]) wait(p int, list []*change, must bool) bool {
+	if len(list) == 0 {
+		return false
+	}
+	if must {
+		w.makeRoom(p) // it is full, as a rule
+	}
+	added, open := w.lanes[p].add(list, must)
+	if open {
+		w.aside.Go(func() { w.empty(p) })
+	}
+	return added
+}
+
+// empty records what is in a lane until nothing is.
+func (w *WriteBehind[K, V]) empty(p int) {
+	var again []*change
+	for {
+		list := w.lanes[p].take(again)
+		if len(list) == 0 {
+			return
+		}
+		ctx, cancel := context.WithTimeout(w.ctx, w.o.Wait)
+		again = w.recordAll(ctx, p, w.lastOf(list))
+		cancel()
+		w.wake(p)
+		if len(again) > 0 {
+			w.makeRoom(p)
+			time.Sleep(fullRetry)
+		}
+	}
+}
+
+// recordAll records changes of one partition, and returns those that could not be and whose
+// callers still wait.
+func (w *WriteBehind[K, V]) recordAll(ctx context.Context, p int, list []*change) (again []*change) {
+	for len(list) > 0 {
+		n, size := 0, 0
+		for n < min(len(list), maxOfPartition) && (n == 0 || size+len(list[n].payload) <= maxCommitBytes) {
+			size += len(list[n].payload)
+			n++
+		}
+		part := list[:n]
+		list = list[n:]
+		again = append(again, w.record(ctx, p, part)...)
 	}
 	return again
 }
@@ -147,14 +242,22 @@ func (w *WriteBehind[K, V]) lastOf(batch []*change) []*change {
 	return list
 }
 
-// record records changes of one partition.
-func (w *WriteBehind[K, V]) record(ctx context.Context, p int, group []*change) (done, again []*change) {
+// record records changes of one partition, and invalidates in the same step what carries
+// their keys as tags: before, what is made of the old values would stay.
+func (w *WriteBehind[K, V]) record(ctx context.Context, p int, group []*change) (again []*change) {
+	if group = current(group); len(group) == 0 {
+		return nil
+	}
 	q := remote.Enqueue{Partition: p, Queue: w.m.prefix, Limit: w.share(), Lag: w.m.now().class.ReplicaLag}
 	for _, c := range group {
-		q.Changes = append(q.Changes, remote.QueueChange{Key: c.key, Payload: c.payload, Lease: c.lease})
+		q.Changes = append(q.Changes, remote.QueueChange{Key: c.key, Payload: c.payload, Lease: c.lease, Tag: TagName(c.key)})
 		q.Within = max(q.Within, time.Until(c.until))
 	}
+	q.Within = min(q.Within, recordWithin)
+	ctx, cancel := context.WithTimeout(ctx, q.Within)
+	defer cancel()
 	results, err := w.e.Enqueue(ctx, q)
+	w.heard(p, err)
 	if err == nil && len(results) != len(group) {
 		err = fmt.Errorf("%d results of %d", len(results), len(group))
 	}
@@ -162,10 +265,14 @@ func (w *WriteBehind[K, V]) record(ctx context.Context, p int, group []*change) 
 		switch {
 		case err != nil && !errors.Is(err, remote.ErrMigrating):
 			c.finish(fmt.Errorf("%w: %w", ErrNotQueued, err))
-		case err == nil && results[i].Version != 0:
-			done = append(done, c)
-		case err == nil && c.lease != "":
+		case err == nil && results[i].Version > 0:
+			c.finish(nil)
+		case err == nil && results[i].Version < 0:
 			c.finish(errLeaseLost)
+		case c.lease != "" && err != nil:
+			c.finish(errLeaseLost)
+		case c.lease != "": // which is not kept from readers meanwhile
+			c.finish(ErrQueueFull)
 		case time.Until(c.until) > fullRetry: // later, perhaps
 			again = append(again, c)
 		case err != nil:
@@ -174,7 +281,7 @@ func (w *WriteBehind[K, V]) record(ctx context.Context, p int, group []*change) 
 			c.finish(ErrQueueFull)
 		}
 	}
-	return done, again
+	return again
 }
 
 // share is how many ids a partition's part of the queue holds.
@@ -186,21 +293,20 @@ func (w *WriteBehind[K, V]) share() int {
 	return max(1, w.o.MaxQueued*3/2/n)
 }
 
-// announce invalidates what carries the keys of changes as tags: after they are in the
-// queue, or what is made of the old values in between would stay.
-func (w *WriteBehind[K, V]) announce(ctx context.Context, changes []*change) {
-	if len(changes) == 0 {
-		return
-	}
-	items := make([]engine.Item, len(changes))
-	for i, c := range changes {
-		items[i] = tagItem(c.key)
-	}
-	err := w.e.Invalidate(ctx, items)
-	for _, c := range changes {
-		c.finish(err)
+// answers reports whether a partition is thought to answer.
+func (w *WriteBehind[K, V]) answers(p int) bool {
+	return w.e.Answers(p) && time.Now().UnixNano() >= w.silent[p].Load()
+}
+
+// heard notes whether a partition has answered.
+func (w *WriteBehind[K, V]) heard(p int, err error) {
+	if err != nil && !errors.Is(err, remote.ErrMigrating) {
+		w.silent[p].Store(time.Now().Add(silence).UnixNano())
 	}
 }
+
+// silence is for how long a partition that failed is not thought to answer.
+const silence = 5 * time.Second
 
 // wake tells the worker of a partition that there is something.
 func (w *WriteBehind[K, V]) wake(p int) {

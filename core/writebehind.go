@@ -103,8 +103,12 @@ type WriteBehind[K comparable, V any] struct {
 	id    func(string) (K, error)
 	e     *engine.Engine
 
-	puts    chan *change
-	merging [64]sync.Mutex // of ids whose changes are partial, by hash
+	puts   chan *change
+	lanes  [remote.MaxPartitions]lane
+	aside  sync.WaitGroup                     // those who empty lanes
+	silent [remote.MaxPartitions]atomic.Int64 // when they are asked with the others again
+
+	merging [64]chan struct{} // of ids whose changes are partial, by hash: who changes one
 
 	life      sync.RWMutex  // held by who hands in a change
 	closing   chan struct{} // nobody hands in any more
@@ -117,6 +121,7 @@ type WriteBehind[K comparable, V any] struct {
 	flushing  atomic.Int32
 	workers   []*worker[K, V]
 	unusable  atomic.Pointer[error] // why nothing may be queued
+	asked     atomic.Int64          // when it was asked whether it is durable, by a change
 	checked   atomic.Bool
 
 	applied, failed, dead, overtaken, coalesced atomic.Int64
@@ -147,6 +152,9 @@ func NewWriteBehind[K comparable, V any](
 	w := &WriteBehind[K, V]{
 		m: m, apply: apply, o: o, e: e,
 		puts: make(chan *change, maxCommit), closing: make(chan struct{}), quit: make(chan struct{}), committed: make(chan struct{}),
+	}
+	for i := range w.merging {
+		w.merging[i] = make(chan struct{}, 1)
 	}
 	if w.id, err = idDecoder[K](); err != nil {
 		return nil, err
@@ -254,12 +262,20 @@ func (w *WriteBehind[K, V]) usable(ctx context.Context) error {
 	if w.checked.Load() {
 		return nil
 	}
+	// It asks every server: one that does not answer must not keep each change waiting.
+	now, last := time.Now().UnixNano(), w.asked.Load()
+	if now-last < int64(lookEvery) || !w.asked.CompareAndSwap(last, now) {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, remoteWait)
+	defer cancel()
 	return w.check(ctx)
 }
 
 // Put changes the value of id to v, or, with WriteBehindOptions.Merge, in the way
 // that v says. tags are those that its loader would name: readers store it under
-// them. It waits while the queue is full.
+// them. What carries the id's key as a tag is invalidated in the same step. It waits while
+// the queue is full.
 func (w *WriteBehind[K, V]) Put(ctx context.Context, id K, v V, tags ...string) error {
 	if w.o.Merge != nil {
 		return w.merge(ctx, id, v, tags)
@@ -278,9 +294,13 @@ func (w *WriteBehind[K, V]) Delete(ctx context.Context, id K) error {
 		return err
 	}
 	if w.o.Merge != nil {
-		mu := w.mergeLock(key)
-		mu.Lock()
-		defer mu.Unlock()
+		call, cancel := context.WithTimeout(ctx, w.o.Wait)
+		defer cancel()
+		unlock, err := w.lockMerge(call, key)
+		if err != nil {
+			return err
+		}
+		defer unlock()
 	}
 	return w.queue(ctx, newChange(key, queued{deleted: true}))
 }
@@ -345,29 +365,56 @@ func (w *WriteBehind[K, V]) merge(ctx context.Context, id K, v V, tags []string)
 	}
 	ctx, cancel := context.WithTimeout(ctx, w.o.Wait)
 	defer cancel()
-	mu := w.mergeLock(key) // of this process; others are kept out by the lease
-	mu.Lock()
-	defer mu.Unlock()
-	for {
+	unlock, err := w.lockMerge(ctx, key) // of this process; others are kept out by the lease
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	deadline, _ := ctx.Deadline()
+	for pause := fullRetry; ; pause = min(2*pause, maxMergePause) {
 		done, err := w.mergeOnce(ctx, id, key, v, tags)
-		if done || err != nil {
+		full := errors.Is(err, ErrQueueFull)
+		switch {
+		case !full && (done || err != nil):
+			return err
+		case full && time.Until(deadline) <= pause: // or the next attempt would end in the middle
 			return err
 		}
-		if err := ctx.Err(); err != nil {
-			return fmt.Errorf("%w: %w", ErrNotQueued, err)
+		select {
+		case <-time.After(pause):
+		case <-w.closing:
+			return ErrClosed
+		case <-ctx.Done():
+			if full {
+				return fmt.Errorf("%w: %w", ErrQueueFull, ctx.Err())
+			}
+			return fmt.Errorf("%w: %w", ErrNotQueued, ctx.Err())
 		}
 	}
 }
 
-func (w *WriteBehind[K, V]) mergeLock(key string) *sync.Mutex {
-	return &w.merging[remote.Partition(key, len(w.merging))]
+// maxMergePause is how long a partial change waits at most before it reads again.
+const maxMergePause = 200 * time.Millisecond
+
+func (w *WriteBehind[K, V]) lockMerge(ctx context.Context, key string) (unlock func(), err error) {
+	slot := w.merging[remote.Partition(key, len(w.merging))]
+	select {
+	case slot <- struct{}{}:
+		return func() { <-slot }, nil
+	case <-ctx.Done():
+		return nil, fmt.Errorf("%w: %w", ErrNotQueued, ctx.Err())
+	}
 }
 
 func (w *WriteBehind[K, V]) mergeOnce(ctx context.Context, id K, key string, v V, tags []string) (done bool, err error) {
 	turn := w.e.Alone(key, []string{TagName(key)})
 	defer turn.Finish(engine.Outcome{Verdict: engine.Unshareable})
 	f := turn.Fetch(ctx, engine.Query{Codec: mapCodec[K, V]{w.m}, Anew: true, Wait: w.o.Wait})
-	if w.e.Shares() && turn.Lease() == "" {
+	switch {
+	case !w.e.Shares() || turn.Lease() != "":
+	case w.answers(w.e.Home(key)): // this process is behind the tier, or others have the lease
+		return false, nil
+	default:
 		return false, fmt.Errorf("%w: the shared tier does not answer", ErrNotQueued)
 	}
 	var old V
@@ -448,6 +495,8 @@ func (w *WriteBehind[K, V]) Flush(ctx context.Context) error {
 		}
 		select {
 		case <-tick.C:
+		case <-w.ctx.Done():
+			return ErrClosed
 		case <-ctx.Done():
 			return errors.Join(fmt.Errorf("larder: flush: %s changes wait: %w", wait, ctx.Err()), last)
 		}

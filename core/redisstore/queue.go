@@ -62,7 +62,7 @@ func (s *session) Enqueue(ctx context.Context, e remote.Enqueue) ([]remote.Enque
 	}
 	done := make([]remote.Enqueued, len(e.Changes))
 	for i := range done {
-		if done[i].Version = r.int(); done[i].Version == 0 {
+		if done[i].Version = r.int(); done[i].Version <= 0 {
 			continue
 		}
 		read := func(l *remote.Logged, kind remote.Kind, value string) {

@@ -202,25 +202,25 @@ func enqueueCases() []testCase {
 			l := c.acquire("key")
 			c.ask("key", "", minute) // somebody waits for it
 			require.NotZero(s, with(l, "one").Version)
-			require.Zero(s, with(l, "two"), "the change has ended the lease")
+			require.Equal(s, remote.Enqueued{Version: -1}, with(l, "two"), "the change has ended the lease")
 			require.Equal(s, "one", string(c.queued("key").Payload))
 			l = c.acquire("key")
 			c.enqueue("key", "three")
-			require.Zero(s, with(l, "four"))
+			require.Equal(s, remote.Enqueued{Version: -1}, with(l, "four"))
 			l = c.acquire("key")
 			c.invalidate(key("key"))
-			require.Zero(s, with(l, "five"))
+			require.Equal(s, remote.Enqueued{Version: -1}, with(l, "five"))
 			l = c.acquire("key")
 			e := c.put("other", "payload")
 			of := l
 			of.Key = "other"
-			require.Zero(s, with(of, "six"), "it is the lease of another key")
+			require.Equal(s, remote.Enqueued{Version: -1}, with(of, "six"), "it is the lease of another key")
 			require.NoError(s, c.Release(c.ctx(), l))
 			require.Equal(s, e.ID, c.entry("other").ID)
 			require.Equal(s, "three", string(c.queued("key").Payload))
 			expired := c.ask("third", "", short)
 			s.wait(beyond)
-			require.Zero(s, with(expired, "seven"))
+			require.Equal(s, remote.Enqueued{Version: -1}, with(expired, "seven"))
 		}},
 
 		{name: "what is queued may hold any bytes", run: func(s *store) {

@@ -38,6 +38,15 @@ func (e *Engine) Invalidate(ctx context.Context, items []Item) error {
 	return e.shared.invalidate(ctx, items, nil)
 }
 
+// InvalidateEach is Invalidate, and returns which of the items are pending.
+func (e *Engine) InvalidateEach(ctx context.Context, items []Item) ([]Item, error) {
+	if e.shared == nil {
+		e.fence(items)
+		return nil, nil
+	}
+	return e.shared.invalidateEach(ctx, items, nil)
+}
+
 // Swept says what a Sweep has done to the tier.
 type Swept struct {
 	remote.Scanned
@@ -174,12 +183,17 @@ func (s *shared) plan(items []Item) step {
 // invalidate executes items in the tier and fences this process after the reply
 // (R14). What does not succeed is pending.
 func (s *shared) invalidate(ctx context.Context, items []Item, do *doing) error {
+	_, err := s.invalidateEach(ctx, items, do)
+	return err
+}
+
+func (s *shared) invalidateEach(ctx context.Context, items []Item, do *doing) (failed []Item, err error) {
 	s.e.Count.Invalidations.Add(int64(len(items)))
 	if s.pending.blockAll() { // the queue overflowed: everything is pending, this with it
 		s.e.fence(items)
-		return pendingError(nil)
+		return items, pendingError(nil)
 	}
-	failed, err := s.try(ctx, items, do)
+	failed, err = s.try(ctx, items, do)
 	if len(failed) > 0 {
 		s.pending.add(s.e, failed)
 		s.wake()
@@ -188,12 +202,12 @@ func (s *shared) invalidate(ctx context.Context, items []Item, do *doing) error 
 		s.e.fence(items)
 	}
 	if len(failed) > 0 {
-		return pendingError(err)
+		return failed, pendingError(err)
 	}
 	if slices.ContainsFunc(items, func(it Item) bool { return it.Kind == remote.All }) {
 		s.relearn(ctx)
 	}
-	return nil
+	return nil, nil
 }
 
 // relearn waits, within the budget, until the eras are known again that this

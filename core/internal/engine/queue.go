@@ -65,6 +65,10 @@ func (e *Engine) Partitions() int { return e.partitions() }
 // Home returns the partition of a key.
 func (e *Engine) Home(key string) int { return remote.Partition(Name(key), e.partitions()) }
 
+// Answers reports whether a partition has answered within MaxStaleness. Who asks one
+// that has not may have to wait.
+func (e *Engine) Answers(p int) bool { return e.shared == nil || e.shared.legal(1<<p, e.Now()) }
+
 // Enqueue records changes and invalidates their keys: for this process before it
 // returns, for others as Invalidate does. After an error nobody knows whether they
 // were recorded: then the keys are invalidated all the same.
@@ -98,7 +102,7 @@ func (e *Engine) Enqueue(ctx context.Context, q remote.Enqueue) ([]remote.Enqueu
 		return nil, err
 	}
 	for _, c := range done {
-		if s != nil && c.Version != 0 {
+		if s != nil && c.Version > 0 {
 			s.hint(q.Partition, c.Logged)
 			if c.Tagged.Token != "" {
 				s.hint(q.Partition, c.Tagged)

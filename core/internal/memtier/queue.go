@@ -91,7 +91,7 @@ func (st *step) enqueue(e *remote.Enqueue) ([]remote.Enqueued, error) {
 		return ok && l.token == token
 	})
 	for i, v := range versions {
-		if done[i].Version = v; v != 0 {
+		if done[i].Version = v; v > 0 {
 			ch.Items = append(ch.Items, remote.Item{Kind: remote.Key, Value: e.Changes[i].Key})
 			if tag := e.Changes[i].Tag; tag != "" {
 				ch.Items = append(ch.Items, remote.Item{Kind: remote.Tag, Value: tag})

@@ -151,7 +151,7 @@ func (s *State) heap(r *record) *ordered {
 	return &p.order
 }
 
-// Enqueue returns the version of each change, 0 where it was refused. lease says
+// Enqueue returns the version of each change, 0 or -1 where it was refused. lease says
 // whether a key has a lease.
 func (s *State) Enqueue(e *remote.Enqueue, now int64, nonce string, lease func(key, token string) bool) []int64 {
 	p := s.part(e.Queue)
@@ -164,7 +164,10 @@ func (s *State) Enqueue(e *remote.Enqueue, now int64, nonce string, lease func(k
 		case here && nonce != "" && old.by == nonce:
 			versions[i] = old.Version
 			continue
-		case c.Lease != "" && !lease(c.Key, c.Lease), !here && room <= 0:
+		case c.Lease != "" && !lease(c.Key, c.Lease):
+			versions[i] = -1
+			continue
+		case !here && room <= 0:
 			continue
 		}
 		s.last = max(now, s.last+1)
@@ -202,25 +205,38 @@ func (s *State) Claim(c *remote.Claim, now int64) remote.Claimed {
 		return claimed
 	}
 	most := min(max(0, c.Max), remote.MaxClaim)
-	for _, from := range []*ordered{&p.retries, &p.order} {
-		var taken []*record
-		for from.Len() > 0 && (*from)[0].due <= now {
-			if len(claimed.Records) == most {
-				claimed.More = true
-				break
-			}
-			r := heap.Pop(from).(*record) //nolint:forcetypeassert // only records are in it
-			taken = append(taken, r)
-			claimed.Records = append(claimed.Records, r.out())
-		}
-		if from == &p.retries && from.Len() > 0 && (*from)[0].due > now {
-			claimed.Next = span((*from)[0].due - now)
-		}
-		for _, r := range taken {
-			heap.Push(from, r)
-		}
+	failed, fresh := p.retries.first(most+1, now), p.order.first(most+1, now)
+	claimed.More = len(failed)+len(fresh) > most
+	// What failed leaves half to the others, or it would keep them while it keeps failing.
+	failed = failed[:min(len(failed), max((most+1)/2, most-len(fresh)))]
+	for _, r := range append(failed, fresh[:min(len(fresh), most-len(failed))]...) {
+		claimed.Records = append(claimed.Records, r.out())
+	}
+	if due := p.retries.after(now); due > 0 {
+		claimed.Next = span(due - now)
 	}
 	return claimed
+}
+
+// first returns the first n that are due.
+func (o *ordered) first(n int, now int64) (list []*record) {
+	for len(list) < n && o.Len() > 0 && (*o)[0].due <= now {
+		list = append(list, heap.Pop(o).(*record)) //nolint:forcetypeassert // only records are in it
+	}
+	for _, r := range list {
+		heap.Push(o, r)
+	}
+	return list
+}
+
+// after returns when the first is due that is not yet, 0 if there is none.
+func (o ordered) after(now int64) (due int64) {
+	for _, r := range o {
+		if r.due > now && (due == 0 || r.due < due) {
+			due = r.due
+		}
+	}
+	return due
 }
 
 func span(micros int64) time.Duration { return time.Duration(micros) * time.Microsecond }

@@ -39,8 +39,9 @@ type Queue interface {
 	// ErrMigrating as Change does.
 	Enqueue(ctx context.Context, e Enqueue) ([]Enqueued, error)
 	// Claim takes or keeps the queue of a partition for a worker, and returns what is
-	// to be applied next: first what has waited for its next attempt until now, then
-	// the others, the longest queued first. What it returns stays in the queue.
+	// to be applied next: first what has waited for its next attempt until now, but no more
+	// than half where there are others, and then those, the longest queued first. What it
+	// returns stays in the queue.
 	Claim(ctx context.Context, c Claim) (Claimed, error)
 	// Settle says what became of what was claimed. A record whose version is another one
 	// by now stays as it is, but that it is queued since its own version if the one before
@@ -87,7 +88,7 @@ type QueueChange struct {
 type Enqueued struct {
 	// Version is that of the change: it grows with each change of the partition, and
 	// is made of the server's clock in microseconds, so that it grows even if the
-	// counter is lost. 0: refused, for want of room, or, if it had one, of its lease.
+	// counter is lost. 0: refused for want of room; -1: for want of its lease.
 	Version int64
 	Logged  Logged // the invalidation of its key, as Change returns it
 	Tagged  Logged // and of its tag, if it has one

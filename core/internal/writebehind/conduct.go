@@ -14,7 +14,6 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
-	"github.com/larderhq/larder/core"
 	"github.com/larderhq/larder/core/internal/redistest"
 )
 
@@ -271,7 +270,7 @@ func (r *run) underFaults(ctx context.Context) (t tally, err error) {
 	var last []int64
 	err = r.write(ctx, r.cfg.changes, r.cfg.ids, func(ctx context.Context, id, value int64) error {
 		err := q.Put(ctx, id, newDocument(value))
-		if err != nil && !errors.Is(err, core.ErrPending) { // then it is queued; what carries its key as a tag is not told yet
+		if err != nil {
 			refused.Add(1)
 			return errors.Join(err, pause(ctx))
 		}

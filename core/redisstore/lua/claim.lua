@@ -10,25 +10,33 @@ if ARGV[5] == '1' then return {'held', us, 0, 0} end
 
 local queue, most = ARGV[3], tonumber(ARGV[4])
 mend(queue)
+-- What failed leaves half to the others, or it would keep them while it keeps failing.
 local keys = redis.call('ZRANGEBYSCORE', retries, '-inf', digits(now), 'LIMIT', 0, most + 1)
-if #keys <= most then
-  for _, key in ipairs(redis.call('ZRANGE', order, 0, most - #keys)) do keys[#keys + 1] = key end
-end
-local more = 0
-if #keys > most then more, keys[#keys] = 1, nil end
+local fresh = redis.call('ZRANGE', order, 0, most)
+local more = #keys + #fresh > most and 1 or 0
+for i = #keys, math.max(math.ceil(most / 2), most - #fresh) + 1, -1 do keys[i] = nil end
+for i = 1, math.min(#fresh, most - #keys) do keys[#keys + 1] = fresh[i] end
 local due, wait = redis.call('ZRANGEBYSCORE', retries, '(' .. digits(now), '+inf', 'WITHSCORES', 'LIMIT', 0, 1), 0
 if due[2] then wait = math.max(1, tonumber(due[2]) - now) end
 
 local reply, lost, garbled = {'held', us, more, wait}, {}, {}
-for i, text in ipairs(texts(keys)) do
-  local r = record(text)
-  if r and r.queue == queue then
-    reply[#reply + 1], reply[#reply + 2] = keys[i], text
-  else -- it is another queue's by now, or nothing
-    lost[#lost + 1] = keys[i]
-    if text and not r then garbled[#garbled + 1] = keys[i] end
+local PART, MOST = 64, 8 * 1024 * 1024
+local size, from = 0, 1
+while from <= #keys and size < MOST do -- or who claims could not read it in time
+  local part = {unpack(keys, from, math.min(from + PART - 1, #keys))}
+  from = from + #part
+  for i, text in ipairs(texts(part)) do
+    local r = record(text)
+    if r and r.queue == queue then
+      reply[#reply + 1], reply[#reply + 2] = part[i], text
+      size = size + #text
+    else -- it is another queue's by now, or nothing
+      lost[#lost + 1] = part[i]
+      if text and not r then garbled[#garbled + 1] = part[i] end
+    end
   end
 end
+if from <= #keys then reply[3] = 1 end
 removed(order, lost)
 removed(retries, lost)
 if #garbled > 0 then redis.call('HDEL', records, unpack(garbled)) end

@@ -1,6 +1,7 @@
 -- put queues changes, each {key =, payload =, lease = '' or a token, tag = '' or a tag, keys = theirs as in
 -- change}, and invalidates their keys and tags. args are those of change, but for the items. It returns
--- the version of each and the reply of change, nil if none was taken.
+-- the version of each, 0 for want of room, -1 where its lease is not there, and the reply of change, nil if none
+-- was taken.
 local function put(now, us, queue, limit, changes, head, log, args)
   local nonce = args[1]
   local names = {''}
@@ -21,7 +22,9 @@ local function put(now, us, queue, limit, changes, head, log, args)
     local version = 0
     if again then
       version = tonumber(r.version)
-    elseif (c.lease == '' or c.lease == holder(c.held)) and (here or room > 0) then
+    elseif c.lease ~= '' and c.lease ~= holder(c.held) then
+      version = -1
+    elseif here or room > 0 then
       version = math.max(us, last + 1)
       last = version
       local text = digits(version)
