@@ -36,7 +36,7 @@ var hunts = map[string]hunt{
 	"R7":               {profile: "slow", scenario: "GivenALoadOfAnInstanceThatHearsNothing", chance: true},
 	"R9":               {scenario: "GivenAWriterThatDiesAfterItsCommit", chance: true},
 	"R10":              {profile: "slow"},
-	"R10-Known":        {profile: "lossy", scenario: "GivenAValueMadeOfAnother"},
+	"R10-Known":        {scenario: "GivenAValueMadeOfAnother", chance: true},
 	"R10-Lapsed":       {profile: "crashes", scenario: "GivenAWriterThatDies_WhenALoadNamesItsTagLate", chance: true},
 	"R12":              {scenario: "GivenAColdKey", chance: true},
 	"R14":              {profile: "slow"},
