@@ -9,6 +9,7 @@ import (
 	mathrand "math/rand/v2"
 	"runtime/debug"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -36,7 +37,7 @@ const (
 type worker[K comparable, V any] struct {
 	w     *WriteBehind[K, V]
 	index int
-	token string // what its lease of a queue is known by
+	token string // what its leases of queues are known by
 
 	due   atomic.Uint64 // partitions that have got something
 	kick  chan struct{}
@@ -47,6 +48,8 @@ type worker[K comparable, V any] struct {
 
 	at     [remote.MaxPartitions]time.Time // when a partition is looked at again; zero: when it is due
 	failed [remote.MaxPartitions]int       // rounds in a row that nothing was applied in
+
+	terms [remote.MaxPartitions]uint64 // how often it has let go of a queue
 
 	success time.Time // when something was applied last
 
@@ -237,7 +240,9 @@ func (a *worker[K, V]) round(due uint64) (more uint64) {
 	done()
 	// Before it leaves the queue: what was made of the database before is over, and what
 	// is made of it from here on has the change.
-	a.tell(results)
+	if !mutantR27Tag {
+		a.tell(results)
+	}
 	for _, r := range results {
 		r.of.tried++
 		if r.err == nil && !r.untold {
@@ -252,6 +257,9 @@ func (a *worker[K, V]) round(due uint64) (more uint64) {
 	together(context.WithoutCancel(a.w.ctx), mine, func(ctx context.Context, s *share) { // what has been applied is settled
 		s.results, s.err = a.settle(ctx, q, s, !s.goOn())
 	})
+	if mutantR27Tag {
+		a.tell(results)
+	}
 	a.account(results)
 	for _, s := range mine {
 		switch {
@@ -290,7 +298,7 @@ func (a *worker[K, V]) tell(results []*outcome[K, V]) {
 	call, cancel := context.WithTimeout(context.WithoutCancel(a.w.ctx), remoteWait)
 	defer cancel()
 	failed, err := a.w.e.InvalidateEach(call, items)
-	if err == nil {
+	if err == nil || mutantR27Told {
 		return
 	}
 	pending := make(map[engine.Item]bool, len(failed))
@@ -329,12 +337,22 @@ func (a *worker[K, V]) postpone(mask uint64, d time.Duration) {
 
 func (a *worker[K, V]) claim(ctx context.Context, q remote.Queue, p, most int, keep bool) (remote.Claimed, error) {
 	return q.Claim(ctx, remote.Claim{
-		Partition: p, Queue: a.w.m.prefix, Worker: a.token, Max: most, Lease: workerLease, Keep: keep,
+		Partition: p, Queue: a.w.m.prefix, Worker: a.name(p), Max: most, Lease: workerLease, Keep: keep,
 	})
 }
 
 func (a *worker[K, V]) settle(ctx context.Context, q remote.Queue, s *share, release bool) (remote.Settlement, error) {
-	return q.Settle(ctx, remote.Settle{Partition: s.p, Queue: a.w.m.prefix, Worker: a.token, Records: s.settled, Release: release})
+	st := remote.Settle{Partition: s.p, Queue: a.w.m.prefix, Worker: a.name(s.p), Records: s.settled, Release: release}
+	if release {
+		a.terms[s.p]++
+	}
+	return q.Settle(ctx, st)
+}
+
+// name returns what the worker's lease of a partition's queue is known by: another one
+// each time, for a release that is executed late must not give up the next.
+func (a *worker[K, V]) name(p int) string {
+	return a.token + "." + strconv.FormatUint(a.terms[p], 10)
 }
 
 // keep keeps the queues of partitions while something is applied, but not for an apply
@@ -342,7 +360,11 @@ func (a *worker[K, V]) settle(ctx context.Context, q remote.Queue, s *share, rel
 func (a *worker[K, V]) keep(q remote.Queue, mine []*share, claimedAt time.Time) (ctx context.Context, done func()) {
 	ctx, cancel := context.WithCancel(a.w.ctx)
 	const margin = workerLease / 10
-	lapse := time.AfterFunc(time.Until(claimedAt.Add(workerLease-margin)), cancel)
+	end := cancel
+	if mutantR27Keep {
+		end = func() {}
+	}
+	lapse := time.AfterFunc(time.Until(claimedAt.Add(workerLease-margin)), end)
 	var kept sync.WaitGroup
 	ended := make(chan struct{})
 	kept.Go(func() {
@@ -372,7 +394,7 @@ func (a *worker[K, V]) keep(q remote.Queue, mine []*share, claimedAt time.Time) 
 			})
 			switch {
 			case lost.Load():
-				cancel()
+				end()
 			case !unknown.Load():
 				lapse.Reset(time.Until(sent.Add(workerLease - margin)))
 			}

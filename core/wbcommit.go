@@ -149,7 +149,7 @@ func (w *WriteBehind[K, V]) commits() {
 // commit records a batch. What would keep it waiting goes into a lane.
 func (w *WriteBehind[K, V]) commit(batch []*change) {
 	groups := make(map[int][]*change)
-	for _, c := range w.lastOf(batch) {
+	for _, c := range w.lastOf(current(batch)) {
 		p := w.e.Home(c.key)
 		groups[p] = append(groups[p], c)
 	}
@@ -198,7 +198,7 @@ func (w *WriteBehind[K, V]) empty(p int) {
 			return
 		}
 		ctx, cancel := context.WithTimeout(w.ctx, w.o.Wait)
-		again = w.recordAll(ctx, p, w.lastOf(list))
+		again = w.recordAll(ctx, p, w.lastOf(current(list)))
 		cancel()
 		w.wake(p)
 		if len(again) > 0 {
@@ -250,8 +250,12 @@ func (w *WriteBehind[K, V]) record(ctx context.Context, p int, group []*change) 
 	}
 	q := remote.Enqueue{Partition: p, Queue: w.m.prefix, Limit: w.share(), Lag: w.m.now().class.ReplicaLag}
 	for _, c := range group {
-		q.Changes = append(q.Changes, remote.QueueChange{Key: c.key, Payload: c.payload, Lease: c.lease, Tag: TagName(c.key)})
-		q.Within = max(q.Within, time.Until(c.until))
+		change := remote.QueueChange{Key: c.key, Payload: c.payload, Lease: c.lease, Tag: TagName(c.key)}
+		if mutantR27Announce {
+			change.Tag = ""
+		}
+		q.Changes = append(q.Changes, change)
+		q.Within = max(q.Within, time.Until(c.until), time.Millisecond)
 	}
 	q.Within = min(q.Within, recordWithin)
 	ctx, cancel := context.WithTimeout(ctx, q.Within)

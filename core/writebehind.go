@@ -95,7 +95,8 @@ type WriteBehindOptions[K comparable, V any] struct {
 //
 // Of an id, all writes go through the queue: what another writer puts into the database
 // is overwritten by what is queued. While the cache is switched off, and while the tier
-// cannot be reached, Get loads from the database, which may be behind the queue.
+// does not answer (it cannot be reached, it is full, the id's slot is on its way), Get
+// loads from the database, which may be behind the queue.
 type WriteBehind[K comparable, V any] struct {
 	m     *Map[K, V]
 	apply func(context.Context, []Change[K, V]) error

@@ -12,6 +12,7 @@ const (
 	mutantR7        = false // flights are joined although nothing has been heard for long
 	mutantR9        = false // what is stored while a writer is at work outlives its deadline
 	mutantR10       = false // tags that are named late are not compared with the log
+	mutantR10Known  = false // a load with a lease reads what this process has not heard the end of
 	mutantR10Lapsed = false // a writer that lapsed is forgotten
 	mutantR25       = false // a write-through stores its value whoever else writes
 	mutantR12       = false // the end of a lease wakes nobody
@@ -28,4 +29,6 @@ const (
 	mutantR23       = false // Everywhere waits for nobody
 	mutantR26       = false // what a lagging replica may have answered is stored
 	mutantR15All    = false // all is done once in each partition, and heard in each for itself
+	mutantR27Queued = false // readers who have the lease load, whatever is queued
+	mutantR27Busy   = false // readers who are refused the lease wait for it, whatever is queued
 )

@@ -35,6 +35,16 @@ var broken = map[string]func(b *breaker) remote.Session{
 	"tier-R24-End": func(b *breaker) remote.Session { return quiet{b} },
 	// No marks are left of the lag of replicas.
 	"tier-R26": func(b *breaker) remote.Session { return unmarked{b} },
+	// Readers are not told what is queued.
+	"tier-R27-Queued": func(b *breaker) remote.Session { return silent{b} },
+	// What has been applied is taken out, whatever has been queued since.
+	"tier-R27-Version": func(b *breaker) remote.Session { return forgetting{b} },
+	// A queue has as many workers as like.
+	"tier-R27-Lease": func(b *breaker) remote.Session { return crowded{b} },
+	// The longest queued come last.
+	"tier-R27-Order": func(b *breaker) remote.Session { return reversed{b} },
+	// A change that nobody waits for any more is queued all the same.
+	"tier-R27-Within": func(b *breaker) remote.Session { return unhurried{b} },
 }
 
 type breaker struct {
@@ -211,6 +221,64 @@ type unmarked struct{ *breaker }
 func (s unmarked) Change(ctx context.Context, c remote.Change) ([]remote.Logged, error) {
 	c.Lag = 0
 	return s.Session.Change(ctx, c)
+}
+
+type silent struct{ *breaker }
+
+func (s silent) Acquire(ctx context.Context, key, seen string, tags []string, d time.Duration) (remote.Lease, error) {
+	l, err := s.Session.Acquire(ctx, key, seen, tags, d)
+	l.Queued = nil
+	return l, err
+}
+
+type forgetting struct{ *breaker }
+
+func (s forgetting) Settle(ctx context.Context, st remote.Settle) (remote.Settlement, error) {
+	c, err := s.Session.Claim(ctx, remote.Claim{
+		Partition: st.Partition, Queue: st.Queue, Worker: st.Worker, Max: remote.MaxClaim, Lease: 5 * time.Second,
+	})
+	if err == nil {
+		st.Records = slices.Clone(st.Records)
+		for i, r := range st.Records {
+			for _, q := range c.Records {
+				if q.Key == r.Key {
+					st.Records[i].Version = q.Version
+				}
+			}
+		}
+	}
+	return s.Session.Settle(ctx, st)
+}
+
+type crowded struct{ *breaker }
+
+func (s crowded) Claim(ctx context.Context, c remote.Claim) (remote.Claimed, error) {
+	c.Worker = "everybody"
+	return s.Session.Claim(ctx, c)
+}
+
+func (s crowded) Settle(ctx context.Context, st remote.Settle) (remote.Settlement, error) {
+	st.Worker = "everybody"
+	return s.Session.Settle(ctx, st)
+}
+
+type reversed struct{ *breaker }
+
+func (s reversed) Claim(ctx context.Context, c remote.Claim) (remote.Claimed, error) {
+	most := c.Max
+	c.Max = remote.MaxClaim
+	got, err := s.Session.Claim(ctx, c)
+	if n := len(got.Records); n > most {
+		got.Records, got.More = got.Records[n-most:], true
+	}
+	return got, err
+}
+
+type unhurried struct{ *breaker }
+
+func (s unhurried) Enqueue(ctx context.Context, e remote.Enqueue) ([]remote.Enqueued, error) {
+	e.Within = 0
+	return s.Session.Enqueue(ctx, e)
 }
 
 // brokenRules lists them.

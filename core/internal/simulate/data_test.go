@@ -15,8 +15,15 @@ import (
 
 // row is a row of the database, and what its readers are owed.
 type row struct {
-	version atomic.Int64
-	order   chan struct{} // a lock: writers of rows that are put hold it, as a transaction would
+	version   atomic.Int64
+	kind      kind
+	k         int     // its id
+	index     int     // among those of the history
+	of        *row    // whose versions it has: itself, or what it is a page of
+	table     *stored // later: what the database has
+	page      *row    // nil: none
+	tablePage *row
+	order     chan struct{} // a lock: writers of rows that are put hold it, as a transaction would
 
 	mu        sync.Mutex
 	committed []time.Duration // when each version was
@@ -33,6 +40,7 @@ type debt struct {
 	by         int           // -1: nobody has it at once
 	everywhere bool
 	void       bool // lost by a failover
+	soft       bool // only while the tier answers: then what is queued can be told
 	only       bool // it is pending: nobody owes it but the instance itself
 	how        string
 }

@@ -14,6 +14,8 @@ type profile struct {
 	mortal   bool // writers die
 	replica  bool // loads may read a replica: nothing that takes marks from the tier happens
 	skewed   bool // servers' clocks differ
+	queued   bool // there are always queues
+	loses    bool // changes that are queued may be lost
 	network  func(rng *rand.Rand) memtier.Faults
 	pause    memtier.Delay // between what happens
 	acts     []act
@@ -38,7 +40,7 @@ var profiles = map[string]*profile{
 		acts:    []act{cutHints, freeze, isolate, isolate}},
 	"resent": {replica: true, skewed: true,
 		network: func(rng *rand.Rand) memtier.Faults { return resent(rng, memtier.Faults{}) }},
-	"evictions": {skewed: true, pause: memtier.Delay{Min: 5 * ms, Max: 100 * ms},
+	"evictions": {skewed: true, loses: true, pause: memtier.Delay{Min: 5 * ms, Max: 100 * ms},
 		network: func(rng *rand.Rand) memtier.Faults {
 			return oneOf(rng, memtier.Faults{}, lossy(rng, memtier.Faults{}))
 		},
@@ -48,7 +50,12 @@ var profiles = map[string]*profile{
 			return lossy(rng, memtier.Faults{Request: delays(3 * ms), Reply: delays(3 * ms)})
 		},
 		acts: []act{crash, begin, begin}},
-	"failovers": {skewed: true, pause: memtier.Delay{Min: 100 * ms, Max: 3 * time.Second},
+	"queues": {queued: true, mortal: true, replica: true, skewed: true, pause: memtier.Delay{Min: 100 * ms, Max: 2 * time.Second},
+		network: func(rng *rand.Rand) memtier.Faults {
+			return oneOf(rng, lossy(rng, memtier.Faults{Request: delays(2 * ms), Reply: delays(2 * ms)}), resent(rng, memtier.Faults{}))
+		},
+		acts: []act{crash, begin, begin, freeze, isolate, migrate, restart}},
+	"failovers": {skewed: true, loses: true, pause: memtier.Delay{Min: 100 * ms, Max: 3 * time.Second},
 		network: func(rng *rand.Rand) memtier.Faults {
 			return oneOf(rng, memtier.Faults{Request: delays(2 * ms), Reply: delays(2 * ms)}, lossy(rng, memtier.Faults{}), resent(rng, memtier.Faults{}))
 		},
@@ -59,7 +66,7 @@ var profiles = map[string]*profile{
 	"full": {skewed: true, pause: memtier.Delay{Min: 50 * ms, Max: time.Second},
 		network: func(rng *rand.Rand) memtier.Faults { return lossy(rng, memtier.Faults{Request: delays(2 * ms)}) },
 		acts:    []act{full}},
-	"everything": {mortal: true, skewed: true, pause: memtier.Delay{Min: 20 * ms, Max: time.Second},
+	"everything": {mortal: true, skewed: true, loses: true, pause: memtier.Delay{Min: 20 * ms, Max: time.Second},
 		network: func(rng *rand.Rand) memtier.Faults {
 			return lossy(rng, resent(rng, slow(rng, memtier.Faults{})))
 		},
@@ -184,7 +191,9 @@ var evictable = []memtier.Kind{memtier.Entry, memtier.Lease, memtier.Generation,
 func flush(h *history, _ *rand.Rand) {
 	h.blind.Add(1)
 	h.happens("flushed")
+	h.loseQueue()
 	h.server.Flush()
+	h.loseQueue()
 }
 
 func crash(h *history, rng *rand.Rand) {
@@ -205,7 +214,9 @@ func loseLast(h *history, rng *rand.Rand) {
 	h.happens("failover")
 	some := h.somePartitions(rng)
 	h.shake(d)
+	h.loseQueue()
 	h.server.LoseLast(d, some...)
+	h.loseQueue() // what was answered in between
 }
 
 func restart(h *history, rng *rand.Rand) {
@@ -224,7 +235,9 @@ func restore() act {
 		}
 		h.happens("restored")
 		h.shake(h.now() - at)
+		h.loseQueue()
 		h.server.Restore(snap)
+		h.loseQueue()
 	}
 }
 

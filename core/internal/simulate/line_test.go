@@ -17,10 +17,15 @@ type line struct {
 	mu       sync.Mutex
 	restored chan struct{} // not nil: it is cut
 
-	noAgree atomic.Bool            // the layout cannot be renewed
-	noHeads atomic.Bool            // heads cannot be asked for
-	late    atomic.Int64           // how late replies about heads come
-	asked   atomic.Pointer[func()] // called when heads have been read, before the reply is sent
+	slow     time.Duration          // a call that takes longer is one that fails
+	failed   func()                 // not nil: called when one has
+	settling atomic.Pointer[func()] // called before changes are settled
+	settled  atomic.Pointer[func()] // called when they have been, before the reply is heard
+	noChange atomic.Bool            // nothing can be invalidated
+	noAgree  atomic.Bool            // the layout cannot be renewed
+	noHeads  atomic.Bool            // heads cannot be asked for
+	late     atomic.Int64           // how late replies about heads come
+	asked    atomic.Pointer[func()] // called when heads have been read, before the reply is sent
 }
 
 var errLine = errors.New("the line is cut")
@@ -47,6 +52,10 @@ func (l *line) isCut() chan struct{} {
 func over[T any](ctx context.Context, l *line, call func() (T, error)) (T, error) {
 	lost := func(restored chan struct{}) (T, error) {
 		var zero T
+		if l.failed != nil {
+			l.failed()
+			defer l.failed()
+		}
 		select {
 		case <-ctx.Done():
 			return zero, ctx.Err()
@@ -57,7 +66,11 @@ func over[T any](ctx context.Context, l *line, call func() (T, error)) (T, error
 	if c := l.isCut(); c != nil {
 		return lost(c)
 	}
+	begun := time.Now()
 	got, err := call()
+	if l.failed != nil && (err != nil || time.Since(begun) > l.slow) {
+		l.failed()
+	}
 	if c := l.isCut(); c != nil {
 		return lost(c)
 	}
@@ -116,6 +129,9 @@ func (s *lined) Late(ctx context.Context, tag string, since remote.Position) (re
 }
 
 func (s *lined) Change(ctx context.Context, c remote.Change) ([]remote.Logged, error) {
+	if s.l.noChange.Load() {
+		return nil, errLine
+	}
 	return over(ctx, s.l, func() ([]remote.Logged, error) { return s.Session.Change(ctx, c) })
 }
 
@@ -144,6 +160,44 @@ func (s *lined) Heads(ctx context.Context) ([]remote.Head, error) {
 
 func (s *lined) Log(ctx context.Context, p int, after remote.Position) (remote.Log, error) {
 	return over(ctx, s.l, func() (remote.Log, error) { return s.Session.Log(ctx, p, after) })
+}
+
+func (s *lined) Durable(ctx context.Context) error {
+	_, err := over(ctx, s.l, func() (bool, error) { return true, s.Session.Durable(ctx) })
+	return err
+}
+
+func (s *lined) Enqueue(ctx context.Context, e remote.Enqueue) ([]remote.Enqueued, error) {
+	return over(ctx, s.l, func() ([]remote.Enqueued, error) { return s.Session.Enqueue(ctx, e) })
+}
+
+func (s *lined) Claim(ctx context.Context, c remote.Claim) (remote.Claimed, error) {
+	return over(ctx, s.l, func() (remote.Claimed, error) { return s.Session.Claim(ctx, c) })
+}
+
+func (s *lined) Settle(ctx context.Context, st remote.Settle) (remote.Settlement, error) {
+	if fn := s.l.settling.Load(); fn != nil && len(st.Records) > 0 {
+		(*fn)()
+	}
+	return over(ctx, s.l, func() (remote.Settlement, error) {
+		done, err := s.Session.Settle(ctx, st)
+		if fn := s.l.settled.Load(); fn != nil && len(st.Records) > 0 {
+			(*fn)()
+		}
+		return done, err
+	})
+}
+
+func (s *lined) States(ctx context.Context, queue string) ([]remote.QueueState, error) {
+	return over(ctx, s.l, func() ([]remote.QueueState, error) { return s.Session.States(ctx, queue) })
+}
+
+func (s *lined) Letters(ctx context.Context, p int, queue, after string, n int) ([]remote.Letter, error) {
+	return over(ctx, s.l, func() ([]remote.Letter, error) { return s.Session.Letters(ctx, p, queue, after, n) })
+}
+
+func (s *lined) Replay(ctx context.Context, p int, queue, id string, again bool) (bool, error) {
+	return over(ctx, s.l, func() (bool, error) { return s.Session.Replay(ctx, p, queue, id, again) })
 }
 
 func (s *lined) Hints(ctx context.Context, ready func(), fn func(remote.Hint)) error {

@@ -46,6 +46,8 @@ type actor struct {
 	tier  *memtier.Tier
 	line  line
 	parts int
+
+	session remote.Session // without the line
 }
 
 func (a *actor) Open(ctx context.Context, want remote.Layout) (remote.Session, error) {
@@ -57,6 +59,7 @@ func (a *actor) Open(ctx context.Context, want remote.Layout) (remote.Session, e
 	if rule := os.Getenv("LARDER_BROKEN"); rule != "" {
 		ses = breakRule(ses, rule)
 	}
+	a.session = ses
 	return &lined{ses, &a.line}, nil
 }
 

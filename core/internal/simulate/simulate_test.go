@@ -46,8 +46,9 @@ func TestSimulation_GivenInstancesOverASharedTierThatFails_WhenTheyRace_ThenNoAn
 		few /= 5
 	}
 	operations, each := number(t, "LARDER_OPERATIONS", few), number(t, "LARDER_HISTORY", defaultHistory)
+	queues := os.Getenv("LARDER_QUEUES") != ""
 	if os.Getenv("LARDER_SEED") != "" {
-		c := config{seed: uint64(number(t, "LARDER_SEED", 0)), ops: each, trace: os.Getenv("LARDER_TRACE") != "", broken: os.Getenv("LARDER_BROKEN")}
+		c := config{seed: uint64(number(t, "LARDER_SEED", 0)), ops: each, trace: os.Getenv("LARDER_TRACE") != "", broken: os.Getenv("LARDER_BROKEN"), queues: queues}
 		c.profile = profileOf(c.seed, kinds(t))
 		for n := range number(t, "LARDER_REPEAT", 1) {
 			h := run(t, c)
@@ -58,7 +59,7 @@ func TestSimulation_GivenInstancesOverASharedTierThatFails_WhenTheyRace_ThenNoAn
 		}
 		return
 	}
-	s := &simulation{t: t, kinds: kinds(t), left: operations, each: each, first: uint64(time.Now().UnixNano() % 1e12), broken: os.Getenv("LARDER_BROKEN"), trace: os.Getenv("LARDER_TRACE") != ""}
+	s := &simulation{t: t, kinds: kinds(t), left: operations, each: each, first: uint64(time.Now().UnixNano() % 1e12), broken: os.Getenv("LARDER_BROKEN"), trace: os.Getenv("LARDER_TRACE") != "", queues: queues}
 	begun := time.Now()
 	failure := s.run()
 	n := s.all.operations()
@@ -74,6 +75,7 @@ func TestSimulation_GivenInstancesOverASharedTierThatFails_WhenTheyRace_ThenNoAn
 	for name, n := range map[string]int64{
 		"hits": st.Hits, "remote hits": st.RemoteHits, "loads": st.Loads, "shared loads": st.Coalesced, "stored": st.Stored,
 		"refused": st.Refused, "announcements": s.all.announced.Load(), "lost hints": int64(tier.LostHints), "refused fills": int64(tier.FencedFills),
+		"changes queued": s.all.queued.Load(), "changes applied": s.all.applied.Load(), "nested reads": s.all.nested.Load(),
 		"resent": int64(tier.Resent), "evicted": int64(tier.EvictedKeys), "executed late": int64(tier.ExecutedLate),
 	} {
 		require.Positive(t, n, name)
@@ -100,6 +102,7 @@ type simulation struct {
 	first  uint64
 	broken string
 	trace  bool
+	queues bool
 	all    totals
 }
 
@@ -115,7 +118,7 @@ func (s *simulation) run() (failure string) {
 		go func() {
 			defer wg.Done()
 			for left.Add(-s.each) > -s.each && failed.Load() == nil {
-				c := config{seed: s.first + uint64(next.Add(1)) - 1, ops: s.each, broken: s.broken, trace: s.trace}
+				c := config{seed: s.first + uint64(next.Add(1)) - 1, ops: s.each, broken: s.broken, trace: s.trace, queues: s.queues}
 				c.profile = profileOf(c.seed, s.kinds)
 				s.t.Run(fmt.Sprintf("%s/%d", c.profile, c.seed), func(t *testing.T) {
 					h := run(t, c)

@@ -138,6 +138,26 @@ func (s *traced) Log(ctx context.Context, p int, after remote.Position) (remote.
 	return l, err
 }
 
+func (s *traced) Enqueue(ctx context.Context, e remote.Enqueue) ([]remote.Enqueued, error) {
+	done, err := s.Session.Enqueue(ctx, e)
+	s.say("", "Enqueue(within %v, %q) = %+v, %v", e.Within, e.Changes, done, err)
+	return done, err
+}
+
+func (s *traced) Claim(ctx context.Context, c remote.Claim) (remote.Claimed, error) {
+	got, err := s.Session.Claim(ctx, c)
+	if len(got.Records) > 0 || got.Busy > 0 || err != nil || c.Keep {
+		s.say("", "Claim(%+v) = %+v, %v", c, got, err)
+	}
+	return got, err
+}
+
+func (s *traced) Settle(ctx context.Context, st remote.Settle) (remote.Settlement, error) {
+	done, err := s.Session.Settle(ctx, st)
+	s.say("", "Settle(%+v) = %+v, %v", st, done, err)
+	return done, err
+}
+
 func (s *traced) Hints(ctx context.Context, ready func(), fn func(remote.Hint)) error {
 	return s.Session.Hints(ctx, ready, func(h remote.Hint) {
 		s.say("", "hint %+v", h)

@@ -20,14 +20,16 @@ type target struct {
 
 func (h *history) target(k int, rng *rand.Rand) target {
 	only := func(other int) bool { return other == k }
-	every := func(int) bool { return true }
+	every := func(o int) bool { return o < len(h.plain) }
 	switch n := rng.IntN(100); {
+	case n < 10 && isPaged(k):
+		return target{core.Tag(pageKey(k)), "tag " + pageKey(k), func(o int) bool { return o == k || o == h.plain[k].page.index }, true}
 	case n < 25:
 		return target{core.Key(rowKey(k)), "key " + rowKey(k), only, true}
 	case n < 45:
 		return target{core.Tag(rowKey(k)), "tag " + rowKey(k), only, true}
 	case n < 68:
-		return target{core.Tag(groupTag(k)), "tag " + groupTag(k), func(o int) bool { return o%groups == k%groups }, true}
+		return target{core.Tag(groupTag(k)), "tag " + groupTag(k), func(o int) bool { return h.rows[o].kind <= page && h.rows[o].k%groups == k%groups }, true}
 	case n < 80 && hasPath(k):
 		return target{core.Path(rowPath(k)), "path " + rowPath(k), only, true}
 	case n < 91:
@@ -37,7 +39,7 @@ func (h *history) target(k int, rng *rand.Rand) target {
 	case n < 96:
 		return target{core.Pattern("row:[0-9]"), "pattern row:[0-9]", func(o int) bool { return o < 10 }, false}
 	case n < 98:
-		return target{core.All(), "all", every, false}
+		return target{core.All(), "all", func(o int) bool { return h.rows[o].kind == plain || h.rows[o].kind == page }, false}
 	default:
 		return target{core.Key(rowKey(k)), "key " + rowKey(k), only, true}
 	}
@@ -56,7 +58,7 @@ func (h *history) look(covers func(k int) bool) seen {
 	s := seen{at: h.now(), epoch: h.epoch.Load(), blind: h.blind.Load()}
 	for k, r := range h.rows {
 		if covers(k) {
-			s.rows, s.vers = append(s.rows, k), append(s.vers, r.version.Load())
+			s.rows, s.vers = append(s.rows, k), append(s.vers, r.latest())
 		}
 	}
 	return s
@@ -75,6 +77,10 @@ func (h *history) owe(in *instance, s seen, d debt) {
 func (h *history) oweNow(s seen, d debt) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	h.oweLocked(s, d)
+}
+
+func (h *history) oweLocked(s seen, d debt) {
 	for i, k := range s.rows {
 		r := h.rows[k]
 		r.mu.Lock()
