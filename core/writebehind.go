@@ -17,8 +17,8 @@ import (
 // Errors of write-behind.
 var (
 	// ErrNotQueued is returned when nobody knows that a change is in the queue. It may
-	// be there all the same: the tier's reply may have been lost. To write it again is
-	// safe.
+	// be there all the same, or come to be within 2s: the tier's reply may have been
+	// lost. To write it again is safe.
 	ErrNotQueued = errors.New("larder: the change is not known to be queued")
 	// ErrQueueFull is returned when there was no room in the queue for as long as the
 	// caller waited. The change is not in the queue.
