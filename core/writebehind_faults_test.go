@@ -80,7 +80,7 @@ func (w wordless) Error() string {
 	return ""
 }
 
-func (w wordless) Is(err error) bool { return err == core.ErrPoison } //nolint:errorlint // that is what Is is for
+func (w wordless) Is(err error) bool { return err == core.ErrPoison }
 
 func TestGivenAnErrorWithoutAText_WhenAChangeIsPoison_ThenItIsADeadLetterAndNotTakenForApplied(t *testing.T) {
 	for _, poison := range []error{wordless{}, wordless{panics: true}} {
