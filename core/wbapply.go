@@ -237,6 +237,7 @@ func (a *worker[K, V]) round(due uint64) (more uint64) {
 	}
 	ctx, done := a.keep(q, mine, claimedAt)
 	results := a.applyAll(ctx, mine)
+	a.awaitReplicas(ctx, results)
 	done()
 	// Before it leaves the queue: what was made of the database before is over, and what
 	// is made of it from here on has the change.
@@ -347,6 +348,21 @@ func (a *worker[K, V]) settle(ctx context.Context, q remote.Queue, s *share, rel
 		a.terms[s.p]++
 	}
 	return q.Settle(ctx, st)
+}
+
+// awaitReplicas keeps what has been applied in the queue, where readers find it, until the
+// replicas that they load from have it.
+func (a *worker[K, V]) awaitReplicas(ctx context.Context, results []*outcome[K, V]) {
+	lag := a.w.m.now().class.ReplicaLag
+	if lag == 0 || !slices.ContainsFunc(results, func(r *outcome[K, V]) bool { return r.err == nil }) {
+		return
+	}
+	timer := time.NewTimer(lag)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+	}
 }
 
 // name returns what the worker's lease of a partition's queue is known by: another one

@@ -93,6 +93,9 @@ type WriteBehindOptions[K comparable, V any] struct {
 // replica had not got. Without one it is in this process: Close applies what is left, and
 // a crash loses it.
 //
+// Where the map's class has a ReplicaLag, what has been applied stays in the queue for that
+// long: a process applies Workers times Batch changes per ReplicaLag, at most.
+//
 // Of an id, all writes go through the queue: what another writer puts into the database
 // is overwritten by what is queued. While the cache is switched off, and while the tier
 // does not answer (it cannot be reached, it is full, the id's slot is on its way), Get

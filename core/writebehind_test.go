@@ -828,3 +828,40 @@ func TestGivenAQueueWithoutATier_WhenItCannotBeFlushedInTime_ThenCloseEndsAndSay
 		require.Equal(l.t, 10*time.Second, time.Since(began))
 	})
 }
+
+func TestGivenReadersOfAReplica_WhenAChangeHasBeenApplied_ThenNobodyReadsWhatTheReplicaStillHas(t *testing.T) {
+	const lag = 2 * time.Second
+	class := func(o *core.Options) {
+		o.Classes = core.Classes{"c": {TTL: time.Minute, LoadTimeout: 10 * time.Second, ReplicaLag: lag}}
+	}
+	for _, way := range []string{"one process", "one instance", "two instances"} {
+		t.Run(way, func(t *testing.T) {
+			oneWayWith(t, way, class, func(w *twoWriters) {
+				l := &ledger{t: w.t, w: w, rows: make(map[int]int64)}
+				var replicated sync.WaitGroup
+				defer replicated.Wait()
+				l.during = func(changes []core.Change[int, int64]) {
+					replicated.Go(func() {
+						time.Sleep(lag - time.Millisecond)
+						w.f.data.Store(changes[0].Value)
+					})
+				}
+				q := l.queue(w.a, wbOptions{Interval: 100 * time.Millisecond})
+				w.f.data.Store(1)
+				require.EqualValues(w.t, 1, w.a.get(7))
+				require.EqualValues(w.t, 1, w.b.get(7))
+				for v := int64(2); v < 5; v++ {
+					require.NoError(w.t, q.Put(w.t.Context(), 7, v))
+					for range 500 {
+						synctest.Wait()
+						require.Equal(w.t, v, w.a.get(7))
+						require.Equal(w.t, v, w.b.get(7))
+						time.Sleep(10 * time.Millisecond)
+					}
+					require.Equal(w.t, v, l.table()[7])
+				}
+				require.NoError(w.t, q.Close(w.t.Context()))
+			})
+		})
+	}
+}
