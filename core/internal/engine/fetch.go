@@ -588,7 +588,8 @@ func (t *Turn) Tags() []string { return t.tags }
 // shared tier as well, as of after the turn's lease was taken: the logs of all
 // partitions that it depends on hold nothing that concerns it and that this
 // process had not heard of before the turn looked. Without a lease nothing will
-// be stored, and what this process knows is enough.
+// be stored, and what this process knows is enough: who comes later does not join it
+// then (R7).
 //
 // A pattern is heard of before its scan has reached every entry: what was read
 // from the tier in between is valid there for a moment more, and would be filled in

@@ -225,9 +225,10 @@ func (e *Engine) catchUp(f *flight) (head uint64, fenced bool) {
 	}
 	f.seen = head
 	if s := e.shared; s != nil && !fenced && !mutantR7 {
-		// What this process has not heard of in time may fence it (R7).
+		// What this process has not heard of in time may fence it (R7), or what the load has
+		// made use of while that was legal yet.
 		now := e.Now()
-		fenced = now-f.began >= s.delta && !s.legal(s.everything(), now)
+		fenced = !s.legal(s.everything(), now) && (now-f.began >= s.delta || f.began < s.lapsed() && !mutantR7Old)
 	}
 	return head, fenced
 }

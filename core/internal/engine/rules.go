@@ -9,6 +9,7 @@ const (
 	mutantR5        = false // what is read is kept although an item came between
 	mutantR6        = false // generations of what is found are not compared
 	mutantR6Era     = false // eras of what is found are not compared
+	mutantR7Old     = false // who joins a load late is given what it has renewed, legal then
 	mutantR7        = false // flights are joined although nothing has been heard for long
 	mutantR9        = false // what is stored while a writer is at work outlives its deadline
 	mutantR10       = false // tags that are named late are not compared with the log

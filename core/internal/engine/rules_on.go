@@ -9,6 +9,7 @@ var (
 	mutantR5        = mutant("R5")
 	mutantR6        = mutant("R6")
 	mutantR6Era     = mutant("R6-Era")
+	mutantR7Old     = mutant("R7-Old")
 	mutantR7        = mutant("R7")
 	mutantR9        = mutant("R9")
 	mutantR10       = mutant("R10")

@@ -209,6 +209,19 @@ func (s *shared) legal(mask uint64, now int64) bool {
 	return true
 }
 
+// lapsed returns until when everything was legal, where it is not any longer: what was
+// loaded before may have been made of what was verified MaxStaleness before.
+func (s *shared) lapsed() int64 {
+	until := int64(0)
+	for p := range s.e.partitions() {
+		v := s.parts[p].verified.Load()
+		if v != 0 && (until == 0 || v+s.delta < until) { // 0: nothing of it is kept
+			until = v + s.delta
+		}
+	}
+	return until
+}
+
 // everything is the mask of what may carry any tag.
 func (s *shared) everything() uint64 {
 	if n := s.e.partitions(); n < 64 {

@@ -156,6 +156,43 @@ func TestScenario_GivenAValueMadeOfMany_WhenItHasBeenHeardInOnePartitionThatAllI
 	})
 }
 
+func TestScenario_GivenALoadThatReadsWhatIsLegalYet_WhenItIsJoinedAfterThat_ThenItIsNotShared(t *testing.T) {
+	play(t, func(s *scene) {
+		a, b := s.actor("a"), s.actor("b")
+		pages, err := core.NewMap[int, value](b.cache, "c", "page", core.WithCodec(codec{}))
+		require.NoError(s, err)
+		time.Sleep(time.Second)
+		b.must(1, "row")
+		s.server.SetFaults(memtier.Faults{HintLost: 1})
+		s.data.Store(2)
+		require.NoError(s, a.cache.Invalidate(s.Context(), core.Tag("row")))
+		s.server.Down(true)
+		time.Sleep(5 * ms)
+		goOn, first, later := make(chan struct{}), make(chan int64, 1), make(chan int64, 1)
+		get := func(got chan<- int64) {
+			v, err := pages.Get(s.Context(), 1, func(context.Context, int) (value, error) {
+				version, err := b.get(0, "row")
+				<-goOn
+				return value{version: version}, err
+			})
+			require.NoError(s, err)
+			got <- v.version
+		}
+		go get(first)
+		synctest.Wait()
+		time.Sleep(time.Second - ms)
+		go get(later)
+		synctest.Wait()
+		time.Sleep(100 * ms) // it has no answer from the tier
+		close(goOn)
+		<-first // it may be either
+		if v := <-later; v != 2 {
+			s.Fatalf("STALE: who came later was given what was made of version %d", v)
+		}
+		s.server.Down(false)
+	})
+}
+
 func TestScenario_GivenAQueuedChange_WhenSomebodyHasTheLease_ThenReadersDoNotWait(t *testing.T) {
 	play(t, func(s *scene) {
 		a, b := s.actor("a"), s.actor("b")

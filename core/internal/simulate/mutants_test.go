@@ -34,6 +34,7 @@ var hunts = map[string]hunt{
 	"R6":               {profile: "lossy"},
 	"R6-Era":           {profile: "migrations"},
 	"R7":               {profile: "slow", scenario: "GivenALoadOfAnInstanceThatHearsNothing", chance: true},
+	"R7-Old":           {scenario: "GivenALoadThatReadsWhatIsLegalYet", chance: true},
 	"R9":               {scenario: "GivenAWriterThatDiesAfterItsCommit", chance: true},
 	"R10":              {profile: "slow"},
 	"R10-Known":        {scenario: "GivenAValueMadeOfAnother", chance: true},
