@@ -40,9 +40,9 @@ const readHeaderTimeout = 5 * time.Second
 
 func newNetHTTP(s *shop) server {
 	mux := http.NewServeMux()
-	mux.Handle("GET /products/{id}", nethttp.Cache(s.cache, "page", "product:{id}")(stdHandler(s.page)))
+	mux.Handle("GET /products/{id}", nethttp.Cache(s.cache, "page", "product:{id}")(stdHandler(s.product)))
 	mux.Handle("GET /shelves/{id}", nethttp.Cache(s.cache, "page")(stdHandler(s.shelf)))
-	mux.Handle("GET /data/{id}", stdHandler(s.data))
+	mux.Handle("GET /data/{id}", stdHandler(s.product))
 	mux.Handle("PUT /products/{id}", nethttp.Invalidate(s.cache, "product:{id}")(stdHandler(s.update)))
 	mux.HandleFunc("GET /larder", func(w http.ResponseWriter, _ *http.Request) { _ = json.NewEncoder(w).Encode(s.cache.Stats()) })
 	return &http.Server{Handler: mux, ReadHeaderTimeout: readHeaderTimeout}
@@ -62,9 +62,9 @@ func stdHandler[T any](do func(context.Context, string) (T, error)) http.Handler
 
 func newEcho(s *shop) server {
 	e := echo.New()
-	e.GET("/products/:id", echoHandler(s.page), echocache.Cache(s.cache, "page", "product:{id}"))
+	e.GET("/products/:id", echoHandler(s.product), echocache.Cache(s.cache, "page", "product:{id}"))
 	e.GET("/shelves/:id", echoHandler(s.shelf), echocache.Cache(s.cache, "page"))
-	e.GET("/data/:id", echoHandler(s.data))
+	e.GET("/data/:id", echoHandler(s.product))
 	e.PUT("/products/:id", echoHandler(s.update), echocache.Invalidate(s.cache, "product:{id}"))
 	e.GET("/larder", func(c echo.Context) error { return c.JSON(http.StatusOK, s.cache.Stats()) })
 	return &http.Server{Handler: e, ReadHeaderTimeout: readHeaderTimeout}
@@ -83,9 +83,9 @@ func echoHandler[T any](do func(context.Context, string) (T, error)) echo.Handle
 func newGin(s *shop) server {
 	gin.SetMode(gin.ReleaseMode) // no list of the routes on standard output
 	r := gin.New()
-	r.GET("/products/:id", gincache.Cache(s.cache, "page", "product:{id}"), ginHandler(s.page))
+	r.GET("/products/:id", gincache.Cache(s.cache, "page", "product:{id}"), ginHandler(s.product))
 	r.GET("/shelves/:id", gincache.Cache(s.cache, "page"), ginHandler(s.shelf))
-	r.GET("/data/:id", ginHandler(s.data))
+	r.GET("/data/:id", ginHandler(s.product))
 	r.PUT("/products/:id", gincache.Invalidate(s.cache, "product:{id}"), ginHandler(s.update))
 	r.GET("/larder", func(c *gin.Context) { c.JSON(http.StatusOK, s.cache.Stats()) })
 	return &http.Server{Handler: r, ReadHeaderTimeout: readHeaderTimeout}
@@ -108,9 +108,9 @@ func newFiber(s *shop) server {
 		ReadTimeout:           readHeaderTimeout,
 		IdleTimeout:           2 * time.Minute, // clients close idle connections sooner
 	})
-	app.Get("/products/:id", fibercache.Cache(s.cache, "page", "product:{id}"), fiberHandler(s.page))
+	app.Get("/products/:id", fibercache.Cache(s.cache, "page", "product:{id}"), fiberHandler(s.product))
 	app.Get("/shelves/:id", fibercache.Cache(s.cache, "page"), fiberHandler(s.shelf))
-	app.Get("/data/:id", fiberHandler(s.data))
+	app.Get("/data/:id", fiberHandler(s.product))
 	app.Put("/products/:id", fibercache.Invalidate(s.cache, "product:{id}"), fiberHandler(s.update))
 	app.Get("/larder", func(c *fiber.Ctx) error { return c.JSON(s.cache.Stats()) })
 	return fiberServer{app}

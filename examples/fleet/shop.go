@@ -85,20 +85,9 @@ func (s *shop) close() error {
 	return s.cache.Close()
 }
 
-// page answers a product, from the database: the middleware around it keeps the
-// page. It does not ask the Map, which may answer for MaxStaleness what was changed in
-// another shop: a page that names its tags in its route would keep that.
-func (s *shop) page(ctx context.Context, id string) (Product, error) {
-	n, err := strconv.ParseInt(id, 10, 64)
-	if err != nil {
-		return Product{}, core.ErrNotFound
-	}
-	return s.db.product(ctx, n)
-}
-
-// data answers a product from the cache, or from the database, with one query however
-// many ask, in all shops.
-func (s *shop) data(ctx context.Context, id string) (Product, error) {
+// product answers a product from the cache, or from the database, with one query however
+// many ask, in all shops. It is served as it is, and as a page that the middleware keeps.
+func (s *shop) product(ctx context.Context, id string) (Product, error) {
 	n, err := strconv.ParseInt(id, 10, 64)
 	if err != nil {
 		return Product{}, core.ErrNotFound
