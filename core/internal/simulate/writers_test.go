@@ -261,6 +261,7 @@ func (h *history) writeThrough(ctx context.Context, in *instance, k int, rng *ra
 		if fails {
 			return errDatabase
 		}
+		s.vers[0] = v // it knows of no later one that nobody has announced yet, and keeps its own
 		return nil
 	}, tags...)
 	if err == errDatabase { //nolint:errorlint // alone: it has been invalidated all the same
