@@ -203,7 +203,10 @@ func (w *WriteBehind[K, V]) empty(p int) {
 		w.wake(p)
 		if len(again) > 0 {
 			w.makeRoom(p)
-			time.Sleep(fullRetry)
+			select {
+			case <-time.After(fullRetry):
+			case <-w.ctx.Done():
+			}
 		}
 	}
 }

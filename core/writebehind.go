@@ -84,7 +84,8 @@ type WriteBehindOptions[K comparable, V any] struct {
 
 // WriteBehind is a queue of changes of a map's values, and the workers that apply them
 // to where the values really live. It answers when a change is in the queue: from then
-// on every reader of the map gets it, and pages that carry the id's key as a tag are
+// on every reader of the map gets it, in other processes as soon as the message arrives
+// and after MaxStaleness at the latest, and pages that carry the id's key as a tag are
 // made anew. Workers of any instance apply the changes, in batches, in order per id, each
 // at least once; of changes of one id that wait, only the last is applied.
 //
