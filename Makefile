@@ -22,8 +22,8 @@ CLUSTER    ?=
 # Of conformance: REDIS=1 measures each adapter over a redis-server, too.
 ADAPTERS ?= nethttp echo gin fiber
 REDIS    ?=
-# What `newest` tests with: the newest release of each framework's major version.
-NEWEST   ?= github.com/labstack/echo/v4@v4 github.com/gin-gonic/gin@v1 github.com/gofiber/fiber/v2@v2
+# What `newest` tests with: the newest release of the major version of each framework, and of go-redis.
+NEWEST   ?= github.com/labstack/echo/v4@v4 github.com/gin-gonic/gin@v1 github.com/gofiber/fiber/v2@v2 github.com/redis/go-redis/v9@v9
 
 # Tools are pinned, and installed beside the code, not into the user's folders. The
 # linters' cache, too: it keeps the paths of the copy that it was filled by, and the
@@ -105,7 +105,7 @@ mutants: ## Take the engine's rules out one by one: the tests must notice each
 	$(GO) test -count=1 -v -run 'ARuleTakenOut' ./core
 
 .PHONY: newest
-newest: deps ## Run the root module's tests with the newest release of each framework
+newest: deps ## Run the root module's tests with the newest release of each framework and of go-redis
 	@tmp=$$(mktemp -d); trap 'rm -rf "$$tmp"' EXIT; \
 	cp go.mod go.sum "$$tmp"; \
 	$(GO) get -modfile="$$tmp/go.mod" $(NEWEST); \

@@ -15,7 +15,7 @@ const maxDialing = 64
 // connections are those that our clients have open. It lets go of a dialer when the
 // time is up, whatever the dialer does, and of a server that is no longer master.
 type connections struct {
-	dialer  func(ctx context.Context, network, addr string) (net.Conn, error)
+	dialer  dialFunc
 	dialing chan struct{}
 
 	mu     sync.Mutex
@@ -23,7 +23,7 @@ type connections struct {
 	closed bool
 }
 
-func newConnections(dialer func(ctx context.Context, network, addr string) (net.Conn, error)) *connections {
+func newConnections(dialer dialFunc) *connections {
 	return &connections{
 		dialer:  dialer,
 		dialing: make(chan struct{}, maxDialing),
@@ -33,7 +33,18 @@ func newConnections(dialer func(ctx context.Context, network, addr string) (net.
 
 // Dial is a dialer for go-redis.
 func (c *connections) Dial(ctx context.Context, network, addr string) (net.Conn, error) {
-	conn, err := c.dial(ctx, network, addr)
+	return c.dialTracked(ctx, c.dialer, network, addr)
+}
+
+// through returns a dialer for go-redis over another dialer than that of all.
+func (c *connections) through(dialer dialFunc) dialFunc {
+	return func(ctx context.Context, network, addr string) (net.Conn, error) {
+		return c.dialTracked(ctx, dialer, network, addr)
+	}
+}
+
+func (c *connections) dialTracked(ctx context.Context, dialer dialFunc, network, addr string) (net.Conn, error) {
+	conn, err := c.dialWith(ctx, dialer, network, addr)
 	if err != nil {
 		return nil, err
 	}
@@ -54,8 +65,13 @@ func (c *connections) Dial(ctx context.Context, network, addr string) (net.Conn,
 	return tracked, nil
 }
 
-// dial returns when ctx ends even if the dialer does not.
+// dial makes a connection that is not among those that are open.
 func (c *connections) dial(ctx context.Context, network, addr string) (net.Conn, error) {
+	return c.dialWith(ctx, c.dialer, network, addr)
+}
+
+// dialWith returns when ctx ends even if the dialer does not.
+func (c *connections) dialWith(ctx context.Context, dialer dialFunc, network, addr string) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	select {
 	case c.dialing <- struct{}{}:
@@ -71,7 +87,7 @@ func (c *connections) dial(ctx context.Context, network, addr string) (net.Conn,
 	go func() {
 		defer func() { <-c.dialing }()
 		defer cancel()
-		conn, err := c.dialer(ctx, network, addr)
+		conn, err := dialer(ctx, network, addr)
 		select {
 		case done <- result{conn, err}:
 		case <-ctx.Done():

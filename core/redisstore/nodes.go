@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
-	"github.com/redis/go-redis/v9/maintnotifications"
 
 	"github.com/larderhq/larder/core/internal/remote"
 )
@@ -42,34 +41,28 @@ func derive(client redis.UniversalClient) (*nodes, error) {
 		if c == nil {
 			break
 		}
-		o := *c.Options()
+		o := optionsOf(c.Options())
 		n := &nodes{conns: newConnections(o.Dialer), follow: o.Addr == failoverAddr}
-		bound(&o)
 		o.Dialer = n.conns.Dial
-		n.single = redis.NewClient(&o)
+		n.single = redis.NewClient(o)
 		n.all = n.single
 		return n, nil
 	case *redis.ClusterClient:
 		if c == nil {
 			break
 		}
-		o := *c.Options()
-		switch {
-		case o.ReadOnly || o.RouteByLatency || o.RouteRandomly:
-			return nil, fmt.Errorf("%w: ReadOnly, RouteByLatency and RouteRandomly read from replicas, "+
-				"which may not know yet what was invalidated", remote.ErrUnusable)
-		case o.ClusterSlots != nil:
-			return nil, fmt.Errorf("%w: ClusterSlots is not supported; for Sentinel there is redis.NewFailoverClient",
-				remote.ErrUnusable)
+		if err := refuse(c.Options()); err != nil {
+			return nil, err
 		}
+		o := clusterOptionsOf(c.Options())
 		dial := o.Dialer
 		if dial == nil {
 			dial = dialer(o.TLSConfig)
 		}
 		n := &nodes{conns: newConnections(dial)}
-		boundCluster(&o)
 		o.Dialer = n.conns.Dial
-		n.cluster = redis.NewClusterClient(&o)
+		o.NewClient = nodeClients(o.NewClient, dial, n.conns)
+		n.cluster = redis.NewClusterClient(o)
 		n.all = n.cluster
 		return n, nil
 	case nil:
@@ -78,39 +71,6 @@ func derive(client redis.UniversalClient) (*nodes, error) {
 		return nil, fmt.Errorf("%w: a %T; give a *redis.Client or a *redis.ClusterClient", remote.ErrUnusable, client)
 	}
 	return nil, fmt.Errorf("%w: no client", remote.ErrUnusable)
-}
-
-// bound sets what makes a client keep to deadlines and repeat nothing.
-func bound(o *redis.Options) {
-	o.ContextTimeoutEnabled = true
-	o.MaxRetries = -1
-	o.DialTimeout, o.DialerRetries, o.DialerRetryTimeout = dialTimeout, 1, time.Millisecond
-	o.ReadTimeout, o.WriteTimeout, o.PoolTimeout = ioTimeout, ioTimeout, ioTimeout
-	o.MinIdleConns = 0
-	o.Limiter = nil                   // it counts the user's calls
-	o.PushNotificationProcessor = nil // it belongs to the user's client
-	o.MaintNotificationsConfig = &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
-}
-
-func boundCluster(o *redis.ClusterOptions) {
-	o.ContextTimeoutEnabled = true
-	o.MaxRetries = -1
-	o.MaxRedirects = redirects
-	o.MinRetryBackoff, o.MaxRetryBackoff = time.Millisecond, 8*time.Millisecond
-	o.DialTimeout, o.DialerRetries, o.DialerRetryTimeout = dialTimeout, 1, time.Millisecond
-	o.ReadTimeout, o.WriteTimeout, o.PoolTimeout = ioTimeout, ioTimeout, ioTimeout
-	o.MinIdleConns = 0
-	o.PushNotificationProcessor = nil
-	o.MaintNotificationsConfig = &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
-	// What the user does to the options of a node is kept, but for the bounds.
-	user := o.NewClient
-	o.NewClient = func(o *redis.Options) *redis.Client {
-		c := user(o)
-		theirs := *c.Options()
-		_ = c.Close()
-		bound(&theirs)
-		return redis.NewClient(&theirs)
-	}
 }
 
 // dialer is go-redis's own, but that the context bounds the TLS handshake too.

@@ -32,9 +32,11 @@ var _ remote.Tier = (*Tier)(nil)
 //   - a Redis older than 6.2.
 //
 // The tier makes clients of its own from the client's options: address, dialer,
-// TLS, credentials, protocol, database and size of the pool are kept. Timeouts are
-// its own, since go-redis by default does not let a context end a call that waits
-// for a server that hangs; repeats are off, and so are hooks and Limiter.
+// TLS, credentials, OnConnect, protocol, database, client name, buffers and the size
+// of the pool are kept, and no other option is. Timeouts are the tier's own, since
+// go-redis by default does not let a context end a call that waits for a server that
+// hangs. Repeats are off, and so are hooks, the Limiter, maintenance notifications,
+// CLIENT SETINFO, and the client-side caching of go-redis 9.22 and later.
 func New(client redis.UniversalClient) *Tier { return &Tier{client: client} }
 
 // Open implements the seam. It is to be called again when it has failed.

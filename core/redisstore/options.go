@@ -1,0 +1,164 @@
+package redisstore
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"reflect"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"github.com/redis/go-redis/v9/maintnotifications"
+
+	"github.com/larderhq/larder/core/internal/remote"
+)
+
+// The options of our clients are an allow-list: each field of the user's that is
+// taken is named here. A field that a later go-redis adds is not taken until somebody
+// has judged it: TestEachOptionOfGoRedisIsJudged fails until then. What go-redis may
+// answer by itself, such as client-side caching, must never be taken: a generation
+// that is not read from the server is no proof of anything (rule R28).
+
+// newerOptions are the options of later releases than the one required that are
+// taken where they exist: they bound the connections of a server, as PoolSize does.
+//
+//nolint:gochecknoglobals // a constant, but that Go has none of slices
+var newerOptions = []string{
+	"PipelinePoolSize", "PipelineReadBufferSize", "PipelineWriteBufferSize",
+	"MaxConcurrentDials", "ClusterStateReloadInterval",
+}
+
+type dialFunc = func(ctx context.Context, network, addr string) (net.Conn, error)
+
+// optionsOf returns options of our own for a client of one server.
+func optionsOf(user *redis.Options) *redis.Options {
+	o := &redis.Options{
+		Network:    user.Network,
+		Addr:       user.Addr,
+		ClientName: user.ClientName,
+		Dialer:     user.Dialer,
+		OnConnect:  user.OnConnect,
+		Protocol:   user.Protocol,
+		DB:         user.DB,
+		TLSConfig:  user.TLSConfig,
+
+		Username:                     user.Username,
+		Password:                     user.Password,
+		CredentialsProvider:          user.CredentialsProvider,
+		CredentialsProviderContext:   user.CredentialsProviderContext,
+		StreamingCredentialsProvider: user.StreamingCredentialsProvider,
+
+		ReadBufferSize:        user.ReadBufferSize,
+		WriteBufferSize:       user.WriteBufferSize,
+		PoolFIFO:              user.PoolFIFO,
+		PoolSize:              user.PoolSize,
+		MaxConcurrentDials:    user.MaxConcurrentDials,
+		MaxIdleConns:          user.MaxIdleConns,
+		MaxActiveConns:        user.MaxActiveConns,
+		ConnMaxIdleTime:       user.ConnMaxIdleTime,
+		ConnMaxLifetime:       user.ConnMaxLifetime,
+		ConnMaxLifetimeJitter: user.ConnMaxLifetimeJitter,
+		FailingTimeoutSeconds: user.FailingTimeoutSeconds,
+
+		// Deadlines are kept to, and nothing is repeated.
+		ContextTimeoutEnabled: true,
+		MaxRetries:            -1,
+		DialTimeout:           dialTimeout,
+		DialerRetries:         1,
+		DialerRetryTimeout:    time.Millisecond,
+		ReadTimeout:           ioTimeout,
+		WriteTimeout:          ioTimeout,
+		PoolTimeout:           ioTimeout,
+
+		// CLIENT SETINFO is one more command at each connection, which users with the
+		// rules of ACL may not run, and which Redis before 7.2 does not know.
+		DisableIdentity:          true,
+		MaintNotificationsConfig: &maintnotifications.Config{Mode: maintnotifications.ModeDisabled},
+	}
+	takeNewer(o, user)
+	return o
+}
+
+// clusterOptionsOf returns options of our own for a client of a cluster.
+func clusterOptionsOf(user *redis.ClusterOptions) *redis.ClusterOptions {
+	o := &redis.ClusterOptions{
+		Addrs:      user.Addrs,
+		ClientName: user.ClientName,
+		NewClient:  user.NewClient,
+		Dialer:     user.Dialer,
+		OnConnect:  user.OnConnect,
+		Protocol:   user.Protocol,
+		TLSConfig:  user.TLSConfig,
+
+		Username:                     user.Username,
+		Password:                     user.Password,
+		CredentialsProvider:          user.CredentialsProvider,
+		CredentialsProviderContext:   user.CredentialsProviderContext,
+		StreamingCredentialsProvider: user.StreamingCredentialsProvider,
+
+		ReadBufferSize:        user.ReadBufferSize,
+		WriteBufferSize:       user.WriteBufferSize,
+		PoolFIFO:              user.PoolFIFO,
+		PoolSize:              user.PoolSize,
+		MaxIdleConns:          user.MaxIdleConns,
+		MaxActiveConns:        user.MaxActiveConns,
+		ConnMaxIdleTime:       user.ConnMaxIdleTime,
+		ConnMaxLifetime:       user.ConnMaxLifetime,
+		ConnMaxLifetimeJitter: user.ConnMaxLifetimeJitter,
+		FailingTimeoutSeconds: user.FailingTimeoutSeconds,
+
+		MaxRedirects:             redirects,
+		ContextTimeoutEnabled:    true,
+		MaxRetries:               -1,
+		MinRetryBackoff:          time.Millisecond,
+		MaxRetryBackoff:          8 * time.Millisecond,
+		DialTimeout:              dialTimeout,
+		DialerRetries:            1,
+		DialerRetryTimeout:       time.Millisecond,
+		ReadTimeout:              ioTimeout,
+		WriteTimeout:             ioTimeout,
+		PoolTimeout:              ioTimeout,
+		DisableIdentity:          true,
+		MaintNotificationsConfig: &maintnotifications.Config{Mode: maintnotifications.ModeDisabled},
+	}
+	takeNewer(o, user)
+	return o
+}
+
+// takeNewer copies those of newerOptions that this go-redis has.
+func takeNewer(ours, users any) {
+	to, from := reflect.ValueOf(ours).Elem(), reflect.ValueOf(users).Elem()
+	for _, name := range newerOptions {
+		if field := to.FieldByName(name); field.IsValid() {
+			field.Set(from.FieldByName(name))
+		}
+	}
+}
+
+// refuse says why options cannot work.
+func refuse(o *redis.ClusterOptions) error {
+	switch {
+	case o.ReadOnly || o.RouteByLatency || o.RouteRandomly:
+		return fmt.Errorf("%w: ReadOnly, RouteByLatency and RouteRandomly read from replicas, "+
+			"which may not know yet what was invalidated", remote.ErrUnusable)
+	case o.ClusterSlots != nil:
+		return fmt.Errorf("%w: ClusterSlots is not supported; for Sentinel there is redis.NewFailoverClient",
+			remote.ErrUnusable)
+	}
+	return nil
+}
+
+// nodeClients makes the clients of a cluster's nodes. What the user's NewClient does
+// to the options of a node is kept as far as the options of any client are; the client
+// that it makes is not used.
+func nodeClients(user func(*redis.Options) *redis.Client, dial dialFunc, conns *connections) func(*redis.Options) *redis.Client {
+	return func(o *redis.Options) *redis.Client {
+		theirs := *o
+		theirs.Dialer = dial
+		c := user(&theirs)
+		ours := optionsOf(c.Options())
+		_ = c.Close()
+		ours.Dialer = conns.through(ours.Dialer)
+		return redis.NewClient(ours)
+	}
+}
