@@ -116,6 +116,7 @@ func ExampleCache_Begin() {
 	cache := newCache()
 	defer cache.Close()
 	ctx := context.Background()
+	errRefused := errors.New("refused")
 	commit := func() error { return nil }
 
 	// For jobs and transactions: what the Invalidate middleware does around a handler.
@@ -123,11 +124,14 @@ func ExampleCache_Begin() {
 	if err != nil {
 		panic(err)
 	}
-	if err := commit(); err != nil {
+	switch failed := commit(); {
+	case errors.Is(failed, errRefused):
 		intent.Abandon() // nothing was written
-		return
+	case failed != nil:
+		err = intent.Lapse(ctx) // it may still be committed
+	default:
+		err = intent.End(ctx)
 	}
-	err = intent.End(ctx)
 	fmt.Println(err)
 	// Output: <nil>
 }

@@ -54,9 +54,9 @@ func (c *Cache) Begin(ctx context.Context, targets ...Target) (*Intent, error) {
 
 // End invalidates the intent's targets, and more targets if the writer has
 // touched more, and closes the intent. It belongs on every path on which the
-// write may have happened. Only the first call of End or Abandon counts. ctx
-// bounds the wait for a shared tier; the invalidation happens even if it has
-// ended.
+// write has happened or cannot happen any more; Lapse belongs where it may still
+// happen. Only the first call of End, Lapse or Abandon counts. ctx bounds the wait
+// for a shared tier; the invalidation happens even if it has ended.
 func (i *Intent) End(ctx context.Context, more ...Target) error {
 	call, cancel := i.c.request(ctx)
 	defer cancel()
@@ -68,6 +68,23 @@ func (i *Intent) End(ctx context.Context, more ...Target) error {
 		}
 	}
 	return i.in.End(call, list)
+}
+
+// Lapse invalidates as End does and leaves the intent open until its deadline, for a
+// write whose outcome is not known: its caller has stopped waiting, and the database
+// may still commit it. What is loaded until the deadline is kept until the deadline
+// only. Only the first call of End, Lapse or Abandon counts.
+func (i *Intent) Lapse(ctx context.Context, more ...Target) error {
+	call, cancel := i.c.request(ctx)
+	defer cancel()
+	var list []engine.Item
+	if len(more) > 0 {
+		var err error
+		if list, err = items(more); err != nil {
+			return errors.Join(err, i.in.Lapse(call, nil))
+		}
+	}
+	return i.in.Lapse(call, list)
 }
 
 // Abandon closes the intent without invalidating again, for a write that was

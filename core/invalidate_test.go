@@ -163,6 +163,33 @@ func TestGivenAWriterThatDies_WhenTheWriteTimeoutHasPassed_ThenNothingLoadedMean
 	})
 }
 
+func TestGivenAWriterThatStopsWaiting_WhenItsWriteIsCommittedLater_ThenItsDeadlineIsTheEnd(t *testing.T) {
+	bubble(t, core.Class{TTL: hour}, func(t *testing.T, m *items) {
+		in, err := m.cache.Begin(t.Context(), core.Tag("another"))
+		require.NoError(t, err)
+		m.get(t)
+		m.mustLoad(t, 1, "")
+		require.NoError(t, in.Lapse(t.Context(), core.Tag("item:1"), core.Pattern("item:*")))
+		require.NoError(t, in.End(t.Context()), "only the first call counts")
+		require.Equal(t, "one", m.get(t))
+		require.Equal(t, "one", m.get(t))
+		m.mustLoad(t, 1, "Lapse invalidates; what is loaded then is kept")
+		m.name.Store("two")
+		time.Sleep(writeTimeout + time.Millisecond)
+		require.Equal(t, "two", m.get(t))
+		m.mustLoad(t, 1, "the deadline")
+		time.Sleep(writeTimeout)
+		m.get(t)
+		m.mustLoad(t, 0, "what is loaded after it is kept")
+
+		in, err = m.cache.Begin(t.Context(), core.Tag("item:1"))
+		require.NoError(t, err)
+		refused(t, in.Lapse(t.Context(), core.Tag("")), "Tag", "")
+		m.get(t)
+		m.mustLoad(t, 1, "the intent's own targets are invalidated")
+	})
+}
+
 func TestGivenAWriterThatAbandons_WhenItDoes_ThenWhatWasLoadedMeanwhileStays(t *testing.T) {
 	bubble(t, core.Class{TTL: hour}, func(t *testing.T, m *items) {
 		in, err := m.cache.Begin(t.Context(), core.Tag("item:1"))

@@ -202,6 +202,30 @@ func TestGivenASaveThatFails_WhenItHadCommitted_ThenTheCacheDoesNotKnowOlder(t *
 	})
 }
 
+func TestGivenASaveThatFails_WhenItCommitsLater_ThenTheDeadlineOfTheWriteIsTheEndOfTheOldValue(t *testing.T) {
+	for _, fails := range []string{"error", "panic"} {
+		t.Run(fails, func(t *testing.T) {
+			eachWay(t, func(w *twoWriters) {
+				func() {
+					defer func() { _ = recover() }()
+					err := w.a.Write(w.t.Context(), 7, 1, func(context.Context, int, int64) error {
+						if fails == "panic" {
+							panic("the connection is gone")
+						}
+						return context.DeadlineExceeded
+					})
+					require.ErrorIs(w.t, err, context.DeadlineExceeded)
+				}()
+				w.reads(0, 1)
+				w.f.data.Store(1) // the database had received it
+				time.Sleep(writeTimeout + time.Millisecond)
+				require.EqualValues(w.t, 1, w.a.get(7))
+				require.EqualValues(w.t, 1, w.b.get(7))
+			})
+		})
+	}
+}
+
 func TestGivenALoadUnderWay_WhenAValueIsWrittenThrough_ThenTheLoadDoesNotReplaceIt(t *testing.T) {
 	eachWay(t, func(w *twoWriters) {
 		loading, release := make(chan struct{}), make(chan struct{})

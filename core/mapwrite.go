@@ -43,8 +43,9 @@ func (m *Map[K, V]) Put(ctx context.Context, id K, v V, tags ...string) error {
 // overlap nobody knows in which order the database took them, and the id is loaded
 // by whoever asks next. Whatever carries the id's key as a tag is invalidated.
 //
-// save's error is returned as it is. Since a save that failed may have committed
-// all the same, the id is invalidated then as well. What is wrong with v itself is
+// save's error is returned as it is. A save that failed may have committed all the
+// same, or may still commit: the id is invalidated, and what is loaded of it in the
+// next Options.WriteTimeout is kept no longer than that. What is wrong with v itself is
 // found before anything is done. While the shared tier cannot be reached, Write
 // goes on and returns ErrPending, or, in a class that requires it
 // (Class.RequireRemote), returns ErrPending before it saves.
@@ -72,8 +73,8 @@ func (m *Map[K, V]) Write(ctx context.Context, id K, v V, save func(ctx context.
 	}
 	ended := false
 	defer func() {
-		if !ended { // save panicked, and may have committed
-			_ = intent.End(context.WithoutCancel(ctx)) // pending at worst
+		if !ended { // save panicked, and may have committed, or commit later
+			_ = intent.Lapse(context.WithoutCancel(ctx)) // pending at worst
 		}
 	}()
 	saved := save(ctx, id, v)
@@ -82,7 +83,7 @@ func (m *Map[K, V]) Write(ctx context.Context, id K, v V, save func(ctx context.
 	call, cancel := m.c.request(context.WithoutCancel(ctx))
 	defer cancel()
 	if saved != nil {
-		if err := intent.in.End(call, nil); err != nil {
+		if err := intent.in.Lapse(call, nil); err != nil {
 			return errors.Join(saved, err)
 		}
 		return saved

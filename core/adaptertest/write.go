@@ -249,7 +249,81 @@ func writeCases() []testCase {
 			return c.Text(status, "refused")
 		}))
 	}
+	cases = append(cases, lateCommitCases()...)
 	return append(cases, heldCases()...)
+}
+
+// lateCommitCases are writes whose handler may still commit when they have been
+// answered: a handler behind http.TimeoutHandler goes on, a query whose context has
+// ended may have arrived. What is read before the commit must not outlive the
+// write's deadline.
+func lateCommitCases() (cases []testCase) {
+	late := func(name string, answer func(c Ctx, s *site) error, unless ...flag) testCase {
+		return within("a commit that follows the answer is seen at the deadline: "+name, func(s *site) {
+			db := &row{}
+			s.handle("GET /p/{id}", db.read, s.cached("hour", "p:{id}"))
+			s.handle("GET /other", db.read, s.cached("hour", "other"))
+			s.handle("PUT /p/{id}", func(c Ctx) error { return answer(c, s) }, s.invalidates("p:{id}"))
+			for _, target := range []string{"/p/1", "/other"} {
+				s.get(target).is("value 0")
+			}
+			s.do("PUT", "/p/1")
+			for _, target := range []string{"/p/1", "/other"} {
+				s.get(target).is("value 0") // and is stored
+			}
+			db.value.Add(1) // what the handler has left behind commits
+			time.Sleep(30*time.Second + time.Millisecond)
+			s.get("/p/1").is("value 1").isNoHit()
+			time.Sleep(30 * time.Second)
+			s.get("/p/1").is("value 1").isHit()
+		}, unless...)
+	}
+	for _, status := range []int{202, 408, 499, 500, 502, 503, 504} {
+		cases = append(cases, late(fmt.Sprint(status), func(c Ctx, _ *site) error { return c.Text(status, "not yet") }))
+	}
+	for _, status := range []int{408, 500, 503} {
+		cases = append(cases, late(fmt.Sprint(status, " by an error"), func(_ Ctx, s *site) error { return s.f.Error(status) }, noErrors))
+	}
+	return append(cases,
+		late("a panic", func(Ctx, *site) error { panic(http.ErrAbortHandler) }),
+		within("a commit that follows the answer is seen at the deadline: what the handler has named", func(s *site) {
+			db := &row{}
+			s.handle("GET /other", db.read, s.cached("hour", "other"))
+			s.handle("PUT /p/{id}", func(c Ctx) error {
+				if err := core.Invalidate(c.Context(), core.Tag("other")); err != nil {
+					return err
+				}
+				return c.Text(503, "not yet")
+			}, s.invalidates("p:{id}"))
+			s.do("PUT", "/p/1")
+			s.get("/other").is("value 0")
+			db.value.Add(1)
+			time.Sleep(30 * time.Second)
+			s.get("/other").is("value 1").isNoHit()
+		}),
+		within("a commit that follows the answer is seen at the deadline: its client has gone", func(s *site) {
+			db := &row{}
+			g := s.gate()
+			var begun atomic.Bool
+			s.handle("GET /p/{id}", db.read, s.cached("hour", "p:{id}"))
+			s.handle("PUT /p/{id}", func(c Ctx) error {
+				begun.Store(true)
+				<-c.Context().Done()
+				g.wait()
+				return c.Text(200, "")
+			}, s.invalidates("p:{id}"))
+			x, err := s.begin(request{method: "PUT", target: "/p/1"})
+			require.NoError(s, err)
+			s.settles(begun.Load, "the write is under way")
+			x.leave()
+			g.open()
+			s.settles(func() bool { return true }, "the write has ended")
+			s.get("/p/1").is("value 0")
+			db.value.Add(1)
+			time.Sleep(30 * time.Second)
+			s.get("/p/1").is("value 1").isNoHit()
+		}, noClientCancel),
+	)
 }
 
 // ways are which writes invalidate by what they answer: one that its route has

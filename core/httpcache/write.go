@@ -68,13 +68,20 @@ func (iv *Invalidator) Serve(ex Exchange) error {
 		ex.Reply(refused(err.Error()))
 		return nil
 	}
-	return runWrite(iv.cache, ex, &line, mayHaveWritten, func(written bool, more []core.Target) {
-		if !written {
-			intent.Abandon()
-			return
+	return runWrite(iv.cache, ex, &line, declaredWrite, func(o outcome, more []core.Target) {
+		ctx := context.WithoutCancel(ex.Context())
+		if o == committed && ex.Context().Err() != nil {
+			o = unsettled // the client has gone: the handler may have stopped waiting for its database
 		}
-		// More has been checked; an intent's end bounds its waits itself.
-		_ = intent.End(context.WithoutCancel(ex.Context()), more...)
+		// More has been checked; an intent bounds its waits itself.
+		switch o {
+		case refusedWrite:
+			intent.Abandon()
+		case unsettled:
+			_ = intent.Lapse(ctx, more...)
+		default:
+			_ = intent.End(ctx, more...)
+		}
 	})
 }
 
@@ -105,8 +112,8 @@ func refused(why string) Answer {
 func (rt *Route) serveUnsafe(ex Exchange, line *Line) error {
 	targets := ownPaths(line)
 	rt.engine.Count.Bypassed.Add(1)
-	return runWrite(rt.cache, ex, line, succeeded, func(written bool, more []core.Target) {
-		if !written {
+	return runWrite(rt.cache, ex, line, undeclaredWrite, func(o outcome, more []core.Target) {
+		if o == refusedWrite {
 			return
 		}
 		for _, t := range rt.tags { // outside the router the parameters appear only now
@@ -127,40 +134,60 @@ func (rt *Route) serveUnsafe(ex Exchange, line *Line) error {
 // invalidation has happened. Longer ones are sent but for the last byte.
 const holdOfWrites = 4 << 10
 
+// outcome is what is known of a write when its handler has returned.
+type outcome int
+
+const (
+	committed    outcome = iota
+	refusedWrite         // nothing was changed
+	unsettled            // it may have been committed, or may still be
+)
+
 // runWrite runs a handler that writes and calls end before the client sees the end
-// of its answer: with what it may have committed, or that it has not. wrote tells
-// by the status.
-func runWrite(cache *core.Cache, ex Exchange, line *Line, wrote func(status int) bool, end func(written bool, more []core.Target)) error {
+// of its answer. judge tells the outcome from the status.
+func runWrite(cache *core.Cache, ex Exchange, line *Line, judge func(status int) outcome, end func(o outcome, more []core.Target)) error {
 	said := writeScope(cache)
 	c := &Capture{Limit: holdOfWrites, Tail: true, NoBody: line.Method == http.MethodHead}
 	returned := false
 	defer func() {
-		if !returned { // a panic, or Goexit: the write may have been committed
-			end(true, said.targets())
+		if !returned { // a panic, or Goexit
+			end(unsettled, said.targets())
 		}
 	}()
 	err := ex.Run(scope.With(ex.Context(), said.Scope), c)
 	returned = true
-	status := c.Status
-	if err != nil {
-		status = errorStatus(err)
+	o := judge(c.Status)
+	if err != nil && (c.Status == 0 || o == refusedWrite) {
+		o = judge(errorStatus(err)) // an error that comes after an answer does not take it back
 	}
-	end(wrote(status), append(named(line, c), said.targets()...))
+	end(o, append(named(line, c), said.targets()...))
 	ex.Release(nil)
 	return err
 }
 
-// mayHaveWritten reports whether a write that is answered so may have been
-// committed. A 4xx says that it was refused, but for those that say that somebody
-// stopped waiting for it.
-func mayHaveWritten(status int) bool {
+// declaredWrite judges a write on an invalidating route. A 4xx says that it was
+// refused, but for those that say that somebody stopped waiting for it. A 5xx says
+// nothing: behind a middleware that limits the time of a handler, for one, the handler
+// still runs. A 202 says that it is not done yet.
+func declaredWrite(status int) outcome {
 	const clientClosedRequest = 499 // nginx's
-	return status < 400 || status >= 500 || status == http.StatusRequestTimeout || status == clientClosedRequest
+	switch {
+	case status >= 500, status == http.StatusRequestTimeout, status == clientClosedRequest, status == http.StatusAccepted:
+		return unsettled
+	case status >= 400:
+		return refusedWrite
+	}
+	return committed
 }
 
-// succeeded reports whether an unsafe request that nobody has declared a write has
-// to invalidate (RFC 9111 section 4.4: after a non-error status).
-func succeeded(status int) bool { return status < 400 }
+// undeclaredWrite judges an unsafe request that nobody has declared a write: it
+// invalidates after a non-error status (RFC 9111 section 4.4).
+func undeclaredWrite(status int) outcome {
+	if status < 400 {
+		return committed
+	}
+	return refusedWrite
+}
 
 // safe reports whether a method is safe (RFC 9110 section 9.2.1).
 func safe(method string) bool {

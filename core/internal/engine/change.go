@@ -519,6 +519,38 @@ func (in *Intent) End(ctx context.Context, more []Item) (err error) {
 	return err
 }
 
+// Lapse invalidates the intent's items and more, and leaves the intent open until its
+// deadline, on those of more too that can have one: the write may still be committed.
+// Later calls do nothing.
+func (in *Intent) Lapse(ctx context.Context, more []Item) (err error) {
+	in.once.Do(func() {
+		if in.id == "" {
+			in.lapseHere(more)
+			return
+		}
+		s := in.e.shared
+		err = s.invalidate(ctx, in.items, nil)
+		if len(more) > 0 {
+			err = errors.Join(err, s.invalidate(ctx, more, nil))
+		}
+		left := time.Duration(in.deadline - in.e.Now())
+		if written := writtenItems(more); left > 0 && len(written) > 0 {
+			err = errors.Join(err, s.invalidate(ctx, written, &doing{id: in.id, mode: remote.Begin, lasts: left, remain: in.e.longest}))
+		}
+	})
+	return err
+}
+
+// writtenItems returns the items that an intent can be on.
+func writtenItems(items []Item) (list []Item) {
+	for _, it := range items {
+		if it.Kind == Key || it.Kind == Tag {
+			list = append(list, it)
+		}
+	}
+	return list
+}
+
 // Abandon takes the intent out without invalidating: nothing was written.
 func (in *Intent) Abandon(ctx context.Context) {
 	in.once.Do(func() {

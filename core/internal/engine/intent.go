@@ -2,6 +2,7 @@ package engine
 
 import (
 	"container/heap"
+	"slices"
 	"sync"
 	"time"
 
@@ -81,6 +82,22 @@ func (in *Intent) endHere(more []Item) {
 	in.e.apply(in.e.Now(), items)
 	in.e.journal.mu.Unlock()
 	in.e.remove(items)
+}
+
+// lapseHere is Lapse in this process only.
+func (in *Intent) lapseHere(more []Item) {
+	e := in.e
+	items := append(in.items[:len(in.items):len(in.items)], more...)
+	e.journal.mu.Lock()
+	for _, it := range writtenItems(more) {
+		if in.index >= 0 && !slices.Contains(in.items, it) {
+			e.intents.open[it] = append(e.intents.open[it], in)
+			in.items = append(in.items[:len(in.items):len(in.items)], it)
+		}
+	}
+	e.apply(e.Now(), items)
+	e.journal.mu.Unlock()
+	e.remove(items)
 }
 
 // abandonHere is Abandon in this process only.
