@@ -195,7 +195,7 @@ func (c *Cache) Class(name string) (Class, error) {
 	class, ok := classes[name]
 	if !ok {
 		names := slices.Sorted(maps.Keys(classes))
-		return Class{}, &ConfigError{"class", name, "one of " + fmt.Sprintf("%q", names)}
+		return Class{}, &ConfigError{"class", strings.Clone(name), "one of " + fmt.Sprintf("%q", names)}
 	}
 	return class, nil
 }

@@ -148,7 +148,7 @@ func (cs Classes) resolve() (Classes, error) {
 		if err != nil {
 			return nil, err
 		}
-		classes[name] = resolved
+		classes[strings.Clone(name)] = resolved
 	}
 	return classes, nil
 }
@@ -201,17 +201,17 @@ func (c Class) resolve(name string) (Class, error) {
 	} {
 		for i, n := range list.names {
 			if !slices.Contains(list.known, n) || slices.Contains(list.names[:i], n) {
-				return c, &ConfigError{fmt.Sprintf("%s[%d]", field(list.name), i), n, list.allowed + strings.Join(list.known, ", ") + ", each once"}
+				return c, &ConfigError{fmt.Sprintf("%s[%d]", field(list.name), i), strings.Clone(n), list.allowed + strings.Join(list.known, ", ") + ", each once"}
 			}
 		}
 	}
 	headers := make([]string, len(c.HTTP.Headers))
 	for i, h := range c.HTTP.Headers {
-		headers[i] = http.CanonicalHeaderKey(h)
+		headers[i] = strings.Clone(http.CanonicalHeaderKey(h))
 	}
 	c.HTTP.Headers = headers
 	for _, list := range []*[]string{&c.HTTP.Query, &c.HTTP.Cookies, &c.HTTP.RequestDirectives, &c.HTTP.Encodings} {
-		*list = slices.Clone(*list)
+		*list = ownedList(*list)
 	}
 	if c.LoadTimeout == 0 {
 		c.LoadTimeout = DefaultLoadTimeout

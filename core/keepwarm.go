@@ -3,8 +3,6 @@ package core
 import (
 	"context"
 	"fmt"
-	"reflect"
-	"strings"
 	"time"
 
 	"github.com/larderhq/larder/core/internal/engine"
@@ -103,16 +101,8 @@ func (m *Map[K, V]) KeepWarm(ctx context.Context, load ManyLoader[K, V], o KeepW
 // asked notes that an id was asked for, if KeepWarm wants to know.
 func (m *Map[K, V]) asked(key string, id K) {
 	if s := m.hot.Load(); s != nil && s.Sampled() {
-		s.Saw(key, owned(id))
+		s.Saw(key, m.own(id))
 	}
-}
-
-// owned returns an id that does not change with a buffer of the caller's.
-func owned[K comparable](id K) K {
-	if v := reflect.ValueOf(&id).Elem(); v.Kind() == reflect.String {
-		v.SetString(strings.Clone(v.String()))
-	}
-	return id
 }
 
 // renewDue loads what is about to expire and what is not there.
@@ -121,7 +111,7 @@ func (m *Map[K, V]) renewDue(ctx context.Context, due warm.Due, items []hot.Item
 	b := &batch[K, V]{m: m, load: load, due: due, values: make(map[K]V, len(items)), errs: make(BatchError[K])}
 	var led []*part[K, V]
 	for _, it := range items {
-		p := &part[K, V]{id: it.About, key: it.Name}
+		p := b.part(it.About, it.Name)
 		if en, state := e.Lookup(p.key); state != engine.Gone {
 			p.seen = en
 		}

@@ -37,7 +37,7 @@ func checkName(field, s string) error {
 	case len(s) > MaxKeyBytes:
 		return &ConfigError{Field: field, Value: s[:32] + "…", Allowed: "a string of 1 to 1024 bytes"}
 	case HasControl(s):
-		return &ConfigError{Field: field, Value: s, Allowed: "no control characters (bytes 0x00 to 0x1f, 0x7f)"}
+		return &ConfigError{Field: field, Value: strings.Clone(s), Allowed: "no control characters (bytes 0x00 to 0x1f, 0x7f)"}
 	}
 	return nil
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"reflect"
 	"runtime/debug"
+	"strings"
 	"sync/atomic"
 
 	"github.com/larderhq/larder/core/internal/engine"
@@ -30,6 +31,7 @@ type Map[K comparable, V any] struct {
 	name   string // of the class
 	prefix string
 	id     func(K) (string, error)
+	own    func(K) K // returns a copy that shares no buffer with the caller's id
 	codec  Codec
 	clone  func(V) V
 	hot    *atomic.Pointer[hot.Sketch[K]] // what KeepWarm learns; it points to nil while that does not run
@@ -65,8 +67,9 @@ func NewMap[K comparable, V any](c *Cache, class, prefix string, opts ...MapOpti
 	if c == nil {
 		return nil, &ConfigError{"cache", nil, "a cache made by New"}
 	}
+	class, prefix = strings.Clone(class), strings.Clone(prefix)
 	m := &Map[K, V]{
-		c: c, name: class, prefix: prefix, codec: JSON,
+		c: c, name: class, prefix: prefix, own: ownerOf[K](), codec: JSON,
 		hot: new(atomic.Pointer[hot.Sketch[K]]), latest: new(atomic.Pointer[Map[K, V]]),
 	}
 	_, err := c.Class(class)
@@ -202,8 +205,8 @@ func (m *Map[K, V]) get(ctx context.Context, id K, load Loader[K, V], info *orig
 		return v, err
 	}
 	// The load runs detached. Its leader waits for it as the others do.
-	result := make(chan loaded[V], 1)
-	if !e.Spawn(ctx, 2*m.class.LoadTimeout, func(ctx context.Context) { m.load(ctx, turn, nil, id, load, result) }) {
+	result, own := make(chan loaded[V], 1), m.own(id)
+	if !e.Spawn(ctx, 2*m.class.LoadTimeout, func(ctx context.Context) { m.load(ctx, turn, nil, own, load, result) }) {
 		turn.Finish(engine.Outcome{Verdict: engine.Failed})
 		return load(scope.With(ctx, m.scope()), id)
 	}
@@ -492,6 +495,7 @@ func (m *Map[K, V]) refresh(ctx context.Context, seen *engine.Entry, key string,
 	if !ok {
 		return
 	}
+	id = m.own(id)
 	ok = e.Background(ctx, m.class.LoadTimeout, func(ctx context.Context) {
 		m.load(ctx, turn, seen, id, load, make(chan loaded[V], 1))
 	})

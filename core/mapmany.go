@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
@@ -24,6 +23,15 @@ type ManyLoader[K comparable, V any] func(ctx context.Context, ids []K) (map[K]V
 
 // BatchError is the errors of single ids of a batch.
 type BatchError[K comparable] map[K]error
+
+// resultKey returns the id under which a result stands: a copy, where the caller finds a
+// copy by his own id.
+func (m *Map[K, V]) resultKey(id K) K {
+	if own := m.own(id); own == id {
+		return own
+	}
+	return id
+}
 
 // Error implements error: one of them, and how many there are.
 func (e BatchError[K]) Error() string {
@@ -88,15 +96,13 @@ func (m *Map[K, V]) getMany(ctx context.Context, ids []K, load ManyLoader[K, V],
 	now := m.c.engine.Now()
 	for id, key := range keys {
 		if !b.here(ctx, id, key, now) {
-			left = append(left, &part[K, V]{id: id, key: key})
+			left = append(left, b.part(id, key))
 		}
 	}
 	for len(left) > 0 {
 		n := min(len(left), maxBatch)
 		if err := b.get(ctx, left[:n]); err != nil {
-			b.mu.Lock()
-			defer b.mu.Unlock()
-			return maps.Clone(b.values), int(b.stored.Load()), err // a load that is under way goes on
+			return b.leave(), int(b.stored.Load()), err // a load that is under way goes on
 		}
 		left = left[n:]
 	}
@@ -114,18 +120,33 @@ type batch[K comparable, V any] struct {
 	stored   atomic.Int64
 
 	mu     sync.Mutex
+	left   bool // by its caller, who has what there was
 	values map[K]V
 	errs   BatchError[K]
 }
 
 // part is one id of it that was not in this process.
 type part[K comparable, V any] struct {
-	id   K
-	key  string
-	turn *engine.Turn
-	seen *engine.Entry // of KeepWarm: what is to be replaced, nil: nothing is there
-	busy bool          // somebody else loads it
-	done bool          // it has been answered
+	id    K // core's own
+	asked K // as the caller has it: equal to id, but where it is a pointer
+	key   string
+	turn  *engine.Turn
+	seen  *engine.Entry // of KeepWarm: what is to be replaced, nil: nothing is there
+	busy  bool          // somebody else loads it
+	done  bool          // it has been answered
+}
+
+func (b *batch[K, V]) part(id K, key string) *part[K, V] {
+	return &part[K, V]{id: b.m.own(id), asked: b.m.resultKey(id), key: key}
+}
+
+// leave returns what there is. What comes later is for nobody: neither the caller's map
+// nor his ids, which may be views of a buffer, are touched any more.
+func (b *batch[K, V]) leave() map[K]V {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.left = true
+	return b.values
 }
 
 func (b *batch[K, V]) result() (map[K]V, error) {
@@ -140,10 +161,11 @@ func (b *batch[K, V]) answer(id K, v V, err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	switch {
+	case b.left:
 	case err == nil:
 		b.values[id] = v
 	case !errors.Is(err, ErrNotFound):
-		b.errs[id] = err
+		b.errs[b.m.resultKey(id)] = err
 	}
 }
 
@@ -254,7 +276,7 @@ func (b *batch[K, V]) get(ctx context.Context, parts []*part[K, V]) error {
 	}
 	for _, p := range own {
 		v, err := b.one(ctx, p.id)
-		b.answer(p.id, v, err)
+		b.answer(p.asked, v, err)
 	}
 	var busy []*part[K, V]
 	for _, p := range parts {
@@ -271,7 +293,7 @@ func (b *batch[K, V]) get(ctx context.Context, parts []*part[K, V]) error {
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
-	b.answer(busy[0].id, v, err)
+	b.answer(busy[0].asked, v, err)
 	if len(busy) == 1 {
 		return nil
 	}
@@ -291,7 +313,7 @@ func (b *batch[K, V]) lead(ctx context.Context, led []*part[K, V]) {
 		for _, p := range led {
 			if !p.done && !p.busy { // Goexit
 				var zero V
-				b.answer(p.id, zero, &PanicError{})
+				b.answer(p.asked, zero, &PanicError{})
 			}
 		}
 	}()
@@ -329,7 +351,7 @@ func (b *batch[K, V]) lead(ctx context.Context, led []*part[K, V]) {
 		if r.stored {
 			b.stored.Add(1)
 		}
-		b.answer(p.id, r.v, r.err)
+		b.answer(p.asked, r.v, r.err)
 		p.done = true
 	})
 }
@@ -370,7 +392,7 @@ func (b *batch[K, V]) fetch(ctx context.Context, p *part[K, V]) {
 		return
 	}
 	if v, err, ok := b.m.lookAgain(p.turn, nil); ok {
-		b.answer(p.id, v, err)
+		b.answer(p.asked, v, err)
 		p.done = true
 		return
 	}
@@ -386,7 +408,7 @@ func (b *batch[K, V]) fetch(ctx context.Context, p *part[K, V]) {
 		p.turn.Finish(engine.Outcome{Verdict: engine.Failed})
 	case f.Entry != nil && f.State >= engine.Stale:
 		if v, err, ok := b.m.found(ctx, p.turn, f, p.id, b.one); ok {
-			b.answer(p.id, v, err)
+			b.answer(p.asked, v, err)
 			p.done = true
 			return
 		}
@@ -401,7 +423,7 @@ func (b *batch[K, V]) fromQueue(ctx context.Context, p *part[K, V], queued *remo
 		return
 	}
 	b.m.settle(ctx, p.turn, said, &r)
-	b.answer(p.id, r.v, r.err)
+	b.answer(p.asked, r.v, r.err)
 	p.done = true
 }
 
@@ -420,7 +442,7 @@ func (b *batch[K, V]) each(ctx context.Context, parts []*part[K, V], do func(con
 					b.m.c.engine.Count.Panics.Add(1)
 					p.turn.Finish(engine.Outcome{Verdict: engine.Failed})
 					var zero V
-					b.answer(p.id, zero, &PanicError{Value: v, Stack: debug.Stack()})
+					b.answer(p.asked, zero, &PanicError{Value: v, Stack: debug.Stack()})
 					p.done = true
 				}
 			}()
@@ -454,7 +476,7 @@ func (m *Map[K, V]) PutMany(ctx context.Context, values map[K]V, tags ...string)
 			if err := m.Put(ctx, id, v, tags...); err != nil {
 				mu.Lock()
 				defer mu.Unlock()
-				errs[id] = err
+				errs[m.resultKey(id)] = err
 			}
 		})
 	}

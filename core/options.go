@@ -80,6 +80,7 @@ func (o Options) resolve() (Options, error) {
 	if o.Namespace == "" {
 		o.Namespace = "larder"
 	}
+	o.Namespace, o.Version = strings.Clone(o.Namespace), strings.Clone(o.Version)
 	if o.Logger == nil {
 		o.Logger = slog.Default()
 	}

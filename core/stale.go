@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -76,9 +77,9 @@ func SetValidator(ctx context.Context, validator string) error {
 	case !s.Single:
 		return fmt.Errorf("larder: SetValidator outside a loader of one value: %w", ErrNoScope)
 	case validator == "" || len(validator) > MaxValidatorBytes:
-		return &ConfigError{"SetValidator", validator[:min(len(validator), 32)], fmt.Sprintf("a string of 1 to %d bytes", MaxValidatorBytes)}
+		return &ConfigError{"SetValidator", strings.Clone(validator[:min(len(validator), 32)]), fmt.Sprintf("a string of 1 to %d bytes", MaxValidatorBytes)}
 	}
-	s.SetValidator(validator)
+	s.SetValidator(strings.Clone(validator))
 	return nil
 }
 

@@ -12,7 +12,7 @@ import (
 )
 
 // Target is what an invalidation names. Make one with Key, Tag, Path, Group,
-// Pattern, Prefix or All.
+// Pattern, Prefix or All. It holds a copy of the name.
 type Target struct {
 	kind  targetKind
 	value string
@@ -38,15 +38,15 @@ var Everywhere = Target{kind: everywhere} //nolint:gochecknoglobals // an option
 
 // Key names one entry: "user:42" of a Map with the prefix "user". The URL of a
 // cached response stands for its Path.
-func Key(key string) Target { return Target{keyTarget, key} }
+func Key(key string) Target { return Target{keyTarget, strings.Clone(key)} }
 
 // Tag names everything that carries the tag, in O(1).
-func Tag(tag string) Target { return Target{tagTarget, tag} }
+func Tag(tag string) Target { return Target{tagTarget, strings.Clone(tag)} }
 
 // Path names every response under a URL path: every host, query, method, variant
 // and class. It is written as in a URL, escaped, without query; an absolute URL
 // is taken by its path.
-func Path(path string) Target { return Target{pathTarget, path} }
+func Path(path string) Target { return Target{pathTarget, strings.Clone(path)} }
 
 // Group names every response of an origin ("https://shop.example") that its
 // Cache-Groups puts into the group (RFC 9875).
@@ -61,11 +61,11 @@ func Group(origin, group string) Target {
 // "user:*", "https://shop.example/items/[0-9]*". Its cost grows with the number
 // of keys in the shared tier, if there is one, whoever has put them there; a tag's does
 // not. See Sweep for tiers that hold very many.
-func Pattern(glob string) Target { return Target{patternTarget, glob} }
+func Pattern(glob string) Target { return Target{patternTarget, strings.Clone(glob)} }
 
 // Prefix names the entries whose keys begin with prefix, every character of which
 // stands for itself. It costs what a Pattern does.
-func Prefix(prefix string) Target { return Target{prefixTarget, prefix} }
+func Prefix(prefix string) Target { return Target{prefixTarget, strings.Clone(prefix)} }
 
 // All names everything in the cache's namespace.
 func All() Target { return Target{kind: allTarget} }

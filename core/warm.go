@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"reflect"
 	"slices"
 
 	"github.com/larderhq/larder/core/internal/warm"
@@ -62,7 +63,7 @@ func (m *Map[K, V]) Warm(ctx context.Context, ids iter.Seq[K], load ManyLoader[K
 	if !m.c.Enabled() {
 		return WarmResult{}, ErrClosed
 	}
-	return WarmBatches(ctx, ids, o, func(ctx context.Context, ids []K) (filled, failed int) {
+	return WarmBatches(ctx, each(ids, m.own), o, func(ctx context.Context, ids []K) (filled, failed int) {
 		ids = slices.DeleteFunc(ids, func(id K) bool {
 			_, err := m.Key(id)
 			if err != nil {
@@ -83,11 +84,27 @@ func (m *Map[K, V]) Warm(ctx context.Context, ids iter.Seq[K], load ManyLoader[K
 }
 
 // WarmBatches works through a sequence as Warm does, with work of the caller's own:
-// do returns how many of a batch were filled in and how many failed.
+// do returns how many of a batch were filled in and how many failed. The sequence may
+// reuse the buffers that its strings are views of.
 func WarmBatches[T any](ctx context.Context, items iter.Seq[T], o WarmOptions, do func(ctx context.Context, batch []T) (filled, failed int)) (WarmResult, error) {
 	p, err := o.plan()
 	if err != nil {
 		return WarmResult{}, err
 	}
-	return warm.Run(ctx, items, p, do)
+	own := ownerOf[T]()
+	if reflect.TypeFor[T]().Kind() == reflect.Pointer {
+		own = func(item T) T { return item } // the caller's own, whatever it is
+	}
+	return warm.Run(ctx, each(items, own), p, do)
+}
+
+// each returns what own makes of the items of a sequence.
+func each[T any](items iter.Seq[T], own func(T) T) iter.Seq[T] {
+	return func(yield func(T) bool) {
+		for item := range items {
+			if !yield(own(item)) {
+				return
+			}
+		}
+	}
 }

@@ -329,13 +329,13 @@ func (w *WriteBehind[K, V]) PutMany(ctx context.Context, values map[K]V, tags ..
 	errs := make(BatchError[K])
 	for id, c := range changes {
 		if err := w.hand(ctx, c); err != nil {
-			errs[id] = err
+			errs[w.m.resultKey(id)] = err
 			delete(changes, id)
 		}
 	}
 	for id, c := range changes {
 		if err := c.wait(ctx); err != nil {
-			errs[id] = err
+			errs[w.m.resultKey(id)] = err
 		}
 	}
 	if len(errs) > 0 {

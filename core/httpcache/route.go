@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net/url"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -87,7 +88,7 @@ func NewRoute(c Config) (*Route, error) {
 		return nil, err
 	}
 	rt := &Route{
-		cache: c.Cache, engine: c.Cache.Engine(), class: class, className: c.Class,
+		cache: c.Cache, engine: c.Cache.Engine(), class: class, className: strings.Clone(c.Class),
 		identity: c.Identity, skip: c.Skip,
 		gate: gateOf(&class), log: o.Logger, budget: o.RemoteBudget, once: new(warnings),
 		revision: revision, latest: new(atomic.Pointer[Route]),

@@ -21,6 +21,7 @@ type template struct {
 const maxParam = 128
 
 func parseTemplate(text string) (template, error) {
+	text = strings.Clone(text)
 	t := template{text: text}
 	bad := func(allowed string) (template, error) {
 		return t, &core.ConfigError{Field: "tag", Value: text, Allowed: allowed}

@@ -35,7 +35,7 @@ func NewInvalidator(cache *core.Cache, class string, tags []string) (*Invalidato
 	if err != nil {
 		return nil, err
 	}
-	return &Invalidator{cache: cache, class: class, tags: templates}, nil
+	return &Invalidator{cache: cache, class: strings.Clone(class), tags: templates}, nil
 }
 
 // Serve runs the handler between the beginning and the end of a write intent on
