@@ -99,12 +99,24 @@ func (e *Engine) Replace(ctx context.Context, items []Item, key string, tags []s
 	defer t.Finish(Outcome{Verdict: Unshareable})
 	t.Fetch(ctx, Query{Codec: f.Codec, Anew: true, Background: true})
 	t.Load = l
-	if t.held == nil || !t.held.stillLast(ctx, &t.asked.budget, did.logged, key, tags) {
+	if t.held == nil || !t.held.inErasOf(since) || !t.held.stillLast(ctx, &t.asked.budget, did.logged, key, tags) {
 		return nil
 	}
 	t.held.since = since
 	t.Fill(ctx, f)
 	return nil
+}
+
+// inErasOf reports whether the lease and its generations are of the eras that there were
+// before: the end of an era, which stands for whatever was invalidated, is in no log.
+func (h *held) inErasOf(before []place) bool {
+	n := h.e.partitions()
+	if len(before) != n || h.lease.Era == "" || h.lease.Era != before[remote.Partition(Name(h.lease.Key), n)].era {
+		return false
+	}
+	return !slices.ContainsFunc(h.lease.Generations, func(g remote.Generation) bool {
+		return g.Era != before[remote.Partition(g.Tag, n)].era
+	})
 }
 
 // stillLast reports whether no other item concerns the key or the tags since the
@@ -276,8 +288,8 @@ func (s *shared) change(ctx context.Context, ses remote.Session, c *remote.Chang
 			return nil, err
 		}
 		s.follow.Lock()
-		s.age(c.Partition)
 		s.parts[c.Partition].endEra()
+		s.age(c.Partition)
 		s.follow.Unlock()
 		s.wake()
 		if c.Mode == remote.Begin { // the intent itself is not there

@@ -243,6 +243,9 @@ func (a *asking) acquire(ctx context.Context) Found {
 // of this cache, which are legal for MaxStaleness after they were invalidated: what is
 // made of them would be stored under the generations that the lease came with, which
 // are newer, and live as long as its class says (R10, for the tags that are known).
+//
+// The end of an era is in no log. A lease of another era than this process knows is
+// given back: what the process still holds legal may be of the era that has ended.
 func (a *asking) caughtUp(ctx context.Context, ses remote.Session, l *remote.Lease) bool {
 	if mutantR10Known {
 		return true
@@ -253,24 +256,26 @@ func (a *asking) caughtUp(ctx context.Context, ses remote.Session, l *remote.Lea
 		heads[remote.Partition(g.Tag, n)] = remote.Head{Position: remote.Position{Token: g.Head}, Era: g.Era}
 	}
 	for p, h := range heads {
-		from, behind := a.s.behind(p, h.Position.Token)
-		if !behind {
-			continue
-		}
-		if from == nil {
-			return false
-		}
-		var since remote.Log
-		err := a.budget.use(ctx, func(ctx context.Context) (err error) {
-			since, err = ses.Log(ctx, p, *from)
-			return err
-		})
-		a.s.outcome(ctx, p, 1<<p, err)
-		if err != nil || !a.s.catchUpTo(p, from, &h, &since) {
+		if !a.reach(ctx, ses, p, &h) || a.s.inAnotherEra(p, h.Era) {
 			return false
 		}
 	}
 	return true
+}
+
+// reach applies the log of a partition up to a head at least.
+func (a *asking) reach(ctx context.Context, ses remote.Session, p int, h *remote.Head) bool {
+	from, behind := a.s.behind(p, h.Position.Token)
+	if !behind || from == nil {
+		return !behind
+	}
+	var since remote.Log
+	err := a.budget.use(ctx, func(ctx context.Context) (err error) {
+		since, err = ses.Log(ctx, p, *from)
+		return err
+	})
+	a.s.outcome(ctx, p, 1<<p, err)
+	return err == nil && a.s.catchUpTo(p, from, h, &since)
 }
 
 // admit makes an entry of this process of one in the tier, if it is valid: every
@@ -594,6 +599,9 @@ func (t *Turn) Tags() []string { return t.tags }
 // A pattern is heard of before its scan has reached every entry: what was read
 // from the tier in between is valid there for a moment more, and would be filled in
 // behind the scan. So an entry that is older than a pattern is not.
+//
+// The end of an era is in no log: the eras that the entry was made in must be those
+// that it will be stored in.
 func (t *Turn) StillValid(ctx context.Context, en *Entry, key string, tags []string) bool {
 	s, h := t.e.shared, t.held
 	if s == nil || h == nil {
@@ -604,8 +612,12 @@ func (t *Turn) StillValid(ctx context.Context, en *Entry, key string, tags []str
 	if len(h.since) != n || t.e.sweptSince(key, en.Born-s.delta-int64(s.Budget)) {
 		return false
 	}
+	mask := t.e.mask(key, tags)
+	if !h.inEras(s, mask) || en.dead() { // in this order: who learns another era has ended the entry before
+		return false
+	}
 	var parts []int
-	for mask := t.e.mask(key, tags); mask != 0; mask &= mask - 1 {
+	for ; mask != 0; mask &= mask - 1 {
 		parts = append(parts, bits.TrailingZeros64(mask))
 	}
 	valid := make([]bool, len(parts))
@@ -631,6 +643,28 @@ func (t *Turn) StillValid(ctx context.Context, en *Entry, key string, tags []str
 		return nil
 	})
 	return err == nil && !slices.Contains(valid, false)
+}
+
+// inEras reports whether this process knows the partitions of a mask to be in the eras
+// that what is filled in under the lease will be stored in: the lease's, its
+// generations', and for tags that are named late those before the load (see late).
+func (h *held) inEras(s *shared, mask uint64) bool {
+	n := s.e.partitions()
+	eras := make([]string, n)
+	for p, at := range h.since {
+		eras[p] = at.era
+	}
+	eras[remote.Partition(Name(h.lease.Key), n)] = h.lease.Era
+	for _, g := range h.lease.Generations {
+		eras[remote.Partition(g.Tag, n)] = g.Era
+	}
+	for ; mask != 0; mask &= mask - 1 {
+		p := bits.TrailingZeros64(mask)
+		if era := s.parts[p].era(); era == "" || era != eras[p] {
+			return false
+		}
+	}
+	return true
 }
 
 // MayStore reports whether what the turn loads can be stored: it has the lease, or

@@ -37,7 +37,9 @@ func (f *follower) era() string {
 
 func (f *follower) setEra(era string) { f.current.Store(&era) }
 
-// endEra notes that the era has ended; which one there is now is in the head.
+// endEra notes that the era has ended; which one there is now is in the head. It comes
+// before what the era means in this process is fenced: what is registered after that,
+// and read from the tier, is not compared with the era that has ended.
 func (f *follower) endEra() {
 	if era := f.era(); era != "" {
 		f.past[f.ended%len(f.past)] = era
@@ -139,9 +141,9 @@ func (s *shared) hint(p int, it remote.Logged) {
 	if f.seen(it.Token) {
 		return
 	}
-	s.e.fence(s.local(nil, p, it.Item))
 	if it.Kind == remote.Era || it.ID == "" { // it is in no log: the head tells the rest
 		f.endEra()
+		s.e.fence(s.local(nil, p, it.Item))
 		s.wake()
 		return
 	}
@@ -150,6 +152,7 @@ func (s *shared) hint(p int, it remote.Logged) {
 		s.endEras(f)
 		s.wake()
 	}
+	s.e.fence(s.local(nil, p, it.Item))
 	if pos := f.position.Load(); pos != nil && (it.Before == pos.Token || mutantR18) {
 		f.advance(&it)
 	} else {
@@ -165,12 +168,14 @@ func (s *shared) age(p int) {
 
 // ageAll forgets everything and every position. The caller holds follow.
 func (s *shared) ageAll() {
+	for p := range s.parts {
+		s.parts[p].endEra()
+	}
 	s.e.fence([]Item{{Kind: All}})
 	for p := range s.parts {
 		f := &s.parts[p]
 		f.verified.Store(0)
 		f.position.Store(nil)
-		f.endEra()
 		f.server, f.ahead = "", nil
 	}
 	s.legalUntil.Store(0)
@@ -188,6 +193,13 @@ func (s *shared) adopt(p int, h *remote.Head, ended int) {
 	s.learnEra(p, h, ended)
 }
 
+// inAnotherEra reports whether this instance holds a partition to be in another era
+// than one that the tier told just now.
+func (s *shared) inAnotherEra(p int, era string) bool {
+	known := s.parts[p].era()
+	return known != "" && known != era
+}
+
 // learnEra takes the era of a head that was asked for when as many had ended. If it
 // is another than was known, or none was, eras may have come and gone without an
 // item: what was kept meanwhile is aged.
@@ -198,11 +210,11 @@ func (s *shared) learnEra(p int, h *remote.Head, ended int) {
 		return
 	}
 	if era := f.era(); era != h.Era {
-		if !mutantR21 {
-			s.age(p)
-		}
 		if era != "" {
 			f.endEra()
+		}
+		if !mutantR21 {
+			s.age(p)
 		}
 		f.setEra(h.Era)
 	}
@@ -575,11 +587,11 @@ func (s *shared) renew(ctx context.Context, ses remote.Session, p int, was strin
 	_ = ses.NewEra(ctx, p, was, false) // whoever succeeds, the next round sees it
 	s.follow.Lock()
 	defer s.follow.Unlock()
-	s.age(p)
 	f := &s.parts[p]
+	f.endEra()
+	s.age(p)
 	f.position.Store(nil)
 	f.verified.Store(0)
-	f.endEra()
 	s.computeLegal()
 	s.wake()
 }

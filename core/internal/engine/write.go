@@ -146,13 +146,11 @@ func (in *Intent) wasAlone(ctx context.Context, t *Turn, ended map[Item]remote.P
 	lapsed := func(ago time.Duration) bool {
 		return ago > 0 && int64(ago) <= e.Now()-in.began+int64(time.Millisecond)
 	}
-	if len(in.since) != n || h.lease.Open > 0 || lapsed(h.lease.Lapsed) || h.lease.Era != in.since[remote.Partition(Name(key), n)].era {
+	if h.lease.Open > 0 || lapsed(h.lease.Lapsed) || !h.inErasOf(in.since) {
 		return false
 	}
-	for _, g := range h.lease.Generations {
-		if g.Open > 0 || g.Era != in.since[remote.Partition(g.Tag, n)].era {
-			return false
-		}
+	if slices.ContainsFunc(h.lease.Generations, func(g remote.Generation) bool { return g.Open > 0 }) {
+		return false
 	}
 	clean := func(since remote.Log) bool {
 		return since.Joined && !slices.ContainsFunc(since.Items, func(it remote.Logged) bool {

@@ -21,6 +21,7 @@ type line struct {
 	failed   func()                 // not nil: called when one has
 	settling atomic.Pointer[func()] // called before changes are settled
 	settled  atomic.Pointer[func()] // called when they have been, before the reply is heard
+	changed  atomic.Pointer[func()] // called when something has been invalidated, before the reply is heard
 	noChange atomic.Bool            // nothing can be invalidated
 	noAgree  atomic.Bool            // the layout cannot be renewed
 	noHeads  atomic.Bool            // heads cannot be asked for
@@ -132,7 +133,13 @@ func (s *lined) Change(ctx context.Context, c remote.Change) ([]remote.Logged, e
 	if s.l.noChange.Load() {
 		return nil, errLine
 	}
-	return over(ctx, s.l, func() ([]remote.Logged, error) { return s.Session.Change(ctx, c) })
+	return over(ctx, s.l, func() ([]remote.Logged, error) {
+		logged, err := s.Session.Change(ctx, c)
+		if fn := s.l.changed.Swap(nil); fn != nil {
+			(*fn)()
+		}
+		return logged, err
+	})
 }
 
 func (s *lined) NewEra(ctx context.Context, p int, was string, always bool) error {
