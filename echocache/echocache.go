@@ -10,7 +10,8 @@
 // An error that a handler returns goes to Echo's error handler as it would without
 // a cache, unless an older response may stand in for it. Nothing is stored of it,
 // nor where a handler returns without having answered: middleware outside may be
-// about to. Hooks set with [echo.Response.Before] in front of the cache run for each
+// about to, nor where a handler answers a second status behind the first content: that is
+// the half of a page. Hooks set with [echo.Response.Before] in front of the cache run for each
 // answer, hit or miss, and what they add to the header is not stored; those set
 // behind it are the handler's, and what they add is.
 //
@@ -49,7 +50,9 @@ func Cache(cache *core.Cache, class string, tags ...string) echo.MiddlewareFunc 
 
 // Invalidate returns the middleware that invalidates tags, and the request's own
 // path, when a handler has succeeded, before the client sees the end of the
-// response. It panics with a *core.ConfigError if something is wrong.
+// response. Of a stream of events or records (text/event-stream, application/x-ndjson)
+// the client sees each one as it is flushed, before the invalidation; the end of the
+// stream comes after it. It panics with a *core.ConfigError if something is wrong.
 func Invalidate(cache *core.Cache, tags ...string) echo.MiddlewareFunc {
 	return must(Write{Cache: cache, Tags: tags}.Middleware())
 }
@@ -174,18 +177,20 @@ func (x *exchange) Param(name string) (string, bool) {
 // Run implements httpcache.Exchange.
 func (x *exchange) Run(ctx context.Context, c *httpcache.Capture) error {
 	outside := x.echo.Request()
-	request := outside.WithContext(ctx)
-	if c != nil {
-		request = c.AskedBy(request)
-	}
-	x.echo.SetRequest(request)
 	defer func() {
 		x.url = x.echo.Request().URL // Pre middleware behind the cache may have rewritten it
 		// ctx ends with the run, and middleware outside goes on.
 		x.echo.SetRequest(outside)
 	}()
+	next := func() (err error) {
+		x.Handle(ctx, c, func(r *http.Request) {
+			x.echo.SetRequest(r)
+			err = x.next(x.echo)
+		})
+		return err
+	}
 	if c == nil {
-		return x.next(x.echo)
+		return next()
 	}
 	// For the run the Response is another one in the same place: uncommitted,
 	// without the hooks from outside, and writing to the capture. What the capture
@@ -194,7 +199,7 @@ func (x *exchange) Run(ctx context.Context, c *httpcache.Capture) error {
 	before := *res
 	out := &response{&before}
 	x.Capture = httpcache.NewWriter(out, c)
-	*res = *echo.NewResponse(x.Capture, x.echo.Echo())
+	*res = *echo.NewResponse(x.Capture, &echo.Echo{Logger: overruling{x.echo.Logger(), x.Capture}})
 	res.Status = http.StatusOK // as Echo's own begin
 	finished := false
 	defer func() {
@@ -204,8 +209,11 @@ func (x *exchange) Run(ctx context.Context, c *httpcache.Capture) error {
 			x.Capture.Abandon()
 		}
 	}()
-	err := x.next(x.echo)
+	err := next()
 	finished = true
+	if res.Committed {
+		x.Capture.GiveUp(res.Status) // Context.JSON sets it, be it too late
+	}
 	x.Capture.Finish(0) // a handler that has not answered leaves it to Echo, or to middleware outside
 	if err != nil {
 		err = &httpcache.HandlerError{Err: err, Status: status(res, err)}
@@ -227,6 +235,21 @@ func status(res *echo.Response, err error) int {
 		return inner.Code
 	}
 	return he.Code
+}
+
+// overruling is the logger of the Response of a run. It is the only one whom a Response
+// tells of a second status, and not of which.
+type overruling struct {
+	echo.Logger
+	capture *httpcache.Writer
+}
+
+// Warn implements echo.Logger.
+func (o overruling) Warn(args ...any) {
+	if o.capture.Size() > 0 {
+		o.capture.GiveUp(http.StatusInternalServerError)
+	}
+	o.Logger.Warn(args...)
 }
 
 // response is a Response that an answer goes out through.
@@ -251,6 +274,6 @@ func (x *exchange) Detach() func(context.Context, func(httpcache.Exchange)) {
 		r.URL = u // as it was before Pre middleware rewrote it
 	}
 	return func(ctx context.Context, _ func(httpcache.Exchange)) {
-		e.ServeHTTP(httpcache.NewNowhere(), r.WithContext(ctx))
+		httpcache.ServeNowhere(e, r.WithContext(ctx))
 	}
 }

@@ -4,14 +4,17 @@ import (
 	"bufio"
 	"context"
 	"io"
+	"iter"
 	"net"
 	"net/http"
 	"testing"
 	"time"
 
 	"github.com/gofiber/fiber/v2"
+	"github.com/gofiber/fiber/v2/middleware/adaptor"
 	recovery "github.com/gofiber/fiber/v2/middleware/recover"
 
+	"github.com/larderhq/larder/core"
 	"github.com/larderhq/larder/core/adaptertest"
 	"github.com/larderhq/larder/fibercache"
 )
@@ -40,6 +43,10 @@ func framework() adaptertest.Framework {
 }
 
 type server struct{ app *fiber.App }
+
+func (s server) Warm(ctx context.Context, urls iter.Seq[string], o core.WarmOptions) (core.WarmResult, error) {
+	return fibercache.Warm(ctx, s.app, urls, o)
+}
 
 func (s server) Serve(l net.Listener) error { return s.app.Listener(l) }
 
@@ -119,6 +126,16 @@ func (x *ctx) Status(status int)                   { x.c.Status(status) }
 func (x *ctx) Write(p []byte) (int, error)         { return x.c.Write(p) }
 func (x *ctx) EarlyHints(string)                   {}
 func (x *ctx) ResponseWriter() http.ResponseWriter { return nil }
+
+func (x *ctx) RunHandler(h http.Handler) error { return adaptor.HTTPHandler(h)(x.c) }
+
+func (x *ctx) Upload(field string) (int64, error) {
+	part, err := x.c.FormFile(field)
+	if err != nil {
+		return 0, err
+	}
+	return part.Size, nil
+}
 
 func (x *ctx) Param(name string) string {
 	if v := x.c.Params(name); v != "" {

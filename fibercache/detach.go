@@ -82,14 +82,24 @@ func (r refreshContext) Value(key any) any {
 	return r.values.Value(key)
 }
 
+var _ net.Conn = conn{}
+
 // conn stands for the connection of a request that has ended.
 type conn struct {
-	net.Conn
 	local, remote net.Addr
 }
 
 func (c conn) LocalAddr() net.Addr  { return c.local }
 func (c conn) RemoteAddr() net.Addr { return c.remote }
+
+// What a handler does with its client's connection beside answering succeeds, but for
+// reading and writing: nobody is there.
+func (conn) SetDeadline(time.Time) error      { return nil }
+func (conn) SetReadDeadline(time.Time) error  { return nil }
+func (conn) SetWriteDeadline(time.Time) error { return nil }
+func (conn) Close() error                     { return nil }
+func (conn) Read([]byte) (int, error)         { return 0, net.ErrClosed }
+func (conn) Write([]byte) (int, error)        { return 0, net.ErrClosed }
 
 type tlsConn struct {
 	conn

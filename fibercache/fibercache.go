@@ -202,6 +202,12 @@ func (x *exchange) fill(capture *httpcache.Capture) (streamed bool) {
 		add = capture.Pass(httpcache.Streamed)
 	case len(body) <= capture.Limit:
 		capture.Held, capture.Body = true, bytes.Clone(body)
+		// fasthttp states the length that it sends. A handler that has stated another one
+		// has not been able to write all it meant to (a proxy whose upstream died). What
+		// has been encoded since has another length anyway.
+		if stated := resp.Header.ContentLength(); stated > 0 && stated != len(body) && len(resp.Header.ContentEncoding()) == 0 {
+			capture.Broken = http.StatusInternalServerError
+		}
 	case !capture.Tail: // Fiber sends the tail of a write later anyway
 		add = capture.Pass(httpcache.Oversized)
 	}

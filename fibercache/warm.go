@@ -33,7 +33,7 @@ func Warm(ctx context.Context, app *fiber.App, urls iter.Seq[string], o core.War
 			return http.StatusBadGateway
 		}
 		_ = resp.Body.Close() // it is in memory
-		return resp.StatusCode
+		return httpcache.Warmed(resp.StatusCode, resp.Header.Values("Cache-Status"))
 	})
 }
 
@@ -70,6 +70,10 @@ func KeepWarm(ctx context.Context, cache *core.Cache, app *fiber.App, o core.Kee
 		defer fctx.Response.Reset() // a stream that nobody reads is closed
 		fctx.SetUserValue(refreshKey{}, r.Context())
 		handler(fctx)
-		return fctx.Response.StatusCode()
+		var said []string
+		for _, v := range fctx.Response.Header.PeekAll("Cache-Status") {
+			said = append(said, string(v))
+		}
+		return httpcache.Warmed(fctx.Response.StatusCode(), said)
 	})
 }

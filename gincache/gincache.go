@@ -22,6 +22,7 @@ package gincache
 
 import (
 	"context"
+	"net/http"
 	"reflect"
 	"strings"
 
@@ -41,7 +42,9 @@ func Cache(cache *core.Cache, class string, tags ...string) gin.HandlerFunc {
 
 // Invalidate returns the middleware that invalidates tags, and the request's own
 // path, when a handler has succeeded, before the client sees the end of the
-// response. It panics with a *core.ConfigError if something is wrong.
+// response. Of a stream of events or records (text/event-stream, application/x-ndjson)
+// the client sees each one as it is flushed, before the invalidation; the end of the
+// stream comes after it. It panics with a *core.ConfigError if something is wrong.
 func Invalidate(cache *core.Cache, tags ...string) gin.HandlerFunc {
 	return must(Write{Cache: cache, Tags: tags}.Middleware())
 }
@@ -129,7 +132,6 @@ func (x *exchange) Param(name string) (string, bool) {
 // Run implements httpcache.Exchange.
 func (x *exchange) Run(ctx context.Context, c *httpcache.Capture) error {
 	g, request, outer := x.gin, x.gin.Request, x.gin.Writer
-	g.Request = request.WithContext(ctx)
 	// ctx ends with the run, and middleware outside goes on.
 	defer func() { g.Request, g.Writer = request, outer }()
 	if v := ctx.Value(httpcache.ContextKey); v != nil {
@@ -138,11 +140,21 @@ func (x *exchange) Run(ctx context.Context, c *httpcache.Capture) error {
 		defer g.Set(httpcache.ContextKey, before)
 		g.Set(httpcache.ContextKey, v)
 	}
+	next := func() {
+		whole := false
+		x.Handle(ctx, c, func(r *http.Request) {
+			g.Request = r
+			g.Next()
+			whole = true
+		})
+		if !whole {
+			g.Abort() // nothing behind the handler that broke off
+		}
+	}
 	if c == nil {
-		g.Next()
+		next()
 		return nil
 	}
-	g.Request = c.AskedBy(g.Request)
 	x.Capture = httpcache.NewWriter(&x.out, c)
 	w := &writer{out: &x.out, capture: x.Capture, status: outer.Status(), size: unwritten}
 	g.Writer = w
@@ -152,7 +164,7 @@ func (x *exchange) Run(ctx context.Context, c *httpcache.Capture) error {
 			x.Capture.Abandon()
 		}
 	}()
-	g.Next()
+	next()
 	finished = true
 	failed := len(g.Errors) > x.errors
 	implicit := 0
@@ -190,6 +202,6 @@ func (x *exchange) Detach() func(context.Context, func(httpcache.Exchange)) {
 	}
 	e, r := (*gin.Engine)(f.UnsafePointer()), httpcache.DetachRequest(context.WithoutCancel(x.Context()), x.Request)
 	return func(ctx context.Context, _ func(httpcache.Exchange)) {
-		e.ServeHTTP(httpcache.NewNowhere(), r.WithContext(ctx))
+		httpcache.ServeNowhere(e, r.WithContext(ctx))
 	}
 }

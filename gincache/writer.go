@@ -64,7 +64,11 @@ var _ gin.ResponseWriter = (*writer)(nil)
 
 // WriteHeader implements http.ResponseWriter. As Gin's own it only records.
 func (w *writer) WriteHeader(status int) {
-	if status > 0 && !w.Written() {
+	switch {
+	case status <= 0:
+	case w.Written():
+		w.capture.GiveUp(status)
+	default:
 		w.status, w.recorded = status, true
 	}
 }

@@ -34,7 +34,9 @@ func Cache(cache *core.Cache, class string, tags ...string) func(http.Handler) h
 
 // Invalidate returns the middleware that invalidates tags, and the request's own
 // path, when a handler has succeeded, before the client sees the end of the
-// response. It panics with a *core.ConfigError if something is wrong.
+// response. Of a stream of events or records (text/event-stream, application/x-ndjson)
+// the client sees each one as it is flushed, before the invalidation; the end of the
+// stream comes after it. It panics with a *core.ConfigError if something is wrong.
 func Invalidate(cache *core.Cache, tags ...string) func(http.Handler) http.Handler {
 	return must(Write{Cache: cache, Tags: tags}.Middleware())
 }
@@ -125,10 +127,8 @@ func (x *exchange) Param(name string) (string, bool) {
 
 // Run implements httpcache.Exchange.
 func (x *exchange) Run(ctx context.Context, c *httpcache.Capture) error {
-	// The mux behind sets its parameters on this copy, which Param then reads.
-	x.Request = x.Request.WithContext(ctx)
 	if c == nil {
-		x.next.ServeHTTP(x.Writer, x.Request)
+		x.Handle(ctx, nil, func(r *http.Request) { x.next.ServeHTTP(x.Writer, r) })
 		return nil
 	}
 	x.Capture = httpcache.NewWriter(x.Writer, c)
@@ -138,8 +138,10 @@ func (x *exchange) Run(ctx context.Context, c *httpcache.Capture) error {
 			x.Capture.Abandon()
 		}
 	}()
-	x.Request = c.AskedBy(x.Request)
-	x.next.ServeHTTP(x.Capture, x.Request)
+	x.Handle(ctx, c, func(r *http.Request) {
+		x.Request = r // the mux behind sets its parameters on this copy, which Param then reads
+		x.next.ServeHTTP(x.Capture, r)
+	})
 	finished = true
 	x.Capture.Finish(http.StatusOK)
 	return nil
@@ -153,14 +155,16 @@ func (x *exchange) Run(ctx context.Context, c *httpcache.Capture) error {
 func (x *exchange) Detach() func(context.Context, func(httpcache.Exchange)) {
 	ctx := context.WithoutCancel(x.Request.Context())
 	r := httpcache.DetachRequest(ctx, x.Request)
-	server, _ := ctx.Value(http.ServerContextKey).(*http.Server)
+	server := httpcache.ServerOf(ctx)
 	u, err := url.ParseRequestURI(r.RequestURI)
 	if server == nil || err != nil {
 		if x.Request.Method == http.MethodHead {
 			return nil // its handler need not be that of GET
 		}
 		return func(ctx context.Context, load func(httpcache.Exchange)) {
-			load(&exchange{StdExchange: httpcache.StdExchange{Writer: httpcache.NewNowhere(), Request: r.WithContext(ctx)}, next: x.next})
+			httpcache.ServeNowhere(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				load(&exchange{StdExchange: httpcache.StdExchange{Writer: w, Request: r}, next: x.next})
+			}), r.WithContext(ctx))
 		}
 	}
 	handler := server.Handler
@@ -170,7 +174,7 @@ func (x *exchange) Detach() func(context.Context, func(httpcache.Exchange)) {
 	return func(ctx context.Context, _ func(httpcache.Exchange)) {
 		again := r.WithContext(serverContext{ctx})
 		again.URL = u // as it was before anybody rewrote it
-		handler.ServeHTTP(httpcache.NewNowhere(), again)
+		httpcache.ServeNowhere(handler, again)
 	}
 }
 

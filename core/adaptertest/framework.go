@@ -3,6 +3,7 @@ package adaptertest
 import (
 	"context"
 	"io"
+	"iter"
 	"net"
 	"net/http"
 	"strings"
@@ -170,7 +171,20 @@ type (
 	Remover interface{ Remove(name string) }
 	// A RequestSetter changes a field of the request, as middleware does.
 	RequestSetter interface{ SetRequest(name, value string) }
+	// A HandlerRunner has a handler of net/http answer the request, as the framework's
+	// own adaptor does.
+	HandlerRunner interface{ RunHandler(h http.Handler) error }
+	// An Uploader reads a file of a form, through the file system where it can, and returns
+	// its size.
+	Uploader interface {
+		Upload(field string) (size int64, err error)
+	}
 )
+
+// A Warmer is a Server whose app can be warmed: httpcache.Warm, fibercache.Warm.
+type Warmer interface {
+	Warm(ctx context.Context, urls iter.Seq[string], o core.WarmOptions) (core.WarmResult, error)
+}
 
 // Translate writes a pattern in another syntax: param and rest make a parameter
 // and the wildcard of their names.

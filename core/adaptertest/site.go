@@ -39,6 +39,7 @@ type site struct {
 	cache *core.Cache
 	log   *logged
 	app   App
+	srv   Server // once it is served
 	by    transport
 	dial  func() (net.Conn, error)
 	mu    sync.Mutex
@@ -149,6 +150,7 @@ func (s *site) connect() (net.Conn, error) {
 
 func (s *site) serve() {
 	srv := s.f.New(s, s.app)
+	s.srv = srv
 	var l net.Listener
 	if s.by == inMemory {
 		p := newPipes()

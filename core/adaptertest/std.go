@@ -4,10 +4,14 @@ import (
 	"context"
 	"errors"
 	"io"
+	"iter"
 	"log/slog"
 	"net"
 	"net/http"
 	"time"
+
+	"github.com/larderhq/larder/core"
+	"github.com/larderhq/larder/core/httpcache"
 )
 
 // Std is a Ctx over net/http. Frameworks that stand on net/http embed it and
@@ -64,6 +68,24 @@ func (s *Std) Remove(name string) { s.Writer.Header().Del(name) }
 // SetRequest changes a field of the request.
 func (s *Std) SetRequest(name, value string) { s.Request.Header.Set(name, value) }
 
+// RunHandler implements HandlerRunner.
+func (s *Std) RunHandler(h http.Handler) error {
+	h.ServeHTTP(s.Writer, s.Request)
+	return nil
+}
+
+// Upload implements Uploader.
+func (s *Std) Upload(field string) (size int64, err error) {
+	if err := s.Request.ParseMultipartForm(1 << 10); err != nil {
+		return 0, err
+	}
+	_, part, err := s.Request.FormFile(field)
+	if err != nil {
+		return 0, err
+	}
+	return part.Size, nil
+}
+
 // Status implements Ctx.
 func (s *Std) Status(status int) { s.Writer.WriteHeader(status) }
 
@@ -106,6 +128,11 @@ func Serve(h http.Handler) Server {
 }
 
 type stdServer struct{ srv http.Server }
+
+// Warm implements Warmer.
+func (s *stdServer) Warm(ctx context.Context, urls iter.Seq[string], o core.WarmOptions) (core.WarmResult, error) {
+	return httpcache.Warm(ctx, s.srv.Handler, urls, o)
+}
 
 func (s *stdServer) Serve(l net.Listener) error {
 	if err := s.srv.Serve(l); !errors.Is(err, http.ErrServerClosed) {

@@ -58,6 +58,7 @@ func cases() []testCase {
 		switchCases(),
 		attackCases(),
 		missedCases(),
+		wholeCases(),
 	)
 }
 

@@ -1,6 +1,7 @@
 package adaptertest
 
 import (
+	"bufio"
 	"fmt"
 	"io"
 	"net/http"
@@ -480,6 +481,58 @@ func heldCases() []testCase {
 			rest, err := io.ReadAll(resp.Body)
 			require.NoError(s, err)
 			require.Equal(s, "\n", string(rest))
+		}, noResponseWriter),
+
+		within("events of a write pass whole while it is under way, and their end waits for it", func(s *site) {
+			db := &row{}
+			g := s.gate()
+			s.handle("GET /p/{id}", db.read, s.cached("hour", "p:{id}"))
+			events := func(c Ctx) error {
+				c.Set("Content-Type", "Text/Event-Stream; charset=utf-8")
+				return c.Stream(func(w io.Writer, flush func()) {
+					for _, event := range []string{"data: first\n\n", "data: " + strings.Repeat("x", 10_000) + "\n\n"} {
+						_, _ = io.WriteString(w, event)
+						flush()
+					}
+					g.wait()
+					s.get("/p/1").is("value 0") // what a reader may have stored meanwhile
+					db.value.Add(1)
+				})
+			}
+			s.handle("POST /w/{id}", events, s.invalidates("p:{id}"))
+			x, err := s.begin(request{method: "POST", target: "/w/1"})
+			require.NoError(s, err)
+			defer x.leave()
+			resp, a := x.head()
+			require.NoError(s, a.err)
+			r := bufio.NewReader(resp.Body)
+			for _, text := range []string{"data: first\n", "\n", "data: " + strings.Repeat("x", 10_000) + "\n", "\n"} {
+				line, err := r.ReadString('\n')
+				require.NoError(s, err)
+				require.Equal(s, text, line)
+			}
+			g.open()
+			_, err = r.ReadByte()
+			require.ErrorIs(s, err, io.EOF)
+			s.get("/p/1").is("value 1").isNoHit()
+		}, noResponseWriter),
+
+		within("events of a write whose length is stated are held back at their end", func(s *site) {
+			g := s.gate()
+			s.handle("POST /w/{id}", func(c Ctx) error {
+				c.Set("Content-Type", "text/event-stream")
+				c.Set("Content-Length", "13")
+				return c.Stream(func(w io.Writer, flush func()) {
+					_, _ = io.WriteString(w, "data: first\n\n")
+					flush()
+					g.wait()
+				})
+			}, s.invalidates("p"))
+			w := s.start("POST", "/w/1")
+			s.settles(func() bool { return s.cache.Stats().Invalidations > 0 }, "the write is under way")
+			require.False(s, w.ended())
+			g.open()
+			w.answer().is("data: first\n\n")
 		}, noResponseWriter),
 
 		over("a write's answer is the handler's, exactly", func(s *site) {

@@ -141,7 +141,14 @@ type Capture struct {
 	Status int // also when not held; 0: nothing was answered
 	Header Header
 	Body   []byte
+	// Broken says that the handler gave up after its header was final, and with which
+	// status it would have answered: what is held is not the whole of a response. 0: it
+	// did not.
+	Broken int
 }
+
+// stores reports whether what is held back may be stored.
+func (c *Capture) stores() bool { return c != nil && c.Limit > 0 && !c.Tail }
 
 // Head tells of a final status and header, before the first byte of content. It
 // returns whether to hold the answer back, and what to add to it if not.

@@ -54,8 +54,17 @@ func (rt *Route) load(a *ask, turn *engine.Turn, s *shield, fwd, missing string)
 		}
 		return nil
 	}
+	if l.d.store && wrongLength(c) {
+		c.Broken = http.StatusInternalServerError
+	}
 	said := l.scope.Said()
 	switch {
+	case c.Broken != 0:
+		rt.engine.Count.LoadErrors.Add(1)
+		if c.Broken < 500 || !rt.answerSpare(a, turn, c.Broken) {
+			turn.Finish(engine.Outcome{Verdict: engine.Failed}) // those who wait do not wait for this client
+			ex.Release([]Field{statusField(fwd, false, incomplete)})
+		}
 	case l.validated(c.Status):
 		l.renew(c.Header, said)
 	case !l.d.store: // a 5xx that was held back because an older response can stand in
@@ -161,8 +170,8 @@ func (l *loading) settle(status int, h Header, said scope.Said, before []string)
 func (l *loading) store(said scope.Said) {
 	rt, a, c := l.rt, l.a, l.c
 	late := l.settle(c.Status, c.Header, said, nil)
-	if l.d.store && (wrongLength(c) || l.d.part != nil && !partLength(c, &l.d)) {
-		l.d.store, l.d.reason, l.d.verdict, l.d.forget = false, "incomplete", engine.Unshareable, true
+	if l.d.store && l.d.part != nil && !partLength(c, &l.d) {
+		l.d.store, l.d.reason, l.d.verdict, l.d.forget = false, incomplete, engine.Unshareable, true
 	}
 	if !l.d.store {
 		rt.notStored(a, l.turn, l.d)

@@ -12,6 +12,10 @@ const CacheName = "Larder"
 
 const cacheStatus = "Cache-Status"
 
+// incomplete is the detail of a response that is not the whole of what the handler meant
+// to answer.
+const incomplete = "incomplete"
+
 // The reasons to go forward (RFC 9211 section 2.2).
 const (
 	fwdMiss    = "uri-miss"

@@ -1,11 +1,10 @@
 package httpcache
 
 import (
-	"bufio"
 	"context"
-	"net"
 	"net/http"
 	"strings"
+	"sync/atomic"
 )
 
 // StdExchange is the part of an Exchange that frameworks on net/http share. An
@@ -123,21 +122,92 @@ func setInto(h http.Header, fields []Field, copies []string) []string {
 	return copies
 }
 
-// AskedBy returns the request that the handler is to see: the same one, or a copy
-// with the capture's conditions in place of its own.
-func (c *Capture) AskedBy(r *http.Request) *http.Request {
-	if c.Conditions == nil {
-		return r
+// Handle has the handlers behind the middleware answer the request, once, with ctx as
+// its context. They see a copy: c says which conditions it has, and what they have parsed
+// of it is handed back, so that the server removes the files of an upload.
+func (x *StdExchange) Handle(ctx context.Context, c *Capture, handle func(*http.Request)) {
+	asked := x.Request.WithContext(ctx)
+	if c != nil && c.Conditions != nil {
+		asked.Header = askedBy(c, x.Request.Header)
 	}
-	again := *r
-	again.Header = r.Header.Clone()
+	defer handBack(x.Request, asked)
+	if !c.stores() || guarding(ctx) != nil || ctx.Value(http.ServerContextKey) != nil {
+		handle(asked)
+		return
+	}
+	s := &serverless{Context: ctx}
+	served := asked.WithContext(s)
+	defer handBack(asked, served)
+	defer func() {
+		if !s.asked.Load() {
+			return
+		}
+		if v := recover(); v == http.ErrAbortHandler { //nolint:errorlint // as net/http compares it
+			c.Broken = http.StatusBadGateway
+		} else if v != nil {
+			panic(v)
+		}
+	}()
+	handle(served)
+}
+
+// askedBy returns a request's header with the capture's conditions in place of its own.
+func askedBy(c *Capture, header http.Header) http.Header {
+	h := header.Clone()
 	for _, name := range conditionalFields {
-		again.Header.Del(name)
+		h.Del(name)
 	}
 	for _, f := range c.Conditions {
-		again.Header[f.Name] = f.Values
+		h[f.Name] = f.Values
 	}
-	return &again
+	return h
+}
+
+// handBack gives a request what a handler has parsed of a copy, as it would have it if
+// there were no copy. A server removes the files of an upload of its own request only.
+func handBack(to, from *http.Request) {
+	to.Form, to.PostForm, to.MultipartForm, to.Pattern = from.Form, from.PostForm, from.MultipartForm, from.Pattern
+}
+
+// serverless is the context of a request that no http.Server has accepted (FastCGI, a
+// lambda, another handler's sub-request). A handler that would break its answer off there
+// (httputil.ReverseProxy, if the upstream dies in the middle of a body) looks for the
+// server first, and without one returns as if the answer were whole. Here it finds one, and
+// breaks off; the break is then ended where it would have ended without a cache.
+type serverless struct {
+	context.Context
+	asked atomic.Bool
+}
+
+// noServer is what serverless shows as the server.
+var noServer = new(http.Server) //nolint:gochecknoglobals // a constant
+
+// Value implements context.Context.
+func (s *serverless) Value(key any) any {
+	switch key {
+	case http.ServerContextKey:
+		s.asked.Store(true)
+		return noServer
+	case serverlessKey{}:
+		return s
+	}
+	return s.Context.Value(key)
+}
+
+type serverlessKey struct{}
+
+func guarding(ctx context.Context) *serverless {
+	s, _ := ctx.Value(serverlessKey{}).(*serverless)
+	return s
+}
+
+// ServerOf returns the server that has accepted the request of a context, or nil.
+func ServerOf(ctx context.Context) *http.Server {
+	if guarding(ctx) != nil {
+		return nil
+	}
+	server, _ := ctx.Value(http.ServerContextKey).(*http.Server)
+	return server
 }
 
 // DetachRequest returns a copy of the request for a background refresh: without
@@ -152,31 +222,3 @@ func DetachRequest(ctx context.Context, r *http.Request) *http.Request {
 	}
 	return c
 }
-
-// Nowhere is a ResponseWriter whose answer goes nowhere.
-type Nowhere struct{ header http.Header }
-
-// NewNowhere returns a Nowhere.
-func NewNowhere() *Nowhere { return &Nowhere{make(http.Header)} }
-
-// Header implements http.ResponseWriter.
-func (n *Nowhere) Header() http.Header { return n.header }
-
-// Write implements http.ResponseWriter.
-func (n *Nowhere) Write(p []byte) (int, error) { return len(p), nil }
-
-// WriteHeader implements http.ResponseWriter.
-func (n *Nowhere) WriteHeader(int) {}
-
-// Flush implements http.Flusher: a handler in the background flushes as it does in
-// front of a client.
-func (n *Nowhere) Flush() {}
-
-// Hijack implements http.Hijacker: there is no connection.
-func (n *Nowhere) Hijack() (net.Conn, *bufio.ReadWriter, error) {
-	return nil, nil, http.ErrNotSupported
-}
-
-// CloseNotify implements http.CloseNotifier, which Gin's streams insist on: there
-// is no client that could go away.
-func (n *Nowhere) CloseNotify() <-chan bool { return nil }

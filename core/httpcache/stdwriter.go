@@ -68,6 +68,7 @@ func (w *Writer) WriteHeader(status int) {
 		return
 	}
 	if w.status != 0 || w.state == hijacked {
+		w.GiveUp(status)
 		return
 	}
 	w.status, w.stated = status, -1
@@ -84,6 +85,14 @@ func (w *Writer) WriteHeader(status int) {
 	}
 	w.state = passing
 	w.sendHeader(add)
+}
+
+// GiveUp tells that the handler would now rather answer another status than the one that
+// is final: a template has broken half-way, and http.Error follows.
+func (w *Writer) GiveUp(status int) {
+	if w.state == holding && status != w.status {
+		w.c.Broken = status
+	}
 }
 
 // Write implements http.ResponseWriter.
@@ -140,6 +149,7 @@ func (w *Writer) content(p []byte, write func([]byte) (int, error)) (int, error)
 	}
 	w.written += int64(len(p))
 	if w.stated >= 0 && w.written > w.stated {
+		w.GiveUp(http.StatusInternalServerError)
 		return 0, http.ErrContentLength
 	}
 	if w.state == tailing {
@@ -156,12 +166,32 @@ func (w *Writer) content(p []byte, write func([]byte) (int, error)) (int, error)
 		w.buf = append(w.buf, p...)
 		return len(p), nil
 	}
-	if w.c.Tail {
+	if w.c.Tail && !w.streams() {
 		w.startTail()
 		return w.tail(p)
 	}
 	w.passOn(Oversized)
 	return write(p)
+}
+
+// streams reports whether the answer to a write is a stream of records that its client
+// takes one by one. Its end is not its last byte but the end of the connection or of the
+// chunks, which the server sends when the handlers have returned.
+func (w *Writer) streams() bool {
+	if w.stated >= 0 {
+		return false
+	}
+	kind, _, _ := strings.Cut(w.final.Get("Content-Type"), ";")
+	return streamed[strings.ToLower(strings.TrimSpace(kind))]
+}
+
+// streamed are the media types of such streams.
+var streamed = map[string]bool{ //nolint:gochecknoglobals // a constant
+	"text/event-stream": true, "multipart/x-mixed-replace": true, "application/stream+json": true,
+	"application/x-ndjson": true, "application/ndjson": true, "application/jsonl": true, "application/x-jsonlines": true,
+	"application/jsonlines": true, "application/json-seq": true,
+	"application/grpc-web": true, "application/grpc-web+proto": true, "application/grpc-web-text": true,
+	"application/connect+json": true, "application/connect+proto": true,
 }
 
 // passOn sends what has been held back and stops holding back.
@@ -241,7 +271,11 @@ func (w *Writer) FlushError() error {
 			if !bodyAllowed(w.status) || w.c.NoBody || w.stated == 0 {
 				return nil // the header is all there is: it waits for the end
 			}
-			w.startTail()
+			if w.streams() {
+				w.passOn(Streamed)
+			} else {
+				w.startTail()
+			}
 		default:
 			w.passOn(Streamed)
 		}
@@ -264,15 +298,31 @@ func (w *Writer) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 
 // Push implements http.Pusher.
 func (w *Writer) Push(target string, opts *http.PushOptions) error {
-	for next := w.w; ; {
-		switch n := next.(type) {
-		case http.Pusher:
-			return n.Push(target, opts)
-		case interface{ Unwrap() http.ResponseWriter }:
-			next = n.Unwrap()
-		default:
-			return http.ErrNotSupported
+	if p, ok := behind[http.Pusher](w.w); ok {
+		return p.Push(target, opts)
+	}
+	return http.ErrNotSupported
+}
+
+// CloseNotify implements http.CloseNotifier, which Gin's streams insist on.
+func (w *Writer) CloseNotify() <-chan bool {
+	if n, ok := behind[interface{ CloseNotify() <-chan bool }](w.w); ok {
+		return n.CloseNotify()
+	}
+	return nil
+}
+
+// behind returns the first writer from w on that can do what T says.
+func behind[T any](w http.ResponseWriter) (can T, ok bool) {
+	for {
+		if can, ok = w.(T); ok {
+			return can, true
 		}
+		u, wraps := w.(interface{ Unwrap() http.ResponseWriter })
+		if !wraps {
+			return can, false
+		}
+		w = u.Unwrap()
 	}
 }
 

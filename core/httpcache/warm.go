@@ -2,11 +2,15 @@ package httpcache
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
 	"iter"
+	"net"
 	"net/http"
+	"net/url"
+	"slices"
 	"strings"
-	"sync/atomic"
+	"time"
 
 	"github.com/larderhq/larder/core"
 )
@@ -24,11 +28,45 @@ func Warm(ctx context.Context, server http.Handler, urls iter.Seq[string], o cor
 
 // askHandler returns what has a handler answer a request.
 func askHandler(server http.Handler) func(*http.Request) (status int) {
+	s := &http.Server{Handler: server, ReadHeaderTimeout: time.Minute} // it serves nothing
 	return func(r *http.Request) (status int) {
-		w := &statusOnly{Nowhere: NewNowhere(), status: http.StatusOK}
-		server.ServeHTTP(w, r)
-		return w.status
+		ctx := context.WithValue(context.WithValue(r.Context(), http.ServerContextKey, s), http.LocalAddrContextKey, here)
+		ctx, end := context.WithCancel(ctx) // as a server's does when the request has been answered
+		defer end()
+		n := ServeNowhere(server, accepted(r.WithContext(ctx)))
+		return Warmed(n.Status(), n.Header().Values(cacheStatus))
 	}
+}
+
+// Warmed returns the status that an answer to warming counts as: that of a failure, where
+// its Cache-Status says that the handler broke off.
+func Warmed(status int, cacheStatus []string) int {
+	if slices.ContainsFunc(cacheStatus, func(s string) bool {
+		return strings.HasPrefix(s, CacheName+";") && strings.HasSuffix(s, "; detail="+incomplete)
+	}) {
+		return http.StatusBadGateway
+	}
+	return status
+}
+
+// here is where a request comes from, and arrives, that has no connection.
+var here net.Addr = &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)} //nolint:gochecknoglobals // a constant
+
+// accepted makes of a request for an absolute URL what a server makes of it that has
+// accepted it over a connection.
+func accepted(r *http.Request) *http.Request {
+	if r.URL.Scheme == "https" {
+		host, _, err := net.SplitHostPort(r.Host)
+		if err != nil {
+			host = r.Host
+		}
+		r.TLS = &tls.ConnectionState{Version: tls.VersionTLS13, HandshakeComplete: true, ServerName: host}
+	}
+	if u, err := url.ParseRequestURI(r.RequestURI); err == nil {
+		r.URL = u
+	}
+	r.RemoteAddr = here.String()
+	return r
 }
 
 // WarmBy is Warm for a server that is not an http.Handler: ask has it answer a
@@ -72,12 +110,10 @@ func requestFor(ctx context.Context, u string) (*http.Request, error) {
 	if r.URL.Host == "" || r.URL.Scheme != "http" && r.URL.Scheme != "https" {
 		return nil, fmt.Errorf("larder: warm %q: not an absolute URL", u)
 	}
-	// As a server gets it. The scheme stays, as that of a connection that is not there.
 	r.RequestURI = r.URL.RequestURI()
 	if !strings.HasPrefix(r.RequestURI, "/") {
 		r.RequestURI = "/" + r.RequestURI
 	}
-	r.RemoteAddr = "127.0.0.1:0"
 	return r, nil
 }
 
@@ -89,24 +125,4 @@ func guarded(r *http.Request, ask func(*http.Request) int) (status int, err erro
 		}
 	}()
 	return ask(r), nil
-}
-
-// statusOnly keeps the status of an answer that goes nowhere.
-type statusOnly struct {
-	*Nowhere
-	status int
-	final  atomic.Bool
-}
-
-// WriteHeader implements http.ResponseWriter.
-func (w *statusOnly) WriteHeader(status int) {
-	if status >= 200 && w.final.CompareAndSwap(false, true) {
-		w.status = status
-	}
-}
-
-// Write implements http.ResponseWriter.
-func (w *statusOnly) Write(p []byte) (int, error) {
-	w.final.Store(true)
-	return len(p), nil
 }
