@@ -3,7 +3,6 @@ package redisstore
 import (
 	"context"
 	"errors"
-	"fmt"
 	"slices"
 	"strconv"
 	"sync"
@@ -108,10 +107,11 @@ func (s *session) makeAware(ctx context.Context, partitions []int, heads []remot
 
 // served notes who answered for a head, and when.
 func (s *session) served(h *remote.Head, info string, now int64, p int, sent time.Time) error {
-	h.Server, h.Now = infoField(info, "master_replid"), now
-	if role := infoField(info, "role"); role != "master" || h.Server == "" {
-		return fmt.Errorf("it is a %q with the replication id %q", role, h.Server)
+	id, err := replicationOf(info)
+	if err != nil {
+		return err
 	}
+	h.Server, h.Now = id, now
 	s.clocks[p].read(now, sent)
 	return nil
 }
@@ -156,6 +156,9 @@ func (s *session) headElsewhere(ctx context.Context, p int) remote.Head {
 	}
 	if err == nil {
 		err = r.err
+	}
+	if err == nil && info == "" {
+		err = errors.New("the slot is on its way, and scripts may not call INFO: who serves it is not known until it has arrived")
 	}
 	if err == nil {
 		err = s.served(&h, info, now, p, sent)

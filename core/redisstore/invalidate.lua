@@ -2,6 +2,8 @@
 --   redis-cli --eval invalidate.lua 'larder:{00}:head' , tag product:42
 -- See Program in package redisstore of github.com/larderhq/larder.
 
+-- unpack is in another place in Lua 5.4.
+local unpack = table.unpack or unpack
 -- The server's clock, in milliseconds, and in microseconds as digits.
 local function clock()
   local t = redis.call('TIME')

@@ -32,6 +32,8 @@ type nodes struct {
 	all     redis.UniversalClient // whichever it is
 	conns   *connections
 	follow  bool // single is Sentinel's master
+
+	refusals refusals
 }
 
 // derive makes clients of our own from the options of the user's (rule R28).
@@ -99,6 +101,7 @@ func (n *nodes) process(ctx context.Context, c interface {
 	defer n.recovered(&err)
 	err = c.Process(ctx, cmd)
 	n.demoted(err)
+	n.refusals.tell(cmd, err)
 	return err
 }
 
@@ -118,6 +121,9 @@ func (n *nodes) pipeline(ctx context.Context, c interface{ Pipeline() redis.Pipe
 		if lost {
 			cmd.SetErr(err)
 		}
+	}
+	for _, cmd := range cmds {
+		n.refusals.tell(cmd, cmd.Err())
 	}
 	for _, cmd := range cmds {
 		if n.demoted(cmd.Err()) {

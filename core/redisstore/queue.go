@@ -25,14 +25,16 @@ var errLate = errors.New("it was executed too late, and did nothing")
 
 // Durable implements the seam.
 func (s *session) Durable(ctx context.Context) error {
+	if s.noQueue != nil {
+		return failed("ask whether queues are durable", s.noQueue)
+	}
 	err := s.nodes.eachMaster(ctx, func(ctx context.Context, master *redis.Client) error {
 		info, err := s.text(ctx, master, "info", "memory")
 		if err != nil {
 			return err
 		}
 		switch policy := infoField(info, "maxmemory_policy"); {
-		case policy == "":
-			return errors.New("INFO memory names no maxmemory_policy")
+		case policy == "": // see inspectInfo, which has told of it
 		case policy != "noeviction" && !strings.HasPrefix(policy, "volatile-"):
 			return fmt.Errorf("%w: maxmemory-policy of %s is %s, which evicts what is queued: noeviction and volatile-* are allowed",
 				remote.ErrUnusable, master.Options().Addr, policy)

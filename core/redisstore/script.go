@@ -25,20 +25,21 @@ var (
 	extendScript     = newScript("lease", "extend")
 	releaseScript    = newScript("hint", "lease", "release")
 	fillScript       = newScript("clock", "head", "hint", "lease", "fill")
-	changeScript     = newScript("clock", "head", "hint", "lease", "intent", "versions", "change")
+	changeScript     = newScript("unpack", "clock", "head", "hint", "lease", "intent", "versions", "change")
 	eraScript        = newScript("clock", "head", "hint", "replication", "era")
 	stateScript      = newScript("head", "state")
 	logScript        = newScript("head", "since", "log")
 	lagScript        = newScript("head", "lag")
 	timeScript       = newScript("time")
 	layoutScript     = newScript("clock", "layout")
-	enqueueScript    = newScript("clock", "head", "hint", "lease", "intent", "versions", "change()",
+	probeScript      = newScript("unpack", "clock", "probe")
+	enqueueScript    = newScript("unpack", "clock", "head", "hint", "lease", "intent", "versions", "change()",
 		"record", "queue", "letters", "put", "enqueue")
-	replayScript = newScript("clock", "head", "hint", "lease", "intent", "versions", "change()",
+	replayScript = newScript("unpack", "clock", "head", "hint", "lease", "intent", "versions", "change()",
 		"record", "queue", "letters", "put", "replay")
-	claimScript    = newScript("clock", "record", "queue", "claim")
-	settleScript   = newScript("clock", "record", "queue", "letters", "settle")
-	standingScript = newScript("clock", "record", "queue", "standing")
+	claimScript    = newScript("unpack", "clock", "record", "queue", "claim")
+	settleScript   = newScript("unpack", "clock", "record", "queue", "letters", "settle")
+	standingScript = newScript("unpack", "clock", "record", "queue", "standing")
 )
 
 type script struct{ source, sha string }

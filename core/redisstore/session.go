@@ -27,6 +27,9 @@ type session struct {
 	partitions atomic.Int32
 	clocks     [remote.MaxPartitions]clock
 
+	limits  []string // what the servers lack, for the log
+	noQueue error    // why nothing can be queued; nil: it can
+
 	mu       sync.Mutex
 	versions []string // known to be in use, ours first; never changed in place
 
@@ -35,7 +38,11 @@ type session struct {
 	wg     sync.WaitGroup
 }
 
-var _ remote.Session = (*session)(nil)
+var (
+	_ remote.Session  = (*session)(nil)
+	_ remote.Reporter = (*session)(nil)
+	_ remote.Limited  = (*session)(nil)
+)
 
 func newSession(n *nodes, want remote.Layout) *session {
 	s := &session{
@@ -111,7 +118,7 @@ func failed(what string, err error) error {
 			return fmt.Errorf("redisstore: %s: %w: %w", what, remote.ErrMigrating, err)
 		}
 	}
-	return fmt.Errorf("redisstore: %s: %w", what, err)
+	return fmt.Errorf("redisstore: %s: %w", what, judge(err))
 }
 
 // clock is what is known of the clock of a partition's server.

@@ -2,7 +2,6 @@ package redisstore
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -80,27 +79,6 @@ func (s *session) open(ctx context.Context) error {
 	return nil
 }
 
-// inspect finds what cannot work whoever tries again.
-func (s *session) inspect(ctx context.Context) error {
-	node, err := s.firstMaster(ctx)
-	if err != nil {
-		return err
-	}
-	text, err := s.text(ctx, node, "info")
-	if err != nil {
-		return err
-	}
-	switch version := infoField(text, "redis_version"); {
-	case olderThan(version, 6, 2):
-		return fmt.Errorf("%w: Redis %s: 6.2 is needed", remote.ErrUnusable, version)
-	case s.nodes.single != nil && infoField(text, "cluster_enabled") == "1":
-		return fmt.Errorf("%w: the server is part of a cluster: give a redis.ClusterClient", remote.ErrUnusable)
-	case infoField(text, "role") != "master":
-		return errors.New("the server is a replica, or the client's option ReplicaOnly is set")
-	}
-	return nil
-}
-
 // slotMapTries is how often the slot map is asked for in the time there is: the
 // client asks one node after the other, in any order, and one that hangs would take
 // all of it.
@@ -123,15 +101,6 @@ func (s *session) firstMaster(ctx context.Context) (*redis.Client, error) {
 	}
 }
 
-// refused marks the refusals that stay.
-func (s *session) refused(err error) error {
-	if redis.IsPermissionError(err) || redis.IsAuthError(err) ||
-		strings.Contains(err.Error(), "cluster support disabled") {
-		return fmt.Errorf("%w: %w", remote.ErrUnusable, err)
-	}
-	return err
-}
-
 // infoField returns a field of what INFO replied, "" if there is none.
 func infoField(info, name string) string {
 	for line := range strings.Lines(info) {
@@ -143,14 +112,18 @@ func infoField(info, name string) string {
 }
 
 // olderThan is false where version makes no sense: better to try.
-func olderThan(version string, major, minor int) bool {
-	parts := strings.SplitN(version, ".", 3)
-	if len(parts) < 2 {
-		return false
+func olderThan(version string, than ...int) bool {
+	parts := strings.SplitN(version, ".", 4)
+	for i, n := range than {
+		if i >= len(parts) {
+			return false
+		}
+		v, err := strconv.Atoi(parts[i])
+		if err != nil || v != n {
+			return err == nil && v < n
+		}
 	}
-	a, err1 := strconv.Atoi(parts[0])
-	b, err2 := strconv.Atoi(parts[1])
-	return err1 == nil && err2 == nil && (a < major || a == major && b < minor)
+	return false
 }
 
 // ms is a duration in whole milliseconds, rounded up, so that none becomes 0 (which

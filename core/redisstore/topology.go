@@ -43,10 +43,11 @@ func (s *session) topology(ctx context.Context) (topology, error) {
 		if err != nil {
 			return err
 		}
-		run, role := infoField(info, "run_id"), infoField(info, "role")
-		if run == "" || role != "master" {
-			return fmt.Errorf("a server says that it is a %q with the run id %q", role, run)
+		id, err := replicationOf(info)
+		if err != nil {
+			return err
 		}
+		run := infoField(info, "run_id") // the id of the data set changes as well, where there is none
 		var slots []string
 		var epoch string
 		if s.nodes.cluster != nil {
@@ -84,7 +85,7 @@ func (s *session) topology(ctx context.Context) (topology, error) {
 			t.ours[master.Options().Addr] = true
 			t.keys += keysOf(infoField(info, fmt.Sprint("db", master.Options().DB)))
 		}
-		masters = append(masters, fmt.Sprintln(run, infoField(info, "master_replid"), epoch, has))
+		masters = append(masters, fmt.Sprintln(run, id, epoch, has))
 		return nil
 	})
 	if err != nil {

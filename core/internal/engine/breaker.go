@@ -7,6 +7,8 @@ import (
 	"slices"
 	"sync/atomic"
 	"time"
+
+	"github.com/larderhq/larder/core/internal/remote"
 )
 
 // breakAfter is how many calls of requests may fail in a row before requests stop
@@ -89,7 +91,7 @@ func (s *shared) outcome(ctx context.Context, p int, mask uint64, err error) {
 	if ctx.Err() != nil || errors.Is(err, errSpent) { // the client's time is up, or it did not ask: that says nothing of the tier
 		return
 	}
-	s.e.Count.RemoteErrors.Add(1)
+	s.uncounted(err)
 	now := s.e.Now()
 	var servers []*breaker
 	for ; mask != 0; mask &= mask - 1 {
@@ -107,7 +109,9 @@ func (s *shared) outcome(ctx context.Context, p int, mask uint64, err error) {
 		}
 	}
 	if broke {
-		s.unreachable(err)
+		if remote.KindOf(err) == "" { // otherwise it has been told, see refused
+			s.unreachable(err)
+		}
 		s.wake()
 	}
 }

@@ -348,6 +348,8 @@ func (s *shared) scan(ctx context.Context, ses remote.Session, patterns []Item, 
 	case err == nil && !did.Sure:
 		did.Everything = errMoved
 	case err == nil:
+	case remote.IsPermanent(err): // what cannot be found has to go with the rest
+		did.Everything = err
 	case do.atSize() && ctx.Err() != nil:
 		did.Everything = ctx.Err()
 	case ctx.Err() == nil && hurry.Err() != nil:

@@ -231,6 +231,7 @@ func (s *shared) run(ctx context.Context) {
 		pause = min(2*pause, time.Second)
 		oc, cancel := context.WithTimeout(ctx, openTimeout)
 		if err := s.open(oc); err != nil {
+			s.uncounted(err)
 			s.unreachable(err)
 		}
 		cancel()
@@ -251,6 +252,7 @@ func (s *shared) run(ctx context.Context) {
 			if ctx.Err() != nil {
 				return
 			}
+			s.uncounted(err)
 			s.unreachable(err)
 		}
 		s.retryPending(ctx, ses)
@@ -295,9 +297,11 @@ func sleep(ctx context.Context, d time.Duration, kick <-chan struct{}) bool {
 func (s *shared) listen(ctx context.Context, ses remote.Session) {
 	defer s.done.Done()
 	pause := 20 * time.Millisecond
+	var deaf deafness
 	for ctx.Err() == nil {
+		heard := false
 		// What was published while nobody listened is in the log.
-		_ = ses.Hints(ctx, s.listening, func(h remote.Hint) {
+		err := ses.Hints(ctx, func() { heard = true; s.listening() }, func(h remote.Hint) {
 			pause = 20 * time.Millisecond
 			switch {
 			case h.Wake != "":
@@ -308,13 +312,40 @@ func (s *shared) listen(ctx context.Context, ses remote.Session) {
 			default:
 				s.hint(h.Partition, h.Item)
 			}
-		}) // it says why it was cut; it is subscribed again in any case
+		}) // it is subscribed again in any case
+		deaf.tell(s, heard, err)
 		s.listening()
 		if !sleep(ctx, pause, nil) {
 			return
 		}
 		pause = min(2*pause, time.Second)
 	}
+}
+
+// deafness is that hints cannot be subscribed to, though the tier answers.
+type deafness struct {
+	failed int // how often in a row
+	told   bool
+}
+
+// deafAfter is how often in a row a subscription has failed when that is told.
+const deafAfter = 5
+
+func (d *deafness) tell(s *shared, heard bool, err error) {
+	if remote.KindOf(err) != "" {
+		s.refused(err)
+		return
+	}
+	if heard {
+		*d = deafness{}
+		return
+	}
+	if d.failed++; d.failed < deafAfter || d.told || !s.legal(s.everything(), s.e.Now()) {
+		return
+	}
+	d.told = true
+	s.Log.Warn("larder: the shared tier answers, and its messages cannot be subscribed to; "+
+		"what other instances invalidate is heard of after MaxStaleness", "error", err)
 }
 
 // listening is called when messages begin to arrive: what was published before is
@@ -375,13 +406,13 @@ func (s *shared) round(ctx context.Context) error {
 		if s.settled(p, &heads[p], sent, ended[p]) {
 			continue
 		}
-		wg.Add(1)
-		go func() {
-			defer wg.Done()
+		wg.Go(func() {
 			lc, cancel := context.WithTimeout(ctx, limit)
 			defer cancel()
-			s.catchUp(lc, ses, p, &heads[p], sent, ended[p])
-		}()
+			if err := s.catchUp(lc, ses, p, &heads[p], sent, ended[p]); err != nil {
+				heads[p].Err = err
+			}
+		})
 	}
 	wg.Wait()
 	s.follow.Lock()
@@ -392,6 +423,11 @@ func (s *shared) round(ctx context.Context) error {
 		if heads[p].Err != nil {
 			return heads[p].Err
 		}
+	}
+	if !s.unverified() {
+		s.vain = 0
+	} else if s.vain++; s.vain >= vainRounds {
+		return errUnverified
 	}
 	s.reachable()
 	return nil
@@ -443,20 +479,18 @@ func (s *shared) verify(f *follower, sent int64) {
 }
 
 // catchUp brings a partition to its head, or begins it anew. ended is how many eras
-// had ended when the head was asked for.
-func (s *shared) catchUp(ctx context.Context, ses remote.Session, p int, h *remote.Head, sent int64, ended int) {
+// had ended when the head was asked for. An error says that the tier did neither.
+func (s *shared) catchUp(ctx context.Context, ses remote.Session, p int, h *remote.Head, sent int64, ended int) error {
 	f := &s.parts[p]
 	switch {
 	case h.Missing:
 		// Made now, by whoever comes first. It verifies nothing: what it replaces is
 		// unknown (R20).
-		s.renew(ctx, ses, p, "")
-		return
+		return s.renew(ctx, ses, p, "")
 	case h.Confirmed != h.Server && !mutantR21Server:
 		// A promotion or a restart: what an old server brought back to life is dead by
 		// the era (R21).
-		s.renew(ctx, ses, p, h.Confirmed)
-		return
+		return s.renew(ctx, ses, p, h.Confirmed)
 	}
 	s.follow.Lock()
 	from := f.position.Load()
@@ -465,29 +499,29 @@ func (s *shared) catchUp(ctx context.Context, ses remote.Session, p int, h *remo
 		s.adopt(p, h, ended)
 		s.verify(f, sent)
 		s.follow.Unlock()
-		return
+		return nil
 	}
 	server, era := f.server, f.era()
 	s.follow.Unlock()
 
 	since, err := ses.Log(ctx, p, *from)
 	if err != nil {
-		return
+		return err
 	}
 	if s.joined(p, from, h, &since, sent, ended) {
-		return
+		return nil
 	}
 	// A position that was trimmed, or another era: only what is kept here is old.
 	// Otherwise the tier may have lost something that others relied on.
 	if !since.Trimmed && h.Server == server && h.Era == era {
-		s.renew(ctx, ses, p, h.Confirmed)
-		return
+		return s.renew(ctx, ses, p, h.Confirmed)
 	}
 	s.follow.Lock()
 	defer s.follow.Unlock()
 	s.age(p)
 	s.adopt(p, h, ended)
 	s.verify(f, sent)
+	return nil
 }
 
 // joined verifies a partition if its log leads from the position from to the head,
@@ -582,9 +616,9 @@ func (s *shared) catchUpTo(p int, from *remote.Position, h *remote.Head, since *
 }
 
 // renew begins a new era in a partition, unless somebody was first. Everything
-// kept of it is aged; the next round follows from there.
-func (s *shared) renew(ctx context.Context, ses remote.Session, p int, was string) {
-	_ = ses.NewEra(ctx, p, was, false) // whoever succeeds, the next round sees it
+// kept of it is aged; the next round follows from there, whoever has succeeded.
+func (s *shared) renew(ctx context.Context, ses remote.Session, p int, was string) error {
+	err := ses.NewEra(ctx, p, was, false)
 	s.follow.Lock()
 	defer s.follow.Unlock()
 	f := &s.parts[p]
@@ -594,6 +628,7 @@ func (s *shared) renew(ctx context.Context, ses remote.Session, p int, was strin
 	f.verified.Store(0)
 	s.computeLegal()
 	s.wake()
+	return err
 }
 
 // untilKnown asks for rounds until ok, but no more than two: the one under way may

@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"math"
 	"math/bits"
@@ -44,6 +45,11 @@ const (
 	// maxKeep is the longest that an entry stays in the shared tier: generations
 	// and the versions of deploys are remembered longer.
 	maxKeep = 7 * 24 * time.Hour
+	// firstRounds is how many rounds New waits for, at most.
+	firstRounds = 5
+	// vainRounds is how many rounds in a row succeed and prove nothing of a partition
+	// before that is taken for a failure.
+	vainRounds = 10
 	// openTimeout bounds the first attempt to connect, while New waits.
 	openTimeout = time.Second
 	// agreeEvery is how often this instance's part of the layout is renewed.
@@ -79,6 +85,7 @@ type shared struct {
 	kick   chan struct{} // a round is wanted now
 	rounds round
 	asked  int64 // when the last round asked for the heads; its own
+	vain   int   // how many rounds in a row have proved nothing of some partition; the watchdog's own
 
 	pending    pending
 	foreigners atomic.Int32
@@ -90,9 +97,9 @@ type shared struct {
 	agreed atomic.Int64 // when this instance's part of the layout was last renewed
 	lag    atomic.Int64 // the largest ReplicaLag of any instance
 
-	stop context.CancelFunc
-	done sync.WaitGroup
-	down atomic.Bool // it has been said that the tier cannot be reached
+	stop       context.CancelFunc
+	done       sync.WaitGroup
+	complaints complaints
 }
 
 // share opens the shared tier and begins to follow it.
@@ -114,9 +121,11 @@ func (e *Engine) share(o Sharing) error {
 	ctx, cancel := context.WithTimeout(e.ctx, openTimeout)
 	defer cancel()
 	err := s.open(ctx)
-	// Heads that are not there are made by the first round and verified by the next.
-	for n := 0; err == nil && n < 3 && !s.legal(s.everything(), e.Now()); n++ {
-		err = s.round(ctx)
+	if err == nil {
+		err = s.verifyFirst(ctx)
+	}
+	if remote.IsPermanent(err) && !errors.Is(err, remote.ErrUnusable) {
+		err = fmt.Errorf("%w: %w", remote.ErrUnusable, err)
 	}
 	if err != nil && (o.Required || errors.Is(err, remote.ErrUnusable)) {
 		if ses := s.session.Load(); ses != nil {
@@ -126,6 +135,7 @@ func (e *Engine) share(o Sharing) error {
 		return err
 	}
 	if err != nil {
+		s.uncounted(err)
 		s.unreachable(err)
 	}
 	run, stop := context.WithCancel(e.ctx)
@@ -133,6 +143,20 @@ func (e *Engine) share(o Sharing) error {
 	s.done.Add(1)
 	go s.run(run)
 	return nil
+}
+
+// verifyFirst makes the first rounds: heads that are not there are made by one and
+// verified by the next. What fails may succeed at the next.
+func (s *shared) verifyFirst(ctx context.Context) (err error) {
+	for range firstRounds {
+		if err = s.round(ctx); err == nil && s.unverified() {
+			err = errUnverified
+		}
+		if err == nil || remote.IsPermanent(err) || ctx.Err() != nil {
+			break
+		}
+	}
+	return err
 }
 
 // open makes the session and agrees on the layout: before the first hit.
@@ -144,6 +168,7 @@ func (s *shared) open(ctx context.Context) error {
 	if err := s.agree(ctx, ses); err != nil {
 		return errors.Join(err, ses.Close())
 	}
+	s.observe(ses)
 	s.session.Store(&ses)
 	return nil
 }
@@ -230,6 +255,16 @@ func (s *shared) everything() uint64 {
 	return math.MaxUint64
 }
 
+// unverified reports whether there is a partition of which nothing has been proved.
+func (s *shared) unverified() bool {
+	for p := range s.e.partitions() {
+		if s.parts[p].verified.Load() == 0 {
+			return true
+		}
+	}
+	return false
+}
+
 // computeLegal finds until when everything is legal. The caller holds follow.
 func (s *shared) computeLegal() {
 	until := int64(math.MaxInt64)
@@ -284,19 +319,6 @@ func (s *shared) wake() {
 
 func (s *shared) replicaLag() time.Duration { return time.Duration(s.lag.Load()) }
 
-// unreachable and reachable say it once.
-func (s *shared) unreachable(err error) {
-	if !s.down.Swap(true) {
-		s.Log.Warn("larder: the shared tier does not answer; what it would answer goes to the handlers", "error", err)
-	}
-}
-
-func (s *shared) reachable() {
-	if s.down.Swap(false) {
-		s.Log.Info("larder: the shared tier answers again")
-	}
-}
-
 // askable returns the session if a request may ask the tier about key now: it is
 // legal, nothing of it is pending, and the tier has not just failed.
 func (s *shared) askable(key string, tags []string) (remote.Session, bool) {
@@ -315,6 +337,10 @@ func (s *shared) askable(key string, tags []string) (remote.Session, bool) {
 type budget struct {
 	left time.Duration
 }
+
+// errUnverified says that all calls succeed and prove nothing.
+var errUnverified = errors.New("larder: the shared tier answers, but it cannot be verified what was invalidated: " +
+	"each call is answered by another server, as behind a proxy that hides several")
 
 var errSpent = errors.New("larder: the request has waited for the shared tier for as long as it may")
 

@@ -29,12 +29,7 @@ func do(ctx context.Context, addr string, args ...string) (any, error) {
 	stop := context.AfterFunc(ctx, func() { _ = c.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
 
-	var b strings.Builder
-	fmt.Fprintf(&b, "*%d\r\n", len(args))
-	for _, a := range args {
-		fmt.Fprintf(&b, "$%d\r\n%s\r\n", len(a), a)
-	}
-	_, err = io.WriteString(c, b.String())
+	_, err = io.WriteString(c, command(args))
 	var reply any
 	if err == nil {
 		reply, err = readReply(bufio.NewReader(c))

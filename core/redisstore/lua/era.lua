@@ -1,9 +1,11 @@
 -- KEYS head
--- ARGV nonce, channel, partition, confirmed before, 1: in any case, partitions, protocol, kind of the hint
+-- ARGV nonce, channel, partition, confirmed before, 1: in any case, partitions, protocol, kind of the hint,
+-- id of the server's data set as it was read outside, '' if it was not: then -1 is returned where it is needed
 local now, us = clock()
 ready(KEYS[1])
 if ARGV[5] ~= '1' and field(KEYS[1], 'era') ~= '' and field(KEYS[1], 'confirmed') ~= ARGV[4] then return 0 end
-local id = server()
+local id = server(ARGV[9])
+if id == '' then return -1 end
 local tok = token(KEYS[1], ARGV[1], us)
 local before, at = field(KEYS[1], 'ptok'), field(KEYS[1], 'pid')
 -- The position is after what was logged and before what will be.

@@ -1,0 +1,154 @@
+package redisstore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"regexp"
+	"strings"
+	"sync/atomic"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/larderhq/larder/core/internal/remote"
+)
+
+// A server refuses a command in words of its make and version, and an error in a
+// script is told inside of another one. What matters is the kind: whether to try again
+// is in vain, and what is to be told once.
+
+// The kinds that have no code of their own.
+const (
+	unknownCommand = "unknown command"
+	notInScripts   = "not in scripts"
+	scriptRefused  = "script refused"
+	otherError     = "ERR"
+)
+
+// passing are the codes of refusals that may end by themselves.
+//
+//nolint:gochecknoglobals // constants, but that Go has none that are computed
+var (
+	passing = regexp.MustCompile(`\b(READONLY|LOADING|CLUSTERDOWN|MASTERDOWN|MISCONF|NOREPLICAS|OOM|BUSY|UNKILLABLE|NOQUORUM)\b`)
+	lasting = regexp.MustCompile(`\b(NOPERM|NOAUTH|WRONGPASS|WRONGTYPE|NOPROTO)\b`)
+	// phrases are of Redis, Valkey, Dragonfly, miniredis, and the proxies of Alibaba and
+	// Tencent.
+	phrases = []struct{ text, kind string }{
+		{"unknown command", unknownCommand},
+		{"unknown subcommand", unknownCommand},
+		{"unknown redis command", notInScripts},
+		{"not allowed from script", notInScripts},
+		{"not support for normal user", unknownCommand},
+		{"is not supported", unknownCommand},
+		{"cluster support disabled", "no cluster"},
+		{"bad lua script", scriptRefused},
+		{"undeclared key", scriptRefused},
+		{"error compiling script", scriptRefused},
+		{"nonexistent global", scriptRefused},
+		{"unexisting global", scriptRefused},
+		{"readonly table", scriptRefused},
+		{"attempt to call", scriptRefused},
+		{"no permissions", "NOPERM"},
+		{"can't run this command", "NOPERM"},
+		{"can't access at least one of the keys", "NOPERM"},
+	}
+)
+
+// judge wraps an error that a server has replied, so that errors.As finds its kind.
+// What is part of the protocol, such as MOVED, is none.
+func judge(err error) error {
+	var replied redis.Error
+	var known *remote.Refusal
+	if err == nil || errors.Is(err, redis.Nil) || errors.As(err, &known) || !errors.As(err, &replied) {
+		return err
+	}
+	text := replied.Error()
+	for _, ours := range []string{"NOSCRIPT", "MOVED ", "ASK ", "TRYAGAIN", "CROSSSLOT", "EXECABORT"} {
+		if strings.HasPrefix(text, ours) {
+			return err
+		}
+	}
+	kind, permanent := kindOfReply(text)
+	return &remote.Refusal{Kind: kind, Permanent: permanent, Err: err}
+}
+
+func kindOfReply(text string) (kind string, permanent bool) {
+	if m := passing.FindString(head(text)); m != "" {
+		return m, false
+	}
+	if m := lasting.FindString(head(text)); m != "" {
+		return m, m != "WRONGTYPE"
+	}
+	lower := strings.ToLower(text)
+	for _, p := range phrases {
+		if strings.Contains(lower, p.text) {
+			return p.kind, true
+		}
+	}
+	return otherError, false
+}
+
+// head is where a code stands: at the beginning, or behind what a script was at.
+func head(text string) string {
+	const most = 160
+	return text[:min(len(text), most)]
+}
+
+// refusals tell of calls that were refused.
+type refusals struct{ report atomic.Pointer[func(error)] }
+
+// tell tells of a command that was refused. A key of another type is no refusal: it is
+// made anew.
+func (r *refusals) tell(cmd redis.Cmder, err error) {
+	report := r.report.Load()
+	var refusal *remote.Refusal
+	if report == nil || err == nil || !errors.As(judge(err), &refusal) || refusal.Kind == "WRONGTYPE" {
+		return
+	}
+	(*report)(fmt.Errorf("redisstore: %s: %w", cmd.Name(), refusal))
+}
+
+// OnRefusal implements remote.Reporter.
+func (s *session) OnRefusal(report func(error)) { s.nodes.refusals.report.Store(&report) }
+
+// Limits implements remote.Limited.
+func (s *session) Limits() []string { return s.limits }
+
+// refused marks the refusals that stay.
+func (s *session) refused(err error) error {
+	err = judge(err)
+	if remote.IsPermanent(err) && !errors.Is(err, remote.ErrUnusable) || redis.IsPermissionError(err) || redis.IsAuthError(err) {
+		return fmt.Errorf("%w: %w", remote.ErrUnusable, err)
+	}
+	return err
+}
+
+// forTests is what to do where a server is a fake one, as miniredis is.
+const forTests = "tests need a redis-server, or no Remote at all"
+
+// replicationOf reads from INFO replication whose data set a server has. Without its
+// id nobody could tell a promotion or a restart, after which what was invalidated may
+// be back.
+func replicationOf(info string) (id string, err error) {
+	id = infoField(info, "master_replid")
+	switch role := infoField(info, "role"); {
+	case role == "":
+		return "", fmt.Errorf("%w: INFO replication names no role, by which a replica is told from a master; %s",
+			remote.ErrUnusable, forTests)
+	case role != "master":
+		return "", fmt.Errorf("it is a %q, no master", role)
+	case id == "":
+		return "", fmt.Errorf("%w: INFO replication names no master_replid, by which a failover or a restart is noticed; %s",
+			remote.ErrUnusable, forTests)
+	}
+	return id, nil
+}
+
+// replication asks a server whose data set it has.
+func (s *session) replication(ctx context.Context, node *redis.Client) (string, error) {
+	info, err := s.text(ctx, node, "info", "replication")
+	if err != nil {
+		return "", err
+	}
+	return replicationOf(info)
+}
