@@ -6,7 +6,9 @@ go 1.25
 
 require (
 	github.com/gin-gonic/gin v1.10.1
+	github.com/go-chi/chi/v5 v5.2.3
 	github.com/gofiber/fiber/v2 v2.52.12
+	github.com/gorilla/mux v1.8.1
 	github.com/labstack/echo/v4 v4.13.4
 	github.com/larderhq/larder v0.0.0
 	github.com/redis/go-redis/v9 v9.17.3

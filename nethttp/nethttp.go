@@ -4,7 +4,9 @@
 //	mux.Handle("PUT /products/{id}", nethttp.Invalidate(cache, "product:{id}", "catalog")(update))
 //
 // Any router whose handlers are http.Handler works: {id} is read with
-// [http.Request.PathValue]. A middleware that wraps the whole mux learns the
+// [http.Request.PathValue], which ServeMux and chi (from v5.0.12 on) set. For a router
+// that keeps its parameters elsewhere, as gorilla/mux does, [PathValues] sets them, in one
+// line for all its routes. A middleware that wraps the whole mux learns the
 // parameters only as the handler runs: Cache then resolves its tags afterwards,
 // Invalidate answers 500.
 //
@@ -87,6 +89,25 @@ func (w Write) Middleware() (func(http.Handler) http.Handler, error) {
 	return middleware(iv.Serve), nil
 }
 
+// PathValues returns the middleware that sets a router's parameters as the request's path
+// values, for routers that do not: {id} in a tag, and [http.Request.PathValue] in a handler,
+// then find them. It goes between the router and Cache or Invalidate:
+//
+//	router := mux.NewRouter() // gorilla's
+//	router.Use(nethttp.PathValues(mux.Vars))
+//
+// The parameter "*" is the wildcard's.
+func PathValues(params func(*http.Request) map[string]string) func(http.Handler) http.Handler {
+	return func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			for name, value := range params(r) {
+				r.SetPathValue(name, value)
+			}
+			next.ServeHTTP(w, r)
+		})
+	}
+}
+
 func must(m func(http.Handler) http.Handler, err error) func(http.Handler) http.Handler {
 	if err != nil {
 		panic(err)
@@ -110,16 +131,14 @@ type exchange struct {
 
 var _ httpcache.Exchange = (*exchange)(nil)
 
-// Param implements httpcache.Exchange. The wildcard is the pattern's last
-// element, {name...}.
+// Param implements httpcache.Exchange. The wildcard is the last element of ServeMux's
+// pattern, {name...}, and chi's *.
 func (x *exchange) Param(name string) (string, bool) {
 	if name == "*" {
 		i := strings.LastIndexByte(x.Request.Pattern, '{')
-		rest, ok := strings.CutSuffix(x.Request.Pattern[i+1:], "...}")
-		if i < 0 || !ok {
-			return "", false
+		if rest, ok := strings.CutSuffix(x.Request.Pattern[i+1:], "...}"); i >= 0 && ok {
+			name = rest
 		}
-		name = rest
 	}
 	v := x.Request.PathValue(name)
 	return v, v != ""

@@ -184,3 +184,73 @@ func TestHTTP2(t *testing.T) {
 	}
 	require.False(t, lines.Scan())
 }
+
+func TestHandlerBehindAPrefixStrippedWithItsSlash(t *testing.T) {
+	cache := newCache(t)
+	var runs atomic.Int64
+	h := nethttp.Cache(cache, "hour")(counting(&runs))
+	mux := http.NewServeMux()
+	mux.Handle("/a/", http.StripPrefix("/a/", h))
+	mux.Handle("/b", http.StripPrefix("/b", h)) // nothing is left
+	mux.Handle("/c/", http.StripPrefix("/c", h))
+	mux.Handle("PUT /a/p", http.StripPrefix("/a/", nethttp.Invalidate(cache, "unrelated")(counting(new(atomic.Int64)))))
+	ask := func(target string) string {
+		body, status := get(mux, target)
+		require.Equal(t, "Larder; fwd=uri-miss; stored", status, target)
+		again, status := get(mux, target)
+		require.Equal(t, body, again, target)
+		require.Equal(t, "Larder; hit; ttl=3599", status, target)
+		return body
+	}
+	require.Equal(t, "p run 1", ask("/a/p"))
+	require.Equal(t, " run 2", ask("/a/"))
+	require.Equal(t, " run 3", ask("/b"))
+	require.Equal(t, "/p run 4", ask("/c/p"))
+	for i, gone := range []func(){
+		func() { require.NoError(t, cache.Invalidate(t.Context(), core.Path("/a/p"))) },
+		func() { mux.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest(http.MethodPut, "/a/p", nil)) },
+	} {
+		gone()
+		require.Equal(t, fmt.Sprint("p run ", 5+i), ask("/a/p"))
+	}
+}
+
+// Paths with and without their slash are others to a handler.
+func TestPathWithoutItsSlashIsAnotherOne(t *testing.T) {
+	var runs atomic.Int64
+	h := nethttp.Cache(newCache(t), "hour")(counting(&runs))
+	for i, path := range []string{"/p", "p", "", "/"} {
+		r := httptest.NewRequest(http.MethodGet, "/p", nil)
+		r.URL.Path, r.RequestURI = path, ""
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, r)
+		require.Equal(t, fmt.Sprint(path, " run ", i+1), w.Body.String())
+	}
+	r := httptest.NewRequest(http.MethodGet, "/p", nil)
+	r.URL.Path, r.RequestURI = "*", "*"
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, r)
+	require.Equal(t, "Larder; fwd=bypass; detail=malformed-url", w.Header().Get("Cache-Status"))
+}
+
+func TestPathValuesOfAnotherRouter(t *testing.T) {
+	cache := newCache(t)
+	var runs atomic.Int64
+	params := nethttp.PathValues(func(r *http.Request) map[string]string { return map[string]string{"id": r.URL.Query().Get("id"), "*": "rest"} })
+	read := params(nethttp.Cache(cache, "hour", "p:{id}", "rest:{*}")(counting(&runs)))
+	write := params(nethttp.Invalidate(cache, "p:{id}")(counting(new(atomic.Int64))))
+	get(read, "/p?id=1")
+	_, status := get(read, "/p?id=1")
+	require.Equal(t, "Larder; hit; ttl=3599", status)
+	write.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest(http.MethodPut, "/w?id=1", nil))
+	body, _ := get(read, "/p?id=1")
+	require.Equal(t, "/p run 2", body)
+}
+
+func TestMissingParameterSaysWhatTheRouterHasToDo(t *testing.T) {
+	h := nethttp.Invalidate(newCache(t), "p:{id}")(counting(new(atomic.Int64)))
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, httptest.NewRequest(http.MethodPut, "/p/1", nil))
+	require.Equal(t, http.StatusInternalServerError, w.Code)
+	require.Contains(t, w.Body.String(), "nethttp.PathValues(mux.Vars)")
+}

@@ -142,9 +142,12 @@ func pathTags(l *Line) []string {
 	return tags
 }
 
+// noParameter says why a request may lack a parameter.
+const noParameter = "the route's pattern must name it, the middleware stand behind the router, and the router set it (gorilla/mux: nethttp.PathValues(mux.Vars))"
+
 func (rt *Route) warnMissing(name string, l *Line) {
 	if rt.once.first(name) {
-		rt.log.Warn("larder: a route is not cached: its tag names a path parameter that the request does not have",
+		rt.log.Warn("larder: a route is not cached: its tag names a path parameter that the request does not have: "+noParameter,
 			"parameter", name, "path", fmt.Sprintf("%.200q", l.Path))
 	}
 }

@@ -34,7 +34,20 @@ func (x *StdExchange) Line() Line {
 	if t := r.RequestURI; t != "" && !sameTarget(t, &l) {
 		l.Original = t
 	}
+	l.root(r)
 	return l
+}
+
+// root gives a path its slash that http.StripPrefix has taken with the prefix. The target
+// as it came tells it from one that had the slash.
+func (l *Line) root(r *http.Request) {
+	if strings.HasPrefix(l.Path, "/") || l.Path == "*" || l.Method == http.MethodConnect {
+		return
+	}
+	if l.Original = r.RequestURI; l.Original == "" {
+		l.Original = "./" + l.Path
+	}
+	l.Path = "/" + l.Path
 }
 
 // sameTarget reports whether the target on the wire is the path and query that

@@ -48,7 +48,7 @@ func (iv *Invalidator) Serve(ex Exchange) error {
 		tag, missing := t.resolve(ex)
 		if missing != "" {
 			// Before the handler: a write that could not be announced must not happen.
-			ex.Reply(refused("this route's tag " + t.text + " names a path parameter that the request does not have"))
+			ex.Reply(refused("this route's tag " + t.text + " names a path parameter that the request does not have: " + noParameter))
 			return nil
 		}
 		targets = append(targets, core.Tag(tag))
