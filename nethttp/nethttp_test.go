@@ -236,7 +236,9 @@ func TestPathWithoutItsSlashIsAnotherOne(t *testing.T) {
 func TestPathValuesOfAnotherRouter(t *testing.T) {
 	cache := newCache(t)
 	var runs atomic.Int64
-	params := nethttp.PathValues(func(r *http.Request) map[string]string { return map[string]string{"id": r.URL.Query().Get("id"), "*": "rest"} })
+	params := nethttp.PathValues(func(r *http.Request) map[string]string {
+		return map[string]string{"id": r.URL.Query().Get("id"), "*": "rest"}
+	})
 	read := params(nethttp.Cache(cache, "hour", "p:{id}", "rest:{*}")(counting(&runs)))
 	write := params(nethttp.Invalidate(cache, "p:{id}")(counting(new(atomic.Int64))))
 	get(read, "/p?id=1")
