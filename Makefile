@@ -22,6 +22,8 @@ CLUSTER    ?=
 # Of conformance: REDIS=1 measures each adapter over a redis-server, too.
 ADAPTERS ?= nethttp echo gin fiber
 REDIS    ?=
+# Of servers: the paths of redis-server, valkey-server and their like.
+SERVERS  ?=
 # What `newest` tests with: the newest release of the major version of each framework, and of go-redis.
 NEWEST   ?= github.com/labstack/echo/v4@v4 github.com/gin-gonic/gin@v1 github.com/gofiber/fiber/v2@v2 github.com/redis/go-redis/v9@v9
 
@@ -111,6 +113,14 @@ newest: deps ## Run the root module's tests with the newest release of each fram
 	$(GO) get -modfile="$$tmp/go.mod" $(NEWEST); \
 	$(GO) mod tidy -modfile="$$tmp/go.mod"; \
 	$(GO) test -modfile="$$tmp/go.mod" $(FLAGS) ./...
+
+.PHONY: servers
+servers: ## Run the shared tier's tests on other servers (SERVERS="/path/to/valkey-server …", FLAGS)
+	@[ -n "$(strip $(SERVERS))" ] || { echo 'name the servers: make servers SERVERS="/path/to/redis-server /path/to/valkey-server"' >&2; exit 1; }
+	@for s in $(SERVERS); do \
+		"$$s" --version; \
+		LARDER_REDIS_SERVER="$$s" $(GO) test -count=1 $(FLAGS) ./core/internal/redistest ./core/internal/glob ./core/redisstore; \
+	done
 
 .PHONY: conformance
 conformance: $(if $(REDIS),deps) $(CACHE_TESTS) ## The public suite for HTTP caches through each of ADAPTERS (FLAGS='-only ID' for one test; needs node and npm)

@@ -18,6 +18,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/larderhq/larder/core/internal/glob"
+	"github.com/larderhq/larder/core/internal/redistest"
 )
 
 // Redis itself has the last word, since one pattern must mean the same in the tier
@@ -140,8 +141,8 @@ type redis struct {
 // startRedis starts a Redis that only this test can reach, and ends it with it.
 func startRedis(t testing.TB) *redis {
 	t.Helper()
-	path, err := exec.LookPath("redis-server")
-	require.NoError(t, err, "this test needs redis-server on PATH: apt-get install redis-server, or brew install redis")
+	path, err := redistest.Binary()
+	require.NoError(t, err)
 	dir := t.TempDir()
 	socket := filepath.Join(dir, "s")
 	require.Less(t, len(socket), 100, "a unix socket's path has a limit; set TMPDIR to a shorter one")

@@ -4,6 +4,8 @@
 // each server runs under a guard, a shell that reads from a pipe that only the starter holds, and that kills its
 // server when the pipe ends.
 //
+// The server is the redis-server of the PATH, or the program that the environment variable LARDER_REDIS_SERVER names.
+//
 // A [Server] can be frozen, killed, and restarted with the data it had, with those of a snapshot, or with none. A
 // [Proxy] stands in for the network between a client and a server.
 //

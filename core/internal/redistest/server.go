@@ -74,11 +74,31 @@ func start(ctx context.Context, o Options, config string, mode ...string) (*Serv
 	return nil, fmt.Errorf("start redis-server: %w", err)
 }
 
+// BinaryVariable names the environment variable that holds the path of another server than the redis-server of the PATH:
+// one of another version, or a compatible one of another make. It is for all servers, those of clusters and sentinels too.
+const BinaryVariable = "LARDER_REDIS_SERVER"
+
+// Binary is the path of the server: that of BinaryVariable, or else the redis-server of the PATH.
+func Binary() (string, error) {
+	if path := os.Getenv(BinaryVariable); path != "" {
+		found, err := exec.LookPath(path)
+		if err != nil {
+			return "", fmt.Errorf("%s is %q; allowed: the path of a program: %w", BinaryVariable, path, err)
+		}
+		return filepath.Abs(found)
+	}
+	found, err := exec.LookPath("redis-server")
+	if err != nil {
+		return "", ErrMissing
+	}
+	return found, nil
+}
+
 // newServer makes a server's directory.
 func newServer(o Options) (*Server, error) {
-	binary, err := exec.LookPath("redis-server")
+	binary, err := Binary()
 	if err != nil {
-		return nil, ErrMissing
+		return nil, err
 	}
 	dir, err := os.MkdirTemp("", "redistest-")
 	if err != nil {

@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"syscall"
@@ -44,8 +45,24 @@ func TestAServerThatCannotStartSaysWhy(t *testing.T) {
 	assert.Contains(t, err.Error(), "port is taken")
 }
 
+func TestAnotherServerIsTakenWhereOneIsNamed(t *testing.T) {
+	path, err := exec.LookPath("redis-server")
+	require.NoError(t, err)
+	named := filepath.Join(t.TempDir(), "another-server")
+	require.NoError(t, os.WriteFile(named, []byte("#!/bin/sh\nexec '"+path+"' \"$@\" --proc-title-template another\n"), 0o700))
+	t.Setenv(redistest.BinaryVariable, named)
+	s := redistest.Single(t)
+	assert.Equal(t, []any{"proc-title-template", "another"}, do(t, s, "CONFIG", "GET", "proc-title-template"))
+
+	t.Setenv(redistest.BinaryVariable, named+"-that-is-not-there")
+	_, err = redistest.Start(deadline(t), redistest.Options{})
+	require.ErrorContains(t, err, redistest.BinaryVariable)
+	require.ErrorContains(t, err, named+"-that-is-not-there")
+}
+
 func TestWithoutRedisTheErrorSaysHowToGetIt(t *testing.T) {
 	t.Setenv("PATH", t.TempDir())
+	t.Setenv(redistest.BinaryVariable, "")
 	_, err := redistest.Start(deadline(t), redistest.Options{})
 	require.ErrorIs(t, err, redistest.ErrMissing)
 	assert.Contains(t, err.Error(), "apt-get install redis-server")
