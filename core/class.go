@@ -85,11 +85,14 @@ type HTTPPolicy struct {
 	Cookies []string
 	// RequestDirectives lists the directives in the Cache-Control of requests that
 	// clients may use: "no-cache" (and Pragma), "no-store", "max-age", "min-fresh",
-	// "max-stale", "only-if-cached" (RFC 9111 section 5.2.1). nil: all, so that a
-	// browser's reload shows what is there now; those who ask at the time share one
-	// run of the handler, and where it gave a validator that is a validation.
-	// Empty, not nil: none, for an API whose clients are not to choose that the
-	// handler runs.
+	// "max-stale", "only-if-cached" (RFC 9111 section 5.2.1). nil: all but
+	// "only-if-cached", so that a browser's reload shows what is there now; those who
+	// ask at the time share one run of the handler, and where it gave a validator that
+	// is a validation. "no-store" keeps the response to the request from being stored;
+	// the request is answered from what is stored. "only-if-cached" is answered 504
+	// where nothing is stored, which a proxy or load balancer in front may take for a
+	// failure of the server: a class must name it. Empty, not nil: none, for an API
+	// whose clients are not to choose that the handler runs.
 	RequestDirectives []string
 	// NoHeuristic keeps a response that states no lifetime, in a class without
 	// TTL, out of the cache although it has a Last-Modified. By default it is fresh

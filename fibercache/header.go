@@ -2,6 +2,7 @@ package fibercache
 
 import (
 	"net/http"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -13,7 +14,7 @@ import (
 )
 
 // header is a httpcache.Header of fasthttp: a copy, under canonical names, without
-// what fasthttp states itself as it sends (Date, the length, the transfer coding).
+// what fasthttp states itself as it sends (the length, the transfer coding).
 type header struct {
 	final  []httpcache.Field // sorted by name
 	before *fasthttp.ResponseHeader
@@ -84,7 +85,7 @@ func fieldsOf(h *fasthttp.ResponseHeader) (fields []httpcache.Field) {
 	set.VisitAll(func(key, value []byte) {
 		name := http.CanonicalHeaderKey(string(key))
 		switch name {
-		case fiber.HeaderDate, fiber.HeaderContentLength, fiber.HeaderTransferEncoding:
+		case fiber.HeaderContentLength, fiber.HeaderTransferEncoding:
 			return
 		}
 		i, found := find(fields, name)
@@ -114,6 +115,10 @@ func setFields(h *fasthttp.ResponseHeader, fields []httpcache.Field) {
 				continue
 			}
 		}
+		if f.Mode == httpcache.Join {
+			join(h, f)
+			continue
+		}
 		if f.Mode != httpcache.Append {
 			h.Del(f.Name)
 		}
@@ -121,11 +126,70 @@ func setFields(h *fasthttp.ResponseHeader, fields []httpcache.Field) {
 			h.SetNoDefaultContentType(true)
 		}
 		for _, v := range f.Values {
-			if f.Name != fiber.HeaderContentLength {
+			switch f.Name {
+			case fiber.HeaderContentLength:
+				if n, err := strconv.Atoi(v); err == nil {
+					h.SetContentLength(n) // not where the status forbids it
+				}
+			case fiber.HeaderDate:
+				setDate(h, v)
+			default:
 				h.Add(f.Name, v)
-			} else if n, err := strconv.Atoi(v); err == nil {
-				h.SetContentLength(n) // not where the status forbids it
 			}
 		}
 	}
+}
+
+// join puts the members of a list into the last line that h has of it.
+func join(h *fasthttp.ResponseHeader, f *httpcache.Field) {
+	var lines []string
+	for _, line := range h.PeekAll(f.Name) {
+		lines = append(lines, string(line))
+	}
+	members := strings.Join(f.Values, ", ")
+	switch n := len(lines); {
+	case n == 0:
+		lines = []string{members}
+	case lines[n-1] == "":
+		lines[n-1] = members
+	default:
+		lines[n-1] += ", " + members
+	}
+	h.Del(f.Name)
+	for _, line := range lines {
+		h.Add(f.Name, line)
+	}
+}
+
+// noDefaultDate is where a fasthttp header says that it is sent with the Date that it
+// has, and not with the time at which it is sent. nil: not in this version of fasthttp.
+var noDefaultDate = func() []int { //nolint:gochecknoglobals // a constant
+	f, ok := reflect.TypeFor[fasthttp.ResponseHeader]().FieldByName("noDefaultDate")
+	if !ok || f.Type.Kind() != reflect.Bool {
+		return nil
+	}
+	return f.Index
+}()
+
+// almostDate is a name that becomes Date by its first byte.
+const almostDate = "#ate"
+
+// setDate gives h a Date of its own. fasthttp does not take one, and writes the time at
+// which it sends, unless the whole server is to send none: a response from the store
+// would be as young as its Date and as old as its Age.
+func setDate(h *fasthttp.ResponseHeader, date string) {
+	if noDefaultDate == nil {
+		return
+	}
+	h.Set(almostDate, date)
+	h.VisitAll(func(key, _ []byte) {
+		if string(key) == almostDate {
+			key[0] = 'D'
+		}
+	})
+	if len(h.Peek(fiber.HeaderDate)) == 0 { // another version of fasthttp shows copies
+		h.Del(almostDate)
+		return
+	}
+	*(*bool)(reflect.ValueOf(h).Elem().FieldByIndex(noDefaultDate).Addr().UnsafePointer()) = true
 }

@@ -217,3 +217,15 @@ func (a answer) isNoHit() answer {
 	require.False(a.t, a.hit(), "no hit; Cache-Status %q, status %d, body %.100q", a.cacheStatus(), a.status, a.body)
 	return a
 }
+
+// keptByNobody demands an answer that no cache keeps: without a lifetime and
+// validators of what is stored.
+func (a answer) keptByNobody() {
+	if h, ok := a.t.(interface{ Helper() }); ok {
+		h.Helper()
+	}
+	require.Equal(a.t, []string{"no-store"}, a.header.Values("Cache-Control"), "status %d", a.status)
+	for _, name := range []string{"Age", "Cdn-Cache-Control", "Etag", "Expires", "Last-Modified", "Surrogate-Control"} {
+		require.NotContains(a.t, a.header, name, "status %d", a.status)
+	}
+}

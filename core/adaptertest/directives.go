@@ -97,11 +97,12 @@ func directiveCases() []testCase {
 		within("only-if-cached is answered from what is stored, or 504, without the handler", func(s *site) {
 			const only = "Cache-Control: only-if-cached"
 			p := &page{}
-			s.handle("GET /p/{id}", p.serve, s.cached("minute"))
+			s.handle("GET /p/{id}", p.serve, s.cached("only-if-cached"))
 			refused := func(method string, fields ...string) {
 				a := s.do(method, "/p/1", append(fields, "X-A: 1")...)
 				require.Equal(s, 504, a.status)
 				require.Contains(s, a.cacheStatus(), "detail=only-if-cached")
+				a.keptByNobody()
 			}
 			refused("GET", only)
 			refused("HEAD", only)
@@ -123,7 +124,7 @@ func directiveCases() []testCase {
 		within("only-if-cached asks no handler to validate either", func(s *site) {
 			o := &original{etag: `"v1"`}
 			o.fields = []string{"Cache-Control: no-cache"}
-			s.handle("GET /p/{id}", o.serve, s.cached("minute"))
+			s.handle("GET /p/{id}", o.serve, s.cached("only-if-cached"))
 			s.get("/p/1").is("run 1")
 			require.Equal(s, 504, s.get("/p/1", "Cache-Control: only-if-cached").status)
 			require.EqualValues(s, 1, o.runs.Load())

@@ -50,6 +50,8 @@ func cases() []testCase {
 		headValidateCases(),
 		rangeCases(),
 		partCases(),
+		downstreamCases(),
+		preconditionCases(),
 		encodingCases(),
 		groupCases(),
 		invalidateCases(),

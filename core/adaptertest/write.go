@@ -135,11 +135,12 @@ func writeCases() []testCase {
 			s.get("/view/1").is("value 1").isNoHit()
 		}),
 
-		over("a write invalidates what its answer names, of the same origin", func(s *site) {
+		over("a write invalidates what its answer names, of the same host", func(s *site) {
 			db := &row{}
 			var fields []string
 			s.handle("GET /items/{id}", db.read, s.cached("hour"))
 			s.handle("GET /a/b/{id}", db.read, s.cached("hour"))
+			s.handle("GET /", db.read, s.cached("hour"))
 			s.handle("POST /items/{id}", func(c Ctx) error {
 				add(c, fields)
 				return c.Text(201, "made")
@@ -157,7 +158,14 @@ func writeCases() []testCase {
 				{"Content-Location: /items/7", "/items/7", false},
 				{"Location: http://other.example/items/7", "/items/7", true},
 				{"Location: http://" + origin + ":8080/items/7", "/items/7", true},
-				{"Location: https://" + origin + "/items/7", "/items/7", true},
+				{"Location: https://" + origin + "/items/7", "/items/7", false}, // TLS may end at a proxy in front
+				{"Content-Location: https://" + origin + ":443/items/7", "/items/7", false},
+				{"Location: HTTPS://" + strings.ToUpper(origin) + "/items/7#top", "/items/7", false},
+				{"Location: http://" + origin + ":80/items/7", "/items/7", false},
+				{"Location: https://" + origin, "/", false},
+				{"Location: https://" + origin + ":8443/items/7", "/items/7", true},
+				{"Location: https://" + origin + ".evil.example/items/7", "/items/7", true},
+				{"Location: ftp://" + origin + "/items/7", "/items/7", true},
 				{"Link: </items/7>", "/items/7", true},
 			} {
 				s.get(c.gone)

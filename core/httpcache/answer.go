@@ -3,28 +3,33 @@ package httpcache
 import (
 	"net/http"
 	"strconv"
+	"strings"
 
 	"github.com/larderhq/larder/core/httpcache/internal/field"
 )
 
 // answer plans the answer to a request from the stored response: whole, or that
-// the client has it already (RFC 9110 section 13), or the ranges it asks for
-// (section 14).
+// its preconditions do not hold, or that the client has it already (RFC 9110 section
+// 13), or the ranges it asks for (section 14). The cache stands in for the origin: a
+// request that it answers comes to no other place that could look at If-Match and
+// If-Unmodified-Since.
 func (r *response) answer(ex Exchange, method string, extra []Field) Answer {
-	a := Answer{Status: r.status, Fields: r.fields, Extra: extra, Body: r.body}
+	a := Answer{Status: r.status, Fields: r.sent, Extra: extra, Body: r.body}
 	etag := r.etag
 	if len(r.encoded) > 0 {
 		if e := r.chosen(ex); e != nil {
 			a.Fields, a.Body, etag = e.fields, e.body, e.etag
 		}
 	}
-	switch {
+	switch { // in the order of RFC 9110 section 13.2.2
+	case r.status/100 == 2 && r.preconditionFailed(ex, etag):
+		return refusal(a, http.StatusPreconditionFailed)
 	case r.status == http.StatusOK && r.notModified(ex, etag):
 		return notModified(a)
 	case r.part != nil:
 		return r.partOf(a, ex)
 	case r.status == http.StatusOK && method == http.MethodGet:
-		if spec := rangeOf(ex); spec != "" {
+		if spec := rangeOf(ex); spec != "" && !r.rangeless {
 			return r.ranges(a, ex, spec, etag)
 		}
 	case r.status == http.StatusNoContent:
@@ -43,31 +48,68 @@ func contentLength(n int) Field {
 	return Field{Name: "Content-Length", Values: []string{strconv.Itoa(n)}}
 }
 
-// bodyless are the fields that a 304 and a 416 leave out: they speak of content that
-// is not sent (RFC 9110 section 15.4.5).
-var bodyless = map[string]bool{ //nolint:gochecknoglobals // a constant
-	"Content-Type": true, "Content-Length": true, "Content-Encoding": true, "Content-Language": true, "Content-Range": true,
-}
+// The fields that a 304 leaves out, since they speak of content that is not sent (RFC
+// 9110 section 15.4.5), and those that a 412 and a 416 leave out besides: whoever keeps
+// one of these must not take it for what was asked for.
+var (
+	ofContent = map[string]bool{ //nolint:gochecknoglobals // a constant
+		"Content-Type": true, "Content-Length": true, "Content-Encoding": true, "Content-Language": true, "Content-Range": true,
+		"Accept-Ranges": true,
+	}
+	ofResponse = map[string]bool{ //nolint:gochecknoglobals // a constant
+		"Etag": true, "Last-Modified": true, "Date": true, "Age": true, "Cache-Control": true, "Expires": true, "Pragma": true,
+		"Surrogate-Control": true, "Content-Md5": true, "Content-Digest": true, "Repr-Digest": true, "Content-Disposition": true,
+	}
+)
 
 func notModified(a Answer) Answer {
 	a.Status, a.NoBody, a.Body = http.StatusNotModified, true, nil
-	a.Fields = withoutContent(a.Fields)
+	a.Fields = without(a.Fields, func(name string) bool { return ofContent[name] })
 	return a
 }
 
-func withoutContent(fields []Field) []Field {
-	rest := make([]Field, 0, len(fields))
+// refusal answers that the response is not what the request insists on. It is an
+// answer of the cache's own making: without the lifetime and the validators of the
+// response (RFC 9213 section 3 for those of targeted caches).
+func refusal(a Answer, status int, also ...Field) Answer {
+	gone := func(name string) bool {
+		return ofContent[name] && name != "Accept-Ranges" || ofResponse[name] || strings.HasSuffix(name, "-Cache-Control")
+	}
+	a.Status, a.NoBody, a.Body = status, true, nil
+	a.Fields = append(without(a.Fields, gone), neverKept...)
+	a.Extra = append(append(without(a.Extra, gone), also...), contentLength(0))
+	return a
+}
+
+func without(fields []Field, gone func(name string) bool) []Field {
+	rest := make([]Field, 0, len(fields)+len(neverKept))
 	for _, f := range fields {
-		if !bodyless[f.Name] {
+		if !gone(f.Name) {
 			rest = append(rest, f)
 		}
 	}
 	return rest
 }
 
+// preconditionFailed reports whether the request wants another response than this one
+// (RFC 9110 sections 13.1.1 and 13.1.4: If-Match wins over If-Unmodified-Since, which
+// says nothing of a response without Last-Modified).
+func (r *response) preconditionFailed(ex Exchange, etag string) bool {
+	if tags := ex.Values("If-Match"); len(tags) > 0 {
+		return !field.MatchStrong(tags, etag)
+	}
+	since := ex.Values("If-Unmodified-Since")
+	if len(since) != 1 || r.lastModified.IsZero() {
+		return false
+	}
+	t, ok := field.ParseDate(since[0])
+	return ok && !field.UnmodifiedSince(t, r.lastModified, r.date)
+}
+
 // notModified reports whether the client has this very response (RFC 9110
 // sections 13.1.2, 13.1.3 and 13.2.2: If-None-Match wins over If-Modified-Since).
-// A response without Last-Modified is as old as its Date (RFC 9111 section 4.3.2).
+// A response without Last-Modified is as old as its Date (RFC 9111 section 4.3.2),
+// which is a validator of no response that was made in the same second.
 func (r *response) notModified(ex Exchange, etag string) bool {
 	if tags := ex.Values("If-None-Match"); len(tags) > 0 {
 		return field.MatchWeak(tags, etag)
@@ -84,7 +126,7 @@ func (r *response) notModified(ex Exchange, etag string) bool {
 		return false
 	}
 	t, ok := field.ParseDate(since[0])
-	return ok && !changed.After(t)
+	return ok && field.UnmodifiedSince(t, changed, r.date)
 }
 
 // ranges answers a range request (RFC 9110 section 14.2). What it cannot make
@@ -101,10 +143,8 @@ func (r *response) ranges(a Answer, ex Exchange, spec, etag string) Answer {
 	case !ok:
 		return a
 	case len(spans) == 0:
-		a.Status, a.NoBody, a.Body = http.StatusRequestedRangeNotSatisfiable, true, nil
-		a.Fields = withoutContent(a.Fields)
-		a.Extra = append(extra, Field{Name: "Content-Range", Values: []string{"bytes */" + strconv.FormatInt(size, 10)}}, contentLength(0))
-		return a
+		return refusal(a, http.StatusRequestedRangeNotSatisfiable,
+			Field{Name: "Content-Range", Values: []string{"bytes */" + strconv.FormatInt(size, 10)}})
 	case len(spans) == 1:
 		a.Body = a.Body[spans[0].First : spans[0].Last+1]
 		a.Extra = append(extra, contentRange(spans[0], size), contentLength(len(a.Body)))

@@ -87,20 +87,31 @@ func bytesOf(latin1 string) string {
 //   - "*" is no member of a list.
 //   - If-None-Match wins over If-Modified-Since also where it is empty or holds no
 //     tag at all (RFC 9110 section 13.2.2).
-//   - A date in If-Range has to be a strong validator (section 8.8.2.2).
+//   - A date has to be a strong validator, in If-Range, and in the others where it is
+//     that of the last change (section 8.8.2.2).
 //   - Of a field with several lines that may have one only none counts, and an
 //     If-Range like that, or malformed, does not hold.
 //
 // And these are the cache's own:
 //
 //   - A response without Last-Modified is as old as its Date (RFC 9111 section
-//     4.3.2), but not for If-Range.
+//     4.3.2), but not for If-Range and If-Unmodified-Since.
 //   - A HEAD has no ranges (RFC 9110 section 14.2).
-//   - A 416 has no content, and a 304 keeps its Last-Modified.
+//   - A 412 and a 416 have no content and no validators, and a 304 keeps its
+//     Last-Modified.
 //   - ServeContent takes the beginning of 1970 for no time.
 func served(r *response, q *request) sent {
 	h := http.Header{}
-	if lines, ok := q.header["If-None-Match"]; ok {
+	changed := r.lastModified
+	if changed.IsZero() {
+		changed = r.date
+	}
+	strong := !r.lastModified.IsZero() && !r.date.IsZero() && r.date.Sub(r.lastModified) >= time.Second
+	for _, name := range []string{"If-Match", "If-None-Match"} {
+		lines, ok := q.header[name]
+		if !ok {
+			continue
+		}
 		joined := strings.Join(lines, ",")
 		if strings.Trim(joined, " \t") != "*" {
 			joined = bytesOf(tagList.FindString(latin1(joined)))
@@ -108,11 +119,18 @@ func served(r *response, q *request) sent {
 				joined = `"another one than any in these tests"`
 			}
 		}
-		h.Set("If-None-Match", joined)
+		h.Set(name, joined)
 	}
-	if lines := q.header["If-Modified-Since"]; len(lines) == 1 {
+	for _, name := range []string{"If-Modified-Since", "If-Unmodified-Since"} {
+		lines := q.header[name]
+		if len(lines) != 1 || name == "If-Unmodified-Since" && r.lastModified.IsZero() {
+			continue
+		}
 		if at, ok := field.ParseDate(lines[0]); ok {
-			h.Set("If-Modified-Since", at.Format(http.TimeFormat))
+			if at.Equal(changed) && !strong {
+				at = at.Add(-time.Second)
+			}
+			h.Set(name, at.Format(http.TimeFormat))
 		}
 	}
 	spans, ok := field.ParseRange(q.header["Range"], int64(len(r.body)))
@@ -130,9 +148,8 @@ func served(r *response, q *request) sent {
 	if lines, ok := q.header["If-Range"]; ok {
 		value := strings.Trim(lines[0], " \t")
 		at, isDate := field.ParseDate(value)
-		strong := isDate && !r.lastModified.IsZero() && !r.date.IsZero() && r.date.Sub(r.lastModified) >= time.Second
 		switch {
-		case len(lines) == 1 && strong:
+		case len(lines) == 1 && isDate && strong:
 			h.Set("If-Range", at.Format(http.TimeFormat))
 		case len(lines) == 1 && field.Valid(value):
 			h.Set("If-Range", value)
@@ -147,10 +164,6 @@ func served(r *response, q *request) sent {
 	if !hasField(r.fields, "Content-Type") {
 		w.Header()["Content-Type"] = nil // or it would look at the content
 	}
-	changed := r.lastModified
-	if changed.IsZero() {
-		changed = r.date
-	}
 	http.ServeContent(w, &http.Request{Method: q.line.Method, Header: h}, "", changed, bytes.NewReader(r.body))
 	return sent{w.Code, w.Header(), w.Body.Bytes()}
 }
@@ -161,18 +174,23 @@ func FuzzAnswer(f *testing.F) {
 	const date = "Sun, 06 Nov 1994 08:49:37 GMT"
 	for _, etag := range []string{"", `"a"`, `W/"a"`, "a"} {
 		for _, modified := range []int64{0, 784111777} {
-			for same := range byte(32) {
-				f.Add([]byte("0123456789"), etag, modified, int8(same%3), same%2 == 0, "", "", "bytes=2-4", "", same)
+			for same := range uint16(32) {
+				f.Add([]byte("0123456789"), etag, modified, int8(same%3), same%2 == 0, "", "", "bytes=2-4", "", "", "", same)
+				f.Add([]byte("0123456789"), etag, modified, int8(same%3), same%2 == 0, "", "", "bytes=2-4", "", "", "", same<<7)
 			}
-			f.Add([]byte("0123456789"), etag, modified, int8(1), true, `"b", W/"a"`, date, "bytes=0-0,-1", `"a"`, byte(0))
-			f.Add([]byte("0123456789"), etag, modified, int8(0), true, "", date, "bytes=10-", date, byte(0))
-			f.Add([]byte("0123456789"), etag, modified, int8(1), true, "", "", "bytes=0-1,-2", "", byte(0))
-			f.Add([]byte("0123456789"), etag, modified, int8(1), true, "", "", "bytes=4-5,0-0,20-", `"a"`, byte(64))
-			f.Add([]byte(""), etag, modified, int8(-1), true, "*", "x", "bytes=0-", "x", byte(0))
-			f.Add([]byte("0123456789"), etag, modified, int8(5), true, "\n\"a\"", date+"\n"+date, "bytes=1-2\nbytes=1-2", "\"a\"\n\"a\"", byte(64))
+			f.Add([]byte("0123456789"), etag, modified, int8(1), true, `"b", W/"a"`, date, "bytes=0-0,-1", `"a"`, "", "", uint16(0))
+			f.Add([]byte("0123456789"), etag, modified, int8(0), true, "", date, "bytes=10-", date, "", "", uint16(0))
+			f.Add([]byte("0123456789"), etag, modified, int8(1), true, "", "", "bytes=0-1,-2", "", "", "", uint16(0))
+			f.Add([]byte("0123456789"), etag, modified, int8(1), true, "", "", "bytes=4-5,0-0,20-", `"a"`, "", "", uint16(64))
+			f.Add([]byte(""), etag, modified, int8(-1), true, "*", "x", "bytes=0-", "x", "", "", uint16(0))
+			f.Add([]byte("0123456789"), etag, modified, int8(5), true, "\n\"a\"", date+"\n"+date, "bytes=1-2\nbytes=1-2", "\"a\"\n\"a\"", "", "", uint16(64))
+			f.Add([]byte("0123456789"), etag, modified, int8(1), true, "", "", "bytes=2-4", "", `"b", "a"`, "", uint16(0))
+			f.Add([]byte("0123456789"), etag, modified, int8(1), true, `"a"`, "", "bytes=2-4", "", "*", date, uint16(0))
+			f.Add([]byte("0123456789"), etag, modified, int8(1), true, `"a"`, "", "bytes=2-4", "", "", date, uint16(0))
+			f.Add([]byte("0123456789"), etag, modified, int8(0), false, "", "", "", "", "\n\"a\"", date, uint16(0))
 		}
 	}
-	f.Fuzz(func(t *testing.T, body []byte, etag string, modified int64, made int8, get bool, match, since, ranges, ifRange string, same byte) {
+	f.Fuzz(func(t *testing.T, body []byte, etag string, modified int64, made int8, get bool, match, since, ranges, ifRange, ifMatch, unmodified string, same uint16) {
 		r := &response{status: http.StatusOK, body: body}
 		add := func(name, value string) { r.fields = append(r.fields, Field{Name: name, Values: []string{value}}) }
 		at := time.Unix(modified%(1<<37), 0).UTC() // four digits of a year
@@ -202,7 +220,9 @@ func FuzzAnswer(f *testing.F) {
 		for bit, f := range []struct{ name, value, same string }{
 			{"If-None-Match", match, etag}, {"If-Modified-Since", since, first(r.header().Values("Last-Modified"))},
 			{"If-Range", ifRange, etag}, {"If-Range", ifRange, first(r.header().Values("Last-Modified"))},
-			{"If-Modified-Since", since, first(r.header().Values("Date"))}, {"Range", ranges, ""},
+			{"If-Modified-Since", since, first(r.header().Values("Date"))}, {"Range", ranges, ""}, {"", "", ""},
+			{"If-Match", ifMatch, etag}, {"If-Unmodified-Since", unmodified, first(r.header().Values("Last-Modified"))},
+			{"If-Unmodified-Since", unmodified, first(r.header().Values("Date"))},
 		} {
 			if f.value != "" {
 				q.header[f.name] = strings.Split(f.value, "\n")
@@ -217,15 +237,19 @@ func FuzzAnswer(f *testing.F) {
 		require.True(t, reflect.DeepEqual(before, r.fields) && bytes.Equal(body, r.body), "the stored response has changed")
 		said := fmt.Sprintf("%s %v of %v", q.line.Method, q.header, r.fields)
 		require.Equal(t, want.status, got.status, said)
-		require.Equal(t, etag, got.header.Get("Etag"), said)
 		switch got.status {
-		case http.StatusRequestedRangeNotSatisfiable:
+		case http.StatusPreconditionFailed, http.StatusRequestedRangeNotSatisfiable:
 			want.body = nil
 			require.Equal(t, "0", got.header.Get("Content-Length"), said)
-			fallthrough
+			require.Equal(t, "no-store", got.header.Get("Cache-Control"), said)
+			for _, name := range []string{"Etag", "Last-Modified", "Date", "Content-Type"} {
+				require.NotContains(t, got.header, name, said)
+			}
 		case http.StatusNotModified:
+			require.Equal(t, etag, got.header.Get("Etag"), said)
 			require.NotContains(t, got.header, "Content-Type", said)
 		default:
+			require.Equal(t, etag, got.header.Get("Etag"), said)
 			if get && got.status == http.StatusOK && !hasField(r.fields, "Content-Length") {
 				want.header.Del("Content-Length") // whoever sends the content says it
 			}

@@ -22,7 +22,7 @@ func TestGivenAValue_WhenItGoesThroughTheSharedTier_ThenItIsTheSame(t *testing.T
 				{Name: "Link", Values: []string{"<a>", "<b>"}, Mode: Append},
 				{Name: "Last-Modified", Values: []string{"Tue, 14 Nov 2023 22:13:20 GMT"}},
 				{Name: "Date", Values: []string{"Tue, 14 Nov 2023 22:13:21 GMT"}},
-				{Name: "Server", Mode: Remove}, {Name: "Empty", Values: []string{""}},
+				{Name: "Server", Mode: Remove}, {Name: "Empty", Values: []string{""}}, {Name: "Link", Values: []string{"<c>"}, Mode: Join},
 			},
 		},
 		"old response": &response{status: 999, initialAge: math.MaxInt64, body: []byte("x")},
@@ -32,6 +32,7 @@ func TestGivenAValue_WhenItGoesThroughTheSharedTier_ThenItIsTheSame(t *testing.T
 				status: 200, etag: `"x"`, body: []byte("abc"), encoded: []encodedBody{{coding: "zstd", body: []byte("z")}, {coding: "gzip", body: []byte("g")}},
 				fields: []Field{{Name: "Etag", Values: []string{`"x"`}}, {Name: "Content-Length", Values: []string{"3"}}},
 			}
+			r.read()
 			r.describeEncoded()
 			return r
 		}(),
@@ -44,6 +45,7 @@ func TestGivenAValue_WhenItGoesThroughTheSharedTier_ThenItIsTheSame(t *testing.T
 			require.True(t, ok)
 			if r, is := value.(*response); is {
 				r.born = 42
+				r.read()
 			}
 			got, size, ok := codec{}.Decode(payload, 42)
 			require.True(t, ok)

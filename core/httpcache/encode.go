@@ -98,8 +98,8 @@ func (e *encodedBody) describe(r *response) {
 	if strong, ok := strings.CutSuffix(r.etag, `"`); ok && strings.HasPrefix(r.etag, `"`) {
 		e.etag = strong + "-" + e.coding + `"`
 	}
-	e.fields = make([]Field, 0, len(r.fields)+1)
-	for _, f := range r.fields {
+	e.fields = make([]Field, 0, len(r.sent)+1)
+	for _, f := range r.sent {
 		switch f.Name {
 		case "Content-Length", "Content-Md5", "Content-Digest", "Repr-Digest": // of the other content
 		case "Etag":

@@ -77,7 +77,7 @@ func (all judges) check(tb testing.TB, d *dice) {
 		return
 	}
 
-	r, _ := rt.newResponse(o.status, h, []byte("body"), &got, nil)
+	r, _ := rt.newResponse(o.status, h, []byte("body"), &got, nil, time.Now())
 	const came = int64(time.Hour) // on the engine's clock
 	r.born = came - int64(o.delay)
 	since := came

@@ -44,7 +44,7 @@ func (rt *Route) load(a *ask, turn *engine.Turn, s *shield, fwd, missing string)
 			return nil
 		}
 		if c.Held {
-			ex.Release([]Field{statusField(fwd, false, "handler-error")})
+			ex.Release(l.unstored("handler-error"))
 		}
 		return err
 	}
@@ -63,18 +63,18 @@ func (rt *Route) load(a *ask, turn *engine.Turn, s *shield, fwd, missing string)
 		rt.engine.Count.LoadErrors.Add(1)
 		if c.Broken < 500 || !rt.answerSpare(a, turn, c.Broken) {
 			turn.Finish(engine.Outcome{Verdict: engine.Failed}) // those who wait do not wait for this client
-			ex.Release([]Field{statusField(fwd, false, incomplete)})
+			ex.Release(l.unstored(incomplete))
 		}
 	case l.validated(c.Status):
 		l.renew(c.Header, said)
 	case !l.d.store: // a 5xx that was held back because an older response can stand in
 		rt.engine.Count.LoadErrors.Add(1)
 		if !rt.answerSpare(a, turn, c.Status) {
-			ex.Release([]Field{statusField(fwd, false, l.d.reason)})
+			ex.Release(l.unstored(l.d.reason))
 		}
 	case s.ctx.Err() != nil:
 		// The handler was told to stop. What it answered may be the half of it.
-		ex.Release([]Field{statusField(fwd, false, "cancelled")})
+		ex.Release(l.unstored("cancelled"))
 	default:
 		l.store(said)
 	}
@@ -118,11 +118,23 @@ func (l *loading) head(status int, h Header) (hold bool, add []Field) {
 	}
 	l.rt.notStored(l.a, l.turn, l.d)
 	l.shield.expose()
-	add = []Field{statusField(l.fwd, false, l.d.reason)}
-	if l.a.creds.any() && len(h.Values("Cache-Control")) == 0 && len(h.Values("Expires")) == 0 {
-		add = append(add, noGuess) // as others are told who bring no credentials
+	return false, l.unstored(l.d.reason)
+}
+
+// unstored returns what is added to the answer where it is not stored. Its Date is as
+// early as that of a stored response would be: a date that a client has is never later
+// than that of what it has not seen.
+func (l *loading) unstored(reason string) []Field {
+	add := unstored(l.c.Status, l.c.Header, statusField(l.fwd, false, reason))
+	if h := l.c.Header; h != nil && len(h.Values("Date")) == 0 {
+		add = append(add, dateField(l.began()))
 	}
-	return false, add
+	return add
+}
+
+// began is when the load began, by this machine's clock.
+func (l *loading) began() time.Time {
+	return time.Now().Add(time.Duration(l.turn.Began() - l.rt.engine.Now()))
 }
 
 // pass lets through what cannot be held back.
@@ -133,7 +145,7 @@ func (l *loading) pass(reason string) []Field {
 	}
 	l.rt.notStored(l.a, l.turn, l.d)
 	l.shield.expose()
-	return []Field{statusField(l.fwd, false, reason)}
+	return l.unstored(reason)
 }
 
 // settle completes the decision with what the handler has said until its end, and
@@ -175,10 +187,10 @@ func (l *loading) store(said scope.Said) {
 	}
 	if !l.d.store {
 		rt.notStored(a, l.turn, l.d)
-		a.ex.Release([]Field{statusField(l.fwd, false, l.d.reason)})
+		a.ex.Release(l.unstored(l.d.reason))
 		return
 	}
-	r, add := rt.newResponse(c.Status, c.Header, c.Body, &l.d, nil)
+	r, add := rt.newResponse(c.Status, c.Header, c.Body, &l.d, nil, l.began())
 	l.replaces = c.Conditions != nil
 	refusal := l.keep(r, late)
 	status := statusField(l.fwd, refusal == engine.Stored, string(refusal))
@@ -212,8 +224,12 @@ func (l *loading) keep(r *response, late []string) engine.Refusal {
 	case len(d.vary) > 0 || len(there.lists) > 0:
 		r.key = rt.variantKey(a.key, d.vary, a.ex)
 	}
+	refuse := engine.Stored
+	if a.wish.noStore { // those who wait are answered from it, and nobody later
+		refuse = engine.Unwanted
+	}
 	en, refusal := l.turn.Fill(context.WithoutCancel(l.shield.ctx), engine.Fill{
-		Codec: codec{}, Key: r.key, Value: r, Size: r.size(), Lifetime: d.lifetime, Tags: late, ReplicaLag: rt.class.ReplicaLag,
+		Refuse: refuse, Codec: codec{}, Key: r.key, Value: r, Size: r.size(), Lifetime: d.lifetime, Tags: late, ReplicaLag: rt.class.ReplicaLag,
 	})
 	switch {
 	case refusal == engine.Stored && r.key != a.key && r.part == nil:

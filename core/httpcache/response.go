@@ -19,11 +19,13 @@ type response struct {
 	status int
 	fields []Field // the handler's, then the cache's
 	own    int     // how many are the handler's
+	sent   []Field // what of them answers carry
 	body   []byte
 
 	etag         string
 	lastModified time.Time
-	date         time.Time // the handler's Date; zero: none
+	date         time.Time // its Date: the handler's, or when its load began; zero: unknown
+	rangeless    bool      // the handler wants no ranges cut
 	born         int64     // when its load began, on the engine's clock
 	initialAge   int64     // the Age it came with, in seconds
 
@@ -67,7 +69,8 @@ var hopByHop = map[string]bool{ //nolint:gochecknoglobals // a constant
 // newResponse makes a stored response, and returns what the cache adds to the
 // handler's fields, for the answer under way as well.
 // encoded is the same content as it was encoded before, nil: it has not been.
-func (rt *Route) newResponse(status int, h Header, body []byte, d *decision, encoded []encodedBody) (r *response, add []Field) {
+// made is when the response was made, where the handler does not say so.
+func (rt *Route) newResponse(status int, h Header, body []byte, d *decision, encoded []encodedBody, made time.Time) (r *response, add []Field) {
 	r = &response{
 		status:        status,
 		body:          body,
@@ -88,15 +91,18 @@ func (rt *Route) newResponse(status int, h Header, body []byte, d *decision, enc
 		}
 	}
 	r.own = len(r.fields)
-	r.read()
 	r.etag = first(r.header().Values("Etag")) // unless it is for this client only
 	if status == http.StatusOK && !rt.class.HTTP.NoETag && len(h.Values("Etag")) == 0 && len(h.Values("Last-Modified")) == 0 {
 		sum := sha256.Sum256(r.body)
 		r.etag = `"` + base64.RawURLEncoding.EncodeToString(sum[:18]) + `"`
 		add = append(add, Field{Name: "Etag", Values: []string{r.etag}})
 	}
-	if len(h.Values("Cache-Control")) == 0 && len(h.Values("Expires")) == 0 {
-		add = append(add, noGuess)
+	if status == http.StatusOK && len(body) > 0 && len(h.Values("Accept-Ranges")) == 0 {
+		add = append(add, acceptRanges)
+	}
+	add = append(add, noGuess(h)...)
+	if _, dated := field.ParseDate(first(h.Values("Date"))); !dated {
+		add = append(add, dateField(made))
 	}
 	r.encoded = slices.Clone(encoded)
 	r.encodeAs(rt.class.HTTP.Encodings, h)
@@ -104,22 +110,43 @@ func (rt *Route) newResponse(status int, h Header, body []byte, d *decision, enc
 		add = append(add, varyOnEncoding)
 	}
 	r.fields = append(r.fields, add...)
+	r.read()
 	r.describeEncoded()
 	return r, add
 }
 
-// noGuess is added where the handler says nothing: a browser would keep by its own
-// guess what no invalidation can reach.
-var noGuess = Field{Name: "Cache-Control", Values: []string{"no-cache"}, Mode: Absent} //nolint:gochecknoglobals // a constant
-
-// read reads the fields that are compared with requests.
+// read reads the fields that are compared with requests, and makes those that are
+// sent.
 func (r *response) read() {
-	h := storedHeader(r.fields[:r.own])
+	h := r.header()
 	r.lastModified, _ = field.ParseDate(first(h.Values("Last-Modified")))
 	r.date, _ = field.ParseDate(first(h.Values("Date")))
+	if r.date.IsZero() {
+		r.date, _ = field.ParseDate(first(storedHeader(r.fields[r.own:]).Values("Date")))
+	}
 	if codings := h.Values("Content-Encoding"); field.KnownEncodings(codings) {
 		r.encoding = codings
 	}
+	r.rangeless = !takesBytes(h.Values("Accept-Ranges"))
+	r.sent = sentFields(r.fields)
+}
+
+// sentFields puts what the cache adds to a line of the handler's into that line, once
+// for all answers.
+func sentFields(fields []Field) []Field {
+	for at := range fields {
+		if fields[at].Mode != Join {
+			continue
+		}
+		own := slices.IndexFunc(fields[:at], func(f Field) bool { return f.Name == fields[at].Name })
+		if own < 0 || len(fields[own].Values) == 0 {
+			continue
+		}
+		sent := slices.Clone(fields)
+		sent[own].Values = joined(sent[own].Values, sent[at].Values)
+		return sentFields(slices.Delete(sent, at, at+1))
+	}
+	return fields
 }
 
 // accepts reports whether the request takes the response's encoding. What is no

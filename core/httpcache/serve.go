@@ -95,9 +95,7 @@ func (rt *Route) identify(dst []byte, ex Exchange, line *Line) (key []byte, cred
 		creds.authorization = len(ex.Values("Authorization")) > 0
 		creds.cookies = rt.class.HTTP.Cookies == nil && len(ex.Values("Cookie")) > 0
 	}
-	if w = rt.wishes(ex); w.noStore {
-		return nil, creds, w, fwdRequest, "no-store"
-	}
+	w = rt.wishes(ex)
 	key, reason = rt.appendKey(dst, ex, line, id)
 	if reason != "" {
 		return nil, creds, w, fwdBypass, reason
@@ -335,7 +333,11 @@ func (rt *Route) fetch(ctx context.Context, a *ask, turn *engine.Turn, f *found)
 
 // fetched is fetch, with the question.
 func (rt *Route) fetched(ctx context.Context, a *ask, turn *engine.Turn, q engine.Query) (answered, again bool) {
-	got := turn.Fetch(ctx, q)
+	ask := turn.Fetch
+	if a.wish.noStore {
+		ask = turn.Look // it has nothing to fill in, and takes no lease from who has
+	}
+	got := ask(ctx, q)
 	if got.Entry == nil || got.State < engine.Stale {
 		return false, false
 	}
@@ -347,7 +349,9 @@ func (rt *Route) fetched(ctx context.Context, a *ask, turn *engine.Turn, q engin
 			return true, false
 		}
 		turn.Refuse(got.Entry)
-		turn.Fetch(ctx, q)
+		if !a.wish.noStore {
+			turn.Fetch(ctx, q)
+		}
 		return false, false
 	}
 	turn.Finish(engine.Outcome{Verdict: engine.Shared, Entry: got.Entry})
@@ -366,23 +370,15 @@ func (rt *Route) fromTier(a *ask, f *found, tags []string) bool {
 // unavailable answers a request whose context ended while it waited. Nobody is
 // expected to see it.
 func unavailable() Answer {
-	return Answer{
-		Status: http.StatusServiceUnavailable,
-		Fields: []Field{{Name: "Content-Type", Values: []string{"text/plain; charset=utf-8"}}},
-		Extra:  []Field{forwarded{detail: "gave-up-waiting"}.field()},
-		Body:   []byte("larder: the request ended while it waited for another one's response\n"),
-	}
+	return ownAnswer(http.StatusServiceUnavailable, "the request ended while it waited for another one's response",
+		forwarded{detail: "gave-up-waiting"}.field())
 }
 
 // notCached answers a request that does not want the handler to run (RFC 9111
 // section 5.2.1.7).
 func notCached() Answer {
-	return Answer{
-		Status: http.StatusGatewayTimeout,
-		Fields: []Field{{Name: "Content-Type", Values: []string{"text/plain; charset=utf-8"}}},
-		Extra:  []Field{forwarded{detail: "only-if-cached"}.field()},
-		Body:   []byte("larder: not in the cache, and the request asked for nothing else\n"),
-	}
+	return ownAnswer(http.StatusGatewayTimeout, "not in the cache, and the request asked for nothing else",
+		forwarded{detail: "only-if-cached"}.field())
 }
 
 func (a *ask) forwardReason(f *found) string {
@@ -415,8 +411,12 @@ func (rt *Route) tagsNow(ex Exchange, line *Line) (tags []string, missing string
 // forward runs the handler and leaves its answer alone, but for saying so.
 func (rt *Route) forward(ex Exchange, fwd, detail string) error {
 	rt.engine.Count.Bypassed.Add(1)
-	c := &Capture{head: func(int, Header) (bool, []Field) {
-		return false, []Field{statusField(fwd, false, detail)}
+	c := &Capture{head: func(status int, h Header) (bool, []Field) {
+		added := statusField(fwd, false, detail)
+		if fwd == fwdMethod { // nobody keeps what answers OPTIONS and TRACE
+			return false, []Field{added}
+		}
+		return false, unstored(status, h, added)
 	}}
 	return ex.Run(ex.Context(), c)
 }

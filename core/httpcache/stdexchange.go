@@ -3,6 +3,8 @@ package httpcache
 import (
 	"context"
 	"net/http"
+	"slices"
+	"strconv"
 	"strings"
 	"sync/atomic"
 )
@@ -90,9 +92,27 @@ func (x *StdExchange) Reply(a Answer) {
 	}
 	h := w.Header()
 	setFields(h, a.Fields, a.Extra)
+	if !a.NoBody {
+		stateLength(h, len(a.Body))
+	}
 	w.WriteHeader(a.Status)
 	if !a.NoBody && len(a.Body) > 0 {
 		_, _ = w.Write(a.Body) // a client that has gone is no error of the cache
+	}
+}
+
+// untold is the most content whose length net/http finds out by itself, as the
+// handler has returned: a header has one field less then.
+const untold = 2 << 10
+
+// stateLength states the length of the content that follows, where the server would
+// not.
+func stateLength(h http.Header, n int) {
+	if n <= untold {
+		return
+	}
+	if _, there := h["Content-Length"]; !there {
+		h["Content-Length"] = []string{strconv.Itoa(n)}
 	}
 }
 
@@ -122,6 +142,8 @@ func setInto(h http.Header, fields []Field, copies []string) []string {
 		case f.Mode == Absent && there:
 		case f.Mode == Remove:
 			delete(h, f.Name)
+		case f.Mode == Join && len(old) > 0:
+			h[f.Name] = joined(old, f.Values)
 		case f.Mode == Append && there:
 			h[f.Name] = append(old[:len(old):len(old)], f.Values...)
 		case f.Values == nil: // net/http's way to suppress a field of its own
@@ -133,6 +155,17 @@ func setInto(h http.Header, fields []Field, copies []string) []string {
 		}
 	}
 	return copies
+}
+
+// joined returns the lines of a list with further members in the last of them.
+func joined(lines, members []string) []string {
+	all := slices.Clone(lines)
+	last := &all[len(all)-1]
+	if *last != "" {
+		*last += ", "
+	}
+	*last += strings.Join(members, ", ")
+	return all
 }
 
 // Handle has the handlers behind the middleware answer the request, once, with ctx as

@@ -372,6 +372,9 @@ func (w *Writer) Abandon() {
 func (w *Writer) release(fields []Field) {
 	switch w.state {
 	case holding:
+		if w.stated < 0 && !w.c.Tail && w.c.Broken == 0 {
+			stateLength(w.final, len(w.buf))
+		}
 		w.sendHeader(fields)
 		if len(w.buf) > 0 {
 			_, _ = w.w.Write(w.buf) // a client that has gone is no error of the cache

@@ -21,7 +21,7 @@ func (l *loading) findPrior() {
 		return
 	}
 	f := l.rt.find(l.a, l.rt.engine.Now())
-	if f.response == nil || f.response.part != nil || !hasValidator(f.response.header()) {
+	if f.response == nil || f.response.part != nil || len(f.response.conditions()) == 0 {
 		return
 	}
 	// What another instance has invalidated, and this one has not heard of, must not
@@ -34,13 +34,15 @@ func (l *loading) findPrior() {
 // header is what the handler said of the response.
 func (r *response) header() storedHeader { return storedHeader(r.fields[:r.own]) }
 
-// conditions are the fields that ask whether the response still holds.
+// conditions are the fields that ask whether the response still holds: by the
+// handler's own validators. Last-Modified is none where the content may have been
+// modified again in the same second (RFC 9110 section 8.8.2.2).
 func (r *response) conditions() []Field {
 	fields := make([]Field, 0, 2)
-	if field.Valid(r.etag) {
-		fields = append(fields, Field{Name: "If-None-Match", Values: []string{r.etag}})
+	if etag := first(r.header().Values("Etag")); field.Valid(etag) {
+		fields = append(fields, Field{Name: "If-None-Match", Values: []string{etag}})
 	}
-	if !r.lastModified.IsZero() {
+	if field.StrongDate(r.lastModified, r.date) {
 		fields = append(fields, Field{Name: "If-Modified-Since", Values: []string{first(r.header().Values("Last-Modified"))}})
 	}
 	return fields
@@ -80,7 +82,7 @@ func (l *loading) merge(by Header, said scope.Said) (r *response, late []string)
 	l.d.vary = append(slices.Clone(l.d.vary), old.vary...)
 	slices.Sort(l.d.vary)
 	l.d.vary = slices.Compact(l.d.vary)
-	r, _ = l.rt.newResponse(old.status, h, old.body, &l.d, old.encoded)
+	r, _ = l.rt.newResponse(old.status, h, old.body, &l.d, old.encoded, l.began())
 	return r, late
 }
 
@@ -159,7 +161,7 @@ func (rt *Route) forwardHead(a *ask, f *found, fwd string) error {
 	l := rt.newLoading(a, turn, s, fwd, missing)
 	l.c = &Capture{head: func(status int, h Header) (bool, []Field) {
 		rt.engine.Count.Bypassed.Add(1)
-		return false, []Field{statusField(fwd, l.learn(status, h), "")}
+		return false, unstored(status, h, statusField(fwd, l.learn(status, h), ""))
 	}}
 	return a.ex.Run(scope.With(s.ctx, l.scope), l.c)
 }
@@ -184,7 +186,7 @@ func (l *loading) learn(status int, h Header) bool {
 			l.turn.ForgetEntry(l.shield.ctx, old.key, l.prior.entry)
 			return false
 		}
-		if name != "Content-Length" {
+		if name == "Etag" || name == "Last-Modified" && field.StrongDate(old.lastModified, old.date) {
 			compared++
 		}
 	}

@@ -13,8 +13,9 @@ import (
 // as the class lets it. The zero wish is satisfied by whatever the cache would
 // answer anyway.
 type wish struct {
-	said                       bool // anything at all
-	noCache, noStore           bool
+	said                       bool // anything of what it takes
+	noCache                    bool
+	noStore                    bool // of what becomes of it; it takes anything
 	onlyIfCached               bool
 	maxAge, minFresh, maxStale field.Seconds
 	maxStaleAny                bool
@@ -22,7 +23,10 @@ type wish struct {
 
 func (rt *Route) honours(directive string) bool {
 	list := rt.class.HTTP.RequestDirectives
-	return list == nil || slices.Contains(list, directive)
+	if list == nil {
+		return directive != "only-if-cached"
+	}
+	return slices.Contains(list, directive)
 }
 
 // wishes reads a request's wish.
@@ -40,7 +44,6 @@ func (rt *Route) wishes(ex Exchange) (w wish) {
 	cc := field.ParseCacheControl(values)
 	w = wish{
 		noCache:      (cc.NoCache || len(cc.NoCacheFields) > 0) && rt.honours("no-cache"),
-		noStore:      cc.NoStore && rt.honours("no-store"),
 		onlyIfCached: cc.OnlyIfCached && rt.honours("only-if-cached"),
 	}
 	if rt.honours("max-age") {
@@ -53,6 +56,7 @@ func (rt *Route) wishes(ex Exchange) (w wish) {
 		w.maxStale, w.maxStaleAny = cc.MaxStale, cc.MaxStaleAny
 	}
 	w.said = w != wish{}
+	w.noStore = cc.NoStore && rt.honours("no-store") // RFC 9111 section 5.2.1.5
 	return w
 }
 

@@ -204,6 +204,9 @@ func TestWishesThatNothingStoredSatisfies(t *testing.T) {
 		w := rt.wishes(&request{header: http.Header{"Cache-Control": {control}}})
 		require.Equal(t, want, w.anew(), control)
 	}
-	w := rt.wishes(&request{header: http.Header{"Cache-Control": {"no-store, only-if-cached"}}})
-	require.True(t, w.noStore && w.onlyIfCached)
+	both := &request{header: http.Header{"Cache-Control": {"no-store, only-if-cached"}}}
+	w := rt.wishes(both)
+	require.Equal(t, wish{noStore: true}, w, "only-if-cached is for a class that names it, and no-store takes anything")
+	w = wishRoute(t, []string{"no-store", "only-if-cached"}).wishes(both)
+	require.Equal(t, wish{said: true, noStore: true, onlyIfCached: true}, w)
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 
@@ -87,22 +88,12 @@ func (iv *Invalidator) Serve(ex Exchange) error {
 
 // notNow answers a write whose invalidation could not be announced beforehand.
 func notNow() Answer {
-	return Answer{
-		Status: http.StatusServiceUnavailable,
-		Fields: []Field{
-			{Name: "Content-Type", Values: []string{"text/plain; charset=utf-8"}},
-			{Name: "Retry-After", Values: []string{"1"}},
-		},
-		Body: []byte("larder: the shared cache cannot be reached, and this route does not write without it\n"),
-	}
+	return ownAnswer(http.StatusServiceUnavailable, "the shared cache cannot be reached, and this route does not write without it",
+		Field{Name: "Retry-After", Values: []string{"1"}})
 }
 
 func refused(why string) Answer {
-	return Answer{
-		Status: http.StatusInternalServerError,
-		Fields: []Field{{Name: "Content-Type", Values: []string{"text/plain; charset=utf-8"}}},
-		Body:   []byte("larder: " + strings.TrimPrefix(why, "larder: ") + "\n"),
-	}
+	return ownAnswer(http.StatusInternalServerError, strings.TrimPrefix(why, "larder: "))
 }
 
 // serveUnsafe handles an unsafe method on a cached route: if it succeeds, its URI
@@ -219,24 +210,28 @@ func pathable(path string) bool {
 }
 
 // named returns the targets that the answer names in Location and
-// Content-Location, of the same origin (RFC 9111 section 4.4), and by group (RFC
-// 9875 section 3).
+// Content-Location, of the same host (RFC 9111 section 4.4), and by group (RFC 9875
+// section 3). The scheme does not count: where a proxy in front ends TLS, it is
+// another one here than in what the handler makes for the public.
 func named(line *Line, c *Capture) (targets []core.Target) {
 	if c.Header == nil {
 		return nil
 	}
-	base := &url.URL{Scheme: line.Scheme, Host: line.Host, Path: "/"}
-	if u, err := url.ParseRequestURI(line.Path); err == nil {
-		base = base.ResolveReference(u)
-	}
-	for _, name := range []string{"Location", "Content-Location"} {
-		for _, value := range c.Header.Values(name) {
-			u, err := base.Parse(value)
-			if err != nil || !strings.EqualFold(u.Scheme, line.Scheme) || !strings.EqualFold(u.Host, line.Host) {
-				continue
-			}
-			if p := u.EscapedPath(); pathable(p) {
-				targets = append(targets, core.Path(p))
+	own := publicHost(line.Host)
+	for _, base := range bases(line) {
+		for _, name := range []string{"Location", "Content-Location"} {
+			for _, value := range c.Header.Values(name) {
+				u, err := base.Parse(value)
+				if err != nil || u.Scheme != "http" && u.Scheme != "https" || publicHost(u.Host) != own {
+					continue
+				}
+				p := u.EscapedPath()
+				if p == "" {
+					p = "/"
+				}
+				if t := core.Path(p); pathable(p) && !slices.Contains(targets, t) {
+					targets = append(targets, t)
+				}
 			}
 		}
 	}
@@ -244,6 +239,31 @@ func named(line *Line, c *Capture) (targets []core.Target) {
 		targets = append(targets, groupTargets(line, c.Header)...)
 	}
 	return targets
+}
+
+// bases returns the URLs that a relative reference in the answer may be relative to:
+// that of the request as the handler sees it, and as the client sent it.
+func bases(line *Line) (list []*url.URL) {
+	root := &url.URL{Scheme: line.Scheme, Host: line.Host, Path: "/"}
+	for _, target := range []string{line.Path, line.Original} {
+		if u, err := url.ParseRequestURI(target); err == nil && u.Host == "" {
+			list = append(list, root.ResolveReference(u))
+		}
+	}
+	if len(list) == 0 {
+		list = append(list, root)
+	}
+	return list
+}
+
+// publicHost returns a host as it is compared: in lower case, without the port that is
+// a scheme's own, be it the other one's (RFC 9110 section 4.2.3).
+func publicHost(host string) string {
+	host = strings.ToLower(host)
+	if rest, ok := strings.CutSuffix(host, ":80"); ok {
+		return rest
+	}
+	return strings.TrimSuffix(strings.TrimSuffix(host, ":443"), ":")
 }
 
 // writing is the scope of a write: what the handler invalidates itself is

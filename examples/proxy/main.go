@@ -68,7 +68,10 @@ const className = "origin"
 func class(ttl time.Duration) core.Class {
 	return core.Class{
 		TTL: ttl, StaleIfError: 10 * time.Minute,
-		HTTP: core.HTTPPolicy{AllowSetCookie: true, Cookies: []string{}, RankLanguages: true},
+		HTTP: core.HTTPPolicy{
+			AllowSetCookie: true, Cookies: []string{}, RankLanguages: true,
+			RequestDirectives: []string{"no-cache", "no-store", "max-age", "min-fresh", "max-stale", "only-if-cached"},
+		},
 	}
 }
 

@@ -54,6 +54,7 @@ const (
 	Unknown    Refusal = "remote-unknown"  // the shared tier could not be asked about what the load depends on
 	Written    Refusal = "being-written"   // a writer is at work: kept in the shared tier, until its deadline
 	Blocked    Refusal = "pending"         // an invalidation of it has not reached the shared tier
+	Unwanted   Refusal = "no-store"        // the request forbids it
 )
 
 // Fill is a value to be stored.
@@ -65,6 +66,8 @@ type Fill struct {
 	Tags       []string      // beside those the load was registered with
 	ReplicaLag time.Duration // store only what was loaded so long after the last invalidation
 	Codec      Codec         // how the shared tier keeps the value; not used without one
+	// Refuse makes an entry for those who wait, and stores it nowhere, for this reason.
+	Refuse Refusal
 	// Older reports whether Value is older than an entry's. nil: that is not known.
 	Older func(than *Entry) bool
 
@@ -115,7 +118,9 @@ func (l *Load) Fill(f Fill) (*Entry, Refusal) {
 	en.KeepUntil = en.FreshUntil + int64(max(f.Lifetime.Stale, f.Lifetime.Spare))
 	l.made = en
 	if f.refused != "" {
-		e.Count.Refused.Add(1)
+		if f.refused != Unwanted {
+			e.Count.Refused.Add(1)
+		}
 		return en, f.refused
 	}
 	refusal := l.insert(key, tags, en, f.ReplicaLag)

@@ -13,7 +13,7 @@ import (
 // one, and then in this process. What the tier refuses is stored nowhere.
 func (t *Turn) Fill(ctx context.Context, f Fill) (*Entry, Refusal) {
 	s := t.e.shared
-	if s == nil {
+	if f.refused = f.Refuse; s == nil || f.refused != Stored {
 		return t.Load.Fill(f)
 	}
 	f.refused = NoLease

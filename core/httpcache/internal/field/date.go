@@ -85,3 +85,19 @@ func withCentury(t, now time.Time) (_ time.Time, ok bool) {
 	}
 	return moved, moved.Day() == t.Day()
 }
+
+// StrongDate reports whether Last-Modified is a strong validator of a response that
+// was made at date, RFC 9110 section 8.8.2.2: the second in which the content was
+// modified had passed, so that it was not modified again in the same one. Either is
+// zero where it is not known, and then it is not.
+func StrongDate(lastModified, date time.Time) bool {
+	return !lastModified.IsZero() && !date.IsZero() && date.Sub(lastModified) >= time.Second
+}
+
+// UnmodifiedSince reports whether content that was modified at lastModified, and read
+// at date, is known not to have been modified after t, RFC 9110 sections 13.1.3 and
+// 13.1.4. Of t's own second that is known only where lastModified is a strong
+// validator.
+func UnmodifiedSince(t, lastModified, date time.Time) bool {
+	return t.After(lastModified) || t.Equal(lastModified) && StrongDate(lastModified, date)
+}

@@ -119,8 +119,7 @@ func overlapping(spans []Span) (n int) {
 //
 // Entity tags are compared strongly. A date holds if it is Last-Modified exactly
 // and a strong validator, which it is if the response was made at least a second
-// later (section 8.8.2.2). Either is zero where it is not known, and then no date
-// holds.
+// later. Either is zero where it is not known, and then no date holds.
 func IfRangeHolds(values []string, etag string, lastModified, date time.Time) bool {
 	if len(values) != 1 {
 		return len(values) == 0
@@ -129,7 +128,7 @@ func IfRangeHolds(values []string, etag string, lastModified, date time.Time) bo
 	if tag, ok := ParseETag(value); ok {
 		return value == etag && !tag.Weak
 	}
-	if lastModified.IsZero() || date.IsZero() || date.Sub(lastModified) < time.Second {
+	if !StrongDate(lastModified, date) {
 		return false
 	}
 	t, ok := ParseDate(value)

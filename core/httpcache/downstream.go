@@ -1,0 +1,83 @@
+package httpcache
+
+import (
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/larderhq/larder/core/httpcache/internal/field"
+)
+
+// What caches further down, and clients, are told beside what the handler says: when
+// a response was made, how it may be read, and that they must not keep by their own
+// guess what no invalidation can reach.
+
+// acceptRanges is added to stored content, of which the cache cuts ranges.
+var acceptRanges = Field{Name: "Accept-Ranges", Values: []string{"bytes"}, Mode: Absent} //nolint:gochecknoglobals // a constant
+
+// takesBytes reports whether an Accept-Ranges field lets ranges of bytes be cut (RFC
+// 9110 section 14.3). Without the field the handler leaves that to the cache.
+func takesBytes(values []string) bool {
+	for _, line := range values {
+		for unit := range strings.SplitSeq(line, ",") {
+			if strings.EqualFold(strings.Trim(unit, " \t"), "bytes") {
+				return true
+			}
+		}
+	}
+	return len(values) == 0
+}
+
+// dateField is the Date of a response that was made at a time. With the Age that is
+// counted from the same time it gives every cache the same lifetime (RFC 9111 section
+// 4.2.3).
+func dateField(made time.Time) Field {
+	return Field{Name: "Date", Values: []string{made.UTC().Format(http.TimeFormat)}}
+}
+
+// notGuessed are the directives that a cache is given where it would guess.
+var notGuessed = []Field{{Name: "Cache-Control", Values: []string{"no-cache"}, Mode: Join}} //nolint:gochecknoglobals // a constant
+
+// noGuess returns what is added to a response that says neither how long it may be
+// kept nor that it may not: caches take public, must-revalidate and the like as leave
+// to guess a lifetime (RFC 9111 section 4.2.2). What is for one field, or for targeted
+// caches, is nothing to the others.
+func noGuess(h Header) []Field {
+	if len(h.Values("Expires")) > 0 {
+		return nil
+	}
+	cc := field.ParseCacheControl(h.Values("Cache-Control"))
+	if cc.MaxAge.Present || cc.SMaxAge.Present || cc.NoStore || cc.NoCache || cc.Private {
+		return nil
+	}
+	return notGuessed[:1:1]
+}
+
+// unstored returns what is added to an answer that is not stored. A 304 speaks of a
+// response that the client has, with the fields that it came with.
+func unstored(status int, h Header, cacheStatus Field) []Field {
+	if h == nil || status == http.StatusNotModified || status == http.StatusSwitchingProtocols {
+		return []Field{cacheStatus}
+	}
+	return append(noGuess(h), cacheStatus)
+}
+
+// neverKept is what an answer of the cache's own making says: it is nobody else's, and
+// not the handler's. The fields that some caches heed before Cache-Control are none of
+// its own.
+var neverKept = []Field{ //nolint:gochecknoglobals // a constant
+	{Name: "Cache-Control", Values: []string{"no-store"}},
+	{Name: "Cdn-Cache-Control", Mode: Remove},
+	{Name: "Surrogate-Control", Mode: Remove},
+	{Name: "Expires", Mode: Remove},
+}
+
+// ownAnswer is an answer of the cache's own making, in plain text.
+func ownAnswer(status int, text string, extra ...Field) Answer {
+	return Answer{
+		Status: status,
+		Fields: append([]Field{{Name: "Content-Type", Values: []string{"text/plain; charset=utf-8"}}}, neverKept...),
+		Extra:  extra,
+		Body:   []byte("larder: " + text + "\n"),
+	}
+}
