@@ -32,6 +32,8 @@ type Cache struct {
 	maps map[string]mapKind // by prefix
 	// queues are those of maps, by prefix, and how each is closed.
 	queues map[string]func(context.Context) error
+
+	told sync.Map // of maps, by prefix: that a value could not be kept
 }
 
 // New makes a cache. It fails with a *ConfigError if o is wrong. With a Remote it

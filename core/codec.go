@@ -7,13 +7,14 @@ import (
 )
 
 // Codec turns the values of a Map into bytes and back. It must be safe for
-// concurrent use, and Unmarshal must not keep data.
+// concurrent use, and Unmarshal must not keep data. What Marshal returns is copied.
 type Codec interface {
 	Marshal(v any) ([]byte, error)
 	Unmarshal(data []byte, v any) error
 }
 
-// JSON is the default Codec: encoding/json, with bytes behind the value refused.
+// JSON is the default Codec: encoding/json, with bytes behind the value refused. NewMap
+// refuses types of which it loses a part; a codec that embeds it is not looked at.
 var JSON Codec = jsonCodec{} //nolint:gochecknoglobals // stateless
 
 type jsonCodec struct{}
@@ -43,7 +44,7 @@ func WithCodec(c Codec) MapOption { return MapOption{codec: c} }
 
 // WithClone keeps values in process as they are and gives each caller a copy
 // made by clone, which must copy everything a caller could change. It saves the
-// decoding per hit.
+// decoding per hit. With a shared tier what is kept has been through the codec once.
 func WithClone[V any](clone func(V) V) MapOption { return MapOption{clone: clone} }
 
 // WithVersion is for values to which the database gives a version that grows with

@@ -1,6 +1,7 @@
 package core
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -63,6 +64,10 @@ func (m *Map[K, V]) now() *Map[K, V] {
 
 // NewMap makes a map of the class, which needs a TTL, whose keys begin with
 // prefix and a colon. A prefix belongs to one type of map.
+//
+// A type of value of which JSON always loses a part (an unexported field, one that is
+// tagged json:"-", a function, an interface with methods) is refused, with the part's
+// name, unless a codec is given (WithCodec), or, without a shared tier, WithClone.
 func NewMap[K comparable, V any](c *Cache, class, prefix string, opts ...MapOption) (*Map[K, V], error) {
 	if c == nil {
 		return nil, &ConfigError{"cache", nil, "a cache made by New"}
@@ -105,6 +110,11 @@ func NewMap[K comparable, V any](c *Cache, class, prefix string, opts ...MapOpti
 			return nil, &ConfigError{"MapOption", "nil", "WithCodec, WithClone or WithVersion of something"}
 		}
 	}
+	if m.encodes() {
+		if err := m.checkType(); err != nil {
+			return nil, err
+		}
+	}
 	kind := fmt.Sprintf("%v of class %q, codec %T, clone %v, version %v", reflect.TypeFor[Map[K, V]](), class, m.codec, m.clone != nil, m.version != nil)
 	if err := c.register(prefix, mapKind{class, kind}); err != nil {
 		return nil, err
@@ -139,6 +149,10 @@ type (
 // however many ask at the same time. They share its value or its error, but not
 // its cancellation or panic: after one of these, or an error of another kind than
 // a stale value can stand in for, see Class.StaleIfError and Class.MaxLoads.
+//
+// What a miss answers is what a hit will: the value has been encoded and decoded. One
+// that cannot be (NaN in JSON) is answered as load returned it, and stored nowhere: the
+// log tells of the first, and Stats.Unencodable counts.
 //
 // With the cache closed or switched off it calls load.
 func (m *Map[K, V]) Get(ctx context.Context, id K, load Loader[K, V]) (V, error) {
@@ -375,11 +389,14 @@ func (m *Map[K, V]) settle(ctx context.Context, turn *engine.Turn, said scope.Sa
 	switch {
 	case r.err == nil:
 		if !renewed {
-			if err := m.keep(&fill, r.v, said.Validator); err != nil { // what does not encode is the caller's alone
+			v, err := m.keep(&fill, r.v, said.Validator)
+			if err != nil { // what cannot be kept is the caller's alone
+				m.notKept(err)
+				m.forgetOlder(ctx, turn)
 				turn.Finish(engine.Outcome{Verdict: engine.Unshareable})
-				r.err = err
 				return
 			}
+			r.v = v
 			if m.outdated(turn, r) {
 				return
 			}
@@ -407,9 +424,7 @@ func (m *Map[K, V]) settle(ctx context.Context, turn *engine.Turn, said scope.Sa
 		// Made for those who wait, stored for nobody; and what it is instead of is
 		// not answered any longer.
 		out.Entry = engine.Loose(fill.Value)
-		if en, state := e.Lookup(turn.Key()); state != engine.Gone && state != engine.Fresh {
-			turn.ForgetEntry(ctx, turn.Key(), en)
-		}
+		m.forgetOlder(ctx, turn)
 	} else {
 		var refusal engine.Refusal
 		if out.Entry, refusal = turn.Fill(ctx, fill); refusal == engine.Stored {
@@ -422,18 +437,60 @@ func (m *Map[K, V]) settle(ctx context.Context, turn *engine.Turn, said scope.Sa
 	turn.Finish(out)
 }
 
-// keep puts v into fill in the form it is stored in.
-func (m *Map[K, V]) keep(fill *engine.Fill, v V, validator string) error {
-	data, err := m.codec.Marshal(v)
-	if err != nil {
-		return fmt.Errorf("larder: encode a value of %s: %w", m.prefix, err)
+// forgetOlder takes out what a value that is not stored takes the place of.
+func (m *Map[K, V]) forgetOlder(ctx context.Context, turn *engine.Turn) {
+	if en, state := m.c.engine.Lookup(turn.Key()); state != engine.Gone && state != engine.Fresh {
+		turn.ForgetEntry(ctx, turn.Key(), en)
 	}
-	fill.Value = data
-	if m.clone != nil {
-		fill.Value = kept[V]{m.clone(v), len(data)}
+}
+
+// encodes reports whether what a hit answers has been encoded.
+func (m *Map[K, V]) encodes() bool { return m.clone == nil || m.c.engine.Shares() }
+
+// checkType returns a *ConfigError if the map's codec is JSON and loses a part of V.
+func (m *Map[K, V]) checkType() error {
+	if _, ok := m.codec.(jsonCodec); !ok {
+		return nil // it is for the caller's own to know
+	}
+	return checkJSON(reflect.TypeFor[V]())
+}
+
+// marshal encodes v. The result is nobody else's.
+func (m *Map[K, V]) marshal(v V) ([]byte, error) {
+	if _, ok := m.codec.(jsonCodec); ok {
+		return m.codec.Marshal(&v) // so that methods of pointers count
+	}
+	data, err := m.codec.Marshal(v)
+	return bytes.Clone(data), err // it may be v's own, or a buffer that the codec reuses
+}
+
+// keep puts v into fill in the form it is stored in, and returns it as a hit has it.
+func (m *Map[K, V]) keep(fill *engine.Fill, v V, validator string) (asHit V, err error) {
+	data, err := m.marshal(v)
+	if err != nil {
+		return v, fmt.Errorf("larder: encode a value of %s: %w", m.prefix, err)
+	}
+	asHit = v
+	if m.encodes() {
+		var decoded V
+		if err := m.codec.Unmarshal(data, &decoded); err != nil {
+			return v, fmt.Errorf("larder: a value of %s does not decode again: %w", m.prefix, err)
+		}
+		asHit = decoded
+	}
+	if fill.Value = data; m.clone != nil {
+		fill.Value = kept[V]{m.clone(asHit), len(data)}
 	}
 	fill.Value, fill.Size = withValidator(fill.Value, validator), len(data)+len(validator)
-	return nil
+	return asHit, nil
+}
+
+// notKept counts a value that its codec cannot keep, and tells of the first.
+func (m *Map[K, V]) notKept(err error) {
+	m.c.engine.Count.Unencodable.Add(1)
+	if _, told := m.c.told.LoadOrStore(m.prefix, true); !told {
+		m.c.opts.Logger.Error("larder: a value is answered and not stored", "map", m.prefix, "error", err)
+	}
 }
 
 func (m *Map[K, V]) lifetime(said scope.Said) engine.Lifetime {

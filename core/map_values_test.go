@@ -207,18 +207,6 @@ func (c *failingCodec) Unmarshal(data []byte, v any) error {
 	return c.Codec.Unmarshal(data, v)
 }
 
-func TestGivenAValueThatDoesNotEncode_WhenLoaded_ThenTheErrorSaysSoAndNobodyWaitsForAnother(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		c := open(t, core.Options{Classes: core.Classes{"item": {TTL: hour}}})
-		m, err := core.NewMap[int, func()](c, "item", "item")
-		require.NoError(t, err)
-		_, err = m.Get(t.Context(), 1, func(context.Context, int) (func(), error) { return func() {}, nil })
-		require.ErrorContains(t, err, "larder: encode a value of item")
-		require.ErrorContains(t, m.Put(t.Context(), 1, func() {}), "larder: encode a value of item")
-		require.Zero(t, c.Stats().Entries)
-	})
-}
-
 // What the loader says about its value.
 
 func TestGivenALoaderThatAddsTags_WhenOneIsInvalidated_ThenTheValueIsLoadedAgain(t *testing.T) {

@@ -27,7 +27,7 @@ func (c mapCodec[K, V]) Encode(value any) (payload []byte, ok bool) {
 	case []byte:
 		return append(head, v...), true
 	case kept[V]:
-		data, err := c.m.codec.Marshal(v.v)
+		data, err := c.m.marshal(v.v)
 		return append(head, data...), err == nil
 	}
 	return nil, false

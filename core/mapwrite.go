@@ -96,23 +96,38 @@ func (m *Map[K, V]) Write(ctx context.Context, id K, v V, save func(ctx context.
 
 // filled checks a value that the caller brings, and makes a fill of it.
 func (m *Map[K, V]) filled(key string, v V, tags []string) (fill engine.Fill, err error) {
-	if len(tags) > MaxTagsPerEntry {
-		return fill, &ConfigError{"tags", len(tags), fmt.Sprintf("at most %d", MaxTagsPerEntry)}
-	}
-	for _, tag := range tags {
-		if err := checkName("Tag", tag); err != nil {
-			return fill, err
-		}
-		fill.Tags = append(fill.Tags, TagName(tag))
-	}
-	if err := m.keep(&fill, v, ""); err != nil {
+	if fill.Tags, err = tagNames(tags); err != nil {
 		return fill, err
 	}
-	if fill.Size > m.class.MaxBytes {
-		return fill, &ConfigError{"size of " + key, fill.Size, fmt.Sprintf("up to MaxBytes of its class, %d", m.class.MaxBytes)}
+	if _, err := m.keep(&fill, v, ""); err != nil {
+		return fill, err
+	}
+	if err := m.checkSize(key, fill.Size); err != nil {
+		return fill, err
 	}
 	fill.Lifetime, fill.Codec, fill.Older = m.lifetime(scope.Said{}), mapCodec[K, V]{m}, m.older(v)
 	return fill, nil
+}
+
+// tagNames checks tags that the caller brings, and returns what entries carry.
+func tagNames(tags []string) (names []string, err error) {
+	if len(tags) > MaxTagsPerEntry {
+		return nil, &ConfigError{"tags", len(tags), fmt.Sprintf("at most %d", MaxTagsPerEntry)}
+	}
+	for _, tag := range tags {
+		if err := checkName("Tag", tag); err != nil {
+			return nil, err
+		}
+		names = append(names, TagName(tag))
+	}
+	return names, nil
+}
+
+func (m *Map[K, V]) checkSize(key string, size int) error {
+	if size <= m.class.MaxBytes {
+		return nil
+	}
+	return &ConfigError{"size of " + key, size, fmt.Sprintf("up to MaxBytes of its class, %d", m.class.MaxBytes)}
 }
 
 // older returns whether v is older than what an entry has, by their versions. nil:

@@ -17,6 +17,7 @@ type Stats struct {
 	Invalidations int64 // targets invalidated
 	Evicted       int64 // entries that had to go for others
 	Undecodable   int64 // values that did not decode
+	Unencodable   int64 // values that were answered and not stored, since they did not encode, or not decode again
 	RemoteHits    int64 // answers that the shared tier had, of the hits and misses above
 	RemoteErrors  int64 // calls to the shared tier that failed or took too long
 	Pending       int   // invalidations that the shared tier has not confirmed
@@ -36,7 +37,7 @@ func (c *Cache) Stats() Stats {
 		Loads: n.Loads.Load(), LoadErrors: n.LoadErrors.Load(), Panics: n.Panics.Load(),
 		Refreshes: n.Refreshes.Load(), Skipped: n.RefreshesSkipped.Load(),
 		Stored: n.Stored.Load(), Refused: n.Refused.Load(),
-		Invalidations: n.Invalidations.Load(), Evicted: n.Evicted.Load(), Undecodable: n.Undecodable.Load(),
+		Invalidations: n.Invalidations.Load(), Evicted: n.Evicted.Load(), Undecodable: n.Undecodable.Load(), Unencodable: n.Unencodable.Load(),
 		RemoteHits: n.RemoteHits.Load(), RemoteErrors: n.RemoteErrors.Load(), Pending: c.engine.Pending(),
 		Tags: c.engine.Tags(),
 	}

@@ -149,6 +149,9 @@ func NewWriteBehind[K comparable, V any](
 	if apply == nil {
 		return nil, &ConfigError{"apply", nil, "a function"}
 	}
+	if err := m.checkType(); err != nil { // what waits is encoded in any case
+		return nil, err
+	}
 	e := m.c.engine
 	o, err := o.resolve(e.Shares())
 	if err != nil {
@@ -350,15 +353,18 @@ func (w *WriteBehind[K, V]) change(id K, v V, tags []string) (*change, error) {
 	if err != nil {
 		return nil, err
 	}
-	fill, err := w.m.now().filled(key, v, tags)
+	names, err := tagNames(tags)
 	if err != nil {
 		return nil, err
 	}
-	data, err := w.m.codec.Marshal(v)
+	data, err := w.m.marshal(v)
 	if err != nil {
+		return nil, fmt.Errorf("larder: encode a value of %s: %w", w.m.prefix, err)
+	}
+	if err := w.m.now().checkSize(key, len(data)); err != nil {
 		return nil, err
 	}
-	return newChange(key, queued{tags: fill.Tags, data: data}), nil
+	return newChange(key, queued{tags: names, data: data}), nil
 }
 
 // merge queues what becomes of what holds now. The lease of the key says that nothing

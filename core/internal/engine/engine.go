@@ -63,6 +63,7 @@ type Counters struct {
 	Invalidations             atomic.Int64
 	Evicted                   atomic.Int64
 	Undecodable               atomic.Int64
+	Unencodable               atomic.Int64
 	RemoteHits, RemoteErrors  atomic.Int64
 }
 
