@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -121,6 +122,7 @@ func (s *session) served(h *remote.Head, info string, now int64, p int, sent tim
 func (s *session) readHead(r *reply) (h remote.Head, aware bool, err error) {
 	h = remote.Head{Position: remote.Position{ID: r.optional(), Token: r.optional()}}
 	h.Era, h.Sweep, h.Confirmed = r.optional(), r.optional(), r.optional()
+	h.Begun = begunAt(h.Era)
 	partitions, protocol, lag := r.optional(), r.optional(), r.optional()
 	if r.err != nil {
 		return remote.Head{}, false, r.err
@@ -132,6 +134,27 @@ func (s *session) readHead(r *reply) (h remote.Head, aware bool, err error) {
 	h.Missing = h.Era == "" || partitions == "" || protocol == "" // a change writes some of it; NewEra makes it one
 	return h, max(0, ms(s.want.ReplicaLag)) <= most, nil
 }
+
+// begunAt returns when the script ran that made an era's token, in microseconds on the
+// server's clock (see head.lua), 0 if it is no such token. That of an item has the
+// number of the item behind it.
+func begunAt(era string) int64 {
+	for range 2 {
+		at := strings.LastIndexByte(era, '.')
+		if at < 0 {
+			return 0
+		}
+		if us, err := strconv.ParseInt(era[at+1:], 10, 64); err == nil && us >= leastMicroseconds {
+			return us
+		}
+		era = era[:at]
+	}
+	return 0
+}
+
+// leastMicroseconds is below any time of a clock that was ever set, and above any number
+// of an item.
+const leastMicroseconds = 1e12
 
 // elsewhere says that the slot map is behind, or the slot on its way.
 func elsewhere(err error) bool {

@@ -114,3 +114,19 @@ func TestAFillAfterItsLimitIsRefused(t *testing.T) {
 		require.False(t, stored)
 	}
 }
+
+func TestBegunIsTheTimeInAnErasToken(t *testing.T) {
+	for token, want := range map[string]int64{
+		"":                                    0,
+		"nonce":                               0,
+		"nonce.12":                            0,
+		"nonce.12.1700000000123456":           1700000000123456,
+		"nonce.12.1700000000123456.3":         1700000000123456,
+		"a.name/program.7.1700000000123456.1": 1700000000123456,
+		"a.b.c.d":                             0,
+		".1700000000123456":                   1700000000123456,
+		"1.2.99999999999999999999999999":      0,
+	} {
+		require.Equal(t, want, begunAt(token), "%q", token)
+	}
+}

@@ -74,6 +74,26 @@ func headCases() []testCase {
 			}
 		}},
 
+		{name: "a later era began no earlier, and no head is before an earlier one", run: func(s *store) {
+			c := s.open()
+			before := c.heads()[0]
+			require.Positive(s, before.Begun)
+			for range 3 {
+				for _, step := range []func(){
+					func() { require.NoError(s, c.NewEra(s.ctx(), 0, "", true)) },
+					func() { c.change(remote.Change{Items: []remote.Item{tag("a"), all()}}) },
+					func() { c.change(remote.Change{Items: []remote.Item{tag("b")}}) },
+				} {
+					step()
+					after := c.heads()[0]
+					require.GreaterOrEqual(s, after.Begun, before.Begun)
+					require.Equal(s, after.Era == before.Era, after.Begun == before.Begun)
+					require.False(s, after.Position.Precedes(before.Position), "%v before %v", after.Position, before.Position)
+					before = after
+				}
+			}
+		}},
+
 		{name: "a new era leaves the log as it is", run: func(s *store) {
 			c := s.open()
 			items := c.change(remote.Change{Items: []remote.Item{tag("a"), tag("b")}})

@@ -44,7 +44,7 @@ func (s *shared) serve(p int, server string) {
 	if f.server == server {
 		return
 	}
-	f.server = server
+	f.server, f.own = server, remote.Position{}
 	for q := range s.parts {
 		if q != p && s.parts[q].server == server {
 			f.breaker.Store(s.parts[q].breaker.Load())

@@ -279,6 +279,7 @@ func (s *shared) try(ctx context.Context, items []Item, do *doing) (failed []Ite
 // the tier refuses scripts over several keys, everything in the partition ends
 // instead (R17).
 func (s *shared) change(ctx context.Context, ses remote.Session, c *remote.Change) ([]remote.Logged, error) {
+	era := s.parts[c.Partition].era()
 	logged, err := ses.Change(ctx, *c)
 	if errors.Is(err, remote.ErrMigrating) {
 		if c.Mode == remote.Abandon {
@@ -289,6 +290,7 @@ func (s *shared) change(ctx context.Context, ses remote.Session, c *remote.Chang
 		}
 		s.follow.Lock()
 		s.parts[c.Partition].endEra()
+		s.parts[c.Partition].bury(era)
 		s.age(c.Partition)
 		s.follow.Unlock()
 		s.wake()
@@ -301,7 +303,10 @@ func (s *shared) change(ctx context.Context, ses remote.Session, c *remote.Chang
 		return nil, err
 	}
 	for _, it := range logged {
-		s.hint(c.Partition, it)
+		s.told(c.Partition, it)
+		if it.Kind == remote.All {
+			s.over(c.Partition, era)
+		}
 	}
 	return logged, nil
 }

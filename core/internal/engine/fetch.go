@@ -391,12 +391,15 @@ func (a *asking) eras(ctx context.Context, en *remote.Entry) bool {
 	return a.s.inEras(en.Eras)
 }
 
-// overEras reports whether one of the eras is known to have ended.
+// overEras reports whether one of the eras has ended, as far as this instance has heard.
 func (s *shared) overEras(eras []remote.PartitionEra) bool {
 	s.follow.Lock()
 	defer s.follow.Unlock()
 	for _, pe := range eras {
-		if pe.Partition >= 0 && pe.Partition < s.e.partitions() && slices.Contains(s.parts[pe.Partition].past[:], pe.Era) {
+		if pe.Partition < 0 || pe.Partition >= s.e.partitions() || pe.Era == "" {
+			continue
+		}
+		if f := &s.parts[pe.Partition]; f.buried(pe.Era) || f.last == pe.Era && f.era() == "" {
 			return true
 		}
 	}

@@ -19,9 +19,13 @@ type follower struct {
 	breaker  atomic.Pointer[breaker]         // of its server
 
 	current atomic.Pointer[string] // era; nil: not known at present
+	last    string                 // the era that was learned last, whether it has been heard since that it ended or not
+	begun   int64                  // when that began, as its server says; 0: not known
+	own     remote.Position        // of the last item that a call of this instance's own has appended there
 	server  string
-	ended   int       // eras that have ended: a head that was asked for before may be of one of them
-	past    [8]string // the last of them
+	ended   int        // eras that have ended: a head that was asked for before may be of one of them
+	past    [32]string // eras that are over for certain: none of them comes back
+	over    int        // how many those were
 	recent  [32]string
 	next    int
 	ahead   map[string]remote.Logged // hints that came before their predecessors, by its token
@@ -40,13 +44,23 @@ func (f *follower) setEra(era string) { f.current.Store(&era) }
 // endEra notes that the era has ended; which one there is now is in the head. It comes
 // before what the era means in this process is fenced: what is registered after that,
 // and read from the tier, is not compared with the era that has ended.
+//
+// What was heard may be old news. Only a head, or a call of this instance's own, tells
+// for certain that an era is over.
 func (f *follower) endEra() {
-	if era := f.era(); era != "" {
-		f.past[f.ended%len(f.past)] = era
-	}
 	f.ended++
 	f.setEra("")
 }
+
+// bury notes that an era is over for certain.
+func (f *follower) bury(era string) {
+	if era != "" && !f.buried(era) {
+		f.past[f.over%len(f.past)] = era
+		f.over++
+	}
+}
+
+func (f *follower) buried(era string) bool { return era != "" && slices.Contains(f.past[:], era) }
 
 // advance moves the position to an item that follows it, and on over those that
 // have come before it.
@@ -72,6 +86,39 @@ func (f *follower) waitFor(it *remote.Logged) {
 		f.ahead = make(map[string]remote.Logged)
 	}
 	f.ahead[it.Before] = *it
+}
+
+// asked is what was known of a partition when its head was asked for.
+type asked struct {
+	at    int64           // when
+	ended int             // how many eras had ended
+	least remote.Position // no head is before it, unless the tier has gone back
+}
+
+func (f *follower) ask(now int64) asked {
+	a := asked{at: now, ended: f.ended, least: f.own}
+	if pos := f.position.Load(); pos != nil && !pos.Precedes(a.least) {
+		a.least = *pos
+	}
+	return a
+}
+
+// wentBack reports whether a head is of a state that the tier had before one that this
+// instance has seen: its data was exchanged or restored in place, and what was
+// invalidated since is valid there again (R21). Positions and times of two servers
+// are not compared: those of a promoted one may be earlier. The caller holds follow.
+func (f *follower) wentBack(h *remote.Head, a *asked) bool {
+	switch {
+	case f.ended != a.ended: // the head may be from before that: the next one tells
+		return false
+	case f.buried(h.Era):
+		return true
+	case h.Server != f.server:
+		return false
+	case h.Era != f.last && h.Begun != 0 && f.begun != 0: // what lies there from before a later era is dead
+		return h.Begun < f.begun
+	}
+	return h.Position.Precedes(a.least)
 }
 
 // place is where a partition was followed to, and its era then.
@@ -160,6 +207,23 @@ func (s *shared) hint(p int, it remote.Logged) {
 	}
 }
 
+// told is hint, for an item that a call of this instance's own has appended.
+func (s *shared) told(p int, it remote.Logged) {
+	s.hint(p, it)
+	s.follow.Lock()
+	defer s.follow.Unlock()
+	if f := &s.parts[p]; !it.Precedes(f.own) {
+		f.own = it.Position
+	}
+}
+
+// over notes that a call of this instance's own has ended an era that was known before it.
+func (s *shared) over(p int, era string) {
+	s.follow.Lock()
+	defer s.follow.Unlock()
+	s.parts[p].bury(era)
+}
+
 // age forgets all that this process keeps of a partition. The caller holds follow.
 func (s *shared) age(p int) {
 	s.wakes.wakeAll() // leases may have vanished without a word
@@ -185,12 +249,12 @@ func (s *shared) ageAll() {
 // that it kept of the partition has been aged. The head may be older than what has
 // been heard since: then the log tells that again. Its era may not be older than
 // one that is known to have ended. The caller holds follow.
-func (s *shared) adopt(p int, h *remote.Head, ended int) {
+func (s *shared) adopt(p int, h *remote.Head, a *asked) {
 	f := &s.parts[p]
 	f.remember(h.Position.Token)
 	f.advance(&remote.Logged{Position: h.Position})
 	s.serve(p, h.Server)
-	s.learnEra(p, h, ended)
+	s.learnEra(p, h, a)
 }
 
 // inAnotherEra reports whether this instance holds a partition to be in another era
@@ -203,11 +267,15 @@ func (s *shared) inAnotherEra(p int, era string) bool {
 // learnEra takes the era of a head that was asked for when as many had ended. If it
 // is another than was known, or none was, eras may have come and gone without an
 // item: what was kept meanwhile is aged.
-func (s *shared) learnEra(p int, h *remote.Head, ended int) {
+func (s *shared) learnEra(p int, h *remote.Head, a *asked) {
 	f := &s.parts[p]
-	if f.ended != ended && !mutantR18Era {
+	if f.ended != a.ended && !mutantR18Era {
 		s.wake()
 		return
+	}
+	if f.last != h.Era {
+		f.bury(f.last)
+		f.last, f.begun = h.Era, h.Begun
 	}
 	if era := f.era(); era != h.Era {
 		if era != "" {
@@ -367,19 +435,21 @@ func (s *shared) round(ctx context.Context) error {
 	if s.jumped.Swap(false) {
 		s.ageAll()
 	}
-	var ended [remote.MaxPartitions]int
+	var before [remote.MaxPartitions]asked
+	sent := s.e.Now()
 	for p := range s.parts {
-		ended[p] = s.parts[p].ended
+		before[p] = s.parts[p].ask(sent)
 	}
 	s.follow.Unlock()
 	limit := min(max(time.Duration(s.delta)/4, 25*time.Millisecond), time.Second)
-	sent := s.e.Now()
 	s.asked = sent
 	hc, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	heads, err := ses.Heads(hc)
 	if mutantR19 {
-		sent = s.e.Now()
+		for p := range before {
+			before[p].at = s.e.Now()
+		}
 	}
 	if err != nil {
 		s.rounds.done()
@@ -403,13 +473,13 @@ func (s *shared) round(ctx context.Context) error {
 	}
 	var wg sync.WaitGroup
 	for p := range heads {
-		if s.settled(p, &heads[p], sent, ended[p]) {
+		if s.settled(p, &heads[p], &before[p]) {
 			continue
 		}
 		wg.Go(func() {
 			lc, cancel := context.WithTimeout(ctx, limit)
 			defer cancel()
-			if err := s.catchUp(lc, ses, p, &heads[p], sent, ended[p]); err != nil {
+			if err := s.catchUp(lc, ses, p, &heads[p], &before[p]); err != nil {
 				heads[p].Err = err
 			}
 		})
@@ -446,7 +516,7 @@ func (s *shared) relayout(ctx context.Context, ses remote.Session) error {
 }
 
 // settled verifies a partition whose head is where this instance is.
-func (s *shared) settled(p int, h *remote.Head, sent int64, ended int) bool {
+func (s *shared) settled(p int, h *remote.Head, a *asked) bool {
 	if h.Err != nil {
 		return true // nothing is known of it now
 	}
@@ -454,17 +524,17 @@ func (s *shared) settled(p int, h *remote.Head, sent int64, ended int) bool {
 	defer s.follow.Unlock()
 	f := &s.parts[p]
 	pos := f.position.Load()
-	if h.Missing || h.Confirmed != h.Server || pos == nil || pos.Token != h.Position.Token {
+	if h.Missing || h.Confirmed != h.Server || pos == nil || pos.Token != h.Position.Token || f.wentBack(h, a) {
 		return false
 	}
 	if f.era() != h.Era {
 		if f.era() != "" && !mutantR21 {
 			return false
 		}
-		s.learnEra(p, h, ended) // the last one ended at an item that has been applied
+		s.learnEra(p, h, a) // the last one ended at an item that has been applied
 	}
 	s.serve(p, h.Server)
-	s.verify(f, sent)
+	s.verify(f, a.at)
 	return true
 }
 
@@ -478,55 +548,58 @@ func (s *shared) verify(f *follower, sent int64) {
 	}
 }
 
-// catchUp brings a partition to its head, or begins it anew. ended is how many eras
-// had ended when the head was asked for. An error says that the tier did neither.
-func (s *shared) catchUp(ctx context.Context, ses remote.Session, p int, h *remote.Head, sent int64, ended int) error {
+// catchUp brings a partition to its head, or begins it anew. An error says that the tier
+// did neither.
+func (s *shared) catchUp(ctx context.Context, ses remote.Session, p int, h *remote.Head, a *asked) error {
 	f := &s.parts[p]
 	switch {
 	case h.Missing:
 		// Made now, by whoever comes first. It verifies nothing: what it replaces is
 		// unknown (R20).
-		return s.renew(ctx, ses, p, "")
+		return s.renew(ctx, ses, p, h)
 	case h.Confirmed != h.Server && !mutantR21Server:
 		// A promotion or a restart: what an old server brought back to life is dead by
 		// the era (R21).
-		return s.renew(ctx, ses, p, h.Confirmed)
+		return s.renew(ctx, ses, p, h)
 	}
 	s.follow.Lock()
-	from := f.position.Load()
-	if from == nil || from.Token == h.Position.Token {
+	from, back := f.position.Load(), f.wentBack(h, a)
+	if !back && (from == nil || from.Token == h.Position.Token) {
 		s.age(p)
-		s.adopt(p, h, ended)
-		s.verify(f, sent)
+		s.adopt(p, h, a)
+		s.verify(f, a.at)
 		s.follow.Unlock()
 		return nil
 	}
-	server, era := f.server, f.era()
+	server, era := f.server, f.last
 	s.follow.Unlock()
+	if back {
+		return s.renew(ctx, ses, p, h)
+	}
 
 	since, err := ses.Log(ctx, p, *from)
 	if err != nil {
 		return err
 	}
-	if s.joined(p, from, h, &since, sent, ended) {
+	if s.joined(p, from, h, &since, a) {
 		return nil
 	}
 	// A position that was trimmed, or another era: only what is kept here is old.
 	// Otherwise the tier may have lost something that others relied on.
 	if !since.Trimmed && h.Server == server && h.Era == era {
-		return s.renew(ctx, ses, p, h.Confirmed)
+		return s.renew(ctx, ses, p, h)
 	}
 	s.follow.Lock()
 	defer s.follow.Unlock()
 	s.age(p)
-	s.adopt(p, h, ended)
-	s.verify(f, sent)
+	s.adopt(p, h, a)
+	s.verify(f, a.at)
 	return nil
 }
 
 // joined verifies a partition if its log leads from the position from to the head,
 // or if it has been aged since, which leaves it to the next round.
-func (s *shared) joined(p int, from *remote.Position, h *remote.Head, since *remote.Log, sent int64, ended int) bool {
+func (s *shared) joined(p int, from *remote.Position, h *remote.Head, since *remote.Log, a *asked) bool {
 	s.follow.Lock()
 	defer s.follow.Unlock()
 	f := &s.parts[p]
@@ -537,10 +610,10 @@ func (s *shared) joined(p int, from *remote.Position, h *remote.Head, since *rem
 		return false
 	}
 	if pos := f.position.Load(); pos.Token == h.Position.Token {
-		s.learnEra(p, h, ended)
+		s.learnEra(p, h, a)
 	}
 	s.serve(p, h.Server)
-	s.verify(f, sent)
+	s.verify(f, a.at)
 	return true
 }
 
@@ -615,19 +688,27 @@ func (s *shared) catchUpTo(p int, from *remote.Position, h *remote.Head, since *
 	return f.position.Load() != nil && s.applyLog(p, f, from, h, since)
 }
 
-// renew begins a new era in a partition, unless somebody was first. Everything
-// kept of it is aged; the next round follows from there, whoever has succeeded.
-func (s *shared) renew(ctx context.Context, ses remote.Session, p int, was string) error {
-	err := ses.NewEra(ctx, p, was, false)
+// renew begins a new era in a partition in place of a head's, unless somebody was first.
+// Everything kept of it is aged; the next round follows from there, whoever has
+// succeeded. If it fails, what this instance knows of the partition stays, and the next
+// round tries it again: who knew nothing would adopt the head that is to be replaced.
+func (s *shared) renew(ctx context.Context, ses remote.Session, p int, h *remote.Head) error {
+	err := ses.NewEra(ctx, p, h.Confirmed, false)
 	s.follow.Lock()
 	defer s.follow.Unlock()
 	f := &s.parts[p]
 	f.endEra()
 	s.age(p)
-	f.position.Store(nil)
 	f.verified.Store(0)
+	if err == nil {
+		f.bury(h.Era)
+		f.position.Store(nil)
+		f.own, f.begun = remote.Position{}, 0
+	}
 	s.computeLegal()
-	s.wake()
+	if !remote.IsPermanent(err) { // else the next round comes soon enough
+		s.wake()
+	}
 	return err
 }
 

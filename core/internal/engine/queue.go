@@ -103,9 +103,9 @@ func (e *Engine) Enqueue(ctx context.Context, q remote.Enqueue) ([]remote.Enqueu
 	}
 	for _, c := range done {
 		if s != nil && c.Version > 0 {
-			s.hint(q.Partition, c.Logged)
+			s.told(q.Partition, c.Logged)
 			if c.Tagged.Token != "" {
-				s.hint(q.Partition, c.Tagged)
+				s.told(q.Partition, c.Tagged)
 			}
 		}
 	}

@@ -63,7 +63,7 @@ func (st *step) change(ch remote.Change) ([]remote.Logged, error) {
 		case remote.Pattern:
 			h.sweep = st.token()
 		case remote.All:
-			h.era, h.confirmed = st.token(), st.shard.id
+			st.newEra(&h)
 		}
 		logged = append(logged, st.append(&h, it))
 	}
@@ -135,7 +135,7 @@ func (st *step) append(h *head, it remote.Item) remote.Logged {
 	if n := len(l.items); n > 0 && l.items[n-1].Token != h.position.Token {
 		l = log{} // left behind by a head that was lost
 	}
-	l.last++
+	l.last = max(l.last+1, st.id())
 	item := remote.Logged{
 		Item:     it,
 		Position: remote.Position{ID: strconv.FormatUint(l.last, 10), Token: st.token()},
@@ -148,12 +148,23 @@ func (st *step) append(h *head, it remote.Item) remote.Logged {
 	return item
 }
 
+// id returns the first id of the present time. As on Redis, ids do not decrease while a
+// server keeps its data, whether the log is there or not.
+func (st *step) id() uint64 { return uint64(max(1, st.now)) << idBits }
+
+const idBits = 16
+
 // newHead makes a head with an era and a sweep token of its own.
 func (st *step) newHead(at remote.Position) head {
-	return head{
-		position: at, era: st.token(), sweep: st.token(),
-		confirmed: st.shard.id, partitions: st.session.partitions(),
-	}
+	h := head{position: at, sweep: st.token()}
+	st.newEra(&h)
+	return h
+}
+
+// newEra gives a head another era.
+func (st *step) newEra(h *head) {
+	h.era, h.confirmed, h.partitions = st.token(), st.shard.id, st.session.partitions()
+	h.begun = int64(st.server.executions)
 }
 
 // NewEra implements remote.Session.
@@ -163,9 +174,9 @@ func (c *session) NewEra(ctx context.Context, partition int, was string, always 
 		h, ok := st.head()
 		switch {
 		case !ok:
-			h = st.newHead(remote.Position{ID: "0", Token: st.token()})
+			h = st.newHead(remote.Position{ID: strconv.FormatUint(st.id()-1, 10), Token: st.token()})
 		case always || h.confirmed == was:
-			h.era, h.confirmed, h.partitions = st.token(), st.shard.id, st.session.partitions()
+			st.newEra(&h)
 		default:
 			return struct{}{}, nil
 		}

@@ -34,7 +34,7 @@ func (st *step) readHead() remote.Head {
 		r.Missing = true
 		return r
 	}
-	r.Position, r.Era, r.Sweep = h.position, h.era, h.sweep
+	r.Position, r.Era, r.Sweep, r.Begun = h.position, h.era, h.sweep, h.begun
 	r.Confirmed, r.Partitions, r.Protocol = h.confirmed, h.partitions, remote.Protocol
 	return r
 }

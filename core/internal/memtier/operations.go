@@ -1,7 +1,6 @@
 package memtier
 
 import (
-	"maps"
 	"math/rand/v2"
 	"slices"
 	"time"
@@ -122,9 +121,20 @@ func (s *Server) Restore(snap Snapshot) {
 	s.restart(s.partitions(nil))
 }
 
+// Swap exchanges the data for another state, as SWAPDB does, or a restore in place:
+// the servers have the ids that they had, and nobody is disconnected. It returns what
+// there was. A zero Snapshot is empty.
+func (s *Server) Swap(snap Snapshot) (was Snapshot) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	was = Snapshot{s.spaces}
+	s.spaces = cloneSpaces(snap.spaces)
+	return was
+}
+
 func cloneSpaces(spaces map[where]*space) map[where]*space {
-	c := maps.Clone(spaces)
-	for w, sp := range c {
+	c := make(map[where]*space, len(spaces))
+	for w, sp := range spaces {
 		c[w] = sp.clone()
 	}
 	return c

@@ -67,6 +67,7 @@ func (in intents) until() int64 {
 type head struct {
 	position   remote.Position
 	era, sweep string
+	begun      int64 // how many tokens there were when the era began
 	confirmed  string
 	partitions int
 }
@@ -74,7 +75,7 @@ type head struct {
 // log is the value of a Log.
 type log struct {
 	items []remote.Logged
-	last  uint64 // id of the last item
+	last  uint64 // id of the last item: the time, and a count
 }
 
 // layout is the value of a Layout.

@@ -19,6 +19,8 @@ package remote
 import (
 	"context"
 	"errors"
+	"strconv"
+	"strings"
 	"time"
 )
 
@@ -135,8 +137,30 @@ type Item struct {
 }
 
 // Position is a place in the log of a partition. Token says which; ID is where to
-// look for it, and proves nothing: ids repeat after a flush or a promotion.
+// look for it, and does not prove that it is there: ids repeat after a flush or a
+// promotion. While a server keeps its data, ids do not decrease.
 type Position struct{ ID, Token string }
+
+// Precedes reports whether the id of a position is below another one's. It is false
+// where one of them is no id.
+func (p Position) Precedes(q Position) bool {
+	major, minor, ok := p.order()
+	if !ok {
+		return false
+	}
+	otherMajor, otherMinor, ok := q.order()
+	return ok && (major < otherMajor || major == otherMajor && minor < otherMinor)
+}
+
+// order returns the numbers of an id: one, or two with a hyphen between them.
+func (p Position) order() (major, minor uint64, ok bool) {
+	first, second, two := strings.Cut(p.ID, "-")
+	major, err := strconv.ParseUint(first, 10, 64)
+	if err == nil && two {
+		minor, err = strconv.ParseUint(second, 10, 64)
+	}
+	return major, minor, err == nil
+}
 
 // Logged is an item in a log.
 type Logged struct {
@@ -160,6 +184,7 @@ type Head struct {
 	Missing    bool // there was none; NewEra makes one
 	Position   Position
 	Era, Sweep string
+	Begun      int64  // when the era began, on the server's clock: of two eras of one server the earlier has the lower number; 0: not known
 	Confirmed  string // the id of the server under which the era was last renewed
 	Server     string // the id of the server that answered. It changes with a promotion or restart
 	Partitions int    // as the head says; Layout.Partitions must equal it

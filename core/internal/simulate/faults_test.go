@@ -16,9 +16,11 @@ type profile struct {
 	skewed   bool // servers' clocks differ
 	queued   bool // there are always queues
 	loses    bool // changes that are queued may be lost
-	network  func(rng *rand.Rand) memtier.Faults
-	pause    memtier.Delay // between what happens
-	acts     []act
+	// unseen is how long data may have returned before all instances have seen a new era.
+	unseen  time.Duration
+	network func(rng *rand.Rand) memtier.Faults
+	pause   memtier.Delay // between what happens
+	acts    []act
 }
 
 type act func(h *history, rng *rand.Rand)
@@ -60,6 +62,11 @@ var profiles = map[string]*profile{
 			return oneOf(rng, memtier.Faults{Request: delays(2 * ms), Reply: delays(2 * ms)}, lossy(rng, memtier.Faults{}), resent(rng, memtier.Faults{}))
 		},
 		acts: []act{loseLast, loseLast, restart, down, restore()}},
+	"returns": {skewed: true, loses: true, unseen: 3 * time.Second, pause: memtier.Delay{Min: 100 * ms, Max: 3 * time.Second},
+		network: func(rng *rand.Rand) memtier.Faults {
+			return oneOf(rng, memtier.Faults{Request: delays(2 * ms), Reply: delays(2 * ms)}, lossy(rng, memtier.Faults{}))
+		},
+		acts: []act{exchange, exchange, exchange, restart, flush}},
 	"migrations": {skewed: true, pause: memtier.Delay{Min: 10 * ms, Max: 500 * ms},
 		network: func(rng *rand.Rand) memtier.Faults { return lossy(rng, memtier.Faults{Request: delays(2 * ms)}) },
 		acts:    []act{migrate}},
@@ -238,6 +245,33 @@ func restore() act {
 		h.loseQueue()
 		h.server.Restore(snap)
 		h.loseQueue()
+	}
+}
+
+// exchange exchanges the data for older data, or none, and mostly back again, while the
+// servers go on. An instance that knew nothing of the later state answers what has
+// returned until another one has begun a new era, which it does within its MaxStaleness:
+// that is owed three times the longest later.
+func exchange(h *history, rng *rand.Rand) {
+	var to memtier.Snapshot
+	begun := h.now()
+	if rng.IntN(3) == 0 {
+		to = h.server.Snapshot()
+		h.happens("snapshot")
+		if !h.sleep(between(rng, 0, 3*time.Second)) {
+			return
+		}
+	}
+	for range 2 {
+		h.happens("exchanged")
+		h.shake(h.now() - begun)
+		h.loseQueue()
+		begun = h.now()
+		to = h.server.Swap(to)
+		h.loseQueue()
+		if rng.IntN(8) == 0 || !h.sleep(between(rng, 0, oneOf(rng, 10*ms, 4*time.Second))) {
+			return
+		}
 	}
 }
 

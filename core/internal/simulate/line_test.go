@@ -25,6 +25,7 @@ type line struct {
 	noChange atomic.Bool            // nothing can be invalidated
 	noAgree  atomic.Bool            // the layout cannot be renewed
 	noHeads  atomic.Bool            // heads cannot be asked for
+	noEra    atomic.Bool            // no era can be begun
 	late     atomic.Int64           // how late replies about heads come
 	asked    atomic.Pointer[func()] // called when heads have been read, before the reply is sent
 }
@@ -143,6 +144,9 @@ func (s *lined) Change(ctx context.Context, c remote.Change) ([]remote.Logged, e
 }
 
 func (s *lined) NewEra(ctx context.Context, p int, was string, always bool) error {
+	if s.l.noEra.Load() {
+		return errLine
+	}
 	_, err := over(ctx, s.l, func() (bool, error) { return true, s.Session.NewEra(ctx, p, was, always) })
 	return err
 }

@@ -88,6 +88,7 @@ func (h *history) oweLocked(s seen, d debt) {
 		d.version, d.from, d.to = s.vers[i], s.at, h.now()
 		if h.epoch.Load() != s.epoch { // a failover came between
 			d.by, d.everywhere, d.void = -1, false, d.only
+			d.to += h.fault.unseen
 		}
 		r.owed = append(r.owed, d)
 		for _, in := range h.instances {
@@ -118,7 +119,7 @@ func (h *history) shake(d time.Duration) {
 			if !o.void && o.to >= now-d {
 				o.void = true
 				re := *o
-				re.void, re.by, re.everywhere, re.to = false, -1, false, now
+				re.void, re.by, re.everywhere, re.to = false, -1, false, now+h.fault.unseen
 				again = append(again, re)
 			}
 		}
