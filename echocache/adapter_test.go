@@ -2,6 +2,7 @@ package echocache_test
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net/http"
 	"testing"
@@ -17,14 +18,30 @@ func TestAdapter(t *testing.T) {
 		Name:             "echocache",
 		New:              newServer,
 		Error:            func(status int) error { return echo.NewHTTPError(status) },
+		OwnError:         errMissing,
 		NoHeadOnGet:      true,
 		NoImplicitAnswer: true,
 	})
 }
 
+// errMissing is an app's own error, for which its error handler has an answer.
+var errMissing = missing{}
+
+type missing struct{}
+
+func (missing) Error() string   { return "missing" }
+func (missing) StatusCode() int { return http.StatusNotFound }
+
 // newServer puts what is outside into Pre, in front of the router.
 func newServer(_ testing.TB, app adaptertest.App) adaptertest.Server {
 	e := newEcho()
+	e.HTTPErrorHandler = func(err error, c echo.Context) {
+		if errors.Is(err, errMissing) {
+			_ = c.String(http.StatusNotFound, "no such thing")
+			return
+		}
+		e.DefaultHTTPErrorHandler(err, c)
+	}
 	for _, u := range app.Outside {
 		e.Pre(use(u))
 	}

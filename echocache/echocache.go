@@ -8,8 +8,12 @@
 // runs: Cache then resolves its tags afterwards, Invalidate answers 500.
 //
 // An error that a handler returns goes to Echo's error handler as it would without
-// a cache, unless an older response may stand in for it. Nothing is stored of it,
-// nor where a handler returns without having answered: middleware outside may be
+// a cache, unless an older response may stand in for it. In a class with a NegativeTTL
+// the error handler is asked inside the cache what it answers to an [echo.HTTPError] with
+// 404 or 410, or to an error whose method StatusCode() int says so: if that is what it
+// answers, it is the answer, and middleware in front sees it as it will see the hits,
+// without the error. If it answers anything else, that is taken back, and Echo asks again.
+// Nothing is stored of other errors, nor where a handler returns without having answered: middleware outside may be
 // about to, nor where a handler answers a second status behind the first content: that is
 // the half of a page. Hooks set with [echo.Response.Before] in front of the cache run for each
 // answer, hit or miss, and what they add to the header is not stored; those set
@@ -210,15 +214,33 @@ func (x *exchange) Run(ctx context.Context, c *httpcache.Capture) error {
 		}
 	}()
 	err := next()
+	if err != nil {
+		err = x.answer(res, c, err)
+	}
 	finished = true
 	if res.Committed {
 		x.Capture.GiveUp(res.Status) // Context.JSON sets it, be it too late
 	}
 	x.Capture.Finish(0) // a handler that has not answered leaves it to Echo, or to middleware outside
-	if err != nil {
-		err = &httpcache.HandlerError{Err: err, Status: status(res, err)}
-	}
 	return err
+}
+
+// answer has Echo's error handler answer an error into the capture, if its answer may be
+// one to remember. It returns what is left of the error.
+func (x *exchange) answer(res *echo.Response, c *httpcache.Capture, err error) error {
+	he := &httpcache.HandlerError{Err: err, Status: status(res, err)}
+	if res.Committed || !c.Asks(he.Status) {
+		return he
+	}
+	header, fresh := res.Header().Clone(), *res
+	x.echo.Error(err)
+	if c.Takes() {
+		return nil
+	}
+	he.Status = c.Status
+	x.Capture.Retract(header)
+	*res = fresh
+	return he
 }
 
 // status returns the status that an error is answered with: the handler's, or what
@@ -229,7 +251,7 @@ func status(res *echo.Response, err error) int {
 	}
 	var he *echo.HTTPError
 	if !errors.As(err, &he) {
-		return 0
+		return httpcache.StatusOf(err)
 	}
 	if inner, ok := he.Internal.(*echo.HTTPError); ok { //nolint:errorlint // as Echo does
 		return inner.Code

@@ -3,6 +3,7 @@ package fibercache_test
 import (
 	"bufio"
 	"context"
+	"errors"
 	"io"
 	"iter"
 	"net"
@@ -35,12 +36,21 @@ func framework() adaptertest.Framework {
 		Name:             "fibercache",
 		New:              newServer,
 		Error:            func(status int) error { return fiber.NewError(status) },
+		OwnError:         errMissing,
 		NoResponseWriter: true,
 		NoClientCancel:   true,
 		NoEarlyHints:     true,
 		NoDateOverride:   true,
 	}
 }
+
+// errMissing is an app's own error, for which its error handler has an answer.
+var errMissing = missing{}
+
+type missing struct{}
+
+func (missing) Error() string   { return "missing" }
+func (missing) StatusCode() int { return http.StatusNotFound }
 
 type server struct{ app *fiber.App }
 
@@ -56,6 +66,12 @@ func newServer(_ testing.TB, a adaptertest.App) adaptertest.Server {
 	app := fiber.New(fiber.Config{
 		DisableStartupMessage: true,
 		ReadBufferSize:        16 << 10, // of a request with all its fields
+		ErrorHandler: func(c *fiber.Ctx, err error) error {
+			if errors.Is(err, errMissing) {
+				return c.Status(fiber.StatusNotFound).SendString("no such thing")
+			}
+			return fiber.DefaultErrorHandler(c, err)
+		},
 	})
 	app.Use(recovery.New())
 	for _, u := range a.Outside {

@@ -7,6 +7,13 @@
 // middleware given to Use or Group learns the parameters only as the handler runs:
 // Cache then resolves its tags afterwards, Invalidate answers 500.
 //
+// An error that a handler returns goes to the app's error handler as it would without a
+// cache, unless an older response may stand in for it. In a class with a NegativeTTL the
+// error handler is asked inside the cache what it answers to a [fiber.Error] with 404 or
+// 410, or to an error whose method StatusCode() int says so: if that is what it answers, it
+// is the answer, and middleware in front sees it as it will see the hits, without the
+// error. If it answers anything else, that is taken back, and Fiber asks again.
+//
 // core's context functions take c.UserContext() as well as c.Context().
 //
 // # What Fiber makes different
@@ -162,17 +169,42 @@ func (x *exchange) Run(ctx context.Context, capture *httpcache.Capture) error {
 		}
 	}
 	if err := c.Next(); err != nil {
-		he := &httpcache.HandlerError{Err: err}
+		he := &httpcache.HandlerError{Err: err, Status: httpcache.StatusOf(err)}
 		var fe *fiber.Error
 		if errors.As(err, &fe) {
 			he.Status = fe.Code
 		}
-		return he
+		if capture == nil || !x.answer(capture, he) {
+			return he
+		}
+		return nil
 	}
 	if x.fill(capture) {
 		streams(fctx)
 	}
 	return nil
+}
+
+// answer has the app's error handler answer an error into the capture, if its answer may
+// be one to remember. It returns whether that is the answer to the request.
+func (x *exchange) answer(capture *httpcache.Capture, he *httpcache.HandlerError) bool {
+	resp := x.c.Response()
+	if resp.IsBodyStream() || resp.ImmediateHeaderFlush || x.c.Context().Hijacked() || !capture.Asks(he.Status) {
+		return false
+	}
+	var was fasthttp.Response
+	resp.CopyTo(&was)
+	if err := x.c.App().ErrorHandler(x.c, he.Err); err != nil {
+		_ = x.c.SendStatus(http.StatusInternalServerError) // as Fiber does
+	}
+	x.fill(capture)
+	if capture.Takes() {
+		return true
+	}
+	he.Status = capture.Status
+	was.CopyTo(resp)
+	capture.Retract()
+	return false
 }
 
 // fill shows a capture what has been answered. It returns whether content is still

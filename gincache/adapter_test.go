@@ -2,6 +2,7 @@ package gincache_test
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net/http"
 	"testing"
@@ -14,8 +15,11 @@ import (
 
 func TestAdapter(t *testing.T) {
 	adaptertest.Run(t, adaptertest.Framework{
-		Name:             "gincache",
-		New:              newServer,
+		Name: "gincache",
+		New:  newServer,
+		Fail: func(c adaptertest.Ctx, status int) error {
+			return c.(*ctx).gin.AbortWithError(status, errors.New("failed"))
+		},
 		NoHeadOnGet:      true,
 		NoEscapedSlash:   true,
 		NoImplicitAnswer: true,

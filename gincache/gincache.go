@@ -8,7 +8,9 @@
 // unless the engine has UseRawPath without UnescapePathValues.
 //
 // A hit aborts the chain: [gin.Context.IsAborted] is true behind it. What a handler
-// has called [gin.Context.Error] for is not stored; where an older response stands
+// has called [gin.Context.Error] for is not stored, but for a 404 or 410 in a class with a
+// NegativeTTL: its hits come with an error of the same message, so that middleware which
+// makes the content of it does so each time. Where an older response stands
 // in for it, those errors are dropped, so that no middleware answers them as well.
 // A handler that has set a status has answered, with content or without. One that
 // has done neither leaves it to Gin, or to middleware outside, and nothing is
@@ -22,6 +24,7 @@ package gincache
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"reflect"
 	"strings"
@@ -170,12 +173,16 @@ func (x *exchange) Run(ctx context.Context, c *httpcache.Capture) error {
 	implicit := 0
 	if !w.Written() && !outer.Written() { // a HandleContext writes to Gin's own
 		outer.WriteHeader(w.status)
-		if w.recorded && !failed {
+		if w.recorded && (!failed || w.status >= 400 && c.Asks(w.status)) {
 			implicit = w.status
 		}
 	}
 	x.Capture.Finish(implicit)
 	if !failed {
+		return nil
+	}
+	if c.Asks(w.status) && c.Takes() {
+		c.Failure = failure(g.Errors.Last())
 		return nil
 	}
 	err := &httpcache.HandlerError{Err: g.Errors.Last(), Status: w.status}
@@ -185,11 +192,28 @@ func (x *exchange) Run(ctx context.Context, c *httpcache.Capture) error {
 	return err
 }
 
-// Reply implements httpcache.Exchange.
+// failure returns the message of an error, which is never empty.
+func failure(err error) string {
+	const longest = 1 << 10
+	if s := err.Error(); s != "" {
+		return s[:min(len(s), longest)]
+	}
+	return "error"
+}
+
+// Reply implements httpcache.Exchange. An answer that came with an error comes with one
+// again: middleware outside may make the content of it.
 func (x *exchange) Reply(a httpcache.Answer) {
 	x.gin.Abort()
 	x.gin.Errors = x.gin.Errors[:min(len(x.gin.Errors), x.errors)]
 	x.out.final = true
+	if a.Failure != "" {
+		_ = x.gin.Error(errors.New(a.Failure))
+		if len(a.Body) == 0 {
+			x.out.final = false
+			a.Extra = append(a.Extra[:len(a.Extra):len(a.Extra)], httpcache.Field{Name: "Content-Length", Mode: httpcache.Remove})
+		}
+	}
 	x.StdExchange.Reply(a)
 }
 

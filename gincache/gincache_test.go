@@ -246,7 +246,7 @@ func TestErrorsAreNotStored(t *testing.T) {
 		"nothing written": func(c *gin.Context) { _ = c.Error(errors.New("broken")) },
 		"a status only":   func(c *gin.Context) { c.Status(http.StatusOK); _ = c.Error(errors.New("broken")) },
 		"written":         func(c *gin.Context) { c.String(http.StatusOK, "half a p"); _ = c.Error(errors.New("broken")) },
-		"not found":       func(c *gin.Context) { _ = c.AbortWithError(http.StatusNotFound, errors.New("no row")) },
+		"conflict":        func(c *gin.Context) { _ = c.AbortWithError(http.StatusConflict, errors.New("no row")) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			r, n := gin.New(), 0
@@ -254,6 +254,32 @@ func TestErrorsAreNotStored(t *testing.T) {
 			get(r, "/")
 			get(r, "/")
 			require.Equal(t, 2, n)
+		})
+	}
+}
+
+// Middleware in front makes the content of a remembered error each time, as of the first.
+func TestMiddlewareOutsideAnswersRememberedErrors(t *testing.T) {
+	for name, fail := range map[string]func(*gin.Context){
+		"aborted":  func(c *gin.Context) { _ = c.AbortWithError(http.StatusNotFound, errors.New("no row")) },
+		"recorded": func(c *gin.Context) { c.Status(http.StatusNotFound); _ = c.Error(errors.New("no row")) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			r, n := gin.New(), 0
+			r.Use(func(c *gin.Context) {
+				c.Next()
+				if len(c.Errors) > 0 {
+					c.JSON(-1, gin.H{"message": c.Errors.Last().Error()})
+				}
+			})
+			r.GET("/", gincache.Cache(newCache(t), "hour"), func(c *gin.Context) { n++; fail(c) })
+			for i := range 3 {
+				w := get(r, "/")
+				require.Equal(t, http.StatusNotFound, w.Code)
+				require.JSONEq(t, `{"message":"no row"}`, w.Body.String())
+				require.Equal(t, i > 0, isHit(w))
+			}
+			require.Equal(t, 1, n)
 		})
 	}
 }

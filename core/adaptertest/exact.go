@@ -707,11 +707,11 @@ func captureCases() []testCase {
 			var runs atomic.Int64
 			fail := func(c Ctx) error { runs.Add(1); return s.f.Error(404) }
 			s.handle("GET /bare", fail)
-			s.handle("GET /p/{id}", fail, s.cached("negative"))
+			s.handle("GET /p/{id}", fail, s.cached("hour"))
 			bare := s.get("/bare")
 			require.Equal(s, 404, bare.status)
 			for range 2 {
-				a := s.get("/p/1").isNoHit()
+				a := s.get("/p/1").isNoHit().says("Larder; fwd=uri-miss; detail=handler-error")
 				require.Equal(s, 404, a.status)
 				require.Equal(s, bare.body, a.body)
 				require.Equal(s, bare.header.Get("Content-Type"), a.header.Get("Content-Type"))

@@ -32,6 +32,14 @@ type Framework struct {
 	// return no errors (net/http, Gin).
 	Error func(status int) error
 
+	// Fail makes a handler fail with a status in the way of the framework whose errors
+	// Error does not cover: gin.Context.AbortWithError. The return value is the handler's.
+	// nil: Error does, or there is none (net/http).
+	Fail func(c Ctx, status int) error
+	// OwnError is an error of an app's own whose method StatusCode says 404, as its error
+	// handler, which New installs, answers it (Echo, Fiber). nil: there is none.
+	OwnError error
+
 	// NoHeadOnGet: a HEAD request does not reach the handler of a GET route (Gin
 	// answers 404, Echo 405). The suite then registers HEAD as a route of its own.
 	NoHeadOnGet bool

@@ -61,6 +61,7 @@ func cases() []testCase {
 		attackCases(),
 		missedCases(),
 		wholeCases(),
+		errorCases(),
 	)
 }
 
@@ -83,6 +84,7 @@ type flag struct {
 //nolint:gochecknoglobals // constants
 var (
 	noErrors         = flag{"handlers return no errors", func(f Framework) bool { return f.Error == nil }}
+	noOwnError       = flag{"errors of the app's own are not answered", func(f Framework) bool { return f.OwnError == nil }}
 	noResponseWriter = flag{"NoResponseWriter", func(f Framework) bool { return f.NoResponseWriter }}
 	noClientCancel   = flag{"NoClientCancel", func(f Framework) bool { return f.NoClientCancel }}
 	noEarlyHints     = flag{"NoEarlyHints", func(f Framework) bool { return f.NoEarlyHints }}

@@ -14,7 +14,7 @@ import (
 // request that it answers comes to no other place that could look at If-Match and
 // If-Unmodified-Since.
 func (r *response) answer(ex Exchange, method string, extra []Field) Answer {
-	a := Answer{Status: r.status, Fields: r.sent, Extra: extra, Body: r.body}
+	a := Answer{Status: r.status, Fields: r.sent, Extra: extra, Body: r.body, Failure: r.failure}
 	etag := r.etag
 	if len(r.encoded) > 0 {
 		if e := r.chosen(ex); e != nil {

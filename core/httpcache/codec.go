@@ -58,6 +58,7 @@ const (
 	flagValidate
 	flagStrict
 	flagPart
+	flagFailure
 )
 
 func (r *response) encode() []byte {
@@ -68,7 +69,7 @@ func (r *response) encode() []byte {
 		flag byte
 	}{
 		{r.forAuthorized, flagAuthorized}, {r.forCookies, flagCookies}, {r.validate, flagValidate},
-		{r.strict, flagStrict}, {r.part != nil, flagPart},
+		{r.strict, flagStrict}, {r.part != nil, flagPart}, {r.failure != "", flagFailure},
 	} {
 		if f.set {
 			flags |= f.flag
@@ -78,6 +79,9 @@ func (r *response) encode() []byte {
 	to = binary.AppendUvarint(to, uint64(r.status))
 	to = binary.AppendVarint(to, r.initialAge)
 	to = binary.AppendVarint(to, int64(r.forError))
+	if r.failure != "" {
+		to = appendString(to, r.failure)
+	}
 	to = appendString(to, r.etag)
 	to = appendString(to, r.key)
 	to = appendStrings(to, r.vary)
@@ -212,6 +216,9 @@ func (d *decoder) response() *response {
 		forCookies:    flags&flagCookies != 0,
 		validate:      flags&flagValidate != 0,
 		strict:        flags&flagStrict != 0,
+	}
+	if flags&flagFailure != 0 {
+		r.failure = d.string()
 	}
 	r.etag, r.key = d.string(), d.string()
 	r.vary, r.tags = d.strings(), d.strings()

@@ -62,6 +62,12 @@ func unstored(status int, h Header, cacheStatus Field) []Field {
 	return append(noGuess(h), cacheStatus)
 }
 
+// unanswered returns what is added to the answer that the framework is going to give to a
+// handler's error, whatever the handler has set for it.
+func unanswered(cacheStatus Field) []Field {
+	return []Field{{Name: "Cache-Control", Values: []string{"no-cache"}, Mode: Absent}, cacheStatus}
+}
+
 // neverKept is what an answer of the cache's own making says: it is nobody else's, and
 // not the handler's. The fields that some caches heed before Cache-Control are none of
 // its own.

@@ -2,6 +2,7 @@ package httpcache
 
 import (
 	"context"
+	"errors"
 	"strings"
 
 	"github.com/larderhq/larder/core/internal/scope"
@@ -29,8 +30,9 @@ type Exchange interface {
 	// means to leave the answer alone. The error is the framework's own, for the
 	// adapter's caller; see HandlerError.
 	Run(ctx context.Context, c *Capture) error
-	// Release sends what Run held back, with fields added. It is called at most
-	// once, and not after Reply.
+	// Release sends what Run held back, with fields added. Where nothing was answered, it
+	// adds the fields to whatever is answered outside. It is called at most once, and not
+	// after Reply.
 	Release(fields []Field)
 	// Reply sends an answer instead of running the handlers, or in place of what
 	// Run held back.
@@ -105,6 +107,8 @@ type Answer struct {
 	Body   []byte
 	// NoBody says that the body is not to be sent (HEAD, 304, 204).
 	NoBody bool
+	// Failure is Capture's, of the stored response.
+	Failure string
 }
 
 // Header is the header of an answer as an adapter's framework keeps it.
@@ -133,8 +137,10 @@ type Capture struct {
 	// request as it is. Afterwards the request is as it was.
 	Conditions []Field
 
-	head func(status int, h Header) (hold bool, add []Field)
-	pass func(reason string) (add []Field)
+	head  func(status int, h Header) (hold bool, add []Field)
+	pass  func(reason string) (add []Field)
+	asks  func(status int) bool
+	takes func() bool
 
 	// What was held back. Held is false when everything has been passed on, and
 	// when the handler answered nothing at all.
@@ -146,6 +152,9 @@ type Capture struct {
 	// status it would have answered: what is held is not the whole of a response. 0: it
 	// did not.
 	Broken int
+	// Failure is the message of the error that the answer is about, for frameworks whose
+	// middleware in front answers by errors that stand beside the answer.
+	Failure string
 }
 
 // stores reports whether what is held back may be stored.
@@ -170,11 +179,38 @@ func (c *Capture) Pass(reason string) (add []Field) {
 	return c.pass(reason)
 }
 
+// Asks reports whether the framework's own answer to an error that a handler has returned
+// is to be captured, although the framework gives it outside: it may be one to remember.
+// status is what the framework is going to answer, 0 if that cannot be told. The adapter
+// has the error answered into the capture, and asks Takes.
+func (c *Capture) Asks(status int) bool { return c.asks != nil && c.asks(status) }
+
+// Takes reports whether the answer to an error that was captured is the answer to the
+// request, as if the handler had given it: the adapter's Run then returns no error.
+// Otherwise the adapter takes the answer back, so that middleware outside finds the error
+// and nothing answered, as without a cache, and calls Retract.
+func (c *Capture) Takes() bool { return c.takes != nil && c.takes() }
+
+// Retract forgets an answer that has been taken back.
+func (c *Capture) Retract() {
+	c.Held, c.Status, c.Header, c.Body, c.Broken, c.Failure = false, 0, nil, nil, 0, ""
+}
+
 // The reasons to Pass.
 const (
 	Oversized = "too-large"
 	Streamed  = "streamed"
 )
+
+// StatusOf returns the status that an error says itself, by a method StatusCode, and 0 of
+// one that says none. Frameworks' own errors say theirs otherwise.
+func StatusOf(err error) int {
+	var says interface{ StatusCode() int }
+	if errors.As(err, &says) {
+		return says.StatusCode()
+	}
+	return 0
+}
 
 // HandlerError is what Run returns where the framework lets handlers return
 // errors. Status is the one that the framework is going to answer, 0 if unknown.

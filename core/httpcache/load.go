@@ -25,7 +25,7 @@ func (rt *Route) load(a *ask, turn *engine.Turn, s *shield, fwd, missing string)
 	ex := a.ex
 	rt.engine.Count.Loads.Add(1)
 	l := rt.newLoading(a, turn, s, fwd, missing)
-	c := &Capture{Limit: rt.class.MaxBytes, head: l.head, pass: l.pass}
+	c := &Capture{Limit: rt.class.MaxBytes, head: l.head, pass: l.pass, asks: l.asks, takes: l.takes}
 	l.c = c
 	if l.prior.response != nil {
 		c.Conditions = l.prior.response.conditions()
@@ -43,8 +43,11 @@ func (rt *Route) load(a *ask, turn *engine.Turn, s *shield, fwd, missing string)
 		if (c.Status == 0 || c.Held) && errorStatus(err) >= 500 && rt.answerSpare(a, turn, errorStatus(err)) {
 			return nil
 		}
-		if c.Held {
-			ex.Release(l.unstored("handler-error"))
+		switch {
+		case c.Status == 0:
+			ex.Release(unanswered(statusField(fwd, false, handlerError)))
+		case c.Held:
+			ex.Release(l.unstored(handlerError))
 		}
 		return err
 	}
@@ -93,6 +96,8 @@ type loading struct {
 	d            decision
 	prior        found // what the handler is asked to validate, if response is set
 	replaces     bool  // it was asked, and has answered something else
+	asked        bool  // the framework, for its answer to an error
+	passed       bool  // the answer goes out as it comes
 }
 
 // newLoading prepares a run in a turn that may fill in what it answers. The request
@@ -113,7 +118,7 @@ func (l *loading) head(status int, h Header) (hold bool, add []Field) {
 		return true, nil
 	}
 	l.d = l.rt.decide(status, h, l.a.creds, l.scope.Said())
-	if l.d.store || status >= 500 && l.rt.hasSpare(l.a) {
+	if l.d.store || l.asked || status >= 500 && l.rt.hasSpare(l.a) {
 		return true, nil
 	}
 	l.rt.notStored(l.a, l.turn, l.d)
@@ -137,8 +142,23 @@ func (l *loading) began() time.Time {
 	return time.Now().Add(time.Duration(l.turn.Began() - l.rt.engine.Now()))
 }
 
+// asks reports whether the framework's answer to an error is to be captured: that of a "not
+// found" in a class that remembers it. Middleware outside finds every other error as
+// without a cache, and the error handler is asked once.
+func (l *loading) asks(status int) bool {
+	l.asked = l.rt.class.NegativeTTL > 0 && gone(status)
+	return l.asked
+}
+
+// takes reports whether the framework's answer to an error is remembered, or has gone out.
+// The client is then answered by it, as those will be who find it in the store.
+func (l *loading) takes() bool {
+	return l.passed || l.c.Broken == 0 && gone(l.c.Status) && l.d.store
+}
+
 // pass lets through what cannot be held back.
 func (l *loading) pass(reason string) []Field {
+	l.passed = true
 	l.d = no(reason)
 	if l.c.Status >= 500 {
 		l.d.verdict, l.d.forget = engine.Failed, true
@@ -192,6 +212,7 @@ func (l *loading) store(said scope.Said) {
 	}
 	r, add := rt.newResponse(c.Status, c.Header, c.Body, &l.d, nil, l.began())
 	l.replaces = c.Conditions != nil
+	r.failure = c.Failure
 	refusal := l.keep(r, late)
 	status := statusField(l.fwd, refusal == engine.Stored, string(refusal))
 	if a.conditional() && (c.Conditions != nil || hasField(add, "Etag")) {

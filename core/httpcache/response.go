@@ -45,6 +45,8 @@ type response struct {
 	whole int64       // the length of the whole, -1: unknown
 	asked string      // the Range it answers
 
+	failure string // Capture.Failure
+
 	encoded []encodedBody // its content once more, for those who accept that
 	codings []string      // the codings of encoded, in order of preference
 
@@ -157,7 +159,7 @@ func (r *response) accepts(ex Exchange) bool {
 
 // size estimates the memory that the response takes.
 func (r *response) size() int {
-	n := len(r.body) + 300
+	n := len(r.body) + len(r.failure) + 300
 	for _, f := range r.fields {
 		n += len(f.Name) + 48
 		for _, v := range f.Values {

@@ -38,8 +38,11 @@ func (rt *Route) Serve(ex Exchange) error {
 		return rt.serveUnsafe(ex, &line)
 	}
 	if !rt.cache.Enabled() {
-		rt.engine.Count.Bypassed.Add(1)
-		return ex.Run(ex.Context(), nil)
+		if rt.engine.Closed() { // it has no more to say
+			rt.engine.Count.Bypassed.Add(1)
+			return ex.Run(ex.Context(), nil)
+		}
+		return rt.forward(ex, fwdBypass, disabled)
 	}
 	if line.Method != http.MethodGet && line.Method != http.MethodHead {
 		return rt.forward(ex, fwdMethod, "")
@@ -418,7 +421,11 @@ func (rt *Route) forward(ex Exchange, fwd, detail string) error {
 		}
 		return false, unstored(status, h, added)
 	}}
-	return ex.Run(ex.Context(), c)
+	err := ex.Run(ex.Context(), c)
+	if err != nil && c.Status == 0 {
+		ex.Release(unanswered(statusField(fwd, false, detail)))
+	}
+	return err
 }
 
 // conditionalFields make a response that answers this request only. A refresh

@@ -16,6 +16,12 @@ const cacheStatus = "Cache-Status"
 // to answer.
 const incomplete = "incomplete"
 
+// handlerError is the detail of an answer to an error that the handler returned.
+const handlerError = "handler-error"
+
+// disabled is the detail of a cache that has been switched off.
+const disabled = "disabled"
+
 // The reasons to go forward (RFC 9211 section 2.2).
 const (
 	fwdMiss    = "uri-miss"

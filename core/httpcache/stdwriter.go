@@ -359,6 +359,18 @@ func (w *Writer) Finish(implicit int) {
 	}
 }
 
+// Retract takes back an answer that is held back, and leaves the header as h.
+func (w *Writer) Retract(h http.Header) {
+	if w.state != holding && w.state != undecided {
+		return
+	}
+	now := w.w.Header()
+	clear(now)
+	maps.Copy(now, h)
+	w.state, w.status, w.final, w.buf, w.written = undecided, 0, nil, nil, 0
+	w.c.Retract()
+}
+
 // Abandon ends the capture in place of Finish when the handler has panicked. What
 // is held back is dropped, header fields included: whoever recovers outside finds
 // nothing sent and nothing set.
@@ -371,6 +383,8 @@ func (w *Writer) Abandon() {
 // release sends what is held back.
 func (w *Writer) release(fields []Field) {
 	switch w.state {
+	case undecided:
+		setFields(w.w.Header(), fields)
 	case holding:
 		if w.stated < 0 && !w.c.Tail && w.c.Broken == 0 {
 			stateLength(w.final, len(w.buf))

@@ -163,7 +163,11 @@ func (rt *Route) forwardHead(a *ask, f *found, fwd string) error {
 		rt.engine.Count.Bypassed.Add(1)
 		return false, unstored(status, h, statusField(fwd, l.learn(status, h), ""))
 	}}
-	return a.ex.Run(scope.With(s.ctx, l.scope), l.c)
+	err := a.ex.Run(scope.With(s.ctx, l.scope), l.c)
+	if err != nil && l.c.Status == 0 {
+		a.ex.Release(unanswered(statusField(fwd, false, handlerError)))
+	}
+	return err
 }
 
 // learn applies the answer to a HEAD to the stored response to GET. It returns
