@@ -146,15 +146,10 @@ func join(h *fasthttp.ResponseHeader, f *httpcache.Field) {
 	for _, line := range h.PeekAll(f.Name) {
 		lines = append(lines, string(line))
 	}
-	members := strings.Join(f.Values, ", ")
-	switch n := len(lines); {
-	case n == 0:
-		lines = []string{members}
-	case lines[n-1] == "":
-		lines[n-1] = members
-	default:
-		lines[n-1] += ", " + members
+	if len(lines) == 0 {
+		lines = []string{""}
 	}
+	lines = httpcache.Joined(lines, f)
 	h.Del(f.Name)
 	for _, line := range lines {
 		h.Add(f.Name, line)

@@ -121,6 +121,35 @@ func (s *site) date(a answer) time.Time {
 
 func dateCases() []testCase {
 	return []testCase{
+		over("a guess that the handler asks for is left to others as well", func(s *site) {
+			// Nobody guesses of a 302 unless it is public, and the class has no lifetime of its own.
+			changed := time.Now().Add(-time.Hour).UTC().Format(http.TimeFormat)
+			p := &page{status: 302, fields: []string{"Cache-Control: public", "Last-Modified: " + changed}}
+			s.handle("GET /p/{id}", p.serve, s.cached(""))
+			for range 2 {
+				require.Equal(s, []string{"public"}, s.get("/p/1").header.Values("Cache-Control"))
+			}
+			s.get("/p/1").isHit()
+			p.status = 0
+			for range 2 {
+				require.Equal(s, []string{"public, no-cache"}, s.get("/p/2").header.Values("Cache-Control"))
+			}
+		}),
+
+		over("a Cache-Control that is set in front is completed only where it decides nothing", func(s *site) {
+			s.handle("GET /p/{id}", (&page{}).serve, Around(func(c Ctx, next func() error) error {
+				for _, v := range c.Values("X-Outer") {
+					c.Set("Cache-Control", v)
+				}
+				return next()
+			}), s.cached("hour"))
+			require.Equal(s, []string{"no-cache"}, s.get("/p/1").header.Values("Cache-Control"))
+			for outer, want := range map[string]string{"public": "public, no-cache", "max-age=60": "max-age=60", "no-store": "no-store", "private": "private"} {
+				require.Equal(s, []string{want}, s.get("/p/1", "X-Outer: "+outer).isHit().header.Values("Cache-Control"))
+			}
+			require.Equal(s, []string{"no-cache"}, s.get("/p/1").isHit().header.Values("Cache-Control"))
+		}),
+
 		over("a stream leaves no guess as far as its header has not gone out", func(s *site) {
 			s.handle("GET /p/{id}", func(c Ctx) error {
 				c.Set("Cache-Control", "public")

@@ -2,6 +2,7 @@ package httpcache
 
 import (
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -46,11 +47,33 @@ func noGuess(h Header) []Field {
 	if len(h.Values("Expires")) > 0 {
 		return nil
 	}
-	cc := field.ParseCacheControl(h.Values("Cache-Control"))
-	if cc.MaxAge.Present || cc.SMaxAge.Present || cc.NoStore || cc.NoCache || cc.Private {
+	if decided(h.Values("Cache-Control")) {
 		return nil
 	}
 	return notGuessed[:1:1]
+}
+
+// decided reports whether a Cache-Control says how long a response may be kept, or that
+// it may not.
+func decided(values []string) bool {
+	cc := field.ParseCacheControl(values)
+	return cc.MaxAge.Present || cc.SMaxAge.Present || cc.NoStore || cc.NoCache || cc.Private
+}
+
+// Joined returns the lines of a list, at least one, with the members of a field of mode
+// Join in the last of them. A Cache-Control of outer middleware that has decided itself,
+// this time, is left alone.
+func Joined(lines []string, f *Field) []string {
+	if f.Name == "Cache-Control" && decided(lines) {
+		return lines
+	}
+	all := slices.Clone(lines)
+	last := &all[len(all)-1]
+	if *last != "" {
+		*last += ", "
+	}
+	*last += strings.Join(f.Values, ", ")
+	return all
 }
 
 // unstored returns what is added to an answer that is not stored. A 304 speaks of a

@@ -96,7 +96,7 @@ const (
 	Append             // behind it
 	Absent             // only where there is none
 	Remove             // the handler took it out; there are no values
-	Join               // in the same line, as further members of its list
+	Join               // in the same line, as further members of its list: see Joined
 )
 
 // Answer is an answer from the store. What it refers to must not be changed.

@@ -36,6 +36,7 @@ func readDirectives(h Header) directives {
 type life struct {
 	lifetime engine.Lifetime
 	stated   bool  // the response states its lifetime itself
+	guess    bool  // it is guessed, of a status that nobody guesses of unless it is public
 	age      int64 // seconds it had when it came
 	validate bool  // no use of it without validation
 	strict   bool  // never answered once it is stale
@@ -68,6 +69,7 @@ func (rt *Route) lifetime(status int, h Header, dir *directives, said scope.Said
 	}
 	fresh, stated, reason := rt.stated(status, h, dir, date)
 	l.stated = stated
+	l.guess = stated && cc.Public && !byDefault[status] && !lasting[status] && len(noGuess(h)) > 0
 	if said.TTLSet {
 		fresh, l.stated, reason = said.TTL, false, ""
 	}

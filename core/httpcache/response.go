@@ -102,7 +102,9 @@ func (rt *Route) newResponse(status int, h Header, body []byte, d *decision, enc
 	if status == http.StatusOK && len(body) > 0 && len(h.Values("Accept-Ranges")) == 0 {
 		add = append(add, acceptRanges)
 	}
-	add = append(add, noGuess(h)...)
+	if !d.guess { // public means nothing else there
+		add = append(add, noGuess(h)...)
+	}
 	if _, dated := field.ParseDate(first(h.Values("Date"))); !dated {
 		add = append(add, dateField(made))
 	}
@@ -145,7 +147,7 @@ func sentFields(fields []Field) []Field {
 			continue
 		}
 		sent := slices.Clone(fields)
-		sent[own].Values = joined(sent[own].Values, sent[at].Values)
+		sent[own].Values = Joined(sent[own].Values, &sent[at])
 		return sentFields(slices.Delete(sent, at, at+1))
 	}
 	return fields

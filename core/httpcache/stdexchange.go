@@ -3,7 +3,6 @@ package httpcache
 import (
 	"context"
 	"net/http"
-	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -143,7 +142,7 @@ func setInto(h http.Header, fields []Field, copies []string) []string {
 		case f.Mode == Remove:
 			delete(h, f.Name)
 		case f.Mode == Join && len(old) > 0:
-			h[f.Name] = joined(old, f.Values)
+			h[f.Name] = Joined(old, f)
 		case f.Mode == Append && there:
 			h[f.Name] = append(old[:len(old):len(old)], f.Values...)
 		case f.Values == nil: // net/http's way to suppress a field of its own
@@ -155,17 +154,6 @@ func setInto(h http.Header, fields []Field, copies []string) []string {
 		}
 	}
 	return copies
-}
-
-// joined returns the lines of a list with further members in the last of them.
-func joined(lines, members []string) []string {
-	all := slices.Clone(lines)
-	last := &all[len(all)-1]
-	if *last != "" {
-		*last += ", "
-	}
-	*last += strings.Join(members, ", ")
-	return all
 }
 
 // Handle has the handlers behind the middleware answer the request, once, with ctx as

@@ -41,7 +41,7 @@ var gates = map[string]struct{ required, optimal int }{
 	"nethttp": {152, 82},
 	"echo":    {152, 82},
 	"gin":     {152, 82},
-	"fiber":   {149, 82},
+	"fiber":   {150, 82},
 }
 
 func main() {
