@@ -26,7 +26,8 @@ var (
 	// ErrPending is returned when the shared tier has not confirmed an invalidation.
 	ErrPending = engine.ErrPending
 	// ErrUnusable is returned by New when the shared tier can be reached and cannot be
-	// used as it is: a wrong client, version or permission.
+	// used as it is: a wrong client, version or permission, or a server that does not
+	// know, or allow in scripts, what the tier needs.
 	ErrUnusable = remote.ErrUnusable
 	// ErrNoScope is returned by the context functions where no handler or loader
 	// of Larder's is running.

@@ -19,7 +19,7 @@ type Stats struct {
 	Undecodable   int64 // values that did not decode
 	Unencodable   int64 // values that were answered and not stored, since they did not encode, or not decode again
 	RemoteHits    int64 // answers that the shared tier had, of the hits and misses above
-	RemoteErrors  int64 // calls to the shared tier that failed or took too long
+	RemoteErrors  int64 // calls to the shared tier, of requests and of the cache itself, that failed, were refused or took too long
 	Pending       int   // invalidations that the shared tier has not confirmed
 
 	Entries int    // in the in-process tier now, about

@@ -8,7 +8,9 @@ package redisstore
 // The user can neither read nor change a key outside the namespace, nor run a
 // command that looks at the whole keyspace but SCAN, which shows the names of all
 // keys of the database. A program that only invalidates (see Program) needs eval
-// and the commands that change something, so the same rules fit it.
+// and the commands that change something, so the same rules fit it. A client of an
+// app's own that uses the same user may send CLIENT SETINFO when it connects, from Redis
+// 7.2 on, and is denied it; the tier's clients do not send it.
 func ACL(namespace string) []string {
 	rules := []string{"resetkeys", "resetchannels", "~" + namespace + ":*", "&" + namespace + ":*", "-@all"}
 	for _, command := range []string{

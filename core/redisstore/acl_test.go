@@ -140,3 +140,49 @@ func TestAUserOfAClusterWithJustTheRulesCanDoAll(t *testing.T) {
 		require.Empty(t, denied(t, node))
 	}
 }
+
+// A right that is withdrawn must not make a script answer as if nothing were there.
+func TestAReadThatIsRefusedInAScriptIsNoAnswer(t *testing.T) {
+	server := redistest.Single(t)
+	restricted(t, server, ACL("app"))
+	client := redis.NewClient(&redis.Options{Addr: server.Addr(), Username: "larder", Password: "secret"})
+	defer client.Close()
+	want := layout("v1")
+	want.Partitions = 1
+	s := open(t, client, want)
+	ctx := within(t, 20*time.Second)
+	without := func(command string, call func() error) {
+		t.Helper()
+		for _, rule := range []string{"-" + command, "+" + command} {
+			_, err := server.Do(ctx, "ACL", "SETUSER", "larder", rule)
+			require.NoError(t, err)
+			if rule[0] == '-' {
+				require.Error(t, call(), "without %s", command)
+			}
+		}
+	}
+	intent := remote.Change{Intent: "w", Mode: remote.Begin, Lasts: time.Minute, Remain: time.Minute, Items: []remote.Item{{Kind: remote.Key, Value: "k"}}}
+	_, err := s.Change(ctx, intent)
+	require.NoError(t, err)
+	acquire := func() error { _, err := s.Acquire(ctx, "k", "", nil, time.Second); return err }
+	without("hgetall", acquire)
+	without("getrange", acquire)
+	without("hget", acquire)
+	l, err := s.Acquire(ctx, "k", "", nil, time.Minute)
+	require.NoError(t, err)
+	require.Positive(t, l.Open)
+	without("get", func() error { _, err := s.Extend(ctx, l, time.Minute); return err })
+	without("xrange", func() error { _, err := s.Log(ctx, 0, remote.Position{ID: "1-1", Token: "x"}); return err })
+
+	_, err = s.Enqueue(ctx, remote.Enqueue{Queue: "q", Limit: 10, Changes: []remote.QueueChange{{Key: "k", Payload: []byte("x")}}})
+	require.NoError(t, err)
+	claim := func() (remote.Claimed, error) {
+		return s.Claim(ctx, remote.Claim{Queue: "q", Worker: "w", Max: 10, Lease: time.Minute})
+	}
+	for _, command := range []string{"hmget", "zcard", "zrange", "zrangebyscore"} {
+		without(command, func() error { _, err := claim(); return err })
+	}
+	claimed, err := claim()
+	require.NoError(t, err)
+	require.Len(t, claimed.Records, 1, "it is still queued")
+}

@@ -1,5 +1,7 @@
 // Package redisstore is the tier that instances of a cache share, on Redis: one
-// server, a master watched by Sentinel, or a cluster. Redis 6.2 or newer.
+// server, a master watched by Sentinel, or a cluster. Redis 6.2 or newer; 6.2.7 where
+// min-replicas-to-write is relied on, which scripts of older ones ignore. MANAGED.md,
+// beside this file, says what comes of what a server or service leaves out.
 //
 //	cache, err := core.New(core.Options{Remote: redisstore.New(client)})
 //
@@ -60,7 +62,8 @@
 //
 // Every method returns an error, with what was being done, when the outcome is
 // unknown; none waits longer than its context. errors.Is finds core.ErrUnusable
-// where to try again is in vain (a wrong client, version or permission). go-redis
+// where to try again is in vain (a wrong client, version or permission, or a command
+// that the server does not know). go-redis
 // writes to a logger of its own, a line for each connection that fails: an app that
 // does not want that calls Disable of its package logging.
 package redisstore

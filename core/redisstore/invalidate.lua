@@ -2,6 +2,12 @@
 --   redis-cli --eval invalidate.lua 'larder:{00}:head' , tag product:42
 -- See Program in package redisstore of github.com/larderhq/larder.
 
+-- good returns a reply. A key of another type is as good as none. Any other error, such
+-- as that of a right that was withdrawn, is raised: it must not pass for an answer.
+local function good(r)
+  if type(r) == 'table' and r.err and not string.find(r.err, 'WRONGTYPE', 1, true) then error(r.err) end
+  return r
+end
 -- unpack is in another place in Lua 5.4.
 local unpack = table.unpack or unpack
 -- The server's clock, in milliseconds, and in microseconds as digits.
@@ -14,7 +20,7 @@ end
 local function digits(ms) return string.format('%.0f', ms) end
 -- A field of a hash; '' if there is none, or no hash.
 local function field(key, name)
-  local v = redis.pcall('HGET', key, name)
+  local v = good(redis.pcall('HGET', key, name))
   if type(v) == 'string' then return v end
   return ''
 end
@@ -63,7 +69,7 @@ local function hint(channel, fields)
 end
 -- A lease is its token, and '!' after it when somebody waits for its end.
 local function holder(lease)
-  local v = redis.pcall('GET', lease)
+  local v = good(redis.pcall('GET', lease))
   if type(v) ~= 'string' or v == '' then return '', false end
   if string.sub(v, -1) == '!' then return string.sub(v, 1, -2), true end
   return v, false
@@ -71,7 +77,7 @@ end
 
 -- The id of an entry, from the beginning of its envelope; '' if there is none.
 local function entry_id(entry)
-  local v = redis.pcall('GETRANGE', entry, 0, 257)
+  local v = good(redis.pcall('GETRANGE', entry, 0, 257))
   if type(v) ~= 'string' or #v < 4 or string.byte(v, 1) ~= 0xe7 then return '' end
   local n = string.byte(v, 3)
   if #v < 3 + n then return '' end
@@ -93,7 +99,7 @@ end
 local function intents(key, head, now)
   local open, lapsed = 0, 0
   local lag = tonumber(field(head, 'lag')) or 0
-  local h = redis.pcall('HGETALL', key)
+  local h = good(redis.pcall('HGETALL', key))
   if not h.err then
     for i = 1, #h, 2 do
       if h[i] == 'lag' then
@@ -116,7 +122,7 @@ end
 local function versions_of(head, args, from, count, now, known)
   local given, unknown, lapsed = {}, {}, {}
   for i = from, from + count - 1 do given[args[i]] = true end
-  local state = redis.pcall('HGETALL', head)
+  local state = good(redis.pcall('HGETALL', head))
   if state.err then return unknown, lapsed end
   for i = 1, #state, 2 do
     local version = string.match(state[i], '^v:(.*)$')
@@ -197,7 +203,7 @@ end
 -- touch takes the own intent out, marks those of others, and enters what there is
 -- to enter. The hash lasts as long as anything in it has to be known.
 local function touch(key, tok)
-  local h = redis.pcall('HGETALL', key)
+  local h = good(redis.pcall('HGETALL', key))
   if h.err then
     if mode == ABANDON then return end
     redis.call('UNLINK', key)
@@ -328,7 +334,7 @@ local clustered = type(info) ~= 'string' or string.find(info, 'cluster_enabled:1
 local function one(partition, item)
   local prefix = ns .. ':{' .. string.format('%02x', partition) .. '}:'
   local head = prefix .. 'head'
-  local versions, state = {}, redis.pcall('HGETALL', head)
+  local versions, state = {}, good(redis.pcall('HGETALL', head))
   if not state.err then
     for i = 1, #state, 2 do
       local v = string.match(state[i], '^v:(.*)$')

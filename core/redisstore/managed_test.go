@@ -72,6 +72,7 @@ type anyApp struct {
 	maps   [2]*core.Map[int, int64]
 	data   atomic.Int64
 	loads  atomic.Int64
+	lines  *noted
 	served
 }
 
@@ -79,31 +80,42 @@ type anyApp struct {
 // answered must be right in any case.
 func use(t *testing.T, client redis.UniversalClient) *served {
 	t.Helper()
-	log := new(noted)
-	a := &anyApp{t: t}
+	a := start(t, client)
+	if a.refused == nil {
+		a.share()
+		a.invalidateAll()
+		a.writeBehind()
+	}
+	a.log += a.lines.String()
+	return &a.served
+}
+
+func start(t *testing.T, client redis.UniversalClient) *anyApp {
+	t.Helper()
+	a := &anyApp{t: t, lines: new(noted)}
 	for i := range a.maps {
 		c, err := core.New(core.Options{
 			Remote: redisstore.New(client), RequireRemote: true, MaxStaleness: managedStaleness, RemoteBudget: time.Second,
-			Classes: core.Classes{"c": {TTL: time.Hour}}, Logger: slog.New(slog.NewTextHandler(log, nil)),
+			Classes: core.Classes{"c": {TTL: time.Hour}}, Logger: slog.New(slog.NewTextHandler(a.lines, nil)),
 		})
 		if err != nil {
-			a.refused, a.log = err, log.String()
-			return &a.served
+			a.refused = err
+			return a
 		}
-		defer func() { require.NoError(t, c.Close()) }()
+		t.Cleanup(func() { require.NoError(t, c.Close()) })
 		a.caches[i] = c
 		a.maps[i], err = core.NewMap[int, int64](c, "c", "x")
 		require.NoError(t, err)
 	}
-	a.share()
+	return a
+}
+
+func (a *anyApp) invalidateAll() {
 	for name, target := range map[string]core.Target{
 		"tag": core.Tag("t"), "key": core.Key("x:1"), "pattern": core.Pattern("x:*"), "all": core.All(),
 	} {
 		a.invalidate(name, target)
 	}
-	a.writeBehind()
-	a.log += log.String()
-	return &a.served
 }
 
 func (a *anyApp) fails(format string, args ...any) {
@@ -140,6 +152,7 @@ func (a *anyApp) invalidate(name string, target core.Target) {
 	if err := a.caches[0].Invalidate(ctx, target); err != nil {
 		a.fails("invalidate by %s: %v", name, err)
 		a.log += err.Error()
+		return
 	}
 	began := time.Now()
 	for a.get(1, 1) != want {
@@ -151,18 +164,29 @@ func (a *anyApp) invalidate(name string, target core.Target) {
 	}
 }
 
-// writeBehind demands that a change that is queued is applied, and answered meanwhile.
-func (a *anyApp) writeBehind() {
-	ctx, cancel := context.WithTimeout(a.t.Context(), 2*time.Second)
-	defer cancel()
-	var applied atomic.Int64
+// queue makes a queue that tells of the last value that was applied.
+func (a *anyApp) queue() (*core.WriteBehind[int, int64], *atomic.Int64) {
+	applied := new(atomic.Int64)
 	q, err := core.NewWriteBehind(a.maps[0], func(_ context.Context, changes []core.Change[int, int64]) error {
 		applied.Store(changes[len(changes)-1].Value)
 		return nil
 	}, core.WriteBehindOptions[int, int64]{})
-	if err == nil {
-		err = q.Put(ctx, 1, 4711)
+	if err != nil {
+		a.fails("write-behind: %v", err)
+		a.log += err.Error()
 	}
+	return q, applied
+}
+
+// writeBehind demands that a change that is queued is applied.
+func (a *anyApp) writeBehind() {
+	ctx, cancel := context.WithTimeout(a.t.Context(), 2*time.Second)
+	defer cancel()
+	q, applied := a.queue()
+	if q == nil {
+		return
+	}
+	err := q.Put(ctx, 1, 4711)
 	if err == nil {
 		err = q.Flush(ctx)
 	}
@@ -172,6 +196,58 @@ func (a *anyApp) writeBehind() {
 	if err != nil {
 		a.fails("write-behind: %v", err)
 		a.log += err.Error()
+	}
+}
+
+func TestARightThatIsWithdrawnIsNeverMissedInSilence(t *testing.T) {
+	for _, command := range []string{
+		"EVALSHA", "GET", "GETRANGE", "HGET", "HGETALL", "HMGET", "HDEL", "HSET", "INFO", "MGET", "SET", "TIME", "UNLINK",
+		"XADD", "XRANGE", "ZADD", "ZCARD", "ZRANGE", "ZREM",
+	} {
+		t.Run(command, func(t *testing.T) {
+			server := redistest.Single(t)
+			user := func(rights string) {
+				_, err := server.Do(t.Context(), strings.Fields("ACL SETUSER some on >x ~* &* "+rights)...)
+				require.NoError(t, err)
+			}
+			user("+@all")
+			client := redis.NewClient(&redis.Options{Addr: server.Addr(), Username: "some", Password: "x"})
+			defer client.Close()
+			a := start(t, client)
+			require.NoError(t, a.refused)
+			a.share()
+			q, applied := a.queue()
+			require.NoError(t, q.Put(t.Context(), 1, 1))
+			require.NoError(t, q.Flush(t.Context()))
+
+			user("-" + strings.ToLower(command))
+			a.invalidateAll()
+			queued := int64(1)
+			for v := queued + 1; v < 4; v++ {
+				ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+				if err := q.Put(ctx, 1, v); err == nil {
+					queued = v
+				} else {
+					a.fails("put: %v", err)
+				}
+				cancel()
+			}
+			if len(a.wrong) > 0 {
+				require.Contains(t, a.lines.String(), "refuses", a.wrong)
+			}
+			t.Log(a.wrong)
+
+			user("+@all")
+			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+			defer cancel()
+			require.NoError(t, q.Flush(ctx))
+			require.GreaterOrEqual(t, applied.Load(), queued, "a change that was queued is lost")
+			require.Eventually(t, func() bool { return a.caches[0].Stats().Pending == 0 }, 20*time.Second, 10*time.Millisecond)
+			time.Sleep(2 * managedStaleness)
+			want := a.data.Add(1)
+			require.NoError(t, a.caches[0].Invalidate(ctx, core.Key("x:1")))
+			require.Eventually(t, func() bool { return a.get(1, 1) == want }, 2*managedStaleness, 5*time.Millisecond)
+		})
 	}
 }
 
@@ -357,6 +433,14 @@ func TestManagedServers(t *testing.T) {
 			require.Empty(t, s.wrong)
 			require.NotContains(t, s.log, "WARN")
 		})
+	}
+}
+
+func TestEachManagedRestrictionIsDocumented(t *testing.T) {
+	text, err := os.ReadFile("MANAGED.md")
+	require.NoError(t, err)
+	for _, row := range managed {
+		require.Contains(t, string(text), "| "+row.name+" |")
 	}
 }
 

@@ -27,7 +27,7 @@ func Program() string {
 	b.WriteString("-- Invalidates in a cache of Larder's from redis-cli or any other language:\n" +
 		"--   redis-cli --eval invalidate.lua 'larder:{00}:head' , tag product:42\n" +
 		"-- See Program in package redisstore of github.com/larderhq/larder.\n\n")
-	for _, name := range []string{"unpack", "clock", "head", "hint", "lease", "intent", "versions", "change()", "program"} {
+	for _, name := range []string{"good", "unpack", "clock", "head", "hint", "lease", "intent", "versions", "change()", "program"} {
 		b.WriteString(source(name))
 	}
 	return b.String()

@@ -19,27 +19,27 @@ var sources embed.FS
 //
 //nolint:gochecknoglobals // constants, but that Go has none that are computed
 var (
-	acquireScript    = newScript("clock", "head", "lease", "intent", "acquire")
-	generationScript = newScript("clock", "head", "intent", "capture", "generation")
-	lateScript       = newScript("clock", "head", "intent", "capture", "since", "late")
-	extendScript     = newScript("lease", "extend")
-	releaseScript    = newScript("hint", "lease", "release")
-	fillScript       = newScript("clock", "head", "hint", "lease", "fill")
-	changeScript     = newScript("unpack", "clock", "head", "hint", "lease", "intent", "versions", "change")
-	eraScript        = newScript("clock", "head", "hint", "replication", "era")
-	stateScript      = newScript("head", "state")
-	logScript        = newScript("head", "since", "log")
-	lagScript        = newScript("head", "lag")
+	acquireScript    = newScript("good", "clock", "head", "lease", "intent", "acquire")
+	generationScript = newScript("good", "clock", "head", "intent", "capture", "generation")
+	lateScript       = newScript("good", "clock", "head", "intent", "capture", "since", "late")
+	extendScript     = newScript("good", "lease", "extend")
+	releaseScript    = newScript("good", "hint", "lease", "release")
+	fillScript       = newScript("good", "clock", "head", "hint", "lease", "fill")
+	changeScript     = newScript("good", "unpack", "clock", "head", "hint", "lease", "intent", "versions", "change")
+	eraScript        = newScript("good", "clock", "head", "hint", "replication", "era")
+	stateScript      = newScript("good", "head", "state")
+	logScript        = newScript("good", "head", "since", "log")
+	lagScript        = newScript("good", "head", "lag")
 	timeScript       = newScript("time")
 	layoutScript     = newScript("clock", "layout")
 	probeScript      = newScript("unpack", "clock", "probe")
-	enqueueScript    = newScript("unpack", "clock", "head", "hint", "lease", "intent", "versions", "change()",
+	enqueueScript    = newScript("good", "unpack", "clock", "head", "hint", "lease", "intent", "versions", "change()",
 		"record", "queue", "letters", "put", "enqueue")
-	replayScript = newScript("unpack", "clock", "head", "hint", "lease", "intent", "versions", "change()",
+	replayScript = newScript("good", "unpack", "clock", "head", "hint", "lease", "intent", "versions", "change()",
 		"record", "queue", "letters", "put", "replay")
-	claimScript    = newScript("unpack", "clock", "record", "queue", "claim")
-	settleScript   = newScript("unpack", "clock", "record", "queue", "letters", "settle")
-	standingScript = newScript("unpack", "clock", "record", "queue", "standing")
+	claimScript    = newScript("good", "unpack", "clock", "record", "queue", "claim")
+	settleScript   = newScript("good", "unpack", "clock", "record", "queue", "letters", "settle")
+	standingScript = newScript("good", "unpack", "clock", "record", "queue", "standing")
 )
 
 type script struct{ source, sha string }

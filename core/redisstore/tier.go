@@ -28,7 +28,8 @@ var _ remote.Tier = (*Tier)(nil)
 //     invalidated;
 //   - a ClusterClient with ClusterSlots of its own, which NewFailoverClusterClient
 //     makes as well;
-//   - a Redis older than 6.2.
+//   - a Redis older than 6.2, or a server that refuses a command that is needed, in
+//     scripts or outside: MANAGED.md lists what comes of which.
 //
 // The tier makes clients of its own from the client's options: address, dialer,
 // TLS, credentials, OnConnect, protocol, database, client name, buffers and the size

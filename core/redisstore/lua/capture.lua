@@ -3,7 +3,7 @@
 -- what was loaded under it dies with it. The others begin with g, and live longer
 -- than any entry that carries them.
 local function capture(head, gen, open, nonce, now, us, life, refresh)
-  local v = redis.pcall('GET', gen)
+  local v = good(redis.pcall('GET', gen))
   if type(v) ~= 'string' or v == '' then
     if open > 0 then
       v = 'p' .. token(head, nonce, us)

@@ -65,7 +65,7 @@ end
 -- touch takes the own intent out, marks those of others, and enters what there is
 -- to enter. The hash lasts as long as anything in it has to be known.
 local function touch(key, tok)
-  local h = redis.pcall('HGETALL', key)
+  local h = good(redis.pcall('HGETALL', key))
   if h.err then
     if mode == ABANDON then return end
     redis.call('UNLINK', key)

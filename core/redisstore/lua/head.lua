@@ -1,6 +1,6 @@
 -- A field of a hash; '' if there is none, or no hash.
 local function field(key, name)
-  local v = redis.pcall('HGET', key, name)
+  local v = good(redis.pcall('HGET', key, name))
   if type(v) == 'string' then return v end
   return ''
 end

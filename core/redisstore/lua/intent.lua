@@ -14,7 +14,7 @@ end
 local function intents(key, head, now)
   local open, lapsed = 0, 0
   local lag = tonumber(field(head, 'lag')) or 0
-  local h = redis.pcall('HGETALL', key)
+  local h = good(redis.pcall('HGETALL', key))
   if not h.err then
     for i = 1, #h, 2 do
       if h[i] == 'lag' then

@@ -1,7 +1,7 @@
 -- Dead letters are a stream, and a hash of the id that a key has there: a later change
 -- of the key takes its letter out.
 local function supersede(keys)
-  local ids = redis.pcall('HMGET', index, unpack(keys))
+  local ids = good(redis.pcall('HMGET', index, unpack(keys)))
   if ids.err then return end
   local gone, of = {}, {}
   for i, id in ipairs(ids) do

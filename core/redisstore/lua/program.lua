@@ -37,7 +37,7 @@ local clustered = type(info) ~= 'string' or string.find(info, 'cluster_enabled:1
 local function one(partition, item)
   local prefix = ns .. ':{' .. string.format('%02x', partition) .. '}:'
   local head = prefix .. 'head'
-  local versions, state = {}, redis.pcall('HGETALL', head)
+  local versions, state = {}, good(redis.pcall('HGETALL', head))
   if not state.err then
     for i = 1, #state, 2 do
       local v = string.match(state[i], '^v:(.*)$')

@@ -12,7 +12,7 @@ local function writable() redis.call('UNLINK', nothing) end
 
 -- holding returns who works on the queue, '' if nobody does, and for how long.
 local function holding(now)
-  local v = redis.pcall('GET', worker)
+  local v = good(redis.pcall('GET', worker))
   if type(v) ~= 'string' then return '', 0 end
   local till, who = string.match(v, '^(%d+):(.*)$')
   till = tonumber(till)
@@ -23,7 +23,7 @@ end
 -- texts returns the records of keys, as they are; '' is the last version.
 local function texts(keys)
   if #keys == 0 then return {} end
-  local found = redis.pcall('HMGET', records, unpack(keys))
+  local found = good(redis.pcall('HMGET', records, unpack(keys)))
   if found.err then
     found = {}
     for i = 1, #keys do found[i] = false end
@@ -33,7 +33,7 @@ end
 
 -- size returns how many keys a sorted set has, nil if it is none.
 local function size(set)
-  local n = redis.pcall('ZCARD', set)
+  local n = good(redis.pcall('ZCARD', set))
   if type(n) == 'number' then return n end
   return nil
 end
@@ -45,7 +45,7 @@ local function mend(queue)
   for _, set in ipairs({order, retries}) do
     if not size(set) then redis.call('UNLINK', set) end
   end
-  local all = redis.pcall('HGETALL', records)
+  local all = good(redis.pcall('HGETALL', records))
   if all.err then return end
   for i = 1, #all, 2 do
     local r = all[i] ~= '' and record(all[i + 1])
@@ -57,5 +57,5 @@ end
 
 -- removed takes keys out of a sorted set.
 local function removed(set, keys)
-  if #keys > 0 then redis.pcall('ZREM', set, unpack(keys)) end
+  if #keys > 0 then good(redis.pcall('ZREM', set, unpack(keys))) end
 end

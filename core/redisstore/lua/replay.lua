@@ -8,7 +8,7 @@ local unknown = versions_of(KEYS[8], ARGV, 12, count, now, tonumber(ARGV[9]))
 if #unknown > 0 then return {'versions', now, unpack(unknown)} end
 
 local r = record(texts({key})[1])
-local found = redis.pcall('XRANGE', letters, id, id)
+local found = good(redis.pcall('XRANGE', letters, id, id))
 local m = not found.err and found[1] and letter(found[1])
 if not m or m.k ~= key then
   -- This call, executed once more, has queued it.
@@ -23,5 +23,5 @@ elseif again then
 end
 writable()
 redis.call('XDEL', letters, id)
-if redis.pcall('HGET', index, key) == id then redis.call('HDEL', index, key) end
+if good(redis.pcall('HGET', index, key)) == id then redis.call('HDEL', index, key) end
 return {'done', now, ok}

@@ -20,9 +20,9 @@ for i, key in ipairs(keys) do
     if newer then
       -- Applied so far, it is queued since its own version.
       if wait == '0' and why == '' then
+        good(redis.pcall('ZADD', order, 'XX', r.version, key))
         redis.call('HSET', records, key,
           r.version .. ':' .. r.version .. rest(r.attempts, r.by, queue) .. string.sub(r.text, r.at))
-        redis.pcall('ZADD', order, 'XX', r.version, key)
       end
     elseif why ~= '' then
       bury(key, r, why, tonumber(ARGV[5]))
@@ -30,10 +30,10 @@ for i, key in ipairs(keys) do
     elseif wait == '0' then
       gone[#gone + 1] = key
     elseif r.by ~= nonce then -- else this call, executed once more
+      good(redis.pcall('ZADD', retries, digits(now + tonumber(wait)), key))
       redis.call('HSET', records, key,
         r.version .. ':' .. r.first .. rest(r.attempts + 1, nonce, queue) .. string.sub(r.text, r.at))
       removed(order, {key})
-      redis.pcall('ZADD', retries, digits(now + tonumber(wait)), key)
     end
   end
 end

@@ -6,7 +6,7 @@ local function since(head, log, id, pos)
   if field(head, 'ptok') == pos then return 1, 0, {} end
   local first
   local function look(from)
-    local entries = redis.pcall('XRANGE', log, from, '+')
+    local entries = good(redis.pcall('XRANGE', log, from, '+'))
     if entries.err then return false end
     local found, items = false, {}
     for i, e in ipairs(entries) do

@@ -3,7 +3,7 @@
 local _, us = clock()
 local waiting = size(retries) or 0
 local oldest = 0
-local first = redis.pcall('ZRANGE', order, 0, 0, 'WITHSCORES')
+local first = good(redis.pcall('ZRANGE', order, 0, 0, 'WITHSCORES'))
 if first[2] then oldest = tonumber(first[2]) end
 if waiting > 0 then
   for _, text in ipairs(texts(redis.call('ZRANGE', retries, 0, ARGV[1] - 1))) do
@@ -14,6 +14,6 @@ if waiting > 0 then
 end
 local last = tonumber(texts({''})[1] or '')
 if not (last and last >= 0 and last < 2 ^ 53) then last = 0 end
-local dead = redis.pcall('XLEN', letters)
+local dead = good(redis.pcall('XLEN', letters))
 if type(dead) ~= 'number' then dead = 0 end
 return {tonumber(us), (size(order) or 0) + waiting, waiting, dead, oldest, last}

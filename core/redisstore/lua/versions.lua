@@ -3,7 +3,7 @@
 local function versions_of(head, args, from, count, now, known)
   local given, unknown, lapsed = {}, {}, {}
   for i = from, from + count - 1 do given[args[i]] = true end
-  local state = redis.pcall('HGETALL', head)
+  local state = good(redis.pcall('HGETALL', head))
   if state.err then return unknown, lapsed end
   for i = 1, #state, 2 do
     local version = string.match(state[i], '^v:(.*)$')
