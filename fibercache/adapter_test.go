@@ -8,6 +8,7 @@ import (
 	"iter"
 	"net"
 	"net/http"
+	"slices"
 	"testing"
 	"time"
 
@@ -66,6 +67,7 @@ func newServer(_ testing.TB, a adaptertest.App) adaptertest.Server {
 	app := fiber.New(fiber.Config{
 		DisableStartupMessage: true,
 		ReadBufferSize:        16 << 10, // of a request with all its fields
+		RequestMethods:        append(slices.Clone(fiber.DefaultMethods), "QUERY", "PROPFIND", "REPORT", "SEARCH"),
 		ErrorHandler: func(c *fiber.Ctx, err error) error {
 			if errors.Is(err, errMissing) {
 				return c.Status(fiber.StatusNotFound).SendString("no such thing")

@@ -1,6 +1,7 @@
 package fibercache
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"net"
@@ -26,8 +27,12 @@ func (x *exchange) Detach() func(context.Context, func(httpcache.Exchange)) {
 	fctx.Init2(connLike(from), server.Logger, true)
 	req := &fctx.Request
 	from.Request.CopyTo(req)
-	req.ResetBody()
-	req.Header.SetMethod(fiber.MethodGet)
+	if httpcache.AsksByContent(x.c.Method()) {
+		req.SetBodyRaw(bytes.Clone(from.Request.Body()))
+	} else {
+		req.ResetBody()
+		req.Header.SetMethod(fiber.MethodGet)
+	}
 	req.SetRequestURI(string(req.Header.RequestURI()))
 	httpcache.DropConditional(func(name string) { drop(&req.Header, name) })
 	fctx.Response.Header.SetNoDefaultContentType(server.NoDefaultContentType)

@@ -145,6 +145,7 @@ type exchange struct {
 var (
 	_ httpcache.Exchange = (*exchange)(nil)
 	_ httpcache.Freezer  = (*exchange)(nil)
+	_ httpcache.Asker    = (*exchange)(nil)
 )
 
 // Context implements httpcache.Exchange.

@@ -113,6 +113,17 @@ func (x *exchange) Values(name string) []string {
 	return x.values
 }
 
+// Content implements httpcache.Asker. fasthttp has read all content, unless the app
+// streams it; then it is read here where its length is known to be within the limit.
+func (x *exchange) Content(limit int) ([]byte, bool) {
+	req := x.c.Request()
+	if length := req.Header.ContentLength(); length > limit || length < 0 && req.IsBodyStream() {
+		return nil, false
+	}
+	body := req.Body()
+	return body, len(body) <= limit
+}
+
 // Freeze implements httpcache.Freezer.
 func (x *exchange) Freeze() {
 	x.c.Request().Header.CopyTo(&x.request)

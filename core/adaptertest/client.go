@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -118,7 +119,9 @@ func (s *site) begin(r request) (*exchange, error) {
 	for _, f := range r.fields {
 		b.WriteString(f + "\r\n")
 	}
-	if r.method == "POST" || r.method == "PUT" || r.method == "PATCH" || r.method == "DELETE" {
+	switch {
+	case slices.Contains(r.fields, "Transfer-Encoding: chunked"):
+	case slices.Contains([]string{"POST", "PUT", "PATCH", "DELETE", "QUERY"}, r.method):
 		fmt.Fprintf(&b, "Content-Length: %d\r\n", len(r.body))
 	}
 	b.WriteString("\r\n" + r.body)

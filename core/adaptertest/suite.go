@@ -62,6 +62,7 @@ func cases() []testCase {
 		missedCases(),
 		wholeCases(),
 		errorCases(),
+		questionCases(),
 	)
 }
 

@@ -54,6 +54,14 @@ const ContextKey = scope.Key
 // afterwards.
 type Freezer interface{ Freeze() }
 
+// An Asker is an Exchange whose request may have content that says what is asked for: all
+// are. Content reads the content of a request, and leaves it for the handlers, and for
+// those of a copy that Detach makes. ok is false where there is more than limit, which the
+// handlers then read as it comes, or where it cannot be read, which they then find out.
+type Asker interface {
+	Content(limit int) (content []byte, ok bool)
+}
+
 // Line is a request line.
 type Line struct {
 	Method string

@@ -39,6 +39,7 @@ const (
 	partCondition = 'm' // nothing: requests with a condition or range
 	partCreds     = 'c' // nothing: a flight of requests that bring credentials
 	partOfWhole   = 'p' // nothing: a part of the content
+	partQuestion  = 'q' // 32 bytes; parts for questionFields follow
 )
 
 // appendKey appends the key of the resource that the request asks for. It returns

@@ -96,6 +96,9 @@ func (rt *Route) learn(s *hot.Sketch[string], ex Exchange, r *response) {
 		return
 	}
 	line := ex.Line()
+	if line.Method == methodQuery { // it would be asked for with GET
+		return
+	}
 	b := append([]byte(line.Scheme), "://"...)
 	b = append(b, line.Host...)
 	switch {

@@ -44,7 +44,7 @@ func (rt *Route) Serve(ex Exchange) error {
 		}
 		return rt.forward(ex, fwdBypass, disabled)
 	}
-	if line.Method != http.MethodGet && line.Method != http.MethodHead {
+	if line.Method != http.MethodGet && line.Method != http.MethodHead && line.Method != methodQuery {
 		return rt.forward(ex, fwdMethod, "")
 	}
 	rt = rt.now()
@@ -83,7 +83,7 @@ func (rt *Route) identify(dst []byte, ex Exchange, line *Line) (key []byte, cred
 	switch {
 	case rt.skip != nil && rt.skip(ex):
 		return nil, creds, w, fwdBypass, "skipped"
-	case line.HasBody:
+	case line.HasBody && line.Method != methodQuery:
 		return nil, creds, w, fwdBypass, "request-has-content"
 	case len(ex.Values("Upgrade")) > 0:
 		return nil, creds, w, fwdBypass, "upgrade"
@@ -100,6 +100,9 @@ func (rt *Route) identify(dst []byte, ex Exchange, line *Line) (key []byte, cred
 	}
 	w = rt.wishes(ex)
 	key, reason = rt.appendKey(dst, ex, line, id)
+	if reason == "" && line.Method == methodQuery {
+		key, reason = rt.appendQuestion(key, ex)
+	}
 	if reason != "" {
 		return nil, creds, w, fwdBypass, reason
 	}

@@ -245,12 +245,18 @@ func ServerOf(ctx context.Context) *http.Server {
 }
 
 // DetachRequest returns a copy of the request for a background refresh: without
-// content, and without what would make its response partial or conditional.
+// content, unless that is what it asks for, and without what would make its response
+// partial or conditional.
 func DetachRequest(ctx context.Context, r *http.Request) *http.Request {
 	c := r.Clone(ctx)
-	c.Method = http.MethodGet
-	c.Body = http.NoBody
-	c.ContentLength = 0
+	if q, ok := r.Body.(*question); ok && r.Method == methodQuery {
+		c.Body, c.ContentLength, c.TransferEncoding = q.again(), int64(len(q.content)), nil
+	} else {
+		if r.Method != methodQuery {
+			c.Method = http.MethodGet
+		}
+		c.Body, c.ContentLength = http.NoBody, 0
+	}
 	for _, name := range conditionalFields {
 		c.Header.Del(name)
 	}

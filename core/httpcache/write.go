@@ -44,6 +44,9 @@ func NewInvalidator(cache *core.Cache, class string, tags []string) (*Invalidato
 // answer when the invalidation has happened.
 func (iv *Invalidator) Serve(ex Exchange) error {
 	line := ex.Line()
+	if reads(line.Method) {
+		return ex.Run(scope.With(ex.Context(), iv.cache.Scope()), nil)
+	}
 	targets := make([]core.Target, 0, len(iv.tags)+2)
 	for _, t := range iv.tags {
 		tag, missing := t.resolve(ex)
@@ -180,13 +183,25 @@ func undeclaredWrite(status int) outcome {
 	return refusedWrite
 }
 
-// safe reports whether a method is safe (RFC 9110 section 9.2.1).
+// methodQuery is that of RFC 10008: safe, with content that says what is asked for.
+const methodQuery = "QUERY"
+
+// safe reports whether a method is safe (RFC 9110 section 9.2.1), by IANA's registry of
+// HTTP methods.
 func safe(method string) bool {
 	switch method {
-	case http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodTrace:
+	case http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodTrace,
+		methodQuery, "PROPFIND", "REPORT", "SEARCH", "PRI":
 		return true
 	}
 	return false
+}
+
+// reads reports whether a request through a route that writes only reads all the same: a
+// route may have one handler for all methods (WebDAV), or answer preflights. GET and HEAD
+// are taken for what the route's author has declared: there are links that unsubscribe.
+func reads(method string) bool {
+	return safe(method) && method != http.MethodGet && method != http.MethodHead
 }
 
 // ownPaths returns the paths of the URI of a request whose method is unsafe.

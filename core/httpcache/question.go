@@ -1,0 +1,101 @@
+package httpcache
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"io"
+	"net/http"
+)
+
+// QUERY (RFC 10008) is a GET that has its question in the content. Its responses are
+// cached as those of GET are (section 2.7): under the URL, so that what invalidates that
+// covers them, with the content and what describes it in their identity. Nothing is made
+// equal that is not the same byte for byte: only the handler knows what means the same.
+
+// AsksByContent reports whether the content of a request of a method says what is asked
+// for, so that a copy of the request needs it. It is for an adapter whose Detach copies
+// requests that are not net/http's.
+func AsksByContent(method string) bool { return method == methodQuery }
+
+// questionFields describe the content of a QUERY. Together with it they are the question.
+var questionFields = []string{ //nolint:gochecknoglobals // a constant
+	"Content-Type", "Content-Encoding", "Content-Language", "Content-Location",
+}
+
+// appendQuestion appends the question of a QUERY to a key. Its content is read, up to the
+// class's MaxBytes: beyond, it is left to the handler, as is a request that does not say
+// what its content is, which is to be refused.
+func (rt *Route) appendQuestion(dst []byte, ex Exchange) (key []byte, reason string) {
+	if len(ex.Values("Content-Type")) == 0 {
+		return dst, "no-content-type"
+	}
+	asker, ok := ex.(Asker)
+	if !ok {
+		return dst, "request-has-content"
+	}
+	content, ok := asker.Content(rt.class.MaxBytes)
+	if !ok {
+		return dst, "content-too-large"
+	}
+	sum := sha256.Sum256(content)
+	dst = append(append(dst, partEnd, partQuestion), sum[:]...)
+	for _, name := range questionFields {
+		dst = appendRequestField(dst, ex, name)
+	}
+	if len(dst) > maxKey {
+		return dst, "key-too-long"
+	}
+	return dst, ""
+}
+
+// question is the content of a QUERY that has been read, for the handler to read again.
+type question struct {
+	*bytes.Reader
+	content []byte
+	body    io.Closer
+}
+
+// Close implements io.Closer.
+func (q *question) Close() error { return q.body.Close() }
+
+// again returns the content for a copy of the request.
+func (q *question) again() *question {
+	return &question{bytes.NewReader(q.content), q.content, io.NopCloser(nil)}
+}
+
+// rest is content of which the beginning has been read.
+type rest struct {
+	io.Reader
+	io.Closer
+}
+
+// failed is the error that the content has come to.
+type failed struct{ err error }
+
+// Read implements io.Reader.
+func (f failed) Read([]byte) (int, error) { return 0, f.err }
+
+// Content implements Asker.
+func (x *StdExchange) Content(limit int) (content []byte, ok bool) {
+	r := x.Request
+	switch q, asked := r.Body.(*question); {
+	case asked:
+		return q.content, true
+	case r.Body == nil || r.Body == http.NoBody:
+		return nil, true
+	case r.ContentLength > int64(limit):
+		return nil, false
+	}
+	body := r.Body
+	content, err := io.ReadAll(io.LimitReader(body, int64(limit)+1))
+	switch {
+	case err != nil:
+		r.Body = rest{io.MultiReader(bytes.NewReader(content), failed{err}), body}
+		return nil, false
+	case len(content) > limit:
+		r.Body = rest{io.MultiReader(bytes.NewReader(content), body), body}
+		return nil, false
+	}
+	r.Body = &question{bytes.NewReader(content), content, body}
+	return content, true
+}
