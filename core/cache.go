@@ -178,9 +178,11 @@ func (c *Cache) bound(ctx context.Context) (context.Context, context.CancelFunc)
 }
 
 // request returns a context for such a call of a request, which waits for no
-// longer than its budget.
+// longer than its budget, or, where that has no room for them, for a few round trips: what
+// a writer invalidates would be pending in any case.
 func (c *Cache) request(ctx context.Context) (context.Context, context.CancelFunc) {
-	return context.WithTimeout(context.WithoutCancel(ctx), c.opts.RemoteBudget)
+	limit := max(c.opts.RemoteBudget, min(3*c.engine.RoundTrip(), remoteWait))
+	return context.WithTimeout(context.WithoutCancel(ctx), limit)
 }
 
 // Enabled reports whether the cache answers. See SetEnabled.

@@ -108,15 +108,14 @@ func (m *Map[K, V]) asked(key string, id K) {
 // renewDue loads what is about to expire and what is not there.
 func (m *Map[K, V]) renewDue(ctx context.Context, due warm.Due, items []hot.Item[K], load ManyLoader[K, V]) (filled, failed int) {
 	e := m.c.engine
-	b := &batch[K, V]{m: m, load: load, due: due, values: make(map[K]V, len(items)), errs: make(BatchError[K])}
+	b := &batch[K, V]{m: m, load: load, due: due, warms: true, values: make(map[K]V, len(items)), errs: make(BatchError[K])}
 	var led []*part[K, V]
 	for _, it := range items {
 		p := b.part(it.About, it.Name)
 		if en, state := e.Lookup(p.key); state != engine.Gone {
 			p.seen = en
 		}
-		var ok bool
-		if p.turn, ok = e.TryLead(p.key, []string{TagName(p.key)}, m.gate()); ok {
+		if b.begins(p) {
 			led = append(led, p)
 		}
 	}

@@ -270,7 +270,8 @@ type loaded[V any] struct {
 	entry   *engine.Entry
 	instead error // the error that v stands in for
 
-	stored bool // it was stored
+	stored   bool // it was stored
+	storable bool // it would be, if there had been time for the shared tier
 }
 
 // load runs the loader in a turn, stores what it returned and puts it into
@@ -308,8 +309,12 @@ func (m *Map[K, V]) load(ctx context.Context, turn *engine.Turn, seen *engine.En
 	defer cancel()
 	r.v, r.err = load(scope.With(run, sc), id)
 	r.prior = p.end()
+	missed := turn.Missed()
 	m.settle(ctx, turn, sc.Said(), &r)
 	finished = true
+	if missed && r.storable {
+		m.later(ctx, nil, turn.Key(), id, load)
+	}
 }
 
 // fetch answers from the shared tier, and finishes the turn, if it has the value.
@@ -330,16 +335,19 @@ func (m *Map[K, V]) fetch(ctx context.Context, turn *engine.Turn, seen *engine.E
 		turn.Finish(engine.Outcome{Verdict: engine.Failed})
 		return true
 	}
-	if f.Entry == nil || f.State < engine.Stale {
-		return false
-	}
-	v, err, ok := m.found(ctx, turn, f, id, load)
-	if !ok {
+	if f.Entry != nil && f.State >= engine.Stale {
+		v, err, ok := m.found(ctx, turn, f, id, load)
+		if ok {
+			r.v, r.err, r.from, r.entry = v, err, FromRemote, f.Entry
+			return true
+		}
 		turn.Fetch(ctx, q)
-		return false
 	}
-	r.v, r.err, r.from, r.entry = v, err, FromRemote, f.Entry
-	return true
+	if turn.Behind() && !turn.MayStore() { // it would be of no use to anybody
+		turn.Finish(engine.Outcome{Verdict: engine.Failed})
+		return true
+	}
+	return false
 }
 
 func (m *Map[K, V]) query() engine.Query {
@@ -354,7 +362,9 @@ func (m *Map[K, V]) look(ctx context.Context, turn *engine.Turn, id K, load Load
 			turn.Finish(engine.Outcome{Verdict: engine.Failed})
 		}
 	}()
-	if f := turn.Look(ctx, m.query()); f.Entry != nil && f.State >= engine.Stale {
+	q := m.query()
+	q.Leads = true
+	if f := turn.Look(ctx, q); f.Entry != nil && f.State >= engine.Stale {
 		if v, err, ok = m.found(ctx, turn, f, id, load); ok {
 			info.set(FromRemote, f.Entry)
 		}
@@ -427,8 +437,14 @@ func (m *Map[K, V]) settle(ctx context.Context, turn *engine.Turn, said scope.Sa
 		m.forgetOlder(ctx, turn)
 	} else {
 		var refusal engine.Refusal
-		if out.Entry, refusal = turn.Fill(ctx, fill); refusal == engine.Stored {
+		out.Entry, refusal = turn.Fill(ctx, fill)
+		switch refusal {
+		case engine.Stored:
 			r.entry, r.stored = out.Entry, r.err == nil
+		case engine.Deferred:
+			r.entry = out.Entry
+		case engine.NoLease:
+			r.storable = true
 		}
 	}
 	if said.Unnamed { // who came later cannot be told from who came in time
@@ -548,17 +564,28 @@ func (m *Map[K, V]) spare(key string) (en *engine.Entry, v V, err error, ok bool
 // refresh loads id in the background unless somebody does already.
 func (m *Map[K, V]) refresh(ctx context.Context, seen *engine.Entry, key string, id K, load Loader[K, V]) {
 	e := m.c.engine
+	id = m.own(id)
+	if e.Thrifty() {
+		m.later(ctx, seen, key, id, load)
+		return
+	}
 	turn, ok := e.TryLead(key, []string{TagName(key)}, m.gate())
 	if !ok {
 		return
 	}
-	id = m.own(id)
 	ok = e.Background(ctx, m.class.LoadTimeout, func(ctx context.Context) {
 		m.load(ctx, turn, seen, id, load, make(chan loaded[V], 1))
 	})
 	if !ok {
 		turn.Finish(engine.Outcome{Verdict: engine.Failed})
 	}
+}
+
+// later loads id behind a response, as soon as the shared tier has given a lease for it.
+func (m *Map[K, V]) later(ctx context.Context, seen *engine.Entry, key string, id K, load Loader[K, V]) {
+	m.c.engine.Later(ctx, key, []string{TagName(key)}, m.gate(), 2*m.class.LoadTimeout, func(ctx context.Context, turn *engine.Turn) {
+		m.load(ctx, turn, seen, id, load, make(chan loaded[V], 1))
+	})
 }
 
 // Invalidate forgets the values of ids and whatever carries their keys as tags.

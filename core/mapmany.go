@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -80,7 +81,7 @@ func (m *Map[K, V]) getMany(ctx context.Context, ids []K, load ManyLoader[K, V],
 		}
 		keys[id] = key
 	}
-	b := &batch[K, V]{m: m, load: load, values: make(map[K]V, len(keys)), errs: make(BatchError[K])}
+	b := &batch[K, V]{m: m, load: load, warms: !asked, values: make(map[K]V, len(keys)), errs: make(BatchError[K])}
 	if !m.c.Enabled() {
 		m.c.engine.Count.Bypassed.Add(int64(len(keys)))
 		b.loadAll(scope.With(ctx, m.c.Scope()), keys)
@@ -116,6 +117,7 @@ type batch[K comparable, V any] struct {
 	load ManyLoader[K, V]
 
 	patience int      // how many budgets the shared tier may take, for many ids
+	warms    bool     // nobody waits for it
 	due      warm.Due // of KeepWarm: what is to be replaced
 	stored   atomic.Int64
 
@@ -134,6 +136,8 @@ type part[K comparable, V any] struct {
 	seen  *engine.Entry // of KeepWarm: what is to be replaced, nil: nothing is there
 	busy  bool          // somebody else loads it
 	done  bool          // it has been answered
+
+	missed bool // it has no lease for want of time alone
 }
 
 func (b *batch[K, V]) part(id K, key string) *part[K, V] {
@@ -248,8 +252,7 @@ func (b *batch[K, V]) get(ctx context.Context, parts []*part[K, V]) error {
 			p.done = true
 			continue
 		}
-		var ok bool
-		if p.turn, ok = e.TryLead(p.key, []string{TagName(p.key)}, m.gate()); ok {
+		if b.begins(p) {
 			led = append(led, p)
 		} else {
 			p.busy = true
@@ -343,6 +346,7 @@ func (b *batch[K, V]) lead(ctx context.Context, led []*part[K, V]) {
 		} else if err == nil {
 			r.err = ErrNotFound
 		}
+		p.missed = p.turn.Missed()
 		if panicked {
 			p.turn.Finish(engine.Outcome{Verdict: engine.Failed})
 		} else {
@@ -351,9 +355,46 @@ func (b *batch[K, V]) lead(ctx context.Context, led []*part[K, V]) {
 		if r.stored {
 			b.stored.Add(1)
 		}
+		p.missed = r.storable && p.missed
 		b.answer(p.asked, r.v, r.err)
 		p.done = true
 	})
+	b.later(ctx, missing)
+}
+
+// later loads again behind the response what could not be stored for want of time alone.
+func (b *batch[K, V]) later(ctx context.Context, parts []*part[K, V]) {
+	parts = slices.DeleteFunc(slices.Clone(parts), func(p *part[K, V]) bool { return !p.missed })
+	if len(parts) == 0 {
+		return
+	}
+	b.m.c.engine.Behind(ctx, 2*b.m.class.LoadTimeout, func(ctx context.Context) {
+		again := &batch[K, V]{m: b.m, load: b.load, warms: true, values: make(map[K]V), errs: make(BatchError[K])}
+		again.lead(ctx, again.turns(parts))
+	})
+}
+
+// begins gives a part its turn, unless somebody else loads it.
+func (b *batch[K, V]) begins(p *part[K, V]) (ok bool) {
+	e, tags := b.m.c.engine, []string{TagName(p.key)}
+	if b.warms && e.Thrifty() {
+		p.turn, ok = e.TryLater(p.key, tags, b.m.gate())
+	} else {
+		p.turn, ok = e.TryLead(p.key, tags, b.m.gate())
+	}
+	return ok
+}
+
+// turns returns parts for the same ids, with turns that nobody waits for.
+func (b *batch[K, V]) turns(parts []*part[K, V]) (led []*part[K, V]) {
+	for _, p := range parts {
+		next := &part[K, V]{id: p.id, asked: p.id, key: p.key, seen: p.seen}
+		var ok bool
+		if next.turn, ok = b.m.c.engine.TryLater(p.key, []string{TagName(p.key)}, b.m.gate()); ok {
+			led = append(led, next)
+		}
+	}
+	return led
 }
 
 // run calls the loader. Its panic is its error.
@@ -413,6 +454,10 @@ func (b *batch[K, V]) fetch(ctx context.Context, p *part[K, V]) {
 			return
 		}
 		p.turn.Fetch(ctx, q)
+	}
+	if p.turn.Behind() && !p.done && !p.busy && !p.turn.MayStore() {
+		p.busy = true // it would be of no use to anybody
+		p.turn.Finish(engine.Outcome{Verdict: engine.Failed})
 	}
 }
 

@@ -20,6 +20,8 @@ type Stats struct {
 	Unencodable   int64 // values that were answered and not stored, since they did not encode, or not decode again
 	RemoteHits    int64 // answers that the shared tier had, of the hits and misses above
 	RemoteErrors  int64 // calls to the shared tier, of requests and of the cache itself, that failed, were refused or took too long
+	OverBudget    int64 // misses that Options.RemoteBudget had no time to ask the shared tier about: what was loaded is not what is stored
+	Deferred      int64 // values that were answered before the shared tier had them: of Stored or Refused in the end
 	Pending       int   // invalidations that the shared tier has not confirmed
 
 	Entries int    // in the in-process tier now, about
@@ -38,7 +40,8 @@ func (c *Cache) Stats() Stats {
 		Refreshes: n.Refreshes.Load(), Skipped: n.RefreshesSkipped.Load(),
 		Stored: n.Stored.Load(), Refused: n.Refused.Load(),
 		Invalidations: n.Invalidations.Load(), Evicted: n.Evicted.Load(), Undecodable: n.Undecodable.Load(), Unencodable: n.Unencodable.Load(),
-		RemoteHits: n.RemoteHits.Load(), RemoteErrors: n.RemoteErrors.Load(), Pending: c.engine.Pending(),
+		RemoteHits: n.RemoteHits.Load(), RemoteErrors: n.RemoteErrors.Load(),
+		OverBudget: n.OverBudget.Load(), Deferred: n.Deferred.Load(), Pending: c.engine.Pending(),
 		Tags: c.engine.Tags(),
 	}
 	s.Entries, s.Bytes = c.engine.Size()

@@ -178,7 +178,11 @@ func (rt *Route) renew(ex Exchange, w *renewal) error {
 			break
 		}
 		tags, _ := rt.tagsNow(ex, &a.line)
-		turn, ok := rt.engine.TryLead(a.flightKey(&f), tags, rt.gate)
+		lead := rt.engine.TryLead
+		if rt.engine.Thrifty() {
+			lead = rt.engine.TryLater
+		}
+		turn, ok := lead(a.flightKey(&f), tags, rt.gate)
 		if !ok {
 			break
 		}

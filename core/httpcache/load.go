@@ -25,6 +25,9 @@ func (rt *Route) load(a *ask, turn *engine.Turn, s *shield, fwd, missing string)
 	ex := a.ex
 	rt.engine.Count.Loads.Add(1)
 	l := rt.newLoading(a, turn, s, fwd, missing)
+	if turn.Missed() { // before the handler can change the request
+		l.again = ex.Detach()
+	}
 	c := &Capture{Limit: rt.class.MaxBytes, head: l.head, pass: l.pass, asks: l.asks, takes: l.takes}
 	l.c = c
 	if l.prior.response != nil {
@@ -98,6 +101,9 @@ type loading struct {
 	replaces     bool  // it was asked, and has answered something else
 	asked        bool  // the framework, for its answer to an error
 	passed       bool  // the answer goes out as it comes
+	// again runs the handler for the same request behind the response, nil if there was
+	// time to ask the shared tier.
+	again func(context.Context, func(Exchange))
 }
 
 // newLoading prepares a run in a turn that may fill in what it answers. The request
@@ -253,7 +259,7 @@ func (l *loading) keep(r *response, late []string) engine.Refusal {
 		Refuse: refuse, Codec: codec{}, Key: r.key, Value: r, Size: r.size(), Lifetime: d.lifetime, Tags: late, ReplicaLag: rt.class.ReplicaLag,
 	})
 	switch {
-	case refusal == engine.Stored && r.key != a.key && r.part == nil:
+	case (refusal == engine.Stored || refusal == engine.Deferred) && r.key != a.key && r.part == nil:
 		rt.addVariant(a.key, r, d.lifetime)
 	case refusal == engine.NoLease && l.replaces:
 		l.turn.ForgetEntry(l.shield.ctx, l.prior.response.key, l.prior.entry) // it is like that no more
@@ -261,6 +267,7 @@ func (l *loading) keep(r *response, late []string) engine.Refusal {
 		// It is not so any more. Whoever comes next takes the lease again.
 		rt.engine.Forget([]string{a.key, a.key + credsSuffix, a.key + conditionSuffix})
 	}
+	defer l.later(refusal)
 	switch {
 	case d.shared():
 		l.turn.Finish(engine.Outcome{Verdict: engine.Shared, Entry: en, Tags: late})
@@ -272,6 +279,18 @@ func (l *loading) keep(r *response, late []string) engine.Refusal {
 		l.turn.Finish(engine.Outcome{Verdict: engine.Unshareable})
 	}
 	return refusal
+}
+
+// later has the handler run again behind the response if what it answered could not be
+// stored for want of time to ask the shared tier.
+func (l *loading) later(refusal engine.Refusal) {
+	rt, key, run := l.rt, l.a.key, l.again
+	if run == nil || refusal != engine.NoLease {
+		return
+	}
+	rt.engine.Later(l.shield.ctx, l.turn.Key(), l.turn.Tags(), rt.gate, 2*rt.class.LoadTimeout, func(ctx context.Context, turn *engine.Turn) {
+		rt.refreshNow(ctx, key, turn, run)
+	})
 }
 
 // addVariant puts a variant into the resource's index. Two at a time may lose one

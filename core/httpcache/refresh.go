@@ -15,6 +15,14 @@ func (rt *Route) refresh(ex Exchange) {
 	}
 	tags, _ := rt.tagsNow(ex, &a.line)
 	f := rt.find(a, rt.engine.Now())
+	if rt.engine.Thrifty() {
+		if run := ex.Detach(); run != nil {
+			rt.engine.Later(ex.Context(), a.flightKey(&f), tags, rt.gate, 2*rt.class.LoadTimeout, func(ctx context.Context, turn *engine.Turn) {
+				rt.refreshNow(ctx, a.key, turn, run)
+			})
+		}
+		return
+	}
 	turn, ok := rt.engine.TryLead(a.flightKey(&f), tags, rt.gate)
 	if !ok {
 		return
@@ -46,7 +54,7 @@ func (rt *Route) refreshNow(ctx context.Context, key string, turn *engine.Turn, 
 			return
 		}
 		f := rt.find(a, rt.engine.Now())
-		q := engine.Query{Codec: codec{}, Key: entryKey(a, &f), Seen: f.entry, Background: true}
+		q := engine.Query{Codec: codec{}, Key: entryKey(a, &f), Seen: f.entry, Wait: rt.class.LoadTimeout, Background: !turn.Behind() || f.entry != nil}
 		got := turn.Fetch(ctx, q)
 		if got.Entry != nil && got.State == engine.Stale { // another one than was answered, and no better
 			turn.Refuse(got.Entry)
@@ -57,6 +65,8 @@ func (rt *Route) refreshNow(ctx context.Context, key string, turn *engine.Turn, 
 			return
 		case got.Entry != nil && got.State == engine.Fresh: // and has done so
 			turn.Finish(engine.Outcome{Verdict: engine.Shared, Entry: got.Entry})
+			return
+		case turn.Behind() && !turn.MayStore(): // it would be of no use to anybody
 			return
 		}
 		rt.engine.Count.Refreshes.Add(1)

@@ -239,7 +239,8 @@ const maxRounds = 3
 // serveMiss answers a request that the first look did not.
 func (rt *Route) serveMiss(a *ask) error {
 	ex, e := a.ex, rt.engine
-	counted := false
+	counted, gate := false, rt.gate
+	gate.Anew = a.wish.anew()
 	for round := 0; ; round++ {
 		now := e.Now()
 		f := rt.find(a, now)
@@ -268,7 +269,7 @@ func (rt *Route) serveMiss(a *ask) error {
 			turn := e.Alone(a.key, tags)
 			return rt.lead(a, turn, newShield(ex.Context(), turn, rt.class.LoadTimeout), fwd, missing)
 		}
-		turn, out, err := e.Enter(ex.Context(), flight, tags, rt.gate)
+		turn, out, err := e.Enter(ex.Context(), flight, tags, gate)
 		switch {
 		case err != nil:
 			// The client has gone, its time is up, or it waited for twice LoadTimeout. To run the handler now would
@@ -286,6 +287,7 @@ func (rt *Route) serveMiss(a *ask) error {
 				ex.Reply(r.answer(ex, a.line.Method, r.collapsedFields(e.Now(), fwd)))
 				return nil
 			}
+			gate.Anew = true // nor is one that has ended
 			continue
 		}
 		if !a.wish.anew() && rt.lookAgain(a, turn) {

@@ -95,15 +95,14 @@ func (e *Engine) Replace(ctx context.Context, items []Item, key string, tags []s
 	// This process is fenced once more, in one step with the registration: the items
 	// of others that came in between are found in the tier's logs below.
 	l := e.renew(items, key, tags)
-	t := e.Alone(key, tags)
-	defer t.Finish(Outcome{Verdict: Unshareable})
-	t.Fetch(ctx, Query{Codec: f.Codec, Anew: true, Background: true})
-	t.Load = l
-	if t.held == nil || !t.held.inErasOf(since) || !t.held.stillLast(ctx, &t.asked.budget, did.logged, key, tags) {
-		return nil
-	}
-	t.held.since = since
-	t.Fill(ctx, f)
+	e.storeFor(ctx, key, tags, f, func(ctx context.Context, t *Turn) bool {
+		t.Load = l
+		if !t.held.inErasOf(since) || !t.held.stillLast(ctx, &t.asked.budget, did.logged, key, tags) {
+			return false
+		}
+		t.held.since = since
+		return true
+	})
 	return nil
 }
 
@@ -119,6 +118,21 @@ func (h *held) inErasOf(before []place) bool {
 	})
 }
 
+// storeFor stores the value that a writer brings, if check, which is given a turn with the
+// lease, lets it. The writer waits for that for the budget of a request; what takes longer
+// is stored behind him, under the same conditions.
+func (e *Engine) storeFor(ctx context.Context, key string, tags []string, f Fill, check func(context.Context, *Turn) bool) {
+	e.outlast(ctx, e.shared.Budget, func(ctx context.Context) {
+		t := e.Alone(key, tags)
+		t.behind = true
+		defer t.Finish(Outcome{Verdict: Unshareable})
+		t.Fetch(ctx, Query{Codec: f.Codec, Anew: true, Background: true})
+		if t.held != nil && check(ctx, t) {
+			t.Fill(ctx, f)
+		}
+	})
+}
+
 // stillLast reports whether no other item concerns the key or the tags since the
 // positions of this instance's own. One that comes later ends the lease, or a
 // generation or era that came with it.
@@ -128,23 +142,23 @@ func (h *held) stillLast(ctx context.Context, b *budget, own map[Item]remote.Pos
 	for _, tag := range tags {
 		mine = append(mine, Item{Kind: remote.Tag, Value: tag})
 	}
-	for _, it := range mine {
-		pos, ok := own[it]
-		if !ok {
-			return false // a new era instead
-		}
-		var log remote.Log
-		err := b.use(ctx, func(ctx context.Context) (err error) {
-			log, err = h.ses.Log(ctx, remote.Partition(it.Value, n), pos)
+	logs := make([]remote.Log, len(mine))
+	asks := make([]func(context.Context) error, len(mine))
+	for i, it := range mine {
+		asks[i] = func(ctx context.Context) (err error) {
+			pos, ok := own[it]
+			if !ok {
+				return errNotLogged // a new era instead
+			}
+			logs[i], err = h.ses.Log(ctx, remote.Partition(it.Value, n), pos)
 			return err
-		})
-		if err != nil || !log.Joined || slices.ContainsFunc(log.Items, func(it remote.Logged) bool { //nolint:forbidigo // no logger
-			return !ownItem(own, it) && h.e.concerns(it.Item, key, tags)
-		}) {
-			return false
 		}
 	}
-	return true
+	return b.together(ctx, asks) == nil && !slices.ContainsFunc(logs, func(log remote.Log) bool { //nolint:forbidigo // no logger
+		return !log.Joined || slices.ContainsFunc(log.Items, func(it remote.Logged) bool { //nolint:forbidigo // no logger
+			return !ownItem(own, it) && h.e.concerns(it.Item, key, tags)
+		})
+	})
 }
 
 // ownItem reports whether an item is one of the change that own tells of.
@@ -225,7 +239,7 @@ func (s *shared) invalidateEach(ctx context.Context, items []Item, do *doing) (f
 // relearn waits, within the budget, until the eras are known again that this
 // instance has ended: until then it stores nothing of what names its tags late.
 func (s *shared) relearn(ctx context.Context) {
-	b := budget{s.Budget}
+	b := budget{s: s, left: s.Budget}
 	_ = b.use(ctx, func(ctx context.Context) error { // if it fails the watchdog learns them later
 		return s.untilKnown(ctx, func() bool {
 			return !slices.ContainsFunc(s.places(), func(p place) bool { return p.era == "" })

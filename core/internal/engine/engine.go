@@ -39,6 +39,7 @@ type Engine struct {
 	base      time.Time
 
 	slots  chan struct{} // of background refreshes
+	behind behind        // loads and fills behind a response
 	life   sync.Mutex    // guards closed against running.Add
 	closed atomic.Bool
 	work   sync.WaitGroup
@@ -65,6 +66,7 @@ type Counters struct {
 	Undecodable               atomic.Int64
 	Unencodable               atomic.Int64
 	RemoteHits, RemoteErrors  atomic.Int64
+	OverBudget, Deferred      atomic.Int64
 }
 
 // New makes an engine.
@@ -79,6 +81,7 @@ func New(s Settings) (*Engine, error) {
 		longest:   s.LongestLoad,
 		base:      time.Now(),
 		slots:     make(chan struct{}, s.Refreshes),
+		behind:    newBehind(s.Refreshes, s.MaxBytes),
 	}
 	for p := range e.eras {
 		e.eras[p].Store(new(stamp))
@@ -159,7 +162,7 @@ func (e *Engine) Note(key string, value any, size int, d time.Duration, c Codec)
 	if !ok || !has {
 		return
 	}
-	e.Background(e.ctx, s.Budget, func(ctx context.Context) {
+	e.Background(e.ctx, max(s.Budget, leaseTime), func(ctx context.Context) {
 		// Its loss is a miss.
 		_ = ses.Note(ctx, key, payload, min(d, maxKeep))
 	})
@@ -172,10 +175,10 @@ func (e *Engine) Forget(keys []string) {
 		e.Drop(key)
 	}
 	if e.shared != nil && len(keys) > 0 {
-		e.Background(e.ctx, leaseTime, func(ctx context.Context) {
+		e.Background(e.ctx, behindWait, func(ctx context.Context) {
 			for _, key := range keys {
 				if ctx.Err() == nil {
-					ask, cancel := context.WithTimeout(ctx, e.shared.Budget)
+					ask, cancel := context.WithTimeout(ctx, max(e.shared.Budget, 2*e.shared.roundTrip()))
 					e.forget(ask, key)
 					cancel()
 				}
@@ -185,21 +188,24 @@ func (e *Engine) Forget(keys []string) {
 }
 
 // ForgetEntry takes en out, unless another entry has taken its place, and for the
-// other instances as well, within what is left of the turn's budget.
+// other instances as well: it waits for that for what is left of the turn's budget.
 func (t *Turn) ForgetEntry(ctx context.Context, key string, en *Entry) {
 	t.e.DropEntry(key, en)
 	s := t.e.shared
 	if s == nil || en.id == "" {
 		return
 	}
-	b := &budget{s.Budget / 2}
+	wait := s.Budget / 2
 	if t.asked != nil {
-		b = &t.asked.budget
+		wait = t.asked.budget.left
 	}
-	_ = b.use(context.WithoutCancel(ctx), func(ctx context.Context) error { // if it fails the entry expires
-		t.e.forget(ctx, key)
-		return nil
-	})
+	// If it fails the entry expires.
+	e := t.e
+	began := time.Now()
+	e.outlast(ctx, wait, func(ctx context.Context) { e.forget(ctx, key) })
+	if t.asked != nil {
+		t.asked.budget.left -= time.Since(began)
+	}
 }
 
 func (e *Engine) forget(ctx context.Context, key string) {
@@ -334,6 +340,12 @@ func (e *Engine) Background(parent context.Context, limit time.Duration, fn func
 // Spawn is Background without a bound of its own: each call has a caller who
 // waits for it.
 func (e *Engine) Spawn(parent context.Context, limit time.Duration, fn func(context.Context)) bool {
+	// What goes on by itself is in no batch of its parent's.
+	return e.spawn(remote.WithBatch(parent, nil), limit, fn)
+}
+
+// spawn is Spawn in the batch of its parent's.
+func (e *Engine) spawn(parent context.Context, limit time.Duration, fn func(context.Context)) bool {
 	e.life.Lock()
 	if e.closed.Load() {
 		e.life.Unlock()
@@ -345,8 +357,7 @@ func (e *Engine) Spawn(parent context.Context, limit time.Duration, fn func(cont
 	go func() {
 		defer e.work.Done()
 		defer e.atWork.Add(-1)
-		// What goes on by itself is in no batch of its parent's.
-		ctx, cancel := context.WithTimeout(remote.WithBatch(context.WithoutCancel(parent), nil), limit)
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(parent), limit)
 		defer cancel()
 		defer context.AfterFunc(e.ctx, cancel)()
 		fn(ctx)

@@ -23,6 +23,10 @@ type Query struct {
 	Seen *Entry
 	// Background gives up where somebody else loads.
 	Background bool
+	// Leads: a Fetch follows a Look, which can leave the question to it.
+	Leads bool
+
+	looks bool // it is a Look's
 }
 
 // Found is what came of a Query.
@@ -60,8 +64,18 @@ func (t *Turn) Fetch(ctx context.Context, q Query) Found {
 	}
 	if !usable(f) {
 		t.restart()
+		t.lead()
+	}
+	if t.Missed() {
+		t.e.Count.OverBudget.Add(1)
 	}
 	return f
+}
+
+// Missed reports whether the turn has no lease for want of time alone: what it loads
+// can be stored by a load behind the response (Later).
+func (t *Turn) Missed() bool {
+	return t.held == nil && t.asked != nil && t.asked.budget.over && !t.behind
 }
 
 // Refuse says that the entry that was found is of no use: the next Fetch asks for
@@ -75,15 +89,24 @@ func (t *Turn) Look(ctx context.Context, q Query) Found {
 	if t.e.shared == nil {
 		return Found{}
 	}
+	q.looks = true
 	f, _ := t.ask(context.WithoutCancel(ctx), q)
 	return f
+}
+
+// allowance is how long the turn may wait for the tier in all.
+func (t *Turn) allowance() time.Duration {
+	if t.behind {
+		return behindWait
+	}
+	return t.e.shared.Budget * time.Duration(max(1, t.patience))
 }
 
 // ask begins to ask, by reading the entry unless it is known. done: there is nothing
 // more to ask for.
 func (t *Turn) ask(ctx context.Context, q Query) (f Found, done bool) {
 	s := t.e.shared
-	a := &asking{s: s, t: t, q: q, budget: budget{s.Budget * time.Duration(max(1, t.patience))}, part: remote.Partition(Name(t.key), t.e.partitions())}
+	a := &asking{s: s, t: t, q: q, budget: budget{s: s, left: t.allowance()}, part: remote.Partition(Name(t.key), t.e.partitions())}
 	if t.asked != nil {
 		a.budget = t.asked.budget // one for all that a turn asks
 	}
@@ -94,10 +117,16 @@ func (t *Turn) ask(ctx context.Context, q Query) (f Found, done bool) {
 	if q.Seen != nil {
 		a.seen = q.Seen.id
 	}
-	if !q.Anew && q.Seen == nil {
+	if !q.Anew && q.Seen == nil && !a.inOne() {
 		f, a.done = a.get(ctx)
 	}
 	return f, a.done
+}
+
+// inOne reports whether the entry is left to the question for the lease, which brings it
+// where there is one: where round trips are dear.
+func (a *asking) inOne() bool {
+	return a.s.thrifty() && a.key == a.t.key && (a.q.Leads || !a.q.looks)
 }
 
 // restart registers the load anew, as it begins: what was invalidated while the
@@ -122,6 +151,7 @@ type asking struct {
 	part   int    // of the key
 	seen   string // the id of an entry that is known and of no use
 	done   bool   // without a lease
+	sent   int64  // when the last question for the entry was sent, on the engine's clock
 }
 
 // usable is what answers, and what a caller may answer while it refreshes.
@@ -138,6 +168,7 @@ func (a *asking) get(ctx context.Context) (Found, bool) {
 	unknown := s.unknown(t.tags)
 	var en remote.Entry
 	var gens []string
+	a.sent = s.e.Now()
 	err := a.budget.use(ctx, func(ctx context.Context) (err error) {
 		en, gens, err = ses.Get(ctx, a.key, unknown)
 		return err
@@ -177,6 +208,7 @@ func (a *asking) acquire(ctx context.Context) Found {
 		ended, leave := s.wakes.listen(t.key)
 		var l remote.Lease
 		sent := s.e.Now()
+		a.sent = sent
 		err := a.budget.use(ctx, func(ctx context.Context) (err error) {
 			l, err = ses.Acquire(ctx, t.key, a.seen, t.tags, t.lease())
 			return err
@@ -202,6 +234,11 @@ func (a *asking) acquire(ctx context.Context) Found {
 		case l.Found.ID != "":
 			leave()
 			a.seen = l.Found.ID
+			for _, g := range l.Generations {
+				if g.Open == 0 { // as for a lease
+					s.learn(t.pos, g.Tag, g.Token)
+				}
+			}
 			if !a.q.Anew {
 				if f := a.admit(ctx, ses, &l.Found); usable(f) {
 					return f
@@ -225,6 +262,8 @@ func (a *asking) acquire(ctx context.Context) Found {
 			if !ok || !time.Now().Before(until) {
 				return Found{}
 			}
+			// What another load takes is no time that the tier has taken.
+			a.budget.left = max(a.budget.left, t.allowance())
 			if a.key != t.key && !a.q.Anew { // the lease's end does not show the entry
 				if f, done := a.get(ctx); done {
 					return f
@@ -339,7 +378,7 @@ func maskOf(eras []remote.PartitionEra) (m uint64) {
 }
 
 func (a *asking) decode(en *remote.Entry) (value any, size int, now int64, ok bool) {
-	now = a.s.e.Now()
+	now = a.sent // rather too early: a reply that took long makes nothing younger
 	value, size, ok = a.q.Codec.Decode(en.Payload, now-(en.Now-en.Born)*1e6)
 	if !ok {
 		a.s.e.Count.Undecodable.Add(1)
@@ -488,13 +527,14 @@ func (t *Turn) hold(ses remote.Session, l remote.Lease, sent, received int64) {
 // lease is for how long a lease is taken. One of many waits until the others have
 // theirs, and thousands that are lengthened one by one would take the time of them all.
 func (t *Turn) lease() time.Duration {
-	return min(firstLease*time.Duration(max(1, t.patience)), batchLease)
+	trips := 4 * t.e.shared.roundTrip() // its reply, the first time that it is lengthened, and the fill
+	return min(firstLease*time.Duration(max(1, t.patience))+trips, batchLease)
 }
 
 // extend prolongs the lease of a load that takes long.
 func (e *Engine) extend(h *held) {
 	lasts := max(leaseTime, h.lasts)
-	e.Spawn(e.ctx, lasts/3, func(ctx context.Context) {
+	e.Spawn(e.ctx, lasts, func(ctx context.Context) {
 		h.mu.Lock()
 		ended := h.ended
 		h.mu.Unlock()
@@ -612,7 +652,7 @@ func (t *Turn) StillValid(ctx context.Context, en *Entry, key string, tags []str
 	}
 	n := t.e.partitions()
 	// Born is late by as much as the reply was that brought the entry.
-	if len(h.since) != n || t.e.sweptSince(key, en.Born-s.delta-int64(s.Budget)) {
+	if len(h.since) != n || t.e.sweptSince(key, en.Born-s.delta-int64(max(s.Budget, behindWait))) {
 		return false
 	}
 	mask := t.e.mask(key, tags)

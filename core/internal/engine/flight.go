@@ -24,6 +24,7 @@ type flight struct {
 	running   int
 	leases    []*held // that turns of the flight have in the shared tier
 	closed    bool
+	settled   *settled      // its load has ended, and its fill is on its way: the outcome of who comes; nil: not yet
 	waiters   list.List     // of *waiter
 	unwatched chan struct{} // closed when nobody waits any more; nil unless asked for
 	overdue   *time.Timer
@@ -60,6 +61,7 @@ func (fs *flights) shard(key string) *flightShard {
 type Gate struct {
 	MaxLoads int           // loads at a time once one has failed
 	Wait     time.Duration // how long a load is waited for before others are let go beside it
+	Anew     bool          // a load that has ended is none to join
 }
 
 // Verdict is how a load ended for those who waited for it.
@@ -98,7 +100,11 @@ type Turn struct {
 	refused *Entry   // what was found and is of no use
 	asked   *asking  // what it has been asked, and the time that is left for it
 
-	patience int // budgets for that; 0: one
+	patience int  // budgets for that; 0: one
+	behind   bool // nobody waits for it: see TryLater
+	noted    bool // it is the one of its key
+
+	deferred *deferred // the fill that goes on although the caller was answered; nil: none
 }
 
 // ErrBusy says that a load was waited for as long as may be. To load beside it
@@ -125,6 +131,15 @@ func (e *Engine) Enter(ctx context.Context, key string, tags []string, gate Gate
 				e.leave(sh, f)
 				f = nil
 			}
+		}
+		if f != nil && f.settled != nil {
+			if o, ok := f.settled.outcome(e); ok && !gate.Anew {
+				sh.mu.Unlock()
+				e.Count.Coalesced.Add(1)
+				return nil, o, nil
+			}
+			e.leave(sh, f)
+			f = nil
 		}
 		if f == nil {
 			turn := e.begin(sh, key, tags, gate)
@@ -335,6 +350,9 @@ func (t *Turn) Finish(o Outcome) {
 	}
 	t.done = true
 	t.release()
+	if t.noted {
+		t.e.behind.done(t.key)
+	}
 	if t.f == nil {
 		return
 	}
@@ -348,7 +366,9 @@ func (t *Turn) Finish(o Outcome) {
 	}
 	switch o.Verdict {
 	case Shared:
-		e.close(sh, f)
+		if !t.linger(sh, o) {
+			e.close(sh, f)
+		}
 		at := t.fencedAt(append(o.Tags[:len(o.Tags):len(o.Tags)], t.late...))
 		// An entry that is not this load's own was found in the tier. It may carry
 		// any tags, and be about to be taken out: it must be valid as of now.

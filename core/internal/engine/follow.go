@@ -291,13 +291,13 @@ func (s *shared) learnEra(p int, h *remote.Head, a *asked) {
 // run follows the tier until ctx ends.
 func (s *shared) run(ctx context.Context) {
 	defer s.done.Done()
-	pause := 100 * time.Millisecond
+	pause, limit := 100*time.Millisecond, openTimeout
 	for s.session.Load() == nil {
 		if !sleep(ctx, pause, nil) {
 			return
 		}
-		pause = min(2*pause, time.Second)
-		oc, cancel := context.WithTimeout(ctx, openTimeout)
+		pause, limit = min(2*pause, time.Second), min(2*limit, maxOpenTimeout)
+		oc, cancel := context.WithTimeout(ctx, limit)
 		if err := s.open(oc); err != nil {
 			s.uncounted(err)
 			s.unreachable(err)
@@ -337,7 +337,7 @@ func (s *shared) keepAgreed(ctx context.Context, ses remote.Session) {
 	pause := agreeEvery
 	for sleep(ctx, pause, nil) {
 		began := s.e.monotonic()
-		ac, cancel := context.WithTimeout(ctx, openTimeout)
+		ac, cancel := context.WithTimeout(ctx, maxOpenTimeout)
 		if pause = time.Second; s.agree(ac, ses) == nil {
 			pause = agreeEvery
 			s.agreed.Store(began)
@@ -441,19 +441,29 @@ func (s *shared) round(ctx context.Context) error {
 		before[p] = s.parts[p].ask(sent)
 	}
 	s.follow.Unlock()
-	limit := min(max(time.Duration(s.delta)/4, 25*time.Millisecond), time.Second)
+	limit := s.roundLimit()
+	began := time.Now()
 	s.asked = sent
 	hc, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	heads, err := ses.Heads(hc)
+	took := time.Since(began)
 	if mutantR19 {
 		for p := range before {
 			before[p].at = s.e.Now()
 		}
 	}
 	if err != nil {
+		s.unanswered(limit)
 		s.rounds.done()
 		return err
+	}
+	failed := func(h remote.Head) bool { return h.Err != nil }
+	switch {
+	case !slices.ContainsFunc(heads, failed):
+		s.answeredIn(took)
+	case !slices.ContainsFunc(heads, func(h remote.Head) bool { return h.Err == nil }):
+		s.unanswered(limit)
 	}
 	if n := s.e.partitions(); len(heads) != n || slices.ContainsFunc(heads, func(h remote.Head) bool {
 		return h.Err == nil && !h.Missing && (h.Protocol != remote.Protocol || h.Partitions != n)

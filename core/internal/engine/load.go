@@ -55,6 +55,7 @@ const (
 	Written    Refusal = "being-written"   // a writer is at work: kept in the shared tier, until its deadline
 	Blocked    Refusal = "pending"         // an invalidation of it has not reached the shared tier
 	Unwanted   Refusal = "no-store"        // the request forbids it
+	Deferred   Refusal = "storing"         // it is being stored behind the response: Fill.Then is told what came of it
 )
 
 // Fill is a value to be stored.
@@ -70,6 +71,9 @@ type Fill struct {
 	Refuse Refusal
 	// Older reports whether Value is older than an entry's. nil: that is not known.
 	Older func(than *Entry) bool
+	// Then is called where the fill was Deferred, with what came of it. nil: nobody
+	// wants to know.
+	Then func(Refusal)
 
 	id      string  // of the entry in the shared tier
 	refused Refusal // make an entry, and store it nowhere, for this reason
@@ -79,11 +83,15 @@ type Fill struct {
 // the load began forbids it. The entry is returned in either case: the load's
 // caller, and those who joined it lawfully, may still be answered from it.
 func (l *Load) Fill(f Fill) (*Entry, Refusal) {
+	en, tags := l.build(f)
+	l.made = en
+	return en, l.store(f, en, tags)
+}
+
+// build makes an entry of f, and returns the tags that it carries.
+func (l *Load) build(f Fill) (en *Entry, tags []string) {
 	e := l.e
-	key := f.Key
-	if key == "" {
-		key = l.key
-	}
+	key := l.place(f)
 	stamps, tags := l.stamps, l.tags
 	mask := e.mask(key, tags)
 	if len(f.Tags) > 0 {
@@ -104,7 +112,7 @@ func (l *Load) Fill(f Fill) (*Entry, Refusal) {
 	if since == 0 {
 		since = now
 	}
-	en := &Entry{
+	en = &Entry{
 		Value:      f.Value,
 		Born:       l.began,
 		FreshUntil: since + int64(f.Lifetime.Fresh),
@@ -116,20 +124,31 @@ func (l *Load) Fill(f Fill) (*Entry, Refusal) {
 	}
 	en.StaleUntil = en.FreshUntil + int64(f.Lifetime.Stale)
 	en.KeepUntil = en.FreshUntil + int64(max(f.Lifetime.Stale, f.Lifetime.Spare))
-	l.made = en
-	if f.refused != "" {
-		if f.refused != Unwanted {
-			e.Count.Refused.Add(1)
-		}
-		return en, f.refused
+	return en, tags
+}
+
+// place is where f is to be stored.
+func (l *Load) place(f Fill) string {
+	if f.Key != "" {
+		return f.Key
 	}
-	refusal := l.insert(key, tags, en, f.ReplicaLag)
-	if refusal == Stored {
-		e.Count.Stored.Add(1)
-	} else {
-		e.Count.Refused.Add(1)
+	return l.key
+}
+
+// store stores what build made, unless something forbids it.
+func (l *Load) store(f Fill, en *Entry, tags []string) Refusal {
+	refusal := f.refused
+	if refusal == "" {
+		refusal = l.insert(l.place(f), tags, en, f.ReplicaLag)
 	}
-	return en, refusal
+	switch refusal {
+	case Stored:
+		l.e.Count.Stored.Add(1)
+	case Unwanted:
+	default:
+		l.e.Count.Refused.Add(1)
+	}
+	return refusal
 }
 
 func (l *Load) insert(key string, tags []string, en *Entry, lag time.Duration) Refusal {

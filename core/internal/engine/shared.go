@@ -50,8 +50,11 @@ const (
 	// vainRounds is how many rounds in a row succeed and prove nothing of a partition
 	// before that is taken for a failure.
 	vainRounds = 10
-	// openTimeout bounds the first attempt to connect, while New waits.
-	openTimeout = time.Second
+	// openTimeout bounds the first attempt to connect, while New waits. Later ones, and
+	// that of who requires it, have more: to connect, to say hello and to agree takes
+	// several round trips.
+	openTimeout    = time.Second
+	maxOpenTimeout = 5 * time.Second
 	// agreeEvery is how often this instance's part of the layout is renewed.
 	agreeEvery = 15 * time.Second
 	// agreeLapse is when an instance that could not renew it stops. A tier keeps it
@@ -87,6 +90,7 @@ type shared struct {
 	asked  int64 // when the last round asked for the heads; its own
 	vain   int   // how many rounds in a row have proved nothing of some partition; the watchdog's own
 
+	distance   distance
 	pending    pending
 	foreigners atomic.Int32
 	sweeping   chan struct{} // has room for the one Sweep at a time
@@ -118,7 +122,11 @@ func (e *Engine) share(o Sharing) error {
 		e.parts.Store(int32(o.Layout.Partitions))
 	}
 	e.shared = s
-	ctx, cancel := context.WithTimeout(e.ctx, openTimeout)
+	limit := openTimeout
+	if o.Required { // a tier that is far away takes several round trips to be opened
+		limit = maxOpenTimeout
+	}
+	ctx, cancel := context.WithTimeout(e.ctx, limit)
 	defer cancel()
 	err := s.open(ctx)
 	if err == nil {
@@ -335,7 +343,9 @@ func (s *shared) askable(key string, tags []string) (remote.Session, bool) {
 
 // budget is what is left of the time that a request may wait for the tier.
 type budget struct {
+	s    *shared
 	left time.Duration
+	over bool // something was not asked, or cut off, for want of time
 }
 
 // errUnverified says that all calls succeed and prove nothing.
@@ -350,17 +360,48 @@ type undated struct{ context.Context }
 // Deadline implements context.Context.
 func (undated) Deadline() (time.Time, bool) { return time.Time{}, false }
 
-// use runs fn with what is left.
+// use runs fn with what is left. The error is errSpent where that was too little to tell
+// anything of the tier.
 func (b *budget) use(ctx context.Context, fn func(context.Context) error) error {
-	if b.left <= 0 {
+	if b.left <= 0 || !b.s.fits(b.left) {
+		b.over = true
 		return errSpent
 	}
-	start := time.Now()
+	had, start := b.left, time.Now()
 	// A load's context may tell of its client's deadline and not end there, since
 	// others wait for it.
 	ctx, cancel := context.WithTimeout(undated{ctx}, b.left)
 	defer cancel()
 	err := fn(ctx)
 	b.left -= time.Since(start)
+	// A connection's deadline may be noticed a moment before the context's.
+	if err != nil && (errors.Is(ctx.Err(), context.DeadlineExceeded) || b.left < time.Millisecond) {
+		b.over = true
+		if had < b.s.decent() {
+			return fmt.Errorf("%w: %w", errSpent, err)
+		}
+	}
 	return err
+}
+
+// together asks several questions at a time, in one round trip per server, and returns
+// their errors.
+func (b *budget) together(ctx context.Context, asks []func(context.Context) error) error {
+	return b.use(ctx, func(ctx context.Context) error {
+		leave := func() {}
+		if remote.BatchOf(ctx) == nil { // else they go out with what others ask
+			batch := remote.NewBatch(len(asks))
+			ctx, leave = remote.WithBatch(ctx, batch), batch.Leave
+		}
+		errs := make([]error, len(asks))
+		var all sync.WaitGroup
+		for i, ask := range asks {
+			all.Go(func() {
+				defer leave()
+				errs[i] = ask(ctx)
+			})
+		}
+		all.Wait()
+		return errors.Join(errs...)
+	})
 }

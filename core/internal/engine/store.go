@@ -3,30 +3,48 @@ package engine
 import (
 	"context"
 	"slices"
-	"sync"
 	"time"
 
 	"github.com/larderhq/larder/core/internal/remote"
 )
 
 // Fill makes an entry of f and stores it: in the shared tier first, if there is
-// one, and then in this process. What the tier refuses is stored nowhere.
+// one, and then in this process. What the tier refuses is stored nowhere. It waits for
+// the tier for what is left of the turn's budget: what takes longer is stored behind
+// the response (Deferred).
 func (t *Turn) Fill(ctx context.Context, f Fill) (*Entry, Refusal) {
-	s := t.e.shared
+	s, l := t.e.shared, t.Load
 	if f.refused = f.Refuse; s == nil || f.refused != Stored {
-		return t.Load.Fill(f)
+		return l.Fill(f)
 	}
-	f.refused = NoLease
-	if h := t.held; h != nil && h.end() {
-		f.refused = h.fill(ctx, t, &f)
-		if f.refused == Lost && t.fencedAt(f.Tags) != 0 {
-			f.refused = Fenced // the better reason
-		}
-		if f.refused != Stored && f.refused != Written && f.refused != Lost {
-			t.e.giveBack(h)
-		}
+	h := t.held
+	if h == nil || !h.end() {
+		f.refused = NoLease
+		return l.Fill(f)
 	}
-	en, refusal := t.Load.Fill(f)
+	if en, refusal, ok := t.fillBehind(ctx, h, f); ok {
+		return en, refusal
+	}
+	left := s.Budget / 2
+	if t.asked != nil {
+		left = max(left, t.asked.budget.left)
+	}
+	en, refusal := t.fillNow(ctx, l, h, &budget{s: s, left: left}, f)
+	l.made = en
+	return en, refusal
+}
+
+// fillNow stores f in the tier and, if it is there, in this process.
+func (t *Turn) fillNow(ctx context.Context, l *Load, h *held, b *budget, f Fill) (*Entry, Refusal) {
+	f.refused = h.fill(ctx, t, b, &f)
+	if f.refused == Lost && t.fencedAt(f.Tags) != 0 {
+		f.refused = Fenced // the better reason
+	}
+	if f.refused != Stored && f.refused != Written && f.refused != Lost {
+		t.e.giveBack(h)
+	}
+	en, tags := l.build(f)
+	refusal := l.store(f, en, tags)
 	if f.refused == Written { // kept in the tier, until the writer's deadline
 		t.e.Count.Refused.Add(-1)
 		t.e.Count.Stored.Add(1)
@@ -36,7 +54,7 @@ func (t *Turn) Fill(ctx context.Context, f Fill) (*Entry, Refusal) {
 }
 
 // fill stores f in the tier, and returns Written if this process must not keep it.
-func (h *held) fill(ctx context.Context, t *Turn, f *Fill) Refusal {
+func (h *held) fill(ctx context.Context, t *Turn, b *budget, f *Fill) Refusal {
 	e, s, l := t.e, t.e.shared, &h.lease
 	key := f.Key
 	if key == "" {
@@ -44,11 +62,6 @@ func (h *held) fill(ctx context.Context, t *Turn, f *Fill) Refusal {
 	}
 	if f.Codec == nil {
 		return NoLease
-	}
-	b := &budget{s.Budget}
-	if t.asked != nil {
-		b = &t.asked.budget
-		b.left = max(b.left, s.Budget/2) // the load has been paid for: it is not thrown away for a slow lookup
 	}
 	gens := slices.Clone(l.Generations)
 	open, lagging := l.Open, l.Lagging
@@ -164,30 +177,19 @@ func (h *held) late(ctx context.Context, b *budget, tags []string) ([]remote.Lat
 		}
 	}
 	states := make([]remote.Late, len(tags))
-	errs := make([]error, len(tags))
-	err := b.use(ctx, func(ctx context.Context) error {
-		var wg sync.WaitGroup
-		slots := make(chan struct{}, 8)
-		for i, tag := range tags {
-			wg.Add(1)
-			slots <- struct{}{}
-			go func() {
-				defer wg.Done()
-				states[i], errs[i] = h.ses.Late(ctx, tag, *places[i].position)
-				<-slots
-			}()
+	asks := make([]func(context.Context) error, len(tags))
+	for i, tag := range tags {
+		asks[i] = func(ctx context.Context) (err error) {
+			states[i], err = h.ses.Late(ctx, tag, *places[i].position)
+			return err
 		}
-		wg.Wait()
-		return nil
-	})
-	if err != nil {
+	}
+	if b.together(ctx, asks) != nil {
 		return nil, Unknown
 	}
 	for i, tag := range tags {
 		st := &states[i]
 		switch {
-		case errs[i] != nil:
-			return nil, Unknown
 		case mutantR10:
 		case !st.Joined || st.Token == "" || st.Era != places[i].era:
 			return nil, Unknown

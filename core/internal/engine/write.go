@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"time"
 
@@ -122,20 +123,22 @@ func (in *Intent) endWith(ctx context.Context, key string, tags []string, f Fill
 		return err
 	}
 	l := e.renew(in.items, key, tags)
-	t := e.Alone(key, tags)
-	defer t.Finish(Outcome{Verdict: Unshareable})
 	if in.logged == nil || e.Now() >= in.deadline {
 		return nil
 	}
-	t.Fetch(ctx, Query{Codec: f.Codec, Anew: true, Background: true})
-	t.Load = l
-	if t.held == nil || !in.wasAlone(ctx, t, did.logged, key, tags) && !mutantR25 {
-		return nil
-	}
-	t.held.since, t.held.sent = in.since, in.began // the tags that f names are compared from there on
-	t.Fill(ctx, f)
+	e.storeFor(ctx, key, tags, f, func(ctx context.Context, t *Turn) bool {
+		t.Load = l
+		if !in.wasAlone(ctx, t, did.logged, key, tags) && !mutantR25 {
+			return false
+		}
+		t.held.since, t.held.sent = in.since, in.began // the tags that f names are compared from there on
+		return true
+	})
 	return nil
 }
+
+// errNotLogged says that an item is in no log: an era ended in its place.
+var errNotLogged = errors.New("larder: no item of the writer's own in the log")
 
 // wasAlone reports whether nobody else has been at work on the key and its tags
 // since the intent began: no other intent is open, none has lapsed since, and the
@@ -157,26 +160,30 @@ func (in *Intent) wasAlone(ctx context.Context, t *Turn, ended map[Item]remote.P
 			return !ownItem(in.logged, it) && !ownItem(ended, it) && e.concerns(it.Item, key, tags)
 		})
 	}
-	var since remote.Log
-	pos, ok := in.logged[Item{Kind: remote.Key, Value: key}]
-	if !ok || b.use(ctx, func(ctx context.Context) (err error) {
-		since, err = h.ses.Log(ctx, remote.Partition(Name(key), n), pos)
+	var own remote.Log
+	lates := make([]remote.Late, len(tags))
+	asks := []func(context.Context) error{func(ctx context.Context) (err error) {
+		pos, ok := in.logged[Item{Kind: remote.Key, Value: key}]
+		if !ok {
+			return errNotLogged
+		}
+		own, err = h.ses.Log(ctx, remote.Partition(Name(key), n), pos)
 		return err
-	}) != nil || !clean(since) {
+	}}
+	for i, tag := range tags {
+		asks = append(asks, func(ctx context.Context) (err error) {
+			pos, ok := in.logged[Item{Kind: remote.Tag, Value: tag}]
+			if !ok {
+				return errNotLogged
+			}
+			lates[i], err = h.ses.Late(ctx, tag, pos)
+			return err
+		})
+	}
+	if b.together(ctx, asks) != nil || !clean(own) {
 		return false
 	}
-	for _, tag := range tags {
-		var late remote.Late
-		pos, ok := in.logged[Item{Kind: remote.Tag, Value: tag}]
-		if !ok || b.use(ctx, func(ctx context.Context) (err error) {
-			late, err = h.ses.Late(ctx, tag, pos)
-			return err
-		}) != nil || !clean(late.Log) {
-			return false
-		}
-		if late.Open > 0 || lapsed(late.Lapsed) {
-			return false
-		}
-	}
-	return true
+	return !slices.ContainsFunc(lates, func(late remote.Late) bool { //nolint:forbidigo // no logger
+		return !clean(late.Log) || late.Open > 0 || lapsed(late.Lapsed)
+	})
 }
