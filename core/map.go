@@ -564,15 +564,15 @@ func (m *Map[K, V]) spare(key string) (en *engine.Entry, v V, err error, ok bool
 // refresh loads id in the background unless somebody does already.
 func (m *Map[K, V]) refresh(ctx context.Context, seen *engine.Entry, key string, id K, load Loader[K, V]) {
 	e := m.c.engine
-	id = m.own(id)
 	if e.Thrifty() {
-		m.later(ctx, seen, key, id, load)
+		m.later(ctx, seen, key, m.own(id), load)
 		return
 	}
 	turn, ok := e.TryLead(key, []string{TagName(key)}, m.gate())
 	if !ok {
 		return
 	}
+	id = m.own(id)
 	ok = e.Background(ctx, m.class.LoadTimeout, func(ctx context.Context) {
 		m.load(ctx, turn, seen, id, load, make(chan loaded[V], 1))
 	})
