@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/gofiber/fiber/v2"
+	view "github.com/gofiber/fiber/v2/utils"
 	"github.com/valyala/fasthttp"
 
 	"github.com/larderhq/larder/core/httpcache"
@@ -108,8 +109,12 @@ const defaultType = "text/plain; charset=utf-8"
 
 // setFields puts fields into h, whose status has been set.
 func setFields(h *fasthttp.ResponseHeader, fields []httpcache.Field) {
+	fresh := isFresh(h)
 	for i := range fields {
 		f := &fields[i]
+		if fresh && setNew(h, f) {
+			continue
+		}
 		if f.Mode == httpcache.Absent {
 			if v := h.Peek(f.Name); len(v) > 0 && (f.Name != fiber.HeaderContentType || string(v) != defaultType) {
 				continue
@@ -138,6 +143,31 @@ func setFields(h *fasthttp.ResponseHeader, fields []httpcache.Field) {
 			}
 		}
 	}
+}
+
+// isFresh reports whether h has no fields yet, but for a type.
+func isFresh(h *fasthttp.ResponseHeader) bool {
+	n := 0
+	h.VisitAll(func(key, _ []byte) {
+		if string(key) != fiber.HeaderContentType {
+			n++
+		}
+	})
+	return n == 0
+}
+
+// setNew puts a field of one value into a header that had none, in place of one that has
+// been put there since. Names are canonical, so that fasthttp need not make them so.
+func setNew(h *fasthttp.ResponseHeader, f *httpcache.Field) bool {
+	if f.Mode != httpcache.Set || len(f.Values) != 1 {
+		return false
+	}
+	switch f.Name {
+	case fiber.HeaderContentType, fiber.HeaderContentLength, fiber.HeaderDate, fiber.HeaderSetCookie:
+		return false
+	}
+	h.SetCanonical(view.UnsafeBytes(f.Name), view.UnsafeBytes(f.Values[0]))
+	return true
 }
 
 // join puts the members of a list into the last line that h has of it.
@@ -176,7 +206,7 @@ func setDate(h *fasthttp.ResponseHeader, date string) {
 	if noDefaultDate == nil {
 		return
 	}
-	h.Set(almostDate, date)
+	h.SetCanonical(view.UnsafeBytes(almostDate), view.UnsafeBytes(date))
 	h.VisitAll(func(key, _ []byte) {
 		if string(key) == almostDate {
 			key[0] = 'D'

@@ -716,7 +716,7 @@ func mutations() []mutation {
 			[]string{"a write invalidates what its answer names, of the same host"}),
 		take("Content-Location", httpcache+"write.go", `[]string{"Location", "Content-Location"}`, `[]string{"Location"}`,
 			[]string{"a write invalidates what its answer names, of the same host"}),
-		take("the same host", httpcache+"write.go", `if err != nil || u.Scheme != "http" && u.Scheme != "https" || publicHost(u.Host) != own {`, `if err != nil {`,
+		take("the same host", httpcache+"write.go", `if err != nil || u.Scheme != "http" && u.Scheme != "https" || publicHost(u.Host) != host {`, `if err != nil {`,
 			[]string{"a write invalidates what its answer names, of the same host"}),
 		take("what a write's handler names goes again at the end", httpcache+"write.go", `w.more = append(w.more, list...)`, `_ = list`,
 			[]string{"Invalidate by the request's context, in a write"}),

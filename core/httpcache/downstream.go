@@ -88,7 +88,7 @@ func unstored(status int, h Header, cacheStatus Field) []Field {
 // unanswered returns what is added to the answer that the framework is going to give to a
 // handler's error, whatever the handler has set for it.
 func unanswered(cacheStatus Field) []Field {
-	return []Field{{Name: "Cache-Control", Values: []string{"no-cache"}, Mode: Absent}, cacheStatus}
+	return append(notGuessed[:1:1], cacheStatus)
 }
 
 // neverKept is what an answer of the cache's own making says: it is nobody else's, and

@@ -236,15 +236,8 @@ func named(line *Line, c *Capture) (targets []core.Target) {
 	for _, base := range bases(line) {
 		for _, name := range []string{"Location", "Content-Location"} {
 			for _, value := range c.Header.Values(name) {
-				u, err := base.Parse(value)
-				if err != nil || u.Scheme != "http" && u.Scheme != "https" || publicHost(u.Host) != own {
-					continue
-				}
-				p := u.EscapedPath()
-				if p == "" {
-					p = "/"
-				}
-				if t := core.Path(p); pathable(p) && !slices.Contains(targets, t) {
+				p, ok := pathOf(base, value, own)
+				if t := core.Path(p); ok && !slices.Contains(targets, t) {
 					targets = append(targets, t)
 				}
 			}
@@ -254,6 +247,18 @@ func named(line *Line, c *Capture) (targets []core.Target) {
 		targets = append(targets, groupTargets(line, c.Header)...)
 	}
 	return targets
+}
+
+// pathOf returns the path of a reference to a URL of a host.
+func pathOf(base *url.URL, reference, host string) (path string, ok bool) {
+	u, err := base.Parse(reference)
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || publicHost(u.Host) != host {
+		return "", false
+	}
+	if path = u.EscapedPath(); path == "" {
+		path = "/"
+	}
+	return path, pathable(path)
 }
 
 // bases returns the URLs that a relative reference in the answer may be relative to:

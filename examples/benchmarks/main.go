@@ -93,7 +93,7 @@ func timed(serve func(), n int) float64 {
 }
 
 // handlerFields are what the handler sets so that a hit has n fields: the cache
-// adds Age, Cache-Status, and an ETag.
+// adds Age, Cache-Status, Date, Accept-Ranges, and an ETag.
 func handlerFields(n int) [][2]string {
 	all := [][2]string{
 		{"Content-Type", "application/json; charset=utf-8"},
@@ -104,13 +104,14 @@ func handlerFields(n int) [][2]string {
 		{"X-Frame-Options", "DENY"},
 		{"Referrer-Policy", "no-referrer"},
 	}
-	return all[:n-3]
+	return all[:n-5]
 }
 
 // bareFields are all the fields of a hit.
 func bareFields(n int) [][2]string {
 	return append(slices.Clone(handlerFields(n)),
-		[2]string{"Etag", `"S3xeq6xK7j8lm3IfHHQRgDHf"`}, [2]string{"Age", "1"}, [2]string{"Cache-Status", "Larder; hit; ttl=58"})
+		[2]string{"Etag", `"S3xeq6xK7j8lm3IfHHQRgDHf"`}, [2]string{"Age", "1"}, [2]string{"Cache-Status", "Larder; hit; ttl=58"},
+		[2]string{"Date", "Sun, 06 Nov 1994 08:49:37 GMT"}, [2]string{"Accept-Ranges", "bytes"})
 }
 
 var body = slices.Repeat([]byte("x"), bodySize)
