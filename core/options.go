@@ -11,8 +11,9 @@ type Options struct {
 	// Remote is the tier that instances share. nil: everything stays in this
 	// process.
 	Remote Remote
-	// RequireRemote makes New fail when Remote cannot be reached. By default New
-	// succeeds and connects later.
+	// RequireRemote makes New fail when Remote cannot be reached, refuses a call, or
+	// proves nothing of what was invalidated. By default New succeeds and connects later,
+	// unless to try again is in vain (ErrUnusable).
 	RequireRemote bool
 	// RemoteBudget bounds the time that one request waits for Remote, all in all.
 	// Default 50ms.

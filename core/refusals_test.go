@@ -98,7 +98,7 @@ func (l *lines) count(text string) int {
 }
 
 func refusal(kind string, permanent bool) error {
-	return &remote.Refusal{Kind: kind, Permanent: permanent, Err: errors.New("-" + kind + " said the server")}
+	return &remote.RefusalError{Kind: kind, Permanent: permanent, Err: errors.New("-" + kind + " said the server")}
 }
 
 // over makes an instance over the tier, with its log.

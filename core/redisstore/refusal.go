@@ -58,7 +58,7 @@ var (
 // What is part of the protocol, such as MOVED, is none.
 func judge(err error) error {
 	var replied redis.Error
-	var known *remote.Refusal
+	var known *remote.RefusalError
 	if err == nil || errors.Is(err, redis.Nil) || errors.As(err, &known) || !errors.As(err, &replied) {
 		return err
 	}
@@ -69,7 +69,7 @@ func judge(err error) error {
 		}
 	}
 	kind, permanent := kindOfReply(text)
-	return &remote.Refusal{Kind: kind, Permanent: permanent, Err: err}
+	return &remote.RefusalError{Kind: kind, Permanent: permanent, Err: err}
 }
 
 func kindOfReply(text string) (kind string, permanent bool) {
@@ -101,7 +101,7 @@ type refusals struct{ report atomic.Pointer[func(error)] }
 // made anew.
 func (r *refusals) tell(cmd redis.Cmder, err error) {
 	report := r.report.Load()
-	var refusal *remote.Refusal
+	var refusal *remote.RefusalError
 	if report == nil || err == nil || !errors.As(judge(err), &refusal) || refusal.Kind == "WRONGTYPE" {
 		return
 	}

@@ -11,16 +11,16 @@ import (
 	"github.com/larderhq/larder/core/internal/remote"
 )
 
-// replied is an error as go-redis has it from a server.
-type replied string
+// repliedError is an error as go-redis has it from a server.
+type repliedError string
 
-func (r replied) Error() string { return string(r) }
-func (replied) RedisError()     {}
+func (r repliedError) Error() string { return string(r) }
+func (repliedError) RedisError()     {}
 
-var _ redis.Error = replied("")
+var _ redis.Error = repliedError("")
 
 func TestTheKindOfARefusalIsFoundInWhatServersReply(t *testing.T) {
-	for text, want := range map[string]remote.Refusal{
+	for text, want := range map[string]remote.RefusalError{
 		"NOAUTH Authentication required.":                                                                                          {Kind: "NOAUTH", Permanent: true},
 		"WRONGPASS invalid username-password pair or user is disabled.":                                                            {Kind: "WRONGPASS", Permanent: true},
 		"NOPERM this user has no permissions to run the 'get' command":                                                             {Kind: "NOPERM", Permanent: true},
@@ -48,7 +48,7 @@ func TestTheKindOfARefusalIsFoundInWhatServersReply(t *testing.T) {
 		"section (replication) is not supported":                                                                                   {Kind: unknownCommand, Permanent: true},
 		"ERR something else":                                                                                                       {Kind: otherError},
 	} {
-		err := failed("do", fmt.Errorf("at first: %w", replied(text)))
+		err := failed("do", fmt.Errorf("at first: %w", repliedError(text)))
 		require.Equal(t, want.Kind, remote.KindOf(err), text)
 		require.Equal(t, want.Permanent, remote.IsPermanent(err), text)
 		require.ErrorContains(t, err, text)
@@ -60,7 +60,7 @@ func TestWhatIsPartOfTheProtocolIsNoRefusal(t *testing.T) {
 		"NOSCRIPT No matching script.", "MOVED 1 127.0.0.1:1", "ASK 1 127.0.0.1:1", "TRYAGAIN Multiple keys request during rehashing of slot",
 		"CROSSSLOT Keys in request don't hash to the same slot",
 	} {
-		require.Empty(t, remote.KindOf(judge(replied(text))), text)
+		require.Empty(t, remote.KindOf(judge(repliedError(text))), text)
 	}
 	require.NoError(t, judge(nil))
 	require.Empty(t, remote.KindOf(judge(redis.Nil)))

@@ -2,8 +2,8 @@ package remote
 
 import "errors"
 
-// Refusal is an error that a server of the tier has replied.
-type Refusal struct {
+// RefusalError is an error that a server of the tier has replied.
+type RefusalError struct {
 	// Kind is one of a few words, such as NOPERM: what the log says once.
 	Kind string
 	// Permanent: the same call will be refused again until somebody changes the
@@ -12,15 +12,15 @@ type Refusal struct {
 	Err       error
 }
 
-func (r *Refusal) Error() string { return r.Err.Error() }
+func (r *RefusalError) Error() string { return r.Err.Error() }
 
 // Unwrap returns what was replied.
-func (r *Refusal) Unwrap() error { return r.Err }
+func (r *RefusalError) Unwrap() error { return r.Err }
 
 // KindOf returns the kind of the refusal in err, "" if there is none: then no server
 // has answered.
 func KindOf(err error) string {
-	var r *Refusal
+	var r *RefusalError
 	if errors.As(err, &r) {
 		return r.Kind
 	}
@@ -29,7 +29,7 @@ func KindOf(err error) string {
 
 // IsPermanent reports whether it is in vain to try again what failed with err.
 func IsPermanent(err error) bool {
-	var r *Refusal
+	var r *RefusalError
 	return errors.Is(err, ErrUnusable) || errors.As(err, &r) && r.Permanent
 }
 
