@@ -8,10 +8,12 @@ import (
 	"github.com/larderhq/larder/core/internal/engine"
 )
 
-// Intent says that a writer is at work on some keys, tags or paths. Begin
-// invalidates them, End does so again; what is loaded in between is answered and
-// shared as ever but stored only until the intent's deadline, so that even a
-// writer that dies after its commit leaves nothing behind for longer.
+// Intent says that a writer is at work on some keys, tags or paths. Begin invalidates
+// nothing: a write that is refused, and ends with Abandon, costs nothing. End
+// invalidates. A writer that dies after its commit leaves nothing behind for longer
+// than Options.WriteTimeout: at that deadline its targets are invalidated. Until End
+// returns, readers may be given what was there before, the writer among them; a writer
+// that reads through the cache after its commit calls Invalidate first.
 //
 //	intent, err := cache.Begin(ctx, core.Tag("product:42"))
 //	if err != nil { … }
@@ -25,10 +27,10 @@ type Intent struct {
 	in *engine.Intent
 }
 
-// Begin invalidates the targets and opens an intent on them. An error that is
-// ErrPending comes with an intent: the shared tier has not confirmed it. The writer
-// decides whether to go on; if so, it calls End, which tries again. Begin, End and
-// Abandon wait for the shared tier for Options.RemoteBudget each. Patterns, prefixes
+// Begin opens an intent on the targets. An error that is ErrPending comes with an
+// intent: the shared tier has not confirmed it, and the targets are invalidated as soon
+// as it can be reached. The writer decides whether to go on; if so, it calls End. Begin,
+// End, Lapse and Abandon wait for the shared tier for Options.RemoteBudget each. Patterns, prefixes
 // and All are refused: they can be invalidated, but nobody can be at work on them.
 func (c *Cache) Begin(ctx context.Context, targets ...Target) (*Intent, error) {
 	for _, t := range targets {
@@ -87,8 +89,8 @@ func (i *Intent) Lapse(ctx context.Context, more ...Target) error {
 	return i.in.Lapse(call, list)
 }
 
-// Abandon closes the intent without invalidating again, for a write that was
-// refused before it changed anything.
+// Abandon closes the intent without invalidating, for a write that was refused before
+// it changed anything.
 func (i *Intent) Abandon() {
 	call, cancel := i.c.request(context.Background())
 	defer cancel()

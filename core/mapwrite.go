@@ -30,7 +30,7 @@ func (m *Map[K, V]) Put(ctx context.Context, id K, v V, tags ...string) error {
 	call, cancel := m.c.bound(ctx)
 	defer cancel()
 	list := []engine.Item{{Kind: engine.Key, Value: key}, tagItem(key)}
-	if !m.c.Enabled() || m.c.engine.Newer(call, key, []string{TagName(key)}, fill) {
+	if !m.c.Enabled() || m.c.engine.Newer(call, key, []string{TagName(key)}, fill, 0) {
 		return m.c.engine.Invalidate(call, list)
 	}
 	return m.c.engine.Replace(call, list, key, []string{TagName(key)}, fill)
@@ -78,7 +78,7 @@ func (m *Map[K, V]) Write(ctx context.Context, id K, v V, save func(ctx context.
 		}
 	}()
 	saved := save(ctx, id, v)
-	older := saved == nil && m.c.Enabled() && m.c.engine.Newer(ctx, key, []string{TagName(key)}, fill)
+	older := saved == nil && m.c.Enabled() && m.c.engine.Newer(ctx, key, []string{TagName(key)}, fill, intent.in.Began())
 	ended = true
 	call, cancel := m.c.request(context.WithoutCancel(ctx))
 	defer cancel()

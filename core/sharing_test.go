@@ -295,7 +295,7 @@ func TestGivenAnInstanceThatDiesInALoad_WhenAnotherWaitsForIt_ThenItWaitsForALea
 	})
 }
 
-func TestGivenAWriterAtWork_WhenItDiesAfterItsCommit_ThenWhatWasStoredMeanwhileIsGoneAtItsDeadline(t *testing.T) {
+func TestGivenAWriterAtWork_WhenItDiesAfterItsCommit_ThenWhatItCoversIsGoneAtItsDeadline(t *testing.T) {
 	share(t, func(t *testing.T, f *fleet) {
 		dying := f.server.Tier("dying")
 		a := f.instance("a", func(o *core.Options) { o.Remote, o.WriteTimeout = dying, 10*time.Second })
@@ -307,13 +307,71 @@ func TestGivenAWriterAtWork_WhenItDiesAfterItsCommit_ThenWhatWasStoredMeanwhileI
 		synctest.Wait()
 		require.EqualValues(t, 1, b.get(1))
 		require.EqualValues(t, 1, c.get(1))
-		require.EqualValues(t, 2, f.loads.Load(), "shared as ever, by the tier")
+		require.EqualValues(t, 1, f.loads.Load(), "a beginning invalidates nothing")
 		f.data.Store(2) // the commit
 		dying.Kill()
 		require.EqualValues(t, 1, c.get(1))
 		time.Sleep(10 * time.Second)
 		require.EqualValues(t, 2, b.get(1))
 		require.EqualValues(t, 2, c.get(1))
+	})
+}
+
+func TestGivenWritesThatAreRefused_WhenTheyOverlapAllTheTime_ThenTheyCostNothing(t *testing.T) {
+	share(t, func(t *testing.T, f *fleet) {
+		a, b := f.instance("a"), f.instance("b")
+		a.get(1)
+		b.get(1)
+		asked := b.cache.Stats().RemoteHits
+		begin := func() *core.Intent {
+			in, err := a.cache.Begin(t.Context(), core.Tag("item:1"), core.Key("item:1"), core.Path("/items"))
+			require.NoError(t, err)
+			return in
+		}
+		open := begin()
+		for range 1000 {
+			next := begin()
+			time.Sleep(100 * time.Millisecond)
+			open.Abandon()
+			open = next
+			a.get(1)
+			b.get(1)
+		}
+		open.Abandon()
+		time.Sleep(time.Minute)
+		a.get(1)
+		b.get(1)
+		f.instance("c").get(1)
+		require.EqualValues(t, 1, f.loads.Load())
+		require.Equal(t, asked, b.cache.Stats().RemoteHits, "what it keeps itself was not let go of")
+	})
+}
+
+func TestGivenAWriterThatDied_WhenOthersAreRefusedAllTheTime_ThenItsDeadlineComes(t *testing.T) {
+	share(t, func(t *testing.T, f *fleet) {
+		dying := f.server.Tier("dying")
+		a := f.instance("a", func(o *core.Options) { o.Remote, o.WriteTimeout = dying, 10*time.Second })
+		b := f.instance("b")
+		b.get(1)
+		begin := func(in *instance) *core.Intent {
+			intent, err := in.cache.Begin(t.Context(), core.Tag("item:1"))
+			require.NoError(t, err)
+			return intent
+		}
+		begin(a)
+		f.data.Store(1)
+		dying.Kill()
+		for range 99 {
+			refused := begin(b)
+			time.Sleep(100 * time.Millisecond)
+			refused.Abandon()
+			require.EqualValues(t, 0, b.get(1))
+		}
+		c := f.instance("c") // it has not heard of the dead writer
+		require.EqualValues(t, 0, c.get(1))
+		time.Sleep(200 * time.Millisecond)
+		require.EqualValues(t, 1, b.get(1))
+		require.EqualValues(t, 1, c.get(1))
 	})
 }
 

@@ -184,7 +184,9 @@ func writeCases() []testCase {
 			s.get("/p/1").is("value 0")
 			w := s.start("PUT", "/p/1")
 			s.settles(func() bool { return db.value.Load() == 1 }, "the write is under way")
-			s.get("/p/1").is("value 1").isNoHit() // its beginning has invalidated
+			s.get("/p/1").is("value 0").isHit() // it may be refused yet
+			s.invalidate(core.Tag("p:1"))
+			s.get("/p/1").is("value 1").isNoHit()
 			s.get("/p/1").is("value 1").isHit()
 			db.value.Add(1)
 			db.hold.open()
@@ -228,7 +230,7 @@ func writeCases() []testCase {
 			s.handle("GET /p/{id}", db.read, s.cached("hour", "p:{id}"))
 			s.handle("PUT /p/{id}", db.write, s.invalidates("p:{id}"))
 			db.during = func() {
-				s.get("/p/1").is("value 1")
+				s.get("/p/1").is("value 0").isHit()
 				db.value.Add(1)
 				panic(http.ErrAbortHandler)
 			}
@@ -258,8 +260,87 @@ func writeCases() []testCase {
 			return c.Text(status, "refused")
 		}))
 	}
+	cases = append(cases, refusedCases()...)
 	cases = append(cases, lateCommitCases()...)
 	return append(cases, heldCases()...)
+}
+
+// refusedCases are writes that are refused: they cost nothing.
+func refusedCases() (cases []testCase) {
+	refused := func(name string, answer func(c Ctx, s *site) error, unless ...flag) testCase {
+		return within("a write that is refused costs nothing: "+name, func(s *site) {
+			db := &row{}
+			for _, target := range []string{"/p/{id}", "/list"} {
+				s.handle("GET "+target, db.read, s.cached("hour", "catalog"))
+			}
+			s.handle("PUT /p/{id}", func(c Ctx) error { return answer(c, s) }, s.invalidates("p:{id}", "catalog"))
+			both := []string{"/p/1", "/list"}
+			for _, target := range both {
+				s.get(target).is("value 0")
+			}
+			db.value.Add(1) // whoever loaded would see it
+			for range 5 {
+				s.do("PUT", "/p/1")
+				for _, target := range both {
+					s.get(target).is("value 0").isHit()
+				}
+				time.Sleep(20 * time.Second)
+			}
+			time.Sleep(time.Minute)
+			for _, target := range both {
+				s.get(target).is("value 0").isHit()
+			}
+			require.EqualValues(s, 2, db.reads.Load())
+			require.Zero(s, s.cache.Stats().RemoteHits, "nor what this process keeps")
+		}, unless...)
+	}
+	for _, status := range []int{400, 401, 403, 404, 405, 409, 410, 412, 415, 422, 428, 429, 451} {
+		cases = append(cases, refused(fmt.Sprint(status), func(c Ctx, _ *site) error { return c.Text(status, "no") }))
+	}
+	for _, status := range []int{401, 404, 409, 422} {
+		cases = append(cases, refused(fmt.Sprint(status, " by an error"), func(_ Ctx, s *site) error { return s.f.Error(status) }, noErrors))
+	}
+	return append(cases,
+		within("a write that is refused costs nothing while another one is under way", func(s *site) {
+			db := &row{hold: s.gate()}
+			s.handle("GET /list", db.read, s.cached("hour", "catalog"))
+			s.handle("PUT /p/{id}", db.write, s.invalidates("catalog"))
+			s.handle("POST /p/{id}", func(c Ctx) error { return c.Text(401, "no") }, s.invalidates("catalog"))
+			s.get("/list").is("value 0")
+			w := s.start("PUT", "/p/1")
+			s.settles(func() bool { return db.value.Load() == 1 }, "the write is under way")
+			s.do("POST", "/p/1")
+			s.get("/list").is("value 0").isHit()
+			time.Sleep(30 * time.Second)
+			s.get("/list").is("value 1").isNoHit() // its deadline
+			db.hold.open()
+			w.answer().is("wrote 1")
+			s.get("/list").is("value 1").isNoHit()
+		}),
+
+		// The status says that nothing was changed; the handler knows better.
+		within("a write that answers 4xx and has changed something says so itself", func(s *site) {
+			db := &row{}
+			g := s.gate()
+			s.handle("GET /p/{id}", db.read, s.cached("hour", "p:{id}"))
+			s.handle("POST /p/{id}", func(c Ctx) error {
+				db.value.Add(1)
+				if err := core.Invalidate(c.Context(), core.Tag("p:1")); err != nil {
+					return err
+				}
+				g.wait()
+				return c.Text(409, "there is one already, and it has more tags now")
+			}, s.invalidates("unrelated"))
+			s.get("/p/1").is("value 0")
+			w := s.start("POST", "/p/1")
+			s.settles(func() bool { return db.value.Load() == 1 }, "the write is under way")
+			s.get("/p/1").is("value 1").isNoHit()
+			db.value.Add(1)
+			g.open()
+			require.Equal(s, 409, w.answer().status)
+			s.get("/p/1").is("value 2").isNoHit() // once more, at the end
+		}),
+	)
 }
 
 // lateCommitCases are writes whose handler may still commit when they have been

@@ -81,6 +81,7 @@ func (iv *Invalidator) Serve(ex Exchange) error {
 		switch o {
 		case refusedWrite:
 			intent.Abandon()
+			invalidateSaid(ctx, iv.cache, more)
 		case unsettled:
 			_ = intent.Lapse(ctx, more...)
 		default:
@@ -108,6 +109,7 @@ func (rt *Route) serveUnsafe(ex Exchange, line *Line) error {
 	rt.engine.Count.Bypassed.Add(1)
 	return runWrite(rt.cache, ex, line, undeclaredWrite, func(o outcome, more []core.Target) {
 		if o == refusedWrite {
+			invalidateSaid(context.WithoutCancel(ex.Context()), rt.cache, more)
 			return
 		}
 		for _, t := range rt.tags { // outside the router the parameters appear only now
@@ -154,9 +156,21 @@ func runWrite(cache *core.Cache, ex Exchange, line *Line, judge func(status int)
 	if err != nil && (c.Status == 0 || o == refusedWrite) {
 		o = judge(errorStatus(err)) // an error that comes after an answer does not take it back
 	}
-	end(o, append(named(line, c), said.targets()...))
+	more := said.targets()
+	if o != refusedWrite {
+		more = append(named(line, c), more...)
+	}
+	end(o, more)
 	ex.Release(nil)
 	return err
+}
+
+// invalidateSaid invalidates once more what the handler of a write has invalidated that
+// was refused: it has changed something all the same.
+func invalidateSaid(ctx context.Context, cache *core.Cache, said []core.Target) {
+	if len(said) > 0 {
+		_ = cache.Invalidate(ctx, said...) // all have been checked; pending at worst
+	}
 }
 
 // declaredWrite judges a write on an invalidating route. A 4xx says that it was

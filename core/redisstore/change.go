@@ -21,11 +21,11 @@ func (s *session) Change(ctx context.Context, c remote.Change) ([]remote.Logged,
 	if len(c.Items) == 0 {
 		return nil, nil
 	}
-	r, err := s.known(ctx, c.Partition, func() call { return s.changeCall(c) })
+	r, now, err := s.known(ctx, c.Partition, func() call { return s.changeCall(c) })
 	if err != nil {
 		return nil, failed("change", err)
 	}
-	logged, err := readLogged(c, r)
+	logged, err := readLogged(c, now, r)
 	if err != nil {
 		return nil, failed("change", err)
 	}
@@ -34,39 +34,39 @@ func (s *session) Change(ctx context.Context, c remote.Change) ([]remote.Logged,
 
 // known runs a script that has to know the versions in use, and reads outcome and
 // clock from its reply.
-func (s *session) known(ctx context.Context, partition int, next func() call) (*reply, error) {
+func (s *session) known(ctx context.Context, partition int, next func() call) (r *reply, now int64, err error) {
 	for range versionsUnknown {
 		sent := time.Now()
 		replies, err := s.run(ctx, next())
 		if err != nil {
-			return nil, err
+			return nil, 0, err
 		}
 		r := newReply(replies[0])
 		outcome := r.string()
 		now := r.int()
 		switch {
 		case r.err != nil:
-			return nil, r.err
+			return nil, 0, r.err
 		case outcome == "versions":
 			var versions []string
 			for r.err == nil && len(r.rest) > 0 {
 				versions = append(versions, r.string())
 			}
 			if r.err != nil {
-				return nil, r.err
+				return nil, 0, r.err
 			}
 			s.learnVersions(versions)
 		case outcome == "late":
 			s.clocks[partition].read(now, sent)
-			return nil, errLate
+			return nil, 0, errLate
 		case outcome == "done":
 			s.clocks[partition].read(now, sent)
-			return r, nil
+			return r, now, nil
 		default:
-			return nil, fmt.Errorf("%w: outcome %q", errReply, outcome)
+			return nil, 0, fmt.Errorf("%w: outcome %q", errReply, outcome)
 		}
 	}
-	return nil, fmt.Errorf("versions came into use %d times meanwhile", versionsUnknown)
+	return nil, 0, fmt.Errorf("versions came into use %d times meanwhile", versionsUnknown)
 }
 
 func (s *session) validate(c remote.Change) error {
@@ -102,9 +102,13 @@ func (s *session) changeCall(c remote.Change) call {
 
 // changeArgs are the arguments of a change, but for its items.
 func (s *session) changeArgs(c remote.Change, versions []string) []any {
+	remain := max(0, ms(c.Remain))
+	if c.Mode == remote.Abandon {
+		remain = ms(generationLives)
+	}
 	args := []any{
 		nonce(), s.channel(c.Partition), c.Partition, c.Intent, int(c.Mode),
-		max(0, ms(c.Lasts)), max(0, ms(c.Remain)), max(0, ms(c.Lag)),
+		max(0, ms(c.Lasts)), remain, max(0, ms(c.Lag)),
 		versionKnown.Milliseconds(), s.logLength, len(versions),
 	}
 	for _, v := range versions {
@@ -129,14 +133,35 @@ func (s *session) tagKeys(keys []string, p int, tag string) []string {
 	return append(keys, s.names.generation(p, tag), s.names.tagIntents(p, tag))
 }
 
-func readLogged(c remote.Change, r *reply) ([]remote.Logged, error) {
-	if c.Mode == remote.Abandon {
-		return nil, r.err
+// readLogged reads what a change has logged, which is at most itemsLogged: an
+// intent that was not there leaves nothing.
+func readLogged(c remote.Change, now int64, r *reply) ([]remote.Logged, error) {
+	items := itemsLogged(c, now)
+	if c.Mode == remote.Abandon && r.err == nil && len(r.rest) == 0 {
+		return nil, nil
 	}
-	logged := make([]remote.Logged, len(c.Items))
-	for i, item := range c.Items {
+	logged := make([]remote.Logged, len(items))
+	for i, item := range items {
 		logged[i].Item = remote.Item{Kind: item.Kind, Value: strings.Clone(item.Value)}
 		logged[i].ID, logged[i].Token, logged[i].Before = r.string(), r.string(), r.string()
 	}
 	return logged, r.err
+}
+
+// itemsLogged is what a change that is executed at a time of the server's clock says in the log.
+func itemsLogged(c remote.Change, now int64) []remote.Item {
+	switch c.Mode {
+	case remote.Begin:
+		items := make([]remote.Item, len(c.Items))
+		for i, it := range c.Items {
+			items[i] = remote.Intent{Item: it, ID: c.Intent, Deadline: now + max(1, ms(c.Lasts))}.Begun()
+		}
+		return items
+	case remote.End:
+		return append(c.Items[:len(c.Items):len(c.Items)], remote.Item{Kind: remote.Closed, Value: c.Intent})
+	case remote.Abandon:
+		return []remote.Item{{Kind: remote.Closed, Value: c.Intent}}
+	case remote.NoIntent:
+	}
+	return c.Items
 }

@@ -48,7 +48,7 @@ func (s *session) headsOf(ctx context.Context, master *redis.Client, partitions 
 	}
 	for _, p := range partitions {
 		cmds = append(cmds, redis.NewCmd(ctx,
-			"hmget", s.names.head(p), "pid", "ptok", "era", "sweep", "confirmed", "parts", "proto", "lagmax"))
+			"hmget", s.names.head(p), "pid", "ptok", "era", "sweep", "confirmed", "parts", "proto", "lagmax", "until"))
 	}
 	sent := time.Now()
 	s.nodes.pipeline(ctx, master, cmds)
@@ -123,10 +123,11 @@ func (s *session) readHead(r *reply) (h remote.Head, aware bool, err error) {
 	h = remote.Head{Position: remote.Position{ID: r.optional(), Token: r.optional()}}
 	h.Era, h.Sweep, h.Confirmed = r.optional(), r.optional(), r.optional()
 	h.Begun = begunAt(h.Era)
-	partitions, protocol, lag := r.optional(), r.optional(), r.optional()
+	partitions, protocol, lag, until := r.optional(), r.optional(), r.optional(), r.optional()
 	if r.err != nil {
 		return remote.Head{}, false, r.err
 	}
+	h.Until, _ = strconv.ParseInt(until, 10, 64)
 	most, _ := strconv.ParseInt(lag, 10, 64) // what makes no sense is too short
 	// Numbers that make no sense are numbers that differ.
 	h.Partitions, _ = strconv.Atoi(partitions)

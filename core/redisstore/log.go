@@ -56,7 +56,7 @@ func readLog(r *reply) (remote.Log, error) {
 
 func kindOf(s string) (remote.Kind, error) {
 	n, err := strconv.ParseUint(s, 10, 8)
-	if k := remote.Kind(n); err == nil && k >= remote.Key && k <= remote.Era {
+	if k := remote.Kind(n); err == nil && k >= remote.Key && k <= remote.Closed {
 		return k, nil
 	}
 	return 0, fmt.Errorf("%w: an item of kind %q", errReply, s)

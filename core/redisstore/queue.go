@@ -58,7 +58,7 @@ func (s *session) Enqueue(ctx context.Context, e remote.Enqueue) ([]remote.Enque
 	if len(e.Changes) == 0 {
 		return nil, nil
 	}
-	r, err := s.known(ctx, e.Partition, func() call { return s.enqueueCall(e) })
+	r, _, err := s.known(ctx, e.Partition, func() call { return s.enqueueCall(e) })
 	if err != nil {
 		return nil, failed("enqueue", err)
 	}
@@ -283,7 +283,7 @@ func (s *session) Replay(ctx context.Context, partition int, queue, id string, a
 	if len(letters) == 0 {
 		return false, nil
 	}
-	r, err := s.known(ctx, partition, func() call {
+	r, _, err := s.known(ctx, partition, func() call {
 		return s.replayCall(partition, queue, id, letters[0].Key, again)
 	})
 	if err != nil {

@@ -58,15 +58,16 @@ func hintCases() []testCase {
 			require.Equal(s, strconv.Itoa(2), l.eras(2)[0].Value)
 		}},
 
-		{name: "begin and end are published as invalidations", run: func(s *store) {
+		{name: "begin, end and abandon are published as they are logged", run: func(s *store) {
 			a, b := s.open(), s.open()
 			l := b.listen()
+			before := b.heads()[home("key")].Position
 			a.begin("intent", minute, key("key"))
 			a.end("intent", key("key"))
-			s.eventually(func() bool { return len(l.items(home("key"))) >= 2 }, "both")
-			for _, it := range l.items(home("key")) {
-				require.Equal(s, key("key"), it.Item)
-			}
+			a.begin("other", minute, key("key"))
+			a.abandon("other", key("key"))
+			s.eventually(func() bool { return len(l.items(home("key"))) >= 5 }, "all")
+			require.ElementsMatch(s, b.log(home("key"), before).Items, l.items(home("key")))
 		}},
 
 		{name: "namespaces do not hear each other", run: func(s *store) {

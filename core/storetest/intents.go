@@ -17,15 +17,15 @@ func intentCases() []testCase {
 			require.Zero(s, c.lapsed("t1"))
 		}},
 
-		{name: "begin invalidates, and is open until its deadline", run: func(s *store) {
+		{name: "begin invalidates nothing, and is open until its deadline", run: func(s *store) {
 			a, b := s.open(), s.open()
-			a.put("key", "payload", "t1")
+			e := a.put("key", "payload", "t1")
 			l := a.acquire("leased")
 			b.begin("intent", minute, key("key"), key("leased"), tag("t1"))
-			require.False(s, a.has("key"))
-			require.False(s, a.fill(l, value(l, "payload")))
-			require.Equal(s, []string{""}, a.generations("t1"))
-			for _, open := range []time.Duration{a.openKey("key"), a.openKey("leased"), a.openTag("t1"), b.openTag("t1")} {
+			require.Equal(s, e.ID, a.entry("key").ID)
+			require.Equal(s, e.Tags[0].Token, a.generations("t1")[0])
+			require.False(s, a.fill(l, value(l, "payload")), "it was loaded without knowing of the intent")
+			for _, open := range []time.Duration{a.openKey("leased"), a.openTag("t1"), b.openTag("t1")} {
 				require.Positive(s, open)
 				require.LessOrEqual(s, open, minute)
 			}
@@ -105,35 +105,147 @@ func intentCases() []testCase {
 			require.Zero(s, c.openKey("key"))
 		}},
 
-		{name: "abandon takes the intent out and nothing else", run: func(s *store) {
+		{name: "given a writer that dies, what it covers is gone at the deadline", run: func(s *store) {
+			a, b := s.open(), s.open()
+			a.put("key", "payload", "t1")
+			b.begin("intent", 3*short, key("key"), tag("t1"))
+			token := a.capture("t1").Token
+			require.NotEmpty(s, token)
+			s.wait(3*short + beyond)
+			require.False(s, a.has("key"))
+			require.Equal(s, []string{""}, a.generations("t1"))
+			require.NotEqual(s, token, a.capture("t1").Token)
+		}},
+
+		{name: "given a begin that is executed twice, its deadline comes all the same", run: func(s *store) {
+			c := s.open()
+			c.put("key", "payload", "t1")
+			c.begin("intent", 3*short, key("key"), tag("t1"))
+			c.begin("intent", 3*short, key("key"), tag("t1"))
+			s.wait(3*short + beyond)
+			require.False(s, c.has("key"))
+			require.Equal(s, []string{""}, c.generations("t1"))
+		}},
+
+		{name: "given an abandon, what was there outlives the deadline", run: func(s *store) {
+			a, b := s.open(), s.open()
+			e := a.put("key", "payload", "t1")
+			v2 := s.openVersion("v2").put("key", "payload", "t2")
+			b.begin("intent", 3*short, key("key"), tag("t1"), tag("t2"), tag("t3"))
+			made := a.capture("t3")
+			require.Positive(s, made.Open)
+			b.abandon("intent", key("key"), tag("t1"), tag("t2"), tag("t3"))
+			s.wait(3*short + beyond)
+			require.Equal(s, e.ID, a.entry("key").ID)
+			require.Equal(s, v2.ID, s.openVersion("v2").entry("key").ID)
+			require.Equal(s, []string{e.Tags[0].Token, v2.Tags[0].Token, made.Token}, a.generations("t1", "t2", "t3"))
+			require.Equal(s, made.Token, a.capture("t3").Token)
+		}},
+
+		{name: "given an abandon, nothing lives longer than it would have", run: func(s *store) {
+			c := s.open()
+			l := c.acquire("key")
+			f := value(l, "payload")
+			f.NotAfter = l.Now + 4*short.Milliseconds()
+			require.True(s, c.fill(l, f))
+			c.begin("intent", 2*short, key("key"))
+			c.abandon("intent", key("key"))
+			s.wait(4*short + beyond)
+			require.False(s, c.has("key"))
+		}},
+
+		{name: "given writers that overlap, an abandon leaves the deadline of the others", run: func(s *store) {
+			c := s.open()
+			c.put("key", "payload", "t1")
+			c.begin("dead", 4*short, key("key"), tag("t1"))
+			c.begin("later", minute, key("key"), tag("t1"), tag("t2"))
+			made := c.capture("t2")
+			c.abandon("later", key("key"), tag("t1"), tag("t2"))
+			require.Equal(s, []string{made.Token}, c.generations("t2"))
+			require.True(s, c.has("key"))
+			s.wait(4*short + beyond)
+			require.False(s, c.has("key"))
+			require.Equal(s, []string{""}, c.generations("t1"))
+		}},
+
+		{name: "given writers that overlap, the last to abandon gives all back", run: func(s *store) {
+			c := s.open()
+			e := c.put("key", "payload", "t1")
+			for _, first := range []string{"short", "long"} {
+				c.begin("short", 10*short, key("key"), tag("t1"))
+				c.begin("long", 15*short, key("key"), tag("t1"))
+				c.abandon(first, key("key"), tag("t1"))
+				c.abandon("short", key("key"), tag("t1"))
+				c.abandon("long", key("key"), tag("t1"))
+			}
+			s.wait(15*short + beyond)
+			require.Equal(s, e.ID, c.entry("key").ID)
+			require.Equal(s, e.Tags[0].Token, c.generations("t1")[0])
+		}},
+
+		{name: "given an abandon after the deadline, nothing comes back", run: func(s *store) {
+			c := s.open()
+			c.put("key", "payload", "t1")
+			c.begin("intent", short, key("key"), tag("t1"))
+			s.wait(beyond)
+			made := c.capture("t1")
+			c.abandon("intent", key("key"), tag("t1"))
+			require.False(s, c.has("key"))
+			require.Equal(s, made.Token, c.capture("t1").Token)
+			require.Zero(s, c.lapsed("t1"), "nothing was written")
+		}},
+
+		{name: "given an abandon of what was invalidated meanwhile, it is not back", run: func(s *store) {
+			c := s.open()
+			c.put("key", "payload", "t1")
+			c.begin("intent", minute, key("key"), tag("t1"))
+			c.invalidate(key("key"), tag("t1"))
+			c.abandon("intent", key("key"), tag("t1"))
+			require.False(s, c.has("key"))
+			require.Equal(s, []string{""}, c.generations("t1"))
+		}},
+
+		{name: "given evicted intents, what an intent covers is gone at its deadline", needs: needsEvict, run: func(s *store) {
+			c := s.open()
+			c.put("key", "payload", "t1")
+			c.begin("lost", 4*short, key("key"), tag("t1"))
+			c.evict(Intents, "t1")
+			require.NotEmpty(s, c.capture("t1").Token, "it is not lengthened")
+			c.abandon("lost", tag("t1"))
+			s.wait(4*short + beyond)
+			require.Equal(s, []string{""}, c.generations("t1"))
+		}},
+
+		{name: "abandon takes the intent out and invalidates nothing", run: func(s *store) {
 			c := s.open()
 			c.begin("intent", minute, key("key"), tag("t1"))
 			e := c.put("key", "payload", "t1")
-			before := c.heads()
 			c.abandon("intent", key("key"), tag("t1"))
 			require.Zero(s, c.openTag("t1"))
 			require.Zero(s, c.lapsed("t1"))
 			require.Equal(s, e.ID, c.entry("key").ID)
 			require.Equal(s, e.Tags[0].Token, c.generations("t1")[0])
 			require.Zero(s, c.ask("key", e.ID, minute).Open)
+			before := c.heads()
+			c.abandon("never begun", key("key"), tag("t1"))
 			for p, h := range c.heads() {
 				require.Equal(s, before[p].Position, h.Position)
 			}
-			c.abandon("never begun", key("key"), tag("t1"))
 		}},
 
-		{name: "given writers that overlap, the longest counts", run: func(s *store) {
+		{name: "given writers that overlap, the shortest counts", run: func(s *store) {
 			a, b := s.open(), s.open()
 			a.begin("long", minute, key("key"), tag("t1"))
 			b.begin("short", 10*second, key("key"), tag("t1"))
-			require.Greater(s, a.openKey("key"), 10*second)
-			require.Greater(s, a.openTag("t1"), 10*second)
-			a.end("long", key("key"), tag("t1"))
 			for _, open := range []time.Duration{a.openKey("key"), a.openTag("t1")} {
-				require.Positive(s, open, "the other is still open")
+				require.Positive(s, open)
 				require.LessOrEqual(s, open, 10*second)
 			}
-			b.abandon("short", key("key"), tag("t1"))
+			a.end("short", key("key"), tag("t1"))
+			for _, open := range []time.Duration{a.openKey("key"), a.openTag("t1")} {
+				require.Greater(s, open, 10*second, "the other is still open")
+			}
+			b.abandon("long", key("key"), tag("t1"))
 			require.Zero(s, a.openKey("key"))
 			require.Zero(s, a.openTag("t1"))
 		}},
@@ -175,14 +287,14 @@ func intentCases() []testCase {
 			require.Zero(s, next.Open)
 		}},
 
-		{name: "a generation made under intents lasts as long as the longest", run: func(s *store) {
+		{name: "a generation made under intents lasts as long as the shortest", run: func(s *store) {
 			c := s.open()
 			c.begin("long", minute, tag("t1"))
 			c.begin("short", short, tag("t1"))
 			g := c.capture("t1")
 			s.wait(beyond)
-			require.Equal(s, g.Token, c.generations("t1")[0])
-			require.Equal(s, g.Token, c.capture("t1").Token)
+			require.Equal(s, []string{""}, c.generations("t1"))
+			require.NotEqual(s, g.Token, c.capture("t1").Token)
 		}},
 
 		{name: "a generation made after the end lasts on", run: func(s *store) {
@@ -284,18 +396,19 @@ func intentCases() []testCase {
 			require.True(s, c.lagsKey("key"))
 		}},
 
-		{name: "begin and end mark a replica's lag as well", run: func(s *store) {
+		{name: "end marks a replica's lag, begin and abandon do not", run: func(s *store) {
 			c := s.open()
 			ch := remote.Change{Intent: "intent", Mode: remote.Begin, Lasts: minute, Remain: minute, Lag: minute}
+			c.mode(ch, tag("t1"), tag("t2"))
+			require.False(s, c.lagsTag("t1"))
+			ch.Mode = remote.Abandon
 			c.mode(ch, tag("t1"))
-			require.True(s, c.lagsTag("t1"))
-			ch.Intent = "other"
+			require.False(s, c.lagsTag("t1"))
+			ch.Mode = remote.End
 			c.mode(ch, tag("t2"))
+			require.True(s, c.lagsTag("t2"))
 			c.end("other", tag("t2"))
 			require.True(s, c.lagsTag("t2"), "an end without a lag leaves the mark")
-			ch.Mode = remote.End
-			c.mode(ch, tag("t3"))
-			require.True(s, c.lagsTag("t3"))
 		}},
 
 		{name: "the mark of a lag ends, and a shorter one does not end a longer one", run: func(s *store) {

@@ -76,17 +76,45 @@ func logCases() []testCase {
 			}
 		}},
 
-		{name: "begin and end are logged as invalidations, abandon is not", run: func(s *store) {
+		{name: "begin, end and abandon are logged", run: func(s *store) {
 			c := s.open()
 			name := in(0, "t")
-			before := c.heads()[0].Position
+			before := c.heads()[0]
 			c.begin("intent", minute, tag(name))
 			c.end("intent", tag(name))
+			c.begin("other", minute, tag(name))
 			c.abandon("other", tag(name))
-			l := c.log(0, before)
+			c.abandon("never begun", tag(name))
+			l := c.log(0, before.Position)
 			require.True(s, l.Joined)
-			require.Equal(s, []string{name, name}, values(l.Items))
-			s.follows(before.Token, l.Items)
+			require.Len(s, l.Items, 5)
+			for i, id := range map[int]string{0: "intent", 3: "other"} {
+				in, ok := remote.IntentOf(l.Items[i].Item)
+				require.True(s, ok)
+				require.Equal(s, tag(name), in.Item)
+				require.Equal(s, id, in.ID)
+				require.GreaterOrEqual(s, in.Deadline, before.Now+minute.Milliseconds())
+				require.LessOrEqual(s, in.Deadline, c.heads()[0].Now+minute.Milliseconds())
+			}
+			require.Equal(s, tag(name), l.Items[1].Item)
+			require.Equal(s, remote.Item{Kind: remote.Closed, Value: "intent"}, l.Items[2].Item)
+			require.Equal(s, remote.Item{Kind: remote.Closed, Value: "other"}, l.Items[4].Item)
+			s.follows(before.Position.Token, l.Items)
+		}},
+
+		{name: "a head tells the latest deadline of all intents", run: func(s *store) {
+			c := s.open()
+			name := in(0, "t")
+			require.Zero(s, c.heads()[0].Until)
+			c.begin("long", minute, tag(name))
+			long := c.heads()[0].Until
+			require.Greater(s, long, c.heads()[0].Now)
+			c.begin("short", short, tag(name))
+			c.end("long", tag(name))
+			require.Equal(s, long, c.heads()[0].Until)
+			require.NoError(s, c.NewEra(c.ctx(), 0, "", true))
+			require.Equal(s, long, c.heads()[0].Until)
+			require.Zero(s, c.heads()[1].Until)
 		}},
 
 		{name: "a position that is not in the log does not join, wherever it says it is", run: func(s *store) {

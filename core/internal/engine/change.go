@@ -163,7 +163,7 @@ func (h *held) stillLast(ctx context.Context, b *budget, own map[Item]remote.Pos
 
 // ownItem reports whether an item is one of the change that own tells of.
 func ownItem(own map[Item]remote.Position, it remote.Logged) bool {
-	return own[it.Item].Token == it.Token
+	return own[meant(it.Item)].Token == it.Token
 }
 
 // step is what an invalidation is to the tier: changes of single partitions, then
@@ -511,32 +511,51 @@ func (do *doing) note(logged []remote.Logged) {
 		return
 	}
 	for _, it := range logged {
-		do.logged[it.Item] = it.Position
+		do.logged[meant(it.Item)] = it.Position
 	}
 }
 
-// Begin invalidates items, all of them keys or tags, and enters an intent on them
-// that lasts for at most d. The error is Invalidate's; the intent is there in any
-// case, and its End invalidates again.
+// Begin enters an intent on items, all of them keys or tags, that lasts for at most d:
+// what they name is invalidated then, unless the intent has been closed before (R24). An
+// error says that the shared tier has not confirmed it. Then the items are invalidated,
+// now or when the tier can be reached; the writer may go on, and calls End.
 func (e *Engine) Begin(ctx context.Context, items []Item, d time.Duration) (*Intent, error) {
 	if e.shared == nil {
 		return e.beginHere(items, d), nil
 	}
 	s := e.shared
 	in := &Intent{
-		e: e, items: items, index: -1, id: rand.Text(),
+		e: e, items: items, id: rand.Text(),
 		logged: make(map[Item]remote.Position), since: s.places(), began: e.Now(),
 	}
 	in.deadline = in.began + int64(d)
-	err := s.invalidate(ctx, items, &doing{id: in.id, mode: remote.Begin, lasts: d, remain: e.longest, logged: in.logged})
+	err := s.begin(ctx, items, &doing{id: in.id, mode: remote.Begin, lasts: d, remain: e.longest, logged: in.logged})
 	if err != nil {
 		in.logged = nil
 	}
 	return in, err
 }
 
-// End invalidates the intent's items again, and more, and takes the intent out.
-// What was stored in between dies here. Later calls do nothing.
+// begin enters an intent in the tier. Where it may not be there the items are invalidated
+// instead: what is read before they are, nobody would take out if the writer died.
+func (s *shared) begin(ctx context.Context, items []Item, do *doing) error {
+	s.e.Count.Invalidations.Add(int64(len(items)))
+	if s.pending.blockAll() {
+		s.e.fence(items)
+		return pendingError(nil)
+	}
+	failed, err := s.try(ctx, items, do)
+	if len(failed) == 0 {
+		return nil
+	}
+	s.pending.add(s.e, failed)
+	s.wake()
+	s.e.fence(failed)
+	return pendingError(err)
+}
+
+// End invalidates the intent's items, and more, and takes the intent out. Later calls
+// do nothing.
 func (in *Intent) End(ctx context.Context, more []Item) (err error) {
 	in.once.Do(func() {
 		if in.id == "" {
@@ -568,7 +587,7 @@ func (in *Intent) Lapse(ctx context.Context, more []Item) (err error) {
 		}
 		left := time.Duration(in.deadline - in.e.Now())
 		if written := writtenItems(more); left > 0 && len(written) > 0 {
-			err = errors.Join(err, s.invalidate(ctx, written, &doing{id: in.id, mode: remote.Begin, lasts: left, remain: in.e.longest}))
+			err = errors.Join(err, s.begin(ctx, written, &doing{id: in.id, mode: remote.Begin, lasts: left, remain: in.e.longest}))
 		}
 	})
 	return err
@@ -584,7 +603,8 @@ func writtenItems(items []Item) (list []Item) {
 	return list
 }
 
-// Abandon takes the intent out without invalidating: nothing was written.
+// Abandon takes the intent out without invalidating: nothing was written, and what the
+// deadline would have taken out stays.
 func (in *Intent) Abandon(ctx context.Context) {
 	in.once.Do(func() {
 		if in.id == "" {

@@ -67,9 +67,9 @@
 //	                                more: nobody answers from it
 //	load < C(tag) < load names tag  Late finds C behind X, which was taken before the
 //	                                load: refused, applied here or not
-//	intent, lease, load, commit     the entry lives to the intent's deadline at most and
-//	                                is kept in no process: a writer that dies now leaves
-//	                                nothing behind
+//	intent, lease, load, commit     the entry, or the generation that it carries, ends at the
+//	                                intent's deadline, and so does each copy: a writer that
+//	                                dies now leaves nothing behind (intent.go, deadlines.go)
 //	heads asked, hint moves X       the head is older than X: it is not adopted (moves)
 //	heads asked, suspended, heads   verified is the time of asking; the wall clock tells
 //	                                of the suspension, and everything is aged

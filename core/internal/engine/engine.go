@@ -23,20 +23,19 @@ type Settings struct {
 
 // Engine is one in-process cache.
 type Engine struct {
-	tier      *tier
-	journal   *journal
-	sweeps    sweeps
-	stamps    *stamps
-	eras      [remote.MaxPartitions]atomic.Pointer[stamp]
-	parts     atomic.Int32 // partitions; 1 without a shared tier
-	shared    *shared      // nil without one
-	local     atomic.Pointer[LocalQueue]
-	intents   intents
-	flights   *flights
-	maxBytes  uint64
-	retention int64
-	longest   time.Duration
-	base      time.Time
+	tier     *tier
+	journal  *journal
+	sweeps   sweeps
+	stamps   *stamps
+	eras     [remote.MaxPartitions]atomic.Pointer[stamp]
+	parts    atomic.Int32 // partitions; 1 without a shared tier
+	shared   *shared      // nil without one
+	local    atomic.Pointer[LocalQueue]
+	intents  *intents
+	flights  *flights
+	maxBytes uint64
+	longest  time.Duration
+	base     time.Time
 
 	slots  chan struct{} // of background refreshes
 	behind behind        // loads and fills behind a response
@@ -72,16 +71,15 @@ type Counters struct {
 // New makes an engine.
 func New(s Settings) (*Engine, error) {
 	e := &Engine{
-		journal:   newJournal(),
-		stamps:    newStamps(),
-		flights:   newFlights(),
-		intents:   intents{open: make(map[Item][]*Intent)},
-		maxBytes:  s.MaxBytes,
-		retention: int64(s.LongestLoad),
-		longest:   s.LongestLoad,
-		base:      time.Now(),
-		slots:     make(chan struct{}, s.Refreshes),
-		behind:    newBehind(s.Refreshes, s.MaxBytes),
+		journal:  newJournal(),
+		stamps:   newStamps(),
+		flights:  newFlights(),
+		intents:  newIntents(),
+		maxBytes: s.MaxBytes,
+		longest:  s.LongestLoad,
+		base:     time.Now(),
+		slots:    make(chan struct{}, s.Refreshes),
+		behind:   newBehind(s.Refreshes, s.MaxBytes),
 	}
 	for p := range e.eras {
 		e.eras[p].Store(new(stamp))
@@ -122,6 +120,7 @@ func (e *Engine) Lookup(key string) (*Entry, State) { return e.LookupAt(key, e.N
 // LookupAt is Lookup for a caller who has read the clock. key may be a view of a
 // buffer that is used again: it is not kept.
 func (e *Engine) LookupAt(key string, now int64) (*Entry, State) {
+	e.lapse(now)
 	en, ok := e.tier.get(key)
 	if !ok {
 		return nil, Gone

@@ -355,7 +355,7 @@ func (a *asking) admit(ctx context.Context, ses remote.Session, en *remote.Entry
 		return Found{} // placed by another layout
 	}
 	own.weight = weigh(a.key, size, len(l.stamps))
-	refusal := l.admit(tags, own, en.Provisional && !mutantR9)
+	refusal := l.admit(tags, own, en.Provisional && !mutantR9 || s.doubtful(own.mask, e.Now()))
 	if refusal != Stored && refusal != Written && refusal != TooLarge {
 		return Found{fenced: refusal == Fenced}
 	}
@@ -390,6 +390,7 @@ func (a *asking) decode(en *remote.Entry) (value any, size int, now int64, ok bo
 // same fence as a load's.
 func (l *Load) admit(tags []string, en *Entry, provisional bool) Refusal {
 	e := l.e
+	e.lapse(e.Now())
 	e.journal.mu.RLock()
 	defer e.journal.mu.RUnlock()
 	now := e.Now()
@@ -400,7 +401,7 @@ func (l *Load) admit(tags []string, en *Entry, provisional bool) Refusal {
 		return Blocked
 	case e.concern(l.pos, l.key, tags) != 0 && !mutantR5:
 		return Fenced
-	case !e.shared.legal(en.mask, now):
+	case !e.shared.legal(en.mask, now), !e.intents.mayKeep(l.began, now):
 		return Fenced
 	case provisional:
 		return Written

@@ -232,6 +232,7 @@ func (e *Engine) leave(sh *flightShard, f *flight) {
 // catchUp compares the flight with the items that came since it was last
 // compared. The caller holds the shard's lock.
 func (e *Engine) catchUp(f *flight) (head uint64, fenced bool) {
+	e.lapse(e.Now())
 	e.journal.mu.RLock()
 	defer e.journal.mu.RUnlock()
 	head = e.journal.head

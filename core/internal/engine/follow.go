@@ -29,6 +29,9 @@ type follower struct {
 	recent  [32]string
 	next    int
 	ahead   map[string]remote.Logged // hints that came before their predecessors, by its token
+	clock   serverClock
+
+	doubtful atomic.Int64 // until when nothing is kept in this process; see doubt
 }
 
 // era returns the partition's era, "" if it is not known at present.
@@ -188,6 +191,10 @@ func (s *shared) hint(p int, it remote.Logged) {
 	if f.seen(it.Token) {
 		return
 	}
+	intent := s.intent(p, it.Item)
+	if intent && f.position.Load() == nil {
+		return // the head that is adopted tells of it, or the log behind that
+	}
 	if it.Kind == remote.Era || it.ID == "" { // it is in no log: the head tells the rest
 		f.endEra()
 		s.e.fence(s.local(nil, p, it.Item))
@@ -199,7 +206,9 @@ func (s *shared) hint(p int, it remote.Logged) {
 		s.endEras(f)
 		s.wake()
 	}
-	s.e.fence(s.local(nil, p, it.Item))
+	if !intent {
+		s.e.fence(s.local(nil, p, it.Item))
+	}
 	if pos := f.position.Load(); pos != nil && (it.Before == pos.Token || mutantR18) {
 		f.advance(&it)
 	} else {
@@ -255,6 +264,7 @@ func (s *shared) adopt(p int, h *remote.Head, a *asked) {
 	f.advance(&remote.Logged{Position: h.Position})
 	s.serve(p, h.Server)
 	s.learnEra(p, h, a)
+	s.doubt(p, h)
 }
 
 // inAnotherEra reports whether this instance holds a partition to be in another era
@@ -285,6 +295,9 @@ func (s *shared) learnEra(p int, h *remote.Head, a *asked) {
 			s.age(p)
 		}
 		f.setEra(h.Era)
+		if h.Server != f.server {
+			s.doubt(p, h)
+		}
 	}
 }
 
@@ -465,6 +478,7 @@ func (s *shared) round(ctx context.Context) error {
 	case !slices.ContainsFunc(heads, func(h remote.Head) bool { return h.Err == nil }):
 		s.unanswered(limit)
 	}
+	s.readClocks(heads, sent)
 	if n := s.e.partitions(); len(heads) != n || slices.ContainsFunc(heads, func(h remote.Head) bool {
 		return h.Err == nil && !h.Missing && (h.Protocol != remote.Protocol || h.Partitions != n)
 	}) {
@@ -656,7 +670,9 @@ func (s *shared) applyLog(p int, f *follower, from *remote.Position, h *remote.H
 	list := make([]Item, 0, len(items))
 	for _, it := range items {
 		if !f.seen(it.Token) {
-			list = s.local(list, p, it.Item)
+			if !s.intent(p, it.Item) {
+				list = s.local(list, p, it.Item)
+			}
 			f.remember(it.Token)
 		}
 		switch it.Kind {

@@ -2,39 +2,182 @@ package engine
 
 import (
 	"container/heap"
+	"math"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/larderhq/larder/core/internal/remote"
 )
 
-// intents are the writers at work: per key and tag, with deadlines. What is
-// loaded while one is open is stored provisionally: not beyond its deadline. So
-// a writer that dies between its commit and its end leaves nothing behind that
-// outlives the deadline. The journal's lock guards them.
+// An intent is an invalidation that comes at its deadline unless its writer ends it
+// before (R24). Its beginning invalidates nothing, so that a write that is refused costs
+// nothing. Let B be a writer's beginning, C its commit, D its deadline:
+//
+//	B < read < C, the writer ends     the end invalidates what was read, stored or not
+//	read < B or B < read < C, and     the deadline invalidates what was read; a load that
+//	the writer dies                   is under way then finds it in the log
+//	B < read, the writer abandons     nothing was written: what was read stays
+//	two writers, one abandons         the other's deadline comes all the same: each has
+//	                                  its own
+//	D passes, then the writer ends    the end invalidates as well
+//
+// In a shared tier the deadline is the tier's: a generation expires then, and so does the
+// entry under a key. The log tells every instance of beginnings and of what is closed,
+// and each schedules the deadline for what it keeps itself (see deadlines.go).
+
+// intents are the writers at work in this process only, and the deadlines of all
+// others. The journal's lock guards them.
 type intents struct {
-	open  map[Item][]*Intent
-	byEnd intentHeap // every intent that is still listed, the earliest deadline first
-	// forgotten is the latest deadline of those that lapsed and are not listed any
-	// more: what was loaded since before it may miss them.
-	forgotten int64
-	// allUntil is the deadline of the intents that found the table full. They
-	// count for every key.
-	allUntil int64
+	open   map[Item][]*Intent
+	due    deadlines
+	byID   map[string][]*deadline
+	next   atomic.Int64 // the earliest deadline; MaxInt64 if there is none
+	closed int64        // nothing is stored before: more deadlines than are listed
 }
 
-// maxIntents bounds the table. Beyond it a writer counts as one at work on
-// everything: entries are then provisional until its deadline, and correct.
-const maxIntents = 1 << 16
+// maxDeadlines bounds the list. Beyond it nothing is stored until the deadline, and
+// everything goes at once: more writers are at work than anybody has.
+const maxDeadlines = 1 << 16
+
+func newIntents() *intents {
+	t := &intents{open: make(map[Item][]*Intent), byID: make(map[string][]*deadline)}
+	t.next.Store(math.MaxInt64)
+	return t
+}
+
+// deadline is an invalidation that is to come.
+type deadline struct {
+	at    int64
+	items []Item
+	doubt int64   // until when it may not have come in the tier: see deadlines.go
+	id    string  // of the intent; "": nobody takes it back
+	index int     // in the heap; -1 when not listed
+	of    *Intent // in this process only; nil: another's
+}
+
+// deadlines is a heap, the earliest first.
+type deadlines []*deadline
+
+func (h deadlines) Len() int           { return len(h) }
+func (h deadlines) Less(i, j int) bool { return h[i].at < h[j].at }
+func (h deadlines) Swap(i, j int) {
+	h[i], h[j] = h[j], h[i]
+	h[i].index, h[j].index = i, j
+}
+
+// Push implements heap.Interface.
+func (h *deadlines) Push(x any) {
+	d := x.(*deadline)
+	d.index = len(*h)
+	*h = append(*h, d)
+}
+
+// Pop implements heap.Interface.
+func (h *deadlines) Pop() any {
+	old := *h
+	d := old[len(old)-1]
+	old[len(old)-1] = nil
+	*h = old[:len(old)-1]
+	d.index = -1
+	return d
+}
+
+// schedule lists a deadline. It returns false where there is no room: then the caller
+// invalidates everything. The caller holds the journal's lock.
+func (t *intents) schedule(d *deadline) bool {
+	d.index = -1
+	if len(t.due) >= maxDeadlines {
+		t.closed = max(t.closed, d.at)
+		return false
+	}
+	heap.Push(&t.due, d)
+	if d.id != "" {
+		t.byID[d.id] = append(t.byID[d.id], d)
+	}
+	t.next.Store(t.due[0].at)
+	return true
+}
+
+// remove takes a deadline out. The caller holds the journal's lock.
+func (t *intents) remove(d *deadline) {
+	if d.index >= 0 {
+		heap.Remove(&t.due, d.index)
+	}
+	if list := slices.DeleteFunc(t.byID[d.id], func(o *deadline) bool { return o == d }); len(list) > 0 {
+		t.byID[d.id] = list
+	} else {
+		delete(t.byID, d.id)
+	}
+	if len(t.due) > 0 {
+		t.next.Store(t.due[0].at)
+	} else {
+		t.next.Store(math.MaxInt64)
+	}
+}
+
+// takeBack takes back the deadlines of an intent that are of a partition.
+func (e *Engine) takeBack(id string, partition int) {
+	if id == "" {
+		return
+	}
+	n := e.partitions()
+	e.journal.mu.Lock()
+	defer e.journal.mu.Unlock()
+	for _, d := range slices.Clone(e.intents.byID[id]) {
+		if remote.Partition(d.items[0].Value, n) == partition {
+			e.intents.remove(d)
+		}
+	}
+}
+
+// announce lists a deadline that the tier's log has told of.
+func (e *Engine) announce(d *deadline) {
+	e.lapse(e.Now())
+	e.journal.mu.Lock()
+	room := e.intents.schedule(d)
+	e.journal.mu.Unlock()
+	if !room {
+		e.fence([]Item{{Kind: All}})
+	}
+}
+
+// lapse invalidates what is due. It costs one comparison where nothing is.
+func (e *Engine) lapse(now int64) {
+	if now < e.intents.next.Load() || mutantNoLapse {
+		return
+	}
+	var items []Item
+	e.journal.mu.Lock()
+	for len(e.intents.due) > 0 && e.intents.due[0].at <= now {
+		d := e.intents.due[0]
+		items = append(items, d.items...)
+		if d.doubt > 0 {
+			e.shared.doubtUntil(remote.Partition(d.items[0].Value, e.partitions()), d.doubt)
+		}
+		if e.intents.remove(d); d.of != nil {
+			e.intents.forget(d.of)
+		}
+	}
+	e.apply(e.Now(), items)
+	e.journal.mu.Unlock()
+	e.remove(items)
+}
+
+// mayKeep reports whether what a load began with at a time may be stored: everything
+// that is due has been applied. The caller holds the journal's lock.
+func (t *intents) mayKeep(began, now int64) bool {
+	return began >= t.closed && (now < t.next.Load() || mutantNoLapse)
+}
 
 // Intent says that a writer is at work on some keys and tags.
 type Intent struct {
 	e        *Engine
 	items    []Item
 	deadline int64
-	index    int    // in the heap; -1 when not listed
-	id       string // in the shared tier; "": it is in this process only
+	due      *deadline // in this process only
+	id       string    // in the shared tier; "": it is in this process only
 	once     sync.Once
 
 	// What a write-through compares at its end (see write.go): in this process the
@@ -48,27 +191,41 @@ type Intent struct {
 
 // beginHere is Begin in this process only.
 func (e *Engine) beginHere(items []Item, d time.Duration) *Intent {
-	in := &Intent{e: e, items: items, index: -1}
+	in := &Intent{e: e, items: items}
+	e.Count.Invalidations.Add(int64(len(items)))
+	e.lapse(e.Now())
 	e.journal.mu.Lock()
 	now := e.Now()
 	in.deadline = now + int64(d)
-	e.intents.expire(now - e.retention)
-	if len(e.intents.byEnd) < maxIntents {
-		for _, it := range items {
-			e.intents.open[it] = append(e.intents.open[it], in)
+	in.due = &deadline{at: in.deadline, items: items, of: in}
+	room := e.intents.schedule(in.due)
+	for i := range items {
+		if room {
+			e.intents.open[items[i]] = append(e.intents.open[items[i]], in)
 		}
-		heap.Push(&e.intents.byEnd, in)
-	} else {
-		e.intents.allUntil = max(e.intents.allUntil, in.deadline)
 	}
-	if mutantNoBegin {
-		items = nil
-	}
-	e.apply(now, items)
 	in.pos, in.began = e.journal.head, now
 	e.journal.mu.Unlock()
-	e.remove(items)
+	if !room {
+		e.fence([]Item{{Kind: All}})
+	}
 	return in
+}
+
+// close takes the intent out. The caller holds the journal's lock.
+func (t *intents) close(in *Intent) {
+	t.remove(in.due)
+	t.forget(in)
+}
+
+func (t *intents) forget(in *Intent) {
+	for _, it := range in.items {
+		if list := slices.DeleteFunc(t.open[it], func(o *Intent) bool { return o == in }); len(list) > 0 {
+			t.open[it] = list
+		} else {
+			delete(t.open, it)
+		}
+	}
 }
 
 // endHere is End in this process only.
@@ -78,7 +235,7 @@ func (in *Intent) endHere(more []Item) {
 		items = nil
 	}
 	in.e.journal.mu.Lock()
-	in.e.intents.remove(in)
+	in.e.intents.close(in)
 	in.e.apply(in.e.Now(), items)
 	in.e.journal.mu.Unlock()
 	in.e.remove(items)
@@ -88,100 +245,16 @@ func (in *Intent) endHere(more []Item) {
 func (in *Intent) lapseHere(more []Item) {
 	e := in.e
 	items := append(in.items[:len(in.items):len(in.items)], more...)
-	e.journal.mu.Lock()
-	for _, it := range writtenItems(more) {
-		if in.index >= 0 && !slices.Contains(in.items, it) {
-			e.intents.open[it] = append(e.intents.open[it], in)
-			in.items = append(in.items[:len(in.items):len(in.items)], it)
-		}
+	left := in.deadline - e.Now()
+	e.fence(items)
+	if list := writtenItems(more); left > 0 && len(list) > 0 {
+		e.beginHere(list, time.Duration(left))
 	}
-	e.apply(e.Now(), items)
-	e.journal.mu.Unlock()
-	e.remove(items)
 }
 
 // abandonHere is Abandon in this process only.
 func (in *Intent) abandonHere() {
 	in.e.journal.mu.Lock()
 	defer in.e.journal.mu.Unlock()
-	in.e.intents.remove(in)
-}
-
-func (t *intents) remove(in *Intent) {
-	if in.index < 0 {
-		return
-	}
-	heap.Remove(&t.byEnd, in.index)
-	for _, it := range in.items {
-		list := t.open[it]
-		for i, other := range list {
-			if other == in {
-				list[i] = list[len(list)-1]
-				list = list[:len(list)-1]
-				break
-			}
-		}
-		if len(list) == 0 {
-			delete(t.open, it)
-		} else {
-			t.open[it] = list
-		}
-	}
-}
-
-// expire forgets intents whose deadline was before the time.
-func (t *intents) expire(before int64) {
-	for len(t.byEnd) > 0 && t.byEnd[0].deadline < before {
-		t.forgotten = max(t.forgotten, t.byEnd[0].deadline)
-		t.remove(t.byEnd[0])
-	}
-}
-
-// provisional returns until when a value that was loaded from the time began on
-// may be kept: 0 if no writer is at work, and lapsed if one went past its
-// deadline meanwhile without having ended (it may have committed).
-func (t *intents) provisional(began, now int64, key string, tags []string) (until int64, lapsed bool) {
-	if len(t.open) == 0 && max(t.allUntil, t.forgotten) < began {
-		return 0, false
-	}
-	lapsed = t.forgotten >= began && !mutantNoMemory
-	see := func(deadline int64) {
-		if deadline > now {
-			until = max(until, deadline)
-		} else if deadline >= began {
-			lapsed = true
-		}
-	}
-	see(t.allUntil)
-	for _, in := range t.open[Item{Kind: Key, Value: Name(key)}] {
-		see(in.deadline)
-	}
-	for _, tag := range tags {
-		for _, in := range t.open[Item{Kind: Tag, Value: tag}] {
-			see(in.deadline)
-		}
-	}
-	return until, lapsed
-}
-
-type intentHeap []*Intent
-
-func (h intentHeap) Len() int           { return len(h) }
-func (h intentHeap) Less(i, j int) bool { return h[i].deadline < h[j].deadline }
-func (h intentHeap) Swap(i, j int) {
-	h[i], h[j] = h[j], h[i]
-	h[i].index, h[j].index = i, j
-}
-func (h *intentHeap) Push(x any) {
-	in := x.(*Intent)
-	in.index = len(*h)
-	*h = append(*h, in)
-}
-func (h *intentHeap) Pop() any {
-	old := *h
-	in := old[len(old)-1]
-	old[len(old)-1] = nil
-	*h = old[:len(old)-1]
-	in.index = -1
-	return in
+	in.e.intents.close(in)
 }

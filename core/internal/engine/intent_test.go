@@ -29,13 +29,44 @@ func eachWritable(t *testing.T, test func(t *testing.T, n naming)) {
 	}
 }
 
-func TestGivenAStoredEntry_WhenAWriterBegins_ThenItIsGone(t *testing.T) {
+func TestGivenAStoredEntry_WhenAWriterBeginsAndAbandons_ThenItHasCostNothing(t *testing.T) {
+	eachWritable(t, func(t *testing.T, n naming) {
+		e := open(t)
+		store(t, e, key, "v", n.early, n.late)
+		in := e.beginHere(n.items, minute)
+		mustBe(t, e, key, "v")
+		in.Abandon(context.Background())
+		time.Sleep(30 * minute)
+		mustBe(t, e, key, "v")
+		require.Empty(t, e.intents.due)
+	})
+}
+
+func TestGivenAStoredEntry_WhenAWriterBeginsAndDies_ThenItIsGoneAtTheDeadline(t *testing.T) {
 	eachWritable(t, func(t *testing.T, n naming) {
 		e := open(t)
 		store(t, e, key, "old", n.early, n.late)
-		in := e.beginHere(n.items, minute)
+		e.beginHere(n.items, minute)
+		time.Sleep(minute - 1)
+		mustBe(t, e, key, "old")
+		time.Sleep(1)
 		mustBeGone(t, e, key)
-		in.Abandon(context.Background())
+		require.Empty(t, e.intents.due)
+		require.Empty(t, e.intents.open)
+	})
+}
+
+func TestGivenAWriterThatDies_WhenAnotherOneAbandons_ThenTheDeadlineOfTheFirstStays(t *testing.T) {
+	eachWritable(t, func(t *testing.T, n naming) {
+		e := open(t)
+		store(t, e, key, "old", n.early, n.late)
+		e.beginHere(n.items, minute)
+		refused := e.beginHere(n.items, 2*minute)
+		time.Sleep(minute / 2)
+		refused.Abandon(context.Background())
+		mustBe(t, e, key, "old")
+		time.Sleep(minute / 2)
+		mustBeGone(t, e, key)
 	})
 }
 
@@ -54,14 +85,15 @@ func TestGivenAWriterAtWork_WhenSomethingIsLoaded_ThenItIsAnsweredUntilTheWriter
 	})
 }
 
-func TestGivenALoadUnderWay_WhenAWriterBegins_ThenItIsNotStored(t *testing.T) {
+func TestGivenALoadUnderWay_WhenAWriterBegins_ThenItIsStoredUntilTheDeadline(t *testing.T) {
 	eachWritable(t, func(t *testing.T, n naming) {
 		e := open(t)
 		load := e.NewLoad(key, n.early)
-		in := e.beginHere(n.items, minute)
+		e.beginHere(n.items, minute)
 		load.Fill(fillOf("old", n.late))
+		mustBe(t, e, key, "old")
+		time.Sleep(minute)
 		mustBeGone(t, e, key)
-		in.Abandon(context.Background())
 	})
 }
 
@@ -121,9 +153,8 @@ func TestGivenAWriterThatDies_WhenItsDeadlinePassesDuringALoad_ThenTheLoadIsNotS
 		time.Sleep(minute)
 		_, refusal := load.Fill(fillOf("old", n.late))
 		mustBeGone(t, e, key)
-		require.Equal(t, Lapsed, refusal)
+		require.Equal(t, Fenced, refusal)
 
-		time.Sleep(1)
 		store(t, e, key, "new", n.early, n.late)
 		time.Sleep(minute)
 		mustBe(t, e, key, "new") // the dead writer's time is over
@@ -188,23 +219,21 @@ func TestGivenAWriterAtWorkOnSomethingElse_WhenAnEntryIsLoaded_ThenItIsKeptForIt
 	})
 }
 
-func TestGivenMoreWritersThanAreListed_WhenSomethingIsLoaded_ThenItIsKeptUntilTheirDeadlineOnly(t *testing.T) {
+func TestGivenMoreWritersThanAreListed_WhenSomethingIsLoaded_ThenItIsNotStoredUntilTheirDeadline(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := open(t)
-		for i := range maxIntents {
+		store(t, e, key, "old", nil, nil)
+		for i := range maxDeadlines {
 			e.beginHere([]Item{{Kind: Key, Value: fmt.Sprint("other:", i)}}, hour)
 		}
-		require.Len(t, e.intents.byEnd, maxIntents)
-		e.beginHere([]Item{{Kind: Key, Value: key}}, minute)
-		require.Len(t, e.intents.byEnd, maxIntents)
-		store(t, e, key, "old", nil, nil)
-		time.Sleep(minute)
-		mustBeGone(t, e, key)
-
-		// A load that was under way at that deadline is not stored; later ones are.
+		mustBe(t, e, key, "old")
 		unlisted := e.beginHere([]Item{{Kind: Key, Value: key}}, minute)
+		require.Len(t, e.intents.due, maxDeadlines)
+		mustBeGone(t, e, key)
+		e.NewLoad(key, nil).Fill(fillOf("old", nil))
+		mustBeGone(t, e, key)
 		load := e.NewLoad(key, nil)
-		time.Sleep(minute + 1)
+		time.Sleep(minute)
 		load.Fill(fillOf("old", nil))
 		mustBeGone(t, e, key)
 		store(t, e, key, "old", nil, nil)
@@ -212,11 +241,13 @@ func TestGivenMoreWritersThanAreListed_WhenSomethingIsLoaded_ThenItIsKeptUntilTh
 		_ = unlisted.End(context.Background(), nil)
 		mustBeGone(t, e, key)
 
-		// The table is freed of writers that died, in time.
+		// The list is freed of writers that died, in time.
 		time.Sleep(2 * hour)
 		_ = e.beginHere([]Item{{Kind: Key, Value: key}}, minute).End(context.Background(), nil)
-		require.Empty(t, e.intents.byEnd)
+		e.Lookup(key)
+		require.Empty(t, e.intents.due)
 		require.Empty(t, e.intents.open)
+		require.Empty(t, e.intents.byID)
 		store(t, e, key, "v", nil, nil)
 		time.Sleep(30 * minute)
 		mustBe(t, e, key, "v")
@@ -243,7 +274,7 @@ func TestGivenManyWriters_WhenTheyHaveEnded_ThenNothingIsKeptOfThem(t *testing.T
 	}
 	wg.Wait()
 	require.Empty(t, e.intents.open)
-	require.Empty(t, e.intents.byEnd)
+	require.Empty(t, e.intents.due)
 }
 
 // A replica may lag behind: what it answered soon after an invalidation can be old.

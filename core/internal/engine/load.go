@@ -21,6 +21,7 @@ type Load struct {
 // NewLoad registers a load of key, before it begins. tags are those that are
 // known beforehand; Fill can name more.
 func (e *Engine) NewLoad(key string, tags []string) *Load {
+	e.lapse(e.Now())
 	l := &Load{e: e, key: key, tags: tags, pos: e.journal.position(), began: e.Now()}
 	mask := e.mask(key, tags)
 	l.stamps = make([]*stamp, 0, bits.OnesCount64(mask)+len(tags))
@@ -156,6 +157,7 @@ func (l *Load) insert(key string, tags []string, en *Entry, lag time.Duration) R
 	if uint64(en.weight) > e.maxBytes {
 		return TooLarge
 	}
+	e.lapse(e.Now())
 	e.journal.mu.RLock()
 	defer e.journal.mu.RUnlock()
 	if e.closed.Load() {
@@ -171,17 +173,14 @@ func (l *Load) insert(key string, tags []string, en *Entry, lag time.Duration) R
 		return Lagging
 	}
 	now := e.Now()
-	until, lapsed := e.intents.provisional(l.began, now, key, tags)
-	if lapsed && !mutantNoLapse {
+	if !e.intents.mayKeep(l.began, now) {
 		return Lapsed
-	}
-	if until != 0 && !mutantNoDeadline {
-		en.FreshUntil = min(en.FreshUntil, until)
-		en.StaleUntil = min(en.StaleUntil, until)
-		en.KeepUntil = min(en.KeepUntil, until)
 	}
 	if en.KeepUntil <= now {
 		return NoLifetime
+	}
+	if e.shared != nil && e.shared.doubtful(en.mask, now) {
+		return Stored // in the tier
 	}
 	e.put(key, en)
 	return Stored

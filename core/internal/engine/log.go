@@ -125,6 +125,8 @@ func (e *Engine) concerns(it Item, key string, tags []string) bool {
 		return slices.Contains(tags, it.Value)
 	case Pattern:
 		return glob.Match(it.Value, Name(key))
+	case remote.Begun, remote.Closed: // see intent.go
+		return false
 	case remote.Era:
 		p := eraOf(it)
 		return p < 0 || e.mask(key, tags)&(1<<p) != 0

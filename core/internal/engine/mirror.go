@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"math"
 	"sync/atomic"
 
 	"github.com/larderhq/larder/core/internal/remote"
@@ -45,11 +46,15 @@ func (s *shared) learn(pos uint64, tag, token string) {
 		return
 	}
 	e := s.e
+	e.lapse(e.Now())
+	if s.doubtful(1<<remote.Partition(tag, e.partitions()), e.Now()) {
+		return // it may expire before this process hears of it
+	}
 	st := e.stamps.get(tag)
 	era := e.eras[remote.Partition(tag, e.partitions())].Load()
 	e.journal.mu.RLock()
 	defer e.journal.mu.RUnlock()
-	if (e.concern(pos, "", []string{tag}) != 0 || era.dead.Load()) && !mutantR5 {
+	if (e.concern(pos, "", []string{tag}) != 0 || era.dead.Load() || !e.intents.mayKeep(math.MaxInt64, e.Now())) && !mutantR5 {
 		return
 	}
 	if st.known.Swap(&mirrored{token, era}) == nil {

@@ -13,12 +13,9 @@ const (
 	mutantNoRemove      = false // an entry survives the invalidation of its key
 	mutantNoSweep       = false // entries survive the invalidation of a pattern
 	mutantNoTrim        = false // a load that is older than the log is stored and shared
-	mutantNoBegin       = false // a writer's begin invalidates nothing
 	mutantNoEnd         = false // a writer's end invalidates nothing
-	mutantNoDeadline    = false // what is stored while a writer is at work outlives its deadline
-	mutantNoLapse       = false // a load is stored although a writer's deadline passed during it
+	mutantNoLapse       = false // a writer's deadline invalidates nothing
 	mutantNoLag         = false // what a lagging replica may have answered is stored
 	mutantNoFoundCheck  = false // an entry that a leader found is shared whatever has become of it
-	mutantNoMemory      = false // writers that lapsed are forgotten, however long a load takes
 	mutantNoRenew       = false // what is put is not fenced by what follows its own invalidation at once
 )

@@ -14,13 +14,10 @@ var (
 	mutantNoRemove      = mutant("remove")
 	mutantNoSweep       = mutant("sweep")
 	mutantNoTrim        = mutant("trim")
-	mutantNoBegin       = mutant("begin")
 	mutantNoEnd         = mutant("end")
-	mutantNoDeadline    = mutant("deadline")
 	mutantNoLapse       = mutant("lapse")
 	mutantNoLag         = mutant("lag")
 	mutantNoFoundCheck  = mutant("found-check")
-	mutantNoMemory      = mutant("memory")
 	mutantNoRenew       = mutant("renew")
 )
 

@@ -72,8 +72,7 @@ func (h *held) fill(ctx context.Context, t *Turn, b *budget, f *Fill) Refusal {
 		}
 	}
 	see(h.sent, open)
-	for _, g := range gens {
-		see(h.sent, g.Open)
+	for _, g := range gens { // under an intent on a tag its generation expires, and what carries it
 		lagging = lagging || g.Lagging
 	}
 	var late []string
@@ -83,13 +82,11 @@ func (h *held) fill(ctx context.Context, t *Turn, b *budget, f *Fill) Refusal {
 		}
 	}
 	if len(late) > 0 {
-		sent := e.Now()
 		states, refusal := h.late(ctx, b, late)
 		if refusal != Stored {
 			return refusal
 		}
 		for _, st := range states {
-			see(sent, st.Open)
 			lagging = lagging || st.Lagging
 			gens = append(gens, st.Generation)
 		}

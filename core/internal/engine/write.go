@@ -35,25 +35,27 @@ import (
 //
 // So versions only ever forbid to store.
 
-// Newer reports whether there is an entry under key that may be answered and that f
-// is older than, in this process or in the shared tier.
+// Newer reports whether there is an entry under key that may be answered, has been loaded
+// since a time, and that f is older than, in this process or in the shared tier. What was
+// loaded before a writer began says nothing: an id that is created again may begin its
+// versions anew.
 //
 // The entry may have been stored a moment ago, by a writer whose invalidation is heard of
 // while it is read: then it is not admitted, as if it were from before. It is read again,
 // and taken for newer if nobody comes to know: nothing is stored then.
-func (e *Engine) Newer(ctx context.Context, key string, tags []string, f Fill) bool {
+func (e *Engine) Newer(ctx context.Context, key string, tags []string, f Fill, since int64) bool {
 	if f.Older == nil {
 		return false
 	}
 	const looks = 3
 	for range looks {
 		if en, state := e.Lookup(key); state >= Stale {
-			return f.Older(en)
+			return en.Born >= since && f.Older(en)
 		}
 		found := e.lookAlone(ctx, key, tags, f.Codec)
 		switch {
 		case usable(found):
-			return f.Older(found.Entry)
+			return found.Entry.Born >= since && f.Older(found.Entry)
 		case !found.fenced:
 			return false
 		}
@@ -67,6 +69,9 @@ func (e *Engine) lookAlone(ctx context.Context, key string, tags []string, codec
 	defer t.Finish(Outcome{Verdict: Unshareable})
 	return t.Look(ctx, Query{Codec: codec})
 }
+
+// Began returns when the intent began, on the engine's clock.
+func (in *Intent) Began() int64 { return in.began }
 
 // EndWith is End, and stores f under key, which the intent is on, if this writer
 // was the only one at work since it began and nobody has invalidated the key or
@@ -91,8 +96,8 @@ func (in *Intent) endAlone(key string, tags []string) *Load {
 	e := in.e
 	e.journal.mu.Lock()
 	now := e.Now()
-	alone := in.index >= 0 && now < in.deadline && e.concern(in.pos, key, tags) == 0 && !e.intents.others(in, in.began) || mutantR25
-	e.intents.remove(in)
+	alone := in.due.index >= 0 && now < in.deadline && e.concern(in.pos, key, tags) == 0 && !e.intents.others(in) || mutantR25
+	e.intents.close(in)
 	e.apply(now, in.items)
 	pos := e.journal.head
 	e.journal.mu.Unlock()
@@ -101,18 +106,15 @@ func (in *Intent) endAlone(key string, tags []string) *Load {
 		return nil
 	}
 	l := e.NewLoad(key, tags[:len(tags):len(tags)])
-	l.pos, l.began = pos, in.began // who has lapsed since may have committed
+	l.pos, l.began = pos, in.began
 	return l
 }
 
-// others reports whether there is an intent but in on any of its items, open or
-// lapsed, since a time. The journal's lock is held.
-func (t *intents) others(in *Intent, since int64) bool {
-	if max(t.allUntil, t.forgotten) >= since {
-		return true
-	}
-	return slices.ContainsFunc(in.items, func(it Item) bool {
-		return slices.ContainsFunc(t.open[it], func(other *Intent) bool { return other != in && other.deadline >= since })
+// others reports whether an intent but in is open on any of its items. One that has
+// lapsed is in the log. The journal's lock is held.
+func (t *intents) others(in *Intent) bool {
+	return t.closed >= in.began || slices.ContainsFunc(in.items, func(it Item) bool {
+		return slices.ContainsFunc(t.open[it], func(other *Intent) bool { return other != in })
 	})
 }
 
@@ -157,7 +159,7 @@ func (in *Intent) wasAlone(ctx context.Context, t *Turn, ended map[Item]remote.P
 	}
 	clean := func(since remote.Log) bool {
 		return since.Joined && !slices.ContainsFunc(since.Items, func(it remote.Logged) bool {
-			return !ownItem(in.logged, it) && !ownItem(ended, it) && e.concerns(it.Item, key, tags)
+			return !ownItem(in.logged, it) && !ownItem(ended, it) && e.concerns(meant(it.Item), key, tags)
 		})
 	}
 	var own remote.Log
@@ -186,4 +188,13 @@ func (in *Intent) wasAlone(ctx context.Context, t *Turn, ended map[Item]remote.P
 	return !slices.ContainsFunc(lates, func(late remote.Late) bool { //nolint:forbidigo // no logger
 		return !clean(late.Log) || late.Open > 0 || lapsed(late.Lapsed)
 	})
+}
+
+// meant returns what an item is about: the beginning of a writer's work on a key or tag
+// counts as an invalidation to another writer.
+func meant(it Item) Item {
+	if in, ok := remote.IntentOf(it); ok {
+		return in.Item
+	}
+	return it
 }

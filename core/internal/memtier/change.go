@@ -38,27 +38,43 @@ func (st *step) change(ch remote.Change) ([]remote.Logged, error) {
 	if st.shard.migrating {
 		return nil, remote.ErrMigrating
 	}
-	if ch.Mode == remote.Abandon {
-		st.writer(ch)
-		return nil, nil
-	}
 	h, ok := st.head()
 	if ok && h.partitions != st.session.partitions() {
 		return nil, fmt.Errorf("memtier: the head is of a layout of %d partitions", h.partitions)
 	}
-	for _, it := range ch.Items {
-		st.remove(it)
+	deadline := ends(st.now, ch.Lasts)
+	switch ch.Mode {
+	case remote.Begin:
+	case remote.Abandon:
+		if !st.lift(ch) {
+			return nil, nil // it is not there
+		}
+	default:
+		for _, it := range ch.Items {
+			st.remove(it)
+		}
 	}
-	if err := st.refuseFull(); err != nil {
+	if err := st.refuseFull(); err != nil && ch.Mode != remote.Abandon {
 		return nil, err // what was to be removed is gone all the same
 	}
-	st.writer(ch)
-	st.lag(ch)
+	st.writer(ch, deadline)
+	if ch.Mode == remote.Begin {
+		for _, it := range ch.Items {
+			st.cap(it, deadline)
+		}
+	}
+	if ch.Mode != remote.Begin && ch.Mode != remote.Abandon {
+		st.lag(ch)
+	}
 	if !ok {
 		h = st.newHead(remote.Position{})
 	}
-	logged := make([]remote.Logged, 0, len(ch.Items))
-	for _, it := range ch.Items {
+	if ch.Mode == remote.Begin {
+		h.until = max(h.until, deadline)
+	}
+	items := said(ch, deadline)
+	logged := make([]remote.Logged, 0, len(items))
+	for _, it := range items {
 		switch it.Kind {
 		case remote.Pattern:
 			h.sweep = st.token()
@@ -72,6 +88,100 @@ func (st *step) change(ch remote.Change) ([]remote.Logged, error) {
 		st.publish(remote.Hint{Item: item})
 	}
 	return logged, nil
+}
+
+// said is what a change says in the log.
+func said(ch remote.Change, deadline int64) (items []remote.Item) {
+	switch ch.Mode {
+	case remote.Begin:
+		for _, it := range ch.Items {
+			items = append(items, remote.Intent{Item: it, ID: ch.Intent, Deadline: deadline}.Begun())
+		}
+		return items
+	case remote.End:
+		return append(ch.Items[:len(ch.Items):len(ch.Items)], remote.Item{Kind: remote.Closed, Value: ch.Intent})
+	case remote.Abandon:
+		return []remote.Item{{Kind: remote.Closed, Value: ch.Intent}}
+	}
+	return ch.Items
+}
+
+// cap lets what an item names live no longer than until a deadline. Leases under a
+// key go: what is loaded under them has not been told of the intent.
+func (st *step) cap(it remote.Item, deadline int64) {
+	switch it.Kind {
+	case remote.Key:
+		k := intentsKey(it.Kind, it.Value)
+		in := st.intentsAt(k).clone()
+		for version := range st.server.versions[st.session.layout.Namespace] {
+			st.endLease(it.Value, version)
+			at := key{kind: Entry, version: version, name: it.Value}
+			v, ok := st.get(at, st.now)
+			if !ok || v.until != 0 && v.until <= deadline {
+				continue
+			}
+			if id := v.data.(remote.Entry).ID; in.lives[id] == 0 && v.until != 0 {
+				in.lives[id] = v.until
+			}
+			st.set(at, value{v.data, deadline})
+		}
+		st.setIntents(k, in)
+	case remote.Tag:
+		at := key{kind: Generation, name: it.Value}
+		if v, ok := st.get(at, st.now); ok {
+			st.set(at, value{generation{v.data.(generation).token, true}, min(v.until, deadline)})
+		}
+	}
+}
+
+// lift lets what an intent has capped live on, as far as no other intent forbids it.
+// It returns false, and does nothing, if the intent is not there: then others may
+// be missing as well. One that has gone past its deadline is too late.
+func (st *step) lift(ch remote.Change) (found bool) {
+	for _, it := range ch.Items {
+		if it.Kind != remote.Key && it.Kind != remote.Tag {
+			continue
+		}
+		k := intentsKey(it.Kind, it.Value)
+		in := st.intentsAt(k).clone()
+		own, ok := in.writers[ch.Intent]
+		found = found || ok
+		if ok && own.deadline > st.now {
+			delete(in.writers, ch.Intent)
+			st.liftTo(it, in)
+		}
+	}
+	return found
+}
+
+func (st *step) liftTo(it remote.Item, in intents) {
+	limit := in.earliest(st.now)
+	if it.Kind == remote.Tag {
+		at := key{kind: Generation, name: it.Value}
+		v, ok := st.get(at, st.now)
+		if g, _ := v.data.(generation); ok && g.capped {
+			until := ends(st.now, st.server.generationLife)
+			if limit != 0 {
+				until = min(until, limit)
+			}
+			st.set(at, value{generation{g.token, limit != 0}, until})
+		}
+		return
+	}
+	for version := range st.server.versions[st.session.layout.Namespace] {
+		at := key{kind: Entry, version: version, name: it.Value}
+		v, ok := st.get(at, st.now)
+		if !ok {
+			continue
+		}
+		until := in.lives[v.data.(remote.Entry).ID]
+		if limit != 0 {
+			until = min(until, limit)
+		}
+		if until > st.now {
+			st.set(at, value{v.data, until})
+		}
+	}
 }
 
 // remove takes out what an item names: the entries and leases of every version,
@@ -89,7 +199,7 @@ func (st *step) remove(it remote.Item) {
 }
 
 // writer enters the intent of a change, or takes it out.
-func (st *step) writer(ch remote.Change) {
+func (st *step) writer(ch remote.Change, deadline int64) {
 	if ch.Intent == "" || ch.Mode == remote.NoIntent {
 		return
 	}
@@ -100,7 +210,6 @@ func (st *step) writer(ch remote.Change) {
 		k := intentsKey(it.Kind, it.Value)
 		in := st.intentsAt(k).clone()
 		if ch.Mode == remote.Begin {
-			deadline := ends(st.now, ch.Lasts)
 			in.writers[ch.Intent] = writer{deadline, deadline + ch.Remain.Milliseconds()}
 		} else {
 			delete(in.writers, ch.Intent)

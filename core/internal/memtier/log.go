@@ -35,7 +35,7 @@ func (st *step) readHead() remote.Head {
 		return r
 	}
 	r.Position, r.Era, r.Sweep, r.Begun = h.position, h.era, h.sweep, h.begun
-	r.Confirmed, r.Partitions, r.Protocol = h.confirmed, h.partitions, remote.Protocol
+	r.Confirmed, r.Partitions, r.Protocol, r.Until = h.confirmed, h.partitions, remote.Protocol, h.until
 	return r
 }
 

@@ -14,8 +14,8 @@ func (st *step) generation(tag string) generation {
 	return v.data.(generation)
 }
 
-// capture gets a tag's generation or makes one: under an open intent only until
-// its deadline, so that what a writer that dies left behind expires with it.
+// capture gets a tag's generation or makes one: under open intents only until the
+// earliest deadline, so that what a writer that dies left behind expires with it.
 func (st *step) capture(tag string) (remote.Generation, error) {
 	in := st.intents(remote.Tag, tag)
 	g := remote.Generation{Tag: tag, Open: in.open(st.now), Lagging: st.lagging(in)}
@@ -29,14 +29,14 @@ func (st *step) capture(tag string) (remote.Generation, error) {
 		if err := st.refuseFull(); err != nil {
 			return g, err
 		}
-		made := generation{token: st.token(), brief: g.Open > 0}
+		made := generation{token: st.token(), capped: g.Open > 0}
 		life := st.server.generationLife
-		if made.brief {
+		if made.capped {
 			life = min(life, g.Open)
 		}
 		st.set(k, value{made, ends(st.now, life)})
 		found = made
-	case g.Open == 0 && !found.brief:
+	case g.Open == 0 && !found.capped:
 		st.set(k, value{found, ends(st.now, st.server.generationLife)})
 	}
 	g.Token = found.token
@@ -77,6 +77,9 @@ func (st *step) setIntents(k key, in intents) {
 			delete(in.writers, id)
 		}
 	}
+	if in.earliest(st.now) == 0 {
+		in.lives = nil
+	}
 	if until := in.until(); until > st.now {
 		st.set(k, value{in, until})
 	} else {
@@ -84,14 +87,8 @@ func (st *step) setIntents(k key, in intents) {
 	}
 }
 
-// open returns how long the longest of the open intents lasts.
-func (in intents) open(now int64) time.Duration {
-	var latest int64
-	for _, w := range in.writers {
-		latest = max(latest, w.deadline)
-	}
-	return remaining(latest, now)
-}
+// open returns how long the shortest of the open intents lasts.
+func (in intents) open(now int64) time.Duration { return remaining(in.earliest(now), now) }
 
 // lapsed returns how long ago the last one went past its deadline, 0 if none has.
 func (in intents) lapsed(now int64) time.Duration {

@@ -34,13 +34,14 @@ type lease struct {
 
 // generation is the value of a Generation.
 type generation struct {
-	token string
-	brief bool // made under an intent: its expiry is never lengthened
+	token  string
+	capped bool // it ends at an intent's deadline: nobody lengthens its life who captures it
 }
 
 // intents is the value of an Intents.
 type intents struct {
 	writers map[string]writer // by the intent's id
+	lives   map[string]int64  // until when entries lived that intents have capped, by their ids
 	lags    int64             // until when a replica may lag
 }
 
@@ -51,7 +52,21 @@ func (in intents) clone() intents {
 	if in.writers == nil {
 		in.writers = map[string]writer{}
 	}
+	in.lives = maps.Clone(in.lives)
+	if in.lives == nil {
+		in.lives = map[string]int64{}
+	}
 	return in
+}
+
+// earliest returns the earliest deadline of the open intents, 0 if there are none.
+func (in intents) earliest(now int64) (at int64) {
+	for _, w := range in.writers {
+		if w.deadline > now && (at == 0 || w.deadline < at) {
+			at = w.deadline
+		}
+	}
+	return at
 }
 
 // until returns when nothing of it matters any more.
@@ -70,6 +85,7 @@ type head struct {
 	begun      int64 // how many tokens there were when the era began
 	confirmed  string
 	partitions int
+	until      int64 // the latest deadline of any intent
 }
 
 // log is the value of a Log.

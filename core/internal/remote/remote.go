@@ -19,6 +19,7 @@ package remote
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strconv"
 	"strings"
 	"time"
@@ -92,6 +93,13 @@ type Session interface {
 	// leases under the keys go, generations of the tags go, intents are entered,
 	// marked or taken out, eras and sweep tokens are renewed, the log gets the
 	// items, and hints are published.
+	//
+	// Begin invalidates nothing: leases under the keys go, what is under the keys and
+	// the generations of the tags live no longer than the intent's deadline, and the log
+	// gets a Begun item for each item. Abandon takes the intent out; if it was there,
+	// what was there when it began lives on again, to the earliest deadline of the other
+	// open intents or as long as ever, and the log gets a Closed item. End does what a change without
+	// an intent does, and logs a Closed item as well.
 	Change(ctx context.Context, c Change) ([]Logged, error)
 	// NewEra gives a partition a new era by a step that touches its head alone. It
 	// happens only if the head's Confirmed is was, or the head is missing; with
@@ -128,7 +136,41 @@ const (
 	Pattern                 // every entry whose name matches a glob
 	All                     // everything: a new era in the partition
 	Era                     // everything that depends on one partition, whose number is Value
+	Begun                   // a writer is at work on a key or tag: see Intent
+	Closed                  // the writer's intents in this partition are closed; Value is their id
 )
+
+// Intent is what a Begun item tells: a key or tag is invalid from a deadline on, on the
+// clock of the partition's server, unless a Closed item of the id comes before.
+type Intent struct {
+	Item
+	ID       string
+	Deadline int64 // milliseconds
+}
+
+// Begun returns the item of the log that tells of the intent: the kind of its item, the
+// deadline, the id and the value, with a colon between each.
+func (in Intent) Begun() Item {
+	return Item{Begun, fmt.Sprintf("%d:%d:%s:%s", in.Kind, in.Deadline, in.ID, in.Value)}
+}
+
+// IntentOf returns what a Begun item tells. ok is false for other items, and for what
+// makes no sense.
+func IntentOf(it Item) (in Intent, ok bool) {
+	if it.Kind != Begun {
+		return in, false
+	}
+	kind, rest, _ := strings.Cut(it.Value, ":")
+	deadline, rest, _ := strings.Cut(rest, ":")
+	id, value, ok := strings.Cut(rest, ":")
+	k, kerr := strconv.ParseUint(kind, 10, 8)
+	at, derr := strconv.ParseInt(deadline, 10, 64)
+	in = Intent{Item{Kind(k), value}, id, at}
+	return in, ok && kerr == nil && derr == nil && at >= 0 && at <= maxDeadline && (in.Kind == Key || in.Kind == Tag)
+}
+
+// maxDeadline is far beyond any clock, and a number of nanoseconds.
+const maxDeadline = 1 << 42
 
 // Item is one invalidation.
 type Item struct {
@@ -190,6 +232,7 @@ type Head struct {
 	Partitions int    // as the head says; Layout.Partitions must equal it
 	Protocol   int    // likewise
 	Now        int64  // the server's clock, milliseconds
+	Until      int64  // likewise: the latest deadline of any intent in the partition that has begun; 0: none
 }
 
 // Protocol is the version of the protocol that this package speaks.
@@ -200,7 +243,7 @@ type Generation struct {
 	Tag     string
 	Token   string        // "" (only from Get): there is none
 	Era     string        // of the tag's partition
-	Open    time.Duration // of the intents open on the tag: how long the longest still lasts; 0: none
+	Open    time.Duration // of the intents open on the tag: how long the shortest still lasts; 0: none
 	Lagging bool          // it was invalidated so lately that a replica may lag
 	Head    string        // the token of the head of the tag's partition, from Acquire
 }
@@ -270,7 +313,8 @@ type Change struct {
 	// uses again. "": none.
 	Intent string
 	Mode   IntentMode
-	Lasts  time.Duration // Begin: until the deadline
+	// Begin: until the deadline. An intent that is begun again has the later one.
+	Lasts  time.Duration
 	Remain time.Duration // Begin: how much longer it is remembered
 }
 
@@ -295,9 +339,9 @@ type IntentMode uint8
 // The modes.
 const (
 	NoIntent IntentMode = iota
-	Begin               // enter it; the items are invalidated as well
+	Begin               // enter it
 	End                 // take it out; the items are invalidated as well
-	Abandon             // take it out, nothing else
+	Abandon             // take it out; nothing is invalidated
 )
 
 // Hint is what is published. Exactly one of the two is set.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/larderhq/larder/core/internal/remote"
@@ -33,6 +34,14 @@ var broken = map[string]func(b *breaker) remote.Session{
 	"tier-R24-Begin": func(b *breaker) remote.Session { return forgetful{b} },
 	// The end of an intent takes it out and nothing else.
 	"tier-R24-End": func(b *breaker) remote.Session { return quiet{b} },
+	// What intents cover does not end at their deadlines.
+	"tier-R24-Cap": func(b *breaker) remote.Session { return patient{b} },
+	// The log does not tell when an intent's deadline is.
+	"tier-R24-Told": func(b *breaker) remote.Session { return vague{b} },
+	// The head does not tell of the intents before it.
+	"tier-R24-Until": func(b *breaker) remote.Session { return newborn{b} },
+	// Who abandons an intent takes out those of others as well.
+	"tier-R24-Lift": func(b *breaker) remote.Session { return careless{b} },
 	// No marks are left of the lag of replicas.
 	"tier-R26": func(b *breaker) remote.Session { return unmarked{b} },
 	// Readers are not told what is queued.
@@ -203,6 +212,79 @@ type forgetful struct{ *breaker }
 func (s forgetful) Change(ctx context.Context, c remote.Change) ([]remote.Logged, error) {
 	if c.Mode == remote.Begin {
 		c.Mode, c.Intent = remote.NoIntent, ""
+	}
+	return s.Session.Change(ctx, c)
+}
+
+type patient struct{ *breaker }
+
+func (s patient) Change(ctx context.Context, c remote.Change) ([]remote.Logged, error) {
+	if c.Mode == remote.Begin {
+		c.Lasts += time.Hour
+	}
+	return s.Session.Change(ctx, c)
+}
+
+type vague struct{ *breaker }
+
+// postponed returns items whose deadlines are another hour away.
+func postponed(items []remote.Logged) []remote.Logged {
+	items = slices.Clone(items)
+	for i := range items {
+		if in, ok := remote.IntentOf(items[i].Item); ok {
+			in.Deadline += time.Hour.Milliseconds()
+			items[i].Item = in.Begun()
+		}
+	}
+	return items
+}
+
+func (s vague) Change(ctx context.Context, c remote.Change) ([]remote.Logged, error) {
+	logged, err := s.Session.Change(ctx, c)
+	return postponed(logged), err
+}
+
+func (s vague) Log(ctx context.Context, p int, after remote.Position) (remote.Log, error) {
+	l, err := s.Session.Log(ctx, p, after)
+	l.Items = postponed(l.Items)
+	return l, err
+}
+
+func (s vague) Hints(ctx context.Context, ready func(), fn func(remote.Hint)) error {
+	return s.Session.Hints(ctx, ready, func(h remote.Hint) {
+		h.Item = postponed([]remote.Logged{h.Item})[0]
+		fn(h)
+	})
+}
+
+type newborn struct{ *breaker }
+
+func (s newborn) Heads(ctx context.Context) ([]remote.Head, error) {
+	heads, err := s.Session.Heads(ctx)
+	for i := range heads {
+		heads[i].Until = 0
+	}
+	return heads, err
+}
+
+type careless struct{ *breaker }
+
+//nolint:gochecknoglobals // of the process that runs without the rule
+var begun sync.Map // ids of intents
+
+func (s careless) Change(ctx context.Context, c remote.Change) ([]remote.Logged, error) {
+	switch c.Mode {
+	case remote.Begin:
+		begun.Store(c.Intent, true)
+	case remote.Abandon:
+		own := c.Intent
+		begun.Range(func(id, _ any) bool {
+			if c.Intent = id.(string); c.Intent != own {
+				_, _ = s.Session.Change(ctx, c)
+			}
+			return true
+		})
+		c.Intent = own
 	}
 	return s.Session.Change(ctx, c)
 }

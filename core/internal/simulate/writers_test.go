@@ -308,13 +308,32 @@ func (h *history) pause(rng *rand.Rand) {
 	}
 }
 
+// oweAtDeadline says that a version has been committed under an intent: whatever becomes
+// of the writer, what it has made old is gone at the deadline.
+func (h *history) oweAtDeadline(in *instance, k int, v int64, before seen, begun bool, t target) {
+	if !begun || h.now() >= before.at+h.write_ {
+		return
+	}
+	after := max(0, before.at+h.write_-h.now()) + (h.now() - before.at) + h.class.LoadTimeout + 10*time.Millisecond + h.grace
+	time.AfterFunc(after, func() {
+		if h.blind.Load() == before.blind {
+			h.oweNow(seen{at: before.at, epoch: h.epoch.Load(), rows: []int{k}, vers: []int64{v}}, debt{by: -1, how: "the deadline of an intent on " + t.name})
+			h.rows[k].note(h.now(), in.id, "the intent's deadline is past; owed is version", v)
+		}
+	})
+}
+
 // withIntent is a writer that begins, commits and ends, or gets as far as it does.
 func (h *history) withIntent(ctx context.Context, in *instance, k int, t target, rng *rand.Rand) {
 	r := h.rows[k]
 	before := h.look(t.covers)
 	h.noteRows(before, in.id, "begins Begin of "+t.name)
 	intent, err := in.cache.Begin(ctx, t.Target)
-	h.announced(in, k, before, false, "Begin of "+t.name, err)
+	if err != nil {
+		h.announced(in, k, before, false, "Begin of "+t.name, err)
+	} else {
+		h.noteRows(before, in.id, "returned: Begin of "+t.name)
+	}
 	if intent == nil {
 		return
 	}
@@ -324,24 +343,23 @@ func (h *history) withIntent(ctx context.Context, in *instance, k int, t target,
 	if mortal && rng.IntN(3) == 0 {
 		h.kill(in)
 	}
-	if rng.IntN(15) == 0 {
+	if rng.IntN(3) == 0 {
+		h.noteRows(before, in.id, "abandons "+t.name)
 		intent.Abandon()
+		return
+	}
+	if rng.IntN(10) == 0 { // it stops waiting for what it commits later
+		s := h.look(t.covers)
+		err := intent.Lapse(ctx)
+		h.announced(in, k, s, false, "Lapse of "+t.name, err)
+		h.pause(rng)
+		h.oweAtDeadline(in, k, r.commit(h.now(), in.id), before, begun, t)
 		return
 	}
 	if rng.IntN(12) == 0 { // longer than it may
 		h.sleep(between(rng, 0, 2*h.write_))
 	}
-	v := r.commit(h.now(), in.id)
-	if begun && h.now() < before.at+h.write_ {
-		// Whatever becomes of the writer, what it has made old expires.
-		after := max(0, before.at+h.write_-h.now()) + (h.now() - before.at) + h.class.LoadTimeout + 10*time.Millisecond + h.grace
-		time.AfterFunc(after, func() {
-			if h.blind.Load() == before.blind {
-				h.oweNow(seen{at: before.at, epoch: h.epoch.Load(), rows: []int{k}, vers: []int64{v}}, debt{by: -1, how: "the deadline of an intent on " + t.name})
-				r.note(h.now(), in.id, "the intent's deadline is past; owed is version", v)
-			}
-		})
-	}
+	h.oweAtDeadline(in, k, r.commit(h.now(), in.id), before, begun, t)
 	h.pause(rng)
 	if mortal {
 		if rng.IntN(2) == 0 { // in the middle of what follows

@@ -1,16 +1,19 @@
 -- KEYS head, log; then for a key item per version its entry, per version its
 -- lease, and the intents on it; for a tag item its generation and the intents on it
--- ARGV nonce, channel, partition, intent, mode, milliseconds: lasts, remain, lag,
--- how long a version is known; how many items to keep in the log; how many versions
--- there are, and those; then kind and value of each item
-local KEY, TAG, PATTERN, ALL, ERA = '1', '2', '3', '4', '5'
+-- ARGV nonce, channel, partition, intent, mode, milliseconds: lasts, remain (of an intent
+-- that is taken out: how long a generation lives), lag, how long a version is known; how
+-- many items to keep in the log; how many versions there are, and those; then kind and
+-- value of each item
+local KEY, TAG, PATTERN, ALL, ERA, BEGUN, CLOSED = '1', '2', '3', '4', '5', '6', '7'
 local BEGIN, END, ABANDON = '1', '2', '3'
 local head, log = KEYS[1], KEYS[2]
 local nonce, channel, partition, id, mode = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 local lasts, remain, lag, known = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9])
 local keep, versions = ARGV[10], tonumber(ARGV[11])
 local now, us = clock()
+local deadline = now + math.max(1, lasts)
 lag = math.max(lag, tonumber(field(head, 'lagmax')) or 0)
+if mode == BEGIN or mode == ABANDON then lag = 0 end -- nothing has changed
 
 -- The keys of a version that the caller does not know would stay: it must ask again.
 local unknown, lapsed = versions_of(head, ARGV, 12, versions, now, known)
@@ -23,18 +26,21 @@ if mode ~= ABANDON then
 end
 local items, woken = {}, {}
 local gone, leases, of, marked = {}, {}, {}, {}
+local invalidates = mode ~= BEGIN and mode ~= ABANDON
 local at = 3
 for i = 12 + versions, #ARGV, 2 do
   local item = {kind = ARGV[i], value = ARGV[i + 1]}
   items[#items + 1] = item
   if item.kind == KEY then
-    for j = at, at + 2 * versions - 1 do gone[#gone + 1] = KEYS[j] end
+    item.entries = at
+    for j = invalidates and at or at + versions, at + 2 * versions - 1 do gone[#gone + 1] = KEYS[j] end
     for j = at + versions, at + 2 * versions - 1 do
       leases[#leases + 1], of[#of + 1] = KEYS[j], item.value
     end
     at = at + 2 * versions
   elseif item.kind == TAG then
-    gone[#gone + 1] = KEYS[at]
+    item.generation = KEYS[at]
+    if invalidates then gone[#gone + 1] = KEYS[at] end
     at = at + 1
   end
   if item.kind == KEY or item.kind == TAG then
@@ -62,6 +68,56 @@ for i = 1, untouched and #marked or 0, MOST do
   untouched = untouched and redis.call('EXISTS', unpack(marked, i, math.min(i + MOST - 1, #marked))) == 0
 end
 
+-- cap lets a key live no longer than until a time, and returns until when it lived, nil
+-- if no longer. To Redis a key lives through the millisecond in which it expires.
+local function cap(key, until_)
+  local left = redis.call('PTTL', key)
+  if left == -2 or (left >= 0 and now + left < until_) then return nil end
+  redis.call('PEXPIREAT', key, digits(until_ - 1))
+  return left >= 0 and now + left or nil
+end
+
+-- open_but returns whether the own intent is there and its deadline has not passed,
+-- whether it is there at all, and the earliest deadline of the others.
+local function open_but(h)
+  local own, there, earliest = false, false, nil
+  for i = 1, #h, 2 do
+    if string.sub(h[i], 1, 2) == 'w:' then
+      local ends = writer(h[i + 1])
+      if h[i] == 'w:' .. id then
+        there = true
+        own = ends and ends > now
+      elseif ends and ends >= now and (not earliest or ends < earliest) then
+        earliest = ends
+      end
+    end
+  end
+  return own, there, earliest
+end
+
+-- lift lets what the own intent has capped live on: to the earliest deadline of the
+-- others. It returns whether the intent is there: if not, others may have been lost
+-- with it. One that has gone past its deadline is too late.
+local function lift(item)
+  local h = redis.pcall('HGETALL', item.intents)
+  if h.err then return false end
+  local own, there, earliest = open_but(h)
+  if not own then return there end
+  if item.kind == TAG then
+    local left = redis.call('PTTL', item.generation)
+    if left >= 0 and left < remain then
+      redis.call('PEXPIREAT', item.generation, digits(earliest and earliest - 1 or now + remain))
+    end
+    return true
+  end
+  for j = item.entries, item.entries + versions - 1 do
+    local lived = tonumber(field(item.intents, 'x:' .. entry_id(KEYS[j])))
+    if lived and earliest then lived = math.min(lived, earliest - 1) end
+    if lived and lived > now then redis.call('PEXPIREAT', KEYS[j], digits(lived)) end
+  end
+  return true
+end
+
 -- touch takes the own intent out, marks those of others, and enters what there is
 -- to enter. The hash lasts as long as anything in it has to be known.
 local function touch(key, tok)
@@ -85,16 +141,21 @@ local function touch(key, tok)
       end
     end
   end
+  if not others and mode ~= BEGIN then -- nobody is left who could lift what was capped
+    for i = 1, #h, 2 do
+      if string.sub(h[i], 1, 2) == 'x:' then redis.call('HDEL', key, h[i]) end
+    end
+  end
   if mode == ABANDON then return end
   local until_ = 0
-  if others then redis.call('HSET', key, 'mark', tok) end
+  if others and mode ~= BEGIN then redis.call('HSET', key, 'mark', tok) end
   if lag > 0 then
     redis.call('HSET', key, 'lag', digits(math.max(old, now + lag)))
     until_ = now + lag
   end
   if mode == BEGIN then
-    redis.call('HSET', key, 'w:' .. id, digits(now + lasts) .. ':' .. digits(now + lasts + remain))
-    until_ = math.max(until_, now + lasts + remain)
+    redis.call('HSET', key, 'w:' .. id, digits(deadline) .. ':' .. digits(deadline + remain))
+    until_ = math.max(until_, deadline + remain)
   end
   if until_ > 0 then
     local left = redis.call('PTTL', key)
@@ -102,22 +163,50 @@ local function touch(key, tok)
   end
 end
 
-if mode == ABANDON then
+-- What the log is told.
+local said = items
+if mode == BEGIN then
+  said = {}
   for _, item in ipairs(items) do
-    if item.intents and not untouched then touch(item.intents, '') end
+    if item.intents then touch(item.intents, '') end
+    if item.kind == TAG then
+      cap(item.generation, deadline)
+    elseif item.kind == KEY then
+      for j = item.entries, item.entries + versions - 1 do
+        local lived, entry = cap(KEYS[j], deadline), entry_id(KEYS[j])
+        if lived and entry ~= '' then redis.call('HSETNX', item.intents, 'x:' .. entry, digits(lived)) end
+      end
+    end
+    said[#said + 1] = {kind = BEGUN, value = item.kind .. ':' .. digits(deadline) .. ':' .. id .. ':' .. item.value}
   end
-  return {'done', now}
+elseif mode == ABANDON then
+  local there = false
+  for _, item in ipairs(items) do
+    if item.intents and not untouched then
+      there = lift(item) or there
+      touch(item.intents, '')
+    end
+  end
+  if not there then return {'done', now} end
+  said = {{kind = CLOSED, value = id}}
+elseif mode == END then
+  said = {}
+  for _, item in ipairs(items) do said[#said + 1] = item end
+  said[#said + 1] = {kind = CLOSED, value = id}
 end
 
 local base = token(head, nonce, us)
 local before = field(head, 'ptok')
 local moved = {}
+if mode == BEGIN then
+  moved['until'] = digits(math.max(tonumber(field(head, 'until')) or 0, deadline))
+end
 local reply = {'done', now}
-for i, item in ipairs(items) do
+for i, item in ipairs(said) do
   local tok = base .. '.' .. i
   if item.intents then
     if not untouched then touch(item.intents, tok) end
-  elseif lag > 0 then
+  elseif lag > 0 and (item.kind == PATTERN or item.kind == ALL or item.kind == ERA) then
     redis.call('HSET', head, 'lag', digits(math.max(tonumber(field(head, 'lag')) or 0, now + lag)))
   end
   if item.kind == PATTERN or item.kind == ALL then moved.sweep = tok end
@@ -142,7 +231,7 @@ end
 for name, v in pairs(moved) do redis.call('HSET', head, name, v) end
 -- Of many items, several in a message: each subscriber is sent each.
 local message, size = {'i', partition}, 0
-for _, item in ipairs(items) do
+for _, item in ipairs(said) do
   if size > MOST_OF_HINT then
     hint(channel, message)
     message, size = {'i', partition}, 0

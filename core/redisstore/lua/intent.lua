@@ -1,14 +1,15 @@
 -- Intents of writers on one key or tag: a hash with a field w:<writer> for each,
--- 'deadline:until when it is remembered', in milliseconds; lag: until when a
--- replica may be behind; mark: the token of the last invalidation while one was
--- open. What is no such hash is no intent.
+-- 'deadline:until when it is remembered', in milliseconds; x:<id> for each entry that
+-- intents on its key have capped: until when it would live; lag: until when a replica
+-- may be behind; mark: the token of the last invalidation while one was open. What is
+-- no such hash is no intent.
 
 local function writer(value)
   local deadline, known = string.match(value, '^(%d+):(%d+)$')
   return tonumber(deadline), tonumber(known)
 end
 
--- intents returns how long the longest open one still lasts, how long ago the
+-- intents returns how long the shortest open one still lasts, how long ago the
 -- latest lapse was (0: none), and 1 if a replica may lag, of the name or of the
 -- whole partition.
 local function intents(key, head, now)
@@ -22,7 +23,7 @@ local function intents(key, head, now)
       elseif string.sub(h[i], 1, 2) == 'w:' then
         local deadline, known = writer(h[i + 1])
         if deadline and deadline > now then
-          open = math.max(open, deadline - now)
+          if open == 0 or deadline - now < open then open = deadline - now end
         elseif deadline and known > now then
           local ago = math.max(1, now - deadline)
           if lapsed == 0 or ago < lapsed then lapsed = ago end

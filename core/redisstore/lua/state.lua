@@ -5,4 +5,4 @@ ready(KEYS[1])
 local info = redis.pcall('INFO', 'replication')
 if type(info) ~= 'string' then info = '' end
 return {info, redis.call('TIME'),
-  redis.call('HMGET', KEYS[1], 'pid', 'ptok', 'era', 'sweep', 'confirmed', 'parts', 'proto', 'lagmax')}
+  redis.call('HMGET', KEYS[1], 'pid', 'ptok', 'era', 'sweep', 'confirmed', 'parts', 'proto', 'lagmax', 'until')}
