@@ -255,7 +255,7 @@ func (m *Map[K, V]) lookAgain(turn *engine.Turn, info *origin) (v V, err error, 
 }
 
 func (m *Map[K, V]) gate() engine.Gate {
-	return engine.Gate{MaxLoads: m.class.MaxLoads, Wait: m.class.LoadTimeout}
+	return engine.Gate{MaxLoads: m.class.MaxLoads, Wait: m.class.LoadTimeout, ReplicaLag: m.class.ReplicaLag}
 }
 
 type loaded[V any] struct {
@@ -351,7 +351,7 @@ func (m *Map[K, V]) fetch(ctx context.Context, turn *engine.Turn, seen *engine.E
 }
 
 func (m *Map[K, V]) query() engine.Query {
-	return engine.Query{Codec: mapCodec[K, V]{m}, Wait: m.class.LoadTimeout}
+	return engine.Query{Codec: mapCodec[K, V]{m}, Wait: m.class.LoadTimeout, Queue: true}
 }
 
 // look answers from what the shared tier has.

@@ -621,6 +621,35 @@ func freshCases() []testCase {
 			s.get("/p/1").is("run 3").isHit()
 		}),
 
+		within("who comes after the ReplicaLag is not answered by a load within it", func(s *site) {
+			for name, tags := range map[string][]string{"early": {"{id}"}, "late": nil} {
+				s = newSite(s.TB, s.f, s.by)
+				p := &page{hold: s.gate(), body: func(c Ctx, run int64) string {
+					if err := core.AddTags(c.Context(), name); err != nil {
+						return err.Error()
+					}
+					return fmt.Sprint("run ", run)
+				}}
+				s.handle("GET /p/{id}", p.serve, s.cached("replica-lag", tags...))
+				path := "/p/" + name
+				time.Sleep(time.Minute + time.Second) // a tier that begins anew does not know what it has lost
+				s.invalidate(core.Tag(name))
+				time.Sleep(time.Minute - 2*time.Second)
+				leader := s.start("GET", path)
+				s.settles(func() bool { return p.in.Load() == 1 }, "the load is under way")
+				before := s.start("GET", path)
+				s.waiting(1)
+				time.Sleep(2*time.Second + time.Nanosecond)
+				after := s.start("GET", path)
+				s.settles(func() bool { return p.in.Load() == 2 || tags == nil }, "it loads, where the tag is known before")
+				p.hold.open()
+				leader.answer().is("run 1").isNoHit()
+				before.answer().is("run 1").says("Larder; fwd=uri-miss; collapsed")
+				after.answer().is("run 2").says("Larder; fwd=uri-miss; stored")
+				s.get(path).is("run 2").isHit()
+			}
+		}),
+
 		within("Age counts on from what the response came with", func(s *site) {
 			p := &page{fields: []string{"Age: 7", "Cache-Control: max-age=100"}}
 			s.handle("GET /p/{id}", p.serve, s.cached("hour"))

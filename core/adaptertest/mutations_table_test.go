@@ -813,10 +813,12 @@ func mutations() []mutation {
 			[]string{"a request that waits is let go when its own context ends", "a handler whose client has gone is cancelled when the last one who waited goes"}),
 		take("a fenced load is not joined", engine+"flight.go", `fenced = e.concern(f.seen, f.key, f.tags) != 0`, ``,
 			[]string{"a request that begins after an invalidation does not join the load that began before it"}),
-		take("who joined late loads again", engine+"flight.go", `dead || at != 0 && at < w.joined {`, `dead || at != 0 && at < w.joined && false {`,
+		take("who joined late loads again", engine+"flight.go", `dead || at != 0 && at < w.joined ||`, `dead || at != 0 && at < w.joined && false ||`,
 			[]string{"a load that names a tag late is not stored if that tag was invalidated since it began"}),
 
 		// engine: invalidation.
+		take("who comes after the ReplicaLag loads", engine+"flight.go", `caughtUp != 0 && caughtUp <= w.at {`, `caughtUp != 0 && false {`,
+			[]string{"who comes after the ReplicaLag is not answered by a load within it"}),
 		take("a load that began before an invalidation is not stored", engine+"load.go", `if !mutantNoFillCheck && e.concern(l.pos, key, tags) != 0 {`, `if false {`,
 			[]string{"a load that began before what it loads was named by a tag is not stored", "a load that began before what it loads was named by a path is not stored",
 				"a load that began before what it loads was named by a pattern is not stored", "a load that began before what it loads was named by everything is not stored",

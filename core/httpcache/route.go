@@ -74,7 +74,7 @@ func (rt *Route) now() *Route {
 func (rt *Route) same(other *Route) bool { return rt.latest == other.latest }
 
 func gateOf(class *core.Class) engine.Gate {
-	return engine.Gate{MaxLoads: class.MaxLoads, Wait: class.LoadTimeout}
+	return engine.Gate{MaxLoads: class.MaxLoads, Wait: class.LoadTimeout, ReplicaLag: class.ReplicaLag}
 }
 
 // NewRoute makes a cached route, or says in a *core.ConfigError what is wrong.

@@ -25,6 +25,8 @@ type Query struct {
 	Background bool
 	// Leads: a Fetch follows a Look, which can leave the question to it.
 	Leads bool
+	// Queue says that changes of the key may be queued.
+	Queue bool
 
 	looks bool // it is a Look's
 }
@@ -163,7 +165,7 @@ func (a *asking) get(ctx context.Context) (Found, bool) {
 	s, t := a.s, a.t
 	ses, ok := s.askable(t.key, t.tags)
 	if !ok {
-		return Found{}, true // without a lease
+		return Found{}, !a.q.Queue // without a lease
 	}
 	unknown := s.unknown(t.tags)
 	var en remote.Entry
@@ -201,7 +203,7 @@ func (a *asking) acquire(ctx context.Context) Found {
 		}
 		ses, ok := s.askable(t.key, t.tags)
 		if !ok {
-			return Found{}
+			return a.untrusted(ctx)
 		}
 		// What was invalidated while it waited does not concern what comes now.
 		t.Load = s.e.NewLoad(t.key, t.tags)
@@ -273,6 +275,42 @@ func (a *asking) acquire(ctx context.Context) Found {
 			leave()
 			return Found{}
 		}
+	}
+	return Found{}
+}
+
+// untrusted asks what is queued for the key, and nothing else, where nothing of the tier
+// may be answered or stored: it has not been verified, after a restart for one, or an
+// invalidation is pending. A change that is queued is what the database will have,
+// whatever else the tier has lost (R27).
+func (a *asking) untrusted(ctx context.Context) Found {
+	s, t := a.s, a.t
+	ses, ok := s.answering(t.key)
+	if !ok || !a.q.Queue || a.q.Anew {
+		return Found{}
+	}
+	for range 3 { // of an entry that is there, the next attempt takes no notice
+		var l remote.Lease
+		err := a.budget.use(ctx, func(ctx context.Context) (err error) {
+			l, err = ses.Acquire(ctx, t.key, a.seen, nil, firstLease)
+			return err
+		})
+		s.outcome(ctx, a.part, 1<<a.part, err)
+		switch {
+		case err != nil:
+			return Found{}
+		case l.Found.ID != "":
+			a.seen = l.Found.ID
+			continue
+		case l.Token != "":
+			s.e.giveBack(&held{e: s.e, ses: ses, lease: l})
+			if mutantR27Queued {
+				l.Queued = nil
+			}
+		case mutantR27Busy:
+			l.Queued = nil
+		}
+		return Found{Queued: l.Queued}
 	}
 	return Found{}
 }

@@ -20,6 +20,7 @@ type flight struct {
 	tags      []string
 	began     int64
 	seen      uint64 // items of the log before it have been compared with key and tags
+	caughtUp  int64  // from when on replicas have what the loads may have read too early, and nobody joins; 0: they did not
 	limit     int
 	running   int
 	leases    []*held // that turns of the flight have in the shared tier
@@ -32,6 +33,7 @@ type flight struct {
 
 type waiter struct {
 	joined uint64       // position of the log at the time of joining
+	at     int64        // that time
 	wake   chan Outcome // buffered: waking never blocks
 }
 
@@ -62,6 +64,9 @@ type Gate struct {
 	MaxLoads int           // loads at a time once one has failed
 	Wait     time.Duration // how long a load is waited for before others are let go beside it
 	Anew     bool          // a load that has ended is none to join
+	// ReplicaLag is how long a replica may lag that loads read. Who comes when it is over
+	// does not join a load that began before.
+	ReplicaLag time.Duration
 }
 
 // Verdict is how a load ended for those who waited for it.
@@ -151,7 +156,7 @@ func (e *Engine) Enter(ctx context.Context, key string, tags []string, gate Gate
 			sh.mu.Unlock()
 			return e.turn(f, key, tags, gate), Outcome{}, nil
 		}
-		w := &waiter{joined: joined, wake: make(chan Outcome, 1)}
+		w := &waiter{joined: joined, at: e.Now(), wake: make(chan Outcome, 1)}
 		place := f.waiters.PushBack(w)
 		if f.overdue == nil {
 			f.overdue = time.AfterFunc(gate.Wait, func() { e.overdue(sh, f, gate) })
@@ -209,6 +214,9 @@ func (e *Engine) Alone(key string, tags []string) *Turn {
 func (e *Engine) begin(sh *flightShard, key string, tags []string, gate Gate) *Turn {
 	l := e.NewLoad(key, tags)
 	f := &flight{key: key, tags: tags, began: l.began, seen: l.pos, limit: 1, running: 1}
+	if gate.ReplicaLag > 0 {
+		f.caughtUp = l.caughtUp(gate.ReplicaLag, nil)
+	}
 	sh.m[key] = f
 	return &Turn{Load: l, f: f, gate: gate}
 }
@@ -240,10 +248,11 @@ func (e *Engine) catchUp(f *flight) (head uint64, fenced bool) {
 		fenced = e.concern(f.seen, f.key, f.tags) != 0
 	}
 	f.seen = head
+	now := e.Now()
+	fenced = fenced || f.caughtUp != 0 && now >= f.caughtUp
 	if s := e.shared; s != nil && !fenced && !mutantR7 {
 		// What this process has not heard of in time may fence it (R7), or what the load has
 		// made use of while that was legal yet.
-		now := e.Now()
 		fenced = !s.legal(s.everything(), now) && (now-f.began >= s.delta || f.began < s.lapsed() && !mutantR7Old)
 	}
 	return head, fenced
@@ -370,12 +379,14 @@ func (t *Turn) Finish(o Outcome) {
 		if !t.linger(sh, o) {
 			e.close(sh, f)
 		}
-		at := t.fencedAt(append(o.Tags[:len(o.Tags):len(o.Tags)], t.late...))
+		late := append(o.Tags[:len(o.Tags):len(o.Tags)], t.late...)
+		at, caughtUp := t.fencedAt(late), t.replicaCaughtUp(late)
 		// An entry that is not this load's own was found in the tier. It may carry
 		// any tags, and be about to be taken out: it must be valid as of now.
 		dead := !mutantNoFoundCheck && o.Entry != nil && o.Entry != t.made && (o.Entry.removed.Load() || o.Entry.State(e.Now()) == Gone) && !o.Entry.loose
 		for f.waiters.Len() > 0 {
-			if w := f.waiters.Front().Value.(*waiter); dead || at != 0 && at < w.joined {
+			w := f.waiters.Front().Value.(*waiter)
+			if dead || at != 0 && at < w.joined || caughtUp != 0 && caughtUp <= w.at {
 				f.wakeFirst(Outcome{Verdict: Again})
 			} else {
 				f.wakeFirst(o)
@@ -419,4 +430,33 @@ func (t *Turn) fencedAt(late []string) uint64 {
 	t.e.journal.mu.RLock()
 	defer t.e.journal.mu.RUnlock()
 	return t.e.concern(t.pos, t.key, tags)
+}
+
+// caughtUp returns when the first replica lag ends that the load has begun within, by when
+// this process heard of what was invalidated; 0: there is none. The tier's marks may end
+// earlier. Who joins before this moment, and makes another value of what the load
+// has read, has begun that value's load within the same lag, as this process sees it:
+// that is not stored.
+func (l *Load) caughtUp(lag time.Duration, late []string) int64 {
+	tags := append(l.tags[:len(l.tags):len(l.tags)], late...)
+	j := l.e.journal
+	j.mu.RLock()
+	defer j.mu.RUnlock()
+	from := j.since(l.began - int64(lag))
+	pos := l.e.concern(from, l.key, tags)
+	switch {
+	case pos == 0 || pos >= l.pos: // what came later fences the load
+		return 0
+	case pos < j.tail(): // it is not known any more: it may be over
+		return l.began
+	}
+	return j.at(pos).at + int64(lag)
+}
+
+// replicaCaughtUp is caughtUp for all that is known of the turn's load at its end.
+func (t *Turn) replicaCaughtUp(late []string) int64 {
+	if t.gate.ReplicaLag <= 0 {
+		return 0
+	}
+	return t.Load.caughtUp(t.gate.ReplicaLag, late)
 }

@@ -260,7 +260,9 @@ func (t *Turn) linger(sh *flightShard, o Outcome) bool {
 // outcome returns what who comes now may share. The caller holds the shard's lock, and
 // has found the flight unfenced.
 func (st *settled) outcome(e *Engine) (Outcome, bool) {
-	if st.o.Entry.State(e.Now()) < Stale || st.t.fencedAt(append(st.o.Tags[:len(st.o.Tags):len(st.o.Tags)], st.t.late...)) != 0 {
+	now, late := e.Now(), append(st.o.Tags[:len(st.o.Tags):len(st.o.Tags)], st.t.late...)
+	caughtUp := st.t.replicaCaughtUp(late)
+	if st.o.Entry.State(now) < Stale || st.t.fencedAt(late) != 0 || caughtUp != 0 && caughtUp <= now {
 		return Outcome{}, false
 	}
 	return st.o, true

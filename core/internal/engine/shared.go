@@ -341,6 +341,15 @@ func (s *shared) askable(key string, tags []string) (remote.Session, bool) {
 	return *ses, true
 }
 
+// answering returns the session if the tier has not just failed for key.
+func (s *shared) answering(key string) (remote.Session, bool) {
+	ses := s.session.Load()
+	if ses == nil || s.broken(s.e.mask(key, nil)) {
+		return nil, false
+	}
+	return *ses, true
+}
+
 // budget is what is left of the time that a request may wait for the tier.
 type budget struct {
 	s    *shared

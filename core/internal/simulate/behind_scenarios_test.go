@@ -372,3 +372,63 @@ func TestScenario_GivenAReleaseThatIsExecutedLate_WhenItsWorkerHasTheQueueAgain_
 		q.reads(3)
 	})
 }
+
+// A restart keeps what is queued. Until the tier has been verified anew nothing else of it
+// is answered, and readers are told what is queued.
+func TestScenario_GivenAQueuedChange_WhenTheTierIsNotVerified_ThenReadersAreToldIt(t *testing.T) {
+	for name, how := range map[string]func(s *scene, x, y *queue){
+		"restarted":              func(s *scene, _, _ *queue) { s.server.Restart() },
+		"restarted in a new era": func(s *scene, _, y *queue) { s.server.Restart(); y.line.noEra.Store(false) },
+		"an invalidation pending": func(s *scene, x, _ *queue) {
+			x.line.noChange.Store(true)
+			_ = x.cache.Invalidate(s.Context(), core.All())
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			play(t, func(s *scene) {
+				never := func(ctx context.Context, _ changes) error { <-ctx.Done(); return ctx.Err() }
+				x, y := s.actor("x").queue(queueOpts{}, never), s.actor("y").queue(queueOpts{}, never)
+				time.Sleep(time.Second)
+				x.reads(1)
+				y.put(1, 2)
+				time.Sleep(time.Second)
+				x.line.noEra.Store(true)
+				y.line.noEra.Store(true)
+				how(s, x, y)
+				time.Sleep(time.Second)
+				for range 20 {
+					x.reads(2)
+					values, err := x.ids.GetMany(s.Context(), []int{1, 2}, func(_ context.Context, ids []int) (map[int]value, error) {
+						values := map[int]value{}
+						for _, id := range ids {
+							values[id] = value{version: s.data.Load()}
+						}
+						return values, nil
+					})
+					require.NoError(s, err)
+					if v := values[1].version; v != 2 {
+						s.Fatalf("STALE: a batch was answered version %d, 2 had been queued", v)
+					}
+					if v := x.pageOfQueued(); v != 2 {
+						s.Fatalf("STALE: a page of version %d was answered, 2 had been queued", v)
+					}
+					time.Sleep(100 * ms)
+				}
+			})
+		})
+	}
+}
+
+// pageOfQueued reads a page that is made of the Map's value of id 1.
+func (q *queue) pageOfQueued() int64 {
+	q.s.Helper()
+	v, err := q.m.Get(q.s.Context(), 3000, func(ctx context.Context, _ int) (value, error) {
+		v, err := q.ids.Get(ctx, 1, func(context.Context, int) (value, error) { return value{version: q.s.data.Load()}, nil })
+		if err != nil {
+			return value{}, err
+		}
+		return v, core.AddTags(ctx, laterKey(1))
+	})
+	require.NoError(q.s, err)
+	return v.version
+}
