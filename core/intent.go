@@ -74,8 +74,10 @@ func (i *Intent) End(ctx context.Context, more ...Target) error {
 
 // Lapse invalidates as End does and leaves the intent open until its deadline, for a
 // write whose outcome is not known: its caller has stopped waiting, and the database
-// may still commit it. What is loaded until the deadline is kept until the deadline
-// only. Only the first call of End, Lapse or Abandon counts.
+// may still commit it. What is loaded until the deadline is kept until the deadline at
+// most, and no longer than about four times as long as it was loaded after the intent's
+// beginning: a commit is seen soon after it has happened. Only the first call of End,
+// Lapse or Abandon counts.
 func (i *Intent) Lapse(ctx context.Context, more ...Target) error {
 	call, cancel := i.c.request(ctx)
 	defer cancel()

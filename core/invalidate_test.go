@@ -189,6 +189,30 @@ func TestGivenAWriterThatStopsWaiting_WhenItsWriteIsCommittedLater_ThenItsDeadli
 	})
 }
 
+func TestLapsedIntentHasDeadlinesThatComeEarlierThanItsOwn(t *testing.T) {
+	bubble(t, core.Class{TTL: hour}, func(t *testing.T, m *items) {
+		in, err := m.cache.Begin(t.Context(), core.Tag("item:1"))
+		require.NoError(t, err)
+		time.Sleep(100 * time.Millisecond)
+		require.NoError(t, in.Lapse(t.Context()))
+
+		// Reads each millisecond, until the intent is over: what was read before a
+		// commit lives for four times as long as the commit took, at most.
+		loads := 0
+		for began, age := time.Now(), time.Duration(0); time.Since(began) < writeTimeout; time.Sleep(time.Millisecond) {
+			m.get(t)
+			if m.loads.Swap(0) == 0 {
+				age += time.Millisecond
+				require.LessOrEqual(t, age, 4*(time.Since(began)+100*time.Millisecond-age))
+				continue
+			}
+			loads, age = loads+1, 0
+		}
+		require.LessOrEqual(t, loads, 7, "and it is loaded a few times only")
+		require.Greater(t, loads, 1)
+	})
+}
+
 func TestGivenAWriterThatAbandons_WhenItDoes_ThenWhatWasLoadedMeanwhileStays(t *testing.T) {
 	bubble(t, core.Class{TTL: hour}, func(t *testing.T, m *items) {
 		in, err := m.cache.Begin(t.Context(), core.Tag("item:1"))

@@ -376,6 +376,23 @@ func lateCommitCases() (cases []testCase) {
 	}
 	return append(cases,
 		late("a panic", func(Ctx, *site) error { panic(http.ErrAbortHandler) }),
+		within("a commit that follows the answer soon is seen soon after it", func(s *site) {
+			db := &row{}
+			s.handle("GET /p/{id}", db.read, s.cached("hour", "p:{id}"))
+			s.handle("PUT /p/{id}", func(c Ctx) error {
+				time.Sleep(50 * time.Millisecond)
+				return c.Text(503, "too slow")
+			}, s.invalidates("p:{id}"))
+			s.do("PUT", "/p/1")
+			s.get("/p/1").is("value 0") // read before the commit
+			time.Sleep(150 * time.Millisecond)
+			db.value.Add(1) // what the handler has left behind commits
+			time.Sleep(150 * time.Millisecond)
+			s.get("/p/1").is("value 1").isNoHit()
+			time.Sleep(time.Minute)
+			s.get("/p/1").is("value 1").isNoHit() // the last of the deadlines
+			s.get("/p/1").isHit()
+		}),
 		within("a commit that follows the answer is seen at the deadline: what the handler has named", func(s *site) {
 			db := &row{}
 			s.handle("GET /other", db.read, s.cached("hour", "other"))

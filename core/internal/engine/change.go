@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"sync"
 	"time"
 
@@ -573,7 +574,7 @@ func (in *Intent) End(ctx context.Context, more []Item) (err error) {
 
 // Lapse invalidates the intent's items and more, and leaves the intent open until its
 // deadline, on those of more too that can have one: the write may still be committed.
-// Later calls do nothing.
+// Earlier deadlines are entered besides, see early. Later calls do nothing.
 func (in *Intent) Lapse(ctx context.Context, more []Item) (err error) {
 	in.once.Do(func() {
 		if in.id == "" {
@@ -589,8 +590,35 @@ func (in *Intent) Lapse(ctx context.Context, more []Item) (err error) {
 		if written := writtenItems(more); left > 0 && len(written) > 0 {
 			err = errors.Join(err, s.begin(ctx, written, &doing{id: in.id, mode: remote.Begin, lasts: left, remain: in.e.longest}))
 		}
+		all := writtenItems(append(in.items[:len(in.items):len(in.items)], more...))
+		for i, d := range in.early() {
+			// One that fails costs nothing but its time: the intent's own deadline comes.
+			_, _ = s.try(ctx, all, &doing{id: in.id + "." + strconv.Itoa(i), mode: remote.Begin, lasts: d, remain: in.e.longest})
+		}
 	})
 	return err
+}
+
+// The deadlines that a lapsed intent gets besides its own. Each is earlyFactor times as
+// far from the answer as the one before: the first as far as the answer was from the
+// beginning, but at least earlyFirst.
+const (
+	earlyFirst  = 50 * time.Millisecond
+	earlyFactor = 4
+)
+
+// early returns in how long the deadlines come that a lapsed intent gets besides its own.
+// A write that is still at work when it has been answered commits soon as a rule, or
+// never, and its intent may last much longer than it. What is read between the answer
+// and the commit lives for a few times as long as the commit took, and a key is loaded
+// only a few times more until the intent is over.
+func (in *Intent) early() (all []time.Duration) {
+	now := in.e.Now()
+	left := time.Duration(in.deadline - now)
+	for d := max(time.Duration(now-in.began), earlyFirst); d < left; d *= earlyFactor {
+		all = append(all, d)
+	}
+	return all
 }
 
 // writtenItems returns the items that an intent can be on.

@@ -22,6 +22,9 @@ import (
 //	two writers, one abandons         the other's deadline comes all the same: each has
 //	                                  its own
 //	D passes, then the writer ends    the end invalidates as well
+//	the writer is answered for,       the answer invalidates what was read before, D what
+//	and C comes later                 is read then; earlier deadlines, which the answer
+//	                                  enters, take it out soon after C
 //
 // In a shared tier the deadline is the tier's: a generation expires then, and so does the
 // entry under a key. The log tells every instance of beginnings and of what is closed,
@@ -249,6 +252,9 @@ func (in *Intent) lapseHere(more []Item) {
 	e.fence(items)
 	if list := writtenItems(more); left > 0 && len(list) > 0 {
 		e.beginHere(list, time.Duration(left))
+	}
+	for _, d := range in.early() {
+		e.beginHere(writtenItems(items), d)
 	}
 }
 
