@@ -1,10 +1,12 @@
 package echocache_test
 
 import (
+	"compress/gzip"
 	"context"
 	"errors"
 	"io"
 	"net/http"
+	"strings"
 	"testing"
 
 	"github.com/labstack/echo/v4"
@@ -66,6 +68,15 @@ func use(u adaptertest.Use) echo.MiddlewareFunc {
 		return route(u)
 	case adaptertest.Invalidates:
 		return echocache.Invalidate(u.Cache, u.Tags...)
+	case adaptertest.AsSent:
+		return func(next echo.HandlerFunc) echo.HandlerFunc {
+			return func(c echo.Context) error {
+				c.Response().Before(func() { u(newCtx(c)) })
+				return next(c)
+			}
+		}
+	case adaptertest.Compresses:
+		return compresses
 	case adaptertest.Around:
 		return func(next echo.HandlerFunc) echo.HandlerFunc {
 			return func(c echo.Context) error { return u(newCtx(c), func() error { return next(c) }) }
@@ -91,6 +102,59 @@ func route(u adaptertest.CachedRoute) echo.MiddlewareFunc {
 		panic(err)
 	}
 	return m
+}
+
+// compresses is as Echo's Gzip: it says beforehand that answers vary, and encodes
+// whatever is written.
+func compresses(next echo.HandlerFunc) echo.HandlerFunc {
+	return func(c echo.Context) error {
+		res := c.Response()
+		res.Header().Add("Vary", "Accept-Encoding")
+		if !strings.Contains(c.Request().Header.Get("Accept-Encoding"), "gzip") {
+			return next(c)
+		}
+		z := &compressor{ResponseWriter: res.Writer, gzip: gzip.NewWriter(res.Writer)}
+		res.Writer = z
+		defer z.close()
+		return next(c)
+	}
+}
+
+type compressor struct {
+	http.ResponseWriter
+	gzip   *gzip.Writer
+	status int // that has not been sent
+	wrote  bool
+}
+
+func (w *compressor) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+func (w *compressor) WriteHeader(status int) {
+	w.Header().Del("Content-Length")
+	w.status = status
+}
+
+func (w *compressor) Write(p []byte) (int, error) {
+	if !w.wrote {
+		w.Header().Set("Content-Encoding", "gzip")
+		w.send()
+	}
+	return w.gzip.Write(p)
+}
+
+func (w *compressor) send() {
+	w.wrote = true
+	if w.status != 0 {
+		w.ResponseWriter.WriteHeader(w.status)
+	}
+}
+
+func (w *compressor) close() {
+	if !w.wrote {
+		w.send()
+		return
+	}
+	_ = w.gzip.Close()
 }
 
 // ctx is what a handler of the suite sees of an echo.Context.

@@ -16,8 +16,9 @@
 // Nothing is stored of other errors, nor where a handler returns without having answered: middleware outside may be
 // about to, nor where a handler answers a second status behind the first content: that is
 // the half of a page. Hooks set with [echo.Response.Before] in front of the cache run for each
-// answer, hit or miss, and what they add to the header is not stored; those set
-// behind it are the handler's, and what they add is.
+// answer, hit or miss, and what they add to the header is not stored; a response to
+// which they add Set-Cookie is not stored at all. Those set behind the cache are the
+// handler's, and what they add is stored.
 //
 // By default Echo believes X-Forwarded-Proto and its kin whoever sends them, and
 // [echo.Context.Scheme] says what they say. Where that is not the connection's own
@@ -36,6 +37,7 @@ import (
 	"errors"
 	"net/http"
 	"net/url"
+	"reflect"
 	"slices"
 
 	"github.com/labstack/echo/v4"
@@ -241,6 +243,16 @@ func (x *exchange) answer(res *echo.Response, c *httpcache.Capture, err error) e
 	x.Capture.Retract(header)
 	*res = fresh
 	return he
+}
+
+// Front implements httpcache.Fronted: writers, and hooks of [echo.Response.Before].
+func (x *exchange) Front() httpcache.Front {
+	res := x.echo.Response()
+	hooks := reflect.ValueOf(res).Elem().FieldByName("beforeFuncs")
+	if !hooks.IsValid() || hooks.Kind() != reflect.Slice || hooks.Len() > 0 {
+		return httpcache.Unknown
+	}
+	return httpcache.FrontOf(res.Writer)
 }
 
 // status returns the status that an error is answered with: the handler's, or what

@@ -14,6 +14,7 @@ import (
 
 	"github.com/gofiber/fiber/v2"
 	"github.com/gofiber/fiber/v2/middleware/adaptor"
+	"github.com/gofiber/fiber/v2/middleware/compress"
 	recovery "github.com/gofiber/fiber/v2/middleware/recover"
 
 	"github.com/larderhq/larder/core"
@@ -103,6 +104,14 @@ func middleware(u adaptertest.Use) fiber.Handler {
 		return route(u)
 	case adaptertest.Invalidates:
 		return fibercache.Invalidate(u.Cache, u.Tags...)
+	case adaptertest.AsSent:
+		return func(c *fiber.Ctx) error {
+			err := c.Next()
+			u(&ctx{c})
+			return err
+		}
+	case adaptertest.Compresses:
+		return compress.New()
 	case adaptertest.Around:
 		return func(c *fiber.Ctx) error { return u(&ctx{c}, c.Next) }
 	default:

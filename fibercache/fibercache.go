@@ -115,13 +115,17 @@ func must(h fiber.Handler, err error) fiber.Handler {
 }
 
 func middleware(serve func(httpcache.Exchange) error, writes bool) fiber.Handler {
+	fronts := new(sync.Map)
 	return func(c *fiber.Ctx) error {
 		continueRefresh(c)
 		x := exchanges.Get().(*exchange)
-		x.c, x.writes, x.frozen, x.ran = c, writes, false, false
+		x.fronts = fronts
+		x.c, x.route, x.writes, x.frozen, x.ran, x.deferred = c, c.Route(), writes, false, false, false
 		err := serve(x)
 		x.c = nil
-		exchanges.Put(x)
+		if !x.deferred { // otherwise it is still asked what the request was
+			exchanges.Put(x)
+		}
 		if he, ok := err.(*httpcache.HandlerError); ok { //nolint:errorlint // made by Run, never wrapped
 			return he.Err
 		}
@@ -132,24 +136,35 @@ func middleware(serve func(httpcache.Exchange) error, writes bool) fiber.Handler
 var exchanges = sync.Pool{New: func() any { return new(exchange) }} //nolint:gochecknoglobals // shared scratch
 
 type exchange struct {
-	c       *fiber.Ctx
-	writes  bool
-	frozen  bool
-	ran     bool
-	request fasthttp.RequestHeader  // as it was at Freeze
-	before  fasthttp.ResponseHeader // what outer middleware had set before Run
-	values  []string
-	target  []byte
+	c          *fiber.Ctx   // nil when the middleware has returned
+	route      *fiber.Route // that the middleware is on
+	fronts     *sync.Map    // of the middleware's routes: httpcache.Front
+	writes     bool
+	asTheyCome bool // names of fields are; once c is nil
+	frozen     bool
+	ran        bool
+	deferred   bool                    // it is in use until the answer has been sent
+	request    fasthttp.RequestHeader  // as it was at Freeze
+	before     fasthttp.ResponseHeader // what outer middleware had set before Run
+	values     []string
+	target     []byte
 }
 
 var (
 	_ httpcache.Exchange = (*exchange)(nil)
 	_ httpcache.Freezer  = (*exchange)(nil)
 	_ httpcache.Asker    = (*exchange)(nil)
+	_ httpcache.Fronted  = (*exchange)(nil)
+	_ httpcache.Deferrer = (*exchange)(nil)
 )
 
 // Context implements httpcache.Exchange.
-func (x *exchange) Context() context.Context { return x.c.UserContext() }
+func (x *exchange) Context() context.Context {
+	if x.c == nil { // the answer has been sent
+		return context.Background()
+	}
+	return x.c.UserContext()
+}
 
 // Run implements httpcache.Exchange.
 func (x *exchange) Run(ctx context.Context, capture *httpcache.Capture) error {

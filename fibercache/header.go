@@ -19,6 +19,7 @@ import (
 type header struct {
 	final  []httpcache.Field // sorted by name
 	before *fasthttp.ResponseHeader
+	theirs []httpcache.Field // of before, once it has been asked for
 }
 
 var _ httpcache.Header = (*header)(nil)
@@ -26,7 +27,7 @@ var _ httpcache.Header = (*header)(nil)
 // newHeader copies h. content says that there is some: only then does fasthttp
 // state its default type.
 func newHeader(h, before *fasthttp.ResponseHeader, content bool) *header {
-	v := &header{fieldsOf(h), before}
+	v := &header{final: fieldsOf(h), before: before}
 	if i, typed := find(v.final, fiber.HeaderContentType); content && !typed {
 		f := httpcache.Field{Name: fiber.HeaderContentType}
 		if t := string(h.ContentType()); t != "" {
@@ -47,6 +48,17 @@ func (v *header) Values(name string) []string {
 	return nil
 }
 
+// Before returns what outer middleware had set of a field.
+func (v *header) Before(name string) []string {
+	if v.theirs == nil {
+		v.theirs = fieldsOf(v.before)
+	}
+	if i, found := find(v.theirs, name); found {
+		return v.theirs[i].Values
+	}
+	return nil
+}
+
 // Own implements httpcache.Header. What c.Append and c.Vary added to a line is
 // appended, as what was added as a line of its own.
 func (v *header) Own() []httpcache.Field {
@@ -54,17 +66,12 @@ func (v *header) Own() []httpcache.Field {
 	own := make([]httpcache.Field, 0, len(v.final))
 	for _, f := range v.final {
 		if i, there := find(before, f.Name); there {
-			old, n := before[i].Values, len(before[i].Values)
 			f.Mode = httpcache.Set
-			switch {
-			case slices.Equal(f.Values, old):
-				continue
-			case len(f.Values) > n && slices.Equal(f.Values[:n], old):
-				f.Values, f.Mode = f.Values[n:], httpcache.Append
-			case n == 1 && len(f.Values) == 1:
-				if added, ok := strings.CutPrefix(f.Values[0], old[0]+","); ok {
-					f.Values, f.Mode = []string{strings.TrimLeft(added, " ")}, httpcache.Append
+			if added, rest := httpcache.Added(f.Values, before[i].Values); added {
+				if len(rest) == 0 {
+					continue
 				}
+				f.Values, f.Mode = rest, httpcache.Append
 			}
 		}
 		own = append(own, f)
@@ -124,13 +131,23 @@ func setFields(h *fasthttp.ResponseHeader, fields []httpcache.Field) {
 			join(h, f)
 			continue
 		}
-		if f.Mode != httpcache.Append {
+		var there []string
+		switch f.Mode {
+		case httpcache.Append:
+		case httpcache.Merge:
+			for _, v := range h.PeekAll(f.Name) {
+				there = append(there, string(v))
+			}
+		default:
 			h.Del(f.Name)
 		}
 		if f.Mode == httpcache.Set && f.Values == nil && f.Name == fiber.HeaderContentType {
 			h.SetNoDefaultContentType(true)
 		}
 		for _, v := range f.Values {
+			if f.Mode == httpcache.Merge && slices.Contains(there, v) {
+				continue
+			}
 			switch f.Name {
 			case fiber.HeaderContentLength:
 				if n, err := strconv.Atoi(v); err == nil {

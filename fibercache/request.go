@@ -89,14 +89,22 @@ func cloned(l httpcache.Line) httpcache.Line {
 	return l
 }
 
+// namesAsTheyCome reports whether the app leaves the names of fields as they are.
+func (x *exchange) namesAsTheyCome() bool {
+	if x.c == nil {
+		return x.asTheyCome
+	}
+	return x.c.App().Server().DisableHeaderNamesNormalizing
+}
+
 // Values implements httpcache.Exchange.
 func (x *exchange) Values(name string) []string {
-	h := &x.c.Request().Header
-	if x.frozen {
-		h = &x.request
+	h := &x.request
+	if !x.frozen {
+		h = &x.c.Request().Header
 	}
 	x.values = x.values[:0]
-	if x.c.App().Server().DisableHeaderNamesNormalizing {
+	if x.namesAsTheyCome() {
 		h.VisitAll(func(key, value []byte) {
 			if strings.EqualFold(view.UnsafeString(key), name) {
 				x.values = append(x.values, view.UnsafeString(value))

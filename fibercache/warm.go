@@ -67,7 +67,10 @@ func KeepWarm(ctx context.Context, cache *core.Cache, app *fiber.App, o core.Kee
 		if server.DisableHeaderNamesNormalizing {
 			fctx.Response.Header.DisableNormalizing()
 		}
-		defer fctx.Response.Reset() // a stream that nobody reads is closed
+		defer func() {
+			fctx.ResetUserValues()
+			fctx.Response.Reset() // a stream that nobody reads is closed
+		}()
 		fctx.SetUserValue(refreshKey{}, r.Context())
 		handler(fctx)
 		var said []string

@@ -1,10 +1,12 @@
 package gincache_test
 
 import (
+	"compress/gzip"
 	"context"
 	"errors"
 	"io"
 	"net/http"
+	"strings"
 	"testing"
 
 	"github.com/gin-gonic/gin"
@@ -55,6 +57,14 @@ func use(u adaptertest.Use) gin.HandlerFunc {
 		return route(u)
 	case adaptertest.Invalidates:
 		return gincache.Invalidate(u.Cache, u.Tags...)
+	case adaptertest.AsSent:
+		return func(c *gin.Context) {
+			x := newCtx(c)
+			c.Writer = &asSent{ResponseWriter: c.Writer, fn: func() { u(x) }}
+			c.Next()
+		}
+	case adaptertest.Compresses:
+		return compresses
 	case adaptertest.Around:
 		return func(c *gin.Context) {
 			ran := false
@@ -85,6 +95,63 @@ func route(u adaptertest.CachedRoute) gin.HandlerFunc {
 	}
 	return m
 }
+
+// asSent is a writer as session libraries have: it calls fn before the header goes out.
+type asSent struct {
+	gin.ResponseWriter
+	fn func()
+}
+
+func (w *asSent) before() {
+	if !w.Written() {
+		w.fn()
+	}
+}
+
+func (w *asSent) WriteHeaderNow() {
+	w.before()
+	w.ResponseWriter.WriteHeaderNow()
+}
+
+func (w *asSent) Write(p []byte) (int, error) {
+	w.before()
+	return w.ResponseWriter.Write(p)
+}
+
+func (w *asSent) WriteString(s string) (int, error) {
+	w.before()
+	return w.ResponseWriter.WriteString(s)
+}
+
+// compresses is as gin-contrib/gzip: it states the coding beforehand.
+func compresses(c *gin.Context) {
+	if !strings.Contains(c.GetHeader("Accept-Encoding"), "gzip") {
+		return
+	}
+	c.Header("Content-Encoding", "gzip")
+	c.Writer.Header().Add("Vary", "Accept-Encoding")
+	z := gzip.NewWriter(c.Writer)
+	c.Writer = &compressor{c.Writer, z}
+	defer func() {
+		if c.Writer.Size() < 0 {
+			z.Reset(io.Discard)
+		}
+		_ = z.Close()
+	}()
+	c.Next()
+}
+
+type compressor struct {
+	gin.ResponseWriter
+	gzip *gzip.Writer
+}
+
+func (w *compressor) Write(p []byte) (int, error) {
+	w.Header().Del("Content-Length")
+	return w.gzip.Write(p)
+}
+
+func (w *compressor) WriteString(s string) (int, error) { return w.Write([]byte(s)) }
 
 // ctx is what a handler of the suite sees of a gin.Context.
 type ctx struct {

@@ -204,6 +204,16 @@ func failure(err error) string {
 // Reply implements httpcache.Exchange. An answer that came with an error comes with one
 // again: middleware outside may make the content of it.
 func (x *exchange) Reply(a httpcache.Answer) {
+	x.StdExchange.Reply(x.replies(a))
+}
+
+// ReplyHeader implements httpcache.Sender.
+func (x *exchange) ReplyHeader(a httpcache.Answer) httpcache.Sent {
+	return x.StdExchange.ReplyHeader(x.replies(a))
+}
+
+// replies makes Gin ready for an answer in place of the handler's.
+func (x *exchange) replies(a httpcache.Answer) httpcache.Answer {
 	x.gin.Abort()
 	x.gin.Errors = x.gin.Errors[:min(len(x.gin.Errors), x.errors)]
 	x.out.final = true
@@ -214,8 +224,22 @@ func (x *exchange) Reply(a httpcache.Answer) {
 			a.Extra = append(a.Extra[:len(a.Extra):len(a.Extra)], httpcache.Field{Name: "Content-Length", Mode: httpcache.Remove})
 		}
 	}
-	x.StdExchange.Reply(a)
+	return a
 }
+
+// Front implements httpcache.Fronted: a writer in place of Gin's own, or one behind
+// that.
+func (x *exchange) Front() httpcache.Front {
+	w := x.out.ResponseWriter
+	t := reflect.TypeOf(w)
+	own, unwraps := w.(interface{ Unwrap() http.ResponseWriter })
+	if !unwraps || t.Kind() != reflect.Pointer || t.Elem().PkgPath() != ginPackage {
+		return httpcache.Unknown
+	}
+	return httpcache.FrontOf(own.Unwrap())
+}
+
+var ginPackage = reflect.TypeFor[gin.Engine]().PkgPath() //nolint:gochecknoglobals // a constant
 
 // Detach implements httpcache.Exchange. It dispatches through the engine, which a
 // context does not show.

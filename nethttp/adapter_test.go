@@ -1,7 +1,9 @@
 package nethttp_test
 
 import (
+	"compress/gzip"
 	"net/http"
+	"strings"
 	"testing"
 
 	"go.uber.org/goleak"
@@ -52,6 +54,15 @@ func middleware(u adaptertest.Use) func(http.Handler) http.Handler {
 		return route(u)
 	case adaptertest.Invalidates:
 		return nethttp.Invalidate(u.Cache, u.Tags...)
+	case adaptertest.AsSent:
+		return func(next http.Handler) http.Handler {
+			return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				c := &adaptertest.Std{Writer: w, Request: r}
+				next.ServeHTTP(&adaptertest.AsSentWriter{ResponseWriter: w, Fn: func() { u(c) }}, r)
+			})
+		}
+	case adaptertest.Compresses:
+		return compresses
 	case adaptertest.Around:
 		return func(next http.Handler) http.Handler {
 			return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -61,6 +72,50 @@ func middleware(u adaptertest.Use) func(http.Handler) http.Handler {
 		}
 	default:
 		panic("unknown use")
+	}
+}
+
+// compresses is as chi's middleware.Compress: it decides as the header goes out.
+func compresses(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		z := &compressor{ResponseWriter: w, accepted: strings.Contains(r.Header.Get("Accept-Encoding"), "gzip")}
+		defer z.close()
+		next.ServeHTTP(z, r)
+	})
+}
+
+type compressor struct {
+	http.ResponseWriter
+	accepted, wrote bool
+	gzip            *gzip.Writer
+}
+
+func (c *compressor) Unwrap() http.ResponseWriter { return c.ResponseWriter }
+
+func (c *compressor) WriteHeader(status int) {
+	if h := c.Header(); !c.wrote && h.Get("Content-Encoding") == "" && c.accepted && status != http.StatusNotModified {
+		h.Set("Content-Encoding", "gzip")
+		h.Add("Vary", "Accept-Encoding")
+		h.Del("Content-Length")
+		c.gzip = gzip.NewWriter(c.ResponseWriter)
+	}
+	c.wrote = true
+	c.ResponseWriter.WriteHeader(status)
+}
+
+func (c *compressor) Write(p []byte) (int, error) {
+	if !c.wrote {
+		c.WriteHeader(http.StatusOK)
+	}
+	if c.gzip != nil {
+		return c.gzip.Write(p)
+	}
+	return c.ResponseWriter.Write(p)
+}
+
+func (c *compressor) close() {
+	if c.gzip != nil {
+		_ = c.gzip.Close()
 	}
 }
 

@@ -95,7 +95,7 @@ type Route struct {
 // other where the framework has errors, and nil where it has not.
 type Handler func(c Ctx) error
 
-// Use is one middleware: a Cached, CachedRoute, Invalidates or Around. New
+// Use is one middleware: a Cached, CachedRoute, Invalidates, AsSent, Compresses or Around. New
 // translates it by a switch of its type.
 type Use interface{ use() }
 
@@ -123,6 +123,15 @@ type Invalidates struct {
 	Tags  []string
 }
 
+// AsSent is middleware that changes the header of an answer as that goes out, in the
+// way of the framework's session libraries: by a writer of its own, by a hook, or
+// when everything behind it has returned (Fiber).
+type AsSent func(c Ctx)
+
+// Compresses is middleware that encodes the content of answers with gzip for those
+// who accept it, as the framework's own or a well-known one does.
+type Compresses struct{}
+
 // Around is any other middleware. next runs what is behind it, with the context
 // that c has then.
 type Around func(c Ctx, next func() error) error
@@ -131,6 +140,8 @@ func (Cached) use()      {}
 func (CachedRoute) use() {}
 func (Invalidates) use() {}
 func (Around) use()      {}
+func (AsSent) use()      {}
+func (Compresses) use()  {}
 
 // Ctx is what a handler, or an Around, sees of one request and does with its
 // answer. Each method does it in the framework's own terms, as a handler written

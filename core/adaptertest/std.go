@@ -117,6 +117,33 @@ func (s *Std) EarlyHints(link string) {
 // ResponseWriter implements Ctx.
 func (s *Std) ResponseWriter() http.ResponseWriter { return s.Writer }
 
+// AsSentWriter is an AsSent of net/http: it calls Fn before the header goes out.
+type AsSentWriter struct {
+	http.ResponseWriter
+	Fn   func()
+	sent bool
+}
+
+// Unwrap gives http.ResponseController the writer behind.
+func (w *AsSentWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+// WriteHeader implements http.ResponseWriter.
+func (w *AsSentWriter) WriteHeader(status int) {
+	if !w.sent && status >= 200 {
+		w.sent = true
+		w.Fn()
+	}
+	w.ResponseWriter.WriteHeader(status)
+}
+
+// Write implements http.ResponseWriter.
+func (w *AsSentWriter) Write(p []byte) (int, error) {
+	if !w.sent {
+		w.WriteHeader(http.StatusOK)
+	}
+	return w.ResponseWriter.Write(p)
+}
+
 // Serve returns a Server of net/http for h. Its log is thrown away: panics of
 // handlers are part of the suite.
 func Serve(h http.Handler) Server {

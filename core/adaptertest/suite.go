@@ -43,6 +43,8 @@ func cases() []testCase {
 		stampedeCases(),
 		boundsCases(),
 		distantCases(),
+		asSentCases(),
+		outerVaryCases(),
 		freshCases(),
 		lifetimeCases(),
 		directiveCases(),

@@ -25,11 +25,11 @@ type encodedBody struct {
 const worthEncoding = 1 << 10
 
 // varyOnEncoding is added to a response that the cache encodes.
-var varyOnEncoding = Field{Name: "Vary", Values: []string{"Accept-Encoding"}, Mode: Append} //nolint:gochecknoglobals // a constant
+var varyOnEncoding = Field{Name: "Vary", Values: []string{"Accept-Encoding"}, Mode: Merge} //nolint:gochecknoglobals // a constant
 
 // encodable reports whether content may be encoded that a handler has answered.
 func encodable(h Header) bool {
-	return len(h.Values("Content-Encoding")) == 0 && !field.ParseCacheControl(h.Values("Cache-Control")).NoTransform && !readDirectives(h).cc.NoTransform
+	return len(ownValues(h, "Content-Encoding")) == 0 && !field.ParseCacheControl(h.Values("Cache-Control")).NoTransform && !readDirectives(h).cc.NoTransform
 }
 
 // encodeAs adds the content in those codings that make it smaller, unless it has

@@ -105,6 +105,7 @@ const (
 	Absent             // only where there is none
 	Remove             // the handler took it out; there are no values
 	Join               // in the same line, as further members of its list: see Joined
+	Merge              // behind it, but for values that are there
 )
 
 // Answer is an answer from the store. What it refers to must not be changed.

@@ -165,11 +165,22 @@ func (o *drawn) mayStore() bool {
 		return false // On purpose: no part of what varies
 	case o.cookie && !o.identity && o.class.HTTP.Cookies == nil && !cc.permits("public"): // the class
 		return false
-	case o.setCookie && !o.class.HTTP.AllowSetCookie && !slices.Contains(o.strips(), "Set-Cookie"): // the class
+	case o.setCookie && !o.class.HTTP.AllowSetCookie && !o.withoutCookie(): // the class
 		return false
 	}
 	return cc.permits("public") || o.expires.there && !cc.targeted || maxAge || sMaxAge ||
 		slices.Contains(heuristically, o.status) || o.saidTTL > 0
+}
+
+// withoutCookie reports whether it may stay without its Set-Cookie. On purpose:
+// session libraries say no-cache="Set-Cookie" of every page, which permits nothing by
+// itself.
+func (o *drawn) withoutCookie() bool {
+	cc := o.directives()
+	_, sMaxAge := cc.seconds("s-maxage")
+	_, maxAge := cc.seconds("max-age")
+	stated := cc.permits("public") || sMaxAge || maxAge || o.expires.there && !cc.targeted
+	return !o.identity && slices.Contains(cc.listed("private"), "Set-Cookie") || slices.Contains(cc.listed("no-cache"), "Set-Cookie") && stated
 }
 
 // strips are the fields that are not stored: sections 5.2.2.4 and 5.2.2.7.

@@ -200,7 +200,11 @@ func (rt *Route) renew(ex Exchange, w *renewal) error {
 
 // renewIn is renew in a turn. again: what was found says where to look.
 func (rt *Route) renewIn(a *ask, turn *engine.Turn, f *found, w *renewal, missing string) (again bool, err error) {
-	defer turn.Finish(engine.Outcome{Verdict: engine.Failed}) // whatever happens to the handler
+	defer func() {
+		if !a.deferred {
+			turn.Finish(engine.Outcome{Verdict: engine.Failed}) // whatever happened to the handler
+		}
+	}()
 	ctx, cancel := context.WithTimeout(withoutRefresh(a.ex.Context()), rt.class.LoadTimeout)
 	defer cancel()
 	q := engine.Query{Codec: codec{}, Key: entryKey(a, f), Seen: f.entry, Background: true}

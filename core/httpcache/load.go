@@ -15,8 +15,12 @@ import (
 
 // lead runs the handler in a turn, stores what it answered and sends it.
 func (rt *Route) lead(a *ask, turn *engine.Turn, shield *shield, fwd, missing string) error {
-	defer turn.Finish(engine.Outcome{Verdict: engine.Failed}) // whatever happens to the handler
-	defer shield.end()
+	defer func() {
+		if !a.deferred {
+			turn.Finish(engine.Outcome{Verdict: engine.Failed}) // whatever happened to the handler
+			shield.end()
+		}
+	}()
 	return rt.load(a, turn, shield, fwd, missing)
 }
 
@@ -104,6 +108,8 @@ type loading struct {
 	// again runs the handler for the same request behind the response, nil if there was
 	// time to ask the shared tier.
 	again func(context.Context, func(Exchange))
+	there found // what was there before it was stored
+	made  *engine.Entry
 }
 
 // newLoading prepares a run in a turn that may fill in what it answers. The request
@@ -219,45 +225,57 @@ func (l *loading) store(said scope.Said) {
 	r, add := rt.newResponse(c.Status, c.Header, c.Body, &l.d, nil, l.began())
 	l.replaces = c.Conditions != nil
 	r.failure = c.Failure
-	refusal := l.keep(r, late)
-	status := statusField(l.fwd, refusal == engine.Stored, string(refusal))
+	out := outgoing{add: add}
+	if outsideOf(a.ex).encodes {
+		out.add = weakened(add)
+	}
 	if a.conditional() && (c.Conditions != nil || hasField(add, "Etag")) {
 		// The handler was asked the cache's conditions in place of the client's, or does
 		// not know the validator that the client's are about.
-		l.reply(r, c.Header, status)
-		return
+		out.reply = l.reply(r, c.Header)
 	}
-	a.ex.Release(append(add, status))
+	l.conclude(r, late, forwarded{fwd: l.fwd}, out)
 }
 
-// reply answers the client whose request was run from the response that came of it.
-// by is what the handler answered now.
-func (l *loading) reply(r *response, by Header, status Field) {
-	extra := append(l.forThisClient(by), status)
+// reply is the answer to the client whose request was run, from the response that came
+// of it. by is what the handler answered now.
+func (l *loading) reply(r *response, by Header) *Answer {
+	extra := l.forThisClient(by)
 	if r.initialAge > 0 {
 		extra = append(extra, ageField(r.initialAge))
 	}
-	l.a.ex.Reply(r.answer(l.a.ex, l.a.line.Method, extra))
+	answer := r.answer(l.a.ex, l.a.line.Method, extra)
+	return &answer
 }
 
-// keep stores a response and ends the turn with it.
-func (l *loading) keep(r *response, late []string) engine.Refusal {
-	rt, a, d := l.rt, l.a, &l.d
+// place finds where a response is to be stored.
+func (l *loading) place(r *response, late []string) {
+	rt, a := l.rt, l.a
 	r.born, r.key, r.tags = l.turn.Began(), a.key, late
-	there := rt.find(a, rt.engine.Now())
+	l.there = rt.find(a, rt.engine.Now())
 	switch {
 	case r.part != nil:
 		r.key, r.asked = a.key+partSuffix, strings.Clone(rangeOf(a.ex))
-	case len(d.vary) > 0 || len(there.lists) > 0:
-		r.key = rt.variantKey(a.key, d.vary, a.ex)
+	case len(l.d.vary) > 0 || len(l.there.lists) > 0:
+		r.key = rt.variantKey(a.key, l.d.vary, a.ex)
 	}
+}
+
+func (l *loading) fill(r *response, late []string) engine.Fill {
 	refuse := engine.Stored
-	if a.wish.noStore { // those who wait are answered from it, and nobody later
+	if l.a.wish.noStore { // those who wait are answered from it, and nobody later
 		refuse = engine.Unwanted
 	}
-	en, refusal := l.turn.Fill(context.WithoutCancel(l.shield.ctx), engine.Fill{
-		Refuse: refuse, Codec: codec{}, Key: r.key, Value: r, Size: r.size(), Lifetime: d.lifetime, Tags: late, ReplicaLag: rt.class.ReplicaLag,
-	})
+	return engine.Fill{
+		Refuse: refuse, Codec: codec{}, Key: r.key, Value: r, Size: r.size(), Lifetime: l.d.lifetime, Tags: late, ReplicaLag: l.rt.class.ReplicaLag,
+	}
+}
+
+// keep stores a response that has its place, and ends the turn with it.
+func (l *loading) keep(r *response, late []string) engine.Refusal {
+	rt, a, d, there := l.rt, l.a, &l.d, &l.there
+	en, refusal := l.turn.Fill(context.WithoutCancel(l.shield.ctx), l.fill(r, late))
+	l.made = en
 	switch {
 	case (refusal == engine.Stored || refusal == engine.Deferred) && r.key != a.key && r.part == nil:
 		rt.addVariant(a.key, r, d.lifetime)

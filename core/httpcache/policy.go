@@ -2,7 +2,6 @@ package httpcache
 
 import (
 	"net/http"
-	"slices"
 	"strconv"
 
 	"github.com/larderhq/larder/core/httpcache/internal/field"
@@ -29,12 +28,17 @@ type decision struct {
 
 	life
 	vary  []string
-	strip []string    // the fields that are for this client only
-	part  *field.Span // what a 206 holds of the whole
-	whole int64       // how long that is, -1: unknown
+	strip []string // the fields that are for this client only
+	// withoutCookie says that it may stay where it sets a cookie, without that.
+	withoutCookie bool
+	part          *field.Span // what a 206 holds of the whole
+	whole         int64       // how long that is, -1: unknown
 
 	forAuthorized, forCookies bool
 }
+
+// setCookie is why a response is not stored that sets a cookie, as it is or as it goes out.
+const setCookie = "set-cookie"
 
 func no(reason string) decision { return decision{reason: reason, verdict: engine.Unshareable} }
 
@@ -85,23 +89,18 @@ func (rt *Route) storable(status int, h Header, creds credentials, said scope.Sa
 	if rt.identity == nil {
 		d.strip = append(d.strip[:len(d.strip):len(d.strip)], cc.PrivateFields...)
 	}
+	d.withoutCookie = rt.mayStayWithoutCookie(h, &dir)
 	switch {
-	case len(h.Values("Set-Cookie")) > 0 && !rt.class.HTTP.AllowSetCookie && !slices.Contains(d.strip, "Set-Cookie"):
-		return no("set-cookie")
+	case len(h.Values("Set-Cookie")) > 0 && !rt.class.HTTP.AllowSetCookie && !d.withoutCookie:
+		return no(setCookie)
 	case creds.authorization && !d.forAuthorized: // RFC 9111 section 3.5
 		return no("authorization")
 	case creds.cookies && !d.forCookies:
 		return no("cookie")
 	}
-	names, star := field.ParseVary(h.Values("Vary"))
+	names, star := variesOn(h)
 	if star {
 		return no("vary-star")
-	}
-	if len(h.Values("Content-Encoding")) > 0 {
-		// An encoded response varies on what the client accepts, said or not.
-		if i, ok := slices.BinarySearch(names, "Accept-Encoding"); !ok {
-			names = slices.Insert(names, i, "Accept-Encoding")
-		}
 	}
 	d.vary = names
 	if _, _, part := field.ParseContentRange(h.Values("Content-Range")); part && status == http.StatusOK {

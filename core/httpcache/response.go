@@ -68,6 +68,12 @@ var hopByHop = map[string]bool{ //nolint:gochecknoglobals // a constant
 	"Proxy-Authentication-Info": true, "Proxy-Authorization": true,
 }
 
+// mergeable are the fields that middleware and handlers add to rather than set: lists
+// to which each says what is its own.
+var mergeable = map[string]bool{ //nolint:gochecknoglobals // a constant
+	"Access-Control-Expose-Headers": true, "Link": true, "Server-Timing": true, "Set-Cookie": true, "Vary": true, "Via": true,
+}
+
 // newResponse makes a stored response, and returns what the cache adds to the
 // handler's fields, for the answer under way as well.
 // encoded is the same content as it was encoded before, nil: it has not been.
@@ -88,9 +94,13 @@ func (rt *Route) newResponse(status int, h Header, body []byte, d *decision, enc
 		}
 	}
 	for _, f := range h.Own() {
-		if !hopByHop[f.Name] && !slices.Contains(nominated, f.Name) && f.Name != "Age" {
-			r.fields = append(r.fields, f)
+		if hopByHop[f.Name] || slices.Contains(nominated, f.Name) || f.Name == "Age" {
+			continue
 		}
+		if f.Mode == Set && mergeable[f.Name] && len(outer(h, f.Name)) == 0 {
+			f.Mode = Merge // what outer middleware sets for another request stays
+		}
+		r.fields = append(r.fields, f)
 	}
 	r.own = len(r.fields)
 	r.etag = first(r.header().Values("Etag")) // unless it is for this client only

@@ -53,6 +53,8 @@ type Route struct {
 	// of one route.
 	revision uint64
 	latest   *atomic.Pointer[Route]
+
+	sending *sync.Map // of resources' keys: channels that are closed when an answer has been sent
 }
 
 // now returns the route with its class as it is, for one request from its beginning
@@ -91,7 +93,7 @@ func NewRoute(c Config) (*Route, error) {
 		cache: c.Cache, engine: c.Cache.Engine(), class: class, className: strings.Clone(c.Class),
 		identity: c.Identity, skip: c.Skip,
 		gate: gateOf(&class), log: o.Logger, budget: o.RemoteBudget, once: new(warnings),
-		revision: revision, latest: new(atomic.Pointer[Route]),
+		revision: revision, latest: new(atomic.Pointer[Route]), sending: new(sync.Map),
 	}
 	if rt.tags, err = parseTemplates(c.Tags); err != nil {
 		return nil, err

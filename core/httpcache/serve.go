@@ -17,6 +17,8 @@ type ask struct {
 	key   string // of the resource
 	creds credentials
 	wish  wish
+	// deferred says that the load that it has led to ends when its answer has been sent.
+	deferred bool
 }
 
 // Serve answers one request: from the store, from somebody else's run of the
@@ -244,6 +246,10 @@ func (rt *Route) serveMiss(a *ask) error {
 	for round := 0; ; round++ {
 		now := e.Now()
 		f := rt.find(a, now)
+		if !f.serves(a, now) && !f.uncacheable && rt.waitSending(a) {
+			now = e.Now()
+			f = rt.find(a, now)
+		}
 		if f.serves(a, now) {
 			rt.hit(ex, a.line.Method, f.entry, f.response, f.state, now)
 			return nil

@@ -41,8 +41,10 @@ func (s *shield) expose() {
 }
 
 func (s *shield) end() {
-	s.stop()
-	s.cancel()
+	if s.stop != nil { // it has a client
+		s.stop()
+		s.cancel()
+	}
 }
 
 // background is the shield of a run that has no client.

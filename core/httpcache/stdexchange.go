@@ -3,6 +3,7 @@ package httpcache
 import (
 	"context"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -143,6 +144,8 @@ func setInto(h http.Header, fields []Field, copies []string) []string {
 			delete(h, f.Name)
 		case f.Mode == Join && len(old) > 0:
 			h[f.Name] = Joined(old, f)
+		case f.Mode == Merge && there:
+			h[f.Name] = Merged(old, f.Values)
 		case f.Mode == Append && there:
 			h[f.Name] = append(old[:len(old):len(old)], f.Values...)
 		case f.Values == nil: // net/http's way to suppress a field of its own
@@ -155,6 +158,46 @@ func setInto(h http.Header, fields []Field, copies []string) []string {
 	}
 	return copies
 }
+
+// Merged returns values with those added that it lacks.
+func Merged(old, values []string) []string {
+	merged := old[:len(old):len(old)]
+	for _, v := range values {
+		if !slices.Contains(old, v) {
+			merged = append(merged, v)
+		}
+	}
+	return merged
+}
+
+// Before implements Fronted.
+func (x *StdExchange) Before(name string) []string {
+	if x.Capture != nil {
+		return canonical(x.Capture.before)[name]
+	}
+	return x.Writer.Header()[name]
+}
+
+// Front implements Fronted.
+func (x *StdExchange) Front() Front { return FrontOf(x.Writer) }
+
+// ReleaseHeader implements Sender.
+func (x *StdExchange) ReleaseHeader(fields []Field) Sent {
+	x.Capture.releaseHeader(fields)
+	return sentHeader{x.Writer}
+}
+
+// ReplyHeader implements Sender.
+func (x *StdExchange) ReplyHeader(a Answer) Sent {
+	x.Capture.replyHeader(a)
+	return sentHeader{x.Writer}
+}
+
+// sentHeader is the header of a writer as it is.
+type sentHeader struct{ w http.ResponseWriter }
+
+// Values implements Sent.
+func (h sentHeader) Values(name string) []string { return canonical(h.w.Header())[name] }
 
 // Handle has the handlers behind the middleware answer the request, once, with ctx as
 // its context. They see a copy: c says which conditions it has, and what they have parsed

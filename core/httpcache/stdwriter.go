@@ -34,6 +34,7 @@ const (
 	holding                      // header and content are held back
 	tailing                      // all but the last byte is passed on
 	passing                      // everything is
+	begun                        // the header of what was held back is sent, its content is to come
 	hijacked                     // the connection is the handler's
 	ended                        // released, replied to or discarded
 )
@@ -125,14 +126,14 @@ func (w *Writer) start() bool {
 	if w.status == 0 && w.state == undecided {
 		w.WriteHeader(http.StatusOK)
 	}
-	return w.state != hijacked && w.state != ended && (w.state == passing || bodyAllowed(w.status))
+	return w.state != hijacked && w.state != ended && w.state != begun && (w.state == passing || bodyAllowed(w.status))
 }
 
 func (w *Writer) refuse() error {
 	switch w.state {
 	case hijacked:
 		return http.ErrHijacked
-	case ended:
+	case begun, ended:
 		return http.ErrHandlerTimeout
 	default:
 		return http.ErrBodyNotAllowed
@@ -353,7 +354,9 @@ func (w *Writer) Finish(implicit int) {
 		}
 		w.c.Body = slices.Clip(w.buf)
 		// The type that net/http would tell from what is written: hits need it as well.
-		if _, typed := w.final["Content-Type"]; !typed && len(w.buf) > 0 && w.final.Get("Content-Encoding") == "" {
+		_, typed := w.final["Content-Type"]
+		_, encoded := Added(w.final["Content-Encoding"], w.before["Content-Encoding"])
+		if !typed && len(w.buf) > 0 && len(encoded) == 0 {
 			w.final.Set("Content-Type", http.DetectContentType(w.buf))
 		}
 	}
@@ -385,20 +388,61 @@ func (w *Writer) release(fields []Field) {
 	switch w.state {
 	case undecided:
 		setFields(w.w.Header(), fields)
-	case holding:
-		if w.stated < 0 && !w.c.Tail && w.c.Broken == 0 {
-			stateLength(w.final, len(w.buf))
+	case holding, begun:
+		if w.state == holding {
+			w.sendHeld(fields)
 		}
-		w.sendHeader(fields)
 		if len(w.buf) > 0 {
 			_, _ = w.w.Write(w.buf) // a client that has gone is no error of the cache
 		}
-		w.state = ended
+		w.buf, w.state = nil, ended
 	case tailing:
 		if w.last >= 0 {
 			_, _ = w.w.Write([]byte{byte(w.last)}) // as above
 		}
 		w.state = ended
+	}
+}
+
+// ahead is how much content is sent with a header that is sent ahead: writers that
+// hold their header back decide by that. Servers keep so little in their buffers, so
+// that no client is waited for.
+const ahead = 1 << 10
+
+// releaseHeader sends the header of what is held back, and the beginning of its
+// content.
+func (w *Writer) releaseHeader(fields []Field) {
+	if w.state == holding {
+		w.sendHeld(fields)
+		w.begin()
+	}
+}
+
+// sendHeld sends the header of what is held back whole.
+func (w *Writer) sendHeld(fields []Field) {
+	if w.stated < 0 && !w.c.Tail && w.c.Broken == 0 {
+		stateLength(w.final, len(w.buf))
+	}
+	w.sendHeader(fields)
+}
+
+// replyHeader sends the header of an answer in place of what is held back, and the
+// beginning of its content.
+func (w *Writer) replyHeader(a Answer) {
+	w.discard()
+	setFields(w.w.Header(), a.Fields, a.Extra)
+	w.w.WriteHeader(a.Status)
+	if !a.NoBody {
+		w.buf = a.Body[:len(a.Body):len(a.Body)]
+	}
+	w.begin()
+}
+
+func (w *Writer) begin() {
+	w.state = begun
+	if n := min(len(w.buf), ahead); n > 0 {
+		_, _ = w.w.Write(w.buf[:n]) // a client that has gone is no error of the cache
+		w.buf = w.buf[n:]
 	}
 }
 
@@ -420,6 +464,9 @@ type stdHeader struct{ final, before, canonical http.Header }
 
 // Values implements Header.
 func (h stdHeader) Values(name string) []string { return h.canonical[name] }
+
+// Before returns what outer middleware had set of a field.
+func (h stdHeader) Before(name string) []string { return canonical(h.before)[name] }
 
 // canonical returns h itself if all its names are.
 func canonical(h http.Header) http.Header {
@@ -448,14 +495,15 @@ func (h stdHeader) Own() []Field {
 	copies := make([]string, 0, n)
 	before := canonical(h.before)
 	for name, values := range h.canonical {
-		old, there := before[name]
 		f := Field{Name: name}
-		if there && len(values) >= len(old) && slices.Equal(values[:len(old)], old) {
-			if len(values) == len(old) {
+		if old, there := before[name]; there && len(old) == 0 && len(values) == 0 {
+			continue // suppressed, as it was
+		}
+		if added, rest := Added(values, before[name]); added {
+			if len(rest) == 0 {
 				continue
 			}
-			f.Mode = Append
-			values = values[len(old):]
+			f.Mode, values = Append, rest
 		}
 		if values != nil {
 			from := len(copies)

@@ -60,15 +60,14 @@ func (l *loading) renew(by Header, said scope.Said) {
 	r, late := l.merge(by, said)
 	status := forwarded{fwd: l.fwd, status: http.StatusNotModified}
 	if l.d.store {
-		refusal := l.keep(r, late)
-		status.stored, status.detail = refusal == engine.Stored, string(refusal)
-	} else {
-		r.born = l.turn.Began()
-		l.turn.ForgetEntry(l.shield.ctx, old.key, l.prior.entry)
-		l.turn.Finish(engine.Outcome{Verdict: l.d.verdict})
-		status.detail = l.d.reason
+		l.conclude(r, late, status, outgoing{reply: l.reply(r, by)})
+		return
 	}
-	l.reply(r, by, status.field())
+	r.born = l.turn.Began()
+	l.turn.ForgetEntry(l.shield.ctx, old.key, l.prior.entry)
+	l.turn.Finish(engine.Outcome{Verdict: l.d.verdict})
+	status.detail = l.d.reason
+	(&outgoing{reply: l.reply(r, by)}).send(l.a.ex, status.field())
 }
 
 // merge makes a response of the prior one and the header of a newer answer, and
@@ -139,6 +138,9 @@ func (h mergedHeader) Values(name string) []string {
 	return h.newer.Values(name)
 }
 
+// Before returns what outer middleware has set of a field for the newer answer.
+func (h mergedHeader) Before(name string) []string { return outer(h.newer, name) }
+
 // forwardHead runs the handler for a HEAD that no stored response answers. What it
 // says of the response to GET, that is stored, counts (RFC 9111 section 4.3.5).
 func (rt *Route) forwardHead(a *ask, f *found, fwd string) error {
@@ -202,5 +204,6 @@ func (l *loading) learn(status int, h Header) bool {
 		l.turn.ForgetEntry(l.shield.ctx, old.key, l.prior.entry)
 		return false
 	}
+	l.place(r, late)
 	return l.keep(r, late) == engine.Stored
 }

@@ -89,6 +89,14 @@ func (l *Load) Fill(f Fill) (*Entry, Refusal) {
 	return en, l.store(f, en, tags)
 }
 
+// Foresee returns why Fill would refuse f now, as far as this process knows.
+func (l *Load) Foresee(f Fill) Refusal {
+	en, tags := l.build(f)
+	l.e.journal.mu.RLock()
+	defer l.e.journal.mu.RUnlock()
+	return l.refusal(l.place(f), tags, en, f.ReplicaLag)
+}
+
 // build makes an entry of f, and returns the tags that it carries.
 func (l *Load) build(f Fill) (en *Entry, tags []string) {
 	e := l.e
@@ -154,12 +162,24 @@ func (l *Load) store(f Fill, en *Entry, tags []string) Refusal {
 
 func (l *Load) insert(key string, tags []string, en *Entry, lag time.Duration) Refusal {
 	e := l.e
-	if uint64(en.weight) > e.maxBytes {
-		return TooLarge
-	}
 	e.lapse(e.Now())
 	e.journal.mu.RLock()
 	defer e.journal.mu.RUnlock()
+	refusal := l.refusal(key, tags, en, lag)
+	// What is doubtful is stored in the tier only.
+	if refusal == Stored && (e.shared == nil || !e.shared.doubtful(en.mask, e.Now())) {
+		e.put(key, en)
+	}
+	return refusal
+}
+
+// refusal returns why an entry must not be stored, and bounds its times by the
+// deadlines of writers. The caller holds the journal's lock.
+func (l *Load) refusal(key string, tags []string, en *Entry, lag time.Duration) Refusal {
+	e := l.e
+	if uint64(en.weight) > e.maxBytes {
+		return TooLarge
+	}
 	if e.closed.Load() {
 		return NotOpen
 	}
@@ -179,10 +199,6 @@ func (l *Load) insert(key string, tags []string, en *Entry, lag time.Duration) R
 	if en.KeepUntil <= now {
 		return NoLifetime
 	}
-	if e.shared != nil && e.shared.doubtful(en.mask, now) {
-		return Stored // in the tier
-	}
-	e.put(key, en)
 	return Stored
 }
 

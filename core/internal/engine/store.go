@@ -53,6 +53,18 @@ func (t *Turn) fillNow(ctx context.Context, l *Load, h *held, b *budget, f Fill)
 	return en, refusal
 }
 
+// Foresee returns why Fill would refuse f now, as far as this process knows: the
+// shared tier may know better.
+func (t *Turn) Foresee(f Fill) Refusal {
+	switch {
+	case f.Refuse != Stored:
+		return f.Refuse
+	case !t.MayStore():
+		return NoLease
+	}
+	return t.Load.Foresee(f)
+}
+
 // fill stores f in the tier, and returns Written if this process must not keep it.
 func (h *held) fill(ctx context.Context, t *Turn, b *budget, f *Fill) Refusal {
 	e, s, l := t.e, t.e.shared, &h.lease

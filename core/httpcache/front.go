@@ -1,0 +1,215 @@
+package httpcache
+
+import (
+	"net/http"
+	"reflect"
+	"slices"
+	"strings"
+
+	"github.com/larderhq/larder/core/httpcache/internal/field"
+)
+
+// Front is what stands between the cache and the client, as far as it can change an
+// answer as that is sent.
+type Front uint8
+
+// The fronts.
+const (
+	ServerOnly Front = iota // nothing
+	Unknown                 // middleware that may
+	Encoder                 // middleware that encodes content
+)
+
+// A Fronted is an Exchange that tells what stands in front of it.
+type Fronted interface {
+	// Before returns what outer middleware had set of a field of the answer when the
+	// request came, by canonical name.
+	Before(name string) []string
+	Front() Front
+}
+
+// Sent is the header of an answer as it was sent.
+type Sent interface {
+	// Values returns the values of a field, by canonical name.
+	Values(name string) []string
+}
+
+// A Sender is an Exchange that can send an answer's header ahead of its content, so
+// that what middleware in front adds to it as it goes out is seen before the answer
+// is given to anybody else. Release then sends the rest.
+type Sender interface {
+	ReleaseHeader(fields []Field) Sent
+	ReplyHeader(a Answer) Sent
+}
+
+// A Deferrer is an Exchange whose framework sends an answer when all middleware has
+// returned. WhenSent has fn called, once, when the answer has been sent and before
+// the request is over; until then Values goes on returning what it did at Freeze.
+type Deferrer interface{ WhenSent(fn func(Sent)) }
+
+// frontOf returns what stands in front of an exchange, and whether it says itself
+// that it encodes this answer's content.
+func frontOf(ex Exchange) (front Front, encodes bool) {
+	x, ok := ex.(Fronted)
+	if !ok {
+		return ServerOnly, false
+	}
+	front = x.Front()
+	switch {
+	case len(x.Before("Content-Encoding")) > 0:
+		return Encoder, true
+	case hasName(x.Before("Vary"), "Accept-Encoding"):
+		return Encoder, false
+	}
+	return front, false
+}
+
+// hasName reports whether a list of field names has a name.
+func hasName(lines []string, name string) bool {
+	if len(lines) == 0 {
+		return false
+	}
+	names, _ := field.ParseVary(lines)
+	return slices.Contains(names, name)
+}
+
+// outside says what becomes of an answer's content in front of the cache.
+type outside struct {
+	encodes bool // it may be encoded, for this request
+	encoder bool // by middleware that is known to do so: the cache then does not
+}
+
+func outsideOf(ex Exchange) outside {
+	front, encodes := frontOf(ex)
+	if front == ServerOnly {
+		return outside{}
+	}
+	return outside{encodes: encodes || mayBeEncodedFor(ex.Values("Accept-Encoding")), encoder: front == Encoder}
+}
+
+// mayBeEncodedFor reports whether Accept-Encoding names a coding. Middleware often
+// looks for the name alone, whatever its weight.
+func mayBeEncodedFor(acceptEncoding []string) bool {
+	for _, line := range acceptEncoding {
+		for member := range strings.SplitSeq(line, ",") {
+			name, _, _ := strings.Cut(member, ";")
+			if name = strings.Trim(name, " \t"); name != "" && !strings.EqualFold(name, "identity") {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// weakened returns fields with a weak ETag in place of a strong one.
+func weakened(fields []Field) []Field {
+	i := slices.IndexFunc(fields, func(f Field) bool { return f.Name == "Etag" })
+	if i < 0 {
+		return fields
+	}
+	fields = slices.Clone(fields)
+	fields[i].Values = []string{weakTag(first(fields[i].Values))}
+	return fields
+}
+
+func weakTag(etag string) string {
+	if len(etag) > 0 && etag[0] == '"' {
+		return "W/" + etag
+	}
+	return etag
+}
+
+// passive are the members of Vary that say what middleware adds to a response, not
+// which content the handler chooses: CORS, the content coding, and sessions. Cookies
+// have a rule of their own: HTTPPolicy.Cookies.
+var passive = []string{ //nolint:gochecknoglobals // a constant
+	"Accept-Encoding", "Access-Control-Request-Headers", "Access-Control-Request-Method", "Access-Control-Request-Private-Network",
+	"Cookie", "Origin",
+}
+
+// outer returns what outer middleware had set of a field before the handler ran.
+func outer(h Header, name string) []string {
+	if o, ok := h.(interface{ Before(name string) []string }); ok {
+		return o.Before(name)
+	}
+	return nil
+}
+
+// ownValues returns the values of a field that are the handler's own, as against
+// those that outer middleware had set before it.
+func ownValues(h Header, name string) []string {
+	values := h.Values(name)
+	_, added := Added(values, outer(h, name))
+	return added
+}
+
+// Added returns what has been added to values that were there before; not ok: they
+// have been replaced, and all are new. A handler that appends to a line adds the rest
+// of that.
+func Added(values, before []string) (ok bool, added []string) {
+	n := len(before)
+	switch {
+	case n == 0 || len(values) < n:
+	case slices.Equal(values[:n], before):
+		return true, values[n:]
+	case slices.Equal(values[:n-1], before[:n-1]):
+		if rest, ok := appendedTo(values[n-1], before[n-1]); ok {
+			return true, append([]string{rest}, values[n:]...)
+		}
+	}
+	return false, values
+}
+
+// appendedTo returns what has been appended to a list on one line.
+func appendedTo(line, before string) (rest string, ok bool) {
+	if len(line) <= len(before) || line[:len(before)] != before || line[len(before)] != ',' {
+		return "", false
+	}
+	rest = line[len(before)+1:]
+	for rest != "" && (rest[0] == ' ' || rest[0] == '\t') {
+		rest = rest[1:]
+	}
+	return rest, true
+}
+
+// variesOn returns the request fields that a response varies on: those that the
+// handler named, and of those that outer middleware named the ones that choose
+// content. star: it varies on more than that.
+func variesOn(h Header) (names []string, star bool) {
+	names, star = field.ParseVary(ownValues(h, "Vary"))
+	theirs, more := field.ParseVary(outer(h, "Vary"))
+	for _, name := range theirs {
+		if !slices.Contains(passive, name) {
+			names = withName(names, name)
+		}
+	}
+	if len(ownValues(h, "Content-Encoding")) > 0 {
+		// An encoded response varies on what the client accepts, said or not.
+		names = withName(names, "Accept-Encoding")
+	}
+	return names, star || more
+}
+
+// withName puts a name into a sorted list that may have it.
+func withName(names []string, name string) []string {
+	i, ok := slices.BinarySearch(names, name)
+	if ok {
+		return names
+	}
+	return slices.Insert(names, i, name)
+}
+
+// FrontOf tells whether a ResponseWriter is the server's own.
+func FrontOf(w http.ResponseWriter) Front {
+	if _, ok := w.(*Nowhere); ok {
+		return ServerOnly
+	}
+	t := reflect.TypeOf(w)
+	if t != nil && t.Kind() == reflect.Pointer {
+		switch t.Elem().PkgPath() {
+		case "net/http", "net/http/httptest", "golang.org/x/net/http2":
+			return ServerOnly
+		}
+	}
+	return Unknown
+}

@@ -1,0 +1,147 @@
+package httpcache
+
+import (
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/larderhq/larder/core/internal/engine"
+)
+
+// A session library writes its cookie as the header goes out, behind the cache's
+// back where it stands in front: the response is then one client's own, and it is not
+// known before. So where something is in front that may do that, the header is sent
+// first, and only then the response is stored and given to those who wait. What the
+// header says of itself in Cache-Status is by then what was to be expected.
+
+// outgoing is how the client who has set off a load is answered.
+type outgoing struct {
+	reply *Answer // nil: what is held back is released, with fields added
+	add   []Field
+}
+
+func (o *outgoing) send(ex Exchange, status Field) {
+	if o.reply != nil {
+		ex.Reply(o.answer(status))
+		return
+	}
+	ex.Release(append(o.add, status))
+}
+
+func (o *outgoing) sendHeader(s Sender, status Field) Sent {
+	if o.reply != nil {
+		return s.ReplyHeader(o.answer(status))
+	}
+	return s.ReleaseHeader(append(o.add, status))
+}
+
+func (o *outgoing) answer(status Field) Answer {
+	a := *o.reply
+	a.Extra = append(a.Extra[:len(a.Extra):len(a.Extra)], status)
+	return a
+}
+
+// conclude stores a response and answers the client. said says how, but for what
+// became of the storing.
+func (l *loading) conclude(r *response, late []string, said forwarded, out outgoing) {
+	ex := l.a.ex
+	l.place(r, late)
+	status := func(refusal engine.Refusal) Field {
+		said.stored, said.detail = refusal == engine.Stored, string(refusal)
+		return said.field()
+	}
+	front, _ := frontOf(ex)
+	s, sends := ex.(Sender)
+	d, defers := ex.(Deferrer)
+	switch {
+	case front == ServerOnly || !sends && !defers:
+		out.send(ex, status(l.keep(r, late)))
+	case sends:
+		sent := out.sendHeader(s, status(l.turn.Foresee(l.fill(r, late))))
+		own := l.setsCookie(sent)
+		l.keepUnless(own, r, late)
+		ex.Release(nil)
+		if !own && l.setsCookie(sent) { // it came with the content
+			l.turn.ForgetEntry(l.shield.ctx, r.key, l.made)
+			l.rt.engine.Note(l.a.key, uncacheable{}, 0, rememberUncacheable, codec{})
+		}
+	default:
+		out.send(ex, status(l.turn.Foresee(l.fill(r, late))))
+		l.keepWhenSent(d, r, late)
+	}
+}
+
+// setsCookie reports whether an answer has turned out to be its client's own.
+func (l *loading) setsCookie(sent Sent) bool {
+	return !l.rt.class.HTTP.AllowSetCookie && !l.d.withoutCookie && len(sent.Values("Set-Cookie")) > 0
+}
+
+// keepUnless stores a response unless it is its client's own.
+func (l *loading) keepUnless(own bool, r *response, late []string) {
+	if !own {
+		l.keep(r, late)
+		return
+	}
+	l.d.store, l.d.reason, l.d.verdict = false, setCookie, engine.Unshareable
+	l.rt.notStored(l.a, l.turn, l.d)
+}
+
+// maxSending bounds how long those who wait are kept waiting by a client that reads
+// slowly, where its answer is seen only when it has been sent.
+const maxSending = time.Second
+
+// keepWhenSent is keepUnless when the answer has been sent, which is after Serve has
+// returned. Requests that come meanwhile wait for that.
+func (l *loading) keepWhenSent(d Deferrer, r *response, late []string) {
+	rt, key := l.rt, l.a.key
+	over := make(chan struct{})
+	rt.sending.Store(key, over)
+	l.a.deferred = true
+	var once sync.Once
+	end := func(sent Sent) {
+		once.Do(func() {
+			if sent != nil {
+				l.keepUnless(l.setsCookie(sent), r, late)
+			}
+			l.turn.Finish(engine.Outcome{Verdict: engine.Failed})
+			l.shield.end()
+			rt.sending.CompareAndDelete(key, over)
+			close(over)
+		})
+	}
+	timer := time.AfterFunc(maxSending, func() { end(nil) })
+	d.WhenSent(func(sent Sent) {
+		timer.Stop()
+		end(sent)
+	})
+}
+
+// waitSending waits until the answer of a load for the same resource has been sent,
+// if it is not known before whether it may be stored. It returns whether it waited.
+func (rt *Route) waitSending(a *ask) bool {
+	over, ok := rt.sending.Load(a.key)
+	if !ok {
+		return false
+	}
+	select {
+	case <-over.(chan struct{}):
+	case <-a.ex.Context().Done():
+		return false
+	}
+	return true
+}
+
+// mayStayWithoutCookie reports whether a response that sets a cookie may stay without
+// it: it says that the cookie is private (RFC 9111 section 5.2.2.7), or that it is to be
+// validated (section 5.2.2.4) and how long the rest is fresh, or that this is public.
+// Session libraries say no-cache="Set-Cookie" of every page: that alone permits nothing.
+func (rt *Route) mayStayWithoutCookie(h Header, dir *directives) bool {
+	cc := &dir.cc
+	switch {
+	case rt.identity == nil && slices.Contains(cc.PrivateFields, "Set-Cookie"):
+		return true
+	case slices.Contains(cc.NoCacheFields, "Set-Cookie"):
+		return cc.Public || cc.SMaxAge.Present || cc.MaxAge.Present || !dir.targeted && len(h.Values("Expires")) > 0
+	}
+	return false
+}
