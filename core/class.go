@@ -83,6 +83,14 @@ type HTTPPolicy struct {
 	// request with a Cookie field is answered from the cache, and its response
 	// stored, only if the response says that it is public.
 	Cookies []string
+	// Credentials lists the request fields by which clients say who they are, beside
+	// Authorization and Cookie. A response to a request that has one is stored, and a
+	// stored response answered to it, only if the response says that it may be shared
+	// (public, s-maxage, must-revalidate: RFC 9111 section 3.5), if Headers names the
+	// field, which is then part of the identity, or on a route with an Identity. nil:
+	// CredentialFields, which are well-known ones, and certificates of clients
+	// (ClientCertificate). Empty, not nil: none.
+	Credentials []string
 	// RequestDirectives lists the directives in the Cache-Control of requests that
 	// clients may use: "no-cache" (and Pragma), "no-store", "max-age", "min-fresh",
 	// "max-stale", "only-if-cached" (RFC 9111 section 5.2.1). nil: all but
@@ -188,7 +196,7 @@ func (c Class) resolve(name string) (Class, error) {
 	for _, list := range []struct {
 		name  string
 		names []string
-	}{{"HTTP.Query", c.HTTP.Query}, {"HTTP.Headers", c.HTTP.Headers}, {"HTTP.Cookies", c.HTTP.Cookies}} {
+	}{{"HTTP.Query", c.HTTP.Query}, {"HTTP.Headers", c.HTTP.Headers}, {"HTTP.Cookies", c.HTTP.Cookies}, {"HTTP.Credentials", c.HTTP.Credentials}} {
 		for i, n := range list.names {
 			if err := checkName(fmt.Sprintf("%s[%d]", field(list.name), i), n); err != nil {
 				return c, err
@@ -213,6 +221,7 @@ func (c Class) resolve(name string) (Class, error) {
 		headers[i] = strings.Clone(http.CanonicalHeaderKey(h))
 	}
 	c.HTTP.Headers = headers
+	c.HTTP.Credentials = canonicalCredentials(c.HTTP.Credentials)
 	for _, list := range []*[]string{&c.HTTP.Query, &c.HTTP.Cookies, &c.HTTP.RequestDirectives, &c.HTTP.Encodings} {
 		*list = ownedList(*list)
 	}

@@ -1,6 +1,7 @@
 package fibercache
 
 import (
+	"net/http"
 	"net/url"
 	"reflect"
 	"strings"
@@ -130,6 +131,28 @@ func (x *exchange) Content(limit int) ([]byte, bool) {
 	}
 	body := req.Body()
 	return body, len(body) <= limit
+}
+
+// AnyField implements httpcache.Credentialed. fasthttp's VisitAll would parse the
+// cookies, and show them from then on in another way than they came.
+func (x *exchange) AnyField(match func(name string) bool) string {
+	raw := x.namesAsTheyCome()
+	for _, key := range x.c.Request().Header.PeekKeys() {
+		name := view.UnsafeString(key)
+		if raw {
+			name = http.CanonicalHeaderKey(name)
+		}
+		if name != "" && match(name) {
+			return strings.Clone(name)
+		}
+	}
+	return ""
+}
+
+// Certified implements httpcache.Credentialed.
+func (x *exchange) Certified() bool {
+	state := x.c.Context().TLSConnectionState()
+	return state != nil && len(state.PeerCertificates) > 0
 }
 
 // Freeze implements httpcache.Freezer.

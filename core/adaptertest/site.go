@@ -29,7 +29,8 @@ type transport int
 const (
 	overLoopback transport = iota
 	overTLS
-	inMemory // in a bubble
+	overMutualTLS // with a certificate of the client's
+	inMemory      // in a bubble
 )
 
 // site is one cache and one app, served. The app is built at the first request.
@@ -105,6 +106,9 @@ func classes() core.Classes {
 		"no-heuristic":   {HTTP: core.HTTPPolicy{NoHeuristic: true}},
 		"set-cookie":     http(core.HTTPPolicy{AllowSetCookie: true}),
 		"no-validation":  {TTL: time.Minute, HTTP: core.HTTPPolicy{NoValidation: true}},
+		"by-key":         http(core.HTTPPolicy{Headers: []string{"x-api-key"}}),
+		"own-credential": http(core.HTTPPolicy{Credentials: []string{"x-tenant-token"}}),
+		"no-credentials": http(core.HTTPPolicy{Credentials: []string{}}),
 		"encodings":      http(core.HTTPPolicy{Encodings: []string{"zstd", "gzip"}}),
 	}
 }
@@ -163,15 +167,19 @@ func (s *site) serve() {
 		}
 		s.dial = func() (net.Conn, error) { return net.Dial("tcp", l.Addr().String()) }
 	}
-	if s.by == overTLS {
-		l = tls.NewListener(l, &tls.Config{Certificates: []tls.Certificate{certificate(s)}})
+	if s.by == overTLS || s.by == overMutualTLS {
+		l = tls.NewListener(l, &tls.Config{Certificates: []tls.Certificate{certificate(s)}, ClientAuth: tls.RequestClientCert}) //nolint:gosec // as crypto/tls has it
+		client := &tls.Config{InsecureSkipVerify: true}                                                                         //nolint:gosec // our own
+		if s.by == overMutualTLS {
+			client.Certificates = []tls.Certificate{certificate(s)}
+		}
 		plain := s.dial
 		s.dial = func() (net.Conn, error) {
 			conn, err := plain()
 			if err != nil {
 				return nil, err
 			}
-			return tls.Client(conn, &tls.Config{InsecureSkipVerify: true}), nil //nolint:gosec // our own
+			return tls.Client(conn, client), nil
 		}
 	}
 	done := make(chan error, 1)
@@ -200,6 +208,13 @@ func (s *site) another() *site {
 // secured returns a site with the same cache and routes, over TLS.
 func (s *site) secured() *site {
 	return &site{TB: s.TB, f: s.f, cache: s.cache, log: s.log, app: s.app, by: overTLS}
+}
+
+// certified is secured, with a certificate of the client's.
+func (s *site) certified() *site {
+	c := s.secured()
+	c.by = overMutualTLS
+	return c
 }
 
 func certificate(t testing.TB) tls.Certificate {

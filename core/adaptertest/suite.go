@@ -44,6 +44,7 @@ func cases() []testCase {
 		boundsCases(),
 		distantCases(),
 		asSentCases(),
+		credentialCases(),
 		outerVaryCases(),
 		freshCases(),
 		lifetimeCases(),

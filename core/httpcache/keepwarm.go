@@ -92,7 +92,7 @@ var negotiated = []string{"Accept", "Accept-Encoding", acceptLanguage} //nolint:
 
 // learn counts a hit, if anybody could have caused it.
 func (rt *Route) learn(s *hot.Sketch[string], ex Exchange, r *response) {
-	if rt.identity != nil || r.part != nil || r.key == "" || len(ex.Values("Authorization")) > 0 || len(ex.Values("Cookie")) > 0 {
+	if rt.identity != nil || r.part != nil || r.key == "" || rt.credentialsOf(ex).any() || len(ex.Values("Cookie")) > 0 {
 		return
 	}
 	line := ex.Line()

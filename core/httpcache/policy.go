@@ -9,14 +9,6 @@ import (
 	"github.com/larderhq/larder/core/internal/scope"
 )
 
-// credentials says what a request brings that makes its response its own.
-type credentials struct {
-	authorization bool
-	cookies       bool // that the class does not account for
-}
-
-func (c credentials) any() bool { return c.authorization || c.cookies }
-
 // decision is what may be done with a response.
 type decision struct {
 	store       bool
@@ -94,7 +86,7 @@ func (rt *Route) storable(status int, h Header, creds credentials, said scope.Sa
 	case len(h.Values("Set-Cookie")) > 0 && !rt.class.HTTP.AllowSetCookie && !d.withoutCookie:
 		return no(setCookie)
 	case creds.authorization && !d.forAuthorized: // RFC 9111 section 3.5
-		return no("authorization")
+		return no(creds.reason())
 	case creds.cookies && !d.forCookies:
 		return no("cookie")
 	}

@@ -44,10 +44,13 @@ type Route struct {
 	identity   func(Exchange) (string, bool)
 	skip       func(Exchange) bool
 	keepParam  func(name string) bool
-	gate       engine.Gate
-	log        *slog.Logger
-	budget     time.Duration // of the shared tier
-	once       *warnings
+	// credentials are the request fields that count as Authorization does: those of
+	// the class that are not part of the identity.
+	credentials []string
+	gate        engine.Gate
+	log         *slog.Logger
+	budget      time.Duration // of the shared tier
+	once        *warnings
 
 	// A Route has its class as it was at a revision. The latest one is shared by those
 	// of one route.
@@ -106,6 +109,12 @@ func NewRoute(c Config) (*Route, error) {
 	if params := class.HTTP.Query; params != nil {
 		rt.keepParam = func(name string) bool { return slices.Contains(params, name) }
 	}
+	if rt.credentials = class.HTTP.Credentials; rt.credentials == nil {
+		rt.credentials = core.CredentialFields()
+	}
+	rt.credentials = slices.DeleteFunc(slices.Clone(rt.credentials), func(name string) bool {
+		return slices.Contains(class.HTTP.Headers, name)
+	})
 	rt.latest.Store(rt)
 	return rt, nil
 }

@@ -97,8 +97,7 @@ func (rt *Route) identify(dst []byte, ex Exchange, line *Line) (key []byte, cred
 			return nil, creds, w, fwdBypass, "no-identity"
 		}
 	} else {
-		creds.authorization = len(ex.Values("Authorization")) > 0
-		creds.cookies = rt.class.HTTP.Cookies == nil && len(ex.Values("Cookie")) > 0
+		creds = rt.credentialsOf(ex)
 	}
 	w = rt.wishes(ex)
 	key, reason = rt.appendKey(dst, ex, line, id)

@@ -71,6 +71,21 @@ func (x *StdExchange) Values(name string) []string {
 	return x.Request.Header[name]
 }
 
+// AnyField implements Credentialed.
+func (x *StdExchange) AnyField(match func(name string) bool) string {
+	for name := range x.Request.Header {
+		if name != "" && match(name) {
+			return name
+		}
+	}
+	return ""
+}
+
+// Certified implements Credentialed.
+func (x *StdExchange) Certified() bool {
+	return x.Request.TLS != nil && len(x.Request.TLS.PeerCertificates) > 0
+}
+
 // Freeze implements Freezer.
 func (x *StdExchange) Freeze() { x.frozen = x.Request.Header.Clone() }
 
