@@ -55,6 +55,9 @@ const (
 	// recordWithin is how long a reply is waited for. What is executed later than that does
 	// nothing: by then its caller has been told, and may have put something newer.
 	recordWithin = 2 * time.Second
+	// decentWait is how long a reply is waited for at least, however little time the callers
+	// have: a partition that is silent for so long is thought to be.
+	decentWait = time.Second
 	// fullRetry is how long a change waits before it asks again for room.
 	fullRetry = 10 * time.Millisecond
 )
@@ -261,8 +264,11 @@ func (w *WriteBehind[K, V]) record(ctx context.Context, p int, group []*change) 
 		q.Within = max(q.Within, time.Until(c.until), time.Millisecond)
 	}
 	q.Within = min(q.Within, recordWithin)
-	ctx, cancel := context.WithTimeout(ctx, q.Within)
+	// The reply is waited for longer than some callers wait: it says for sure what has
+	// happened, and a partition is not silent that had no time to answer.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), max(q.Within, decentWait))
 	defer cancel()
+	defer context.AfterFunc(w.ctx, cancel)()
 	results, err := w.e.Enqueue(ctx, q)
 	w.heard(p, err)
 	if err == nil && len(results) != len(group) {
@@ -307,7 +313,7 @@ func (w *WriteBehind[K, V]) answers(p int) bool {
 
 // heard notes whether a partition has answered.
 func (w *WriteBehind[K, V]) heard(p int, err error) {
-	if err != nil && !errors.Is(err, remote.ErrMigrating) {
+	if err != nil && !errors.Is(err, remote.ErrMigrating) && !errors.Is(err, remote.ErrLate) {
 		w.silent[p].Store(time.Now().Add(silence).UnixNano())
 	}
 }

@@ -74,7 +74,11 @@ type WriteBehindOptions[K comparable, V any] struct {
 	// Merge is for partial changes: it puts change on what holds now, which is what is
 	// queued, or else what Load loads (the zero V where that says ErrNotFound), and
 	// returns what is to be queued. It may be called more than once for one Put, and
-	// must change neither. With it Put reads before it writes.
+	// must change neither. With it Put reads before it writes. What has become a dead letter
+	// does not hold: the next Put merges with what Load loads, without it, as readers see
+	// it. A counter whose increment became a dead letter is short by that until the letter is
+	// dealt with, and to replay the letter would undo what came after it: OnDead is where to
+	// note an increment that must not be lost.
 	Merge func(old, change V) V
 	Load  Loader[K, V]
 	// OnDead is told of each change that became a dead letter, from the worker's

@@ -21,7 +21,7 @@ const (
 )
 
 // errLate says that nothing was done.
-var errLate = errors.New("it was executed too late, and did nothing")
+var errLate = remote.ErrLate
 
 // Durable implements the seam.
 func (s *session) Durable(ctx context.Context) error {

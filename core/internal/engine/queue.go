@@ -91,7 +91,7 @@ func (e *Engine) Enqueue(ctx context.Context, q remote.Enqueue) ([]remote.Enqueu
 	}
 	done, err := to.Enqueue(ctx, q)
 	switch {
-	case errors.Is(err, remote.ErrMigrating):
+	case errors.Is(err, remote.ErrMigrating), errors.Is(err, remote.ErrLate):
 		return nil, err // nothing has happened
 	case err != nil:
 		if s != nil {

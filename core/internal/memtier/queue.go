@@ -2,7 +2,6 @@ package memtier
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -12,7 +11,7 @@ import (
 	"github.com/larderhq/larder/core/internal/remote"
 )
 
-var errLate = errors.New("memtier: it was executed too late, and did nothing")
+var errLate = remote.ErrLate
 
 // queues returns the queues of the partition, to be read. They are one key: all are
 // lost or none.

@@ -40,6 +40,10 @@ var ErrUnusable = errors.New("larder: the shared tier cannot be used")
 // on its way to another server. Nothing was changed. A new era (NewEra) works.
 var ErrMigrating = errors.New("larder: a slot of the shared tier is being migrated")
 
+// ErrLate says that a change came to the tier after the time that it was given. Nothing was
+// changed.
+var ErrLate = errors.New("larder: the shared tier executed it too late, and did nothing")
+
 // Layout is what all instances agree on.
 type Layout struct {
 	Namespace, Version string
