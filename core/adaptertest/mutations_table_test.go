@@ -749,7 +749,7 @@ func mutations() []mutation {
 			[]string{"the files of an upload to an invalidating route go with its request", "the files of an upload to a cached route go with its request", "middleware in front finds what a handler has parsed of the request"}),
 		take("a deadline in the background", httpcache+"nowhere.go", `func (n *Nowhere) SetWriteDeadline(time.Time) error { return nil }`, ``,
 			[]string{"a refresh succeeds whose handler asks for a write deadline and checks the error"}),
-		take("warming has a server", httpcache+"warm.go", `context.WithValue(r.Context(), http.ServerContextKey, s)`, `context.WithValue(r.Context(), serverlessKey{}, s)`,
+		take("warming asks as a server would", httpcache+"warm.go", `r.URL = u`, `_ = u`,
 			[]string{"a page that is warmed finds what a request's does"}),
 		take("a write's stream passes", httpcache+"stdwriter.go", "\t\t\t\tw.startTail()\n\t\t\t}\n\t\tdefault:", "\t\t\t\treturn nil\n\t\t\t}\n\t\tdefault:",
 			[]string{"a write's stream passes event by event, but for its last byte"}),
