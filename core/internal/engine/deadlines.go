@@ -20,6 +20,12 @@ import (
 //	deadline here, copy read anew, deadline of    nothing is kept of the partition from the
 //	the server                                    earliest moment at which the server's clock may
 //	                                              be there to the latest
+//	read of the tier, deadline here, reply        the deadline comes once more at the latest
+//	                                              such moment: what was read or loaded from
+//	                                              before it is fenced
+//	adopted, load, deadline, end of the load      the same: an era item comes at that moment
+//	server's clock set                            what was reckoned is void: the partition is
+//	                                              aged, and as if it had just been adopted
 //	closed, heard before the beginning            the deadline comes for nothing
 
 // serverClock is what is known of a server's clock: what has to be added to a time of it, in
@@ -27,6 +33,7 @@ import (
 type serverClock struct {
 	known            bool
 	earliest, latest int64
+	at               int64 // when it was read
 }
 
 // readClocks notes the clocks of the servers that have answered what was asked at a time.
@@ -37,7 +44,14 @@ func (s *shared) readClocks(heads []remote.Head, sent int64) {
 	for p := range heads {
 		if h := &heads[p]; h.Err == nil && h.Now > 0 && p < len(s.parts) {
 			now := h.Now * int64(time.Millisecond)
-			s.parts[p].clock = serverClock{true, sent - now - int64(time.Millisecond), received - now + int64(time.Millisecond)}
+			was := s.parts[p].clock
+			is := serverClock{true, sent - now - int64(time.Millisecond), received - now + int64(time.Millisecond), received}
+			s.parts[p].clock = is
+			drift := (received - was.at) / 500
+			if was.known && (is.earliest > was.latest+drift || is.latest < was.earliest-drift) {
+				s.age(p) // the clock was set: deadlines come at other times than were reckoned
+				s.doubt(p, h)
+			}
 		}
 	}
 }
@@ -60,6 +74,7 @@ func (s *shared) doubt(p int, h *remote.Head) {
 	}
 	_, last := f.clock.reached(s.e.Now(), h.Until)
 	s.doubtUntil(p, last)
+	s.e.announce(&deadline{at: last, items: []Item{eraItem(p)}}) // for what has begun to be read or loaded before
 }
 
 func (s *shared) doubtUntil(p int, until int64) {
@@ -104,6 +119,9 @@ func (s *shared) intent(p int, it Item) bool {
 		if now >= first { // before anything is verified
 			s.doubtUntil(p, last)
 			s.e.fence([]Item{in.Item})
+			if now < last {
+				s.e.announce(&deadline{at: last, items: []Item{in.Item}, id: in.ID})
+			}
 			return true
 		}
 		s.e.announce(&deadline{at: first, doubt: last, items: []Item{in.Item}, id: in.ID})

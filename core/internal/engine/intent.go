@@ -162,6 +162,9 @@ func (e *Engine) lapse(now int64) {
 		if e.intents.remove(d); d.of != nil {
 			e.intents.forget(d.of)
 		}
+		if d.doubt > d.at { // once more, for what has begun to be read since
+			e.intents.schedule(&deadline{at: d.doubt, items: d.items, id: d.id})
+		}
 	}
 	e.apply(e.Now(), items)
 	e.journal.mu.Unlock()
