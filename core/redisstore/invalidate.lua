@@ -85,13 +85,21 @@ local function entry_id(entry)
 end
 -- Intents of writers on one key or tag: a hash with a field w:<writer> for each,
 -- 'deadline:until when it is remembered', in milliseconds; x:<id> for each entry that
--- intents on its key have capped: until when it would live; lag: until when a replica
--- may be behind; mark: the token of the last invalidation while one was open. What is
+-- intents on its key have capped: until when it would live; gen: the same of the
+-- generation, '<its token>:<milliseconds>'; lag: until when a replica may be behind; mark: the token of the last invalidation while one was open. What is
 -- no such hash is no intent.
 
 local function writer(value)
   local deadline, known = string.match(value, '^(%d+):(%d+)$')
   return tonumber(deadline), tonumber(known)
+end
+
+-- The field gen, and until when the generation of a token would live by it: nil if the
+-- field tells nothing of that generation.
+local function lived_field(token, lived) return token .. ':' .. digits(lived) end
+local function lived_of(text, token)
+  local of, lived = string.match(text, '^(.*):(%d+)$')
+  return of == token and tonumber(lived) or nil
 end
 
 -- intents returns how long the shortest open one still lasts, how long ago the
@@ -234,6 +242,23 @@ local function open_but(h)
   return own, there, earliest
 end
 
+-- cap_generation caps a generation, and notes in the hash of the intents until when
+-- it lived, unless an earlier intent has: what is lost with that hash cannot be lifted.
+local function cap_generation(item)
+  local lived = cap(item.generation, deadline)
+  local tok = lived and good(redis.pcall('GET', item.generation))
+  if type(tok) ~= 'string' or tok == '' or lived_of(field(item.intents, 'gen'), tok) then return end
+  redis.call('HSET', item.intents, 'gen', lived_field(tok, lived))
+end
+
+-- lift_generation lets a generation live on, until it would without intents or until_.
+local function lift_generation(item, until_)
+  local tok = good(redis.pcall('GET', item.generation))
+  local lived = type(tok) == 'string' and lived_of(field(item.intents, 'gen'), tok)
+  if lived and until_ then lived = math.min(lived, until_) end
+  if lived and lived > now then redis.call('PEXPIREAT', item.generation, digits(lived)) end
+end
+
 -- lift lets what the own intent has capped live on: to the earliest deadline of the
 -- others. It returns whether the intent is there: if not, others may have been lost
 -- with it. One that has gone past its deadline is too late.
@@ -243,10 +268,7 @@ local function lift(item)
   local own, there, earliest = open_but(h)
   if not own then return there end
   if item.kind == TAG then
-    local left = redis.call('PTTL', item.generation)
-    if left >= 0 and left < remain then
-      redis.call('PEXPIREAT', item.generation, digits(earliest and earliest - 1 or now + remain))
-    end
+    lift_generation(item, earliest and earliest - 1)
     return true
   end
   for j = item.entries, item.entries + versions - 1 do
@@ -282,7 +304,7 @@ local function touch(key, tok)
   end
   if not others and mode ~= BEGIN then -- nobody is left who could lift what was capped
     for i = 1, #h, 2 do
-      if string.sub(h[i], 1, 2) == 'x:' then redis.call('HDEL', key, h[i]) end
+      if h[i] == 'gen' or string.sub(h[i], 1, 2) == 'x:' then redis.call('HDEL', key, h[i]) end
     end
   end
   if mode == ABANDON then return end
@@ -309,7 +331,7 @@ if mode == BEGIN then
   for _, item in ipairs(items) do
     if item.intents then touch(item.intents, '') end
     if item.kind == TAG then
-      cap(item.generation, deadline)
+      cap_generation(item)
     elseif item.kind == KEY then
       for j = item.entries, item.entries + versions - 1 do
         local lived, entry = cap(KEYS[j], deadline), entry_id(KEYS[j])

@@ -216,6 +216,54 @@ func intentCases() []testCase {
 			require.Equal(s, []string{""}, c.generations("t1"))
 		}},
 
+		{name: "given evicted intents, a writer that begins later and abandons lifts no cap of theirs", needs: needsEvict, run: func(s *store) {
+			c := s.open()
+			c.put("key", "payload", "t1")
+			c.begin("lost", 4*short, key("key"), tag("t1"))
+			c.evict(Intents, "t1")
+			c.begin("refused", minute, tag("t1"))
+			c.abandon("refused", tag("t1"))
+			s.wait(4*short + beyond)
+			require.Equal(s, []string{""}, c.generations("t1"))
+		}},
+
+		{name: "given evicted intents, a shorter cap is lifted to the one before it only", needs: needsEvict, run: func(s *store) {
+			c := s.open()
+			e := c.put("key", "payload", "t1")
+			c.begin("lost", 4*short, key("key"), tag("t1"))
+			c.evict(Intents, "t1")
+			c.begin("refused", 2*short, tag("t1"))
+			c.abandon("refused", tag("t1"))
+			require.Equal(s, []string{e.Tags[0].Token}, c.generations("t1"))
+			s.wait(4*short + beyond)
+			require.Equal(s, []string{""}, c.generations("t1"))
+		}},
+
+		{name: "given nothing evicted, the last to abandon lifts what was capped", run: func(s *store) {
+			c := s.open()
+			e := c.put("key", "payload", "t1")
+			c.begin("first", 4*short, tag("t1"), tag("t2"))
+			c.begin("first", 4*short, tag("t1"), tag("t2")) // executed twice
+			made := c.capture("t2")
+			c.begin("second", 3*short, tag("t1"), tag("t2"))
+			c.abandon("first", tag("t1"), tag("t2"))
+			c.abandon("second", tag("t1"), tag("t2"))
+			require.Equal(s, made.Token, c.capture("t2").Token)
+			s.wait(4*short + beyond)
+			require.Equal(s, []string{e.Tags[0].Token, made.Token}, c.generations("t1", "t2"))
+		}},
+
+		{name: "given a generation that was replaced under an intent, an abandon lifts the new one", run: func(s *store) {
+			c := s.open()
+			c.put("key", "payload", "t1")
+			c.begin("intent", 3*short, tag("t1"))
+			c.invalidate(tag("t1"))
+			made := c.capture("t1")
+			c.abandon("intent", tag("t1"))
+			s.wait(3*short + beyond)
+			require.Equal(s, []string{made.Token}, c.generations("t1"))
+		}},
+
 		{name: "abandon takes the intent out and invalidates nothing", run: func(s *store) {
 			c := s.open()
 			c.begin("intent", minute, key("key"), tag("t1"))

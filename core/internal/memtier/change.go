@@ -127,11 +127,25 @@ func (st *step) cap(it remote.Item, deadline int64) {
 		}
 		st.setIntents(k, in)
 	case remote.Tag:
-		at := key{kind: Generation, name: it.Value}
-		if v, ok := st.get(at, st.now); ok {
-			st.set(at, value{generation{v.data.(generation).token, true}, min(v.until, deadline)})
-		}
+		st.capGeneration(it.Value, deadline)
 	}
+}
+
+// capGeneration caps a generation, and keeps with the intents how it lived, unless an
+// earlier one has: what is lost with them cannot be lifted.
+func (st *step) capGeneration(tag string, deadline int64) {
+	at := key{kind: Generation, name: tag}
+	v, ok := st.get(at, st.now)
+	if !ok {
+		return
+	}
+	g := v.data.(generation)
+	k := intentsKey(remote.Tag, tag)
+	if in := st.intentsAt(k).clone(); in.made.token != g.token {
+		in.made = lived{g.token, v.until, g.capped}
+		st.setIntents(k, in)
+	}
+	st.set(at, value{generation{g.token, true}, min(v.until, deadline)})
 }
 
 // lift lets what an intent has capped live on, as far as no other intent forbids it.
@@ -159,12 +173,16 @@ func (st *step) liftTo(it remote.Item, in intents) {
 	if it.Kind == remote.Tag {
 		at := key{kind: Generation, name: it.Value}
 		v, ok := st.get(at, st.now)
-		if g, _ := v.data.(generation); ok && g.capped {
-			until := ends(st.now, st.server.generationLife)
-			if limit != 0 {
-				until = min(until, limit)
-			}
-			st.set(at, value{generation{g.token, limit != 0}, until})
+		g, _ := v.data.(generation)
+		if !ok || in.made.token != g.token {
+			return
+		}
+		until := in.made.until
+		if limit != 0 {
+			until = min(until, limit)
+		}
+		if until > st.now {
+			st.set(at, value{generation{g.token, limit != 0 || in.made.capped}, until})
 		}
 		return
 	}

@@ -29,18 +29,27 @@ func (st *step) capture(tag string) (remote.Generation, error) {
 		if err := st.refuseFull(); err != nil {
 			return g, err
 		}
-		made := generation{token: st.token(), capped: g.Open > 0}
-		life := st.server.generationLife
-		if made.capped {
-			life = min(life, g.Open)
-		}
-		st.set(k, value{made, ends(st.now, life)})
-		found = made
+		found = st.makeGeneration(tag, in)
 	case g.Open == 0 && !found.capped:
 		st.set(k, value{found, ends(st.now, st.server.generationLife)})
 	}
 	g.Token = found.token
 	return g, nil
+}
+
+// makeGeneration makes a tag's generation. The intents that cap it keep how long it
+// would live without them.
+func (st *step) makeGeneration(tag string, in intents) generation {
+	made := generation{token: st.token()}
+	until := ends(st.now, st.server.generationLife)
+	if first := in.earliest(st.now); first != 0 {
+		in = in.clone()
+		in.made = lived{token: made.token, until: until}
+		st.setIntents(intentsKey(remote.Tag, tag), in)
+		made.capped, until = true, min(until, first)
+	}
+	st.set(key{kind: Generation, name: tag}, value{made, until})
+	return made
 }
 
 // How intents and marks are named: by the kind of item and its value.
@@ -78,7 +87,7 @@ func (st *step) setIntents(k key, in intents) {
 		}
 	}
 	if in.earliest(st.now) == 0 {
-		in.lives = nil
+		in.lives, in.made = nil, lived{}
 	}
 	if until := in.until(); until > st.now {
 		st.set(k, value{in, until})

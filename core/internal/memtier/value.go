@@ -42,7 +42,15 @@ type generation struct {
 type intents struct {
 	writers map[string]writer // by the intent's id
 	lives   map[string]int64  // until when entries lived that intents have capped, by their ids
+	made    lived             // the generation that intents have capped
 	lags    int64             // until when a replica may lag
+}
+
+// lived is how a generation would live without the intents on its tag.
+type lived struct {
+	token  string
+	until  int64
+	capped bool // by an intent that has been evicted
 }
 
 type writer struct{ deadline, remembered int64 }

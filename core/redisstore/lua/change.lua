@@ -95,6 +95,23 @@ local function open_but(h)
   return own, there, earliest
 end
 
+-- cap_generation caps a generation, and notes in the hash of the intents until when
+-- it lived, unless an earlier intent has: what is lost with that hash cannot be lifted.
+local function cap_generation(item)
+  local lived = cap(item.generation, deadline)
+  local tok = lived and good(redis.pcall('GET', item.generation))
+  if type(tok) ~= 'string' or tok == '' or lived_of(field(item.intents, 'gen'), tok) then return end
+  redis.call('HSET', item.intents, 'gen', lived_field(tok, lived))
+end
+
+-- lift_generation lets a generation live on, until it would without intents or until_.
+local function lift_generation(item, until_)
+  local tok = good(redis.pcall('GET', item.generation))
+  local lived = type(tok) == 'string' and lived_of(field(item.intents, 'gen'), tok)
+  if lived and until_ then lived = math.min(lived, until_) end
+  if lived and lived > now then redis.call('PEXPIREAT', item.generation, digits(lived)) end
+end
+
 -- lift lets what the own intent has capped live on: to the earliest deadline of the
 -- others. It returns whether the intent is there: if not, others may have been lost
 -- with it. One that has gone past its deadline is too late.
@@ -104,10 +121,7 @@ local function lift(item)
   local own, there, earliest = open_but(h)
   if not own then return there end
   if item.kind == TAG then
-    local left = redis.call('PTTL', item.generation)
-    if left >= 0 and left < remain then
-      redis.call('PEXPIREAT', item.generation, digits(earliest and earliest - 1 or now + remain))
-    end
+    lift_generation(item, earliest and earliest - 1)
     return true
   end
   for j = item.entries, item.entries + versions - 1 do
@@ -143,7 +157,7 @@ local function touch(key, tok)
   end
   if not others and mode ~= BEGIN then -- nobody is left who could lift what was capped
     for i = 1, #h, 2 do
-      if string.sub(h[i], 1, 2) == 'x:' then redis.call('HDEL', key, h[i]) end
+      if h[i] == 'gen' or string.sub(h[i], 1, 2) == 'x:' then redis.call('HDEL', key, h[i]) end
     end
   end
   if mode == ABANDON then return end
@@ -170,7 +184,7 @@ if mode == BEGIN then
   for _, item in ipairs(items) do
     if item.intents then touch(item.intents, '') end
     if item.kind == TAG then
-      cap(item.generation, deadline)
+      cap_generation(item)
     elseif item.kind == KEY then
       for j = item.entries, item.entries + versions - 1 do
         local lived, entry = cap(KEYS[j], deadline), entry_id(KEYS[j])

@@ -1,12 +1,20 @@
 -- Intents of writers on one key or tag: a hash with a field w:<writer> for each,
 -- 'deadline:until when it is remembered', in milliseconds; x:<id> for each entry that
--- intents on its key have capped: until when it would live; lag: until when a replica
--- may be behind; mark: the token of the last invalidation while one was open. What is
+-- intents on its key have capped: until when it would live; gen: the same of the
+-- generation, '<its token>:<milliseconds>'; lag: until when a replica may be behind; mark: the token of the last invalidation while one was open. What is
 -- no such hash is no intent.
 
 local function writer(value)
   local deadline, known = string.match(value, '^(%d+):(%d+)$')
   return tonumber(deadline), tonumber(known)
+end
+
+-- The field gen, and until when the generation of a token would live by it: nil if the
+-- field tells nothing of that generation.
+local function lived_field(token, lived) return token .. ':' .. digits(lived) end
+local function lived_of(text, token)
+  local of, lived = string.match(text, '^(.*):(%d+)$')
+  return of == token and tonumber(lived) or nil
 end
 
 -- intents returns how long the shortest open one still lasts, how long ago the
