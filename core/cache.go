@@ -70,9 +70,9 @@ func New(o Options) (*Cache, error) {
 
 // Close ends the cache's goroutines and frees its memory. Write-behind queues are
 // closed first (WriteBehind.Close), for up to Options.CloseTimeout. Loads in the
-// background are cancelled and waited for as long; the error
-// says that some went on. Handlers stay usable: they run as if there were no
-// cache. A second Close does nothing.
+// background are cancelled; those that somebody waits for go on to their end. Close
+// waits for all of them, for as long; the error says that some went on. Handlers
+// and maps stay usable: they run as if there were no cache. A second Close does nothing.
 func (c *Cache) Close() error {
 	queues := c.closeQueues()
 	ctx, cancel := context.WithTimeout(context.Background(), c.opts.CloseTimeout)
@@ -219,7 +219,7 @@ func (c *Cache) Options() Options {
 // Scope returns a scope for a load or a write of this cache.
 func (c *Cache) Scope() *scope.Scope {
 	return &scope.Scope{
-		MaxTags: MaxTagsPerEntry,
+		MaxTags: MaxTagsPerEntry, Of: c.engine,
 		Invalidate: func(ctx context.Context, targets any) error {
 			return c.Invalidate(ctx, targets.([]Target)...)
 		},

@@ -7,6 +7,7 @@ import (
 
 	"github.com/larderhq/larder/core/internal/engine"
 	"github.com/larderhq/larder/core/internal/hot"
+	"github.com/larderhq/larder/core/internal/waits"
 	"github.com/larderhq/larder/core/internal/warm"
 )
 
@@ -122,12 +123,21 @@ func (m *Map[K, V]) renewDue(ctx context.Context, due warm.Due, items []hot.Item
 	if len(led) == 0 {
 		return 0, 0
 	}
-	done := make(chan struct{})
-	if !e.Spawn(ctx, 2*m.class.LoadTimeout, func(spawned context.Context) {
+	done, run := make(chan struct{}), new(waits.Load)
+	turns := make([]*engine.Turn, len(led))
+	for i, p := range led {
+		turns[i] = p.turn
+		p.turn.Runs(run)
+	}
+	if !e.Serve(ctx, 2*m.class.LoadTimeout, ctx.Done(), turns, func(spawned context.Context) {
 		defer close(done)
 		spawned, cancel := context.WithCancel(spawned)
 		defer cancel()
-		defer context.AfterFunc(ctx, cancel)() // nobody but KeepWarm has asked for it
+		defer context.AfterFunc(ctx, func() {
+			if engine.Unwatched(spawned, turns) { // nobody but KeepWarm has asked for it
+				cancel()
+			}
+		})()
 		b.lead(spawned, led)
 	}) {
 		finish(led)

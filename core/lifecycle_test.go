@@ -122,47 +122,6 @@ func TestGivenAClosedCache_WhenItIsUsed_ThenLoadersRunAndWritersAreTold(t *testi
 	require.Zero(t, m.cache.Stats().Entries)
 }
 
-func TestGivenLoadsUnderWay_WhenTheCacheIsClosed_ThenTheyAreCancelledAndWaitedFor(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		c, err := core.New(core.Options{Classes: core.Classes{"item": {TTL: minute, Stale: hour}}})
-		require.NoError(t, err)
-		m := itemsOf(t, c)
-		m.get(t)
-		time.Sleep(minute)
-		listens := func(ctx context.Context, _ int) (item, error) {
-			<-ctx.Done()
-			time.Sleep(time.Second) // it tidies up
-			m.loads.Add(1)
-			return item{}, ctx.Err()
-		}
-		m.loads.Store(0)
-		v, err := m.Get(t.Context(), 1, listens) // a refresh
-		require.NoError(t, err)
-		require.Equal(t, "one", v.Name)
-		foreground := make(chan error)
-		go func() {
-			_, err := m.Get(t.Context(), 2, listens)
-			foreground <- err
-		}()
-		waiter := make(chan item)
-		synctest.Wait()
-		go func() {
-			v, err := m.Get(t.Context(), 2, m.load)
-			require.NoError(t, err)
-			waiter <- v
-		}()
-		synctest.Wait()
-		closed := make(chan error)
-		start := time.Now()
-		go func() { closed <- c.Close() }()
-		require.ErrorIs(t, <-foreground, context.Canceled)
-		require.Equal(t, "one", (<-waiter).Name, "who waited loads for itself")
-		require.NoError(t, <-closed)
-		require.Equal(t, time.Second, time.Since(start))
-		m.mustLoad(t, 3, "")
-	})
-}
-
 func TestGivenALoaderThatDoesNotListen_WhenTheCacheIsClosed_ThenItIsWaitedForUntilTheCloseTimeout(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, err := core.New(core.Options{CloseTimeout: 2 * time.Second, Classes: core.Classes{"item": {TTL: minute}}})

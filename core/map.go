@@ -13,6 +13,7 @@ import (
 	"github.com/larderhq/larder/core/internal/engine"
 	"github.com/larderhq/larder/core/internal/hot"
 	"github.com/larderhq/larder/core/internal/scope"
+	"github.com/larderhq/larder/core/internal/waits"
 )
 
 // Loader loads the value of one id from where it really lives. Its context
@@ -154,6 +155,11 @@ type (
 // that cannot be (NaN in JSON) is answered as load returned it, and stored nowhere: the
 // log tells of the first, and Stats.Unencodable counts.
 //
+// Loads may ask for other values of the same map, or of other caches. One that would wait
+// for a load that waits for it, be it by way of others, loads beside it: for its caller
+// alone. Where the other one runs in another instance, that is so after two seconds, or a
+// quarter of the LoadTimeout.
+//
 // With the cache closed or switched off it calls load.
 func (m *Map[K, V]) Get(ctx context.Context, id K, load Loader[K, V]) (V, error) {
 	return m.get(ctx, id, load, nil)
@@ -173,7 +179,7 @@ func (m *Map[K, V]) get(ctx context.Context, id K, load Loader[K, V], info *orig
 	e := m.c.engine
 	if !m.c.Enabled() {
 		e.Count.Bypassed.Add(1)
-		return load(scope.With(ctx, m.scope()), id)
+		return load(scope.With(ctx, m.scope(ctx)), id)
 	}
 	m.asked(key, id)
 	now := e.Now()
@@ -194,11 +200,14 @@ func (m *Map[K, V]) get(ctx context.Context, id K, load Loader[K, V], info *orig
 	}
 	e.Count.Misses.Add(1)
 	tags := []string{TagName(key)}
-	if scope.From(ctx).Within(key) { // a loader that asks for its own value
-		return load(ctx, id)
+	outer := scope.From(ctx)
+	if outer.Within(e, key) { // a loader that asks for its own value
+		return m.beside(ctx, key, id, load)
 	}
 	turn, out, err := e.Enter(ctx, key, tags, m.gate())
 	switch {
+	case errors.Is(err, engine.ErrCircle):
+		return m.beside(ctx, key, id, load)
 	case err != nil:
 		return zero, err
 	case turn == nil && out.Err != nil:
@@ -219,10 +228,14 @@ func (m *Map[K, V]) get(ctx context.Context, id K, load Loader[K, V], info *orig
 		return v, err
 	}
 	// The load runs detached. Its leader waits for it as the others do.
-	result, own := make(chan loaded[V], 1), m.own(id)
-	if !e.Spawn(ctx, 2*m.class.LoadTimeout, func(ctx context.Context) { m.load(ctx, turn, nil, own, load, result) }) {
+	result, own, run := make(chan loaded[V], 1), m.own(id), new(waits.Load)
+	left := make(chan struct{})
+	defer close(left)
+	defer outer.Begins(run)()
+	turn.Runs(run)
+	if !e.Serve(ctx, 2*m.class.LoadTimeout, left, []*engine.Turn{turn}, func(ctx context.Context) { m.load(ctx, turn, nil, own, load, result) }) {
 		turn.Finish(engine.Outcome{Verdict: engine.Failed})
-		return load(scope.With(ctx, m.scope()), id)
+		return load(scope.With(ctx, m.scope(ctx)), id)
 	}
 	select {
 	case r := <-result:
@@ -234,6 +247,42 @@ func (m *Map[K, V]) get(ctx context.Context, id K, load Loader[K, V], info *orig
 	case <-ctx.Done():
 		return zero, ctx.Err()
 	}
+}
+
+// maxBeside bounds how often a key is loaded beside its flight within one load: its
+// loader asks for it over and over.
+const maxBeside = 32
+
+// beside loads within a load that others wait for, where to wait for them would be to
+// wait for itself. What comes of it is the caller's alone, and stored nowhere.
+func (m *Map[K, V]) beside(ctx context.Context, key string, id K, load Loader[K, V]) (v V, err error) {
+	sc, e := m.scope(ctx), m.c.engine
+	if sc.Besides(e, key) >= maxBeside {
+		return v, fmt.Errorf("larder: the loader of %s asks for %s again, %d times within itself", m.prefix, key, maxBeside)
+	}
+	sc.Beside = strings.Clone(key)
+	run, cancel := context.WithTimeout(ctx, m.class.LoadTimeout)
+	defer cancel()
+	e.Count.Loads.Add(1)
+	defer func() {
+		if p := recover(); p != nil {
+			e.Count.Panics.Add(1)
+			err = &PanicError{Value: p, Stack: debug.Stack()}
+		}
+		if err != nil && !errors.Is(err, ErrNotFound) {
+			e.Count.LoadErrors.Add(1)
+		}
+	}()
+	if v, err = load(scope.With(run, sc), id); err != nil {
+		return v, err
+	}
+	var fill engine.Fill
+	asHit, err := m.keep(&fill, v, "")
+	if err != nil {
+		m.notKept(err)
+		return v, nil
+	}
+	return asHit, nil
 }
 
 // lookAgain looks for what somebody filled in between the first look and the turn.
@@ -262,6 +311,7 @@ type loaded[V any] struct {
 	v     V
 	err   error
 	spare bool // v stands in for an error
+	cut   bool // the load's context had ended
 
 	prior *engine.Entry // what the loader was offered, nil: nothing
 
@@ -280,9 +330,16 @@ type loaded[V any] struct {
 // seen is the entry that a refresh is to replace, nil for a miss.
 func (m *Map[K, V]) load(ctx context.Context, turn *engine.Turn, seen *engine.Entry, id K, load Loader[K, V], result chan<- loaded[V]) {
 	e := m.c.engine
-	sc := m.scope()
+	sc := m.scope(ctx)
 	p := &prior[K, V]{m: m, turn: turn}
-	sc.Leads, sc.Outer, sc.Prior = turn.Key(), scope.From(ctx), p.offer
+	if turn.Running() == nil {
+		turn.Runs(new(waits.Load))
+		sc.Outer = nil // it goes on behind its caller
+	}
+	sc.Leads, sc.Prior, sc.Load = turn.Key(), p.offer, turn.Running()
+	if seen != nil {
+		sc.Outer = nil // nobody waits for a refresh
+	}
 	var r loaded[V]
 	finished := false
 	defer func() {
@@ -297,7 +354,7 @@ func (m *Map[K, V]) load(ctx context.Context, turn *engine.Turn, seen *engine.En
 		}
 		result <- r
 	}()
-	if m.fetch(ctx, turn, seen, id, load, &r) {
+	if m.fetch(ctx, sc, turn, seen, id, load, &r) {
 		finished = true
 		return
 	}
@@ -308,7 +365,7 @@ func (m *Map[K, V]) load(ctx context.Context, turn *engine.Turn, seen *engine.En
 	run, cancel := context.WithTimeout(ctx, m.class.LoadTimeout)
 	defer cancel()
 	r.v, r.err = load(scope.With(run, sc), id)
-	r.prior = p.end()
+	r.cut, r.prior = run.Err() != nil, p.end()
 	missed := turn.Missed()
 	m.settle(ctx, turn, sc.Said(), &r)
 	finished = true
@@ -318,8 +375,11 @@ func (m *Map[K, V]) load(ctx context.Context, turn *engine.Turn, seen *engine.En
 }
 
 // fetch answers from the shared tier, and finishes the turn, if it has the value.
-func (m *Map[K, V]) fetch(ctx context.Context, turn *engine.Turn, seen *engine.Entry, id K, load Loader[K, V], r *loaded[V]) bool {
+func (m *Map[K, V]) fetch(ctx context.Context, sc *scope.Scope, turn *engine.Turn, seen *engine.Entry, id K, load Loader[K, V], r *loaded[V]) bool {
 	q := m.query()
+	if sc.Outer.Loading() != nil {
+		q.Wait = engine.Abroad(q.Wait)
+	}
 	q.Seen, q.Background = seen, seen != nil
 	f := turn.Fetch(ctx, q)
 	if f.Queued != nil {
@@ -421,7 +481,7 @@ func (m *Map[K, V]) settle(ctx context.Context, turn *engine.Turn, said scope.Sa
 		if en, v, err, ok := m.spare(turn.Key()); ok {
 			r.instead, r.from, r.entry = r.err, FromProcess, en
 			r.v, r.err, r.spare, out.Entry = v, err, true, en
-		} else if errors.Is(r.err, context.Canceled) || errors.Is(r.err, context.DeadlineExceeded) {
+		} else if r.cut || errors.Is(r.err, context.Canceled) || errors.Is(r.err, context.DeadlineExceeded) {
 			out.Verdict = engine.Failed
 		} else {
 			out.Err = r.err
@@ -573,7 +633,8 @@ func (m *Map[K, V]) refresh(ctx context.Context, seen *engine.Entry, key string,
 		return
 	}
 	id = m.own(id)
-	ok = e.Background(ctx, m.class.LoadTimeout, func(ctx context.Context) {
+	turn.Runs(new(waits.Load))
+	ok = e.Refresh(ctx, m.class.LoadTimeout, turn, func(ctx context.Context) {
 		m.load(ctx, turn, seen, id, load, make(chan loaded[V], 1))
 	})
 	if !ok {

@@ -12,6 +12,7 @@ import (
 	"github.com/larderhq/larder/core/internal/engine"
 	"github.com/larderhq/larder/core/internal/remote"
 	"github.com/larderhq/larder/core/internal/scope"
+	"github.com/larderhq/larder/core/internal/waits"
 	"github.com/larderhq/larder/core/internal/warm"
 )
 
@@ -84,7 +85,9 @@ func (m *Map[K, V]) getMany(ctx context.Context, ids []K, load ManyLoader[K, V],
 	b := &batch[K, V]{m: m, load: load, warms: !asked, values: make(map[K]V, len(keys)), errs: make(BatchError[K])}
 	if !m.c.Enabled() {
 		m.c.engine.Count.Bypassed.Add(int64(len(keys)))
-		b.loadAll(scope.With(ctx, m.c.Scope()), keys)
+		sc := m.c.Scope()
+		sc.Outer = scope.From(ctx)
+		b.loadAll(scope.With(ctx, sc), keys)
 		values, err = b.result()
 		return values, 0, err
 	}
@@ -245,9 +248,10 @@ func (b *batch[K, V]) get(ctx context.Context, parts []*part[K, V]) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
+	outer := scope.From(ctx)
 	var led, own []*part[K, V]
 	for _, p := range parts {
-		if scope.From(ctx).Within(p.key) { // a loader that asks for its own value
+		if outer.Within(e, p.key) { // a loader that asks for its own value
 			own = append(own, p)
 			p.done = true
 			continue
@@ -259,26 +263,12 @@ func (b *batch[K, V]) get(ctx context.Context, parts []*part[K, V]) error {
 		}
 	}
 	if len(led) > 0 {
-		done := make(chan struct{})
-		ok := e.Spawn(ctx, 2*m.class.LoadTimeout, func(ctx context.Context) {
-			defer close(done)
-			b.lead(ctx, led)
-		})
-		if !ok {
-			finish(led)
-			for _, p := range led { // the cache is being closed
-				p.busy = true
-			}
-		} else {
-			select {
-			case <-done:
-			case <-ctx.Done():
-				return ctx.Err()
-			}
+		if err := b.detach(ctx, led); err != nil {
+			return err
 		}
 	}
 	for _, p := range own {
-		v, err := b.one(ctx, p.id)
+		v, err := m.beside(ctx, p.key, p.id, b.one)
 		b.answer(p.asked, v, err)
 	}
 	var busy []*part[K, V]
@@ -301,6 +291,36 @@ func (b *batch[K, V]) get(ctx context.Context, parts []*part[K, V]) error {
 		return nil
 	}
 	return b.get(ctx, busy[1:])
+}
+
+// detach leads, and waits for that as long as ctx lasts.
+func (b *batch[K, V]) detach(ctx context.Context, led []*part[K, V]) error {
+	e, run := b.m.c.engine, new(waits.Load)
+	turns := make([]*engine.Turn, len(led))
+	for i, p := range led {
+		turns[i] = p.turn
+		p.turn.Runs(run)
+	}
+	defer scope.From(ctx).Begins(run)()
+	done, left := make(chan struct{}), make(chan struct{})
+	defer close(left)
+	ok := e.Serve(ctx, 2*b.m.class.LoadTimeout, left, turns, func(ctx context.Context) {
+		defer close(done)
+		b.lead(ctx, led)
+	})
+	if !ok {
+		finish(led)
+		for _, p := range led { // the cache is being closed
+			p.busy = true
+		}
+		return nil
+	}
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 func finish[K comparable, V any](led []*part[K, V]) {
@@ -332,13 +352,13 @@ func (b *batch[K, V]) lead(ctx context.Context, led []*part[K, V]) {
 	if len(missing) == 0 {
 		return
 	}
-	values, said, panicked, err := b.run(ctx, missing, ids)
+	values, said, panicked, cut, err := b.run(ctx, missing, ids)
 	var each BatchError[K]
 	if errors.As(err, &each) {
 		err = nil
 	}
 	b.each(ctx, missing, func(ctx context.Context, p *part[K, V]) {
-		r := loaded[V]{err: err}
+		r := loaded[V]{err: err, cut: cut}
 		if v, ok := values[p.id]; each[p.id] != nil {
 			r.err = each[p.id]
 		} else if err == nil && ok {
@@ -398,10 +418,10 @@ func (b *batch[K, V]) turns(parts []*part[K, V]) (led []*part[K, V]) {
 }
 
 // run calls the loader. Its panic is its error.
-func (b *batch[K, V]) run(ctx context.Context, parts []*part[K, V], ids []K) (values map[K]V, said scope.Said, panicked bool, err error) {
+func (b *batch[K, V]) run(ctx context.Context, parts []*part[K, V], ids []K) (values map[K]V, said scope.Said, panicked, cut bool, err error) {
 	e, m := b.m.c.engine, b.m
 	sc := m.c.Scope()
-	sc.Outer, sc.LeadsToo = scope.From(ctx), make(map[string]bool, len(parts))
+	sc.Outer, sc.LeadsToo, sc.Load = scope.From(ctx), make(map[string]bool, len(parts)), parts[0].turn.Running()
 	for _, p := range parts {
 		sc.LeadsToo[p.key] = true
 	}
@@ -423,7 +443,7 @@ func (b *batch[K, V]) run(ctx context.Context, parts []*part[K, V], ids []K) (va
 	defer cancel()
 	values, err = b.load(scope.With(run, sc), ids)
 	finished = true
-	return values, sc.Said(), false, err
+	return values, sc.Said(), false, run.Err() != nil, err
 }
 
 // fetch answers an id from the shared tier, or takes the lease for it.

@@ -39,8 +39,8 @@ type Options struct {
 	// WriteTimeout is how long a writer may be at work: the deadline of an
 	// Intent. Default 30s.
 	WriteTimeout time.Duration
-	// CloseTimeout is how long Close waits for loads in the background, after it
-	// has cancelled their contexts. Default 5s.
+	// CloseTimeout is how long Close waits for loads under way. It cancels those that
+	// nobody waits for. Default 5s.
 	CloseTimeout time.Duration
 	// Logger gets what an operator should know, once per cause. Default
 	// slog.Default().

@@ -83,10 +83,10 @@ func SetValidator(ctx context.Context, validator string) error {
 	return nil
 }
 
-// scope returns the scope of a load of one value.
-func (m *Map[K, V]) scope() *scope.Scope {
+// scope returns the scope of a load of one value, within what ctx is of.
+func (m *Map[K, V]) scope(ctx context.Context) *scope.Scope {
 	sc := m.c.Scope()
-	sc.Single = true
+	sc.Single, sc.Outer = true, scope.From(ctx)
 	return sc
 }
 

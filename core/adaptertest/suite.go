@@ -62,6 +62,7 @@ func cases() []testCase {
 		writeCases(),
 		scopeCases(),
 		switchCases(),
+		underWayCases(),
 		attackCases(),
 		missedCases(),
 		wholeCases(),

@@ -11,6 +11,7 @@ import (
 	"github.com/larderhq/larder/core"
 	"github.com/larderhq/larder/core/internal/engine"
 	"github.com/larderhq/larder/core/internal/scope"
+	"github.com/larderhq/larder/core/internal/waits"
 )
 
 // lead runs the handler in a turn, stores what it answered and sends it.
@@ -29,6 +30,7 @@ func (rt *Route) load(a *ask, turn *engine.Turn, s *shield, fwd, missing string)
 	ex := a.ex
 	rt.engine.Count.Loads.Add(1)
 	l := rt.newLoading(a, turn, s, fwd, missing)
+	defer l.leave()
 	if turn.Missed() { // before the handler can change the request
 		l.again = ex.Detach()
 	}
@@ -101,10 +103,11 @@ type loading struct {
 	scope        *scope.Scope
 	c            *Capture
 	d            decision
-	prior        found // what the handler is asked to validate, if response is set
-	replaces     bool  // it was asked, and has answered something else
-	asked        bool  // the framework, for its answer to an error
-	passed       bool  // the answer goes out as it comes
+	prior        found  // what the handler is asked to validate, if response is set
+	replaces     bool   // it was asked, and has answered something else
+	asked        bool   // the framework, for its answer to an error
+	passed       bool   // the answer goes out as it comes
+	leave        func() // ends the wait of the load that this one is part of
 	// again runs the handler for the same request behind the response, nil if there was
 	// time to ask the shared tier.
 	again func(context.Context, func(Exchange))
@@ -119,7 +122,14 @@ func (rt *Route) newLoading(a *ask, turn *engine.Turn, s *shield, fwd, missing s
 		f.Freeze()
 	}
 	l := &loading{rt: rt, a: a, turn: turn, shield: s, fwd: fwd, missing: missing, scope: rt.cache.Scope()}
-	l.scope.Leads, l.scope.Outer = turn.Key(), scope.From(s.ctx)
+	if turn.Running() == nil {
+		turn.Runs(new(waits.Load))
+	}
+	l.scope.Leads, l.scope.Load, l.leave = turn.Key(), turn.Running(), func() {}
+	if s.client != nil { // for a refresh nobody waits
+		l.scope.Outer = scope.From(s.ctx)
+		l.leave = l.scope.Outer.Begins(l.scope.Load)
+	}
 	l.findPrior()
 	return l
 }

@@ -34,7 +34,7 @@ func (rt *Route) refresh(ex Exchange) {
 		}
 	}()
 	run := ex.Detach()
-	led = !(run == nil || !rt.engine.Background(ex.Context(), rt.class.LoadTimeout, func(ctx context.Context) {
+	led = !(run == nil || !rt.engine.Refresh(ex.Context(), rt.class.LoadTimeout, turn, func(ctx context.Context) {
 		rt.refreshNow(ctx, a.key, turn, run)
 	}))
 }

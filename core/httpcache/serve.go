@@ -2,11 +2,13 @@ package httpcache
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"sync"
 
 	"github.com/larderhq/larder/core/internal/engine"
 	"github.com/larderhq/larder/core/internal/scope"
+	"github.com/larderhq/larder/core/internal/waits"
 )
 
 // ask is one request as the cache sees it.
@@ -270,12 +272,13 @@ func (rt *Route) serveMiss(a *ask) error {
 			ex.Reply(notCached())
 			return nil
 		}
-		if f.uncacheable || f.response != nil && f.response.validate || round == maxRounds || scope.From(ex.Context()).Within(flight) {
-			turn := e.Alone(a.key, tags)
-			return rt.lead(a, turn, newShield(ex.Context(), turn, rt.class.LoadTimeout), fwd, missing)
+		if f.uncacheable || f.response != nil && f.response.validate || round == maxRounds || scope.From(ex.Context()).Within(e, flight) {
+			return rt.leadAlone(a, tags, fwd, missing)
 		}
 		turn, out, err := e.Enter(ex.Context(), flight, tags, gate)
 		switch {
+		case errors.Is(err, engine.ErrCircle):
+			return rt.leadAlone(a, tags, fwd, missing)
 		case err != nil:
 			// The client has gone, its time is up, or it waited for twice LoadTimeout. To run the handler now would
 			// turn a herd that gave up waiting into a stampede.
@@ -295,6 +298,7 @@ func (rt *Route) serveMiss(a *ask) error {
 			gate.Anew = true // nor is one that has ended
 			continue
 		}
+		turn.Runs(new(waits.Load))
 		if !a.wish.anew() && rt.lookAgain(a, turn) {
 			return nil
 		}
@@ -308,6 +312,12 @@ func (rt *Route) serveMiss(a *ask) error {
 		}
 		return rt.lead(a, turn, shield, fwd, missing)
 	}
+}
+
+// leadAlone runs the handler for this request only.
+func (rt *Route) leadAlone(a *ask, tags []string, fwd, missing string) error {
+	turn := rt.engine.Alone(a.key, tags)
+	return rt.lead(a, turn, newShield(a.ex.Context(), turn, rt.class.LoadTimeout), fwd, missing)
 }
 
 // lookAgain answers what somebody may have filled in between the look and the turn.
@@ -333,6 +343,9 @@ func (rt *Route) lookAgain(a *ask, turn *engine.Turn) bool {
 // response. again: it had what says where to look.
 func (rt *Route) fetch(ctx context.Context, a *ask, turn *engine.Turn, f *found) (answered, again bool) {
 	q := engine.Query{Codec: codec{}, Key: entryKey(a, f), Wait: rt.class.LoadTimeout, Anew: a.wish.anew(), Seen: f.entry}
+	if scope.From(ctx).Loading() != nil { // a load within a load
+		q.Wait = engine.Abroad(q.Wait)
+	}
 	settled := false
 	defer func() {
 		if !settled { // an adapter's Values panicked, or the tier

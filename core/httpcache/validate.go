@@ -161,6 +161,7 @@ func (rt *Route) forwardHead(a *ask, f *found, fwd string) error {
 	defer s.end()
 	turn.Fetch(s.ctx, engine.Query{Codec: codec{}, Key: f.response.key, Seen: f.entry, Anew: true, Background: true})
 	l := rt.newLoading(a, turn, s, fwd, missing)
+	defer l.leave()
 	l.c = &Capture{head: func(status int, h Header) (bool, []Field) {
 		rt.engine.Count.Bypassed.Add(1)
 		return false, unstored(status, h, statusField(fwd, l.learn(status, h), ""))

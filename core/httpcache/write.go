@@ -142,7 +142,7 @@ const (
 // runWrite runs a handler that writes and calls end before the client sees the end
 // of its answer. judge tells the outcome from the status.
 func runWrite(cache *core.Cache, ex Exchange, line *Line, judge func(status int) outcome, end func(o outcome, more []core.Target)) error {
-	said := writeScope(cache)
+	said := writeScope(ex.Context(), cache)
 	c := &Capture{Limit: holdOfWrites, Tail: true, NoBody: line.Method == http.MethodHead}
 	returned := false
 	defer func() {
@@ -309,8 +309,9 @@ type writing struct {
 	more []core.Target
 }
 
-func writeScope(cache *core.Cache) *writing {
+func writeScope(ctx context.Context, cache *core.Cache) *writing {
 	w := &writing{Scope: cache.Scope()}
+	w.Outer = scope.From(ctx)
 	now := w.Invalidate
 	w.Invalidate = func(ctx context.Context, targets any) error {
 		err := now(ctx, targets)

@@ -336,6 +336,51 @@ func (e *Engine) Background(parent context.Context, limit time.Duration, fn func
 	return ok
 }
 
+// Refresh is Background for the load of a turn: when the engine is closed, it goes on
+// for as long as somebody waits for it.
+func (e *Engine) Refresh(parent context.Context, limit time.Duration, turn *Turn, fn func(context.Context)) bool {
+	select {
+	case e.slots <- struct{}{}:
+	default:
+		e.Count.RefreshesSkipped.Add(1)
+		return false
+	}
+	ok := e.Serve(parent, limit, closedChannel, []*Turn{turn}, func(ctx context.Context) {
+		defer func() { <-e.slots }()
+		fn(ctx)
+	})
+	if !ok {
+		<-e.slots
+	}
+	return ok
+}
+
+// Serve is Spawn for the load of turns, which goes on when the engine is closed until
+// its caller has left and nobody waits for the turns.
+func (e *Engine) Serve(parent context.Context, limit time.Duration, left <-chan struct{}, turns []*Turn, fn func(context.Context)) bool {
+	return e.spawnUntil(remote.WithBatch(parent, nil), limit, fn, func(ctx context.Context) bool {
+		select {
+		case <-left:
+		case <-ctx.Done():
+			return false
+		}
+		return Unwatched(ctx, turns)
+	})
+}
+
+// Unwatched waits until nobody waits for the loads of turns. It returns false if ctx has
+// ended before.
+func Unwatched(ctx context.Context, turns []*Turn) bool {
+	for _, t := range turns {
+		select {
+		case <-t.Unwatched():
+		case <-ctx.Done():
+			return false
+		}
+	}
+	return true
+}
+
 // Spawn is Background without a bound of its own: each call has a caller who
 // waits for it.
 func (e *Engine) Spawn(parent context.Context, limit time.Duration, fn func(context.Context)) bool {
@@ -345,6 +390,12 @@ func (e *Engine) Spawn(parent context.Context, limit time.Duration, fn func(cont
 
 // spawn is Spawn in the batch of its parent's.
 func (e *Engine) spawn(parent context.Context, limit time.Duration, fn func(context.Context)) bool {
+	return e.spawnUntil(parent, limit, fn, func(context.Context) bool { return true })
+}
+
+// spawnUntil runs fn in a goroutine that Close waits for. When the engine is closed its context is cancelled as soon as unwanted returns true; that
+// waits for no longer than the context that it is given.
+func (e *Engine) spawnUntil(parent context.Context, limit time.Duration, fn func(context.Context), unwanted func(context.Context) bool) bool {
 	e.life.Lock()
 	if e.closed.Load() {
 		e.life.Unlock()
@@ -358,7 +409,11 @@ func (e *Engine) spawn(parent context.Context, limit time.Duration, fn func(cont
 		defer e.atWork.Add(-1)
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(parent), limit)
 		defer cancel()
-		defer context.AfterFunc(e.ctx, cancel)()
+		defer context.AfterFunc(e.ctx, func() {
+			if unwanted(ctx) {
+				cancel()
+			}
+		})()
 		fn(ctx)
 	}()
 	return true
@@ -380,8 +435,8 @@ func (e *Engine) CanStore(key string, tags ...string) bool {
 // Closed reports whether Close has been called.
 func (e *Engine) Closed() bool { return e.closed.Load() }
 
-// Close ends the engine: nothing is stored any more, the contexts of loads in
-// the background are cancelled, and they are waited for until ctx ends.
+// Close ends the engine: nothing is stored any more, the contexts of loads that nobody
+// waits for are cancelled, and all are waited for until ctx ends.
 func (e *Engine) Close(ctx context.Context) error {
 	e.life.Lock()
 	already := e.closed.Swap(true)

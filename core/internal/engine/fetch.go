@@ -197,6 +197,9 @@ const maxAsks = 64
 func (a *asking) acquire(ctx context.Context) Found {
 	s, t := a.s, a.t
 	until := time.Now().Add(a.q.Wait)
+	back := func() {} // from waiting for another instance
+	defer func() { back() }()
+	away := false
 	for range maxAsks {
 		if a.done {
 			return Found{}
@@ -259,7 +262,10 @@ func (a *asking) acquire(ctx context.Context) Found {
 				leave()
 				return Found{}
 			}
-			ok := sleep(ctx, min(l.Busy, time.Until(until)), ended)
+			if !away && t.load != nil {
+				away, back = true, t.load.Abroad()
+			}
+			ok := s.e.sleepOpen(ctx, min(l.Busy, time.Until(until)), ended)
 			leave()
 			if !ok || !time.Now().Before(until) {
 				return Found{}
@@ -313,6 +319,15 @@ func (a *asking) untrusted(ctx context.Context) Found {
 		return Found{Queued: l.Queued}
 	}
 	return Found{}
+}
+
+// sleepOpen is sleep, until the cache is closed: then nothing is stored any more, and
+// nobody is waited for who would store.
+func (e *Engine) sleepOpen(ctx context.Context, d time.Duration, kick <-chan struct{}) bool {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(e.ctx, cancel)()
+	return sleep(ctx, d, kick)
 }
 
 // caughtUp applies what the tier knew of the partitions of the key and its tags when

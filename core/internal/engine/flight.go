@@ -8,6 +8,9 @@ import (
 	"math"
 	"sync"
 	"time"
+
+	"github.com/larderhq/larder/core/internal/scope"
+	"github.com/larderhq/larder/core/internal/waits"
 )
 
 // A flight is the loads of one key that are under way and those who wait for
@@ -29,6 +32,7 @@ type flight struct {
 	waiters   list.List     // of *waiter
 	unwatched chan struct{} // closed when nobody waits any more; nil unless asked for
 	overdue   *time.Timer
+	who       waits.Flight // loads in it
 }
 
 type waiter struct {
@@ -98,6 +102,7 @@ type Turn struct {
 	f    *flight // nil: beside any flight
 	gate Gate
 	done bool
+	load *waits.Load // nil: not known yet
 
 	// With a shared tier:
 	held    *held    // the lease to fill it; nil: what is loaded is stored nowhere
@@ -116,12 +121,36 @@ type Turn struct {
 // then would turn a database that hangs into one that is stampeded.
 var ErrBusy = errors.New("larder: waited twice LoadTimeout for other loads of the same key")
 
+// ErrCircle says that a load waits for the caller's own, by way of others or of another
+// instance: it would not end before that. The caller loads beside it.
+var ErrCircle = errors.New("larder: a load that waits for the caller's own")
+
+// maxAbroad bounds for how long a load within a load waits for another instance's:
+// nobody sees from here whether that one waits for the outer load.
+const maxAbroad = 2 * time.Second
+
+// Abroad returns how long a load within a load waits for another instance's, where one
+// by itself waits for so long.
+func Abroad(wait time.Duration) time.Duration { return min(wait/4, maxAbroad) }
+
+// Runs says which load a turn's is, before that begins.
+func (t *Turn) Runs(l *waits.Load) {
+	t.load = l
+	if t.f != nil && !t.done {
+		t.f.who.Runs(l)
+	}
+}
+
+// Running returns the load that Runs has named.
+func (t *Turn) Running() *waits.Load { return t.load }
+
 // Enter joins the flight of key, or begins one. It returns either a turn (the
 // caller loads), or the outcome of somebody else's load, or an error: ctx's, when
-// it ended first, or ErrBusy. tags are those known before the load; gate applies to the
-// flight that this call begins.
+// it ended first, ErrBusy, or ErrCircle. tags are those known before the load; gate
+// applies to the flight that this call begins.
 func (e *Engine) Enter(ctx context.Context, key string, tags []string, gate Gate) (*Turn, Outcome, error) {
 	sh := e.flights.shard(key)
+	outer := scope.From(ctx).Loading()
 	until := time.Now().Add(2 * gate.Wait)
 	for {
 		if err := ctx.Err(); err != nil {
@@ -153,8 +182,14 @@ func (e *Engine) Enter(ctx context.Context, key string, tags []string, gate Gate
 		}
 		if f.running < f.limit {
 			f.running++
+			f.who.Turn()
 			sh.mu.Unlock()
 			return e.turn(f, key, tags, gate), Outcome{}, nil
+		}
+		leave, ok := waitFor(outer, f)
+		if !ok {
+			sh.mu.Unlock()
+			return nil, Outcome{}, ErrCircle
 		}
 		w := &waiter{joined: joined, at: e.Now(), wake: make(chan Outcome, 1)}
 		place := f.waiters.PushBack(w)
@@ -164,7 +199,8 @@ func (e *Engine) Enter(ctx context.Context, key string, tags []string, gate Gate
 		sh.mu.Unlock()
 		e.Count.Coalesced.Add(1)
 
-		o, err := w.wait(ctx, time.Until(until))
+		o, err := w.await(ctx, until, outer, Abroad(gate.Wait))
+		leave()
 		if err == nil {
 			switch o.Verdict {
 			case Again:
@@ -183,12 +219,39 @@ func (e *Engine) Enter(ctx context.Context, key string, tags []string, gate Gate
 		case o := <-w.wake:
 			if o.Verdict == granted {
 				f.running--
+				f.who.Ended(nil)
 				e.grant(sh, f)
 			}
 		default:
 		}
 		sh.mu.Unlock()
 		return nil, Outcome{}, err
+	}
+}
+
+// waitFor notes that a load waits for a flight. Nobody waits for who is no load.
+func waitFor(outer *waits.Load, f *flight) (leave func(), ok bool) {
+	if outer == nil {
+		return func() {}, true
+	}
+	return outer.For(&f.who)
+}
+
+// await is wait until a time. A load that waits within a load looks, every so often,
+// whether another instance holds it up.
+func (w *waiter) await(ctx context.Context, until time.Time, outer *waits.Load, abroad time.Duration) (Outcome, error) {
+	for {
+		left := time.Until(until)
+		if outer == nil || left <= abroad {
+			return w.wait(ctx, left)
+		}
+		o, err := w.wait(ctx, abroad)
+		if !errors.Is(err, ErrBusy) {
+			return o, err
+		}
+		if outer.HeldUp(abroad) {
+			return Outcome{}, ErrCircle
+		}
 	}
 }
 
@@ -217,6 +280,7 @@ func (e *Engine) begin(sh *flightShard, key string, tags []string, gate Gate) *T
 	if gate.ReplicaLag > 0 {
 		f.caughtUp = l.caughtUp(gate.ReplicaLag, nil)
 	}
+	f.who.Turn()
 	sh.m[key] = f
 	return &Turn{Load: l, f: f, gate: gate}
 }
@@ -286,6 +350,7 @@ func (e *Engine) overdue(sh *flightShard, f *flight, gate Gate) {
 func (e *Engine) grant(sh *flightShard, f *flight) {
 	for f.running < f.limit && f.waiters.Len() > 0 {
 		f.running++
+		f.who.Turn()
 		f.wakeFirst(Outcome{Verdict: granted})
 	}
 	if f.running == 0 {
@@ -371,6 +436,7 @@ func (t *Turn) Finish(o Outcome) {
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	f.running--
+	f.who.Ended(t.load)
 	if f.closed {
 		return
 	}

@@ -333,6 +333,10 @@ func (t *Turn) lead() {
 		e.leave(sh, f)
 	}
 	t.f = &flight{key: t.key, tags: t.tags, began: t.began, seen: t.pos, limit: 1, running: 1, leases: []*held{t.held}}
+	t.f.who.Turn()
+	if t.load != nil {
+		t.f.who.Runs(t.load)
+	}
 	sh.m[t.key] = t.f
 }
 

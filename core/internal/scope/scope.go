@@ -7,6 +7,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/larderhq/larder/core/internal/waits"
 )
 
 // Key finds the scope in a context. It is a plain string, since some frameworks'
@@ -29,10 +31,15 @@ type Scope struct {
 	Invalidate func(ctx context.Context, targets any) error
 	// MaxTags bounds Tags.
 	MaxTags int
+	// Of is the cache that the scope belongs to.
+	Of any
 	// Leads is the key whose flight this load leads, Outer the scope of the load
-	// that it is part of.
-	Leads string
-	Outer *Scope
+	// that it is part of, Beside the key that it loads beside any flight.
+	Leads  string
+	Outer  *Scope
+	Beside string
+	// Load is what others wait for. nil: the scope is no load's own.
+	Load *waits.Load
 	// Single: the load is of one value, which can have a validator.
 	Single bool
 	// Prior offers the value that the load is to replace, as a pointer to a copy of
@@ -42,15 +49,44 @@ type Scope struct {
 	LeadsToo map[string]bool
 }
 
-// Within reports whether s is part of a load that leads key: whoever waits for
-// that one waits for itself.
-func (s *Scope) Within(key string) bool {
+// Within reports whether s is part of a load that leads key of a cache: whoever waits
+// for that one waits for itself.
+func (s *Scope) Within(of any, key string) bool {
 	for ; s != nil; s = s.Outer {
-		if s.Leads == key || s.LeadsToo[key] {
+		if s.Of == of && (s.Leads == key || s.LeadsToo[key]) {
 			return true
 		}
 	}
 	return false
+}
+
+// Loading returns the load that s is part of, nil if there is none.
+func (s *Scope) Loading() *waits.Load {
+	for ; s != nil; s = s.Outer {
+		if s.Load != nil {
+			return s.Load
+		}
+	}
+	return nil
+}
+
+// Begins notes that the load that s is part of waits for one that it has begun, until
+// leave is called.
+func (s *Scope) Begins(other *waits.Load) (leave func()) {
+	if l := s.Loading(); l != nil {
+		return l.Begins(other)
+	}
+	return func() {}
+}
+
+// Besides returns how often key of a cache is loaded beside its flight, within s.
+func (s *Scope) Besides(of any, key string) (n int) {
+	for ; s != nil; s = s.Outer {
+		if s.Of == of && s.Beside == key {
+			n++
+		}
+	}
+	return n
 }
 
 // With returns a context that carries s.
