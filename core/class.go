@@ -44,8 +44,9 @@ type Class struct {
 	// Jitter shortens each TTL by a random share of up to this fraction, 0 to 1,
 	// so that what was stored together does not expire together.
 	Jitter float64
-	// MaxBytes is the largest body or encoded value that is stored. A larger one
-	// passes through. Default 1 MiB.
+	// MaxBytes is the largest body or encoded value that is stored. Header fields of
+	// a response count as part of its body, but for their first 4 KiB.
+	// What is larger passes through. Default 1 MiB.
 	MaxBytes int
 	// MaxLoads is how many loads of one key may run at a time after one of them
 	// has failed. Default 4.

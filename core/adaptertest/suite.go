@@ -42,6 +42,7 @@ func cases() []testCase {
 		streamCases(),
 		stampedeCases(),
 		boundsCases(),
+		fieldBoundCases(),
 		distantCases(),
 		asSentCases(),
 		credentialCases(),

@@ -227,12 +227,16 @@ func (l *loading) store(said scope.Said) {
 	if l.d.store && l.d.part != nil && !partLength(c, &l.d) {
 		l.d.store, l.d.reason, l.d.verdict, l.d.forget = false, incomplete, engine.Unshareable, true
 	}
+	var r *response
+	var add []Field
+	if l.d.store {
+		r, add = rt.newResponse(c.Status, c.Header, c.Body, &l.d, nil, l.began())
+	}
 	if !l.d.store {
 		rt.notStored(a, l.turn, l.d)
 		a.ex.Release(l.unstored(l.d.reason))
 		return
 	}
-	r, add := rt.newResponse(c.Status, c.Header, c.Body, &l.d, nil, l.began())
 	l.replaces = c.Conditions != nil
 	r.failure = c.Failure
 	out := outgoing{add: add}

@@ -114,6 +114,14 @@ func (rt *Route) storable(status int, h Header, creds credentials, said scope.Sa
 	return d
 }
 
+// oversize turns down a response that is larger than its class allows.
+func (d *decision) oversize(status int) {
+	d.store, d.reason, d.verdict = false, Oversized, engine.Unshareable
+	if status >= 500 { // it is a failure all the same
+		d.verdict, d.forget = engine.Failed, true
+	}
+}
+
 func conditional() decision {
 	return decision{reason: "partial-or-conditional", verdict: engine.Failed, conditional: true}
 }

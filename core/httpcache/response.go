@@ -75,7 +75,8 @@ var mergeable = map[string]bool{ //nolint:gochecknoglobals // a constant
 }
 
 // newResponse makes a stored response, and returns what the cache adds to the
-// handler's fields, for the answer under way as well.
+// handler's fields, for the answer under way as well. The decision changes where the
+// response is larger than its class allows.
 // encoded is the same content as it was encoded before, nil: it has not been.
 // made is when the response was made, where the handler does not say so.
 func (rt *Route) newResponse(status int, h Header, body []byte, d *decision, encoded []encodedBody, made time.Time) (r *response, add []Field) {
@@ -117,6 +118,12 @@ func (rt *Route) newResponse(status int, h Header, body []byte, d *decision, enc
 	}
 	if _, dated := field.ParseDate(first(h.Values("Date"))); !dated {
 		add = append(add, dateField(made))
+	}
+	if d.store && r.counted() > rt.class.MaxBytes {
+		d.oversize(status)
+		r.fields = append(r.fields, add...)
+		r.read()
+		return r, add
 	}
 	r.encoded = slices.Clone(encoded)
 	r.encodeAs(rt.class.HTTP.Encodings, h)
@@ -185,6 +192,22 @@ func (r *response) size() int {
 		n += len(t) + 16
 	}
 	return n
+}
+
+// freeFieldBytes is how many bytes of header fields do not count against Class.MaxBytes.
+const freeFieldBytes = 4 << 10
+
+// counted returns how many bytes of the response count against Class.MaxBytes: its body,
+// and of the handler's fields what exceeds freeFieldBytes.
+func (r *response) counted() int {
+	n := 0
+	for _, f := range r.header() {
+		n += len(f.Name) * max(1, len(f.Values))
+		for _, v := range f.Values {
+			n += len(v)
+		}
+	}
+	return len(r.body) + max(0, n-freeFieldBytes)
 }
 
 // spare reports whether the response may stand in for an error (RFC 5861 section
