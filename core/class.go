@@ -112,7 +112,7 @@ type HTTPPolicy struct {
 	AllowSetCookie bool
 	// NoETag leaves responses without a validator as they are. By default a
 	// stored response without ETag and Last-Modified gets a strong ETag made of
-	// its content.
+	// its content; a weak one where middleware in front of the cache may encode that.
 	NoETag bool
 	// NoValidation runs the handler anew where a stored response has expired. By
 	// default the handler is asked, by the ETag or Last-Modified that it gave,

@@ -26,6 +26,8 @@ func TestMain(m *testing.M) {
 	_, _ = fiber.New().Test(httptest.NewRequest("GET", "/", nil))
 	goleak.VerifyTestMain(m,
 		goleak.IgnoreAnyFunction("github.com/valyala/fasthttp.updateServerDate.func1"),
+		// The workers that encode content stay for the whole process.
+		goleak.IgnoreAnyFunction("github.com/valyala/fasthttp/stackless.funcWorker"),
 		// The janitor of a server's pool of workers sleeps for ten seconds before it
 		// sees that the server has stopped.
 		goleak.IgnoreAnyFunction("github.com/valyala/fasthttp.(*workerPool).Start.func2"))

@@ -58,6 +58,7 @@ func cases() []testCase {
 		downstreamCases(),
 		preconditionCases(),
 		encodingCases(),
+		compressedCases(),
 		groupCases(),
 		invalidateCases(),
 		writeCases(),

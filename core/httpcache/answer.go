@@ -12,15 +12,11 @@ import (
 // its preconditions do not hold, or that the client has it already (RFC 9110 section
 // 13), or the ranges it asks for (section 14). The cache stands in for the origin: a
 // request that it answers comes to no other place that could look at If-Match and
-// If-Unmodified-Since.
+// If-Unmodified-Since. Where middleware in front may encode the content, the cache cuts
+// no range: that middleware would encode the part, which nobody could put together
+// with the rest of an encoded whole.
 func (r *response) answer(ex Exchange, method string, extra []Field) Answer {
-	a := Answer{Status: r.status, Fields: r.sent, Extra: extra, Body: r.body, Failure: r.failure}
-	etag := r.etag
-	if len(r.encoded) > 0 {
-		if e := r.chosen(ex); e != nil {
-			a.Fields, a.Body, etag = e.fields, e.body, e.etag
-		}
-	}
+	a, etag, recoded := r.inFull(ex, extra)
 	switch { // in the order of RFC 9110 section 13.2.2
 	case r.status/100 == 2 && r.preconditionFailed(ex, etag):
 		return refusal(a, http.StatusPreconditionFailed)
@@ -29,7 +25,7 @@ func (r *response) answer(ex Exchange, method string, extra []Field) Answer {
 	case r.part != nil:
 		return r.partOf(a, ex)
 	case r.status == http.StatusOK && method == http.MethodGet:
-		if spec := rangeOf(ex); spec != "" && !r.rangeless {
+		if spec := rangeOf(ex); spec != "" && !r.rangeless && !recoded {
 			return r.ranges(a, ex, spec, etag)
 		}
 	case r.status == http.StatusNoContent:
@@ -42,6 +38,26 @@ func (r *response) answer(ex Exchange, method string, extra []Field) Answer {
 		}
 	}
 	return a
+}
+
+// inFull plans the whole of the stored response, in the coding that suits the request.
+// recoded says that middleware in front may encode that content.
+func (r *response) inFull(ex Exchange, extra []Field) (a Answer, etag string, recoded bool) {
+	a = Answer{Status: r.status, Fields: r.sent, Extra: extra, Body: r.body, Failure: r.failure}
+	etag = r.etag
+	out := outsideOf(ex)
+	if e := r.chosen(ex, out); e != nil {
+		a.Fields, a.Body, etag = e.fields, e.body, e.etag
+		return a, etag, false
+	}
+	if !out.encodesContent(r.header()) {
+		return a, etag, false
+	}
+	if hasField(r.sent[r.own:], "Etag") { // a handler's own stays as it is
+		etag = weakTag(etag)
+	}
+	a.Fields = forAnyCoding(r.sent, r.own)
+	return a, etag, true
 }
 
 func contentLength(n int) Field {
@@ -176,7 +192,7 @@ func contentRange(s field.Span, size int64) Field {
 }
 
 // covers reports whether a stored part answers a request: the one it was made
-// for, and those for bytes that it has.
+// for, and those for bytes that it has, unless middleware in front may encode them.
 func (r *response) covers(ex Exchange) bool {
 	spec := rangeOf(ex)
 	if spec == "" || len(ex.Values("If-Range")) > 0 {
@@ -186,7 +202,7 @@ func (r *response) covers(ex Exchange) bool {
 		return true
 	}
 	_, ok := r.within(spec)
-	return ok
+	return ok && !outsideOf(ex).encodesContent(r.header())
 }
 
 // within returns what a range request gets of the whole, if what it wants lies

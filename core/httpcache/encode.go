@@ -112,8 +112,11 @@ func (e *encodedBody) describe(r *response) {
 }
 
 // chosen returns the encoded content that suits the request best; nil: the
-// content as it is.
-func (r *response) chosen(ex Exchange) *encodedBody {
+// content as it is, which is also what middleware in front gets that encodes by itself.
+func (r *response) chosen(ex Exchange, out outside) *encodedBody {
+	if len(r.encoded) == 0 || out.encoder {
+		return nil
+	}
 	coding, ok := field.ChooseEncoding(ex.Values("Accept-Encoding"), r.codings)
 	if !ok {
 		return nil

@@ -87,13 +87,17 @@ func outsideOf(ex Exchange) outside {
 	return outside{encodes: encodes || mayBeEncodedFor(ex.Values("Accept-Encoding")), encoder: front == Encoder}
 }
 
-// mayBeEncodedFor reports whether Accept-Encoding names a coding. Middleware often
-// looks for the name alone, whatever its weight.
+// mayBeEncodedFor reports whether Accept-Encoding names a coding, or accepts any.
+// Middleware often looks for the name alone, whatever its weight. Browsers refuse all
+// codings of media by "identity;q=1, *;q=0".
 func mayBeEncodedFor(acceptEncoding []string) bool {
 	for _, line := range acceptEncoding {
 		for member := range strings.SplitSeq(line, ",") {
 			name, _, _ := strings.Cut(member, ";")
-			if name = strings.Trim(name, " \t"); name != "" && !strings.EqualFold(name, "identity") {
+			switch name = strings.Trim(name, " \t"); {
+			case name == "", strings.EqualFold(name, "identity"):
+			case name == "*" && !field.AcceptsEncoding([]string{member}, "gzip"):
+			default:
 				return true
 			}
 		}
@@ -101,17 +105,32 @@ func mayBeEncodedFor(acceptEncoding []string) bool {
 	return false
 }
 
-// weakened returns fields with a weak ETag in place of a strong one.
-func weakened(fields []Field) []Field {
-	i := slices.IndexFunc(fields, func(f Field) bool { return f.Name == "Etag" })
-	if i < 0 {
-		return fields
-	}
-	fields = slices.Clone(fields)
-	fields[i].Values = []string{weakTag(first(fields[i].Values))}
-	return fields
+// encodesContent reports whether the content of a response may be encoded that has a
+// header of its own. Middleware that encodes late leaves alone what is encoded already;
+// of an encoder that decides beforehand nothing is known.
+func (o outside) encodesContent(h storedHeader) bool {
+	return o.encodes && (o.encoder || len(h.Values("Content-Encoding")) == 0)
 }
 
+// forAnyCoding returns the fields of a response whose content may be encoded in front.
+// The first own of them are the handler's and stay. Of those that the cache has added,
+// the ETag is weak, since several codings have it, and Accept-Ranges is left out.
+func forAnyCoding(fields []Field, own int) []Field {
+	changed := make([]Field, 0, len(fields))
+	for i, f := range fields {
+		switch {
+		case i < own:
+		case f.Name == "Accept-Ranges":
+			continue
+		case f.Name == "Etag":
+			f.Values = []string{weakTag(first(f.Values))}
+		}
+		changed = append(changed, f)
+	}
+	return changed
+}
+
+// weakTag returns the weak form of an ETag.
 func weakTag(etag string) string {
 	if len(etag) > 0 && etag[0] == '"' {
 		return "W/" + etag

@@ -240,8 +240,8 @@ func (l *loading) store(said scope.Said) {
 	l.replaces = c.Conditions != nil
 	r.failure = c.Failure
 	out := outgoing{add: add}
-	if outsideOf(a.ex).encodes {
-		out.add = weakened(add)
+	if outsideOf(a.ex).encodesContent(r.header()) {
+		out.add = forAnyCoding(add, 0)
 	}
 	if a.conditional() && (c.Conditions != nil || hasField(add, "Etag")) {
 		// The handler was asked the cache's conditions in place of the client's, or does

@@ -106,8 +106,9 @@ func (x *StdExchange) Reply(a Answer) {
 		x.Capture.discard()
 	}
 	h := w.Header()
+	encodes := len(h["Content-Encoding"]) > 0 // middleware in front does, and says so
 	setFields(h, a.Fields, a.Extra)
-	if !a.NoBody {
+	if !a.NoBody && !encodes {
 		stateLength(h, len(a.Body))
 	}
 	w.WriteHeader(a.Status)

@@ -420,7 +420,7 @@ func (w *Writer) releaseHeader(fields []Field) {
 
 // sendHeld sends the header of what is held back whole.
 func (w *Writer) sendHeld(fields []Field) {
-	if w.stated < 0 && !w.c.Tail && w.c.Broken == 0 {
+	if w.stated < 0 && !w.c.Tail && w.c.Broken == 0 && len(canonical(w.before)["Content-Encoding"]) == 0 {
 		stateLength(w.final, len(w.buf))
 	}
 	w.sendHeader(fields)
