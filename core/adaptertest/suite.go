@@ -38,6 +38,7 @@ func cases() []testCase {
 		whoseCases(),
 		identityCases(),
 		varyCases(),
+		sometimesVaryCases(),
 		exactCases(),
 		streamCases(),
 		stampedeCases(),

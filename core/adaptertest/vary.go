@@ -3,8 +3,11 @@ package adaptertest
 import (
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/larderhq/larder/core"
 )
 
 // Promise P5 and known defect 7: what a response varied on is part of its
@@ -210,6 +213,231 @@ func varyCases() []testCase {
 				s.get("/p/1", fmt.Sprintf("%s: x%d", lang, i)).isNoHit()
 			}
 			s.settles(func() bool { return s.cache.Stats().Entries <= 3 }, "two variants and their index are kept")
+		}),
+	}
+}
+
+// sometimes is a page that varies on each of the fields that the request has, as CORS
+// middleware does that sends Vary to cross-origin requests only. Values "foreign" are
+// answered without Vary as well.
+func sometimes(names ...string) *page {
+	return &page{body: func(c Ctx, run int64) string {
+		body := ""
+		for _, name := range names {
+			v := strings.Join(c.Values(name), ",")
+			if v != "" && v != "foreign" {
+				c.Add("Vary", name)
+			}
+			body += fmt.Sprintf("%s %q ", name, v)
+		}
+		return body + fmt.Sprint("run ", run)
+	}}
+}
+
+// RFC 9111 section 4.1: a resource whose responses do not all vary alike.
+func sometimesVaryCases() []testCase {
+	const x = "X-Kind"
+	return []testCase{
+		over("a newer response without Vary answers nobody with a field varied on", func(s *site) {
+			s.handle("GET /p/{id}", sometimes(x).serve, s.cached("hour"))
+			s.get("/p/1", x+": a").is(`X-Kind "a" run 1`).says("Larder; fwd=uri-miss; stored")
+			s.get("/p/1").is(`X-Kind "" run 2`).says("Larder; fwd=vary-miss; stored")
+			s.get("/p/1", x+": a").is(`X-Kind "a" run 1`).isHit()
+			s.get("/p/1", x+": b").is(`X-Kind "b" run 3`).says("Larder; fwd=vary-miss; stored")
+			s.get("/p/1", x+": foreign").is(`X-Kind "foreign" run 4`).says("Larder; fwd=vary-miss; stored")
+			s.get("/p/1").is(`X-Kind "" run 2`).isHit()
+			s.get("/p/1", x+": a").is(`X-Kind "a" run 1`).isHit()
+			s.get("/p/1", x+": b").is(`X-Kind "b" run 3`).isHit()
+			s.get("/p/1", x+": foreign").is(`X-Kind "foreign" run 4`).isHit()
+			s.get("/p/1", x+": c").is(`X-Kind "c" run 5`).isNoHit()
+		}),
+
+		over("an older response without Vary answers nobody with a field varied on later", func(s *site) {
+			s.handle("GET /p/{id}", sometimes(x).serve, s.cached("hour"))
+			s.get("/p/1").is(`X-Kind "" run 1`).isNoHit()
+			s.get("/p/1", x+": a", "Cache-Control: no-cache").is(`X-Kind "a" run 2`)
+			s.get("/p/1", x+": b").is(`X-Kind "b" run 3`).isNoHit()
+			s.get("/p/1", x+": a").is(`X-Kind "a" run 2`).isHit()
+			body := s.get("/p/1").body
+			require.Contains(s, body, `X-Kind "" run `)
+			s.get("/p/1").is(body).isHit()
+		}),
+
+		over("responses that vary on different fields answer nobody who sends both", func(s *site) {
+			s.handle("GET /p/{id}", sometimes("X-A", "X-B").serve, s.cached("hour"))
+			s.get("/p/1", "X-A: 1").is(`X-A "1" X-B "" run 1`)
+			s.get("/p/1", "X-B: 1").is(`X-A "" X-B "1" run 2`).isNoHit()
+			s.get("/p/1", "X-A: 1", "X-B: 1").is(`X-A "1" X-B "1" run 3`).isNoHit()
+			s.get("/p/1", "X-A: 1", "X-B: foreign").is(`X-A "1" X-B "foreign" run 4`).isNoHit()
+			s.get("/p/1").is(`X-A "" X-B "" run 5`).isNoHit()
+			s.get("/p/1", "X-A: 1").is(`X-A "1" X-B "" run 1`).isHit()
+			s.get("/p/1", "X-B: 1").is(`X-A "" X-B "1" run 2`).isHit()
+			s.get("/p/1", "X-A: 1", "X-B: 1").is(`X-A "1" X-B "1" run 3`).isHit()
+			s.get("/p/1", "X-B: 1", "X-A: 1", "X-B: 2").isNoHit()
+		}),
+
+		over("a HEAD is not answered from a response without Vary if it has the field", func(s *site) {
+			s.handle("GET /p/{id}", sometimes(x).serve, s.cached("hour"))
+			s.get("/p/1", x+": a")
+			s.get("/p/1")
+			s.do("HEAD", "/p/1", x+": a").isHit()
+			s.do("HEAD", "/p/1").isHit()
+			s.do("HEAD", "/p/1", x+": b").isNoHit()
+		}),
+
+		over("a range is not answered from a response without Vary if it has the field", func(s *site) {
+			s.handle("GET /p/{id}", func(c Ctx) error {
+				if v := strings.Join(c.Values(x), ""); v != "" {
+					c.Set("Vary", x)
+					return c.Text(200, "of "+v)
+				}
+				if len(c.Values("Range")) > 0 {
+					c.Set("Cache-Control", "max-age=60")
+					c.Set("Content-Range", "bytes 0-3/26")
+					return c.Text(206, alphabet[:4])
+				}
+				return c.Text(200, alphabet)
+			}, s.cached("hour"))
+			s.get("/p/1", x+": a").is("of a")
+			s.get("/p/1", "Range: bytes=0-3").isPart("abcd")
+			s.get("/p/1", "Range: bytes=0-3").isPart("abcd").isHit()
+			s.get("/p/1", "Range: bytes=0-3", x+": b").isNoHit()
+			s.get("/p/1", x+": b").is("of b").isHit()
+		}),
+
+		over("what is not found varies as the resource does", func(s *site) {
+			s.handle("GET /p/{id}", func(c Ctx) error {
+				if v := strings.Join(c.Values(x), ""); v != "" {
+					c.Set("Vary", x)
+					return c.Text(200, "for "+v)
+				}
+				return c.Text(404, "for nobody")
+			}, s.cached("negative"))
+			s.get("/p/1", x+": a").is("for a")
+			require.Equal(s, 404, s.get("/p/1").status)
+			s.get("/p/1", x+": a").is("for a").isHit()
+			s.get("/p/1", x+": b").is("for b").isNoHit()
+			require.Equal(s, 404, s.get("/p/1").isHit().status)
+		}),
+
+		over("an invalidation takes all variants out, those without Vary as well", func(s *site) {
+			s.handle("GET /p/{id}", sometimes(x).serve, s.cached("hour", "p:{id}"))
+			s.handle("POST /p/{id}", func(c Ctx) error { return c.Text(200, "") }, s.invalidates("p:{id}"))
+			for i, change := range []func(){
+				func() { s.invalidate(core.Tag("p:1")) },
+				func() { s.do("POST", "/p/1") },
+			} {
+				s.get("/p/1", x+": a").is(fmt.Sprintf(`X-Kind "a" run %d`, 4*i+1)).isNoHit()
+				s.get("/p/1").is(fmt.Sprintf(`X-Kind "" run %d`, 4*i+2)).isNoHit()
+				s.get("/p/1", x+": foreign").is(fmt.Sprintf(`X-Kind "foreign" run %d`, 4*i+3)).isNoHit()
+				change()
+				s.get("/p/1").is(fmt.Sprintf(`X-Kind "" run %d`, 4*i+4)).isNoHit()
+				s.invalidate(core.Tag("p:1"))
+			}
+		}),
+
+		within("a short response without Vary does not make the cache forget what varies", func(s *site) {
+			s.handle("GET /p/{id}", func(c Ctx) error {
+				if v := strings.Join(c.Values(x), ""); v != "" {
+					c.Set("Vary", x)
+					c.Set("Cache-Control", "max-age=3600")
+					return c.Text(200, "for "+v)
+				}
+				c.Set("Cache-Control", "max-age=1")
+				return c.Text(200, "for all")
+			}, s.cached(""))
+			s.get("/p/1", x+": a").is("for a")
+			s.get("/p/1").is("for all").isNoHit()
+			time.Sleep(5 * time.Minute)
+			s.get("/p/1").is("for all").isNoHit()
+			s.get("/p/1", x+": b").is("for b").isNoHit()
+			s.get("/p/1", x+": a").is("for a").isHit()
+		}),
+
+		within("a response without Vary stays its request's own when it is renewed", func(s *site) {
+			runs := 0
+			s.handle("GET /p/{id}", func(c Ctx) error {
+				runs++
+				v := strings.Join(c.Values(x), "")
+				if v != "" && v != "foreign" {
+					c.Set("Vary", x)
+				}
+				c.Set("ETag", `"of `+v+`"`)
+				if len(c.Values("If-None-Match")) > 0 {
+					return c.Text(304, "")
+				}
+				return c.Text(200, "for "+v)
+			}, s.cached("minute"))
+			for range 3 {
+				for _, v := range []string{"a", "foreign", "b"} {
+					s.get("/p/1", x+": "+v).is("for " + v).isNoHit()
+				}
+				s.get("/p/1").is("for ").isNoHit()
+				for _, v := range []string{"a", "foreign", "b"} {
+					s.get("/p/1", x+": "+v).is("for " + v).isHit()
+				}
+				s.get("/p/1").is("for ").isHit()
+				time.Sleep(61 * time.Second)
+			}
+			require.Equal(s, 12, runs)
+		}),
+
+		within("responses without Vary are bounded like variants", func(s *site) {
+			s.handle("GET /p/{id}", sometimes(x).serve, s.cached("two-variants"))
+			s.get("/p/1", x+": a")
+			for i := range 50 {
+				s.get("/p/1", x+": foreign", fmt.Sprintf("%s: %d", x, i)).isNoHit()
+			}
+			s.settles(func() bool { return s.cache.Stats().Entries <= 3 }, "two variants and their index are kept")
+		}),
+
+		over("a resource that varies on more and more is not stored in the end", func(s *site) {
+			p := &page{body: func(c Ctx, run int64) string {
+				c.Set("Vary", fmt.Sprint("X-", run))
+				return fmt.Sprint("run ", run)
+			}}
+			s.handle("GET /p/{id}", p.serve, s.cached("hour"))
+			for i := 1; i <= 64; i++ {
+				s.get("/p/1", "Cache-Control: no-cache").is(fmt.Sprint("run ", i))
+			}
+			require.Contains(s, s.get("/p/1", "Cache-Control: no-cache").is("run 65").cacheStatus(), "detail=varies-on-too-much")
+			s.get("/p/1").is("run 64").isHit()
+		}),
+
+		// CORS middleware that is silent to requests without Origin.
+		over("a response to a request without Origin answers no Origin before one was seen", func(s *site) {
+			p := &page{body: func(c Ctx, run int64) string {
+				if v := strings.Join(c.Values("Origin"), ""); v != "" {
+					c.Set("Vary", "Origin")
+					c.Set("Access-Control-Allow-Origin", v)
+				}
+				return fmt.Sprint("run ", run)
+			}}
+			s.handle("GET /p/{id}", p.serve, s.cached("hour"))
+			s.get("/p/1").is("run 1").isNoHit()
+			s.get("/p/1").is("run 1").isHit()
+			for range 2 {
+				a := s.get("/p/1", "Origin: https://a.example").is("run 2")
+				require.Equal(s, "https://a.example", a.header.Get("Access-Control-Allow-Origin"))
+				require.Equal(s, []string{"Origin"}, a.header.Values("Vary"))
+			}
+			s.get("/p/1", "Origin: https://a.example").is("run 2").isHit()
+			s.get("/p/1", "Origin: https://b.example").is("run 3").isNoHit()
+			s.get("/p/1").is("run 4").isNoHit()
+			s.get("/p/1").is("run 4").isHit()
+		}),
+
+		over("a resource that does not vary runs once more for the first Origin only", func(s *site) {
+			p := &page{}
+			s.handle("GET /p/{id}", p.serve, s.cached("hour"))
+			s.get("/p/1").is("run 1").isNoHit()
+			s.get("/p/1", "Origin: https://a.example").is("run 2").isNoHit()
+			s.get("/p/1", "Origin: https://b.example").is("run 2").isHit()
+			s.get("/p/1").is("run 2").isHit()
+
+			p.fields = []string{"Access-Control-Allow-Origin: *"}
+			s.get("/p/2").is("run 3").isNoHit()
+			s.get("/p/2", "Origin: https://a.example").is("run 3").isHit()
 		}),
 	}
 }

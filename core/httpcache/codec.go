@@ -20,6 +20,8 @@ const (
 	responseValue    = 'r'
 	indexValue       = 'i'
 	uncacheableValue = 'u'
+
+	impliedEncoding = 'e' // at the end of an index: index.implied
 )
 
 // Encode implements engine.Codec.
@@ -59,6 +61,7 @@ const (
 	flagStrict
 	flagPart
 	flagFailure
+	flagOrigins
 )
 
 func (r *response) encode() []byte {
@@ -69,7 +72,7 @@ func (r *response) encode() []byte {
 		flag byte
 	}{
 		{r.forAuthorized, flagAuthorized}, {r.forCookies, flagCookies}, {r.validate, flagValidate},
-		{r.strict, flagStrict}, {r.part != nil, flagPart}, {r.failure != "", flagFailure},
+		{r.strict, flagStrict}, {r.part != nil, flagPart}, {r.failure != "", flagFailure}, {r.forOrigins, flagOrigins},
 	} {
 		if f.set {
 			flags |= f.flag
@@ -113,7 +116,11 @@ func (ix *index) encode() []byte {
 	for _, list := range ix.lists {
 		to = appendStrings(to, list)
 	}
-	return appendStrings(to, ix.variants)
+	to = appendStrings(to, ix.variants)
+	if ix.implied {
+		to = append(to, impliedEncoding)
+	}
+	return to
 }
 
 func appendString(to []byte, s string) []byte {
@@ -214,6 +221,7 @@ func (d *decoder) response() *response {
 		forError:      time.Duration(d.varint()),
 		forAuthorized: flags&flagAuthorized != 0,
 		forCookies:    flags&flagCookies != 0,
+		forOrigins:    flags&flagOrigins != 0,
 		validate:      flags&flagValidate != 0,
 		strict:        flags&flagStrict != 0,
 	}
@@ -268,5 +276,6 @@ func (d *decoder) index() *index {
 		}
 	}
 	ix.variants = d.strings()
+	ix.implied = len(d.rest) > 0 && d.byte() == impliedEncoding
 	return ix
 }

@@ -209,6 +209,13 @@ func variesOn(h Header) (names []string, star bool) {
 	return names, star || more
 }
 
+// impliesEncoding reports whether nothing but the encoding of a response says that it
+// varies on Accept-Encoding.
+func impliesEncoding(h Header) bool {
+	own, _ := field.ParseVary(ownValues(h, "Vary"))
+	return len(ownValues(h, "Content-Encoding")) > 0 && !slices.Contains(own, acceptEncoding)
+}
+
 // withName puts a name into a sorted list that may have it.
 func withName(names []string, name string) []string {
 	i, ok := slices.BinarySearch(names, name)

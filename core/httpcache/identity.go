@@ -197,7 +197,10 @@ func (rt *Route) variantKey(resource string, names []string, ex Exchange) string
 	return string(dst)
 }
 
-const acceptLanguage = "Accept-Language"
+const (
+	acceptLanguage = "Accept-Language"
+	acceptEncoding = "Accept-Encoding"
+)
 
 // preferred finds, among the variants of a resource, one in the language that the
 // request ranks highest.
@@ -208,7 +211,7 @@ func (rt *Route) preferred(a *ask, ix *index, now int64) (f found) {
 			continue
 		}
 		r, ok := en.Value.(*response)
-		if ok && len(r.vary) == 1 && r.vary[0] == acceptLanguage && r.usable(a.ex, a.creds) &&
+		if ok && len(r.vary) == 1 && r.vary[0] == acceptLanguage && ix.answers(r.vary, a.ex) && r.usable(a.ex, a.creds) &&
 			field.PrefersLanguage(a.ex.Values(acceptLanguage), r.header().Values("Content-Language")) {
 			return found{entry: en, response: r, state: state}
 		}
@@ -218,25 +221,92 @@ func (rt *Route) preferred(a *ask, ix *index, now int64) (f found) {
 
 // index lists what the responses of a resource have varied on. It stands under
 // the resource's key once one of them has varied; then the responses stand under
-// the keys of their variants. It holds nothing that could be out of date: a list
-// that it lacks is a miss.
+// the keys of their variants.
+//
+// A response is stored under the values of everything that the resource is known to
+// vary on, whether or not it says so itself (RFC 9111 section 4.1): a CORS
+// middleware may send Vary to some only. A response that was stored when less was
+// known answers requests that lack the other fields.
 type index struct {
-	lists    [][]string // of field names; the latest first
+	lists    [][]string // of field names, sorted; the first has all names, longer ones precede shorter ones
 	variants []string   // keys of variants, the oldest first
+	// implied says that no response named Accept-Encoding in its Vary, and some were
+	// encoded: one that is not encoded is for everybody.
+	implied bool
 }
 
-// maxLists is how many different Vary fields of one resource are remembered.
-const maxLists = 8
+// maxLists is how many lists of one resource are remembered, maxVaried how many
+// names a resource may vary on that does not always vary on the same.
+const (
+	maxLists  = 8
+	maxVaried = 64
+)
 
-// with returns the index with a list and a variant added, and the keys of the
-// variants that must go to keep it within its bound.
-func (ix *index) with(names []string, key string, maxVariants int) (next *index, gone []string) {
-	next = &index{lists: [][]string{names}, variants: slices.Clone(ix.variants)}
-	for _, l := range ix.lists {
-		if !slices.Equal(l, names) && len(next.lists) < maxLists {
-			next.lists = append(next.lists, l)
+// listsOf returns lists in the order of an index.
+func listsOf(lists ...[]string) [][]string {
+	ordered := [][]string{union(nil, lists...)}
+	slices.SortStableFunc(lists, func(a, b []string) int { return len(b) - len(a) })
+	for _, l := range lists {
+		if len(ordered) < maxLists && !slices.ContainsFunc(ordered, func(o []string) bool { return slices.Equal(o, l) }) {
+			ordered = append(ordered, l)
 		}
 	}
+	return ordered
+}
+
+// union returns the names of several lists, each once, sorted.
+func union(names []string, lists ...[]string) []string {
+	all := slices.Clone(names)
+	for _, l := range lists {
+		all = append(all, l...)
+	}
+	slices.Sort(all)
+	return slices.Compact(all)
+}
+
+// answers reports whether a response that is stored under the values of names may
+// be answered to a request with the same values.
+func (ix *index) answers(names []string, ex Exchange) bool {
+	if len(ix.lists) == 1 && len(ix.lists[0]) == len(names) {
+		return true
+	}
+	for _, l := range ix.lists {
+		for _, name := range l {
+			if !slices.Contains(names, name) && !(ix.implied && name == acceptEncoding) && len(ex.Values(name)) > 0 {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// varied returns the names under whose values a response is stored that itself varies
+// on some.
+func (ix *index) varied(names []string) []string {
+	if ix == nil {
+		return names
+	}
+	all := union(names, ix.lists...)
+	if ix.implied && !slices.Contains(names, acceptEncoding) {
+		all = slices.DeleteFunc(all, func(name string) bool { return name == acceptEncoding })
+	}
+	return all
+}
+
+// indexOf returns the index of a resource, nil if there is none.
+func (rt *Route) indexOf(resource string) *index {
+	en, state := rt.engine.Lookup(resource)
+	if state == engine.Gone {
+		return nil
+	}
+	ix, _ := en.Value.(*index)
+	return ix
+}
+
+// with returns the index with a list and a variant added, and the keys of the
+// variants that must go to keep it within its bound. The caller sets implied.
+func (ix *index) with(names []string, key string, maxVariants int) (next *index, gone []string) {
+	next = &index{lists: listsOf(slices.Insert(slices.Clone(ix.lists), 0, names)...), variants: slices.Clone(ix.variants)}
 	if i := slices.Index(next.variants, key); i >= 0 {
 		next.variants = slices.Delete(next.variants, i, i+1)
 	}

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/larderhq/larder/core"
@@ -105,6 +106,7 @@ type loading struct {
 	d            decision
 	prior        found  // what the handler is asked to validate, if response is set
 	replaces     bool   // it was asked, and has answered something else
+	renewed      bool   // it was asked, and has said that the prior response holds
 	asked        bool   // the framework, for its answer to an error
 	passed       bool   // the answer goes out as it comes
 	leave        func() // ends the wait of the load that this one is part of
@@ -212,12 +214,27 @@ func (l *loading) settle(status int, h Header, said scope.Said, before []string)
 		}
 		late = append(late, own...)
 	}
+	if d.store {
+		f := rt.find(a, rt.engine.Now())
+		l.varied(&f)
+	}
 	slices.Sort(late)
 	late = slices.Compact(late)
 	if d.store && len(rt.tags)+len(late) > core.MaxTagsPerEntry {
 		d.store, d.reason, d.verdict = false, "too-many-tags", engine.Unshareable
 	}
 	return late
+}
+
+// varied applies to a response what others of its resource have varied on.
+func (l *loading) varied(f *found) {
+	switch d := &l.d; {
+	case f.index == nil:
+	case d.part != nil && f.varies(l.a.ex): // it may be for nobody else
+		l.d = conditional()
+	case len(f.index.varied(d.vary)) > maxVaried:
+		d.store, d.reason, d.verdict = false, "varies-on-too-much", engine.Unshareable
+	}
 }
 
 // store fills in what was captured, wakes who waits for it, and answers.
@@ -271,8 +288,10 @@ func (l *loading) place(r *response, late []string) {
 	case r.part != nil:
 		r.key, r.asked = a.key+partSuffix, strings.Clone(rangeOf(a.ex))
 	case len(l.d.vary) > 0 || len(l.there.lists) > 0:
-		r.key = rt.variantKey(a.key, l.d.vary, a.ex)
+		r.vary = l.there.index.varied(l.d.vary)
+		r.key = rt.variantKey(a.key, r.vary, a.ex)
 	}
+	r.forOrigins = r.forOrigins || r.suitsOrigins(a.ex) || l.renewed && l.prior.response.forOrigins
 }
 
 func (l *loading) fill(r *response, late []string) engine.Fill {
@@ -292,7 +311,7 @@ func (l *loading) keep(r *response, late []string) engine.Refusal {
 	l.made = en
 	switch {
 	case (refusal == engine.Stored || refusal == engine.Deferred) && r.key != a.key && r.part == nil:
-		rt.addVariant(a.key, r, d.lifetime)
+		rt.addVariant(a.key, r, d)
 	case refusal == engine.NoLease && l.replaces:
 		l.turn.ForgetEntry(l.shield.ctx, l.prior.response.key, l.prior.entry) // it is like that no more
 	case refusal == engine.NoLease && there.uncacheable:
@@ -325,20 +344,34 @@ func (l *loading) later(refusal engine.Refusal) {
 	})
 }
 
-// addVariant puts a variant into the resource's index. Two at a time may lose one
-// of them from the index: that is a miss, and the next store mends it.
-func (rt *Route) addVariant(resource string, r *response, life engine.Lifetime) {
-	ix := &index{}
-	if en, state := rt.engine.Lookup(resource); state != engine.Gone {
+// addVariant puts a variant into the resource's index. The index outlives the
+// responses that have varied. A response that did not vary does not prolong it:
+// what a resource once varied on is forgotten when no such response is left. Two
+// instances at a time may lose a variant from the index of the shared tier: that
+// is a miss, and the next store mends it.
+func (rt *Route) addVariant(resource string, r *response, d *decision) {
+	indexing.Lock()
+	defer indexing.Unlock()
+	ix, keep := &index{}, time.Duration(0)
+	now := rt.engine.Now()
+	if en, state := rt.engine.LookupAt(resource, now); state != engine.Gone {
 		if old, ok := en.Value.(*index); ok {
-			ix = old
+			ix, keep = old, time.Duration(en.KeepUntil-now)
 		}
 	}
 	next, gone := ix.with(r.vary, r.key, rt.class.HTTP.MaxVariants)
+	said := slices.Contains(d.vary, acceptEncoding) && !d.implied
+	known := len(ix.lists) > 0 && slices.Contains(ix.lists[0], acceptEncoding)
+	next.implied = !said && (ix.implied || !known) && slices.Contains(next.lists[0], acceptEncoding)
 	rt.engine.Forget(gone)
-	keep := life.Fresh + max(life.Stale, life.Spare)
-	rt.engine.Note(resource, next, next.size(), max(keep, time.Minute), codec{})
+	if life := &d.lifetime; len(d.vary) > 0 || keep == 0 {
+		keep = max(keep, life.Fresh+max(life.Stale, life.Spare), time.Minute)
+	}
+	rt.engine.Note(resource, next, next.size(), keep, codec{})
 }
+
+// indexing makes two variants that are stored at a time both known.
+var indexing sync.Mutex //nolint:gochecknoglobals // held for a moment
 
 // notStored tells those who wait how it ended and remembers what is uncacheable.
 func (rt *Route) notStored(a *ask, turn *engine.Turn, d decision) {

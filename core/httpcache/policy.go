@@ -2,6 +2,7 @@ package httpcache
 
 import (
 	"net/http"
+	"slices"
 	"strconv"
 
 	"github.com/larderhq/larder/core/httpcache/internal/field"
@@ -19,8 +20,10 @@ type decision struct {
 	provoked    bool           // by the request, perhaps: it says nothing of what is stored
 
 	life
-	vary  []string
-	strip []string // the fields that are for this client only
+	vary []string
+	// implied says that Accept-Encoding is in vary only because the response is encoded.
+	implied bool
+	strip   []string // the fields that are for this client only
 	// withoutCookie says that it may stay where it sets a cookie, without that.
 	withoutCookie bool
 	part          *field.Span // what a 206 holds of the whole
@@ -94,7 +97,7 @@ func (rt *Route) storable(status int, h Header, creds credentials, said scope.Sa
 	if star {
 		return no("vary-star")
 	}
-	d.vary = names
+	d.vary, d.implied = names, impliesEncoding(h)
 	if _, _, part := field.ParseContentRange(h.Values("Content-Range")); part && status == http.StatusOK {
 		return no("content-range") // it means nothing there, but the handler may have meant 206
 	}
@@ -146,5 +149,24 @@ func statusReason(status int) string { return "status-" + strconv.Itoa(status) }
 
 // usable reports whether a stored response may be answered to this request.
 func (r *response) usable(ex Exchange, creds credentials) bool {
-	return (!creds.authorization || r.forAuthorized) && (!creds.cookies || r.forCookies) && r.accepts(ex)
+	return (!creds.authorization || r.forAuthorized) && (!creds.cookies || r.forCookies) &&
+		(r.forOrigins || len(ex.Values(originField)) == 0) && r.accepts(ex)
+}
+
+// originField is the field of cross-origin requests. Several CORS middlewares vary on it only
+// where a request has it: what such a middleware lets pass for a request without it
+// does not show that, and must not be answered to a request with it.
+const originField = "Origin"
+
+// suitsOrigins reports whether a response that came of the request is one for requests
+// with an Origin: the handler has seen one, or varies on it.
+func (r *response) suitsOrigins(ex Exchange) bool {
+	return len(ex.Values(originField)) > 0 || slices.Contains(r.vary, originField)
+}
+
+// readable reports whether an answer says who may read it, or middleware in front has to do
+// with that.
+func readable(h Header) bool {
+	theirs, _ := field.ParseVary(outer(h, "Vary"))
+	return len(h.Values("Access-Control-Allow-Origin")) > 0 || len(outer(h, "Access-Control-Allow-Origin")) > 0 || slices.Contains(theirs, originField)
 }

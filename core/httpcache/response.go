@@ -31,6 +31,7 @@ type response struct {
 
 	forAuthorized bool          // may be answered to requests with Authorization
 	forCookies    bool          // may be answered to requests with any Cookie
+	forOrigins    bool          // may be answered to requests with any Origin of which nothing else is known
 	validate      bool          // no use of it without validation
 	strict        bool          // never answered once it is stale
 	forError      time.Duration // how long after its lifetime it stands in for an error
@@ -86,7 +87,7 @@ func (rt *Route) newResponse(status int, h Header, body []byte, d *decision, enc
 		initialAge:    d.age,
 		forAuthorized: d.forAuthorized, forCookies: d.forCookies,
 		validate: d.validate, strict: d.strict, forError: d.forError,
-		vary: d.vary, part: d.part, whole: d.whole,
+		vary: d.vary, part: d.part, whole: d.whole, forOrigins: readable(h),
 	}
 	nominated := slices.Clone(d.strip)
 	for _, line := range h.Values("Connection") {
@@ -127,7 +128,7 @@ func (rt *Route) newResponse(status int, h Header, body []byte, d *decision, enc
 	}
 	r.encoded = slices.Clone(encoded)
 	r.encodeAs(rt.class.HTTP.Encodings, h)
-	if len(r.encoded) > 0 && !slices.Contains(d.vary, "Accept-Encoding") {
+	if names, _ := variesOn(h); len(r.encoded) > 0 && !slices.Contains(names, "Accept-Encoding") {
 		add = append(add, varyOnEncoding)
 	}
 	r.fields = append(r.fields, add...)

@@ -63,7 +63,9 @@ func (l *loading) conclude(r *response, late []string, said forwarded, out outgo
 		ex.Release(nil)
 		if !own && l.setsCookie(sent) { // it came with the content
 			l.turn.ForgetEntry(l.shield.ctx, r.key, l.made)
-			l.rt.engine.Note(l.a.key, uncacheable{}, 0, rememberUncacheable, codec{})
+			if l.rt.indexOf(l.a.key) == nil { // what the resource varies on is not forgotten for it
+				l.rt.engine.Note(l.a.key, uncacheable{}, 0, rememberUncacheable, codec{})
+			}
 		}
 	default:
 		out.send(ex, status(l.turn.Foresee(l.fill(r, late))))

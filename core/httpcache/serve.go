@@ -117,7 +117,8 @@ type found struct {
 	entry       *engine.Entry
 	response    *response
 	state       engine.State
-	lists       [][]string // what responses of the resource have varied on
+	index       *index     // of the resource's variants
+	lists       [][]string // what responses of the resource have varied on: index.lists
 	uncacheable bool
 	parts       bool // the handler answers ranges itself
 }
@@ -135,8 +136,11 @@ func (rt *Route) find(a *ask, now int64) (f found) {
 	if en, state := rt.engine.LookupAt(a.key, now); state != engine.Gone && !take(en, state) {
 		switch v := en.Value.(type) {
 		case *index:
-			f.lists = v.lists
+			f.index, f.lists = v, v.lists
 			for _, names := range v.lists {
+				if !v.answers(names, a.ex) {
+					continue
+				}
 				if en, state := rt.engine.LookupAt(rt.variantKey(a.key, names, a.ex), now); state != engine.Gone && take(en, state) {
 					break
 				}
@@ -152,7 +156,7 @@ func (rt *Route) find(a *ask, now int64) (f found) {
 	if f.response != nil {
 		return f
 	}
-	if a.line.Method == http.MethodGet && len(a.ex.Values("Range")) > 0 { // RFC 9110 section 14.2
+	if a.line.Method == http.MethodGet && len(a.ex.Values("Range")) > 0 && !f.varies(a.ex) { // RFC 9110 section 14.2
 		if en, state := rt.engine.LookupAt(a.key+partSuffix, now); state != engine.Gone {
 			r, ok := en.Value.(*response)
 			if f.parts = ok && r.part != nil; f.parts && r.covers(a.ex) && take(en, state) {
@@ -168,6 +172,9 @@ func (rt *Route) find(a *ask, now int64) (f found) {
 	}
 	return f
 }
+
+// varies reports whether the request has a field that the resource is known to vary on.
+func (f *found) varies(ex Exchange) bool { return f.index != nil && !f.index.answers(nil, ex) }
 
 // serves reports whether what was found may be answered as it is.
 func (f *found) serves(a *ask, now int64) bool {
@@ -423,7 +430,11 @@ func (a *ask) forwardReason(f *found) string {
 // fits reports whether a response that was made for another request, of the same
 // resource, may be answered to this one.
 func (r *response) fits(a *ask) bool {
-	return r.part == nil && r.usable(a.ex, a.creds) && (r.key == a.key || r.key == a.rt.variantKey(a.key, r.vary, a.ex))
+	if r.part != nil || !r.usable(a.ex, a.creds) || r.key != a.key && r.key != a.rt.variantKey(a.key, r.vary, a.ex) {
+		return false
+	}
+	ix := a.rt.indexOf(a.key)
+	return ix == nil || ix.answers(r.vary, a.ex)
 }
 
 // tagsNow returns the tags that are known before the handler runs: the path's,

@@ -74,13 +74,12 @@ func (l *loading) renew(by Header, said scope.Said) {
 // decides what may be done with it.
 func (l *loading) merge(by Header, said scope.Said) (r *response, late []string) {
 	old := l.prior.response
+	l.renewed = true
 	h := old.updated(by)
 	l.d = l.rt.decide(old.status, h, l.a.creds, said)
 	late = l.settle(old.status, h, said, old.tags)
 	// What outer middleware had added to Vary is not among the response's own fields.
-	l.d.vary = append(slices.Clone(l.d.vary), old.vary...)
-	slices.Sort(l.d.vary)
-	l.d.vary = slices.Compact(l.d.vary)
+	l.d.vary = union(l.d.vary, old.vary)
 	r, _ = l.rt.newResponse(old.status, h, old.body, &l.d, old.encoded, l.began())
 	return r, late
 }
