@@ -17,7 +17,7 @@ import (
 )
 
 // distances are the round trips that a tier is tried at.
-var distances = []time.Duration{ //nolint:gochecknoglobals // a constant
+var distances = []time.Duration{
 	time.Millisecond, 5 * time.Millisecond, 10 * time.Millisecond, 30 * time.Millisecond,
 	60 * time.Millisecond, 120 * time.Millisecond, 400 * time.Millisecond,
 }

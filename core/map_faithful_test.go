@@ -189,8 +189,8 @@ type (
 	textOnly int
 	locked   struct {
 		sync.Mutex
-		mu   sync.RWMutex
-		once sync.Once
+		mu   sync.RWMutex //nolint:unused // a lock that JSON leaves out
+		once sync.Once    //nolint:unused // likewise
 		_    [3]int
 		none struct{}
 		Name string

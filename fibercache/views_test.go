@@ -68,7 +68,7 @@ func row(_ context.Context, id string) (string, error) {
 
 func TestAnInvalidationByParametersOutlivesItsRequest(t *testing.T) {
 	for name, target := range map[string]func(param string) core.Target{
-		"pattern": func(param string) core.Target { return core.Pattern(param) },
+		"pattern": core.Pattern,
 		"prefix":  func(param string) core.Target { return core.Prefix(param[:len(param)-1]) },
 	} {
 		t.Run(name, func(t *testing.T) {

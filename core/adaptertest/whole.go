@@ -7,7 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log"
+	"log/slog"
 	"mime/multipart"
 	"net"
 	"net/http"
@@ -146,7 +146,7 @@ func brokenCases() []testCase {
 					return err
 				}
 				if w := c.ResponseWriter(); w != nil && s.f.Name != "echocache" { // Echo says of a second one that there is one
-					w.WriteHeader(203)
+					w.WriteHeader(http.StatusNonAuthoritativeInfo)
 				}
 				return nil
 			}, s.cached("hour"))
@@ -204,7 +204,7 @@ func (s *site) proxied(to *url.URL) Handler {
 	transport := &http.Transport{DisableKeepAlives: true, DisableCompression: true}
 	s.Cleanup(transport.CloseIdleConnections)
 	proxy := httputil.NewSingleHostReverseProxy(to)
-	proxy.Transport, proxy.ErrorLog = transport, log.New(io.Discard, "", 0)
+	proxy.Transport, proxy.ErrorLog = transport, slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
 	return func(c Ctx) error {
 		return c.(HandlerRunner).RunHandler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			if s.f.NoResponseWriter { // fasthttp uses again what its context refers to, and a Transport looks at it later

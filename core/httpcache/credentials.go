@@ -48,7 +48,7 @@ func (rt *Route) credentialsOf(ex Exchange) (c credentials) {
 		}
 	}
 	for _, name := range rt.credentials {
-		there := false
+		var there bool
 		if name == core.ClientCertificate {
 			there = x != nil && x.Certified()
 		} else {

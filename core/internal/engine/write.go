@@ -185,7 +185,7 @@ func (in *Intent) wasAlone(ctx context.Context, t *Turn, ended map[Item]remote.P
 	if b.together(ctx, asks) != nil || !clean(own) {
 		return false
 	}
-	return !slices.ContainsFunc(lates, func(late remote.Late) bool { //nolint:forbidigo // no logger
+	return !slices.ContainsFunc(lates, func(late remote.Late) bool {
 		return !clean(late.Log) || late.Open > 0 || lapsed(late.Lapsed)
 	})
 }

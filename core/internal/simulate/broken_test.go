@@ -269,7 +269,7 @@ func (s newborn) Heads(ctx context.Context) ([]remote.Head, error) {
 
 type careless struct{ *breaker }
 
-//nolint:gochecknoglobals // of the process that runs without the rule
+// begun is of the process that runs without the rule.
 var begun sync.Map // ids of intents
 
 func (s careless) Change(ctx context.Context, c remote.Change) ([]remote.Logged, error) {
