@@ -155,8 +155,8 @@ func (h *held) stillLast(ctx context.Context, b *budget, own map[Item]remote.Pos
 			return err
 		}
 	}
-	return b.together(ctx, asks) == nil && !slices.ContainsFunc(logs, func(log remote.Log) bool { //nolint:forbidigo // no logger
-		return !log.Joined || slices.ContainsFunc(log.Items, func(it remote.Logged) bool {
+	return b.together(ctx, asks) == nil && !slices.ContainsFunc(logs, func(l remote.Log) bool {
+		return !l.Joined || slices.ContainsFunc(l.Items, func(it remote.Logged) bool {
 			return !ownItem(own, it) && h.e.concerns(it.Item, key, tags)
 		})
 	})
