@@ -127,6 +127,21 @@ conformance: $(if $(REDIS),deps) $(CACHE_TESTS) ## The public suite for HTTP cac
 	$(GO) -C examples run ./proxy/conformance -suite $(CACHE_TESTS)/node_modules/http-cache-tests -results $(TOOLS) \
 		-adapters '$(ADAPTERS)' $(if $(REDIS),-redis) $(FLAGS)
 
+.PHONY: deps-downstream
+deps-downstream: ## Install the caches of `downstream` where they are missing (apt-get, as root)
+	@missing=; for p in nginx:nginx-light varnishd:varnish squid:squid apache2:apache2 traffic_server:trafficserver haproxy:haproxy; do \
+		PATH="$$PATH:/usr/sbin" command -v "$${p%%:*}" >/dev/null || missing="$$missing $${p##*:}"; done; \
+	if [ -z "$$missing" ]; then exit 0; fi; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		apt-get update -q && DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get install -qy --no-install-recommends $$missing; \
+	else \
+		echo "missing; install them, as root: apt-get install$$missing" >&2; exit 1; \
+	fi
+
+.PHONY: downstream
+downstream: deps-downstream ## Measure six shared caches in front of Larder, and write the table of DOWNSTREAM.md
+	PATH="$$PATH:/usr/sbin" $(GO) -C examples run ./downstream -write $(CURDIR)/core/httpcache/DOWNSTREAM.md $(FLAGS)
+
 $(CACHE_TESTS):
 	@mkdir -p $(TOOLS)
 	@rm -rf $@.part
