@@ -85,7 +85,7 @@ func (c *client) ask(st step) answer {
 	if len(raw) == 0 {
 		return a
 	}
-	if whole := c.encoded[st.path]; a.encoded && a.status == http.StatusPartialContent && len(whole) > 199 && string(raw) == whole[100:200] {
+	if whole := c.encoded[st.path]; a.encoded && a.status == http.StatusPartialContent && len(whole) >= 1300 && string(raw) == whole[100:1300] {
 		a.part = true
 		return a
 	}
