@@ -24,10 +24,10 @@ func main() {
 	write := flag.String("write", "", "a Markdown file whose table is replaced")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	defer stop()
-	if err := run(ctx, *only, *write); err != nil {
+	err := run(ctx, *only, *write)
+	stop()
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "downstream:", err)
-		stop()
 		os.Exit(1)
 	}
 }

@@ -2,7 +2,6 @@ package main
 
 import (
 	"crypto/rand"
-	"io"
 	"net/http"
 	"time"
 
@@ -51,12 +50,15 @@ func echoNeighbours() []neighbour[echo.MiddlewareFunc] {
 	return []neighbour[echo.MiddlewareFunc]{
 		{name: "Gzip", use: ofEcho(middleware.Gzip())},
 		{name: "CORS", use: ofEcho(middleware.CORSWithConfig(middleware.CORSConfig{AllowOrigins: origins}))},
-		{name: "CSRF", use: ofEcho(middleware.CSRFWithConfig(middleware.CSRFConfig{Skipper: func(c echo.Context) bool { return c.Request().Method == http.MethodPut }}))},
+		{name: "CSRF", use: ofEcho(middleware.CSRFWithConfig(middleware.CSRFConfig{Skipper: func(c echo.Context) bool { return c.Request().Method == http.MethodPut }})), front: uncachedBy("set-cookie"), behind: uncachedBy("set-cookie")},
 		{name: "echo-contrib/session", use: ofEcho(sessionsOfEcho)},
 		{name: "Secure", use: ofEcho(middleware.Secure())},
-		{name: "RequestID", use: ofEcho(middleware.RequestID())},
+		{name: "RequestID", use: ofEcho(middleware.RequestID()), behind: differing("X-Request-Id of another visitor", frozen)},
 		{name: "Recover", use: ofEcho(middleware.Recover())},
-		{name: "Logger", use: ofEcho(middleware.LoggerWithConfig(middleware.LoggerConfig{Output: io.Discard}))},
+		{name: "RequestLogger", use: ofEcho(middleware.RequestLoggerWithConfig(middleware.RequestLoggerConfig{
+			LogStatus: true, LogResponseSize: true,
+			LogValuesFunc: func(echo.Context, middleware.RequestLoggerValues) error { return nil },
+		}))},
 		{name: "BodyLimit", use: ofEcho(middleware.BodyLimit("1M"))},
 		{name: "BodyDump", use: ofEcho(middleware.BodyDump(func(echo.Context, []byte, []byte) {}))},
 		{name: "ContextTimeout", use: ofEcho(middleware.ContextTimeout(time.Minute))},

@@ -76,21 +76,21 @@ func ofFiber(m fiber.Handler) func() fiber.Handler { return func() fiber.Handler
 
 func fiberNeighbours() []neighbour[fiber.Handler] {
 	return []neighbour[fiber.Handler]{
-		{name: "compress", use: ofFiber(compress.New())},
+		{name: "compress", use: ofFiber(compress.New()), front: differing("Vary lost", varyOfAnswer)},
 		{name: "cors", use: ofFiber(cors.New(cors.Config{AllowOrigins: strings.Join([]string{originA, originB}, ",")}))},
 		{name: "csrf", use: func() fiber.Handler {
 			return csrf.New(csrf.Config{Next: func(c *fiber.Ctx) bool { return c.Method() == fiber.MethodPut }})
-		}},
-		{name: "etag", use: ofFiber(etag.New())},
-		{name: "etag, weak", use: ofFiber(etag.New(etag.Config{Weak: true}))},
+		}, front: uncachedBy("set-cookie"), behind: uncachedBy("set-cookie")},
+		{name: "etag", use: ofFiber(etag.New()), front: differing("Content-Type lost", without304, "Etag changed", ownETag), behind: differing("Content-Type lost", without304)},
+		{name: "etag, weak", use: ofFiber(etag.New(etag.Config{Weak: true})), front: differing("Content-Type lost", without304, "Etag changed", ownETag), behind: differing("Content-Type lost", without304)},
 		{name: "session", use: sessionsOfFiber},
 		{name: "encryptcookie", use: ofFiber(encryptcookie.New(encryptcookie.Config{Key: encryptcookie.GenerateKey()}))},
 		{name: "helmet", use: ofFiber(helmet.New())},
 		{name: "idempotency", use: func() fiber.Handler { return idempotency.New() }},
-		{name: "limiter", use: func() fiber.Handler { return limiter.New(limiter.Config{Max: 1000, Expiration: time.Hour}) }},
+		{name: "limiter", use: func() fiber.Handler { return limiter.New(limiter.Config{Max: 1000, Expiration: time.Hour}) }, behind: differing("X-Ratelimit-Remaining of another visitor", frozen)},
 		{name: "logger", use: func() fiber.Handler { return logger.New(logger.Config{Output: io.Discard}) }},
 		{name: "recover", use: ofFiber(recover.New())},
-		{name: "requestid", use: ofFiber(requestid.New())},
+		{name: "requestid", use: ofFiber(requestid.New()), behind: differing("X-Request-Id of another visitor", frozen)},
 		{name: "timeout", use: ofFiber(timeout.NewWithContext(func(c *fiber.Ctx) error { return c.Next() }, time.Minute))},
 		{name: "earlydata", use: ofFiber(earlydata.New())},
 		{name: "favicon", use: ofFiber(favicon.New()), only: front},

@@ -58,7 +58,7 @@ func ginNeighbours() []neighbour[gin.HandlerFunc] {
 		{name: "gin-contrib/cors", use: ofGin(cors.New(cors.Config{AllowOrigins: origins, AllowMethods: []string{"GET", "PUT"}}))},
 		{name: "gin-contrib/sessions", use: sessionsOfGin},
 		{name: "gin-contrib/timeout", use: ofGin(timeout.New(timeout.WithTimeout(time.Minute)))},
-		{name: "gin-contrib/requestid", use: ofGin(requestid.New())},
+		{name: "gin-contrib/requestid", use: ofGin(requestid.New()), behind: differing("X-Request-Id of another visitor", frozen)},
 		{name: "gin-contrib/secure", use: ofGin(secure.New(secure.Config{FrameDeny: true, ContentTypeNosniff: true, IENoOpen: true}))},
 		{name: "gin.Recovery", use: ofGin(gin.Recovery())},
 		{name: "gin.Logger", use: ofGin(gin.LoggerWithWriter(io.Discard))},

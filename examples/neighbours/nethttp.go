@@ -63,18 +63,18 @@ func httpNeighbours() []neighbour[httpMiddleware] {
 	origins := []string{originA, originB}
 	return []neighbour[httpMiddleware]{
 		{name: "klauspost gzhttp", use: ofHTTP(func(h http.Handler) http.Handler { return gzhttp.GzipHandler(h) })},
-		{name: "chi Compress", use: ofHTTP(chimw.Compress(5))},
+		{name: "chi Compress", use: ofHTTP(chimw.Compress(5)), front: differing("Vary lost", varyOfAnswer)},
 		{name: "gorilla CompressHandler", use: ofHTTP(handlers.CompressHandler)},
 		{name: "rs/cors", use: ofHTTP(cors.New(cors.Options{AllowedOrigins: origins}).Handler)},
 		{name: "gorilla CORS", use: ofHTTP(handlers.CORS(handlers.AllowedOrigins(origins)))},
-		{name: "scs LoadAndSave", use: sessionsOfSCS},
+		{name: "scs LoadAndSave", use: sessionsOfSCS, front: differing("Cache-Control changed", noLifetime), behind: differing("Cache-Control changed", noLifetime)},
 		{name: "gorilla/sessions", use: ofHTTP(sessionsOfGorilla)},
-		{name: "nosurf", use: ofHTTP(func(h http.Handler) http.Handler { return nosurf.New(h) })},
+		{name: "nosurf", use: ofHTTP(func(h http.Handler) http.Handler { return nosurf.New(h) }), front: uncachedBy("set-cookie"), behind: uncachedBy("set-cookie")},
 		{name: "http.CrossOriginProtection", use: ofHTTP(http.NewCrossOriginProtection().Handler)},
 		{name: "unrolled/secure", use: ofHTTP(secure.New(secure.Options{FrameDeny: true, ContentTypeNosniff: true, ContentSecurityPolicy: "default-src 'self'"}).Handler)},
 		{name: "chi RequestID, Recoverer", use: ofHTTP(func(h http.Handler) http.Handler { return chimw.RequestID(chimw.Recoverer(h)) })},
 		{name: "chi Timeout", use: ofHTTP(chimw.Timeout(time.Minute))},
-		{name: "chi NoCache", use: ofHTTP(chimw.NoCache)},
+		{name: "chi NoCache", use: ofHTTP(chimw.NoCache), front: uncachedBy("no-store"), behind: uncachedBy("no-store")},
 		{name: "chi SetHeader", use: ofHTTP(chimw.SetHeader("X-Powered-By", "chi"))},
 		{name: "chi StripSlashes", use: ofHTTP(chimw.StripSlashes), only: front},
 		{name: "chi Throttle", use: ofHTTP(chimw.Throttle(10))},
@@ -85,7 +85,7 @@ func httpNeighbours() []neighbour[httpMiddleware] {
 		{name: "http.TimeoutHandler", use: ofHTTP(func(h http.Handler) http.Handler { return http.TimeoutHandler(h, time.Minute, "slow") })},
 		{name: "http.MaxBytesHandler", use: ofHTTP(func(h http.Handler) http.Handler { return http.MaxBytesHandler(h, 1<<20) })},
 		{name: "otelhttp", use: ofHTTP(otelhttp.NewMiddleware("shop"))},
-		{name: "httprate", use: func() httpMiddleware { return httprate.LimitAll(1000, time.Hour) }},
+		{name: "httprate", use: func() httpMiddleware { return httprate.LimitAll(1000, time.Hour) }, behind: differing("X-Ratelimit-Remaining of another visitor", frozen)},
 		{name: "a logger with log/slog", use: ofHTTP(logging)},
 	}
 }

@@ -6,6 +6,8 @@ import (
 	"net"
 	"net/http"
 	"time"
+
+	"github.com/larderhq/larder/core"
 )
 
 // place says where the middleware stands, seen from the client.
@@ -43,6 +45,26 @@ type neighbour[M any] struct {
 type expected struct {
 	uncached string
 	differ   map[string]string
+}
+
+// Why differences are left.
+const (
+	frozen       = "behind the cache it is part of what is stored: put it in front"
+	varyOfAnswer = "a 304 is not encoded, and this compressor names Accept-Encoding only where it encodes"
+	noLifetime   = "no-cache is added to its `no-cache=\"Set-Cookie\"`, which states no lifetime"
+	without304   = "Larder answers the conditional request, and a 304 of its leaves out what speaks of the content"
+	ownETag      = "the page has an ETag of Larder's already, and the middleware leaves that alone"
+)
+
+func uncachedBy(detail string) expected { return expected{uncached: detail} }
+
+// differing takes pairs of a difference and its reason.
+func differing(pairs ...string) expected {
+	e := expected{differ: map[string]string{}}
+	for i := 0; i+1 < len(pairs); i += 2 {
+		e.differ[pairs[i]] = pairs[i+1]
+	}
+	return e
 }
 
 // rowsOf makes the rows of one framework.
