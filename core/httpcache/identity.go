@@ -272,7 +272,7 @@ func (ix *index) answers(names []string, ex Exchange) bool {
 	}
 	for _, l := range ix.lists {
 		for _, name := range l {
-			if !slices.Contains(names, name) && !(ix.implied && name == acceptEncoding) && len(ex.Values(name)) > 0 {
+			if !slices.Contains(names, name) && (!ix.implied || name != acceptEncoding) && len(ex.Values(name)) > 0 {
 				return false
 			}
 		}
