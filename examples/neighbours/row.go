@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"github.com/larderhq/larder/core"
 	"net"
 	"net/http"
 	"time"
