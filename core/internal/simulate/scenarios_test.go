@@ -27,6 +27,7 @@ type scene struct {
 	server *memtier.Server
 	data   atomic.Int64
 	loads  atomic.Int64
+	reads  sync.WaitGroup // under way: Close does not end what somebody waits for
 }
 
 func play(t *testing.T, script func(s *scene)) {
@@ -35,6 +36,7 @@ func play(t *testing.T, script func(s *scene)) {
 		defer s.server.Close()
 		s.data.Store(1)
 		script(s)
+		s.reads.Wait()
 	})
 }
 
@@ -96,6 +98,8 @@ func class(change func(*core.Class)) func(*core.Options) {
 
 // get reads row 1. The load looks into the database and returns after d.
 func (a *actor) get(d time.Duration, tags ...string) (int64, error) {
+	a.s.reads.Add(1)
+	defer a.s.reads.Done()
 	v, err := a.m.Get(context.Background(), 1, func(ctx context.Context, _ int) (value, error) {
 		a.s.loads.Add(1)
 		v := a.s.data.Load()
