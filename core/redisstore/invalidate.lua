@@ -335,7 +335,9 @@ if mode == BEGIN then
     elseif item.kind == KEY then
       for j = item.entries, item.entries + versions - 1 do
         local lived, entry = cap(KEYS[j], deadline), entry_id(KEYS[j])
-        if lived and entry ~= '' then redis.call('HSETNX', item.intents, 'x:' .. entry, digits(lived)) end
+        if lived and entry ~= '' and field(item.intents, 'x:' .. entry) == '' then
+          redis.call('HSET', item.intents, 'x:' .. entry, digits(lived))
+        end
       end
     end
     said[#said + 1] = {kind = BEGUN, value = item.kind .. ':' .. digits(deadline) .. ':' .. id .. ':' .. item.value}
