@@ -29,7 +29,7 @@ func eachWritable(t *testing.T, test func(t *testing.T, n naming)) {
 	}
 }
 
-func TestGivenAStoredEntry_WhenAWriterBeginsAndAbandons_ThenItHasCostNothing(t *testing.T) {
+func TestAbandonedIntentCostsAStoredEntryNothing(t *testing.T) {
 	eachWritable(t, func(t *testing.T, n naming) {
 		e := open(t)
 		store(t, e, key, "v", n.early, n.late)
@@ -56,7 +56,7 @@ func TestGivenAStoredEntry_WhenAWriterBeginsAndDies_ThenItIsGoneAtTheDeadline(t 
 	})
 }
 
-func TestGivenAWriterThatDies_WhenAnotherOneAbandons_ThenTheDeadlineOfTheFirstStays(t *testing.T) {
+func TestAbandonLeavesTheDeadlineOfAnotherWriter(t *testing.T) {
 	eachWritable(t, func(t *testing.T, n naming) {
 		e := open(t)
 		store(t, e, key, "old", n.early, n.late)
@@ -85,7 +85,7 @@ func TestGivenAWriterAtWork_WhenSomethingIsLoaded_ThenItIsAnsweredUntilTheWriter
 	})
 }
 
-func TestGivenALoadUnderWay_WhenAWriterBegins_ThenItIsStoredUntilTheDeadline(t *testing.T) {
+func TestLoadUnderWayAtABeginIsStoredUntilTheDeadline(t *testing.T) {
 	eachWritable(t, func(t *testing.T, n naming) {
 		e := open(t)
 		load := e.NewLoad(key, n.early)
@@ -219,7 +219,7 @@ func TestGivenAWriterAtWorkOnSomethingElse_WhenAnEntryIsLoaded_ThenItIsKeptForIt
 	})
 }
 
-func TestGivenMoreWritersThanAreListed_WhenSomethingIsLoaded_ThenItIsNotStoredUntilTheirDeadline(t *testing.T) {
+func TestNothingIsStoredWhileMoreWritersThanAreListedAreOpen(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := open(t)
 		store(t, e, key, "old", nil, nil)
