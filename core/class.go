@@ -125,8 +125,9 @@ type HTTPPolicy struct {
 	// Responses that the handler has encoded, that are small or of a type that is
 	// compressed already, or say no-transform, stay as they are.
 	Encodings []string
-	// MaxVariants is how many responses of one resource are kept that differ by
-	// Vary. The oldest goes. Default 32, at most 1024.
+	// MaxVariants is how many responses of one resource an instance keeps that differ by
+	// Vary. The oldest goes, from the shared tier as well if this instance has stored it
+	// there: so that holds at most as many for each instance. Default 32, at most 1024.
 	MaxVariants int
 }
 

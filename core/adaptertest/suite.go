@@ -39,6 +39,7 @@ func cases() []testCase {
 		identityCases(),
 		varyCases(),
 		sometimesVaryCases(),
+		instanceVaryCases(),
 		exactCases(),
 		streamCases(),
 		stampedeCases(),

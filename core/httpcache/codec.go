@@ -8,8 +8,8 @@ import (
 	"github.com/larderhq/larder/core/httpcache/internal/field"
 )
 
-// codec is how the shared tier keeps what a route stores: a response, an index of
-// variants, or the mark of what is uncacheable.
+// codec is how the shared tier keeps what a route stores: a response, the lists
+// of an index, or the mark of what is uncacheable.
 //
 // The format is numbers as varints and strings with their lengths before them,
 // behind a byte that says what follows. Another version of this package that needs
@@ -18,10 +18,8 @@ type codec struct{}
 
 const (
 	responseValue    = 'r'
-	indexValue       = 'i'
+	listsValue       = 'l' // 'i' was that of an index with the keys of its variants
 	uncacheableValue = 'u'
-
-	impliedEncoding = 'e' // at the end of an index: index.implied
 )
 
 // Encode implements engine.Codec.
@@ -45,9 +43,9 @@ func (codec) Decode(payload []byte, born int64) (value any, size int, ok bool) {
 		r := d.response()
 		r.born = born
 		return r, r.size(), d.done()
-	case indexValue:
+	case listsValue:
 		ix := d.index()
-		return ix, ix.size(), d.done()
+		return ix, ix.Size(), d.done()
 	case uncacheableValue:
 		return uncacheable{}, 0, d.done()
 	}
@@ -110,15 +108,16 @@ func (r *response) encode() []byte {
 	return append(to, r.body...)
 }
 
+// encode leaves out the variants, which each process counts by itself.
 func (ix *index) encode() []byte {
-	to := []byte{indexValue}
+	implied := byte(0)
+	if ix.implied {
+		implied = 1
+	}
+	to := []byte{listsValue, implied}
 	to = binary.AppendUvarint(to, uint64(len(ix.lists)))
 	for _, list := range ix.lists {
 		to = appendStrings(to, list)
-	}
-	to = appendStrings(to, ix.variants)
-	if ix.implied {
-		to = append(to, impliedEncoding)
 	}
 	return to
 }
@@ -267,15 +266,15 @@ func (r *response) partFits() bool {
 }
 
 func (d *decoder) index() *index {
-	ix := &index{}
+	implied := d.byte()
 	n := d.count()
-	for range n {
-		if ix.lists = append(ix.lists, d.strings()); len(ix.lists) > maxLists {
-			d.fail()
-			break
-		}
+	if n == 0 || n > maxLists || implied > 1 {
+		d.fail()
+		return &index{}
 	}
-	ix.variants = d.strings()
-	ix.implied = len(d.rest) > 0 && d.byte() == impliedEncoding
-	return ix
+	lists := make([][]string, n)
+	for i := range lists {
+		lists[i] = d.strings()
+	}
+	return &index{lists: listsOf(lists...), implied: implied == 1}
 }

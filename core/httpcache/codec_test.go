@@ -36,9 +36,9 @@ func TestGivenAValue_WhenItGoesThroughTheSharedTier_ThenItIsTheSame(t *testing.T
 			r.describeEncoded()
 			return r
 		}(),
-		"index":       &index{lists: [][]string{{"Accept"}, {"A", "B"}}, variants: []string{"one", "two"}},
-		"empty index": &index{},
-		"mark":        uncacheable{},
+		"index":         &index{lists: [][]string{{"A", "Accept", "B"}, {"A", "B"}, {"Accept"}}},
+		"implied index": &index{lists: [][]string{{"Accept-Encoding"}}, implied: true},
+		"mark":          uncacheable{},
 	} {
 		t.Run(name, func(t *testing.T) {
 			payload, ok := codec{}.Encode(value)
@@ -66,14 +66,28 @@ func TestGivenAValue_WhenItGoesThroughTheSharedTier_ThenItIsTheSame(t *testing.T
 	require.False(t, ok)
 }
 
+func TestGivenAnIndexThatIsNotOfThisForm_WhenItIsRead_ThenThereIsNone(t *testing.T) {
+	payload, _ := codec{}.Encode(&index{lists: [][]string{{"A"}}, variants: []variant{{key: "v"}}})
+	require.Equal(t, "l\x00\x01\x01\x01A", string(payload))
+	for _, other := range []string{
+		string(payload) + "e", string(payload) + "\x00", "l\x02\x01\x01\x01A", "l\x00\x00", "l\x01\x00",
+		"i\x01\x01\x01A\x01\x01v", "i\x01\x01\x01A\x01\x01ve", "l\x00\x09" + strings.Repeat("\x01\x01A", 9),
+	} {
+		_, _, ok := codec{}.Decode([]byte(other), 0)
+		require.False(t, ok, "%q", other)
+	}
+}
+
 func FuzzDecodeValue(f *testing.F) {
 	for _, v := range []any{
 		&response{status: 200, etag: "e", key: "k", vary: []string{"A"}, fields: []Field{{Name: "A", Values: []string{"b"}}}, body: []byte("body")},
-		&index{lists: [][]string{{"A"}}, variants: []string{"v"}}, uncacheable{},
+		&index{lists: [][]string{{"A"}}}, &index{lists: [][]string{{"A", "B"}, {"A"}, nil}, implied: true}, uncacheable{},
 	} {
 		payload, _ := codec{}.Encode(v)
 		f.Add(payload)
 	}
+	f.Add([]byte("i\x01\x01\x01A\x01\x01ve"))
+	f.Add([]byte("l\x01\x01\x01\x01Ae"))
 	f.Add([]byte("r\x00\xc8\x01\x00\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01"))
 	f.Fuzz(func(t *testing.T, payload []byte) {
 		value, _, ok := codec{}.Decode(payload, 7)

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"unsafe"
 
 	"github.com/larderhq/larder/core"
@@ -205,8 +206,8 @@ const (
 // preferred finds, among the variants of a resource, one in the language that the
 // request ranks highest.
 func (rt *Route) preferred(a *ask, ix *index, now int64) (f found) {
-	for _, key := range ix.variants {
-		en, state := rt.engine.LookupAt(key, now)
+	for i := range ix.variants {
+		en, state := rt.engine.LookupAt(ix.variants[i].key, now)
 		if state == engine.Gone {
 			continue
 		}
@@ -228,12 +229,25 @@ func (rt *Route) preferred(a *ask, ix *index, now int64) (f found) {
 // middleware may send Vary to some only. A response that was stored when less was
 // known answers requests that lack the other fields.
 type index struct {
-	lists    [][]string // of field names, sorted; the first has all names, longer ones precede shorter ones
-	variants []string   // keys of variants, the oldest first
+	lists [][]string // of field names, sorted; the first has all names, longer ones precede shorter ones
+	// variants are those that this process has, the oldest first. The shared tier keeps
+	// only the rest: what a new variant costs there does not grow with their number.
+	variants []variant
+	told     *told // nil: the shared tier has not been told of the lists
 	// implied says that no response named Accept-Encoding in its Vary, and some were
 	// encoded: one that is not encoded is for everybody.
 	implied bool
 }
+
+// variant is a response that stands under a key of its own.
+type variant struct {
+	key string
+	own bool // this process has stored it; others come from the shared tier
+}
+
+// told is until when the shared tier keeps the lists of an index, on the engine's clock,
+// if it takes them.
+type told struct{ until atomic.Int64 }
 
 // maxLists is how many lists of one resource are remembered, maxVaried how many
 // names a resource may vary on that does not always vary on the same.
@@ -252,6 +266,11 @@ func listsOf(lists ...[]string) [][]string {
 		}
 	}
 	return ordered
+}
+
+// subset reports whether all names are in a list.
+func subset(names, list []string) bool {
+	return !slices.ContainsFunc(names, func(name string) bool { return !slices.Contains(list, name) })
 }
 
 // union returns the names of several lists, each once, sorted.
@@ -303,30 +322,67 @@ func (rt *Route) indexOf(resource string) *index {
 	return ix
 }
 
-// with returns the index with a list and a variant added, and the keys of the
-// variants that must go to keep it within its bound. The caller sets implied.
-func (ix *index) with(names []string, key string, maxVariants int) (next *index, gone []string) {
-	next = &index{lists: listsOf(slices.Insert(slices.Clone(ix.lists), 0, names)...), variants: slices.Clone(ix.variants)}
-	if i := slices.Index(next.variants, key); i >= 0 {
-		next.variants = slices.Delete(next.variants, i, i+1)
+// with returns the index with a list and a variant added, and the variants that must go
+// to keep it within its bound. The caller sets implied.
+func (ix *index) with(names []string, v variant, maxVariants int) (next *index, gone []variant) {
+	next = &index{lists: listsOf(slices.Insert(slices.Clone(ix.lists), 0, names)...), told: ix.told}
+	next.variants = make([]variant, 0, len(ix.variants)+1)
+	for _, old := range ix.variants {
+		if old.key != v.key {
+			next.variants = append(next.variants, old)
+		}
 	}
-	next.variants = append(next.variants, key)
+	next.variants = append(next.variants, v)
 	if n := len(next.variants) - maxVariants; n > 0 {
-		gone = slices.Clone(next.variants[:n])
-		next.variants = slices.Delete(next.variants, 0, n)
+		gone, next.variants = next.variants[:n:n], next.variants[n:]
 	}
 	return next, gone
 }
 
-func (ix *index) size() int {
+// Covers implements engine.Lasting.
+func (ix *index) Covers(other engine.Lasting) bool {
+	o, ok := other.(*index)
+	return !ok || ix.impliesAsWell(o) == ix.implied && !slices.ContainsFunc(o.lists, func(list []string) bool {
+		if len(ix.lists) == maxLists { // it has no room for more lists, and needs none of the same names
+			return !subset(list, ix.lists[0])
+		}
+		return !slices.ContainsFunc(ix.lists, func(l []string) bool { return slices.Equal(l, list) })
+	})
+}
+
+// Join implements engine.Lasting.
+func (ix *index) Join(other engine.Lasting) engine.Lasting {
+	o, ok := other.(*index)
+	if !ok || ix.Covers(o) {
+		return ix
+	}
+	return &index{lists: listsOf(slices.Concat(ix.lists, o.lists)...), variants: ix.variants, told: ix.told, implied: ix.impliesAsWell(o)}
+}
+
+// impliesAsWell is implied of what two indexes know together.
+func (ix *index) impliesAsWell(o *index) bool {
+	says := func(ix *index) bool { return !ix.implied && ix.has(acceptEncoding) }
+	return (ix.implied || o.implied) && !says(ix) && !says(o)
+}
+
+// has reports whether a response of the resource has varied on a field.
+func (ix *index) has(name string) bool {
+	return len(ix.lists) > 0 && slices.Contains(ix.lists[0], name)
+}
+
+// Codec implements engine.Lasting.
+func (*index) Codec() engine.Codec { return codec{} }
+
+// Size implements engine.Lasting.
+func (ix *index) Size() int {
 	n := 0
 	for _, l := range ix.lists {
 		for _, s := range l {
 			n += len(s) + 16
 		}
 	}
-	for _, v := range ix.variants {
-		n += len(v) + 16
+	for i := range ix.variants {
+		n += len(ix.variants[i].key) + 24
 	}
 	return n
 }

@@ -215,6 +215,7 @@ func (rt *Route) renewIn(a *ask, turn *engine.Turn, f *found, w *renewal, missin
 	}
 	switch {
 	case got.Entry != nil && got.State == engine.Fresh: // somebody has made it anew, or it is an index
+		rt.took(a.key, got.Entry)
 		turn.Finish(engine.Outcome{Verdict: engine.Shared, Entry: got.Entry, Found: true})
 		return true, nil
 	case got.Busy, !turn.MayStore():

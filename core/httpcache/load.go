@@ -6,7 +6,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/larderhq/larder/core"
@@ -343,35 +342,6 @@ func (l *loading) later(refusal engine.Refusal) {
 		rt.refreshNow(ctx, key, turn, run)
 	})
 }
-
-// addVariant puts a variant into the resource's index. The index outlives the
-// responses that have varied. A response that did not vary does not prolong it:
-// what a resource once varied on is forgotten when no such response is left. Two
-// instances at a time may lose a variant from the index of the shared tier: that
-// is a miss, and the next store mends it.
-func (rt *Route) addVariant(resource string, r *response, d *decision) {
-	indexing.Lock()
-	defer indexing.Unlock()
-	ix, keep := &index{}, time.Duration(0)
-	now := rt.engine.Now()
-	if en, state := rt.engine.LookupAt(resource, now); state != engine.Gone {
-		if old, ok := en.Value.(*index); ok {
-			ix, keep = old, time.Duration(en.KeepUntil-now)
-		}
-	}
-	next, gone := ix.with(r.vary, r.key, rt.class.HTTP.MaxVariants)
-	said := slices.Contains(d.vary, acceptEncoding) && !d.implied
-	known := len(ix.lists) > 0 && slices.Contains(ix.lists[0], acceptEncoding)
-	next.implied = !said && (ix.implied || !known) && slices.Contains(next.lists[0], acceptEncoding)
-	rt.engine.Forget(gone)
-	if life := &d.lifetime; len(d.vary) > 0 || keep == 0 {
-		keep = max(keep, life.Fresh+max(life.Stale, life.Spare), time.Minute)
-	}
-	rt.engine.Note(resource, next, next.size(), keep, codec{})
-}
-
-// indexing makes two variants that are stored at a time both known.
-var indexing sync.Mutex //nolint:gochecknoglobals // held for a moment
 
 // notStored tells those who wait how it ended and remembers what is uncacheable.
 func (rt *Route) notStored(a *ask, turn *engine.Turn, d decision) {

@@ -64,6 +64,7 @@ func (rt *Route) refreshNow(ctx context.Context, key string, turn *engine.Turn, 
 		case got.Busy: // another instance refreshes it
 			return
 		case got.Entry != nil && got.State == engine.Fresh: // and has done so
+			rt.took(key, got.Entry)
 			turn.Finish(engine.Outcome{Verdict: engine.Shared, Entry: got.Entry})
 			return
 		case turn.Behind() && !turn.MayStore(): // it would be of no use to anybody

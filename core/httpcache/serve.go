@@ -374,6 +374,7 @@ func (rt *Route) fetched(ctx context.Context, a *ask, turn *engine.Turn, q engin
 	if got.Entry == nil || got.State < engine.Stale {
 		return false, false
 	}
+	rt.took(a.key, got.Entry)
 	if r, ok := got.Entry.Value.(*response); ok {
 		now := rt.engine.Now()
 		if r.fits(a) && a.wish.takes(r, got.Entry, got.State, now) {
@@ -397,6 +398,9 @@ func (rt *Route) fromTier(a *ask, f *found, tags []string) bool {
 	turn := rt.engine.Alone(a.key, tags)
 	defer turn.Finish(engine.Outcome{Verdict: engine.Failed})
 	got := turn.Look(a.ex.Context(), engine.Query{Codec: codec{}, Key: entryKey(a, f), Seen: f.entry})
+	if got.Entry != nil {
+		rt.took(a.key, got.Entry)
+	}
 	return got.Entry != nil && got.State >= engine.Stale
 }
 

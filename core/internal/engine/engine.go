@@ -137,23 +137,21 @@ func (e *Engine) LookupAt(key string, now int64) (*Entry, State) {
 
 // Put stores an entry that no invalidation concerns: an index or a mark, whose
 // worst is a miss.
-func (e *Engine) Put(key string, value any, size int, d time.Duration) {
+// It does not take the place of a lasting value; then it returns false.
+func (e *Engine) Put(key string, value any, size int, d time.Duration) bool {
 	now := e.Now()
 	en := &Entry{Value: value, Born: now, FreshUntil: now + int64(d), StaleUntil: now + int64(d), KeepUntil: now + int64(d),
 		stamps: e.eraStamps(nil, e.mask(key, nil)), weight: weigh(key, size, 1)}
 	e.journal.mu.RLock()
 	defer e.journal.mu.RUnlock()
-	if !e.closed.Load() {
-		e.put(key, en)
-	}
+	return !e.closed.Load() && e.putUnless(key, en)
 }
 
 // Note is Put, and for the other instances as well: in the background, when the
 // shared tier has time for it.
 func (e *Engine) Note(key string, value any, size int, d time.Duration, c Codec) {
-	e.Put(key, value, size, d)
 	s := e.shared
-	if s == nil {
+	if !e.Put(key, value, size, d) || s == nil {
 		return
 	}
 	ses, ok := s.askable(key, nil)
@@ -215,10 +213,14 @@ func (e *Engine) forget(ctx context.Context, key string) {
 
 // putNote keeps a note of another instance.
 func (e *Engine) putNote(key string, en *Entry) {
+	if value, ok := en.Value.(Lasting); ok {
+		e.join(key, value, en.KeepUntil)
+		return
+	}
 	e.journal.mu.RLock()
 	defer e.journal.mu.RUnlock()
 	if !e.closed.Load() && en.KeepUntil > e.Now() {
-		e.put(key, en)
+		e.putUnless(key, en)
 	}
 }
 

@@ -460,8 +460,8 @@ func (l *Load) admit(tags []string, en *Entry, provisional bool) Refusal {
 		return Written
 	case uint64(en.weight) > e.maxBytes:
 		return TooLarge
-	case en.KeepUntil > now:
-		e.put(l.key, en)
+	case en.KeepUntil > now && !e.putUnless(l.key, en):
+		return Written
 	}
 	return Stored
 }

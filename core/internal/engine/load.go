@@ -56,6 +56,7 @@ const (
 	Written    Refusal = "being-written"   // a writer is at work: kept in the shared tier, until its deadline
 	Blocked    Refusal = "pending"         // an invalidation of it has not reached the shared tier
 	Unwanted   Refusal = "no-store"        // the request forbids it
+	Replaced   Refusal = "varies"          // what it varies on has become known meanwhile
 	Deferred   Refusal = "storing"         // it is being stored behind the response: Fill.Then is told what came of it
 )
 
@@ -167,8 +168,8 @@ func (l *Load) insert(key string, tags []string, en *Entry, lag time.Duration) R
 	defer e.journal.mu.RUnlock()
 	refusal := l.refusal(key, tags, en, lag)
 	// What is doubtful is stored in the tier only.
-	if refusal == Stored && (e.shared == nil || !e.shared.doubtful(en.mask, e.Now())) {
-		e.put(key, en)
+	if refusal == Stored && (e.shared == nil || !e.shared.doubtful(en.mask, e.Now())) && !e.putUnless(key, en) {
+		return Replaced
 	}
 	return refusal
 }

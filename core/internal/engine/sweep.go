@@ -70,10 +70,3 @@ func (e *Engine) sweptSince(key string, at int64) bool {
 	}
 	return e.sweeps.until >= at && e.sweeps.until != 0
 }
-
-// put puts an entry into the tier that has been compared with the whole log. The
-// caller holds the journal's lock, for reading at least.
-func (e *Engine) put(key string, en *Entry) {
-	en.compared.Store(e.journal.head)
-	e.tier.put(key, en)
-}

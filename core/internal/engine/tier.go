@@ -44,8 +44,6 @@ func newTier(maxBytes uint64, now func() int64, evicted func()) (*tier, error) {
 
 func (t *tier) get(key string) (*Entry, bool) { return t.cache.GetIfPresent(key) }
 
-func (t *tier) put(key string, en *Entry) { t.cache.Set(key, en) }
-
 func (t *tier) drop(key string) { t.cache.Invalidate(key) }
 
 // dropEntry takes out en, unless another entry has taken its place.
