@@ -43,6 +43,7 @@ func denied(t *testing.T, server *redistest.Server) (objects []string) {
 }
 
 func TestAUserWithJustTheRulesCanDoAll(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("the suite once more")
 	}
@@ -120,6 +121,7 @@ func TestAUserWithJustTheRulesCanDoNothingElse(t *testing.T) {
 }
 
 func TestAUserOfAClusterWithJustTheRulesCanDoAll(t *testing.T) {
+	t.Parallel()
 	cluster := redistest.ThreeByThree(t)
 	for _, node := range cluster.Nodes() {
 		restricted(t, node, ACL("app"))

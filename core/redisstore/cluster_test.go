@@ -39,6 +39,7 @@ func migrate(t *testing.T, cluster *redistest.Cluster, s *session) *redistest.Mi
 }
 
 func TestWhileASlotIsOnItsWay(t *testing.T) {
+	t.Parallel()
 	cluster, client := threeByThree(t)
 	s := open(t, client, layout("v1"))
 	ctx := within(t, 60*time.Second)
@@ -111,6 +112,7 @@ func TestWhileASlotIsOnItsWay(t *testing.T) {
 }
 
 func TestAScanWhileASlotIsOnItsWayRemovesWhatIsOnEitherSide(t *testing.T) {
+	t.Parallel()
 	cluster, client := threeByThree(t)
 	s := open(t, client, layout("v1"))
 	ctx := within(t, 60*time.Second)
@@ -146,6 +148,7 @@ func TestAScanWhileASlotIsOnItsWayRemovesWhatIsOnEitherSide(t *testing.T) {
 // In a scan that lasts, a slot may leave and come back. Its keys may have been on each
 // server while the scan was at another place there.
 func TestASlotThatWasAwayIsNotTakenForOneThatStayed(t *testing.T) {
+	t.Parallel()
 	cluster, client := threeByThree(t)
 	want := layout("v1")
 	want.Partitions = 1
@@ -177,6 +180,7 @@ func TestASlotThatWasAwayIsNotTakenForOneThatStayed(t *testing.T) {
 }
 
 func TestSlotsAreThoseOfTheServer(t *testing.T) {
+	t.Parallel()
 	_, client := single(t, "--cluster-enabled", "yes")
 	n := newNames("app", "v1")
 	for p := range remote.MaxPartitions {
@@ -189,6 +193,7 @@ func TestSlotsAreThoseOfTheServer(t *testing.T) {
 }
 
 func TestAFailoverOfOneMaster(t *testing.T) {
+	t.Parallel()
 	cluster, client := threeByThree(t)
 	s := open(t, client, layout("v1"))
 	ctx := within(t, 60*time.Second)

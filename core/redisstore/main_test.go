@@ -2,7 +2,10 @@ package redisstore
 
 import (
 	"context"
+	"flag"
 	"os"
+	"runtime"
+	"strconv"
 	"testing"
 	"time"
 
@@ -17,6 +20,7 @@ import (
 
 func TestMain(m *testing.M) {
 	logging.Disable() // go-redis has a global logger, and tests break servers on purpose
+	runMoreAtATime()
 	code := m.Run()
 	if code == 0 {
 		if err := goleak.Find(); err != nil {
@@ -25,6 +29,20 @@ func TestMain(m *testing.M) {
 		}
 	}
 	os.Exit(code)
+}
+
+// atATime is how many parallel tests run at a time: more than there are processors, since they wait for servers most of
+// the time.
+const atATime = 6
+
+// runMoreAtATime lets atATime tests run at a time, unless the flag -parallel is given.
+func runMoreAtATime() {
+	flag.Parse()
+	given := false
+	flag.Visit(func(f *flag.Flag) { given = given || f.Name == "test.parallel" })
+	if !given {
+		_ = flag.Set("test.parallel", strconv.Itoa(max(atATime, runtime.GOMAXPROCS(0))))
+	}
 }
 
 // layout is what tests ask for.

@@ -205,6 +205,7 @@ func TestARightThatIsWithdrawnIsNeverMissedInSilence(t *testing.T) {
 		"XADD", "XRANGE", "ZADD", "ZCARD", "ZRANGE", "ZREM",
 	} {
 		t.Run(command, func(t *testing.T) {
+			t.Parallel() // it waits most of the time
 			server := redistest.Single(t)
 			user := func(rights string) {
 				_, err := server.Do(t.Context(), strings.Fields("ACL SETUSER some on >x ~* &* "+rights)...)

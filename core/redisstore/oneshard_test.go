@@ -112,6 +112,7 @@ func until(t *testing.T, what string, ok func() bool) {
 }
 
 func TestAShardThatIsDownTakesOnlyItsPartitions(t *testing.T) {
+	t.Parallel()
 	o := prepareOutage(t)
 	small := func(o *core.Options) { o.MaxBytes = 64 << 10 } // most is asked of Redis
 	writer, reader, remoteReader := onCluster(t, o.Cluster), onCluster(t, o.Cluster), onCluster(t, o.Cluster, small)

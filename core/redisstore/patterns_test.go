@@ -32,6 +32,7 @@ import (
 //
 // The rows are in patterns_read_test.go, patterns_write_test.go and patterns_queue_test.go.
 func TestPatterns(t *testing.T) {
+	t.Parallel()
 	redises := []*sharedRedis{oneRedis(t)}
 	if !testing.Short() { // the same once more
 		redises = append(redises, threeMasters(t))
@@ -95,7 +96,10 @@ func TestPatterns(t *testing.T) {
 	for _, row := range rows {
 		t.Run(row.pattern, func(t *testing.T) {
 			for _, r := range redises {
-				t.Run(r.name, func(t *testing.T) { row.show(&pair{T: t, redis: r}) })
+				t.Run(r.name, func(t *testing.T) {
+					t.Parallel() // on another Redis: rows of one Redis come one by one, since some change its settings
+					row.show(&pair{T: t, redis: r})
+				})
 			}
 		})
 	}

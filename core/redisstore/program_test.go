@@ -136,6 +136,7 @@ func TestProgramSaysWhatIsWrong(t *testing.T) {
 }
 
 func TestProgramInAClusterSaysWhichKeyItNeeds(t *testing.T) {
+	t.Parallel()
 	_, client := threeByThree(t)
 	s := open(t, client, layout("v1"))
 	p := s.partitionOf("t:catalog")

@@ -200,6 +200,7 @@ func TestDurableNamesThePolicyThatEvicts(t *testing.T) {
 }
 
 func TestDurableAsksEveryMaster(t *testing.T) {
+	t.Parallel()
 	cluster, client := threeByThree(t)
 	s := open(t, client, layout("v1"))
 	ctx := within(t, 10*time.Second)
@@ -493,6 +494,7 @@ func TestGivenAVersionThatCameIntoUse_ThenAChangeIsQueuedOnceAndReachesIt(t *tes
 }
 
 func TestWhileASlotIsOnItsWayAQueueIsRefusedAsAWhole(t *testing.T) {
+	t.Parallel()
 	cluster, client := threeByThree(t)
 	s := open(t, client, layout("v1"))
 	ctx := within(t, 60*time.Second)
@@ -563,6 +565,7 @@ func TestWhileASlotIsOnItsWayAQueueIsRefusedAsAWhole(t *testing.T) {
 }
 
 func TestGivenAFailoverWhatIsReplicatedIsQueued(t *testing.T) {
+	t.Parallel()
 	sentinel := redistest.WithSentinel(t)
 	client := redis.NewFailoverClient(&redis.FailoverOptions{MasterName: redistest.MasterName, SentinelAddrs: sentinel.SentinelAddrs()})
 	t.Cleanup(func() { _ = client.Close() })

@@ -41,6 +41,7 @@ func promoted(t *testing.T, s *session, before remote.Head) remote.Head {
 }
 
 func TestAFailoverIsFollowed(t *testing.T) {
+	t.Parallel()
 	sentinel, s := withSentinel(t)
 	ctx := within(t, 60*time.Second)
 	master, err := sentinel.Master(ctx)
@@ -69,6 +70,7 @@ func TestAFailoverIsFollowed(t *testing.T) {
 // A master that Sentinel has given up, and that comes back without knowing, takes
 // writes until Sentinel has told it: nobody of ours may be there then.
 func TestAMasterThatWasGivenUpIsLeft(t *testing.T) {
+	t.Parallel()
 	sentinel, s := withSentinel(t)
 	ctx := within(t, 60*time.Second)
 	master, err := sentinel.Master(ctx)

@@ -388,6 +388,7 @@ func BenchmarkHit(b *testing.B) {
 }
 
 func TestASilentSubscriptionIsKeptAndOneThatHangsIsCut(t *testing.T) {
+	t.Parallel()
 	server, client := single(t)
 	s := open(t, client, layout("v1"))
 	ctx := within(t, 30*time.Second)

@@ -148,6 +148,7 @@ func on(t *testing.T, cluster *redistest.Cluster, s *session, node *redistest.Se
 }
 
 func TestInAClusterAHintGoesToItsShardAlone(t *testing.T) {
+	t.Parallel()
 	cluster, client := threeByThree(t)
 	s := open(t, client, manyPartitions())
 	other := open(t, client, manyPartitions())
@@ -199,6 +200,7 @@ func TestInAClusterAHintGoesToItsShardAlone(t *testing.T) {
 }
 
 func TestASlotThatMovesTakesItsHintsWithIt(t *testing.T) {
+	t.Parallel()
 	cluster, client := threeByThree(t)
 	s := open(t, client, manyPartitions())
 	e := listen(t, s)
@@ -241,6 +243,7 @@ func TestASlotThatMovesTakesItsHintsWithIt(t *testing.T) {
 }
 
 func TestAMasterThatFailsTakesItsPartitionsHintsAlone(t *testing.T) {
+	t.Parallel()
 	cluster, client := threeByThree(t)
 	s := open(t, client, manyPartitions())
 	e := listen(t, s)
@@ -290,6 +293,7 @@ func TestAMasterThatFailsTakesItsPartitionsHintsAlone(t *testing.T) {
 
 // Servers before 7.0 know neither SPUBLISH nor SSUBSCRIBE.
 func TestAClusterWithoutShardedPubSubTellsAllNodes(t *testing.T) {
+	t.Parallel()
 	ctx := within(t, 60*time.Second)
 	cluster, err := redistest.StartCluster(ctx, 3, 0, redistest.Options{Args: []string{
 		"--rename-command", "SPUBLISH", "", "--rename-command", "SSUBSCRIBE", "",
@@ -307,6 +311,7 @@ func TestAClusterWithoutShardedPubSubTellsAllNodes(t *testing.T) {
 }
 
 func TestAUserWhoMayNotUseShardedPubSubHearsAllTheSame(t *testing.T) {
+	t.Parallel()
 	cluster := redistest.ThreeByThree(t)
 	for _, node := range cluster.Nodes() {
 		restricted(t, node, append(ACL("app"), "-spublish", "-ssubscribe"))
@@ -318,6 +323,7 @@ func TestAUserWhoMayNotUseShardedPubSubHearsAllTheSame(t *testing.T) {
 }
 
 func TestAConnectionThatIsCutComesBack(t *testing.T) {
+	t.Parallel()
 	cluster, client := threeByThree(t)
 	s := open(t, client, manyPartitions())
 	e := listen(t, s)
@@ -340,6 +346,7 @@ func TestAConnectionThatIsCutComesBack(t *testing.T) {
 // While servers are upgraded some have sharded pub/sub and others do not: each says
 // for itself, to who publishes there and to who listens.
 func TestASlotThatMovesToAServerWithShardedPubSub(t *testing.T) {
+	t.Parallel()
 	cluster := redistest.ThreeByThree(t)
 	for i, node := range cluster.Nodes() {
 		rules := ACL("app")

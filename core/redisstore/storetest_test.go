@@ -17,6 +17,7 @@ import (
 const trimmedTo = 500
 
 func TestTheTierOnOneServer(t *testing.T) {
+	t.Parallel()
 	server := redistest.Single(t, "--appendonly", "yes", "--appendfsync", "always")
 	client := redis.NewClient(&redis.Options{Addr: server.Addr()})
 	defer client.Close()
@@ -32,6 +33,7 @@ func TestTheTierOnOneServer(t *testing.T) {
 }
 
 func TestTheTierOnACluster(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("the suite once more")
 	}
