@@ -19,6 +19,13 @@ KEYS       ?= 1000000
 CHANGES    ?= 1000000
 # Of faults and writebehind.
 CLUSTER    ?=
+# Of test and race: packages at a time. Many tests wait for servers, so that two processors are idle with two.
+PACKAGES   ?= 4
+# Tests that take minutes, by their names, which test and race leave out and `long` runs: they build the code without a
+# rule of the protocol, and demand that other tests fail.
+LONG_TESTS := TakenOut
+# Of long: operations of the simulation. `test` runs 150,000.
+LONG_OPERATIONS ?= 2000000
 # Of conformance: REDIS=1 measures each adapter over a redis-server, too.
 ADAPTERS ?= nethttp echo gin fiber
 REDIS    ?=
@@ -53,12 +60,21 @@ deps: ## Install redis-server, for the tests, if it is missing (apt-get, as root
 	fi
 
 .PHONY: test
-test: deps ## Run every test (FLAGS='-run X' for some)
-	@for m in $(MODULES); do echo "go -C $$m test $(FLAGS) ./..."; $(GO) -C $$m test $(FLAGS) ./...; done
+test: deps ## Run every test but those of `long` (FLAGS='-run X' for some)
+	@for m in $(MODULES); do echo "go -C $$m test -p $(PACKAGES) -skip '$(LONG_TESTS)' $(FLAGS) ./..."; \
+		$(GO) -C $$m test -p $(PACKAGES) -skip '$(LONG_TESTS)' $(FLAGS) ./...; done
 
 .PHONY: race
-race: deps ## Run every test under the race detector (MODULES=. leaves out the examples)
-	@for m in $(MODULES); do echo "go -C $$m test -race $(FLAGS) ./..."; $(GO) -C $$m test -race $(FLAGS) ./...; done
+race: deps ## The same under the race detector (MODULES=. leaves out the examples)
+	@for m in $(MODULES); do echo "go -C $$m test -race -p $(PACKAGES) -skip '$(LONG_TESTS)' $(FLAGS) ./..."; \
+		$(GO) -C $$m test -race -p $(PACKAGES) -skip '$(LONG_TESTS)' $(FLAGS) ./...; done
+
+.PHONY: long
+long: deps ## What `test` leaves out or runs short: rules taken out, and a simulation of LONG_OPERATIONS
+	@for p in ./core ./core/internal/simulate; do \
+		$(GO) test -list '$(LONG_TESTS)' $$p | grep '^Test' >/dev/null || { echo "$$p has no test named *$(LONG_TESTS)*" >&2; exit 1; }; done
+	$(GO) test -count=1 -p 1 -timeout 30m -run '$(LONG_TESTS)' ./core ./core/internal/simulate
+	LARDER_OPERATIONS=$(LONG_OPERATIONS) $(GO) test -count=1 -timeout 30m -run '^TestSimulation' ./core/internal/simulate
 
 .PHONY: lint
 lint: $(GOLANGCI_LINT) ## Run the linters, also on formatting and on who imports whom
