@@ -34,5 +34,6 @@
 // entries carry it. A load knows what was invalidated since it began, and what it
 // loaded is not stored if that concerns it. A writer opens an intent (Begin), so
 // that even a writer that dies between its commit and its invalidation leaves
-// nothing old behind. The in-process tier is Otter v2, bounded in bytes.
+// nothing old behind. The in-process tier is Otter v2, bounded in bytes. PROTOCOL.md,
+// beside this file, states every rule with the failure that it prevents.
 package core

@@ -22,7 +22,7 @@ func session(begin func(c Ctx) bool) (use Use, begun *atomic.Int64) {
 
 func always(Ctx) bool { return true }
 
-// Promise P5: what sets a cookie is one client's own, also where that is seen only as
+// The promise "never another user's response": what sets a cookie is one client's own, also where that is seen only as
 // its header goes out.
 func asSentCases() []testCase {
 	asks := func(name string) func(Ctx) bool { return func(c Ctx) bool { return len(c.Values(name)) > 0 } }

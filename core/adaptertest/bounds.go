@@ -10,7 +10,7 @@ import (
 	"github.com/larderhq/larder/core"
 )
 
-// Promise P6: bounded.
+// The promise "bounded".
 func boundsCases() []testCase {
 	return []testCase{
 		over("a body up to MaxBytes is stored, a larger one passes through", func(s *site) {
@@ -42,7 +42,7 @@ func boundsCases() []testCase {
 			}
 		}),
 
-		// Known defect 23.
+		// Elsewhere: a response over the limit reached the waiting requests empty.
 		within("those who wait for an oversized response get it whole, each from its own run", func(s *site) {
 			body := strings.Repeat("x", 10*smallBytes)
 			p := &page{hold: s.gate(), body: func(_ Ctx, run int64) string { return fmt.Sprint(body, run) }}
@@ -59,8 +59,8 @@ func boundsCases() []testCase {
 			require.Len(s, bodies, 10)
 		}),
 
-		// Known defects 20 and 48: the bound counts fields and keys too, and an
-		// entry goes as a whole.
+		// Elsewhere: the bound counted bodies only, or metadata and body were two keys of which
+		// one was evicted.
 		over("the store is bounded in bytes of all that it holds, and an entry goes as a whole", func(s *site) {
 			const limit = 256 << 10
 			s.open(core.Options{Classes: classes(), MaxBytes: limit})
@@ -80,7 +80,7 @@ func boundsCases() []testCase {
 			require.Positive(s, stats.Evicted)
 		}),
 
-		// Known defect 50.
+		// Elsewhere: eviction was linear under a lock, and an unlocked iteration ended the process.
 		over("evictions and invalidations among concurrent requests leave every answer whole", func(s *site) {
 			s.open(core.Options{Classes: classes(), MaxBytes: 64 << 10})
 			filler := strings.Repeat("f", 2000)
@@ -112,7 +112,7 @@ func boundsCases() []testCase {
 			s.settles(func() bool { return s.cache.Stats().Bytes <= 64<<10 }, "the store is within its bound")
 		}),
 
-		// Known defect 51.
+		// Elsewhere: requests with no-cache left bookkeeping behind until live entries were evicted.
 		over("requests that ask for a response from the handler leave nothing behind", func(s *site) {
 			p := &page{}
 			s.handle("GET /p/{id}", p.serve, s.cached("hour"))
@@ -126,7 +126,7 @@ func boundsCases() []testCase {
 			s.get("/p/1").isHit()
 		}),
 
-		// Known defect 52.
+		// Elsewhere: a client filled the cache with one resource by varying a header or the query.
 		over("a client cannot fill the store with parameters that do not matter", func(s *site) {
 			p := &page{}
 			s.handle("GET /p/{id}", p.serve, s.cached("query-q"))
@@ -136,7 +136,7 @@ func boundsCases() []testCase {
 			s.settles(func() bool { return s.cache.Stats().Entries == 1 }, "one entry is kept")
 		}),
 
-		// Known defect 49.
+		// Elsewhere: each middleware leaked two goroutines.
 		within("making middleware starts no goroutines", func(s *site) {
 			s.get("/none")
 			s.settles(func() bool { return true }, "the server runs")

@@ -22,6 +22,9 @@
 // A framework whose own goroutines outlast a closed server by their timers must
 // tell goleak so: fasthttp's pool of workers sleeps for ten seconds.
 //
+// A comment that begins with "Elsewhere" names a fault that was found in another response
+// cache or multi-level cache. Promises are named as in the README, "What it promises".
+//
 // # What a framework cannot do
 //
 // Flags of Framework say so, each with its reason, and the cases that need it are

@@ -65,7 +65,7 @@ func shapes() []shape {
 		{"203", true, answer(203, "transformed"), nil},
 		{"204", true, answer(204, "", "X-A: 1"), nil},
 		{"300 with a list", true, answer(300, "a or b", "Link: </a>; rel=alternate", "Link: </b>; rel=alternate"), nil},
-		// Known defect 10.
+		// Elsewhere: the status was lost, or Location with it.
 		{"301 with Location", true, answer(301, "moved", "Location: /p/2?a=b"), nil},
 		{"308 with Location and no content", true, answer(308, "", "Location: https://other.example/"), nil},
 		{"404", true, answer(404, "none"), nil},
@@ -79,7 +79,7 @@ func shapes() []shape {
 		{"418", false, answer(418, "a teapot"), nil},
 		{"500", false, answer(500, "broken", "Retry-After: 1"), nil},
 		{"503", false, answer(503, "later", "Retry-After: 1"), nil},
-		// Known defect 9.
+		// Elsewhere: a repeated field was cut to one value, or joined by commas.
 		{"repeated fields", true, answer(200, "x",
 			"Link: </c>; rel=preload", "Link: </a>; rel=preload, </b>", "X-Many: b", "X-Many: a", "X-Many: b", "X-Many:",
 			"Vary: Accept", "Vary: Origin", "Content-Language: de", "Content-Language: en",
@@ -117,7 +117,7 @@ func onWire(s *site, a answer, bare answer) (int, http.Header, string) {
 	return a.status, h, a.body
 }
 
-// Promise P7.
+// The promise "the handler's response, exactly".
 func exactCases() []testCase {
 	var cases []testCase
 	for _, sh := range shapes() {
@@ -149,7 +149,7 @@ func exactCases() []testCase {
 
 func headerCases() []testCase {
 	return []testCase{
-		// Known defect 53: what is sent downstream must not outlive an invalidation.
+		// Elsewhere: the max-age sent downstream kept copies alive that no invalidation could reach.
 		over("Cache-Control: no-cache is added where the handler has said nothing, and only there", func(s *site) {
 			p := &page{}
 			s.handle("GET /p/{id}", p.serve, s.cached("hour"))
@@ -424,7 +424,7 @@ func validatorCases() []testCase {
 			require.Equal(s, "/p/2", a.header.Get("Location"))
 		}),
 
-		// Known defect 15.
+		// Elsewhere: a 206 or a 304 was stored as the response.
 		over("an answer to a condition or a range is not stored as the response", func(s *site) {
 			h := func(c Ctx) error {
 				c.Set("ETag", `"v1"`)
@@ -468,7 +468,7 @@ func validatorCases() []testCase {
 			}
 		}),
 
-		// Known defect 15. Nobody who waits may get the leader's 304.
+		// Elsewhere: a 304 was stored, and the waiting requests got it.
 		within("those who wait do not get the answer to the leader's condition, nor rush the handler for it", func(s *site) {
 			const n = 50
 			first, rest := s.gate(), s.gate()
@@ -542,7 +542,7 @@ func validatorCases() []testCase {
 
 func captureCases() []testCase {
 	return []testCase{
-		// Known defect 12.
+		// Elsewhere: the body was stored without a copy, and a pooled buffer overwrote it.
 		over("what is stored is not what the handler's and the framework's buffers become", func(s *site) {
 			buf := make([]byte, 64)
 			var mu sync.Mutex // handlers share the buffer
@@ -574,7 +574,7 @@ func captureCases() []testCase {
 			s.get("/p/b").isHit()
 		}),
 
-		// Known defect 13.
+		// Elsewhere: each chunk was appended to the entry, and concurrent misses stored a doubled body.
 		within("a response that is written in pieces is stored once, whole", func(s *site) {
 			g := s.gate()
 			h := func(c Ctx) error {
@@ -597,7 +597,7 @@ func captureCases() []testCase {
 			s.get("/p/1").is("one two three four").isHit()
 		}),
 
-		// Known defect 14.
+		// Elsewhere: what was written before a panic was stored as complete.
 		over("what was written before a panic is not stored", func(s *site) {
 			var runs atomic.Int64
 			s.handle("GET /p/{id}", func(c Ctx) error {
@@ -617,7 +617,7 @@ func captureCases() []testCase {
 			s.get("/p/1").is("hello").isHit()
 		}),
 
-		// Known defect 17.
+		// Elsewhere: a hit did not stop the handler chain.
 		over("a hit runs nothing behind the middleware", func(s *site) {
 			var inner atomic.Int64
 			p := &page{}
@@ -632,7 +632,7 @@ func captureCases() []testCase {
 			require.EqualValues(s, 1, p.runs.Load())
 		}),
 
-		// Known defect 18.
+		// Elsewhere: an optional method of the writer, such as WriteString, bypassed the capture.
 		over("every way to write is captured", func(s *site) {
 			ways := map[string]func(w http.ResponseWriter) error{
 				"Write":       func(w http.ResponseWriter) error { _, err := w.Write([]byte("hello world")); return err },
@@ -702,7 +702,7 @@ func captureCases() []testCase {
 			}
 		}, implicitAnswer),
 
-		// Known defect 11.
+		// Elsewhere: an error that a handler returned was stored as an empty 200.
 		over("an error that a handler returns is answered by the framework, and not stored", func(s *site) {
 			var runs atomic.Int64
 			fail := func(c Ctx) error { runs.Add(1); return s.f.Error(404) }
@@ -741,7 +741,7 @@ func captureCases() []testCase {
 
 func outerCases() []testCase {
 	return []testCase{
-		// Known defect 21.
+		// Elsewhere: a field that outer middleware had set for one request was stored and sent to others.
 		over("what outer middleware has set for one request is not stored, nor overwritten", func(s *site) {
 			p := &page{fields: []string{"X-Own: handler", "Vary: Accept", "Server-Timing: db;dur=1"}}
 			var n atomic.Int64
@@ -839,7 +839,7 @@ func outerCases() []testCase {
 			require.Equal(s, want, s.get("/p/1").isHit().header.Values("X-Late"))
 		}),
 
-		// Known defect 19.
+		// Elsewhere: the stored header map was shared with requests.
 		over("outer middleware that changes a header that it was given changes nothing that is stored", func(s *site) {
 			p := &page{fields: []string{"X-Own: a", "X-Own: b"}}
 			s.handle("GET /p/{id}", p.serve, Around(func(c Ctx, next func() error) error {

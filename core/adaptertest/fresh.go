@@ -70,7 +70,7 @@ func freshCases() []testCase {
 			s.get("/p/1").is("run 2").says("Larder; fwd=stale; stored")
 		}),
 
-		// Known defect 42.
+		// Elsewhere: a TTL below one second became 0.
 		within("a TTL below a second is kept to the millisecond", func(s *site) {
 			p := &page{}
 			s.handle("GET /p/{id}", p.serve, s.cached("half-second"))
@@ -282,7 +282,7 @@ func freshCases() []testCase {
 			}
 		}),
 
-		// Known defects 46 and 54.
+		// Elsewhere: the key had expired at its TTL, or only the first stale hit was refreshed.
 		within("a stale response is answered at once and refreshed behind it, again and again", func(s *site) {
 			p := &page{}
 			s.handle("GET /p/{id}", p.serve, s.cached("stale"))
@@ -425,7 +425,7 @@ func freshCases() []testCase {
 			s.get("/cart", "X-User: bob").is(`X-User ["bob"] run 2`).says("Larder; hit; ttl=-1")
 		}),
 
-		// Known defect 25.
+		// Elsewhere: a panic of the leader reached everybody who waited, or ended the process.
 		within("a refresh that panics ends nothing but itself", func(s *site) {
 			p := &page{body: func(_ Ctx, run int64) string {
 				if run == 2 {
@@ -475,7 +475,7 @@ func freshCases() []testCase {
 			s.get("/p/1").is("run 3").isNoHit()
 		}),
 
-		// Known defect 30, of which refreshes are the worst.
+		// Elsewhere: a load that began before an invalidation stored its value after it, refreshes above all.
 		within("a refresh that began before an invalidation does not store", func(s *site) {
 			for _, target := range []core.Target{core.Tag("p:1"), core.Path("/p/1"), core.Pattern("http://*/p/1"), core.All()} {
 				s := newSite(s.TB, s.f, s.by)

@@ -38,7 +38,7 @@ func (w twins) check(s *site) {
 	s.ask(w.b).is(second.body).isHit()
 }
 
-// Promise P5: two different requests never share an entry. Known defects 4 to 8.
+// The promise "never another user's response": two different requests never share an entry.
 func identityCases() []testCase {
 	var cases []testCase
 	pair := func(w twins, class string, unless ...flag) {
@@ -65,7 +65,7 @@ func identityCases() []testCase {
 			w.check(s)
 		}, unless...))
 	}
-	// Known defect 4.
+	// Elsewhere: the key left out the host, the query, the method or the body.
 	pair(differ("queries with different values", "/p/1?id=1", "/p/1?id=2"), "hour")
 	pair(differ("a query and none", "/p/1?id=1", "/p/1"), "hour")
 	pair(differ("an empty query and none", "/p/1?", "/p/1"), "hour")
@@ -89,7 +89,7 @@ func identityCases() []testCase {
 	pair(differ("the name that matters, escaped, with another value", "/p/1?%71=1", "/p/1?%71=2"), "query-q")
 	pair(alike("queries where the class counts none", "/p/1?a=1", "/p/1?b=2"), "no-query")
 	pair(alike("a query and none where the class counts none", "/p/1?a=1", "/p/1"), "no-query")
-	// Known defect 6.
+	// Elsewhere: the path was lower-cased or cleaned for the key.
 	pair(differ("paths in another case", "/p/a", "/p/A"), "hour")
 	pair(differ("a path escaped and not", "/p/%61", "/p/a"), "hour")
 	pair(differ("an escaped slash and a plain one", "/f/a%2Fb", "/f/a/b"), "hour", noEscapedSlash)
@@ -97,7 +97,7 @@ func identityCases() []testCase {
 	pair(differ("a doubled slash and one", "/f/a//b", "/f/a/b"), "hour")
 	pair(differ("a dot segment and none", "/f/a/./b", "/f/a/b"), "hour")
 	pair(differ("an escaped question mark and a query", "/p/a%3Fb=1", "/p/a?b=1"), "hour")
-	// Known defect 4.
+	// Elsewhere: the key left out the host, the query, the method or the body.
 	pair(twins{"hosts", request{method: "GET", target: "/p/1", host: "a.example"}, request{method: "GET", target: "/p/1", host: "b.example"}, false}, "hour")
 	pair(twins{"ports", request{method: "GET", target: "/p/1", host: "a.example:80"}, request{method: "GET", target: "/p/1", host: "a.example:81"}, false}, "hour")
 	pair(twins{"a host and another one in the target", request{method: "GET", target: "/p/1", host: "a.example"}, request{method: "GET", target: "http://b.example/p/1", host: "a.example"}, false}, "hour")
@@ -114,7 +114,7 @@ func identityCases() []testCase {
 	fields("fields with the same bytes, parted differently", false, []string{"X-Tenant: ab", "X-Region: c"}, []string{"X-Tenant: a", "X-Region: bc"})
 	fields("the same value in another field", false, []string{"X-Tenant: a"}, []string{"X-Region: a"})
 	fields("fields that the class does not name", true, []string{"X-Other: a"}, []string{"X-Other: b"})
-	// Known defect 5: what is too long to stand in the key must not be cut short.
+	// Elsewhere: the key was cut short or a short hash, and nothing compared the identity on a hit.
 	big := strings.Repeat("x", 1500)
 	fields("long fields that differ in the last byte", false, []string{"X-Tenant: " + big + "1"}, []string{"X-Tenant: " + big + "2"})
 	fields("long fields", true, []string{"X-Tenant: " + big}, []string{"X-Tenant: " + big})
@@ -171,7 +171,7 @@ func identityCases() []testCase {
 			}
 		}),
 
-		// Known defect 4.
+		// Elsewhere: the key left out the host, the query, the method or the body.
 		over("other methods are not answered from what GET has stored", func(s *site) {
 			p := &page{body: func(c Ctx, run int64) string { return fmt.Sprint(c.Method(), " run ", run) }}
 			for _, method := range []string{"GET", "DELETE", "OPTIONS", "PATCH"} {
@@ -184,7 +184,7 @@ func identityCases() []testCase {
 			s.do("PATCH", "/p/1").is("PATCH run 4").isNoHit()
 		}),
 
-		// Known defect 4.
+		// Elsewhere: the key left out the host, the query, the method or the body.
 		within("a DELETE does not wait for a GET of the same URL, nor a GET for a DELETE", func(s *site) {
 			p := &page{hold: s.gate()}
 			s.handle("GET /p/{id}", p.serve, s.cached("hour"))
@@ -197,7 +197,7 @@ func identityCases() []testCase {
 			require.ElementsMatch(s, []string{"run 1", "run 2"}, []string{all[0].answer().body, all[1].answer().body})
 		}),
 
-		// Known defect 4.
+		// Elsewhere: the key left out the host, the query, the method or the body.
 		within("POSTs with different bodies run the handler each, at the same time", func(s *site) {
 			p := &page{hold: s.gate(), body: func(c Ctx, _ int64) string { return "got " + c.Body() }}
 			s.handle("POST /search", p.serve, s.cached("hour"))
@@ -225,7 +225,7 @@ func identityCases() []testCase {
 			}
 		}),
 
-		// Known defect 8.
+		// Elsewhere: a query that contained an administrative path gave access to its key.
 		over("a path in another URL's query has nothing to do with it", func(s *site) {
 			p := &page{}
 			s.handle("GET /p/{id}", p.serve, s.cached("hour"))
@@ -236,7 +236,7 @@ func identityCases() []testCase {
 			s.get("/p/admin").is("run 3").isNoHit()
 		}),
 
-		// Known defect 22.
+		// Elsewhere: the handler saw a changed URL, with sorted or dropped query pairs.
 		over("the handler sees the URL as the client has sent it", func(s *site) {
 			p := &page{body: func(c Ctx, _ int64) string { return c.Target() }}
 			s.handle("GET /p/{id}", p.serve, s.cached("query-q"))

@@ -12,7 +12,7 @@ import (
 	"github.com/larderhq/larder/core"
 )
 
-// Promise P2: never stale after an invalidation.
+// The promise "never stale after an invalidation".
 func invalidateCases() []testCase {
 	const base = "http://" + origin
 	// named are the ways to name /p/1, whose tags are "p:1" and "catalog".
@@ -25,7 +25,7 @@ func invalidateCases() []testCase {
 		{"a tag", core.Tag("p:1"), false, true},
 		{"a tag of many", core.Tag("catalog"), true, true},
 		{"a path", core.Path("/p/1"), false, true},
-		// Known defect 37.
+		// Elsewhere: a purge by an absolute URL reported success and removed nothing.
 		{"the path of an absolute URL", core.Path("https://elsewhere.example/p/1"), false, true},
 		{"a path spelled otherwise", core.Path("/p/%31"), false, true},
 		{"a URL as a key", core.Key(base + "/p/1"), false, true},
@@ -54,7 +54,7 @@ func invalidateCases() []testCase {
 				}
 			}),
 
-			// Known defects 30 and 35.
+			// Elsewhere: a load that began before an invalidation, of everything above all, stored its value after it.
 			within("a load that began before what it loads was named by "+n.name+" is not stored", func(s *site) {
 				p := &page{hold: s.gate()}
 				s.handle("GET /p/{id}", p.serve, s.cached("hour", "p:{id}", "catalog"))
@@ -73,7 +73,7 @@ func invalidateCases() []testCase {
 
 func targetCases() []testCase {
 	return []testCase{
-		// Known defect 39.
+		// Elsewhere: an invalidation of /items left /items?page=1.
 		over("a path covers every query, variant, host, scheme, class and user", func(s *site) {
 			p := &page{fields: []string{"Vary: Accept-Language", "Cache-Control: public"}}
 			s.handle("GET /items", p.serve, s.cached("hour"))

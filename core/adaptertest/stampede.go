@@ -23,7 +23,7 @@ func herd() int {
 	return 50
 }
 
-// Promise P3: one load. Known defects 13 and 23 to 28, 55.
+// The promise "one load".
 func stampedeCases() []testCase {
 	n := herd()
 	return []testCase{
@@ -40,7 +40,7 @@ func stampedeCases() []testCase {
 			}
 			require.Equal(s, map[string]int{"Larder; fwd=uri-miss; stored": 1, "Larder; fwd=uri-miss; collapsed": n - 1}, said)
 			require.EqualValues(s, 1, p.runs.Load())
-			require.Zero(s, time.Since(at), "who waits is woken, and does not poll") // known defect 28
+			require.Zero(s, time.Since(at), "who waits is woken, and does not poll")
 		}),
 
 		within("those who wait get the whole response: status, fields, bytes", func(s *site) {
@@ -61,7 +61,7 @@ func stampedeCases() []testCase {
 			}
 		}),
 
-		// Known defect 29.
+		// Elsewhere: one lock for all keys was held during I/O.
 		within("requests for one URL do not wait for another one's", func(s *site) {
 			slow := &page{hold: s.gate()}
 			s.handle("GET /slow", slow.serve, s.cached("hour"))
@@ -73,7 +73,7 @@ func stampedeCases() []testCase {
 			a.answer().is("run 1")
 		}),
 
-		// Known defect 25.
+		// Elsewhere: a panic of the leader reached everybody who waited, or ended the process.
 		within("a leader that panics costs those who wait nothing but time", func(s *site) {
 			p := &page{hold: s.gate()}
 			p.body = func(_ Ctx, run int64) string {
@@ -112,7 +112,7 @@ func stampedeCases() []testCase {
 			s.get("/p/1").is("run 2").says("Larder; fwd=uri-miss; stored")
 		}),
 
-		// Known defect 24.
+		// Elsewhere: the leader's client went away, and everybody who waited got its cancellation.
 		within("a leader whose client goes away still answers those who wait", func(s *site) {
 			var ended atomic.Bool
 			p := &page{hold: s.gate()}
@@ -237,7 +237,7 @@ func stampedeCases() []testCase {
 			require.EqualValues(s, 1, p.runs.Load())
 		}),
 
-		// Known defect 55.
+		// Elsewhere: a waiting request got an empty response when its leader's run failed.
 		within("after a 5xx no more than MaxLoads run at a time, and everybody gets an answer", func(s *site) {
 			first, rest := s.gate(), s.gate()
 			p := &page{status: 503}
@@ -403,7 +403,7 @@ func stampedeCases() []testCase {
 			}
 		}),
 
-		// Known defect 47.
+		// Elsewhere: the wait for a lock had no limit.
 		within("nobody waits longer than twice LoadTimeout, or runs a handler after that", func(s *site) {
 			p := &page{hold: s.gate()}
 			s.handle("GET /p/{id}", p.serve, s.cached("load-timeout"))
@@ -479,8 +479,8 @@ func stampedeCases() []testCase {
 			s.get("/p/1").is("run 2").isHit()
 		}),
 
-		// Known defect 30, seen from those who wait: whoever asks after the
-		// invalidation must not be answered from a load that began before it.
+		// Elsewhere: a request that began after an invalidation waited for a load that had begun
+		// before it, and got the old value.
 		within("a request that begins after an invalidation does not join the load that began before it", func(s *site) {
 			for _, named := range []struct {
 				name   string

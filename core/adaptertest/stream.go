@@ -11,7 +11,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Known defect 16: what streams passes through, and stays what it was.
+// Elsewhere: event streams were buffered whole, and Flush, Hijack and http.ResponseController
+// stopped working. What streams passes through, and stays what it was.
 func streamCases() []testCase {
 	return []testCase{
 		within("events pass one by one while the handler runs, and are not stored", func(s *site) {

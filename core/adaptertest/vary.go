@@ -10,8 +10,8 @@ import (
 	"github.com/larderhq/larder/core"
 )
 
-// Promise P5 and known defect 7: what a response varied on is part of its
-// identity.
+// The promise "never another user's response": what a response varied on is part of its
+// identity. Elsewhere: Vary was ignored, or a new variant hid the older ones.
 func varyCases() []testCase {
 	const lang = "Accept-Language"
 	return []testCase{
@@ -110,7 +110,7 @@ func varyCases() []testCase {
 			s.get("/p/1").is("run 2").says("Larder; fwd=uri-miss; detail=vary-star")
 		}),
 
-		// Known defect 7. The handler says nothing of Vary.
+		// Elsewhere: a gzip body went to a client that had not asked for it. The handler says nothing of Vary.
 		over("an encoded response goes only to those who accept its encoding", func(s *site) {
 			p := &page{body: func(c Ctx, run int64) string {
 				if v := c.Values("Accept-Encoding"); len(v) > 0 && strings.HasPrefix(v[0], "gzip") {
@@ -144,7 +144,7 @@ func varyCases() []testCase {
 			s.get("/p/1", "Accept-Encoding: gzip").is("run 1").isHit()
 		}),
 
-		// Promise P3.
+		// The promise "one load".
 		within("those who wait are answered from the leader's run only if they ask for the same variant", func(s *site) {
 			p := &page{hold: s.gate(), fields: []string{"Vary: Accept-Language"}, body: says(lang)}
 			s.handle("GET /p/{id}", p.serve, s.cached("hour"))
@@ -198,7 +198,7 @@ func varyCases() []testCase {
 			require.Empty(s, b.answer().is("run 2").header.Get("Content-Encoding"))
 		}),
 
-		// Known defect 52.
+		// Elsewhere: a client filled the cache with one resource by varying a header or the query.
 		within("a resource keeps no more variants than its class allows", func(s *site) {
 			p := &page{fields: []string{"Vary: Accept-Language"}}
 			s.handle("GET /p/{id}", p.serve, s.cached("two-variants"))

@@ -8,10 +8,10 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Promise P5: never another user's response.
+// The promise "never another user's response".
 func whoseCases() []testCase {
 	return []testCase{
-		// Known defect 1.
+		// Elsewhere: concurrent requests with different Authorization shared one run, and one user got another's body.
 		within("concurrent requests with different Authorization get a response each", func(s *site) {
 			const users = 10
 			p := &page{hold: s.gate(), body: says("Authorization")}
@@ -31,7 +31,7 @@ func whoseCases() []testCase {
 			require.EqualValues(s, users, p.runs.Load())
 		}),
 
-		// Known defect 1.
+		// Elsewhere: concurrent requests with different Authorization shared one run, and one user got another's body.
 		over("an anonymous response is not answered to a request with Authorization, nor the other way round", func(s *site) {
 			p := &page{}
 			s.handle("GET /p/{id}", p.serve, s.cached("hour"))
@@ -60,7 +60,7 @@ func whoseCases() []testCase {
 			}
 		}),
 
-		// Known defect 2.
+		// Elsewhere: a response with Set-Cookie was stored and sent to other users.
 		over("a response that sets a cookie is not stored", func(s *site) {
 			p := &page{fields: []string{"Cache-Control: public, max-age=60", "Set-Cookie: a=1", "Set-Cookie: b=2; Path=/"}}
 			s.handle("GET /p/{id}", p.serve, s.cached("hour"))
@@ -70,7 +70,7 @@ func whoseCases() []testCase {
 			}
 		}),
 
-		// Known defect 3.
+		// Elsewhere: private, no-store and no-cache in the response were ignored.
 		over("a response that forbids a shared cache to store it is not stored", func(s *site) {
 			p := &page{}
 			s.handle("GET /p/{id}", p.serve, s.cached("hour"))
@@ -166,7 +166,7 @@ func whoseCases() []testCase {
 			s.get("/p/1").is("run 2").isHit()
 		}),
 
-		// Promise P3: what may not be shared is not shared, and nobody queues for it.
+		// The promise "one load": what may not be shared is not shared, and nobody queues for it.
 		within("those who wait for a response that turns out private go on by themselves, all at once", func(s *site) {
 			n := herd()
 			leader, rest := s.gate(), s.gate()
@@ -193,7 +193,7 @@ func whoseCases() []testCase {
 			}
 		}),
 
-		// Known defect 26.
+		// Elsewhere: one key that could not be stored made all its requests wait for each other.
 		within("nobody queues for what was found uncacheable", func(s *site) {
 			p := &page{fields: []string{"Cache-Control: no-store"}}
 			s.handle("GET /p/{id}", p.serve, s.cached("hour"))
@@ -216,7 +216,7 @@ func whoseCases() []testCase {
 			s.get("/p/1").is("run 12").isHit()
 		}),
 
-		// Known defect 26.
+		// Elsewhere: one key that could not be stored made all its requests wait for each other.
 		within("what is uncacheable for those with credentials is queued for by the others", func(s *site) {
 			p := &page{}
 			s.handle("GET /p/{id}", p.serve, s.cached("hour"))

@@ -39,10 +39,10 @@ func (r *row) write(c Ctx) error {
 	return c.Text(max(200, r.status), fmt.Sprint("wrote ", v))
 }
 
-// Promise P2, seen from the client of a write. Known defects 37, 39 and 40.
+// The promise "never stale after an invalidation", seen from the client of a write.
 func writeCases() []testCase {
 	cases := []testCase{
-		// Known defect 40.
+		// Elsewhere: the client saw the write's response before the invalidation, and read the old value back.
 		over("what was written is read back by the next request", func(s *site) {
 			db := &row{}
 			s.handle("GET /p/{id}", db.read, s.cached("hour", "p:{id}"))

@@ -9,6 +9,8 @@
 // its own from them, which keeps to the deadline of each call and never repeats a
 // command by itself (see New). Close the cache before the client.
 //
+// Comments cite the rules of the protocol by number (R1 to R28); core/PROTOCOL.md states them.
+//
 // # What is in Redis
 //
 // Everything is under <namespace>:, spread over partitions by hash tag, so that

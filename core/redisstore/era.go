@@ -37,7 +37,7 @@ func (s *session) NewEra(ctx context.Context, partition int, was string, always 
 //   - the script is late, and a partition has been renewed since by another instance:
 //     Confirmed is no longer what it was, and the script does nothing;
 //   - the data set is an older one, under the same id: so it would be for a script that
-//     asks, see R21 in RULES.md.
+//     asks, see rule R21 in core/PROTOCOL.md.
 //
 // The next round finds that Confirmed is not the server's and makes one more era, so
 // that a partition is cold for longer and never verified by mistake. One order is left:

@@ -13,7 +13,7 @@
 // # What is promised about staleness
 //
 // All times are read from one clock, the conductor's. Let a write commit version w of a row through process Y, and let
-// its 2xx have been read completely at t. A read of the row that begins at r on process X is stale beyond P2 if it
+// its 2xx have been read completely at t. A read of the row that begins at r on process X is stale beyond the promise if it
 // answers a version below w although
 //
 //   - X is Y, and r ≥ t. This needs no Redis: what the tier has not confirmed is pending, and until it has landed that

@@ -46,7 +46,7 @@ func (r *run) report(took time.Duration) error {
 	line("of these hits", share(h.hits.Load(), reads))
 	line("writes", h.writes.Load())
 	line("of these without a promise", h.unpromised.Load())
-	line("stale beyond P2", h.stale.Load())
+	line("stale beyond the promise", h.stale.Load())
 	line("stale within a documented limit", h.excused.Load())
 	line("longest staleness: on the writer's process", ms(h.longestHere.Load()))
 	line("on others, since confirmed (allowed "+ms(h.delta)+")", ms(h.longest.Load()))
@@ -87,7 +87,7 @@ func (r *run) report(took time.Duration) error {
 		n    int64
 		what string
 	}{
-		{h.stale.Load(), "answers were stale beyond P2"},
+		{h.stale.Load(), "answers were stale beyond the promise"},
 		{r.failures.Load(), "requests failed"},
 		{int64(len(slow)), tooSlow},
 	} {

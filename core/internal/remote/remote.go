@@ -1,6 +1,7 @@
 // Package remote is the seam between the cache and a tier that several instances
 // share: package redisstore is the tier on Redis, the simulation has one in
-// memory, and package storetest says what every one must do.
+// memory, and package storetest says what every one must do. Rules are cited by number
+// (R1 to R28): core/PROTOCOL.md states them.
 //
 // The cache decides; a tier executes. It keeps entries, leases, generations of
 // tags, intents of writers, and per partition a log of invalidations with its

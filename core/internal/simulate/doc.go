@@ -1,7 +1,8 @@
 // Package simulate has tests only: several instances of the real cache over a
 // shared tier in memory (package memtier), in a time of their own
 // (testing/synctest), with readers, writers and failures drawn from a seed, and a
-// checker that judges promises P2, P3 and P4 by what callers saw.
+// checker that judges by what callers saw three promises: never stale after an
+// invalidation, one load, and that a tier that fails costs no more than its budget.
 //
 // A history is one bubble: a server, two to five instances, rows of a database
 // with versions that only grow. Writers commit versions and announce them in every
