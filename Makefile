@@ -102,7 +102,7 @@ bench: ## Run the benchmarks (BENCH=X for some), then a hit against a bare handl
 .PHONY: simulate
 simulate: ## Histories of several caches over a tier in memory that fails (OPERATIONS), then each rule of the protocol taken out
 	LARDER_OPERATIONS=$(OPERATIONS) $(GO) test -count=1 -timeout 0 -v -run 'Simulation|Scenario' ./core/internal/simulate
-	LARDER_RULES=all $(GO) test -count=1 -timeout 0 -v -run ARuleOfTheProtocolTakenOut ./core/internal/simulate
+	LARDER_RULES=all $(GO) test -count=1 -timeout 0 -v -run ProtocolTakenOut ./core/internal/simulate
 
 .PHONY: faults
 faults: deps ## Four processes over a real Redis that fails, for DURATION (CLUSTER=1: three masters and three replicas)
@@ -119,8 +119,8 @@ writebehind: deps ## CHANGES queued and applied by four processes, killed in tur
 	$(GO) run ./core/internal/writebehind -changes $(CHANGES) $(if $(CLUSTER),-cluster)
 
 .PHONY: mutants
-mutants: ## Take the engine's rules out one by one: the tests must notice each
-	$(GO) test -count=1 -v -run 'ARuleTakenOut' ./core
+mutants: ## Take each rule of one process out of the engine's source: the tests must notice (a build for each)
+	LARDER_RULES=all $(GO) test -count=1 -timeout 0 -v -run EngineTakenOut ./core/internal/histories
 
 .PHONY: newest
 newest: deps ## Run the root module's tests with the newest release of each framework and of go-redis

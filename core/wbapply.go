@@ -241,9 +241,7 @@ func (a *worker[K, V]) round(due uint64) (more uint64) {
 	done()
 	// Before it leaves the queue: what was made of the database before is over, and what
 	// is made of it from here on has the change.
-	if !mutantR27Tag {
-		a.tell(results)
-	}
+	a.tell(results)
 	for _, r := range results {
 		r.of.tried++
 		if r.err == nil && !r.untold {
@@ -258,9 +256,6 @@ func (a *worker[K, V]) round(due uint64) (more uint64) {
 	together(context.WithoutCancel(a.w.ctx), mine, func(ctx context.Context, s *share) { // what has been applied is settled
 		s.results, s.err = a.settle(ctx, q, s, !s.goOn())
 	})
-	if mutantR27Tag {
-		a.tell(results)
-	}
 	a.account(results)
 	for _, s := range mine {
 		switch {
@@ -299,7 +294,7 @@ func (a *worker[K, V]) tell(results []*outcome[K, V]) {
 	call, cancel := context.WithTimeout(context.WithoutCancel(a.w.ctx), remoteWait)
 	defer cancel()
 	failed, err := a.w.e.InvalidateEach(call, items)
-	if err == nil || mutantR27Told {
+	if err == nil {
 		return
 	}
 	pending := make(map[engine.Item]bool, len(failed))
@@ -376,11 +371,7 @@ func (a *worker[K, V]) name(p int) string {
 func (a *worker[K, V]) keep(q remote.Queue, mine []*share, claimedAt time.Time) (ctx context.Context, done func()) {
 	ctx, cancel := context.WithCancel(a.w.ctx)
 	const margin = workerLease / 10
-	end := cancel
-	if mutantR27Keep {
-		end = func() {}
-	}
-	lapse := time.AfterFunc(time.Until(claimedAt.Add(workerLease-margin)), end)
+	lapse := time.AfterFunc(time.Until(claimedAt.Add(workerLease-margin)), cancel)
 	var kept sync.WaitGroup
 	ended := make(chan struct{})
 	kept.Go(func() {
@@ -410,7 +401,7 @@ func (a *worker[K, V]) keep(q remote.Queue, mine []*share, claimedAt time.Time) 
 			})
 			switch {
 			case lost.Load():
-				end()
+				cancel()
 			case !unknown.Load():
 				lapse.Reset(time.Until(sent.Add(workerLease - margin)))
 			}

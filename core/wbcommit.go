@@ -256,11 +256,7 @@ func (w *WriteBehind[K, V]) record(ctx context.Context, p int, group []*change) 
 	}
 	q := remote.Enqueue{Partition: p, Queue: w.m.prefix, Limit: w.share(), Lag: w.m.now().class.ReplicaLag}
 	for _, c := range group {
-		change := remote.QueueChange{Key: c.key, Payload: c.payload, Lease: c.lease, Tag: TagName(c.key)}
-		if mutantR27Announce {
-			change.Tag = ""
-		}
-		q.Changes = append(q.Changes, change)
+		q.Changes = append(q.Changes, remote.QueueChange{Key: c.key, Payload: c.payload, Lease: c.lease, Tag: TagName(c.key)})
 		q.Within = max(q.Within, time.Until(c.until), time.Millisecond)
 	}
 	q.Within = min(q.Within, recordWithin)

@@ -2,6 +2,8 @@
 
 package adaptertest_test
 
+import "github.com/larderhq/larder/core/internal/mutate"
+
 const (
 	httpcache = "core/httpcache/"
 	engine    = "core/internal/engine/"
@@ -14,10 +16,13 @@ func unnoticed() map[string]string {
 	return map[string]string{}
 }
 
+// edit is one more change of a mutation.
+var edit = mutate.Replace
+
 // take takes a rule out: old, which stands once in file, is replaced by another
 // text. The cases must fail then.
-func take(rule, file, old, another string, cases []string, also ...edit) mutation {
-	return mutation{rule, file, old, another, cases, also}
+func take(rule, file, old, another string, cases []string, also ...mutate.Edit) mutation {
+	return mutation{mutate.Rule{Name: rule, Edits: append([]mutate.Edit{edit(file, old, another)}, also...)}, cases}
 }
 
 // mutations are the rules of the engine, each with the text that it stands in
@@ -436,7 +441,7 @@ func mutations() []mutation {
 			[]string{"hosts are two", "ports are two"}),
 		take("the host of the target", httpcache+"stdexchange.go", `Host: r.Host,`, `Host: "x",`,
 			[]string{"a host and another one in the target are two"},
-			edit{httpcache + "identity.go", `if l.Original != "" {`, `if false {`}),
+			edit(httpcache+"identity.go", `if l.Original != "" {`, `if false {`)),
 		take("the host in lower case", httpcache+"identity.go", `dst = appendLower(dst, l.Host)`, `dst = append(dst, l.Host...)`,
 			[]string{"hosts in another case are one"}),
 		take("the path as it is written", httpcache+"identity.go", `dst = append(dst, l.Path...)`, `dst = appendLower(dst, l.Path)`,
@@ -831,19 +836,19 @@ func mutations() []mutation {
 		// engine: invalidation.
 		take("who comes after the ReplicaLag loads", engine+"flight.go", `caughtUp != 0 && caughtUp <= w.at {`, `caughtUp != 0 && false {`,
 			[]string{"who comes after the ReplicaLag is not answered by a load within it"}),
-		take("a load that began before an invalidation is not stored", engine+"load.go", `if !mutantNoFillCheck && e.concern(l.pos, key, tags) != 0 {`, `if false {`,
+		take("a load that began before an invalidation is not stored", engine+"load.go", `if e.concern(l.pos, key, tags) != 0 {`, `if false {`,
 			[]string{"a load that began before what it loads was named by a tag is not stored", "a load that began before what it loads was named by a path is not stored",
 				"a load that began before what it loads was named by a pattern is not stored", "a load that began before what it loads was named by everything is not stored",
 				"a refresh that began before an invalidation does not store"}),
-		take("a tag's generation ends", engine+"engine.go", `case it.Kind == Tag && !mutantNoStampKill:`, `case false:`,
+		take("a tag's generation ends", engine+"engine.go", `e.stamps.kill(it.Value)`, ``,
 			[]string{"what is named by a tag is gone, and nothing else", "what is named by a path is gone, and nothing else", "what was written is read back by the next request",
 				"what is invalidated is not answered stale"}),
 		take("an invalidation names what it names", engine+"engine.go", `e.stamps.kill(it.Value)`, "for i := range e.stamps.shards {\n\t\t\t\tfor tag := range e.stamps.shards[i].m {\n\t\t\t\t\te.stamps.kill(tag)\n\t\t\t\t}\n\t\t\t}",
 			[]string{"what is named by a tag is gone, and nothing else", "a write leaves alone what its tags and path do not name",
 				"a path in another URL's query has nothing to do with it"}),
-		take("a pattern", engine+"engine.go", `case it.Kind == Pattern && !mutantNoSweep:`, `case false:`,
+		take("a pattern", engine+"engine.go", `e.sweeps.add(head+uint64(i), it.Value, now)`, `_, _ = head, i`,
 			[]string{"what is named by a pattern is gone, and nothing else", "what is named by a pattern of many is gone, and nothing else"}),
-		take("everything", engine+"engine.go", "\t\tcase it.Kind == All && !mutantNoEra:\n\t\t\tfor p := range e.partitions() {", "\t\tcase false:\n\t\t\tfor p := range e.partitions() {",
+		take("everything", engine+"engine.go", "\t\tcase All:\n\t\t\tfor p := range e.partitions() {", "\t\tcase All:\n\t\t\tfor p := range 0 {",
 			[]string{"what is named by everything is gone, and nothing else"}),
 		take("a path covers its tag", httpcache+"route.go", `tags := []string{core.PathTag(l.Path)}`, `tags := []string{"p:x"}`,
 			[]string{"what is named by a path is gone, and nothing else", "a path covers every query, variant, host, scheme, class and user",
@@ -860,12 +865,12 @@ func mutations() []mutation {
 			[]string{"a write that is refused costs nothing: 401", "a write that is refused costs nothing: 422"}),
 		take("an abandoned write has no deadline", engine+"intent.go", "\tin.e.intents.close(in)\n}\n", "}\n",
 			[]string{"a write that is refused costs nothing: 401", "a write that is refused costs nothing: 422"}),
-		take("what is read during a write ends at its deadline", engine+"intent.go", `if now < e.intents.next.Load() || mutantNoLapse {`, `if true {`,
+		take("what is read during a write ends at its deadline", engine+"intent.go", `if now < e.intents.next.Load() {`, `if true {`,
 			[]string{"what is read while a write is under way does not outlive the write's deadline",
 				"a commit that follows the answer is seen at the deadline: 503"}),
 		take("what a refused write's handler has named is invalidated", httpcache+"write.go", "\t\t\tintent.Abandon()\n\t\t\tinvalidateSaid(ctx, iv.cache, more)\n", "\t\t\tintent.Abandon()\n",
 			[]string{"a write that answers 4xx and has changed something says so itself"}),
-		take("ReplicaLag is looked for", engine+"load.go", `if lag > 0 && !mutantNoLag &&`, `if false &&`,
+		take("ReplicaLag is looked for", engine+"load.go", `if lag > 0 &&`, `if false &&`,
 			[]string{"what is loaded within ReplicaLag after an invalidation is answered but not stored"}),
 		take("the memory is bounded", engine+"tier.go", `return en.weight`, `return 1`,
 			[]string{"the store is bounded in bytes of all that it holds, and an entry goes as a whole"}),

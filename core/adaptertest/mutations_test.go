@@ -5,9 +5,7 @@ package adaptertest_test
 import (
 	"bufio"
 	"bytes"
-	"encoding/json"
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -18,43 +16,34 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/larderhq/larder/core/internal/mutate"
 )
 
 // mutation takes one rule out of the source.
 type mutation struct {
-	rule     string
-	file     string   // under the module
-	old, new string   // old is there once
-	cases    []string // that must fail; more may
-	also     []edit   // where a rule stands twice
+	mutate.Rule
+	cases []string // that must fail; more may
 }
-
-// edit is one more change of a mutation, in a file of its own.
-type edit struct{ file, old, new string }
-
-func (m mutation) edits() []edit { return append([]edit{{m.file, m.old, m.new}}, m.also...) }
 
 // TestTable checks that the table is about the source as it is.
 func TestTable(t *testing.T) {
+	m, err := mutate.Open("../..")
+	require.NoError(t, err)
 	rules := map[string]bool{}
-	for _, m := range mutations() {
-		require.False(t, rules[m.rule], "twice: %s", m.rule)
-		rules[m.rule] = true
-		for _, e := range m.edits() {
-			text, err := os.ReadFile(filepath.Join("../..", filepath.FromSlash(e.file)))
-			require.NoError(t, err)
-			if n := strings.Count(string(text), e.old); n != 1 {
-				t.Errorf("%s: this is %d times in %s:\n%s", m.rule, n, e.file, e.old)
-			}
-		}
+	for _, mut := range mutations() {
+		assert.False(t, rules[mut.Name], "twice: %s", mut.Name)
+		rules[mut.Name] = true
+		assert.NoError(t, m.Check(mut.Rule))
 	}
 }
 
 // TestMutations runs the suite of net/http with each mutation of the table.
 func TestMutations(t *testing.T) {
 	m := copyModule(t)
-	base := m.run(t, nil)
+	base := m.run(t, mutate.Rule{})
 	require.Empty(t, base.buildError)
 	passing := base.with("PASS")
 	for name := range base.with("FAIL") {
@@ -67,9 +56,9 @@ func TestMutations(t *testing.T) {
 	ran := 0
 	t.Run("take out", func(t *testing.T) {
 		for _, mut := range mutations() {
-			t.Run(mut.rule, func(t *testing.T) {
+			t.Run(mut.Name, func(t *testing.T) {
 				t.Parallel()
-				r := m.run(t, &mut)
+				r := m.run(t, mut.Rule)
 				require.Empty(t, r.buildError, "the mutated source does not build")
 				failed := r.with("FAIL")
 				for _, name := range mut.cases {
@@ -87,7 +76,7 @@ func TestMutations(t *testing.T) {
 				ran++
 				for name := range failed {
 					if passing[name] {
-						killers[name] = append(killers[name], mut.rule)
+						killers[name] = append(killers[name], mut.Name)
 					}
 				}
 				t.Logf("%d cases fail", len(failed))
@@ -121,7 +110,10 @@ func TestMutations(t *testing.T) {
 func rewrite(name string) string { return strings.ReplaceAll(name, " ", "_") }
 
 // module is a copy of the source, which nobody else changes meanwhile.
-type module struct{ dir string }
+type module struct {
+	*mutate.Module
+	dir string
+}
 
 func copyModule(t *testing.T) module {
 	t.Helper()
@@ -147,7 +139,9 @@ func copyModule(t *testing.T) module {
 		}
 		return nil
 	}))
-	return module{dir}
+	m, err := mutate.Open(dir)
+	require.NoError(t, err)
+	return module{m, dir}
 }
 
 // results are the verdicts on the cases.
@@ -166,31 +160,13 @@ func (r results) with(verdict string) map[string]bool {
 	return names
 }
 
-// run builds and runs the suite with a mutation, as an overlay. A case that ends
-// the process has failed; the others are run without it.
-func (m module) run(t *testing.T, mut *mutation) results {
+// run builds and runs the suite without a rule. A case that ends the process has failed;
+// the others are run without it.
+func (m module) run(t *testing.T, rule mutate.Rule) results {
 	t.Helper()
-	tmp := t.TempDir()
-	build := []string{"test", "-c", "-vet=off", "-o", filepath.Join(tmp, "suite.test")}
-	if mut != nil {
-		replace := map[string]string{}
-		for i, e := range mut.edits() {
-			file := filepath.Join(m.dir, filepath.FromSlash(e.file))
-			text, err := os.ReadFile(file)
-			require.NoError(t, err)
-			require.Equal(t, 1, strings.Count(string(text), e.old), "how often this is in %s:\n%s", e.file, e.old)
-			replace[file] = filepath.Join(tmp, fmt.Sprintf("mutated%d.go", i))
-			require.NoError(t, os.WriteFile(replace[file], []byte(strings.Replace(string(text), e.old, e.new, 1)), 0o600))
-		}
-		overlay, err := json.Marshal(map[string]map[string]string{"Replace": replace})
-		require.NoError(t, err)
-		require.NoError(t, os.WriteFile(filepath.Join(tmp, "overlay.json"), overlay, 0o600))
-		build = append(build, "-overlay", filepath.Join(tmp, "overlay.json"))
-	}
-	cmd := exec.Command("go", append(build, "./nethttp")...)
-	cmd.Dir = m.dir
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return results{buildError: string(out)}
+	binary := filepath.Join(t.TempDir(), "suite.test")
+	if err := m.Build(t.Context(), rule, "./nethttp", binary); err != nil {
+		return results{buildError: err.Error()}
 	}
 	r := results{verdicts: map[string]string{}}
 	for deaths := 0; deaths < 30; deaths++ {
@@ -202,7 +178,7 @@ func (m module) run(t *testing.T, mut *mutation) results {
 			}
 			args = append(args, "-test.skip=^TestAdapter$/^("+strings.Join(done, "|")+")$")
 		}
-		cmd := exec.Command(filepath.Join(tmp, "suite.test"), args...)
+		cmd := exec.Command(binary, args...)
 		cmd.Dir = filepath.Join(m.dir, "nethttp")
 		out, err := cmd.CombinedOutput()
 		var exit *exec.ExitError

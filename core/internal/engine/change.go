@@ -201,7 +201,7 @@ func (s *shared) plan(items []Item) step {
 			for p := range n {
 				add(p, Item{Kind: remote.All})
 			}
-			st.all = n > 1 && !mutantR15All
+			st.all = n > 1
 		}
 	}
 	return st
@@ -225,9 +225,7 @@ func (s *shared) invalidateEach(ctx context.Context, items []Item, do *doing) (f
 		s.pending.add(s.e, failed)
 		s.wake()
 	}
-	if !mutantR14 {
-		s.e.fence(items)
-	}
+	s.e.fence(items)
 	if len(failed) > 0 {
 		return failed, pendingError(err)
 	}
@@ -337,16 +335,14 @@ func (s *shared) sweep(ctx context.Context, ses remote.Session, patterns []Item,
 	if do != nil {
 		do.swept = did
 	}
-	switch {
-	case err != nil:
+	if err != nil {
 		return err
-	case did.Everything != nil:
+	}
+	if did.Everything != nil {
 		patterns = []Item{{Kind: remote.All}}
 		if err := s.everyPartition(ctx, ses, patterns, do); err != nil {
 			return err
 		}
-	case mutantR15:
-		return nil
 	}
 	return s.everyPartition(ctx, ses, patterns, do)
 }
@@ -435,9 +431,6 @@ func (e *Engine) Everywhere(ctx context.Context) error {
 	}
 	d := max(s.seen(l.MaxStaleness), s.Layout.MaxStaleness)
 	d += d/500 + time.Millisecond // clocks run at rates that differ a little
-	if mutantR23 {
-		d = 0
-	}
 	if !sleep(ctx, d, nil) {
 		return ctx.Err()
 	}

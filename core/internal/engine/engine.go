@@ -249,9 +249,7 @@ func (e *Engine) renew(items []Item, key string, tags []string) *Load {
 	e.journal.mu.Unlock()
 	e.remove(items)
 	l := e.NewLoad(key, tags)
-	if !mutantNoRenew {
-		l.pos = pos
-	}
+	l.pos = pos
 	return l
 }
 
@@ -264,16 +262,16 @@ func (e *Engine) apply(now int64, items []Item) {
 	head := e.journal.head
 	e.journal.append(now, items)
 	for i, it := range items {
-		switch {
-		case it.Kind == Pattern && !mutantNoSweep:
+		switch it.Kind {
+		case Pattern:
 			e.sweeps.add(head+uint64(i), it.Value, now)
-		case it.Kind == Tag && !mutantNoStampKill:
+		case Tag:
 			e.stamps.kill(it.Value)
-		case it.Kind == All && !mutantNoEra:
+		case All:
 			for p := range e.partitions() {
 				e.endEra(p)
 			}
-		case it.Kind == remote.Era:
+		case remote.Era:
 			if p := eraOf(it); p >= 0 {
 				e.endEra(p)
 			}
@@ -309,10 +307,10 @@ func (e *Engine) eraStamps(to []*stamp, mask uint64) []*stamp {
 // apply: an insert that it misses has seen the item and is refused.
 func (e *Engine) remove(items []Item) {
 	for _, it := range items {
-		switch {
-		case it.Kind == Key && !mutantNoRemove:
+		switch it.Kind {
+		case Key:
 			e.tier.drop(it.Value)
-		case it.Kind == All && !mutantNoEra:
+		case All:
 			e.tier.clear()
 		}
 	}

@@ -226,9 +226,6 @@ func (a *asking) acquire(ctx context.Context) Found {
 			return Found{}
 		case l.Token != "" && len(l.Generations) == len(t.tags):
 			leave()
-			if mutantR27Queued {
-				l.Queued = nil
-			}
 			if !a.caughtUp(ctx, ses, &l) {
 				s.e.giveBack(&held{e: s.e, ses: ses, lease: l})
 				s.wake()
@@ -250,7 +247,7 @@ func (a *asking) acquire(ctx context.Context) Found {
 				}
 			}
 		case l.Busy > 0:
-			if l.Queued != nil && !a.q.Anew && !mutantR27Busy {
+			if l.Queued != nil && !a.q.Anew {
 				leave()
 				return Found{Queued: l.Queued}
 			}
@@ -310,11 +307,6 @@ func (a *asking) untrusted(ctx context.Context) Found {
 			continue
 		case l.Token != "":
 			s.e.giveBack(&held{e: s.e, ses: ses, lease: l})
-			if mutantR27Queued {
-				l.Queued = nil
-			}
-		case mutantR27Busy:
-			l.Queued = nil
 		}
 		return Found{Queued: l.Queued}
 	}
@@ -339,9 +331,6 @@ func (e *Engine) sleepOpen(ctx context.Context, d time.Duration, kick <-chan str
 // The end of an era is in no log. A lease of another era than this process knows is
 // given back: what the process still holds legal may be of the era that has ended.
 func (a *asking) caughtUp(ctx context.Context, ses remote.Session, l *remote.Lease) bool {
-	if mutantR10Known {
-		return true
-	}
 	n := a.s.e.partitions()
 	heads := map[int]remote.Head{a.part: {Position: remote.Position{Token: l.Head}, Era: l.Era}}
 	for _, g := range l.Generations {
@@ -408,7 +397,7 @@ func (a *asking) admit(ctx context.Context, ses remote.Session, en *remote.Entry
 		return Found{} // placed by another layout
 	}
 	own.weight = weigh(a.key, size, len(l.stamps))
-	refusal := l.admit(tags, own, en.Provisional && !mutantR9 || s.doubtful(own.mask, e.Now()))
+	refusal := l.admit(tags, own, en.Provisional || s.doubtful(own.mask, e.Now()))
 	if refusal != Stored && refusal != Written && refusal != TooLarge {
 		return Found{fenced: refusal == Fenced}
 	}
@@ -452,7 +441,7 @@ func (l *Load) admit(tags []string, en *Entry, provisional bool) Refusal {
 		return NotOpen
 	case e.shared.pending.blocks(e, l.key, tags):
 		return Blocked
-	case e.concern(l.pos, l.key, tags) != 0 && !mutantR5:
+	case e.concern(l.pos, l.key, tags) != 0:
 		return Fenced
 	case !e.shared.legal(en.mask, now), !e.intents.mayKeep(l.began, now):
 		return Fenced
@@ -500,9 +489,6 @@ func (s *shared) overEras(eras []remote.PartitionEra) bool {
 }
 
 func (s *shared) inEras(eras []remote.PartitionEra) bool {
-	if mutantR6Era {
-		return true
-	}
 	for _, pe := range eras {
 		if pe.Partition < 0 || pe.Partition >= s.e.partitions() || s.parts[pe.Partition].era() != pe.Era || pe.Era == "" {
 			return false
@@ -515,9 +501,6 @@ func (s *shared) inEras(eras []remote.PartitionEra) bool {
 // that this instance knows, and asks the tier where it does not know one or where
 // they differ: what was evicted and made anew is no invalidation (R6).
 func (a *asking) generations(ctx context.Context, ses remote.Session, en *remote.Entry) bool {
-	if mutantR6 {
-		return true
-	}
 	var ask []string
 	for _, tg := range en.Tags {
 		if tg.Token == "" || a.s.known(tg.Tag) != tg.Token {

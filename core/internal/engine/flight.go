@@ -308,16 +308,14 @@ func (e *Engine) catchUp(f *flight) (head uint64, fenced bool) {
 	e.journal.mu.RLock()
 	defer e.journal.mu.RUnlock()
 	head = e.journal.head
-	if !mutantNoJoinCheck {
-		fenced = e.concern(f.seen, f.key, f.tags) != 0
-	}
+	fenced = e.concern(f.seen, f.key, f.tags) != 0
 	f.seen = head
 	now := e.Now()
 	fenced = fenced || f.caughtUp != 0 && now >= f.caughtUp
-	if s := e.shared; s != nil && !fenced && !mutantR7 {
+	if s := e.shared; s != nil && !fenced {
 		// What this process has not heard of in time may fence it (R7), or what the load has
 		// made use of while that was legal yet.
-		fenced = !s.legal(s.everything(), now) && (now-f.began >= s.delta || f.began < s.lapsed() && !mutantR7Old)
+		fenced = !s.legal(s.everything(), now) && (now-f.began >= s.delta || f.began < s.lapsed())
 	}
 	return head, fenced
 }
@@ -449,7 +447,7 @@ func (t *Turn) Finish(o Outcome) {
 		at, caughtUp := t.fencedAt(late), t.replicaCaughtUp(late)
 		// An entry that is not this load's own was found in the tier. It may carry
 		// any tags, and be about to be taken out: it must be valid as of now.
-		dead := !mutantNoFoundCheck && o.Entry != nil && o.Entry != t.made && (o.Entry.removed.Load() || o.Entry.State(e.Now()) == Gone) && !o.Entry.loose
+		dead := o.Entry != nil && o.Entry != t.made && (o.Entry.removed.Load() || o.Entry.State(e.Now()) == Gone) && !o.Entry.loose
 		for f.waiters.Len() > 0 {
 			w := f.waiters.Front().Value.(*waiter)
 			if dead || at != 0 && at < w.joined || caughtUp != 0 && caughtUp <= w.at {
@@ -486,9 +484,6 @@ func (t *Turn) Finish(o Outcome) {
 // fencedAt returns the position of the first item since the load began that
 // concerns it, late tags included, or 0.
 func (t *Turn) fencedAt(late []string) uint64 {
-	if mutantNoWaiterCheck {
-		return 0
-	}
 	tags := t.tags
 	if len(late) > 0 {
 		tags = append(tags[:len(tags):len(tags)], late...)

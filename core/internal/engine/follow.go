@@ -157,10 +157,10 @@ func (f *follower) remember(token string) {
 // everything: who has heard of it in one partition makes nothing of what it keeps of
 // another one, where it has not (R15).
 func (s *shared) local(list []Item, p int, it Item) []Item {
-	switch {
-	case it.Kind == remote.Era, it.Kind == remote.All && mutantR15All:
+	switch it.Kind {
+	case remote.Era:
 		return append(list, eraItem(p))
-	case it.Kind == remote.All:
+	case remote.All:
 		for p := range s.e.partitions() {
 			list = append(list, eraItem(p))
 		}
@@ -169,13 +169,9 @@ func (s *shared) local(list []Item, p int, it Item) []Item {
 	return append(list, it)
 }
 
-// endEras notes that all was invalidated, as was heard of in the partition of f: what
-// lies in another one is none of the era that it will have (R15).
-func (s *shared) endEras(f *follower) {
-	if mutantR15All {
-		f.endEra()
-		return
-	}
+// endEras notes that all was invalidated, as was heard of in one partition: what lies
+// in another one is none of the era that it will have (R15).
+func (s *shared) endEras() {
 	for p := range s.e.partitions() {
 		s.parts[p].endEra()
 	}
@@ -203,13 +199,13 @@ func (s *shared) hint(p int, it remote.Logged) {
 	}
 	f.remember(it.Token)
 	if it.Kind == remote.All {
-		s.endEras(f)
+		s.endEras()
 		s.wake()
 	}
 	if !intent {
 		s.e.fence(s.local(nil, p, it.Item))
 	}
-	if pos := f.position.Load(); pos != nil && (it.Before == pos.Token || mutantR18) {
+	if pos := f.position.Load(); pos != nil && it.Before == pos.Token {
 		f.advance(&it)
 	} else {
 		f.waitFor(&it) // or for the watchdog, which reads the log
@@ -279,7 +275,7 @@ func (s *shared) inAnotherEra(p int, era string) bool {
 // item: what was kept meanwhile is aged.
 func (s *shared) learnEra(p int, h *remote.Head, a *asked) {
 	f := &s.parts[p]
-	if f.ended != a.ended && !mutantR18Era {
+	if f.ended != a.ended {
 		s.wake()
 		return
 	}
@@ -291,9 +287,7 @@ func (s *shared) learnEra(p int, h *remote.Head, a *asked) {
 		if era != "" {
 			f.endEra()
 		}
-		if !mutantR21 {
-			s.age(p)
-		}
+		s.age(p)
 		f.setEra(h.Era)
 		if h.Server != f.server {
 			s.doubt(p, h)
@@ -325,7 +319,7 @@ func (s *shared) run(ctx context.Context) {
 	every := time.Duration(s.delta) / 2
 	for {
 		began := time.Now()
-		if s.e.monotonic()-s.agreed.Load() > int64(agreeLapse) && !mutantR2 {
+		if s.e.monotonic()-s.agreed.Load() > int64(agreeLapse) {
 			// Others may have forgotten this instance's MaxStaleness: no hits until it
 			// has said so again (R2).
 			s.rounds.done()
@@ -461,11 +455,6 @@ func (s *shared) round(ctx context.Context) error {
 	defer cancel()
 	heads, err := ses.Heads(hc)
 	took := time.Since(began)
-	if mutantR19 {
-		for p := range before {
-			before[p].at = s.e.Now()
-		}
-	}
 	if err != nil {
 		s.unanswered(limit)
 		s.rounds.done()
@@ -552,7 +541,7 @@ func (s *shared) settled(p int, h *remote.Head, a *asked) bool {
 		return false
 	}
 	if f.era() != h.Era {
-		if f.era() != "" && !mutantR21 {
+		if f.era() != "" {
 			return false
 		}
 		s.learnEra(p, h, a) // the last one ended at an item that has been applied
@@ -581,7 +570,7 @@ func (s *shared) catchUp(ctx context.Context, ses remote.Session, p int, h *remo
 		// Made now, by whoever comes first. It verifies nothing: what it replaces is
 		// unknown (R20).
 		return s.renew(ctx, ses, p, h)
-	case h.Confirmed != h.Server && !mutantR21Server:
+	case h.Confirmed != h.Server:
 		// A promotion or a restart: what an old server brought back to life is dead by
 		// the era (R21).
 		return s.renew(ctx, ses, p, h)
@@ -647,14 +636,12 @@ func (s *shared) joined(p int, from *remote.Position, h *remote.Head, since *rem
 // item. The caller holds follow.
 func (s *shared) applyLog(p int, f *follower, from *remote.Position, h *remote.Head, since *remote.Log) bool {
 	items := since.Items
-	if !mutantR20 {
-		// A head of the same era that is not behind from is before it: the log was
-		// read after the head.
-		reached := h.Position.Token == from.Token || f.seen(h.Position.Token) || h.Era == f.era() ||
-			slices.ContainsFunc(items, func(it remote.Logged) bool { return it.Token == h.Position.Token })
-		if !since.Joined || !reached || len(items) > 0 && items[0].Before != from.Token {
-			return false
-		}
+	// A head of the same era that is not behind from is before it: the log was
+	// read after the head.
+	reached := h.Position.Token == from.Token || f.seen(h.Position.Token) || h.Era == f.era() ||
+		slices.ContainsFunc(items, func(it remote.Logged) bool { return it.Token == h.Position.Token })
+	if !since.Joined || !reached || len(items) > 0 && items[0].Before != from.Token {
+		return false
 	}
 	pos := f.position.Load()
 	if pos.Token != from.Token {
@@ -677,7 +664,7 @@ func (s *shared) applyLog(p int, f *follower, from *remote.Position, h *remote.H
 		}
 		switch it.Kind {
 		case remote.All:
-			s.endEras(f)
+			s.endEras()
 		case remote.Era:
 			f.endEra()
 		}

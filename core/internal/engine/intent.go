@@ -148,7 +148,7 @@ func (e *Engine) announce(d *deadline) {
 
 // lapse invalidates what is due. It costs one comparison where nothing is.
 func (e *Engine) lapse(now int64) {
-	if now < e.intents.next.Load() || mutantNoLapse {
+	if now < e.intents.next.Load() {
 		return
 	}
 	var items []Item
@@ -174,7 +174,7 @@ func (e *Engine) lapse(now int64) {
 // mayKeep reports whether what a load began with at a time may be stored: everything
 // that is due has been applied. The caller holds the journal's lock.
 func (t *intents) mayKeep(began, now int64) bool {
-	return began >= t.closed && (now < t.next.Load() || mutantNoLapse)
+	return began >= t.closed && now < t.next.Load()
 }
 
 // Intent says that a writer is at work on some keys and tags.
@@ -237,9 +237,6 @@ func (t *intents) forget(in *Intent) {
 // endHere is End in this process only.
 func (in *Intent) endHere(more []Item) {
 	items := append(in.items[:len(in.items):len(in.items)], more...)
-	if mutantNoEnd {
-		items = nil
-	}
 	in.e.journal.mu.Lock()
 	in.e.intents.close(in)
 	in.e.apply(in.e.Now(), items)

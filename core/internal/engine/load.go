@@ -187,10 +187,10 @@ func (l *Load) refusal(key string, tags []string, en *Entry, lag time.Duration) 
 	if e.shared != nil && e.shared.pending.blocks(e, key, tags) {
 		return Blocked
 	}
-	if !mutantNoFillCheck && e.concern(l.pos, key, tags) != 0 {
+	if e.concern(l.pos, key, tags) != 0 {
 		return Fenced
 	}
-	if lag > 0 && !mutantNoLag && e.concern(e.journal.since(l.began-int64(lag)), key, tags) != 0 {
+	if lag > 0 && e.concern(e.journal.since(l.began-int64(lag)), key, tags) != 0 {
 		return Lagging
 	}
 	now := e.Now()

@@ -54,7 +54,7 @@ func (s *shared) learn(pos uint64, tag, token string) {
 	era := e.eras[remote.Partition(tag, e.partitions())].Load()
 	e.journal.mu.RLock()
 	defer e.journal.mu.RUnlock()
-	if (e.concern(pos, "", []string{tag}) != 0 || era.dead.Load() || !e.intents.mayKeep(math.MaxInt64, e.Now())) && !mutantR5 {
+	if e.concern(pos, "", []string{tag}) != 0 || era.dead.Load() || !e.intents.mayKeep(math.MaxInt64, e.Now()) {
 		return
 	}
 	if st.known.Swap(&mirrored{token, era}) == nil {

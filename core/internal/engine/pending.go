@@ -66,7 +66,7 @@ func (q *pending) blockAll() bool {
 
 // blocks reports whether something pending concerns an entry.
 func (q *pending) blocks(e *Engine, key string, tags []string) bool {
-	if q.count.Load() == 0 || mutantR16 {
+	if q.count.Load() == 0 {
 		return false
 	}
 	q.mu.Lock()

@@ -231,7 +231,7 @@ func (s *shared) close() {
 // legal reports whether every partition of the mask was verified within
 // MaxStaleness (R4).
 func (s *shared) legal(mask uint64, now int64) bool {
-	if now < s.legalUntil.Load() || mutantR4 {
+	if now < s.legalUntil.Load() {
 		return true
 	}
 	for ; mask != 0; mask &= mask - 1 {
@@ -302,7 +302,7 @@ func (s *shared) wall() int64 {
 func (s *shared) checkClocks(mono int64) {
 	skew := s.skew.Load()
 	d := s.wall() - mono - skew
-	if d <= s.delta/4 && d >= -s.delta/4 || mutantR22 {
+	if d <= s.delta/4 && d >= -s.delta/4 {
 		return
 	}
 	// No lock: the caller may have any. Whoever verifies something meanwhile looks

@@ -103,7 +103,7 @@ func (h *held) fill(ctx context.Context, t *Turn, b *budget, f *Fill) Refusal {
 			gens = append(gens, st.Generation)
 		}
 	}
-	if f.ReplicaLag > 0 && !mutantR26 && (lagging || t.lags(f.ReplicaLag, key, f.Tags)) {
+	if f.ReplicaLag > 0 && (lagging || t.lags(f.ReplicaLag, key, f.Tags)) {
 		return Lagging
 	}
 	payload, ok := f.Codec.Encode(f.Value)
@@ -134,7 +134,7 @@ func (h *held) fill(ctx context.Context, t *Turn, b *budget, f *Fill) Refusal {
 	fresh := since + int64(f.Lifetime.Fresh)
 	stale := fresh + int64(f.Lifetime.Stale)
 	keep := min(fresh+int64(max(f.Lifetime.Stale, f.Lifetime.Spare)), e.Now()+int64(maxKeep))
-	if deadline != 0 && !mutantR9 {
+	if deadline != 0 {
 		rf.NotAfter = h.server(deadline)
 		rf.Entry.Provisional = true
 		fresh, stale, keep = min(fresh, deadline), min(stale, deadline), min(keep, deadline)
@@ -199,12 +199,11 @@ func (h *held) late(ctx context.Context, b *budget, tags []string) ([]remote.Lat
 	for i, tag := range tags {
 		st := &states[i]
 		switch {
-		case mutantR10:
 		case !st.Joined || st.Token == "" || st.Era != places[i].era:
 			return nil, Unknown
 		case slices.ContainsFunc(st.Items, func(it remote.Logged) bool { return names(it.Item, tag) }):
 			return nil, Fenced
-		case st.Lapsed > 0 && !mutantR10Lapsed && int64(st.Lapsed) <= h.e.Now()-h.sent+int64(time.Millisecond):
+		case st.Lapsed > 0 && int64(st.Lapsed) <= h.e.Now()-h.sent+int64(time.Millisecond):
 			return nil, Lapsed
 		}
 	}

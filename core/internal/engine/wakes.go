@@ -37,7 +37,7 @@ func (w *wakes) listen(key string) (ended <-chan struct{}, leave func()) {
 func (w *wakes) wake(key string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if k := w.m[key]; k != nil && !mutantR12 {
+	if k := w.m[key]; k != nil {
 		close(k.ended)
 		delete(w.m, key)
 	}

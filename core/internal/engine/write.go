@@ -96,7 +96,7 @@ func (in *Intent) endAlone(key string, tags []string) *Load {
 	e := in.e
 	e.journal.mu.Lock()
 	now := e.Now()
-	alone := in.due.index >= 0 && now < in.deadline && e.concern(in.pos, key, tags) == 0 && !e.intents.others(in) || mutantR25
+	alone := in.due.index >= 0 && now < in.deadline && e.concern(in.pos, key, tags) == 0 && !e.intents.others(in)
 	e.intents.close(in)
 	e.apply(now, in.items)
 	pos := e.journal.head
@@ -130,7 +130,7 @@ func (in *Intent) endWith(ctx context.Context, key string, tags []string, f Fill
 	}
 	e.storeFor(ctx, key, tags, f, func(ctx context.Context, t *Turn) bool {
 		t.Load = l
-		if !in.wasAlone(ctx, t, did.logged, key, tags) && !mutantR25 {
+		if !in.wasAlone(ctx, t, did.logged, key, tags) {
 			return false
 		}
 		t.held.since, t.held.sent = in.since, in.began // the tags that f names are compared from there on

@@ -35,9 +35,11 @@
 // itself draws jitter and tokens. A failure that a seed found is found again by
 // most, not by all of its repetitions.
 //
-// What a history cannot reach, or seldom, has a scenario: a scripted test. Rules of
-// the protocol are taken out one by one (the engine's by the build tag mutants,
-// write-behind's too, the tier's by decorators, broken_test.go), and each must be missed.
+// What a history cannot reach, or seldom, has a scenario: a scripted test. Rules of the
+// protocol are taken out one by one, and each must be missed. The engine's rules and
+// write-behind's are taken out of the source (mutants_test.go, package mutate), the
+// tier's by decorators (broken_test.go). LARDER_RULES=all takes out all of them, and
+// LARDER_RULE those that it names, with commas between.
 //
 // What is not simulated: clocks of servers that jump (they differ, by a constant),
 // HTTP, merges of partial changes, dead letters, a process that is suspended.

@@ -408,7 +408,8 @@ func TestScenario_GivenAnEraThatIsNotKnown_WhenAnotherFollows_ThenWhatWasKeptInB
 // A head that was asked for before an era ended says nothing of the one that holds now.
 func TestScenario_GivenAHeadThatComesLate_WhenItsEraHasEndedMeanwhile_ThenItIsNotTakenForTheEra(t *testing.T) {
 	play(t, func(s *scene) {
-		x := s.actor("x")
+		// Heads that come late are a tier that is far away, and x is to ask it all the same.
+		x := s.actor("x", func(o *core.Options) { o.RemoteBudget = time.Second })
 		time.Sleep(time.Second)
 		s.actor("z").must(1) // what x will find
 		x.line.late.Store(int64(100 * ms))

@@ -1,4 +1,4 @@
-package core_test
+package histories_test
 
 import (
 	"context"
@@ -19,7 +19,7 @@ import (
 // another order than the commits.
 func isPut(r int) bool { return r%4 == 3 }
 
-func TestHistory_GivenWritersAndReadersOfAMap_WhenTheyRace_ThenNoAnswerIsOlderThanTheLastAnnouncement(t *testing.T) {
+func TestHistoryOfAMapHasNoAnswerOlderThanTheLastAnnouncement(t *testing.T) {
 	h := newHistory(t, 2, core.Classes{"row": {
 		TTL: 6 * time.Millisecond, Stale: 4 * time.Millisecond, StaleIfError: 20 * time.Millisecond, NegativeTTL: time.Millisecond,
 		Jitter: 0.5, LoadTimeout: 2 * time.Millisecond, MaxLoads: 2,

@@ -1,4 +1,4 @@
-package core_test
+package histories_test
 
 import (
 	"context"
@@ -13,7 +13,7 @@ import (
 
 // The engine as package httpcache uses it: the load runs in the request, values
 // have variants, some are nobody else's, some tags are known beforehand.
-func TestHistory_GivenWritersAndReadersOfTheEngine_WhenTheyRace_ThenNoAnswerIsOlderThanTheLastAnnouncement(t *testing.T) {
+func TestHistoryOfTheEngineHasNoAnswerOlderThanTheLastAnnouncement(t *testing.T) {
 	h := newHistory(t, 2, nil)
 	e := h.cache.Engine()
 	gate := engine.Gate{MaxLoads: 2, Wait: 2 * time.Millisecond}
