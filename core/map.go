@@ -18,7 +18,11 @@ import (
 
 // Loader loads the value of one id from where it really lives. Its context
 // carries the caller's values, not its cancellation: the load may be for others
-// as well, and ends at the class's LoadTimeout. An error that wraps ErrNotFound is
+// as well, and ends at the class's LoadTimeout. A context that may be recycled (a
+// framework's own, such as *gin.Context or *fasthttp.RequestCtx, or a type that embeds no
+// context.Context) is asked for values only until the caller's call returns: a load that
+// goes on, or begins in the background, has none of them then. The context of the
+// *http.Request has no such end. An error that wraps ErrNotFound is
 // remembered for the class's NegativeTTL.
 type Loader[K comparable, V any] func(ctx context.Context, id K) (V, error)
 
@@ -233,7 +237,9 @@ func (m *Map[K, V]) get(ctx context.Context, id K, load Loader[K, V], info *orig
 	defer close(left)
 	defer outer.Begins(run)()
 	turn.Runs(run)
-	if !e.Serve(ctx, 2*m.class.LoadTimeout, left, []*engine.Turn{turn}, func(ctx context.Context) { m.load(ctx, turn, nil, own, load, result) }) {
+	lent, end := engine.Lend(ctx)
+	defer end()
+	if !e.Serve(lent, 2*m.class.LoadTimeout, left, []*engine.Turn{turn}, func(ctx context.Context) { m.load(ctx, turn, nil, own, load, result) }) {
 		turn.Finish(engine.Outcome{Verdict: engine.Failed})
 		return load(scope.With(ctx, m.scope(ctx)), id)
 	}

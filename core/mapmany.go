@@ -304,7 +304,9 @@ func (b *batch[K, V]) detach(ctx context.Context, led []*part[K, V]) error {
 	defer scope.From(ctx).Begins(run)()
 	done, left := make(chan struct{}), make(chan struct{})
 	defer close(left)
-	ok := e.Serve(ctx, 2*b.m.class.LoadTimeout, left, turns, func(ctx context.Context) {
+	lent, end := engine.Lend(ctx)
+	defer end()
+	ok := e.Serve(lent, 2*b.m.class.LoadTimeout, left, turns, func(ctx context.Context) {
 		defer close(done)
 		b.lead(ctx, led)
 	})

@@ -356,7 +356,8 @@ func (e *Engine) Refresh(parent context.Context, limit time.Duration, turn *Turn
 }
 
 // Serve is Spawn for the load of turns, which goes on when the engine is closed until
-// its caller has left and nobody waits for the turns.
+// its caller has left and nobody waits for the turns. A caller who waits has lent it the
+// parent (Lend).
 func (e *Engine) Serve(parent context.Context, limit time.Duration, left <-chan struct{}, turns []*Turn, fn func(context.Context)) bool {
 	return e.spawnUntil(remote.WithBatch(parent, nil), limit, fn, func(ctx context.Context) bool {
 		select {
@@ -404,6 +405,7 @@ func (e *Engine) spawnUntil(parent context.Context, limit time.Duration, fn func
 	e.work.Add(1)
 	e.atWork.Add(1)
 	e.life.Unlock()
+	parent = lasting(parent) // now: it may be recycled when this has returned
 	go func() {
 		defer e.work.Done()
 		defer e.atWork.Add(-1)
