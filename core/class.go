@@ -39,7 +39,9 @@ type Class struct {
 	// else's load before others are let go beside it. Default 30s.
 	LoadTimeout time.Duration
 	// ReplicaLag is for loads that read a replica of the database: what is loaded
-	// within this time after an invalidation is answered but not stored.
+	// within this time after an invalidation is answered but not stored. It holds as well
+	// for what is made of such a load by another one, such as a page by its handler: of
+	// several classes the longest counts.
 	ReplicaLag time.Duration
 	// Jitter shortens each TTL by a random share of up to this fraction, 0 to 1,
 	// so that what was stored together does not expire together.

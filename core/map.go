@@ -205,10 +205,12 @@ func (m *Map[K, V]) get(ctx context.Context, id K, load Loader[K, V], info *orig
 	e.Count.Misses.Add(1)
 	tags := []string{TagName(key)}
 	outer := scope.From(ctx)
-	if outer.Within(e, key) { // a loader that asks for its own value
+	outer.Reads(m.class.ReplicaLag) // what is stored, and hit, has waited for the replicas
+	if outer.Within(e, key) {       // a loader that asks for its own value
 		return m.beside(ctx, key, id, load)
 	}
 	turn, out, err := e.Enter(ctx, key, tags, m.gate())
+	outer.Reads(out.ReplicaLag)
 	switch {
 	case errors.Is(err, engine.ErrCircle):
 		return m.beside(ctx, key, id, load)
@@ -279,7 +281,9 @@ func (m *Map[K, V]) beside(ctx context.Context, key string, id K, load Loader[K,
 			e.Count.LoadErrors.Add(1)
 		}
 	}()
-	if v, err = load(scope.With(run, sc), id); err != nil {
+	v, err = load(scope.With(run, sc), id)
+	sc.Outer.Reads(sc.Said().ReplicaLag)
+	if err != nil {
 		return v, err
 	}
 	var fill engine.Fill
@@ -371,6 +375,7 @@ func (m *Map[K, V]) load(ctx context.Context, turn *engine.Turn, seen *engine.En
 	run, cancel := context.WithTimeout(ctx, m.class.LoadTimeout)
 	defer cancel()
 	r.v, r.err = load(scope.With(run, sc), id)
+	sc.Outer.Reads(sc.Said().ReplicaLag)
 	r.cut, r.prior = run.Err() != nil, p.end()
 	missed := turn.Missed()
 	m.settle(ctx, turn, sc.Said(), &r)
@@ -458,7 +463,8 @@ func (m *Map[K, V]) found(ctx context.Context, turn *engine.Turn, f engine.Found
 // settle stores what a loader returned and tells those who wait for it.
 func (m *Map[K, V]) settle(ctx context.Context, turn *engine.Turn, said scope.Said, r *loaded[V]) {
 	e := m.c.engine
-	fill := engine.Fill{ReplicaLag: m.class.ReplicaLag, Codec: mapCodec[K, V]{m}}
+	turn.Reads(said.ReplicaLag)
+	fill := engine.Fill{ReplicaLag: max(m.class.ReplicaLag, said.ReplicaLag), Codec: mapCodec[K, V]{m}}
 	renewed := m.renew(&fill, &said, r)
 	fill.Tags = said.Tags
 	out := engine.Outcome{Verdict: engine.Shared, Tags: said.Tags}

@@ -249,6 +249,7 @@ func (b *batch[K, V]) get(ctx context.Context, parts []*part[K, V]) error {
 		return err
 	}
 	outer := scope.From(ctx)
+	outer.Reads(b.m.class.ReplicaLag)
 	var led, own []*part[K, V]
 	for _, p := range parts {
 		if outer.Within(e, p.key) { // a loader that asks for its own value
@@ -444,6 +445,7 @@ func (b *batch[K, V]) run(ctx context.Context, parts []*part[K, V], ids []K) (va
 	run, cancel := context.WithTimeout(ctx, m.class.LoadTimeout)
 	defer cancel()
 	values, err = b.load(scope.With(run, sc), ids)
+	sc.Outer.Reads(sc.Said().ReplicaLag)
 	finished = true
 	return values, sc.Said(), false, run.Err() != nil, err
 }

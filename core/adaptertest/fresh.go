@@ -650,6 +650,64 @@ func freshCases() []testCase {
 			}
 		}),
 
+		within("a page of a value that was loaded within its ReplicaLag is not stored", func(s *site) {
+			ways := map[string]func(ctx context.Context, users *core.Map[string, string], load core.Loader[string, string]) (string, error){
+				"get": func(ctx context.Context, users *core.Map[string, string], load core.Loader[string, string]) (string, error) {
+					return users.Get(ctx, "1", load)
+				},
+				"many": func(ctx context.Context, users *core.Map[string, string], load core.Loader[string, string]) (string, error) {
+					all, err := users.GetMany(ctx, []string{"1"}, func(ctx context.Context, _ []string) (map[string]string, error) {
+						v, err := load(ctx, "1")
+						return map[string]string{"1": v}, err
+					})
+					return all["1"], err
+				},
+			}
+			for name, get := range ways {
+				s = newSite(s.TB, s.f, s.by)
+				users, err := core.NewMap[string, string](s.cache, "replica-lag", "user")
+				require.NoError(s, err)
+				names, err := core.NewMap[string, string](s.cache, "hour", "name")
+				require.NoError(s, err)
+				replica := "old"
+				row := func(context.Context, string) (string, error) { return replica, nil }
+				body := func(c Ctx, _ int64) string {
+					v, err := get(c.Context(), users, row)
+					if err != nil {
+						return err.Error()
+					}
+					return v
+				}
+				nested := func(c Ctx, _ int64) string {
+					v, err := names.Get(c.Context(), "1", func(ctx context.Context, _ string) (string, error) {
+						if err := core.AddTags(ctx, "user:1"); err != nil {
+							return "", err
+						}
+						return get(ctx, users, row)
+					})
+					if err != nil {
+						return err.Error()
+					}
+					return v
+				}
+				s.handle("GET /direct/{id}", (&page{body: body}).serve, s.cached("hour", "user:{id}"))
+				s.handle("GET /nested/{id}", (&page{body: nested}).serve, s.cached("hour", "user:{id}"))
+				for _, path := range []string{"/direct/1", "/nested/1"} {
+					replica = "old"
+					require.NoError(s, users.Invalidate(s.Context(), "1"), name)
+					time.Sleep(time.Minute + time.Second)
+					s.get(path).is("old").says("Larder; fwd=uri-miss; stored")
+					require.NoError(s, users.Invalidate(s.Context(), "1"), name)
+					time.Sleep(time.Minute - time.Nanosecond)
+					s.get(path).is("old").says("Larder; fwd=uri-miss; detail=replica-lag")
+					replica = "new"
+					time.Sleep(2 * time.Nanosecond)
+					s.get(path).is("new").says("Larder; fwd=uri-miss; stored")
+					s.get(path).is("new").isHit()
+				}
+			}
+		}),
+
 		within("Age counts on from what the response came with", func(s *site) {
 			p := &page{fields: []string{"Age: 7", "Cache-Control: max-age=100"}}
 			s.handle("GET /p/{id}", p.serve, s.cached("hour"))

@@ -70,6 +70,7 @@ func (rt *Route) load(a *ask, turn *engine.Turn, s *shield, fwd, missing string)
 		c.Broken = http.StatusInternalServerError
 	}
 	said := l.scope.Said()
+	turn.Reads(said.ReplicaLag)
 	switch {
 	case c.Broken != 0:
 		rt.engine.Count.LoadErrors.Add(1)
@@ -298,8 +299,10 @@ func (l *loading) fill(r *response, late []string) engine.Fill {
 	if l.a.wish.noStore { // those who wait are answered from it, and nobody later
 		refuse = engine.Unwanted
 	}
+	lag := max(l.rt.class.ReplicaLag, l.scope.Said().ReplicaLag)
+	l.turn.Reads(lag)
 	return engine.Fill{
-		Refuse: refuse, Codec: codec{}, Key: r.key, Value: r, Size: r.size(), Lifetime: l.d.lifetime, Tags: late, ReplicaLag: l.rt.class.ReplicaLag,
+		Refuse: refuse, Codec: codec{}, Key: r.key, Value: r, Size: r.size(), Lifetime: l.d.lifetime, Tags: late, ReplicaLag: lag,
 	}
 }
 

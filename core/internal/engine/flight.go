@@ -93,6 +93,8 @@ type Outcome struct {
 	Err     error
 	Tags    []string // beside those the flight was entered with
 	Found   bool     // Entry is no load's: it was there
+	// ReplicaLag is that of the load, as it was known at its end.
+	ReplicaLag time.Duration
 }
 
 // Turn is the right and the duty to load. Exactly one call of Finish ends it,
@@ -422,6 +424,7 @@ func (t *Turn) Finish(o Outcome) {
 		return
 	}
 	t.done = true
+	o.ReplicaLag = t.gate.ReplicaLag
 	t.release()
 	if t.noted {
 		t.e.behind.done(t.key)
@@ -513,6 +516,10 @@ func (l *Load) caughtUp(lag time.Duration, late []string) int64 {
 	}
 	return j.at(pos).at + int64(lag)
 }
+
+// Reads says that the load has read from a replica that lags so far behind: it has read
+// another entry whose class says so.
+func (t *Turn) Reads(lag time.Duration) { t.gate.ReplicaLag = max(t.gate.ReplicaLag, lag) }
 
 // replicaCaughtUp is caughtUp for all that is known of the turn's load at its end.
 func (t *Turn) replicaCaughtUp(late []string) int64 {

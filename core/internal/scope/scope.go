@@ -23,8 +23,9 @@ type Scope struct {
 	ttlSet  bool
 	noStore bool
 	unnamed bool
-	valid   string // the validator
-	isValid bool   // it has been set
+	lag     time.Duration // see Reads
+	valid   string        // the validator
+	isValid bool          // it has been set
 
 	// Invalidate runs core.Invalidate of the cache this scope belongs to.
 	// Targets are core's.
@@ -145,6 +146,17 @@ func (s *Scope) SetValidator(v string) {
 	s.valid, s.isValid = v, true
 }
 
+// Reads says that the result may be made of what is read from a replica that lags so far
+// behind: by a load of a class that says so.
+func (s *Scope) Reads(lag time.Duration) {
+	if s == nil || lag <= 0 {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.lag = max(s.lag, lag)
+}
+
 // Said is what a scope holds.
 type Said struct {
 	Tags         []string
@@ -154,6 +166,7 @@ type Said struct {
 	Unnamed      bool // it depends on more than Tags says
 	Validator    string
 	ValidatorSet bool
+	ReplicaLag   time.Duration // the largest of the replicas that it is made of
 }
 
 // Said returns what has been said so far.
@@ -162,6 +175,6 @@ func (s *Scope) Said() Said {
 	defer s.mu.Unlock()
 	return Said{
 		Tags: slices.Clone(s.tags), TTL: s.ttl, TTLSet: s.ttlSet, NoStore: s.noStore, Unnamed: s.unnamed,
-		Validator: s.valid, ValidatorSet: s.isValid,
+		Validator: s.valid, ValidatorSet: s.isValid, ReplicaLag: s.lag,
 	}
 }
