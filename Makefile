@@ -71,9 +71,9 @@ race: deps ## The same under the race detector (MODULES=. leaves out the example
 
 .PHONY: long
 long: deps ## What `test` leaves out or runs short: rules taken out, and a simulation of LONG_OPERATIONS
-	@for p in ./core ./core/internal/simulate; do \
+	@for p in ./core/internal/histories ./core/internal/simulate; do \
 		$(GO) test -list '$(LONG_TESTS)' $$p | grep '^Test' >/dev/null || { echo "$$p has no test named *$(LONG_TESTS)*" >&2; exit 1; }; done
-	$(GO) test -count=1 -p 1 -timeout 30m -run '$(LONG_TESTS)' ./core ./core/internal/simulate
+	$(GO) test -count=1 -p 1 -timeout 30m -run '$(LONG_TESTS)' ./core/internal/histories ./core/internal/simulate
 	LARDER_OPERATIONS=$(LONG_OPERATIONS) $(GO) test -count=1 -timeout 30m -run '^TestSimulation' ./core/internal/simulate
 
 .PHONY: lint
@@ -120,7 +120,7 @@ writebehind: deps ## CHANGES queued and applied by four processes, killed in tur
 
 .PHONY: mutants
 mutants: ## Take each rule of one process out of the engine's source: the tests must notice (a build for each)
-	LARDER_RULES=all $(GO) test -count=1 -timeout 0 -v -run EngineTakenOut ./core/internal/histories
+	$(GO) test -count=1 -timeout 0 -v -run EngineTakenOut ./core/internal/histories
 
 .PHONY: newest
 newest: deps ## Run the root module's tests with the newest release of each framework and of go-redis

@@ -89,29 +89,22 @@ func TestTextsOfTheEnginesRulesAreInTheSource(t *testing.T) {
 	}
 }
 
-// Without LARDER_RULES=all (make mutants) it takes a few rules out, and runs no histories
-// without them: each binary costs a build.
 func TestRuleOfTheEngineTakenOutIsMissed(t *testing.T) {
-	all := os.Getenv("LARDER_RULES") == "all"
-	if testing.Short() && !all {
-		t.Skip("it builds the engine several times")
+	if testing.Short() {
+		t.Skip("it builds the engine without each rule")
 	}
-	m, rules := source(t), mutants()
-	if !all {
-		few := []string{"fill-check", "join-check", "lapse"}
-		rules = slices.DeleteFunc(rules, func(m mutant) bool { return !slices.Contains(few, m.Name) })
-	}
+	m := source(t)
 	t.Run("none", func(t *testing.T) {
 		t.Parallel()
-		passesWhole(t, m, all)
+		passesWhole(t, m)
 	})
-	for _, mutant := range rules {
+	for _, mutant := range mutants() {
 		t.Run(mutant.Name, func(t *testing.T) {
 			t.Parallel()
 			out, ok := runTests(t, buildWithout(t, m, mutant.Rule, "./core/internal/engine"), "^Test("+mutant.directed+")", "")
 			mustFail(t, out, ok, cmp.Or(mutant.word, "STALE")+": ")
 			t.Logf("RULE %s is missed by %s", mutant.Name, mutant.directed)
-			if !mutant.history || !all {
+			if !mutant.history {
 				return
 			}
 			out, ok = runTests(t, buildWithout(t, m, mutant.Rule, histories), "^TestHistory", "2000000")
@@ -125,7 +118,7 @@ func TestRuleOfTheEngineTakenOutIsMissed(t *testing.T) {
 
 // passesWhole demands that the tests that must fail without a rule are there, and pass
 // with all rules.
-func passesWhole(t *testing.T, m *mutate.Module, withHistories bool) {
+func passesWhole(t *testing.T, m *mutate.Module) {
 	t.Helper()
 	engine := buildWithout(t, m, mutate.Rule{}, "./core/internal/engine")
 	var directed []string
@@ -141,11 +134,9 @@ func passesWhole(t *testing.T, m *mutate.Module, withHistories bool) {
 	}
 	out, ok := runTests(t, engine, "^Test("+strings.Join(directed, "|")+")", "")
 	require.True(t, ok, "%s", out)
-	if withHistories {
-		out, ok = runTests(t, buildWithout(t, m, mutate.Rule{}, histories), "^TestHistory", "60000")
-		require.True(t, ok, "%s", out)
-		require.Contains(t, out, "HISTORY")
-	}
+	out, ok = runTests(t, buildWithout(t, m, mutate.Rule{}, histories), "^TestHistory", "60000")
+	require.True(t, ok, "%s", out)
+	require.Contains(t, out, "HISTORY")
 }
 
 func source(t *testing.T) *mutate.Module {

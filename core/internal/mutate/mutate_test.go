@@ -35,7 +35,7 @@ func TestLimits(t *testing.T) {
 	return m
 }
 
-func TestRuleTakenOutIsMissingInTheBinaryAndNotInTheSource(t *testing.T) {
+func TestRuleIsMissingInTheBinaryAndLeftInTheSource(t *testing.T) {
 	for _, c := range []struct {
 		rule   string
 		edits  []mutate.Edit
