@@ -643,7 +643,7 @@ func mutations() []mutation {
 			[]string{"middleware outside routing learns the parameters as the handler runs"}),
 		take("what is shorter than stated is not stored", httpcache+"load.go", `if l.d.store && wrongLength(c) {`, `if false {`,
 			[]string{"a response that is shorter than it states is not stored"}),
-		take("ReplicaLag", httpcache+"load.go", `, ReplicaLag: l.rt.class.ReplicaLag,`, `,`,
+		take("ReplicaLag", httpcache+"load.go", `lag := max(l.rt.class.ReplicaLag, l.scope.Said().ReplicaLag)`, `lag := 0 * l.rt.class.ReplicaLag`,
 			[]string{"what is loaded within ReplicaLag after an invalidation is answered but not stored"}),
 		take("what is uncacheable is remembered", httpcache+"load.go", `rt.engine.Note(key, uncacheable{}, 0, rememberUncacheable, codec{})`, ``,
 			[]string{"nobody queues for what was found uncacheable"}),
