@@ -1,6 +1,7 @@
 package redistest
 
 import (
+	"bytes"
 	"fmt"
 	"net"
 	"sync"
@@ -105,8 +106,8 @@ func (p *Proxy) Hold(hold bool) {
 	}
 }
 
-// Delay makes what is sent from now on arrive later, by d in each direction; 0 ends it. An answer takes 2d longer, and
-// more if the server sends it in parts.
+// Delay makes what is sent from now on arrive later, by d in each direction; 0 ends it. A reply comes 2d later, however
+// many parts it has, and so does the first one of a connection once more: to connect takes a round trip.
 func (p *Proxy) Delay(d time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -159,8 +160,9 @@ func (p *Proxy) connect(client net.Conn) {
 	}
 	p.links[l] = struct{}{}
 	var ways sync.WaitGroup
-	ways.Go(func() { p.pass(l, client, server) })
-	ways.Go(func() { p.pass(l, server, client) })
+	first := 2 * p.delay
+	ways.Go(func() { p.pass(l, client, server, first) })
+	ways.Go(func() { p.pass(l, server, client, 0) })
 	p.wg.Go(func() {
 		ways.Wait()
 		p.mu.Lock()
@@ -169,17 +171,50 @@ func (p *Proxy) connect(client net.Conn) {
 	})
 }
 
-// pass passes bytes one way until one side closes, and then closes the other.
-func (p *Proxy) pass(l *link, from, to net.Conn) {
+// onTheWay is how many chunks are on their way in one direction, at most.
+const onTheWay = 256
+
+// chunk is what was read at a time, and when it arrives.
+type chunk struct {
+	bytes   []byte
+	arrives time.Time
+}
+
+// pass passes bytes one way until one side closes, and then closes the other. The first arrive later by a time.
+func (p *Proxy) pass(l *link, from, to net.Conn, first time.Duration) {
 	defer l.cut()
-	chunk := make([]byte, 32<<10)
-	for {
-		n, err := from.Read(chunk)
-		if !p.clearance(l) {
+	way := make(chan chunk, onTheWay)
+	var reader sync.WaitGroup
+	reader.Go(func() {
+		defer close(way)
+		p.read(l, from, way, first)
+	})
+	defer reader.Wait()
+	defer l.cut() // which ends the reader
+	for c := range way {
+		if !p.clearance(l, c.arrives) {
 			return
 		}
+		if _, err := to.Write(c.bytes); err != nil {
+			return
+		}
+	}
+	p.clearance(l, time.Time{}) // the end of a connection is held, too
+}
+
+// read sends what it reads on its way, until there is no more.
+func (p *Proxy) read(l *link, from net.Conn, way chan<- chunk, first time.Duration) {
+	buf := make([]byte, 32<<10)
+	for {
+		n, err := from.Read(buf)
 		if n > 0 {
-			if _, err := to.Write(chunk[:n]); err != nil {
+			p.mu.Lock()
+			arrives := time.Now().Add(p.delay + first)
+			p.mu.Unlock()
+			first = 0
+			select {
+			case way <- chunk{bytes.Clone(buf[:n]), arrives}:
+			case <-l.done:
 				return
 			}
 		}
@@ -190,12 +225,9 @@ func (p *Proxy) pass(l *link, from, to net.Conn) {
 }
 
 // clearance waits until what was read may be passed on. It returns false if the link was cut meanwhile.
-func (p *Proxy) clearance(l *link) bool {
-	p.mu.Lock()
-	delay := p.delay
-	p.mu.Unlock()
-	if delay > 0 {
-		timer := time.NewTimer(delay)
+func (p *Proxy) clearance(l *link, arrives time.Time) bool {
+	if d := time.Until(arrives); d > 0 {
+		timer := time.NewTimer(d)
 		defer timer.Stop()
 		select {
 		case <-timer.C:

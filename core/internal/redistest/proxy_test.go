@@ -97,6 +97,35 @@ func TestADelayIsOnBothWays(t *testing.T) {
 	assert.GreaterOrEqual(t, time.Since(sent), 100*time.Millisecond)
 }
 
+func TestADelayIsNoLimitOfWhatIsOnItsWay(t *testing.T) {
+	t.Parallel()
+	p := through(t)
+	c := open(t, p.Addr())
+	c.send("PING")
+	c.wants("+PONG")
+	p.Delay(250 * time.Millisecond)
+	sent := time.Now()
+	for range 5 {
+		c.send("PING")
+		time.Sleep(10 * time.Millisecond)
+	}
+	for range 5 {
+		c.wants("+PONG")
+	}
+	assert.Less(t, time.Since(sent), time.Second, "one after the other they would take 2.5 s")
+}
+
+func TestToConnectTakesARoundTripOfItsOwn(t *testing.T) {
+	t.Parallel()
+	p := through(t)
+	p.Delay(50 * time.Millisecond)
+	c := open(t, p.Addr())
+	sent := time.Now()
+	c.send("PING")
+	c.wants("+PONG")
+	assert.GreaterOrEqual(t, time.Since(sent), 200*time.Millisecond)
+}
+
 func TestAClosedProxyIsGone(t *testing.T) {
 	t.Parallel()
 	p := through(t)
