@@ -114,6 +114,10 @@ faults: deps ## Four processes over a real Redis that fails, for DURATION (CLUST
 sweep: deps ## Invalidate a prefix of KEYS entries on one Redis and on a cluster: what it takes, and what other clients feel
 	LARDER_KEYS=$(KEYS) $(GO) test -count=1 -timeout 0 -v -run TestSweepAtSize ./core/redisstore
 
+.PHONY: latency
+latency: deps ## Hits, misses and invalidations over a Redis at round trips from 1 to 400 ms: what is stored, and who waits how long
+	$(GO) run ./core/internal/latency $(FLAGS)
+
 .PHONY: writebehind
 writebehind: deps ## CHANGES queued and applied by four processes, killed in turn, over a Redis that is restarted (CLUSTER=1: three masters)
 	$(GO) run ./core/internal/writebehind -changes $(CHANGES) $(if $(CLUSTER),-cluster)

@@ -14,6 +14,7 @@ import (
 
 	"github.com/larderhq/larder/core"
 	"github.com/larderhq/larder/core/internal/memtier"
+	"github.com/larderhq/larder/core/internal/remote"
 )
 
 // distances are the round trips that a tier is tried at.
@@ -90,6 +91,40 @@ func TestGivenADistantTier_WhenValuesAreMissed_ThenTheyAreStoredBehind(t *testin
 		if trip <= 30*time.Millisecond {
 			require.EqualValues(t, 4, loads, "the first load is the one that is stored")
 		}
+	})
+}
+
+// strange is a tier whose server does not know a script yet, and to which connections
+// have to be made: a new era takes three round trips, not one.
+type strange struct {
+	remote.Tier
+	more time.Duration
+}
+
+func (s strange) Open(ctx context.Context, want remote.Layout) (remote.Session, error) {
+	ses, err := s.Tier.Open(ctx, want)
+	return strangeSession{ses, s.more}, err
+}
+
+type strangeSession struct {
+	remote.Session
+	more time.Duration
+}
+
+func (s strangeSession) NewEra(ctx context.Context, p int, was string, always bool) error {
+	time.Sleep(s.more)
+	return s.Session.NewEra(ctx, p, was, always)
+}
+
+func TestGivenADistantTier_WhenErasTakeSeveralRoundTrips_ThenItIsFollowed(t *testing.T) {
+	at(t, func(t *testing.T, f *fleet, trip time.Duration) {
+		// given
+		a := f.far("a", func(o *core.Options) { o.Remote = strange{o.Remote, 2 * trip} })
+		// when
+		a.slowly(1)
+		time.Sleep(5 * time.Second)
+		// then
+		require.EqualValues(t, 1, a.cache.Stats().Stored)
 	})
 }
 

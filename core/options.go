@@ -15,8 +15,17 @@ type Options struct {
 	// proves nothing of what was invalidated. By default New succeeds and connects later,
 	// unless to try again is in vain (ErrUnusable).
 	RequireRemote bool
-	// RemoteBudget bounds the time that one request waits for Remote, all in all.
-	// Default 50ms.
+	// RemoteBudget bounds the time that one request waits for Remote, all in all. It does
+	// not bound loads, nor the wait for a load of another instance. Default 50ms.
+	//
+	// A miss needs one round trip before its load and one after it, a hit of Remote one or
+	// two. The cache measures the round trip all the time. Where the budget has no room for
+	// the second one, the response is sent first and the value is stored behind it. Where
+	// it has no room for the first, a request does not ask Remote at all: it is answered by
+	// its load, and what Remote has, or a second load, is stored behind the response. Then
+	// instances do not share loads, and Logger is told once what budget they need: three
+	// round trips are enough. LATENCY.md in package redisstore has a table of
+	// what that comes to.
 	RemoteBudget time.Duration
 	// MaxStaleness is how long another instance may answer what has been
 	// invalidated when every message to it is lost. Default 1s, at least 100ms.

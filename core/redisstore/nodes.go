@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -34,6 +35,24 @@ type nodes struct {
 	follow  bool // single is Sentinel's master
 
 	refusals refusals
+
+	ctx    context.Context // ends when they are closed
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
+
+	restoring sync.Mutex
+	made      int // connections that are being made in the background
+	most      int // how many may be
+}
+
+// newNodes has no client yet. poolSize is as in the options of one, of go-redis's default if 0.
+func newNodes(dial dialFunc, poolSize int) *nodes {
+	n := &nodes{conns: newConnections(dial), most: maxRestoring}
+	if poolSize > 0 { // those who wait for a reply need some of the pool
+		n.most = max(1, min(maxRestoring, poolSize/4))
+	}
+	n.ctx, n.cancel = context.WithCancel(context.Background())
+	return n
 }
 
 // derive makes clients of our own from the options of the user's (rule R28).
@@ -44,7 +63,8 @@ func derive(client redis.UniversalClient) (*nodes, error) {
 			break
 		}
 		o := optionsOf(c.Options())
-		n := &nodes{conns: newConnections(o.Dialer), follow: o.Addr == failoverAddr}
+		n := newNodes(o.Dialer, o.PoolSize)
+		n.follow = o.Addr == failoverAddr
 		o.Dialer = n.conns.Dial
 		n.single = redis.NewClient(o)
 		n.all = n.single
@@ -61,7 +81,7 @@ func derive(client redis.UniversalClient) (*nodes, error) {
 		if dial == nil {
 			dial = dialer(o.TLSConfig)
 		}
-		n := &nodes{conns: newConnections(dial)}
+		n := newNodes(dial, o.PoolSize)
 		o.Dialer = n.conns.Dial
 		o.NewClient = nodeClients(o.NewClient, dial, n.conns)
 		n.cluster = redis.NewClusterClient(o)
@@ -93,24 +113,30 @@ func (n *nodes) master(ctx context.Context, key string) (c *redis.Client, err er
 	return n.cluster.MasterForKey(ctx, key)
 }
 
-// process sends one command.
-func (n *nodes) process(ctx context.Context, c interface {
+// client is a *redis.Client or a *redis.ClusterClient.
+type client interface {
 	Process(context.Context, redis.Cmder) error
-}, cmd redis.Cmder,
-) (err error) {
+	Pipeline() redis.Pipeliner
+	PoolStats() *redis.PoolStats
+}
+
+// process sends one command.
+func (n *nodes) process(ctx context.Context, c client, cmd redis.Cmder) (err error) {
 	defer n.recovered(&err)
 	err = c.Process(ctx, cmd)
 	n.demoted(err)
+	n.restore(c, err)
 	n.refusals.tell(cmd, err)
 	return err
 }
 
 // pipeline sends several. Each has its own error.
-func (n *nodes) pipeline(ctx context.Context, c interface{ Pipeline() redis.Pipeliner }, cmds []redis.Cmder) {
+func (n *nodes) pipeline(ctx context.Context, c client, cmds []redis.Cmder) {
 	err := n.exec(ctx, c, cmds)
 	if err == nil {
 		return
 	}
+	n.restore(c, err)
 	// Where go-redis gets no connection, and does not try again, the commands are
 	// left as if they had succeeded.
 	lost := errors.Is(err, errReply)
@@ -132,7 +158,7 @@ func (n *nodes) pipeline(ctx context.Context, c interface{ Pipeline() redis.Pipe
 	}
 }
 
-func (n *nodes) exec(ctx context.Context, c interface{ Pipeline() redis.Pipeliner }, cmds []redis.Cmder) (err error) {
+func (n *nodes) exec(ctx context.Context, c client, cmds []redis.Cmder) (err error) {
 	defer n.recovered(&err)
 	pipe := c.Pipeline()
 	for _, cmd := range cmds {
@@ -163,8 +189,12 @@ func (n *nodes) recovered(err *error) {
 }
 
 func (n *nodes) close() error {
+	n.restoring.Lock() // none is begun after that
+	n.cancel()
+	n.restoring.Unlock()
 	err := n.all.Close()
 	n.conns.close()
+	n.wg.Wait()
 	if errors.Is(err, redis.ErrClosed) {
 		return nil
 	}

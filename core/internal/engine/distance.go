@@ -95,6 +95,13 @@ func (s *shared) roundLimit() time.Duration {
 	return min(max(least, s.distance.limit, 3*s.roundTrip()), max(least, delta*9/20))
 }
 
+// catchUpLimit is for how long a round of that limit waits for logs and new eras. A server
+// that does not know a script yet takes two round trips, and the making of a connection
+// two more.
+func (s *shared) catchUpLimit(limit time.Duration) time.Duration {
+	return max(limit, min(6*s.roundTrip(), behindWait))
+}
+
 // unanswered notes that a round has verified nothing in the time that it had.
 func (s *shared) unanswered(limit time.Duration) { s.distance.limit = 2 * limit }
 

@@ -484,20 +484,7 @@ func (s *shared) round(ctx context.Context) error {
 			return err
 		}
 	}
-	var wg sync.WaitGroup
-	for p := range heads {
-		if s.settled(p, &heads[p], &before[p]) {
-			continue
-		}
-		wg.Go(func() {
-			lc, cancel := context.WithTimeout(ctx, limit)
-			defer cancel()
-			if err := s.catchUp(lc, ses, p, &heads[p], &before[p]); err != nil {
-				heads[p].Err = err
-			}
-		})
-	}
-	wg.Wait()
+	s.catchUpAll(ctx, ses, heads, before[:], limit)
 	s.follow.Lock()
 	s.computeLegal()
 	s.follow.Unlock()
@@ -514,6 +501,31 @@ func (s *shared) round(ctx context.Context) error {
 	}
 	s.reachable()
 	return nil
+}
+
+// catchUpAll brings the partitions to their heads that are not there, in one round trip
+// per server. Those that it does not reach have an error then.
+func (s *shared) catchUpAll(ctx context.Context, ses remote.Session, heads []remote.Head, before []asked, limit time.Duration) {
+	var parts []int
+	for p := range heads {
+		if !s.settled(p, &heads[p], &before[p]) {
+			parts = append(parts, p)
+		}
+	}
+	ctx, cancel := context.WithTimeout(ctx, s.catchUpLimit(limit))
+	defer cancel()
+	together := remote.NewBatch(len(parts))
+	ctx = remote.WithBatch(ctx, together)
+	var all sync.WaitGroup
+	for _, p := range parts {
+		all.Go(func() {
+			defer together.Leave()
+			if err := s.catchUp(ctx, ses, p, &heads[p], &before[p]); err != nil {
+				heads[p].Err = err
+			}
+		})
+	}
+	all.Wait()
 }
 
 // relayout adopts another layout: everything kept here was placed by the old one.
