@@ -194,6 +194,74 @@ func TestGivenAFillOnItsWay_WhenTheValueIsInvalidated_ThenNobodyIsAnsweredIt(t *
 	}
 }
 
+// What was heard of while the load ran concerns a tag that the load names at its end: the
+// generation that its entry has is the new one.
+func TestGivenATagInvalidatedDuringALoad_WhenNamedLate_ThenNobodyJoinsItsFill(t *testing.T) {
+	share(t, func(t *testing.T, f *fleet) {
+		// given
+		f.away(30 * time.Millisecond)
+		a := f.far("a")
+		f.data.Store(1)
+		go func() {
+			_, _ = a.Get(t.Context(), 1, func(ctx context.Context, _ int) (int64, error) {
+				time.Sleep(70 * time.Millisecond)
+				return 1, core.AddTags(ctx, "late")
+			})
+		}()
+		time.Sleep(35 * time.Millisecond) // it has the lease, and loads
+		f.data.Store(2)
+		require.NoError(t, a.cache.Invalidate(t.Context(), core.Tag("late")))
+		time.Sleep(40 * time.Millisecond) // its fill is on its way
+		require.EqualValues(t, 1, a.cache.Stats().Deferred)
+		// when
+		v := a.get(1, "late") // it may wait for the end of the fill
+		// then
+		require.EqualValues(t, 2, v)
+	})
+}
+
+func TestGivenAFillOnItsWay_WhenItsValueExpires_ThenNobodyJoinsIt(t *testing.T) {
+	share(t, func(t *testing.T, f *fleet) {
+		// given
+		f.away(30 * time.Millisecond)
+		a := f.far("a", func(o *core.Options) { o.Classes["c"] = core.Class{TTL: 10 * time.Millisecond} })
+		f.data.Store(1)
+		a.slowly(1, "late")
+		f.data.Store(2)
+		time.Sleep(11 * time.Millisecond)
+		require.Zero(t, a.cache.Stats().Stored+a.cache.Stats().Refused, "the fill is on its way")
+		// when
+		v := a.get(1, "late") // it may wait for the end of the fill
+		// then
+		require.EqualValues(t, 2, v)
+	})
+}
+
+func TestGivenADistantTier_WhenAMapIsKeptWarm_ThenItsReadersFindWhatIsRenewed(t *testing.T) {
+	at(t, func(t *testing.T, f *fleet, _ time.Duration) {
+		// given
+		a := f.far("a", shortly)
+		k := keep(a, core.KeepWarmOptions{})
+		f.data.Store(1)
+		for range 4 {
+			k.ask(20, 1, 2, 3)
+			time.Sleep(5 * time.Second)
+		}
+		loads := f.loads.Load()
+		f.data.Store(2)
+		// when
+		for range 30 {
+			k.ask(2, 1, 2, 3)
+			time.Sleep(5 * time.Second)
+		}
+		k.end()
+		// then
+		require.EqualValues(t, 2, a.get(1))
+		require.Equal(t, loads, f.loads.Load(), "readers found what KeepWarm has loaded")
+		require.NotEmpty(t, k.loaded())
+	})
+}
+
 func TestGivenADistantTier_WhenAnotherInstanceInvalidates_ThenAllLoadAnewInTime(t *testing.T) {
 	at(t, func(t *testing.T, f *fleet, trip time.Duration) {
 		// given
