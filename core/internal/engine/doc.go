@@ -2,26 +2,28 @@
 // which of them may be answered from, who is loading what, and what an
 // invalidation does to all of that. It knows nothing of HTTP, classes or codecs.
 //
-// # How an old value is kept from being stored or served
+// core/PROTOCOL.md specifies the protocol: the terms, the data in Redis, and the
+// rules R1 to R28, which comments and tests cite by number, each with the failure
+// that it prevents. What follows is for readers of this package.
 //
-// Three things are compared, and each of them lives in one place.
+// # One process
 //
-//   - The log. Every invalidation is an item in one ordered, bounded log. A load
-//     takes the log's position before it begins. When its value is to be stored,
-//     or shared with somebody who came later, the items since that position are
+// Three things keep an old value from being stored or answered, each in one place.
+//
+//   - The log (log.go). Every invalidation is an item in one ordered, bounded log. A
+//     load takes the log's position before it begins. When its value is to be stored,
+//     or shared with a request that came later, the items since that position are
 //     read: one that concerns the load fences it. A load whose position has been
-//     trimmed is fenced too: what is not known is not stored.
-//   - Stamps. An entry holds the generation of each of its tags and its era as
-//     pointers to stamps. Invalidating a tag kills one stamp, whatever number of
-//     entries hold it; a hit reads a flag per tag, without lock or lookup. A
-//     stamp is found through a weak pointer: one that nobody holds is gone, and
-//     nobody holding it means that there is nothing it could invalidate.
-//   - The lock. Items are appended and stamps killed under the write lock of the
-//     log; an entry goes into the tier under the read lock, after the check. So
-//     an insert has either landed before the item (and the invalidation takes it
-//     out) or sees the item (and is refused).
-//
-// # The interleavings this rests on
+//     trimmed is fenced too.
+//   - Stamps (stamp.go). An entry holds the generation of each of its tags and its eras
+//     as pointers to stamps. Invalidating a tag kills one stamp, whatever number of
+//     entries hold it; a hit reads a flag per tag, without lock or lookup. A stamp is
+//     found through a weak pointer: a stamp that nothing holds is gone, and then there
+//     is nothing that it could invalidate.
+//   - The lock. Items are appended and stamps killed under the write lock of the log;
+//     an entry goes into the in-process tier under the read lock, after the check. So an
+//     insert has either landed before the item (and the invalidation takes it out) or
+//     sees the item (and is refused).
 //
 // Let I be an invalidation (append, then take out what is in the tier), L a load
 // (position, stamps, run, check, insert), R a reader that begins after I returned.
@@ -36,22 +38,23 @@
 //	a stamp is made by L after I killed the old one, L.position < I.append
 //	                                    the new stamp is alive, but the check refuses
 //
-// # With a shared tier
+// # A shared tier
 //
-// The log above stays what fences this process. Items of the tier's logs are
-// appended to it as they become known: by a message, by the reply to a call of this
-// instance's own, or by the watchdog, which asks for all heads every MaxStaleness/2
-// and reads what is missing (follow.go). What an instance has not heard of it cannot
-// fence, so a copy in this process, and what is believed of generations and eras, is
-// legal only while each partition that it depends on was verified within
-// MaxStaleness (shared.go).
+// The log above stays what fences this process. Items of the tier's logs are appended to
+// it as they become known: by a hint, by the reply to a call of this instance, or by the
+// watchdog (follow.go). shared.follow is taken before the lock of the log, and so is the
+// lock of a flight.
 //
-//	fetch.go   what a turn asks the tier before it loads: the entry, or the lease
-//	store.go   what it gives to the tier after that, under which conditions
-//	change.go  invalidations, intents and sweeps; pending.go those that failed
-//	mirror.go  generations that are known without asking
-//	write.go   write-through: a writer that ends with the value
-//	wakes.go   who waits for another instance's load
+//	shared.go     what has been verified of each partition, and since when
+//	follow.go     the watchdog, hints, eras
+//	fetch.go      what a turn asks the tier before it loads: the entry, or the lease
+//	store.go      what it gives to the tier after that, under which conditions
+//	change.go     invalidations, intents and sweeps; pending.go those that failed
+//	intent.go     intents of this process; deadlines.go those of others
+//	mirror.go     generations that are known without asking
+//	write.go      write-through: a writer that ends with the value
+//	queue.go      write-behind; later.go what goes on behind a response
+//	wakes.go      requests that wait for another instance's load
 //
 // The interleavings beside those above, where C is the change in the tier, A its
 // application here, X the position of the partition, and reads of the tier are G:
@@ -60,8 +63,8 @@
 //	                                item, and the entry is neither kept nor answered
 //	C < G, A later                  G sees C: the entry has gone, or its generation is
 //	                                another; a mirrored one that agrees with an old
-//	                                entry is what Δ allows, and not to whoever called C,
-//	                                who is fenced before C's caller returns
+//	                                entry is what Δ allows, and not to the caller of C,
+//	                                whose process is fenced before C returns
 //	lease < C(key) < fill           C took the lease: refused
 //	lease, generation < C(tag)      the entry is stored under a generation that is no
 //	                                more: nobody answers from it
@@ -70,7 +73,7 @@
 //	intent, lease, load, commit     the entry, or the generation that it carries, ends at the
 //	                                intent's deadline, and so does each copy: a writer that
 //	                                dies now leaves nothing behind (intent.go, deadlines.go)
-//	heads asked, hint moves X       the head is older than X: it is not adopted (moves)
+//	heads asked, hint moves X       the head is older than X: it is not adopted
 //	heads asked, suspended, heads   verified is the time of asking; the wall clock tells
 //	                                of the suspension, and everything is aged
 //	NewEra by another, no item      X does not lead to the head: aged, adopted
