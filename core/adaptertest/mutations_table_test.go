@@ -848,7 +848,7 @@ func mutations() []mutation {
 		take("a pattern", engine+"engine.go", `e.sweeps.add(head+uint64(i), it.Value, now)`, `_, _ = head, i`,
 			[]string{"what is named by a pattern is gone, and nothing else", "what is named by a pattern of many is gone, and nothing else"}),
 		take("everything", engine+"engine.go", "\t\tcase All:\n\t\t\tfor p := range e.partitions() {", "\t\tcase All:\n\t\t\tfor p := range 0 {",
-			[]string{"what is named by everything is gone, and nothing else"}),
+			[]string{"what is named by everything is gone, and nothing else"}, edit(engine+"engine.go", `e.tier.clear()`, ``)),
 		take("a path covers its tag", httpcache+"route.go", `tags := []string{core.PathTag(l.Path)}`, `tags := []string{"p:x"}`,
 			[]string{"what is named by a path is gone, and nothing else", "a path covers every query, variant, host, scheme, class and user",
 				"what is named by a URL as a key is gone, and nothing else"}),
