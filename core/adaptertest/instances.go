@@ -34,14 +34,39 @@ func (s notedSession) Note(ctx context.Context, key string, payload []byte, keep
 	return s.Session.Note(ctx, key, payload, keep)
 }
 
+func (s notedSession) Learn(ctx context.Context, key string, payload []byte, keep time.Duration) (remote.Entry, error) {
+	s.of.count(payload)
+	return s.Session.Learn(ctx, key, payload, keep)
+}
+
 func (n *noted) count(payload []byte) {
 	n.calls.Add(1)
 	n.bytes.Add(int64(len(payload)))
 }
 
+// twoInstances returns two instances of an app over one shared tier.
+func (s *site) twoInstances() (a, b *site) {
+	server := memtier.New(memtier.Config{})
+	s.Cleanup(server.Close)
+	b = s.another()
+	b.log = &logged{}
+	b.cache = nil // it has one of its own
+	for _, it := range []*site{s, b} {
+		it.open(core.Options{Classes: classes(), Remote: server.Tier("fleet")})
+	}
+	return s, b
+}
+
+// heard waits until every instance has heard of what others have done.
+func (s *site) heard() {
+	s.Helper()
+	s.settles(func() bool { return true }, "nothing is under way")
+	time.Sleep(time.Second) // MaxStaleness
+}
+
 // What several instances know of what a resource varies on.
 func instanceVaryCases() []testCase {
-	const lang = "Accept-Language"
+	const lang, x, noCache = "Accept-Language", "X-Kind", "Cache-Control: no-cache"
 	many := core.Classes{"many": {TTL: time.Hour, HTTP: core.HTTPPolicy{MaxVariants: 1024}}}
 	return []testCase{
 		within("what a new variant costs the shared tier does not grow with their number", func(s *site) {
@@ -67,6 +92,93 @@ func instanceVaryCases() []testCase {
 			require.LessOrEqual(s, tier.calls.Load(), int64(3), "in a thousand seconds, for an hour each")
 			s.get("/p/1", lang+": x999").isHit()
 			s.get("/p/1", lang+": x0").isHit()
+		}),
+
+		within("a response without Vary of one instance answers nobody once another has seen Vary", func(s *site) {
+			a, b := s.twoInstances()
+			p := sometimes(x)
+			for _, it := range []*site{a, b} {
+				it.handle("GET /p/{id}", p.serve, it.cached("hour"))
+			}
+			b.get("/p/1").is(`X-Kind "" run 1`).isNoHit()
+			b.get("/p/1", x+": foreign").is(`X-Kind "" run 1`).isHit()
+			a.get("/p/1", x+": a", noCache).is(`X-Kind "a" run 2`)
+			s.heard()
+			b.get("/p/1", x+": foreign").is(`X-Kind "foreign" run 3`).isNoHit()
+			b.get("/p/1", x+": a").is(`X-Kind "a" run 2`).isHit()
+			a.get("/p/1", x+": foreign").is(`X-Kind "foreign" run 3`).isHit()
+		}),
+
+		within("what one instance learns that a resource varies on the others heed", func(s *site) {
+			a, b := s.twoInstances()
+			p := sometimes("X-A", "X-B")
+			for _, it := range []*site{a, b} {
+				it.handle("GET /p/{id}", p.serve, it.cached("hour"))
+			}
+			a.get("/p/1", "X-A: 1").is(`X-A "1" X-B "" run 1`)
+			s.heard()
+			b.get("/p/1", "X-B: 1").is(`X-A "" X-B "1" run 2`).isNoHit()
+			s.heard()
+			a.get("/p/1", "X-A: 1", "X-B: foreign").is(`X-A "1" X-B "foreign" run 3`).isNoHit()
+			b.get("/p/1", "X-A: foreign", "X-B: 1").is(`X-A "foreign" X-B "1" run 4`).isNoHit()
+			a.get("/p/1", "X-B: 1").is(`X-A "" X-B "1" run 2`).isHit()
+			a.get("/p/1", "X-A: 1").is(`X-A "1" X-B "" run 1`).isHit()
+		}),
+
+		within("a load without Vary under way in one instance hides nothing that another learns", func(s *site) {
+			a, b := s.twoInstances()
+			slow := s.gate()
+			for _, it := range []*site{a, b} {
+				it.handle("GET /p/{id}", func(c Ctx) error {
+					c.Set("Cache-Control", "public, max-age=3600")
+					if v := c.Values(x); len(v) > 0 {
+						c.Set("Vary", x)
+						return c.Text(200, "for "+v[0])
+					}
+					slow.wait()
+					return c.Text(200, "for all")
+				}, it.cached("hour"))
+			}
+			under := b.start("GET", "/p/1")
+			s.settles(func() bool { return true }, "it is in the handler")
+			a.get("/p/1", x+": a", "Authorization: Basic eDp5").is("for a").isNoHit()
+			s.heard()
+			slow.open()
+			under.answer().is("for all").isNoHit()
+			s.heard()
+			b.get("/p/1", x+": b").is("for b").isNoHit()
+			a.get("/p/1", x+": c").is("for c").isNoHit()
+			b.get("/p/1", x+": a").is("for a").isHit()
+		}),
+
+		within("a request for an answer anew hides nothing that another instance has learnt", func(s *site) {
+			a, b := s.twoInstances()
+			p := sometimes(x)
+			for _, it := range []*site{a, b} {
+				it.handle("GET /p/{id}", p.serve, it.cached("hour"))
+			}
+			a.get("/p/1", x+": a").is(`X-Kind "a" run 1`)
+			s.heard()
+			b.get("/p/1", noCache).is(`X-Kind "" run 2`)
+			s.heard()
+			b.get("/p/1", x+": b").is(`X-Kind "b" run 3`).isNoHit()
+			b.get("/p/1", x+": a").is(`X-Kind "a" run 1`).isHit()
+			a.get("/p/1").is(`X-Kind "" run 2`).isHit()
+		}),
+
+		within("an instance keeps no more variants of other instances than its class allows", func(s *site) {
+			a, b := s.twoInstances()
+			p := &page{fields: []string{"Vary: " + lang}}
+			for _, it := range []*site{a, b} {
+				it.handle("GET /p/{id}", p.serve, it.cached("two-variants"))
+			}
+			for i := range 20 {
+				l := fmt.Sprintf("%s: x%d", lang, i)
+				body := a.get("/p/1", l).isNoHit().body
+				s.heard()
+				b.get("/p/1", l).is(body).isHit()
+			}
+			require.LessOrEqual(s, b.cache.Stats().Entries, 3, "two variants and their index")
 		}),
 	}
 }

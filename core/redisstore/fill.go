@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/redis/go-redis/v9"
-
 	"github.com/larderhq/larder/core/internal/remote"
 )
 
@@ -48,6 +46,7 @@ func (s *session) acquire(
 	if replies[0] != nil {
 		var leaseErr error
 		l, unreadable, leaseErr = s.readLease(p, key, sent, replies[0])
+		l.Seen = seen
 		if err == nil {
 			err = leaseErr
 		}
@@ -176,7 +175,7 @@ func (s *session) Fill(ctx context.Context, l remote.Lease, f remote.Fill) (bool
 		},
 		args: []any{
 			l.Token, l.Era, l.Sweep, e.KeepUntil, f.NotAfter, maxKeep.Milliseconds(),
-			value, s.channel(p), l.Key,
+			value, s.channel(p), l.Key, l.Seen,
 		},
 	})
 	if err != nil {
@@ -210,22 +209,46 @@ func (s *session) Release(ctx context.Context, l remote.Lease) error {
 // Note implements the seam. Executed twice it stores the same twice, at worst over
 // something newer, which is a miss to its reader.
 func (s *session) Note(ctx context.Context, key string, payload []byte, keep time.Duration) error {
+	_, err := s.note(ctx, noteScript, key, nonce(), payload, keep)
+	return err
+}
+
+// Learn implements the seam. Executed twice it returns what it has stored itself.
+func (s *session) Learn(ctx context.Context, key string, payload []byte, keep time.Duration) (remote.Entry, error) {
+	r, err := s.note(ctx, learnScript, key, remote.LearntMark+nonce(), payload, keep)
+	if err != nil {
+		return remote.Entry{}, err
+	}
+	now := r.int()
+	was := r.string()
+	if r.err != nil {
+		return remote.Entry{}, failed("note", r.err)
+	}
+	return entryOf([]byte(was), now), nil
+}
+
+func (s *session) note(
+	ctx context.Context, script *script, key, id string, payload []byte, keep time.Duration,
+) (*reply, error) {
 	p := s.partitionOfKey(key)
 	now, _ := s.clocks[p].now()
 	keep = min(keep, maxKeep)
 	value := encodeEnvelope(nil, &envelope{
-		id: nonce(), born: now, freshUntil: now + ms(keep), staleUntil: now + ms(keep), keepUntil: now + ms(keep),
+		id: id, born: now, freshUntil: now + ms(keep), staleUntil: now + ms(keep), keepUntil: now + ms(keep),
 		payload: payload,
 	})
 	if len(value) == 0 {
-		return failed("note", fmt.Errorf("%d bytes are too long", len(payload)))
+		return nil, failed("note", fmt.Errorf("%d bytes are too long", len(payload)))
 	}
-	cmd := redis.NewCmd(ctx, "set", s.names.entry(p, s.names.version, key), value, "px", max(1, ms(keep)))
-	s.send(ctx, []redis.Cmder{cmd})
-	if err := cmd.Err(); err != nil {
-		return failed("note", err)
+	replies, err := s.run(ctx, call{
+		script: script,
+		keys:   []string{s.names.entry(p, s.names.version, key)},
+		args:   []any{value, max(1, ms(keep)), remote.LearntMark},
+	})
+	if err != nil {
+		return nil, failed("note", err)
 	}
-	return nil
+	return newReply(replies[0]), nil
 }
 
 // number runs a script that returns an integer.

@@ -24,6 +24,8 @@ var (
 	lateScript       = newScript("good", "clock", "head", "intent", "capture", "since", "late")
 	extendScript     = newScript("good", "lease", "extend")
 	releaseScript    = newScript("good", "hint", "lease", "release")
+	noteScript       = newScript("good", "lease", "note")
+	learnScript      = newScript("good", "clock", "learn")
 	fillScript       = newScript("good", "clock", "head", "hint", "lease", "fill")
 	changeScript     = newScript("good", "unpack", "clock", "head", "hint", "lease", "intent", "versions", "change")
 	eraScript        = newScript("good", "clock", "head", "hint", "replication", "era")

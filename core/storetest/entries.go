@@ -211,6 +211,48 @@ func entryCases() []testCase {
 			require.Equal(s, "noted", string(s.open().entry("key").Payload))
 		}},
 
+		{name: "what was learnt is replaced by what is learnt, and tells what it replaced", run: func(s *store) {
+			c := s.open()
+			was, err := c.Learn(s.ctx(), "key", []byte("one"), minute)
+			require.NoError(s, err)
+			require.Empty(s, was.ID)
+			require.NoError(s, c.Note(s.ctx(), "key", []byte("note"), minute))
+			one := c.entry("key")
+			require.True(s, remote.Learnt(one.ID))
+			require.Equal(s, "one", string(one.Payload))
+			require.Empty(s, one.Eras)
+			was, err = c.Learn(s.ctx(), "key", []byte("two"), short)
+			require.NoError(s, err)
+			require.Equal(s, "one", string(was.Payload))
+			require.Equal(s, one.ID, was.ID)
+			require.InDelta(s, minute.Milliseconds(), was.KeepUntil-was.Now, 1000)
+			s.wait(beyond)
+			require.False(s, c.has("key"))
+			c.put("key", "payload")
+			was, err = c.Learn(s.ctx(), "key", []byte("three"), minute)
+			require.NoError(s, err)
+			require.Equal(s, "payload", string(was.Payload))
+			require.False(s, remote.Learnt(was.ID))
+			c.invalidate(key("key"))
+			require.False(s, c.has("key"))
+		}},
+
+		{name: "a fill whose lease has not seen what was learnt stores nothing", run: func(s *store) {
+			c := s.open()
+			l := c.acquire("key")
+			_, err := c.Learn(s.ctx(), "key", []byte("learnt"), minute)
+			require.NoError(s, err)
+			require.False(s, c.fill(l, value(l, "payload")))
+			learnt := c.entry("key")
+			require.Equal(s, "learnt", string(learnt.Payload))
+
+			l, err = c.Acquire(s.ctx(), "key", learnt.ID, nil, minute)
+			require.NoError(s, err)
+			require.Equal(s, learnt.ID, l.Seen)
+			require.True(s, c.fill(l, value(l, "payload")))
+			require.Equal(s, "payload", string(c.entry("key").Payload))
+		}},
+
 		{name: "a note is gone when its time is over", run: func(s *store) {
 			c := s.open()
 			require.NoError(s, c.Note(s.ctx(), "note", []byte("one"), minute))

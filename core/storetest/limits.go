@@ -147,6 +147,10 @@ func calls(c remote.Session, l remote.Lease) []call {
 		{"Extend", func(ctx context.Context) error { _, err := c.Extend(ctx, l, minute); return err }},
 		{"Fill", func(ctx context.Context) error { _, err := c.Fill(ctx, l, value(l, "never")); return err }},
 		{"Release", func(ctx context.Context) error { return c.Release(ctx, l) }},
+		{"Learn", func(ctx context.Context) error {
+			_, err := c.Learn(ctx, "learnt", []byte("learnt"), minute)
+			return err
+		}},
 		{"Note", func(ctx context.Context) error { return c.Note(ctx, "note", []byte("note"), minute) }},
 		{"Late", func(ctx context.Context) error { _, err := c.Late(ctx, "t1", remote.Position{}); return err }},
 		{"Change", func(ctx context.Context) error {

@@ -194,7 +194,7 @@ func (s *shared) plan(items []Item) step {
 	for _, it := range items {
 		switch it.Kind {
 		case remote.Key, remote.Tag:
-			add(remote.Partition(it.Value, n), it)
+			add(remote.Partition(Name(it.Value), n), it)
 		case remote.Pattern:
 			st.patterns = append(st.patterns, it)
 		default:

@@ -307,6 +307,10 @@ func (e *Engine) eraStamps(to []*stamp, mask uint64) []*stamp {
 // apply: an insert that it misses has seen the item and is refused.
 func (e *Engine) remove(items []Item) {
 	for _, it := range items {
+		if key, payload, ok := toldOf(it); ok {
+			e.hear(key, payload)
+			continue
+		}
 		switch it.Kind {
 		case Key:
 			e.tier.drop(it.Value)

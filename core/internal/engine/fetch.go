@@ -236,6 +236,9 @@ func (a *asking) acquire(ctx context.Context) Found {
 		case l.Found.ID != "":
 			leave()
 			a.seen = l.Found.ID
+			if a.q.Anew {
+				a.heed(&l.Found)
+			}
 			for _, g := range l.Generations {
 				if g.Open == 0 { // as for a lease
 					s.learn(t.pos, g.Tag, g.Token)

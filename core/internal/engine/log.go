@@ -120,6 +120,9 @@ func (e *Engine) concern(from uint64, key string, tags []string) uint64 {
 func (e *Engine) concerns(it Item, key string, tags []string) bool {
 	switch it.Kind {
 	case Key:
+		if of, _, ok := toldOf(it); ok {
+			return of == key
+		}
 		return it.Value == Name(key)
 	case Tag:
 		return slices.Contains(tags, it.Value)

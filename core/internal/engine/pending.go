@@ -143,7 +143,7 @@ func (s *shared) verifiedSince(mask uint64, sent int64) bool {
 // concerned returns the partitions that an item is executed in.
 func (s *shared) concerned(it Item) uint64 {
 	if it.Kind == remote.Key || it.Kind == remote.Tag {
-		return 1 << remote.Partition(it.Value, s.e.partitions())
+		return 1 << remote.Partition(Name(it.Value), s.e.partitions())
 	}
 	return s.everything()
 }

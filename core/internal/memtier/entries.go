@@ -73,13 +73,33 @@ func (c *session) Note(ctx context.Context, name string, payload []byte, keep ti
 		if err := st.refuseFull(); err != nil {
 			return struct{}{}, err
 		}
-		until := ends(st.now, keep)
-		st.setEntry(name, remote.Entry{
-			Payload: payload, Born: st.now, FreshUntil: until, StaleUntil: until, KeepUntil: until,
-		})
+		if !remote.Learnt(st.entry(name).ID) {
+			st.note(name, "", payload, keep)
+		}
 		return struct{}{}, nil
 	})
 	return err
+}
+
+// Learn implements remote.Session.
+func (c *session) Learn(ctx context.Context, name string, payload []byte, keep time.Duration) (remote.Entry, error) {
+	name, payload = strings.Clone(name), slices.Clone(payload)
+	return do(ctx, c, c.home(name), func(st *step) (was remote.Entry, _ error) {
+		if err := st.refuseFull(); err != nil {
+			return was, err
+		}
+		was = st.entry(name)
+		st.note(name, remote.LearntMark+st.token(), payload, keep)
+		return was, nil
+	})
+}
+
+// note stores what no generation and no era concerns.
+func (st *step) note(name, id string, payload []byte, keep time.Duration) {
+	until := ends(st.now, keep)
+	st.setEntry(name, remote.Entry{
+		ID: id, Payload: payload, Born: st.now, FreshUntil: until, StaleUntil: until, KeepUntil: until,
+	})
 }
 
 // partRead is what a reading step brings.

@@ -73,7 +73,7 @@ func (st *step) lease(name string) (l lease, until int64, ok bool) {
 
 func (st *step) acquire(name, seen string, d time.Duration) (remote.Lease, error) {
 	in := st.intents(remote.Key, name)
-	l := remote.Lease{Key: name, Now: st.now, Open: in.open(st.now), Lapsed: in.lapsed(st.now), Lagging: st.lagging(in)}
+	l := remote.Lease{Key: name, Seen: seen, Now: st.now, Open: in.open(st.now), Lapsed: in.lapsed(st.now), Lagging: st.lagging(in)}
 	// No head: no era, and nothing that is loaded now is stored.
 	if h, ok := st.head(); ok {
 		l.Era, l.Sweep, l.Head = h.era, h.sweep, h.position.Token
@@ -118,7 +118,7 @@ func (c *session) Extend(ctx context.Context, l remote.Lease, d time.Duration) (
 func (c *session) Fill(ctx context.Context, l remote.Lease, f remote.Fill) (bool, error) {
 	f.Key, f.Entry = strings.Clone(f.Key), cloneEntry(f.Entry)
 	l = remote.Lease{
-		Key: strings.Clone(l.Key), Token: strings.Clone(l.Token), Era: strings.Clone(l.Era), Sweep: strings.Clone(l.Sweep),
+		Key: strings.Clone(l.Key), Seen: strings.Clone(l.Seen), Token: strings.Clone(l.Token), Era: strings.Clone(l.Era), Sweep: strings.Clone(l.Sweep),
 	}
 	return do(ctx, c, c.home(l.Key), func(st *step) (bool, error) {
 		if st.shard.migrating {
@@ -139,7 +139,7 @@ func (c *session) Fill(ctx context.Context, l remote.Lease, f remote.Fill) (bool
 			e.KeepUntil = min(e.KeepUntil, f.NotAfter)
 		}
 		if !ok || l.Era == "" || h.era != l.Era || h.sweep != l.Sweep ||
-			h.partitions != st.session.partitions() || e.KeepUntil <= st.now {
+			h.partitions != st.session.partitions() || e.KeepUntil <= st.now || st.learnt(f.Key, l.Seen) {
 			st.server.stats.FencedFills++
 			return false, nil
 		}
@@ -147,6 +147,12 @@ func (c *session) Fill(ctx context.Context, l remote.Lease, f remote.Fill) (bool
 		st.setEntry(f.Key, e)
 		return true, nil
 	})
+}
+
+// learnt reports whether there is an entry that a fill must not take the place of.
+func (st *step) learnt(name, seen string) bool {
+	id := st.entry(name).ID
+	return remote.Learnt(id) && id != seen
 }
 
 // Release implements remote.Session.

@@ -85,9 +85,14 @@ type Session interface {
 	// Release ends a lease without an entry.
 	Release(ctx context.Context, l Lease) error
 	// Note stores what no generation and no era concerns, without a lease: an index,
-	// whose worst is a miss. It replaces what is there. Get returns it as an Entry
-	// without tags and eras, with an id of its own.
+	// whose worst is a miss. It replaces what is there, unless that was stored by Learn.
+	// Get returns it as an Entry without tags and eras, with an id of its own.
 	Note(ctx context.Context, key string, payload []byte, keep time.Duration) error
+	// Learn is Note for what a load that knows less must not take the place of: no Note
+	// does, and no Fill does but one whose lease has seen it. It replaces what is there,
+	// and returns that, so that whoever replaces what another one has learnt can join the
+	// two. The id is one of Learnt.
+	Learn(ctx context.Context, key string, payload []byte, keep time.Duration) (was Entry, err error)
 
 	// Late captures the generation of a tag that a load has named only after it
 	// began, as Acquire does, and returns, of the same moment, the items of the
@@ -267,6 +272,12 @@ type Entry struct {
 	Now                                     int64 // the server's clock, about, when it was read
 }
 
+// LearntMark begins the ids of the entries that Learn stores, and no others.
+const LearntMark = "+"
+
+// Learnt reports whether an id is of an entry that Learn has stored.
+func Learnt(id string) bool { return strings.HasPrefix(id, LearntMark) }
+
 // TagGeneration is a tag with the generation that an entry was made under.
 type TagGeneration struct{ Tag, Token string }
 
@@ -279,6 +290,7 @@ type PartitionEra struct {
 // Lease is the right to fill one entry, or the reason why there is none.
 type Lease struct {
 	Key         string
+	Seen        string // the entry that it was acquired beside
 	Token       string // "": no lease
 	Era, Sweep  string // of the key's partition
 	Head        string // the token of its head

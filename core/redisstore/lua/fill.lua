@@ -1,5 +1,5 @@
 -- KEYS head, lease, entry
--- ARGV token, era, sweep, keep until, not after (0: no limit), longest life, value, channel, key
+-- ARGV token, era, sweep, keep until, not after (0: no limit), longest life, value, channel, key, id seen
 local now = clock()
 local held, waited = holder(KEYS[2])
 if held ~= ARGV[1] then
@@ -9,7 +9,8 @@ if held ~= ARGV[1] then
   return {now, 0}
 end
 local stored, failed = 0, nil
-if ARGV[7] ~= '' and ARGV[2] ~= '' and field(KEYS[1], 'era') == ARGV[2] and field(KEYS[1], 'sweep') == ARGV[3] then
+local there = entry_id(KEYS[3]) -- what was learnt is no load's to replace that has not seen it
+if (string.sub(there, 1, 1) ~= '+' or there == ARGV[10]) and ARGV[7] ~= '' and ARGV[2] ~= '' and field(KEYS[1], 'era') == ARGV[2] and field(KEYS[1], 'sweep') == ARGV[3] then
   local keep, limit = tonumber(ARGV[4]), tonumber(ARGV[5])
   if limit ~= 0 then keep = math.min(keep, limit) end
   keep = math.min(keep, now + tonumber(ARGV[6]))
