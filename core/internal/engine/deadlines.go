@@ -49,8 +49,8 @@ func (s *shared) readClocks(heads []remote.Head, sent int64) {
 			s.parts[p].clock = is
 			drift := (received - was.at) / 500
 			if was.known && (is.earliest > was.latest+drift || is.latest < was.earliest-drift) {
-				s.age(p) // the clock was set: deadlines come at other times than were reckoned
-				s.doubt(p, h)
+				s.doubt(p, h) // the clock was set: deadlines come at other times than were reckoned
+				s.age(p)
 			}
 		}
 	}
@@ -66,7 +66,8 @@ func (c *serverClock) reached(now, at int64) (earliest, latest int64) {
 
 // doubt notes until when there may be intents that this instance has not heard of: those
 // that had begun when a head was read from which it follows, or, where the server is
-// another than before, by another clock. The caller holds follow.
+// another than before, by another clock. It comes before the partition is aged: what is
+// read after that must not be kept. The caller holds follow.
 func (s *shared) doubt(p int, h *remote.Head) {
 	f := &s.parts[p]
 	if h.Until < h.Now || !f.clock.known {

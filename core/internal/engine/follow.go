@@ -251,16 +251,27 @@ func (s *shared) ageAll() {
 }
 
 // adopt takes a head as the place from which this instance follows. Everything
-// that it kept of the partition has been aged. The head may be older than what has
+// that it kept of the partition is aged. The head may be older than what has
 // been heard since: then the log tells that again. Its era may not be older than
 // one that is known to have ended. The caller holds follow.
 func (s *shared) adopt(p int, h *remote.Head, a *asked) {
 	f := &s.parts[p]
+	s.doubt(p, h)
+	s.age(p)
 	f.remember(h.Position.Token)
 	f.advance(&remote.Logged{Position: h.Position})
 	s.serve(p, h.Server)
 	s.learnEra(p, h, a)
-	s.doubt(p, h)
+}
+
+// answersFrom notes which server has answered for a partition that is followed. The deadlines
+// that were heard of were another one's. The caller holds follow.
+func (s *shared) answersFrom(p int, h *remote.Head) {
+	if h.Server != s.parts[p].server {
+		s.doubt(p, h)
+		s.age(p)
+	}
+	s.serve(p, h.Server)
 }
 
 // inAnotherEra reports whether this instance holds a partition to be in another era
@@ -289,9 +300,6 @@ func (s *shared) learnEra(p int, h *remote.Head, a *asked) {
 		}
 		s.age(p)
 		f.setEra(h.Era)
-		if h.Server != f.server {
-			s.doubt(p, h)
-		}
 	}
 }
 
@@ -556,9 +564,10 @@ func (s *shared) settled(p int, h *remote.Head, a *asked) bool {
 		if f.era() != "" {
 			return false
 		}
+		s.answersFrom(p, h)
 		s.learnEra(p, h, a) // the last one ended at an item that has been applied
 	}
-	s.serve(p, h.Server)
+	s.answersFrom(p, h)
 	s.verify(f, a.at)
 	return true
 }
@@ -590,7 +599,6 @@ func (s *shared) catchUp(ctx context.Context, ses remote.Session, p int, h *remo
 	s.follow.Lock()
 	from, back := f.position.Load(), f.wentBack(h, a)
 	if !back && (from == nil || from.Token == h.Position.Token) {
-		s.age(p)
 		s.adopt(p, h, a)
 		s.verify(f, a.at)
 		s.follow.Unlock()
@@ -616,7 +624,6 @@ func (s *shared) catchUp(ctx context.Context, ses remote.Session, p int, h *remo
 	}
 	s.follow.Lock()
 	defer s.follow.Unlock()
-	s.age(p)
 	s.adopt(p, h, a)
 	s.verify(f, a.at)
 	return nil
@@ -634,10 +641,10 @@ func (s *shared) joined(p int, from *remote.Position, h *remote.Head, since *rem
 	if !s.applyLog(p, f, from, h, since) {
 		return false
 	}
+	s.answersFrom(p, h)
 	if pos := f.position.Load(); pos.Token == h.Position.Token {
 		s.learnEra(p, h, a)
 	}
-	s.serve(p, h.Server)
 	s.verify(f, a.at)
 	return true
 }

@@ -38,10 +38,12 @@ type intents struct {
 	byID   map[string][]*deadline
 	next   atomic.Int64 // the earliest deadline; MaxInt64 if there is none
 	closed int64        // nothing is stored before: more deadlines than are listed
+	full   *deadline    // at which all is invalidated that began before closed; nil: none
 }
 
-// maxDeadlines bounds the list. Beyond it nothing is stored until the deadline, and
-// everything goes at once: more writers are at work than anybody has.
+// maxDeadlines bounds the list, which in a shared tier has the deadlines of all instances.
+// Beyond it nothing is kept in this process until the latest deadline that is not listed:
+// everything goes at once, and once more then. More writers are at work than anybody has.
 const maxDeadlines = 1 << 16
 
 func newIntents() *intents {
@@ -92,7 +94,7 @@ func (h *deadlines) Pop() any {
 func (t *intents) schedule(d *deadline) bool {
 	d.index = -1
 	if len(t.due) >= maxDeadlines {
-		t.closed = max(t.closed, d.at)
+		t.shut(max(d.at, d.doubt))
 		return false
 	}
 	heap.Push(&t.due, d)
@@ -101,6 +103,20 @@ func (t *intents) schedule(d *deadline) bool {
 	}
 	t.next.Store(t.due[0].at)
 	return true
+}
+
+// shut keeps everything from being stored until a time, when all that has begun before is
+// invalidated. That deadline is listed beyond the bound. The caller holds the journal's lock.
+func (t *intents) shut(until int64) {
+	t.closed = max(t.closed, until)
+	if t.full != nil && t.full.index >= 0 {
+		t.full.at = t.closed
+		heap.Fix(&t.due, t.full.index)
+	} else {
+		t.full = &deadline{at: t.closed, items: []Item{{Kind: All}}}
+		heap.Push(&t.due, t.full)
+	}
+	t.next.Store(t.due[0].at)
 }
 
 // remove takes a deadline out. The caller holds the journal's lock.

@@ -1,7 +1,6 @@
 package engine
 
 import (
-	"math"
 	"sync/atomic"
 
 	"github.com/larderhq/larder/core/internal/remote"
@@ -54,7 +53,7 @@ func (s *shared) learn(pos uint64, tag, token string) {
 	era := e.eras[remote.Partition(tag, e.partitions())].Load()
 	e.journal.mu.RLock()
 	defer e.journal.mu.RUnlock()
-	if e.concern(pos, "", []string{tag}) != 0 || era.dead.Load() || !e.intents.mayKeep(math.MaxInt64, e.Now()) {
+	if e.concern(pos, "", []string{tag}) != 0 || era.dead.Load() || !e.intents.mayKeep(e.Now(), e.Now()) {
 		return
 	}
 	if st.known.Swap(&mirrored{token, era}) == nil {
