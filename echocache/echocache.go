@@ -245,11 +245,20 @@ func (x *exchange) answer(res *echo.Response, c *httpcache.Capture, err error) e
 	return he
 }
 
+// hooks is where a Response keeps what [echo.Response.Before] has set. nil: not in this
+// version of Echo.
+var hooks = func() []int { //nolint:gochecknoglobals // a constant
+	f, ok := reflect.TypeFor[echo.Response]().FieldByName("beforeFuncs")
+	if !ok || f.Type.Kind() != reflect.Slice {
+		return nil
+	}
+	return f.Index
+}()
+
 // Front implements httpcache.Fronted: writers, and hooks of [echo.Response.Before].
 func (x *exchange) Front() httpcache.Front {
 	res := x.echo.Response()
-	hooks := reflect.ValueOf(res).Elem().FieldByName("beforeFuncs")
-	if !hooks.IsValid() || hooks.Kind() != reflect.Slice || hooks.Len() > 0 {
+	if hooks == nil || reflect.ValueOf(res).Elem().FieldByIndex(hooks).Len() > 0 {
 		return httpcache.Unknown
 	}
 	return httpcache.FrontOf(res.Writer)

@@ -171,6 +171,8 @@ func (x *ctx) Param(name string) string {
 	return x.c.Params("*")
 }
 
+func (x *ctx) SetRequest(name, value string) { x.c.Request().Header.Set(name, value) }
+
 func (x *ctx) Values(name string) []string {
 	var values []string
 	for _, v := range x.c.Request().Header.PeekAll(name) {

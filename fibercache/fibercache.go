@@ -275,8 +275,7 @@ func (x *exchange) Reply(a httpcache.Answer) {
 		x.before.CopyTo(&resp.Header)
 	}
 	resp.SetStatusCode(a.Status)
-	setFields(&resp.Header, a.Fields)
-	setFields(&resp.Header, a.Extra)
+	setFields(&resp.Header, a.Fields, a.Extra)
 	if a.NoBody {
 		resp.ResetBody() // fasthttp leaves a HEAD's length as it is set
 	} else {

@@ -122,7 +122,7 @@ func (x *exchange) Before(name string) []string {
 		}
 		return fieldsOf(h)[i].Values
 	}
-	if v := h.Peek(name); len(v) == 0 {
+	if name == fiber.HeaderContentEncoding && len(h.ContentEncoding()) == 0 || len(h.Peek(name)) == 0 {
 		return nil
 	}
 	var values []string

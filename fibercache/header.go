@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unsafe"
 
 	"github.com/gofiber/fiber/v2"
 	view "github.com/gofiber/fiber/v2/utils"
@@ -114,51 +115,76 @@ func find(fields []httpcache.Field, name string) (int, bool) {
 // defaultType is what fasthttp states where no type has been set.
 const defaultType = "text/plain; charset=utf-8"
 
-// setFields puts fields into h, whose status has been set.
-func setFields(h *fasthttp.ResponseHeader, fields []httpcache.Field) {
+// setFields puts lists of fields into h, whose status has been set.
+func setFields(h *fasthttp.ResponseHeader, lists ...[]httpcache.Field) {
 	fresh := isFresh(h)
+	for at, fields := range lists {
+		for i := range fields {
+			f := &fields[i]
+			if !fresh || !setNew(h, f, lists[:at], fields[:i]) {
+				setField(h, f)
+			}
+		}
+	}
+}
+
+// named reports whether a name is one of lists of fields, or of one more.
+func named(name string, lists [][]httpcache.Field, fields []httpcache.Field) bool {
+	for _, list := range lists {
+		if named(name, nil, list) {
+			return true
+		}
+	}
 	for i := range fields {
-		f := &fields[i]
-		if fresh && setNew(h, f) {
-			continue
+		if fields[i].Name == name {
+			return true
 		}
-		if f.Mode == httpcache.Absent {
-			if v := h.Peek(f.Name); len(v) > 0 && (f.Name != fiber.HeaderContentType || string(v) != defaultType) {
-				continue
-			}
+	}
+	return false
+}
+
+// setField puts a field into h.
+func setField(h *fasthttp.ResponseHeader, f *httpcache.Field) {
+	if f.Mode == httpcache.Absent {
+		if v := h.Peek(f.Name); len(v) > 0 && (f.Name != fiber.HeaderContentType || string(v) != defaultType) {
+			return
 		}
-		if f.Mode == httpcache.Join {
-			join(h, f)
-			continue
+	}
+	if f.Mode == httpcache.Join {
+		join(h, f)
+		return
+	}
+	var there []string
+	switch f.Mode {
+	case httpcache.Append:
+	case httpcache.Merge:
+		for _, v := range h.PeekAll(f.Name) {
+			there = append(there, string(v))
 		}
-		var there []string
-		switch f.Mode {
-		case httpcache.Append:
-		case httpcache.Merge:
-			for _, v := range h.PeekAll(f.Name) {
-				there = append(there, string(v))
-			}
-		default:
-			h.Del(f.Name)
+	default:
+		h.Del(f.Name)
+	}
+	if f.Mode == httpcache.Set && f.Values == nil && f.Name == fiber.HeaderContentType {
+		h.SetNoDefaultContentType(true)
+	}
+	for _, v := range f.Values {
+		if f.Mode != httpcache.Merge || !slices.Contains(there, v) {
+			addValue(h, f.Name, v)
 		}
-		if f.Mode == httpcache.Set && f.Values == nil && f.Name == fiber.HeaderContentType {
-			h.SetNoDefaultContentType(true)
+	}
+}
+
+// addValue adds a line to h.
+func addValue(h *fasthttp.ResponseHeader, name, value string) {
+	switch name {
+	case fiber.HeaderContentLength:
+		if n, err := strconv.Atoi(value); err == nil {
+			h.SetContentLength(n) // not where the status forbids it
 		}
-		for _, v := range f.Values {
-			if f.Mode == httpcache.Merge && slices.Contains(there, v) {
-				continue
-			}
-			switch f.Name {
-			case fiber.HeaderContentLength:
-				if n, err := strconv.Atoi(v); err == nil {
-					h.SetContentLength(n) // not where the status forbids it
-				}
-			case fiber.HeaderDate:
-				setDate(h, v)
-			default:
-				h.Add(f.Name, v)
-			}
-		}
+	case fiber.HeaderDate:
+		setDate(h, value)
+	default:
+		h.Add(name, value)
 	}
 }
 
@@ -173,15 +199,26 @@ func isFresh(h *fasthttp.ResponseHeader) bool {
 	return n == 0
 }
 
-// setNew puts a field of one value into a header that had none, in place of one that has
-// been put there since. Names are canonical, so that fasthttp need not make them so.
-func setNew(h *fasthttp.ResponseHeader, f *httpcache.Field) bool {
-	if f.Mode != httpcache.Set || len(f.Values) != 1 {
+// setNew puts a field of one value into a header that had none but those of lists, and of
+// put. Names are canonical, so that fasthttp need not make them so. It reports whether
+// the field is one of those that it can put.
+func setNew(h *fasthttp.ResponseHeader, f *httpcache.Field, lists [][]httpcache.Field, put []httpcache.Field) bool {
+	if f.Mode == httpcache.Join || f.Mode == httpcache.Remove || len(f.Values) != 1 {
+		return false
+	}
+	if (f.Mode != httpcache.Set || f.Name == fiber.HeaderDate) && named(f.Name, lists, put) {
 		return false
 	}
 	switch f.Name {
-	case fiber.HeaderContentType, fiber.HeaderContentLength, fiber.HeaderDate, fiber.HeaderSetCookie:
+	case fiber.HeaderContentLength, fiber.HeaderSetCookie:
 		return false
+	case fiber.HeaderDate:
+		setDate(h, f.Values[0])
+		return true
+	case fiber.HeaderContentType: // it may be the default
+		if f.Mode != httpcache.Set {
+			return false
+		}
 	}
 	h.SetCanonical(view.UnsafeBytes(f.Name), view.UnsafeBytes(f.Values[0]))
 	return true
@@ -204,13 +241,20 @@ func join(h *fasthttp.ResponseHeader, f *httpcache.Field) {
 }
 
 // noDefaultDate is where a fasthttp header says that it is sent with the Date that it
-// has, and not with the time at which it is sent. nil: not in this version of fasthttp.
-var noDefaultDate = func() []int { //nolint:gochecknoglobals // a constant
+// has, and not with the time at which it is sent. nil: not in this version of fasthttp,
+// or this version shows copies of its fields' names.
+var noDefaultDate = func() func(h *fasthttp.ResponseHeader) *bool { //nolint:gochecknoglobals // a constant
 	f, ok := reflect.TypeFor[fasthttp.ResponseHeader]().FieldByName("noDefaultDate")
-	if !ok || f.Type.Kind() != reflect.Bool {
+	if !ok || f.Type.Kind() != reflect.Bool || len(f.Index) != 1 {
 		return nil
 	}
-	return f.Index
+	var h fasthttp.ResponseHeader
+	if putDate(&h, "now"); string(h.Peek(fiber.HeaderDate)) != "now" {
+		return nil
+	}
+	return func(h *fasthttp.ResponseHeader) *bool {
+		return (*bool)(unsafe.Add(unsafe.Pointer(h), f.Offset))
+	}
 }()
 
 // almostDate is a name that becomes Date by its first byte.
@@ -223,15 +267,16 @@ func setDate(h *fasthttp.ResponseHeader, date string) {
 	if noDefaultDate == nil {
 		return
 	}
+	putDate(h, date)
+	*noDefaultDate(h) = true
+}
+
+// putDate puts a Date into h.
+func putDate(h *fasthttp.ResponseHeader, date string) {
 	h.SetCanonical(view.UnsafeBytes(almostDate), view.UnsafeBytes(date))
 	h.VisitAll(func(key, _ []byte) {
 		if string(key) == almostDate {
 			key[0] = 'D'
 		}
 	})
-	if len(h.Peek(fiber.HeaderDate)) == 0 { // another version of fasthttp shows copies
-		h.Del(almostDate)
-		return
-	}
-	*(*bool)(reflect.ValueOf(h).Elem().FieldByIndex(noDefaultDate).Addr().UnsafePointer()) = true
 }

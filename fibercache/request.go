@@ -5,9 +5,11 @@ import (
 	"net/url"
 	"reflect"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/gofiber/fiber/v2"
 	view "github.com/gofiber/fiber/v2/utils"
+	"github.com/valyala/fasthttp"
 
 	"github.com/larderhq/larder/core/httpcache"
 )
@@ -29,12 +31,13 @@ func (x *exchange) Line() httpcache.Line {
 	if _, query, found := strings.Cut(target, "?"); found && query == "" {
 		l.BareQuery = l.Query == ""
 	}
-	if wire == "http" && says(x, fiber.HeaderXForwardedProto, fiber.HeaderXForwardedProtocol, fiber.HeaderXForwardedSsl, fiber.HeaderXUrlScheme) {
+	scheme, name := forwarded(h)
+	if wire == "http" && scheme {
 		if believed = c.Protocol(); believed == "https" {
 			l.Scheme = believed
 		}
 	}
-	if says(x, fiber.HeaderXForwardedHost) {
+	if name {
 		l.Host = c.Hostname()
 	}
 	if believed != wire || !strings.EqualFold(l.Host, host) {
@@ -48,14 +51,18 @@ func (x *exchange) Line() httpcache.Line {
 	return l
 }
 
-// says reports whether the request has one of these fields.
-func says(x *exchange, names ...string) bool {
-	for _, name := range names {
-		if len(x.c.Request().Header.PeekAll(name)) > 0 { // be it empty: Fiber believes that too
-			return true
+// forwarded reports whether the request has fields by which Fiber takes a scheme, or a
+// host, for the client's. Fiber believes empty ones, too.
+func forwarded(h *fasthttp.RequestHeader) (scheme, host bool) {
+	for _, key := range h.PeekKeys() {
+		switch string(key) {
+		case fiber.HeaderXForwardedProto, fiber.HeaderXForwardedProtocol, fiber.HeaderXForwardedSsl, fiber.HeaderXUrlScheme:
+			scheme = true
+		case fiber.HeaderXForwardedHost:
+			host = true
 		}
 	}
-	return false
+	return scheme, host
 }
 
 // sameTarget reports whether the target on the wire is the path and query that
@@ -133,20 +140,35 @@ func (x *exchange) Content(limit int) ([]byte, bool) {
 	return body, len(body) <= limit
 }
 
-// AnyField implements httpcache.Credentialed. fasthttp's VisitAll would parse the
+// Names implements httpcache.Credentialed. fasthttp's VisitAll would parse the
 // cookies, and show them from then on in another way than they came.
-func (x *exchange) AnyField(match func(name string) bool) string {
+func (x *exchange) Names() (names httpcache.Names) {
+	h := &x.request
+	if !x.frozen {
+		h = &x.c.Request().Header
+	}
 	raw := x.namesAsTheyCome()
-	for _, key := range x.c.Request().Header.PeekKeys() {
+	names.Add(fiber.HeaderCookie) // which PeekKeys leaves out once they are parsed
+	for _, key := range h.PeekKeys() {
 		name := view.UnsafeString(key)
 		if raw {
+			if !ascii(name) {
+				return httpcache.AnyName // Values folds letters that are no ASCII to some that are
+			}
 			name = http.CanonicalHeaderKey(name)
 		}
-		if name != "" && match(name) {
-			return strings.Clone(name)
+		names.Add(name)
+	}
+	return names
+}
+
+func ascii(s string) bool {
+	for i := range len(s) {
+		if s[i] >= utf8.RuneSelf {
+			return false
 		}
 	}
-	return ""
+	return true
 }
 
 // Certified implements httpcache.Credentialed.

@@ -164,8 +164,9 @@ func mutations() []mutation {
 			[]string{"a handler that wants no ranges cut is heard"}),
 		take("stored content has ranges", httpcache+"response.go", `add = append(add, acceptRanges)`, `_ = 0`,
 			[]string{"stored content of 1 bytes states its length, and that it has ranges"}),
-		take("stored content has a length", httpcache+"stdexchange.go", `h["Content-Length"] = []string{strconv.Itoa(n)}`, `_ = strconv.Itoa`,
-			[]string{"stored content of 2049 bytes states its length, and that it has ranges"}),
+		take("stored content has a length", httpcache+"stdexchange.go", `setFields(h, a.Fields, a.Extra, length)`, `setFields(h, a.Fields, a.Extra)`,
+			[]string{"stored content of 2049 bytes states its length, and that it has ranges"},
+			edit{httpcache + "stdexchange.go", `h["Content-Length"] = []string{strconv.Itoa(n)}`, `_ = strconv.Itoa`}),
 
 		// answer.go: preconditions and ranges.
 		take("preconditions", httpcache+"answer.go", `case r.status/100 == 2 && r.preconditionFailed(ex, etag):`, `case false:`,
@@ -808,7 +809,7 @@ func mutations() []mutation {
 			[]string{"what is stored is not what the handler's and the framework's buffers become"}),
 		take("outer middleware's Cache-Control stays", httpcache+"downstream.go", `if f.Name == "Cache-Control" && decided(lines) {`, `if false {`,
 			[]string{"outer middleware's Cache-Control stays, and is no word of the handler's"}),
-		take("a hit runs no handler", httpcache+"serve.go", "\t\t\t\trt.hit(ex, line.Method, en, r, state, now)\n\t\t\t\treturn nil\n", "\t\t\t\trt.hit(ex, line.Method, en, r, state, now)\n\t\t\t\treturn ex.Run(ex.Context(), nil)\n",
+		take("a hit runs no handler", httpcache+"serve.go", "\t\t\t\trt.hit(ex, creds.lacks, line.Method, en, r, state, now)\n\t\t\t\treturn nil\n", "\t\t\t\trt.hit(ex, creds.lacks, line.Method, en, r, state, now)\n\t\t\t\treturn ex.Run(ex.Context(), nil)\n",
 			[]string{"a hit runs nothing behind the middleware"}),
 
 		// engine: stampedes.

@@ -49,6 +49,7 @@ func cases() []testCase {
 		asSentCases(),
 		credentialCases(),
 		outerVaryCases(),
+		hitCases(),
 		freshCases(),
 		lifetimeCases(),
 		directiveCases(),

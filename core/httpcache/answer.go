@@ -14,10 +14,12 @@ import (
 // request that it answers comes to no other place that could look at If-Match and
 // If-Unmodified-Since. Where middleware in front may encode the content, the cache cuts
 // no range: that middleware would encode the part, which nobody could put together
-// with the rest of an encoded whole.
-func (r *response) answer(ex Exchange, method string, extra []Field) Answer {
+// with the rest of an encoded whole. lacks are fields that the request is known not to
+// have.
+func (r *response) answer(ex Exchange, lacks Names, method string, extra []Field) Answer {
 	a, etag, recoded := r.inFull(ex, extra)
 	switch { // in the order of RFC 9110 section 13.2.2
+	case lacks.has(conditionName) && r.part == nil: // as most hits
 	case r.status/100 == 2 && r.preconditionFailed(ex, etag):
 		return refusal(a, http.StatusPreconditionFailed)
 	case r.status == http.StatusOK && r.notModified(ex, etag):
@@ -28,7 +30,8 @@ func (r *response) answer(ex Exchange, method string, extra []Field) Answer {
 		if spec := rangeOf(ex); spec != "" && !r.rangeless && !recoded {
 			return r.ranges(a, ex, spec, etag)
 		}
-	case r.status == http.StatusNoContent:
+	}
+	if r.status == http.StatusNoContent {
 		a.NoBody = true
 	}
 	if method == http.MethodHead {
@@ -43,7 +46,7 @@ func (r *response) answer(ex Exchange, method string, extra []Field) Answer {
 // inFull plans the whole of the stored response, in the coding that suits the request.
 // recoded says that middleware in front may encode that content.
 func (r *response) inFull(ex Exchange, extra []Field) (a Answer, etag string, recoded bool) {
-	a = Answer{Status: r.status, Fields: r.sent, Extra: extra, Body: r.body, Failure: r.failure}
+	a = Answer{Status: r.status, Fields: r.sent, Extra: extra, Body: r.body, Failure: r.failure, length: r.length}
 	etag = r.etag
 	out := outsideOf(ex)
 	if e := r.chosen(ex, out); e != nil {
@@ -53,11 +56,9 @@ func (r *response) inFull(ex Exchange, extra []Field) (a Answer, etag string, re
 	if !out.encodesContent(r.header()) {
 		return a, etag, false
 	}
-	if hasField(r.sent[r.own:], "Etag") { // a handler's own stays as it is
-		etag = weakTag(etag)
-	}
-	a.Fields = forAnyCoding(r.sent, r.own)
-	return a, etag, true
+	any := r.forAnyCoding()
+	a.Fields = any.fields
+	return a, any.etag, true
 }
 
 func contentLength(n int) Field {

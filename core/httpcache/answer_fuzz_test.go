@@ -233,7 +233,7 @@ func FuzzAnswer(f *testing.F) {
 		}
 
 		before := slices.Clone(r.fields)
-		got, want := sentOf(r.answer(q, q.line.Method, nil)), served(r, q)
+		got, want := sentOf(r.answer(q, 0, q.line.Method, nil)), served(r, q)
 		require.True(t, reflect.DeepEqual(before, r.fields) && bytes.Equal(body, r.body), "the stored response has changed")
 		said := fmt.Sprintf("%s %v of %v", q.line.Method, q.header, r.fields)
 		require.Equal(t, want.status, got.status, said)

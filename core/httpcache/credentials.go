@@ -1,6 +1,7 @@
 package httpcache
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/larderhq/larder/core"
@@ -11,6 +12,7 @@ type credentials struct {
 	authorization bool
 	by            string // what counts as Authorization does; "": that itself
 	cookies       bool   // that the class does not account for
+	lacks         Names  // the fields that the request is known not to have
 }
 
 func (c credentials) any() bool { return c.authorization || c.cookies }
@@ -23,38 +25,22 @@ func (c *credentials) reason() string {
 	return "authorization"
 }
 
-// A Credentialed is an Exchange that knows quickly whether its request says who asks.
-type Credentialed interface {
-	// AnyField returns the canonical name of a request field that match is true of,
-	// or "".
-	AnyField(match func(name string) bool) string
-	// Certified reports whether the client has shown a certificate.
-	Certified() bool
-}
-
 // credentialsOf reads what a request says of who asks. What the class names is part of
 // the identity and needs no care.
-func (rt *Route) credentialsOf(ex Exchange) (c credentials) {
+func (rt *Route) credentialsOf(ex Exchange, lacks Names) (c credentials) {
 	http := &rt.class.HTTP
-	c.cookies = http.Cookies == nil && len(ex.Values("Cookie")) > 0
-	if len(ex.Values("Authorization")) > 0 {
+	c.lacks = lacks
+	c.cookies = !lacks.has(cookieName) && http.Cookies == nil && len(ex.Values("Cookie")) > 0
+	if !lacks.has(authorizationName) && len(ex.Values("Authorization")) > 0 {
 		c.authorization = true
 		return c
 	}
-	x, _ := ex.(Credentialed)
-	if http.Credentials == nil && x != nil {
-		if !x.Certified() && x.AnyField(wellKnown) == "" {
-			return c // as nearly all requests
-		}
+	names := rt.credentials
+	if lacks.has(credentialName) { // as nearly all requests
+		names = rt.otherCredentials
 	}
-	for _, name := range rt.credentials {
-		var there bool
-		if name == core.ClientCertificate {
-			there = x != nil && x.Certified()
-		} else {
-			there = len(ex.Values(name)) > 0
-		}
-		if there {
+	for _, name := range names {
+		if brings(ex, name) {
 			c.authorization, c.by = true, reasonOf(name)
 			break
 		}
@@ -62,30 +48,24 @@ func (rt *Route) credentialsOf(ex Exchange) (c credentials) {
 	return c
 }
 
-// reasonOf is how Cache-Status calls a credential.
-func reasonOf(name string) string { return strings.ReplaceAll(strings.ToLower(name), " ", "-") }
-
-// wellKnown reports whether a field is one of core.CredentialFields.
-func wellKnown(name string) bool {
-	// Most requests have no field whose name has one of these beginnings.
-	switch name[0] {
-	case 'X':
-		return strings.HasPrefix(name, "X-") && credentialNames[name]
-	case 'A', 'C', 'D', 'J', 'O', 'P', 'R', 'S', 'T':
-		switch name {
-		case "Accept", "Accept-Encoding", "Accept-Language", "Cache-Control", "Connection", "Cookie", "Content-Type", "Content-Length",
-			"Priority", "Pragma", "Referer", "Range", "Te", "Dnt":
-			return false
-		}
-		return !strings.HasPrefix(name, "Sec-") && credentialNames[name]
+// brings reports whether a request has a credential.
+func brings(ex Exchange, name string) bool {
+	if name == core.ClientCertificate {
+		x, ok := ex.(Credentialed)
+		return ok && x.Certified()
 	}
-	return false
+	return len(ex.Values(name)) > 0
 }
 
-var credentialNames = func() map[string]bool { //nolint:gochecknoglobals // a constant
-	names := map[string]bool{}
-	for _, name := range core.CredentialFields() {
-		names[name] = true
+// others returns the credentials that are no member of Names.
+func others(credentials []string) (names []string) {
+	for _, name := range credentials {
+		if name == core.ClientCertificate || !slices.Contains(core.CredentialFields(), name) {
+			names = append(names, name)
+		}
 	}
 	return names
-}()
+}
+
+// reasonOf is how Cache-Status calls a credential.
+func reasonOf(name string) string { return strings.ReplaceAll(strings.ToLower(name), " ", "-") }

@@ -118,6 +118,8 @@ type Answer struct {
 	NoBody bool
 	// Failure is Capture's, of the stored response.
 	Failure string
+
+	length lengthField
 }
 
 // Header is the header of an answer as an adapter's framework keeps it.

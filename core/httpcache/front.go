@@ -130,6 +130,26 @@ func forAnyCoding(fields []Field, own int) []Field {
 	return changed
 }
 
+// recoded is what is sent of a response whose content may be encoded in front.
+type recoded struct {
+	fields []Field
+	etag   string
+}
+
+// forAnyCoding makes the fields of a response whose content may be encoded in front, once
+// for all answers.
+func (r *response) forAnyCoding() *recoded {
+	if made := r.recoded.Load(); made != nil {
+		return made
+	}
+	made := &recoded{fields: forAnyCoding(r.sent, r.own), etag: r.etag}
+	if hasField(r.sent[r.own:], "Etag") { // a handler's own stays as it is
+		made.etag = weakTag(r.etag)
+	}
+	r.recoded.Store(made)
+	return made
+}
+
 // weakTag returns the weak form of an ETag.
 func weakTag(etag string) string {
 	if len(etag) > 0 && etag[0] == '"' {

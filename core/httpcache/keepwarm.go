@@ -91,8 +91,8 @@ const maxHot = 4 << 10
 var negotiated = []string{"Accept", "Accept-Encoding", acceptLanguage} //nolint:gochecknoglobals // a constant
 
 // learn counts a hit, if anybody could have caused it.
-func (rt *Route) learn(s *hot.Sketch[string], ex Exchange, r *response) {
-	if rt.identity != nil || r.part != nil || r.key == "" || rt.credentialsOf(ex).any() || len(ex.Values("Cookie")) > 0 {
+func (rt *Route) learn(s *hot.Sketch[string], ex Exchange, lacks Names, r *response) {
+	if rt.identity != nil || r.part != nil || r.key == "" || rt.credentialsOf(ex, lacks).any() || len(ex.Values("Cookie")) > 0 {
 		return
 	}
 	line := ex.Line()

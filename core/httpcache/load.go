@@ -275,7 +275,7 @@ func (l *loading) reply(r *response, by Header) *Answer {
 	if r.initialAge > 0 {
 		extra = append(extra, ageField(r.initialAge))
 	}
-	answer := r.answer(l.a.ex, l.a.line.Method, extra)
+	answer := r.answer(l.a.ex, l.a.creds.lacks, l.a.line.Method, extra)
 	return &answer
 }
 
@@ -387,7 +387,7 @@ func (rt *Route) answerSpare(a *ask, turn *engine.Turn, status int) bool {
 	}
 	rt.engine.Count.StaleHits.Add(1)
 	turn.Finish(engine.Outcome{Verdict: engine.Shared, Entry: f.entry, Found: true})
-	a.ex.Reply(f.response.answer(a.ex, a.line.Method, []Field{
+	a.ex.Reply(f.response.answer(a.ex, a.creds.lacks, a.line.Method, []Field{
 		ageField(f.response.age(now)),
 		forwarded{fwd: fwdStale, status: status, detail: "stale-if-error"}.field(),
 	}))

@@ -150,7 +150,7 @@ func statusReason(status int) string { return "status-" + strconv.Itoa(status) }
 // usable reports whether a stored response may be answered to this request.
 func (r *response) usable(ex Exchange, creds credentials) bool {
 	return (!creds.authorization || r.forAuthorized) && (!creds.cookies || r.forCookies) &&
-		(r.forOrigins || len(ex.Values(originField)) == 0) && r.accepts(ex)
+		(r.forOrigins || creds.lacks.has(originName) || len(ex.Values(originField)) == 0) && r.accepts(ex)
 }
 
 // originField is the field of cross-origin requests. Several CORS middlewares vary on it only

@@ -13,8 +13,8 @@ import (
 	"github.com/larderhq/larder/core/internal/engine"
 )
 
-// response is a stored response. It is immutable but for the rendered fields of
-// its last hit.
+// response is a stored response. It is immutable but for fields that are rendered when
+// they are first sent.
 type response struct {
 	status int
 	fields []Field // the handler's, then the cache's
@@ -51,7 +51,10 @@ type response struct {
 	encoded []encodedBody // its content once more, for those who accept that
 	codings []string      // the codings of encoded, in order of preference
 
-	last atomic.Pointer[rendered]
+	length lengthField // of body, where answers state it
+
+	last    atomic.Pointer[rendered]
+	recoded atomic.Pointer[recoded]
 }
 
 // uncacheable stands under the key of what was found to be so: nobody queues for
@@ -151,6 +154,9 @@ func (r *response) read() {
 	}
 	r.rangeless = !takesBytes(h.Values("Accept-Ranges"))
 	r.sent = sentFields(r.fields)
+	if len(r.body) > untold {
+		r.length = newLengthField(len(r.body))
+	}
 }
 
 // sentFields puts what the cache adds to a line of the handler's into that line, once
@@ -179,7 +185,7 @@ func (r *response) accepts(ex Exchange) bool {
 
 // size estimates the memory that the response takes.
 func (r *response) size() int {
-	n := len(r.body) + len(r.failure) + 300
+	n := len(r.body) + len(r.failure) + 300 + 48*len(r.fields) // for recoded
 	for _, f := range r.fields {
 		n += len(f.Name) + 48
 		for _, v := range f.Values {

@@ -47,10 +47,12 @@ type Route struct {
 	// credentials are the request fields that count as Authorization does: those of
 	// the class that are not part of the identity.
 	credentials []string
-	gate        engine.Gate
-	log         *slog.Logger
-	budget      time.Duration // of the shared tier
-	once        *warnings
+	// otherCredentials are those that are no members of Names.
+	otherCredentials []string
+	gate             engine.Gate
+	log              *slog.Logger
+	budget           time.Duration // of the shared tier
+	once             *warnings
 
 	// A Route has its class as it was at a revision. The latest one is shared by those
 	// of one route.
@@ -115,6 +117,7 @@ func NewRoute(c Config) (*Route, error) {
 	rt.credentials = slices.DeleteFunc(slices.Clone(rt.credentials), func(name string) bool {
 		return slices.Contains(class.HTTP.Headers, name)
 	})
+	rt.otherCredentials = others(rt.credentials)
 	rt.latest.Store(rt)
 	return rt, nil
 }

@@ -64,7 +64,7 @@ func (rt *Route) Serve(ex Exchange) error {
 		// The key is a view of the buffer: it is looked up, not kept.
 		if en, state := rt.engine.LookupAt(view(key), now); state >= engine.Stale {
 			if r, ok := en.Value.(*response); ok && !r.validate && r.usable(ex, creds) {
-				rt.hit(ex, line.Method, en, r, state, now)
+				rt.hit(ex, creds.lacks, line.Method, en, r, state, now)
 				return nil
 			}
 		}
@@ -89,6 +89,10 @@ func (rt *Route) identify(dst []byte, ex Exchange, line *Line) (key []byte, cred
 		return nil, creds, w, fwdBypass, "skipped"
 	case line.HasBody && line.Method != methodQuery:
 		return nil, creds, w, fwdBypass, "request-has-content"
+	}
+	lacks := lacking(ex)
+	switch {
+	case lacks.has(upgradeName):
 	case len(ex.Values("Upgrade")) > 0:
 		return nil, creds, w, fwdBypass, "upgrade"
 	}
@@ -98,10 +102,14 @@ func (rt *Route) identify(dst []byte, ex Exchange, line *Line) (key []byte, cred
 		if id, ok = rt.identity(ex); !ok {
 			return nil, creds, w, fwdBypass, "no-identity"
 		}
+		lacks = lacking(ex) // it may have changed the request
+		creds.lacks = lacks
 	} else {
-		creds = rt.credentialsOf(ex)
+		creds = rt.credentialsOf(ex, lacks)
 	}
-	w = rt.wishes(ex)
+	if !lacks.has(directiveName) {
+		w = rt.wishes(ex)
+	}
 	key, reason = rt.appendKey(dst, ex, line, id)
 	if reason == "" && line.Method == methodQuery {
 		key, reason = rt.appendQuestion(key, ex)
@@ -227,19 +235,19 @@ func (a *ask) flightKey(f *found) string {
 }
 
 // hit answers from the store, and has a stale or early chosen entry refreshed.
-func (rt *Route) hit(ex Exchange, method string, en *engine.Entry, r *response, state engine.State, now int64) {
+func (rt *Route) hit(ex Exchange, lacks Names, method string, en *engine.Entry, r *response, state engine.State, now int64) {
 	if state == engine.Fresh {
 		rt.engine.Count.Hits.Add(1)
 	} else {
 		rt.engine.Count.StaleHits.Add(1)
 	}
 	if s := rt.engine.Pages.Load(); s != nil && s.Sampled() {
-		rt.learn(s, ex, r)
+		rt.learn(s, ex, lacks, r)
 	}
 	if state == engine.Stale || en.Early(now) {
 		rt.refresh(ex)
 	}
-	ex.Reply(r.answer(ex, method, r.hitFields(now, en.FreshUntil)))
+	ex.Reply(r.answer(ex, lacks, method, r.hitFields(now, en.FreshUntil)))
 }
 
 // maxRounds is how often a request waits for somebody else's run that turns out
@@ -259,7 +267,7 @@ func (rt *Route) serveMiss(a *ask) error {
 			f = rt.find(a, now)
 		}
 		if f.serves(a, now) {
-			rt.hit(ex, a.line.Method, f.entry, f.response, f.state, now)
+			rt.hit(ex, a.creds.lacks, a.line.Method, f.entry, f.response, f.state, now)
 			return nil
 		}
 		fwd := a.forwardReason(&f)
@@ -299,7 +307,7 @@ func (rt *Route) serveMiss(a *ask) error {
 			}
 			if ok && r.fits(a) {
 				e.Count.Hits.Add(1)
-				ex.Reply(r.answer(ex, a.line.Method, r.collapsedFields(e.Now(), fwd)))
+				ex.Reply(r.answer(ex, a.creds.lacks, a.line.Method, r.collapsedFields(e.Now(), fwd)))
 				return nil
 			}
 			gate.Anew = true // nor is one that has ended
@@ -342,7 +350,7 @@ func (rt *Route) lookAgain(a *ask, turn *engine.Turn) bool {
 		return false
 	}
 	turn.Finish(engine.Outcome{Verdict: engine.Shared, Entry: f.entry, Found: true})
-	rt.hit(a.ex, a.line.Method, f.entry, f.response, f.state, now)
+	rt.hit(a.ex, a.creds.lacks, a.line.Method, f.entry, f.response, f.state, now)
 	return true
 }
 
@@ -379,7 +387,7 @@ func (rt *Route) fetched(ctx context.Context, a *ask, turn *engine.Turn, q engin
 		now := rt.engine.Now()
 		if r.fits(a) && a.wish.takes(r, got.Entry, got.State, now) {
 			turn.Finish(engine.Outcome{Verdict: engine.Shared, Entry: got.Entry, Found: true})
-			rt.hit(a.ex, a.line.Method, got.Entry, r, got.State, now)
+			rt.hit(a.ex, a.creds.lacks, a.line.Method, got.Entry, r, got.State, now)
 			return true, false
 		}
 		turn.Refuse(got.Entry)

@@ -71,14 +71,16 @@ func (x *StdExchange) Values(name string) []string {
 	return x.Request.Header[name]
 }
 
-// AnyField implements Credentialed.
-func (x *StdExchange) AnyField(match func(name string) bool) string {
-	for name := range x.Request.Header {
-		if name != "" && match(name) {
-			return name
-		}
+// Names implements Credentialed.
+func (x *StdExchange) Names() (names Names) {
+	header := x.Request.Header
+	if x.frozen != nil {
+		header = x.frozen
 	}
-	return ""
+	for name := range header {
+		names.Add(name)
+	}
+	return names
 }
 
 // Certified implements Credentialed.
@@ -107,10 +109,11 @@ func (x *StdExchange) Reply(a Answer) {
 	}
 	h := w.Header()
 	encodes := len(h["Content-Encoding"]) > 0 // middleware in front does, and says so
-	setFields(h, a.Fields, a.Extra)
-	if !a.NoBody && !encodes {
-		stateLength(h, len(a.Body))
+	var length []Field
+	if !a.NoBody && !encodes && len(a.Body) > untold {
+		length = a.length.of(len(a.Body))
 	}
+	setFields(h, a.Fields, a.Extra, length)
 	w.WriteHeader(a.Status)
 	if !a.NoBody && len(a.Body) > 0 {
 		_, _ = w.Write(a.Body) // a client that has gone is no error of the cache
@@ -120,6 +123,27 @@ func (x *StdExchange) Reply(a Answer) {
 // untold is the most content whose length net/http finds out by itself, as the
 // handler has returned: a header has one field less then.
 const untold = 2 << 10
+
+// lengthField states the length of content, where nothing has stated it, as it was made
+// for all answers with content of this length.
+type lengthField struct {
+	length int
+	fields []Field
+}
+
+func newLengthField(n int) lengthField {
+	f := contentLength(n)
+	f.Mode = Absent
+	return lengthField{n, []Field{f}}
+}
+
+// of returns the field for content of length n.
+func (l lengthField) of(n int) []Field {
+	if l.fields == nil || l.length != n {
+		l = newLengthField(n)
+	}
+	return l.fields
+}
 
 // stateLength states the length of the content that follows, where the server would
 // not.
@@ -153,7 +177,17 @@ func setFields(h http.Header, lists ...[]Field) {
 func setInto(h http.Header, fields []Field, copies []string) []string {
 	for i := range fields {
 		f := &fields[i]
-		old, there := h[f.Name]
+		if f.Mode == Set && len(f.Values) == 1 { // as nearly all
+			copies = append(copies, f.Values[0])
+			n := len(copies)
+			h[f.Name] = copies[n-1 : n : n]
+			continue
+		}
+		var old []string
+		there := false
+		if f.Mode != Set { // what is set is not looked for
+			old, there = h[f.Name]
+		}
 		switch {
 		case f.Mode == Absent && there:
 		case f.Mode == Remove:
