@@ -293,7 +293,7 @@ func (a *worker[K, V]) tell(results []*outcome[K, V]) {
 	}
 	call, cancel := context.WithTimeout(context.WithoutCancel(a.w.ctx), remoteWait)
 	defer cancel()
-	failed, err := a.w.e.InvalidateEach(call, items)
+	failed, err := a.w.e.InvalidateApplied(call, items)
 	if err == nil {
 		return
 	}

@@ -14,6 +14,7 @@ import (
 type change struct {
 	key     string
 	payload []byte
+	tags    []string  // that readers store it under
 	lease   string    // only if it is still there; "": in any case
 	until   time.Time // how long its caller waits
 	done    chan error
@@ -21,7 +22,7 @@ type change struct {
 }
 
 func newChange(key string, q queued) *change {
-	return &change{key: key, payload: q.encode(), done: make(chan error, 1)}
+	return &change{key: key, payload: q.encode(), tags: q.tags, done: make(chan error, 1)}
 }
 
 // finish tells the caller, and those of the changes that this one is instead of.
@@ -254,9 +255,12 @@ func (w *WriteBehind[K, V]) record(ctx context.Context, p int, group []*change) 
 	if group = current(group); len(group) == 0 {
 		return nil
 	}
-	q := remote.Enqueue{Partition: p, Queue: w.m.prefix, Limit: w.share(), Lag: w.m.now().class.ReplicaLag}
+	class := w.m.now().class
+	q := remote.Enqueue{Partition: p, Queue: w.m.prefix, Limit: w.share(), Lag: class.ReplicaLag}
+	var tags [][]string
 	for _, c := range group {
 		q.Changes = append(q.Changes, remote.QueueChange{Key: c.key, Payload: c.payload, Lease: c.lease, Tag: TagName(c.key)})
+		tags = append(tags, c.tags)
 		q.Within = max(q.Within, time.Until(c.until), time.Millisecond)
 	}
 	q.Within = min(q.Within, recordWithin)
@@ -265,7 +269,7 @@ func (w *WriteBehind[K, V]) record(ctx context.Context, p int, group []*change) 
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), max(q.Within, decentWait))
 	defer cancel()
 	defer context.AfterFunc(w.ctx, cancel)()
-	results, err := w.e.Enqueue(ctx, q)
+	results, err := w.e.Enqueue(ctx, q, tags, class.TTL)
 	w.heard(p, err)
 	if err == nil && len(results) != len(group) {
 		err = fmt.Errorf("%d results of %d", len(results), len(group))

@@ -288,6 +288,13 @@ func (w *WriteBehind[K, V]) usable(ctx context.Context) error {
 // that v says. tags are those that its loader would name: readers store it under
 // them. What carries the id's key as a tag is invalidated in the same step. It waits while
 // the queue is full.
+//
+// After Put has returned without an error this instance answers the change, or a later one,
+// even where the tier does not answer a reader within RemoteBudget: as long as what was
+// invalidated has been verified within MaxStaleness, and nothing else of the id, of its tags
+// or of everything has been invalidated since. Changes that are kept for that take an eighth of
+// MaxBytes at most, besides; the oldest go. Other instances answer the change when they have
+// heard of it; a reader of theirs whom the tier does not answer gets what the database has.
 func (w *WriteBehind[K, V]) Put(ctx context.Context, id K, v V, tags ...string) error {
 	if w.o.Merge != nil {
 		return w.merge(ctx, id, v, tags)
@@ -486,8 +493,8 @@ func (w *WriteBehind[K, V]) hand(ctx context.Context, c *change) error {
 }
 
 // Flush returns when everything that was queued before, by whomever, has been applied,
-// or has become a dead letter, or has been replaced by a change that was queued later. It
-// waits for ctx at most, whose error it returns then, with how much is left.
+// or has become a dead letter. Where a later change of the id has taken the place of one, it
+// is the later one that must have been. It waits for ctx at most, whose error it returns then, with how much is left.
 func (w *WriteBehind[K, V]) Flush(ctx context.Context) error {
 	w.flushing.Add(1)
 	defer w.flushing.Add(-1)

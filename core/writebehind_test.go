@@ -13,6 +13,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/larderhq/larder/core"
@@ -554,6 +555,60 @@ func TestGivenAnApplyThatHangsForLongerThanItMay_WhenOthersWork_ThenTheyApplyIts
 		require.NoError(t, err)
 		require.Zero(t, st.Applied)
 		require.EqualValues(t, 1, st.Overtaken)
+	})
+}
+
+// A change that was replaced has not been applied: what replaced it must be.
+func TestGivenAFlush_WhenAChangeIsOnlyReplaced_ThenItWaitsForTheOneThatReplacedIt(t *testing.T) {
+	for name, first := range map[string]func(l *ledger){
+		"waits":   func(l *ledger) { l.set(func() { l.err = errDown }) },
+		"retried": func(l *ledger) { l.set(func() { l.err = errDown }); time.Sleep(10 * time.Second) },
+		"being applied in vain": func(l *ledger) {
+			l.set(func() { l.during = func([]core.Change[int, int64]) { time.Sleep(5 * time.Second) }; l.err = errDown })
+			time.Sleep(2 * time.Second)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			eachQueue(t, wbOptions{}, func(l *ledger) {
+				require.NoError(l.t, l.a.Put(l.t.Context(), 7, 2))
+				first(l)
+				flushed := make(chan map[int]int64)
+				go func() {
+					assert.NoError(l.t, l.b.Flush(context.Background()))
+					flushed <- l.table()
+				}()
+				time.Sleep(time.Second)
+				require.NoError(l.t, l.a.Put(l.t.Context(), 7, 3))
+				select {
+				case <-flushed:
+					l.t.Fatal("flushed, and nothing has been applied")
+				case <-time.After(30 * time.Second):
+				}
+				l.set(func() { l.err, l.during = nil, nil })
+				require.Equal(l.t, map[int]int64{7: 3}, <-flushed)
+			})
+		})
+	}
+}
+
+// A change was queued while an earlier one was being applied, and replaced before that ended.
+func TestGivenAFlush_WhenAChangeWasReplacedDuringAnApply_ThenItWaitsForTheLast(t *testing.T) {
+	eachQueue(t, wbOptions{}, func(l *ledger) {
+		first := make(chan struct{})
+		l.set(func() { l.during = func([]core.Change[int, int64]) { <-first } })
+		require.NoError(l.t, l.a.Put(l.t.Context(), 7, 2))
+		time.Sleep(2 * time.Second) // it is being applied
+		require.NoError(l.t, l.a.Put(l.t.Context(), 7, 3))
+		flushed := make(chan map[int]int64)
+		go func() {
+			assert.NoError(l.t, l.b.Flush(context.Background()))
+			flushed <- l.table()
+		}()
+		time.Sleep(100 * time.Millisecond)
+		require.NoError(l.t, l.a.Put(l.t.Context(), 7, 4))
+		l.set(func() { l.during = func([]core.Change[int, int64]) { time.Sleep(3 * time.Second) } })
+		close(first)
+		require.Equal(l.t, map[int]int64{7: 4}, <-flushed)
 	})
 }
 

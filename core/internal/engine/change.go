@@ -39,13 +39,15 @@ func (e *Engine) Invalidate(ctx context.Context, items []Item) error {
 	return e.shared.invalidate(ctx, items, nil)
 }
 
-// InvalidateEach is Invalidate, and returns which of the items are pending.
-func (e *Engine) InvalidateEach(ctx context.Context, items []Item) ([]Item, error) {
+// InvalidateApplied is Invalidate of the tags of changes that have been applied, and returns
+// which are pending. Later changes of the same keys are queued yet: those that this process
+// keeps hear of it as of another instance's call.
+func (e *Engine) InvalidateApplied(ctx context.Context, items []Item) ([]Item, error) {
 	if e.shared == nil {
 		e.fence(items)
 		return nil, nil
 	}
-	return e.shared.invalidateEach(ctx, items, nil)
+	return e.shared.invalidateEach(ctx, items, &doing{applied: true})
 }
 
 // Swept says what a Sweep has done to the tier.
@@ -225,7 +227,11 @@ func (s *shared) invalidateEach(ctx context.Context, items []Item, do *doing) (f
 		s.pending.add(s.e, failed)
 		s.wake()
 	}
-	s.e.fence(items)
+	if do.hasApplied() && len(failed) == 0 {
+		s.e.fenceLoads(items)
+	} else {
+		s.e.fence(items)
+	}
 	if len(failed) > 0 {
 		return failed, pendingError(err)
 	}
@@ -479,7 +485,11 @@ type doing struct {
 
 	wait  time.Duration // of a sweep at size: for each step but the scan; 0: it is none
 	swept Swept
+
+	applied bool // it follows the application of queued changes
 }
+
+func (do *doing) hasApplied() bool { return do != nil && do.applied }
 
 // atSize reports whether scans may last for as long as the context does.
 func (do *doing) atSize() bool { return do != nil && do.wait > 0 }

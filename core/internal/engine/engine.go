@@ -31,6 +31,7 @@ type Engine struct {
 	parts    atomic.Int32 // partitions; 1 without a shared tier
 	shared   *shared      // nil without one
 	local    atomic.Pointer[LocalQueue]
+	owns     *owns
 	intents  *intents
 	flights  *flights
 	maxBytes uint64
@@ -75,6 +76,7 @@ func New(s Settings) (*Engine, error) {
 		stamps:   newStamps(),
 		flights:  newFlights(),
 		intents:  newIntents(),
+		owns:     newOwns(s.MaxBytes),
 		maxBytes: s.MaxBytes,
 		longest:  s.LongestLoad,
 		base:     time.Now(),
@@ -234,6 +236,12 @@ func (e *Engine) DropEntry(key string, en *Entry) { e.tier.dropEntry(key, en) }
 // fence makes every answer of this process that begins after it returned come
 // from a load that began after it was called.
 func (e *Engine) fence(items []Item) {
+	e.owns.drop(e, items)
+	e.fenceLoads(items)
+}
+
+// fenceLoads is fence, and leaves the changes that this process has queued.
+func (e *Engine) fenceLoads(items []Item) {
 	e.journal.mu.Lock()
 	e.apply(e.Now(), items)
 	e.journal.mu.Unlock()
@@ -243,6 +251,7 @@ func (e *Engine) fence(items []Item) {
 // renew invalidates items in this process and registers the load of key that
 // follows, in one step: of two at a time the later one fences the earlier one.
 func (e *Engine) renew(items []Item, key string, tags []string) *Load {
+	e.owns.drop(e, items)
 	e.journal.mu.Lock()
 	e.apply(e.Now(), items)
 	pos := e.journal.head

@@ -68,6 +68,9 @@ func (t *Turn) Fetch(ctx context.Context, q Query) Found {
 		t.restart()
 		t.lead()
 	}
+	if q.Queue && f == (Found{}) && t.held == nil && !t.asked.answered {
+		f.Queued = s.ownChange(t.key)
+	}
 	if t.Missed() {
 		t.e.Count.OverBudget.Add(1)
 	}
@@ -153,7 +156,9 @@ type asking struct {
 	part   int    // of the key
 	seen   string // the id of an entry that is known and of no use
 	done   bool   // without a lease
-	sent   int64  // when the last question for the entry was sent, on the engine's clock
+	// answered: the tier has said what is queued, or that nothing is.
+	answered bool
+	sent     int64 // when the last question for the entry was sent, on the engine's clock
 }
 
 // usable is what answers, and what a caller may answer while it refreshes.
@@ -220,6 +225,7 @@ func (a *asking) acquire(ctx context.Context) Found {
 		})
 		received := s.e.Now()
 		s.outcome(ctx, a.part, s.e.mask(t.key, t.tags), err)
+		a.answered = a.answered || err == nil && l.Found.ID == ""
 		switch {
 		case err != nil:
 			leave()
@@ -301,6 +307,7 @@ func (a *asking) untrusted(ctx context.Context) Found {
 			l, err = ses.Acquire(ctx, t.key, a.seen, nil, firstLease)
 			return err
 		})
+		a.answered = a.answered || err == nil && l.Found.ID == ""
 		s.outcome(ctx, a.part, 1<<a.part, err)
 		switch {
 		case err != nil:

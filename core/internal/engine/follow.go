@@ -203,7 +203,8 @@ func (s *shared) hint(p int, it remote.Logged) {
 		s.wake()
 	}
 	if !intent {
-		s.e.fence(s.local(nil, p, it.Item))
+		s.e.owns.hear(s.e, p, it)
+		s.e.fenceLoads(s.local(nil, p, it.Item))
 	}
 	if pos := f.position.Load(); pos != nil && it.Before == pos.Token {
 		f.advance(&it)
@@ -677,6 +678,7 @@ func (s *shared) applyLog(p int, f *follower, from *remote.Position, h *remote.H
 	for _, it := range items {
 		if !f.seen(it.Token) {
 			if !s.intent(p, it.Item) {
+				s.e.owns.hear(s.e, p, it)
 				list = s.local(list, p, it.Item)
 			}
 			f.remember(it.Token)
@@ -689,7 +691,7 @@ func (s *shared) applyLog(p int, f *follower, from *remote.Position, h *remote.H
 		}
 	}
 	if len(list) > 0 {
-		s.e.fence(list)
+		s.e.fenceLoads(list)
 	}
 	f.advance(&items[len(items)-1])
 	return true

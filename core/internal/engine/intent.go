@@ -184,6 +184,7 @@ func (e *Engine) lapse(now int64) {
 	}
 	e.apply(e.Now(), items)
 	e.journal.mu.Unlock()
+	e.owns.drop(e, items)
 	e.remove(items)
 }
 

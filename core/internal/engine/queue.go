@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"errors"
+	"time"
 
 	"github.com/larderhq/larder/core/internal/remote"
 )
@@ -71,14 +72,12 @@ func (e *Engine) Answers(p int) bool { return e.shared == nil || e.shared.legal(
 
 // Enqueue records changes and invalidates their keys: for this process before it
 // returns, for others as Invalidate does. After an error nobody knows whether they
-// were recorded: then the keys are invalidated all the same.
-func (e *Engine) Enqueue(ctx context.Context, q remote.Enqueue) ([]remote.Enqueued, error) {
+// were recorded: then the keys are invalidated all the same. tags are those that readers
+// keep each change under, for the ttl of its class.
+func (e *Engine) Enqueue(ctx context.Context, q remote.Enqueue, tags [][]string, ttl time.Duration) ([]remote.Enqueued, error) {
 	items := make([]Item, 0, 2*len(q.Changes))
 	for _, c := range q.Changes {
-		items = append(items, Item{Kind: remote.Key, Value: c.Key})
-		if c.Tag != "" {
-			items = append(items, Item{Kind: remote.Tag, Value: c.Tag})
-		}
+		items = append(items, changed(c)...)
 	}
 	e.Count.Invalidations.Add(int64(len(items)))
 	to, err := e.Queue()
@@ -86,31 +85,47 @@ func (e *Engine) Enqueue(ctx context.Context, q remote.Enqueue) ([]remote.Enqueu
 		return nil, err
 	}
 	s := e.shared
-	if s != nil {
-		q.Lag = max(q.Lag, s.replicaLag())
+	if s == nil {
+		done, err := to.Enqueue(ctx, q)
+		e.fence(items)
+		return done, err
 	}
+	q.Lag = max(q.Lag, s.replicaLag())
+	sent := e.owns.begin(&q, tags, ttl)
+	defer e.owns.end(sent)
 	done, err := to.Enqueue(ctx, q)
 	switch {
 	case errors.Is(err, remote.ErrMigrating), errors.Is(err, remote.ErrLate):
 		return nil, err // nothing has happened
 	case err != nil:
-		if s != nil {
-			s.pending.add(e, items)
-			s.wake()
-		}
+		s.pending.add(e, items)
+		s.wake()
 		e.fence(items)
 		return nil, err
 	}
-	for _, c := range done {
-		if s != nil && c.Version > 0 {
-			s.told(q.Partition, c.Logged)
-			if c.Tagged.Token != "" {
-				s.told(q.Partition, c.Tagged)
-			}
+	items = items[:0]
+	for i, c := range done {
+		if c.Version <= 0 || i >= len(sent) { // refused: nothing has happened
+			continue
 		}
+		items = append(items, changed(q.Changes[i])...)
+		s.told(q.Partition, c.Logged)
+		if c.Tagged.Token != "" {
+			s.told(q.Partition, c.Tagged)
+		}
+		e.owns.keep(sent[i], c, e.Now())
 	}
-	e.fence(items) // R14: after the reply, heard of or not
+	e.fenceLoads(items) // R14: after the reply, heard of or not
 	return done, nil
+}
+
+// changed is what a change invalidates.
+func changed(c remote.QueueChange) []Item {
+	items := []Item{{Kind: remote.Key, Value: c.Key}}
+	if c.Tag != "" {
+		items = append(items, Item{Kind: remote.Tag, Value: c.Tag})
+	}
+	return items
 }
 
 // queued returns what is queued in this process.

@@ -269,7 +269,9 @@ func (s *State) settle(p *part, r *record, of remote.Settled, now int64, nonce s
 		if !applied {
 			return
 		}
-		again.First = r.Version // applied so far, it is queued since then
+		// What came after the version that has been applied waits, be it the record's or one
+		// that this has taken the place of.
+		again.First = min(of.Version+1, r.Version)
 	case of.Dead != "":
 		s.bury(p, r, of.Dead, now)
 		s.remove(r)

@@ -44,8 +44,8 @@ type Queue interface {
 	// returns stays in the queue.
 	Claim(ctx context.Context, c Claim) (Claimed, error)
 	// Settle says what became of what was claimed. A record whose version is another one
-	// by now stays as it is, but that it is queued since its own version if the one before
-	// has been applied. With Release the queue of the partition is given up as well.
+	// by now stays as it is, but that it is queued since the version after the applied one, if the one
+	// before has been applied. With Release the queue of the partition is given up as well.
 	Settle(ctx context.Context, s Settle) (Settlement, error)
 	// States returns the state of a queue in every partition; States[i].Err tells
 	// where that did not succeed.

@@ -107,6 +107,7 @@ type behind struct {
 	// stubborn applies take no notice of their context, and the database refuses what is
 	// older than what it has. Others rely on their context alone.
 	stubborn bool
+	bare     bool          // changes have no tags beside their keys'
 	fails    int           // of 1000 applies
 	hangs    int           // of 1000 changes
 	hang     time.Duration // at most
@@ -125,6 +126,7 @@ func drawBehind(rng *rand.Rand, f *profile, always bool) behind {
 		stubborn: f.loses || rng.IntN(4) == 0,
 		fails:    oneOf(rng, 0, 50), hangs: oneOf(rng, 2, 50), hang: oneOf(rng, 50*ms, time.Second, 8*time.Second),
 		crashes: oneOf(rng, 0, 5, 50),
+		bare:    rng.IntN(2) == 0,
 	}
 }
 
@@ -293,21 +295,25 @@ func (h *history) change(in *instance, r *row, rng *rand.Rand) {
 	v := h.next(r, in.id)
 	var err error
 	how := "Put"
-	switch tag := groupTag(r.k); {
+	tags := []string{groupTag(r.k)}
+	if h.behind.bare {
+		tags = nil
+	}
+	switch {
 	case absent(v):
 		how = "Delete"
 		r.note(h.now(), in.id, "begins Delete, version", v)
 		err = in.queue.Delete(ctx, r.k)
 	case rng.IntN(4) == 0:
 		r.note(h.now(), in.id, "begins PutMany, version", v)
-		err = in.queue.PutMany(ctx, map[int]value{r.k: {v, h.pad}}, tag)
+		err = in.queue.PutMany(ctx, map[int]value{r.k: {v, h.pad}}, tags...)
 		var each core.BatchError[int]
 		if errors.As(err, &each) {
 			err = each[r.k]
 		}
 	default:
 		r.note(h.now(), in.id, "begins Put, version", v)
-		err = in.queue.Put(ctx, r.k, value{v, h.pad}, tag)
+		err = in.queue.Put(ctx, r.k, value{v, h.pad}, tags...)
 	}
 	queued := err == nil || errors.Is(err, core.ErrPending)
 	if in.dead.Load() || !queued {
@@ -362,9 +368,7 @@ func (h *history) flush(in *instance, limit time.Duration) error {
 		r.table.mu.Lock()
 		has := r.table.version
 		r.table.mu.Unlock()
-		if r.version.Load() > v { // a later change may have taken its place
-			continue
-		}
+		// A later change may have taken its place: that has been applied then.
 		s.rows, s.vers = append(s.rows, r.index, r.page.index, r.tablePage.index), append(s.vers, v, v, v)
 		if has < v && h.losses.Load() == losses {
 			h.fail(fmt.Sprintf("LOST: Flush of instance %d returned at %v, but the database has version %d of %v, not %d\n%s",
@@ -391,6 +395,17 @@ func (h *history) failed(in *instance) {
 // the database although a change is queued.
 func (h *history) memory() time.Duration { return 2*h.class.LoadTimeout + 3*time.Second }
 
+// owes reports whether an instance was asked for what it has put itself while the tier did
+// not answer it.
+func (h *history) owes(in *instance, r *row, begun time.Duration) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if in.need[r.index] == 0 || time.Duration(in.trouble.Load()) < begun {
+		return false
+	}
+	return h.holds(in, r, &r.owed[in.why[r.index]], begun)
+}
+
 // excused reports whether the answer is too old only because the tier could not be
 // asked what is queued. What the database has is owed all the same.
 func (h *history) excused(in *instance, r *row, begun time.Duration, v value, err error) bool {
@@ -406,7 +421,7 @@ func (h *history) excused(in *instance, r *row, begun time.Duration, v value, er
 		if d.void || at > begun || err == nil && v.version >= d.version || err != nil && anyAbsent(d.version, r.latest()) {
 			continue
 		}
-		if !d.soft {
+		if !d.soft || h.holds(in, r, d, begun) {
 			return false
 		}
 		if r.kind == laterPage { // it may have been made by anybody, at any time since
@@ -566,5 +581,5 @@ func (h *history) laterLoader(in *instance) core.Loader[int, value] {
 
 // behindTotals are what happened to queues.
 type behindTotals struct {
-	excused, queued, notQueued, applied, twice, refusedOld, flushed, nested atomic.Int64
+	excused, kept, queued, notQueued, applied, twice, refusedOld, flushed, nested atomic.Int64
 }

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/larderhq/larder/core/internal/memtier"
+	"github.com/larderhq/larder/core/internal/remote"
 )
 
 // profile is a kind of history.
@@ -56,7 +57,7 @@ var profiles = map[string]*profile{
 		network: func(rng *rand.Rand) memtier.Faults {
 			return oneOf(rng, lossy(rng, memtier.Faults{Request: delays(2 * ms), Reply: delays(2 * ms)}), resent(rng, memtier.Faults{}))
 		},
-		acts: []act{crash, begin, begin, freeze, isolate, migrate, restart}},
+		acts: []act{crash, begin, begin, freeze, isolate, migrate, restart, hurry, hurry, hurry, hurry, hurry, hurry}},
 	"failovers": {skewed: true, loses: true, pause: memtier.Delay{Min: 100 * ms, Max: 3 * time.Second},
 		network: func(rng *rand.Rand) memtier.Faults {
 			return oneOf(rng, memtier.Faults{Request: delays(2 * ms), Reply: delays(2 * ms)}, lossy(rng, memtier.Faults{}), resent(rng, memtier.Faults{}))
@@ -120,6 +121,7 @@ func (h *history) disturb(rng *rand.Rand) {
 func (h *history) happens(what string) {
 	h.totals.count(what)
 	h.noteAll(-1, "FAULT "+what)
+	h.concerned.note(h.now(), remote.Item{Kind: remote.All})
 }
 
 func cutHints(h *history, _ *rand.Rand) {
@@ -166,6 +168,22 @@ func isolate(h *history, rng *rand.Rand) {
 	h.sleep(between(rng, 0, oneOf(rng, 50*ms, 3*time.Second)))
 	in.line.cut(false)
 	h.noteAll(in.id, "its line is restored")
+}
+
+// hurry lets no reader of one process have an answer of the tier within his budget for a
+// while; all else goes on.
+func hurry(h *history, rng *rand.Rand) {
+	list := h.alive()
+	if len(list) == 0 {
+		return
+	}
+	in := oneOf(rng, list...)
+	h.totals.count("hurried")
+	h.noteAll(in.id, "FAULT its readers are not answered")
+	in.line.busy.Store(true)
+	h.sleep(between(rng, 0, oneOf(rng, 500*ms, 5*time.Second)))
+	in.line.busy.Store(false)
+	h.noteAll(in.id, "its readers are answered")
 }
 
 func down(h *history, rng *rand.Rand) {

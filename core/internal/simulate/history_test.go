@@ -62,6 +62,8 @@ type history struct {
 	left    atomic.Int64 // operations
 	failure atomic.Pointer[string]
 
+	concerned concerned
+
 	totals totals
 	traces tracer
 }
@@ -205,6 +207,8 @@ func (h *history) open(rng *rand.Rand, workers int) *instance {
 	if h.fault.punctual {
 		in.due = 1
 	}
+	in.line.proofs.delta = in.delta
+	in.line.concerns = func(items ...remote.Item) { h.concerned.note(h.now(), items...) }
 	in.line.slow, in.line.failed = h.budget/6, func() { h.failed(in) }
 	h.failed(in) // it has not been reached yet
 	in.tier = h.server.Tier(fmt.Sprint("instance ", id))
@@ -400,6 +404,8 @@ func (h *history) read(in *instance, k int, rng *rand.Rand, load *loaders) {
 		r.of.mu.Unlock()
 	case err != nil && !errors.Is(err, core.ErrNotFound):
 		n.failedReads.Add(1)
+	case r.kind == later && h.owes(in, r, begun):
+		n.kept.Add(1)
 	}
 	if took > 4*h.class.LoadTimeout+time.Second {
 		h.fail(fmt.Sprintf("SLOW: a read of %v on instance %d, begun at %v, took %v although LoadTimeout is %v", r, in.id, begun, took, h.class.LoadTimeout))

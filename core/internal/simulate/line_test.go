@@ -26,6 +26,9 @@ type line struct {
 	noAgree  atomic.Bool            // the layout cannot be renewed
 	noHeads  atomic.Bool            // heads cannot be asked for
 	noEra    atomic.Bool            // no era can be begun
+	busy     atomic.Bool            // readers are not answered within any budget
+	concerns func(...remote.Item)   // not nil: told of what has been invalidated, or may yet be
+	proofs   proofs
 	late     atomic.Int64           // how late replies about heads come
 	asked    atomic.Pointer[func()] // called when heads have been read, before the reply is sent
 }
@@ -44,10 +47,30 @@ func (l *line) cut(cut bool) {
 	}
 }
 
+// concern tells of items that have been invalidated, or may be yet.
+func (l *line) concern(items ...remote.Item) {
+	if l.concerns != nil {
+		l.concerns(items...)
+	}
+}
+
 func (l *line) isCut() chan struct{} {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.restored
+}
+
+// keepsWaiting keeps a reader waiting for as long as he does, if the line is busy.
+func (l *line) keepsWaiting(ctx context.Context) bool {
+	if !l.busy.Load() {
+		return false
+	}
+	if l.failed != nil {
+		l.failed()
+		defer l.failed()
+	}
+	<-ctx.Done()
+	return true
 }
 
 // over runs a call over the line.
@@ -98,6 +121,9 @@ type got struct {
 }
 
 func (s *lined) Get(ctx context.Context, key string, tags []string) (remote.Entry, []string, error) {
+	if s.l.keepsWaiting(ctx) {
+		return remote.Entry{}, nil, ctx.Err()
+	}
 	g, err := over(ctx, s.l, func() (got, error) {
 		e, gens, err := s.Session.Get(ctx, key, tags)
 		return got{e, gens}, err
@@ -110,6 +136,9 @@ func (s *lined) Generations(ctx context.Context, tags []string) ([]string, error
 }
 
 func (s *lined) Acquire(ctx context.Context, key, seen string, tags []string, d time.Duration) (remote.Lease, error) {
+	if s.l.keepsWaiting(ctx) {
+		return remote.Lease{}, ctx.Err()
+	}
 	return over(ctx, s.l, func() (remote.Lease, error) { return s.Session.Acquire(ctx, key, seen, tags, d) })
 }
 
@@ -135,6 +164,7 @@ func (s *lined) Change(ctx context.Context, c remote.Change) ([]remote.Logged, e
 		return nil, errLine
 	}
 	return over(ctx, s.l, func() ([]remote.Logged, error) {
+		defer s.l.concern(c.Items...)
 		logged, err := s.Session.Change(ctx, c)
 		if fn := s.l.changed.Swap(nil); fn != nil {
 			(*fn)()
@@ -147,7 +177,9 @@ func (s *lined) NewEra(ctx context.Context, p int, was string, always bool) erro
 	if s.l.noEra.Load() {
 		return errLine
 	}
+	s.l.concern(remote.Item{Kind: remote.Era})
 	_, err := over(ctx, s.l, func() (bool, error) { return true, s.Session.NewEra(ctx, p, was, always) })
+	s.l.concern(remote.Item{Kind: remote.Era})
 	return err
 }
 
@@ -159,7 +191,8 @@ func (s *lined) Heads(ctx context.Context) ([]remote.Head, error) {
 	if s.l.noHeads.Load() {
 		return nil, errLine
 	}
-	return over(ctx, s.l, func() ([]remote.Head, error) {
+	sent := time.Now()
+	heads, err := over(ctx, s.l, func() ([]remote.Head, error) {
 		heads, err := s.Session.Heads(ctx)
 		if fn := s.l.asked.Swap(nil); fn != nil {
 			(*fn)()
@@ -167,10 +200,15 @@ func (s *lined) Heads(ctx context.Context) ([]remote.Head, error) {
 		time.Sleep(time.Duration(s.l.late.Load()))
 		return heads, err
 	})
+	s.l.proofs.heads(sent, heads, err)
+	return heads, err
 }
 
 func (s *lined) Log(ctx context.Context, p int, after remote.Position) (remote.Log, error) {
-	return over(ctx, s.l, func() (remote.Log, error) { return s.Session.Log(ctx, p, after) })
+	sent := time.Now()
+	log, err := over(ctx, s.l, func() (remote.Log, error) { return s.Session.Log(ctx, p, after) })
+	s.l.proofs.log(sent, &log, err)
+	return log, err
 }
 
 func (s *lined) Durable(ctx context.Context) error {
@@ -179,7 +217,11 @@ func (s *lined) Durable(ctx context.Context) error {
 }
 
 func (s *lined) Enqueue(ctx context.Context, e remote.Enqueue) ([]remote.Enqueued, error) {
-	return over(ctx, s.l, func() ([]remote.Enqueued, error) { return s.Session.Enqueue(ctx, e) })
+	done, err := over(ctx, s.l, func() ([]remote.Enqueued, error) { return s.Session.Enqueue(ctx, e) })
+	if err != nil { // what nobody knows of is pending
+		s.l.concern(remote.Item{Kind: remote.All})
+	}
+	return done, err
 }
 
 func (s *lined) Claim(ctx context.Context, c remote.Claim) (remote.Claimed, error) {

@@ -82,7 +82,7 @@ func (n *totals) merge(o *totals) {
 	for to, from := range map[*atomic.Int64]*atomic.Int64{
 		&n.reads: &o.reads, &n.failedReads: &o.failedReads, &n.unjudged: &o.unjudged,
 		&n.writes: &o.writes, &n.announced: &o.announced, &n.pending: &o.pending, &n.renewals: &o.renewals,
-		&n.excused: &o.excused, &n.queued: &o.queued, &n.notQueued: &o.notQueued, &n.applied: &o.applied, &n.twice: &o.twice,
+		&n.excused: &o.excused, &n.kept: &o.kept, &n.queued: &o.queued, &n.notQueued: &o.notQueued, &n.applied: &o.applied, &n.twice: &o.twice,
 		&n.refusedOld: &o.refusedOld, &n.flushed: &o.flushed, &n.nested: &o.nested,
 	} {
 		to.Add(from.Load())
@@ -113,8 +113,8 @@ func (n *totals) String() string {
 		n.reads.Load(), s.Hits, s.StaleHits, s.RemoteHits, s.Loads, s.Refreshes, s.LoadErrors, s.Panics, s.Coalesced, n.failedReads.Load(), n.unjudged.Load())
 	fmt.Fprintf(&b, "  writes %d: announcements %d, pending %d, targets %d; stored %d, renewals said %d, refused %d, evicted here %d\n",
 		n.writes.Load(), n.announced.Load(), n.pending.Load(), s.Invalidations, s.Stored, n.renewals.Load(), s.Refused, s.Evicted)
-	fmt.Fprintf(&b, "  of queued rows, too old while the tier did not answer %d; changes queued %d, not known to be %d; applied %d, twice %d, refused by the database %d, flushes %d; nested reads %d\n",
-		n.excused.Load(), n.queued.Load(), n.notQueued.Load(), n.applied.Load(), n.twice.Load(), n.refusedOld.Load(), n.flushed.Load(), n.nested.Load())
+	fmt.Fprintf(&b, "  of queued rows, too old while the tier did not answer %d, own ones kept %d; changes queued %d, not known to be %d; applied %d, twice %d, refused by the database %d, flushes %d; nested reads %d\n",
+		n.excused.Load(), n.kept.Load(), n.queued.Load(), n.notQueued.Load(), n.applied.Load(), n.twice.Load(), n.refusedOld.Load(), n.flushed.Load(), n.nested.Load())
 	fmt.Fprintf(&b, "  longest staleness seen %v, longest read %v\n", time.Duration(n.stalest.Load()), time.Duration(n.longestGet.Load()))
 	fmt.Fprintf(&b, "  tier %+v\n  faults:", n.Tier)
 	for _, f := range slices.Sorted(maps.Keys(n.faults)) {

@@ -18,11 +18,13 @@ for i, key in ipairs(keys) do
   reply[#reply + 1] = newer and 1 or 0
   if held and r and r.queue == queue then
     if newer then
-      -- Applied so far, it is queued since its own version.
+      -- What came after the version that has been applied waits, be it the record's or one that
+      -- this has taken the place of.
       if wait == '0' and why == '' then
-        good(redis.pcall('ZADD', order, 'XX', r.version, key))
+        local first = digits(math.min(tonumber(version) + 1, tonumber(r.version)))
+        good(redis.pcall('ZADD', order, 'XX', first, key))
         redis.call('HSET', records, key,
-          r.version .. ':' .. r.version .. rest(r.attempts, r.by, queue) .. string.sub(r.text, r.at))
+          r.version .. ':' .. first .. rest(r.attempts, r.by, queue) .. string.sub(r.text, r.at))
       end
     elseif why ~= '' then
       bury(key, r, why, tonumber(ARGV[5]))
