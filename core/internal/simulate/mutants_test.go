@@ -97,7 +97,7 @@ func engineRules() []mutate.Rule {
 		// Tags are invalidated after a change has been settled.
 		rule("R27-Tag", mutate.Replace(behind+"wbapply.go", "\ta.tell(results)\n", ""), mutate.Replace(behind+"wbapply.go", `a.account(results)`, "a.tell(results)\n\ta.account(results)")),
 		// A change is settled although its tag could not be invalidated.
-		rule("R27-Told", mutate.After(behind+"wbapply.go", `failed, err := a.w.e.InvalidateEach(call, items)`, `err = nil`)),
+		rule("R27-Told", mutate.After(behind+"wbapply.go", `failed, err := a.w.e.InvalidateApplied(call, items)`, `err = nil`)),
 		// An apply goes on when its worker has lost the queue.
 		rule("R27-Keep", mutate.Replace(behind+"wbapply.go", `workerLease-margin)), cancel)`, `workerLease-margin)), func() {})`),
 			mutate.Replace(behind+"wbapply.go", "case lost.Load():\n\t\t\t\tcancel()", `case lost.Load():`)),
