@@ -55,7 +55,7 @@ func engineRules() []mutate.Rule {
 		// The end of a lease wakes nobody.
 		rule("R12", mutate.Replace(engine+"wakes.go", `if k := w.m[key]; k != nil {`, `if k := w.m[key]; k != nil && false {`)),
 		// This process is not fenced after its own invalidation.
-		rule("R14", mutate.Replace(engine+"change.go", "s.wake()\n\t}\n\ts.e.fence(items)\n", "s.wake()\n\t}\n")),
+		rule("R14", mutate.Replace(engine+"change.go", "\t\ts.e.fenceLoads(items)\n\t} else {\n\t\ts.e.fence(items)\n\t}\n", "\t}\n")),
 		// A sweep has no second item.
 		rule("R15", mutate.Replace(engine+"change.go", `if did.Everything != nil {`, `if did.Everything == nil { return nil } else {`)),
 		// All is done once in each partition, and heard in each for itself.
