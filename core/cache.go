@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"math/rand/v2"
 	"slices"
 	"strings"
 	"sync"
@@ -125,10 +124,8 @@ func (c *Cache) disown(prefix string) {
 // shared tier, not whether it happens: a request that has ended may have committed.
 //
 // With a shared tier this holds on this instance at once, and on every other as
-// soon as a message reaches it, or after Options.MaxStaleness if none does.
-// Everywhere among the targets makes Invalidate wait for that; if it cannot, the
-// error is another than ErrPending. An error that is
-// ErrPending says that the tier has not confirmed it: this instance answers from
+// soon as a message reaches it, or after Options.MaxStaleness if none does;
+// InvalidateEverywhere waits for that. An error that is ErrPending says that the tier has not confirmed it: this instance answers from
 // the tier nothing that it concerns, and tries until it succeeds, but other
 // instances may answer the old value, and the promise is lost if the process dies
 // before. Without a deadline in ctx the tier is waited for a second.
@@ -145,18 +142,26 @@ func (c *Cache) Invalidate(ctx context.Context, targets ...Target) error {
 	}
 	call, cancel := c.bound(ctx)
 	defer cancel()
-	if err := c.engine.Invalidate(call, list); err != nil {
-		return err
-	}
-	return c.everywhere(ctx, targets)
+	return c.engine.Invalidate(call, list)
 }
 
-// everywhere waits for what Everywhere asks for, if it is among targets that have
-// been invalidated.
-func (c *Cache) everywhere(ctx context.Context, targets []Target) error {
-	if !slices.Contains(targets, Everywhere) {
-		return nil
+// InvalidateEverywhere is Invalidate, and returns nil only when the promise holds on
+// every instance that shares the cache: about the largest MaxStaleness of all instances
+// later. ctx bounds that wait. Without a shared tier it is Invalidate. An error that is
+// neither ErrPending nor a *ConfigError says that the targets are invalidated, and that
+// other instances may answer the old values for up to MaxStaleness.
+func (c *Cache) InvalidateEverywhere(ctx context.Context, targets ...Target) error {
+	if err := c.Invalidate(ctx, targets...); err != nil {
+		return err
 	}
+	return c.WaitEverywhere(ctx)
+}
+
+// WaitEverywhere returns nil when each invalidation that has returned nil on this
+// instance before the call holds on every instance that shares the cache: about the
+// largest MaxStaleness of all instances later. It is for callers of Sweep, Map.Put and
+// the like; see InvalidateEverywhere. Without a shared tier it returns at once.
+func (c *Cache) WaitEverywhere(ctx context.Context) error {
 	if err := c.engine.Everywhere(ctx); err != nil {
 		return fmt.Errorf("larder: invalidated, but not known to hold everywhere yet: %w", err)
 	}
@@ -204,10 +209,6 @@ func (c *Cache) Class(name string) (Class, error) {
 	return class, nil
 }
 
-// Engine returns the parts that package httpcache is built on. Its type is
-// internal: it is no part of the compatibility promise.
-func (c *Cache) Engine() *engine.Engine { return c.engine }
-
 // Options returns the options with their defaults filled in, and the classes as
 // they are now. The map of classes is the caller's own.
 func (c *Cache) Options() Options {
@@ -216,13 +217,14 @@ func (c *Cache) Options() Options {
 	return o
 }
 
-// Scope returns a scope for a load or a write of this cache.
-func (c *Cache) Scope() *scope.Scope {
+// scope returns a scope for a load or a write of this cache.
+func (c *Cache) scope() *scope.Scope {
 	return &scope.Scope{
 		MaxTags: MaxTagsPerEntry, Of: c.engine,
 		Invalidate: func(ctx context.Context, targets any) error {
 			return c.Invalidate(ctx, targets.([]Target)...)
 		},
+		WaitEverywhere: c.WaitEverywhere,
 	}
 }
 
@@ -241,20 +243,12 @@ func (c *Cache) register(prefix string, kind mapKind) error {
 			return nil
 		}
 		if p == prefix {
-			return &ConfigError{"prefix", prefix, fmt.Sprintf("one that no other map has (taken by %s)", other.text)}
+			return &ConfigError{"MapOptions.Prefix", prefix, fmt.Sprintf("one that no other map has (taken by %s)", other.text)}
 		}
 		if strings.HasPrefix(p, prefix+":") || strings.HasPrefix(prefix, p+":") {
-			return &ConfigError{"prefix", prefix, fmt.Sprintf("one whose keys cannot be those of another map (%q is taken)", p)}
+			return &ConfigError{"MapOptions.Prefix", prefix, fmt.Sprintf("one whose keys cannot be those of another map (%q is taken)", p)}
 		}
 	}
 	c.maps[prefix] = kind
 	return nil
-}
-
-// JitteredTTL returns the class's TTL, shortened by its jitter.
-func (c Class) JitteredTTL() time.Duration {
-	if c.Jitter == 0 || c.TTL == 0 {
-		return c.TTL
-	}
-	return max(MinDuration, c.TTL-time.Duration(rand.Float64()*c.Jitter*float64(c.TTL)))
 }

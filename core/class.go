@@ -22,10 +22,10 @@ type Class struct {
 	// With 0 an HTTP response that states no lifetime is stored only if a lifetime
 	// can be guessed (HTTPPolicy.NoHeuristic). Maps need one.
 	TTL time.Duration
-	// Stale is how long after its TTL a value is still answered while it is
+	// StaleWhileRevalidate is how long after its TTL a value is still answered while it is
 	// refreshed in the background (stale-while-revalidate, RFC 5861 section 3).
 	// An invalidated value is never answered, stale or not. Needs a TTL.
-	Stale time.Duration
+	StaleWhileRevalidate time.Duration
 	// StaleIfError is how long after its TTL a value is answered in place of an
 	// error (stale-if-error, RFC 5861 section 4), also one whose lifetime the
 	// response stated itself.
@@ -46,19 +46,19 @@ type Class struct {
 	// Jitter shortens each TTL by a random share of up to this fraction, 0 to 1,
 	// so that what was stored together does not expire together.
 	Jitter float64
-	// MaxBytes is the largest body or encoded value that is stored. Header fields of
+	// MaxEntryBytes is the largest body or encoded value that is stored. Header fields of
 	// a response count as part of its body, but for their first 4 KiB.
 	// What is larger passes through. Default 1 MiB.
-	MaxBytes int
-	// MaxLoads is how many loads of one key may run at a time after one of them
+	MaxEntryBytes int
+	// MaxLoadsAfterError is how many loads of one key may run at a time after one of them
 	// has failed. Default 4.
-	MaxLoads int
-	// RequireRemote is for routes that write, and for Map.Write: while the shared tier
+	MaxLoadsAfterError int
+	// ConfirmWrites is for routes that write, and for Map.Write: while the shared tier
 	// does not confirm that they begin, they answer 503 before the handler runs, and
 	// Write returns ErrPending before it saves. By default
 	// the handler runs, and the invalidation is tried until it succeeds. Without a
 	// shared tier it means nothing.
-	RequireRemote bool
+	ConfirmWrites bool
 	// HTTP is what concerns responses only.
 	HTTP HTTPPolicy
 }
@@ -141,10 +141,10 @@ var (
 
 // Defaults of Class.
 const (
-	DefaultLoadTimeout = 30 * time.Second
-	DefaultMaxBytes    = 1 << 20
-	DefaultMaxLoads    = 4
-	DefaultMaxVariants = 32
+	DefaultLoadTimeout        = 30 * time.Second
+	DefaultMaxEntryBytes      = 1 << 20
+	DefaultMaxLoadsAfterError = 4
+	DefaultMaxVariants        = 32
 )
 
 // resolve checks the classes, fills in their defaults and adds the default class.
@@ -178,7 +178,7 @@ func (c Class) resolve(name string) (Class, error) {
 		name string
 		d    time.Duration
 	}{
-		{"TTL", c.TTL}, {"Stale", c.Stale}, {"StaleIfError", c.StaleIfError}, {"NegativeTTL", c.NegativeTTL},
+		{"TTL", c.TTL}, {"StaleWhileRevalidate", c.StaleWhileRevalidate}, {"StaleIfError", c.StaleIfError}, {"NegativeTTL", c.NegativeTTL},
 		{"LoadTimeout", c.LoadTimeout}, {"ReplicaLag", c.ReplicaLag},
 	} {
 		if err := checkDuration(field(d.name), d.d); err != nil {
@@ -186,14 +186,14 @@ func (c Class) resolve(name string) (Class, error) {
 		}
 	}
 	switch {
-	case c.Stale > 0 && c.TTL == 0:
-		return c, &ConfigError{field("Stale"), c.Stale.String(), "0 in a class without TTL"}
+	case c.StaleWhileRevalidate > 0 && c.TTL == 0:
+		return c, &ConfigError{field("StaleWhileRevalidate"), c.StaleWhileRevalidate.String(), "0 in a class without TTL"}
 	case !(c.Jitter >= 0 && c.Jitter <= 1): // so that NaN is refused
 		return c, &ConfigError{field("Jitter"), c.Jitter, "0 to 1"}
-	case c.MaxBytes < 0 || c.MaxBytes > 1<<30:
-		return c, &ConfigError{field("MaxBytes"), c.MaxBytes, "0 (1 MiB) to 1 GiB"}
-	case c.MaxLoads < 0 || c.MaxLoads > 1<<16:
-		return c, &ConfigError{field("MaxLoads"), c.MaxLoads, "0 (4) to 65536"}
+	case c.MaxEntryBytes < 0 || c.MaxEntryBytes > 1<<30:
+		return c, &ConfigError{field("MaxEntryBytes"), c.MaxEntryBytes, "0 (1 MiB) to 1 GiB"}
+	case c.MaxLoadsAfterError < 0 || c.MaxLoadsAfterError > 1<<16:
+		return c, &ConfigError{field("MaxLoadsAfterError"), c.MaxLoadsAfterError, "0 (4) to 65536"}
 	case c.HTTP.MaxVariants < 0 || c.HTTP.MaxVariants > 1024:
 		return c, &ConfigError{field("HTTP.MaxVariants"), c.HTTP.MaxVariants, "0 (32) to 1024"}
 	}
@@ -232,11 +232,11 @@ func (c Class) resolve(name string) (Class, error) {
 	if c.LoadTimeout == 0 {
 		c.LoadTimeout = DefaultLoadTimeout
 	}
-	if c.MaxBytes == 0 {
-		c.MaxBytes = DefaultMaxBytes
+	if c.MaxEntryBytes == 0 {
+		c.MaxEntryBytes = DefaultMaxEntryBytes
 	}
-	if c.MaxLoads == 0 {
-		c.MaxLoads = DefaultMaxLoads
+	if c.MaxLoadsAfterError == 0 {
+		c.MaxLoadsAfterError = DefaultMaxLoadsAfterError
 	}
 	if c.HTTP.MaxVariants == 0 {
 		c.HTTP.MaxVariants = DefaultMaxVariants

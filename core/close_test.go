@@ -37,7 +37,7 @@ func (m *items) listens(ctx context.Context, id int) (item, error) {
 func closing(t *testing.T, test func(t *testing.T, m *items, closeIt func() (took time.Duration))) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		c, err := core.New(core.Options{Classes: core.Classes{"item": {TTL: minute, Stale: minute, LoadTimeout: 10 * time.Second}}})
+		c, err := core.New(core.Options{Classes: core.Classes{"item": {TTL: minute, StaleWhileRevalidate: minute, LoadTimeout: 10 * time.Second}}})
 		require.NoError(t, err)
 		test(t, itemsOf(t, c), func() time.Duration {
 			began := time.Now()

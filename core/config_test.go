@@ -67,9 +67,9 @@ func TestGivenBadOptions_WhenACacheIsMade_ThenTheErrorNamesFieldValueAndWhatIsAl
 		{"negative TTL", class(c{TTL: -time.Second}), `Classes["x"].TTL`, "-1s"},
 		{"TTL under a millisecond", class(c{TTL: 1}), `Classes["x"].TTL`, "1ns"},
 		{"absurd TTL", class(c{TTL: year + time.Second}), `Classes["x"].TTL`, "8760h0m1s"},
-		{"negative stale window", class(c{TTL: hour, Stale: -1}), `Classes["x"].Stale`, "-1ns"},
-		{"stale window under a millisecond", class(c{TTL: hour, Stale: 500}), `Classes["x"].Stale`, "500ns"},
-		{"stale window without TTL", class(c{Stale: minute}), `Classes["x"].Stale`, "1m0s"},
+		{"negative stale window", class(c{TTL: hour, StaleWhileRevalidate: -1}), `Classes["x"].StaleWhileRevalidate`, "-1ns"},
+		{"stale window under a millisecond", class(c{TTL: hour, StaleWhileRevalidate: 500}), `Classes["x"].StaleWhileRevalidate`, "500ns"},
+		{"stale window without TTL", class(c{StaleWhileRevalidate: minute}), `Classes["x"].StaleWhileRevalidate`, "1m0s"},
 		{"unknown request directive", class(c{HTTP: core.HTTPPolicy{RequestDirectives: []string{"no-cache", "immutable"}}}), `Classes["x"].HTTP.RequestDirectives[1]`, "immutable"},
 		{"encoding twice", class(c{HTTP: core.HTTPPolicy{Encodings: []string{"gzip", "gzip"}}}), `Classes["x"].HTTP.Encodings[1]`, "gzip"},
 		{"unknown encoding", class(c{HTTP: core.HTTPPolicy{Encodings: []string{"br"}}}), `Classes["x"].HTTP.Encodings[0]`, "br"},
@@ -82,10 +82,10 @@ func TestGivenBadOptions_WhenACacheIsMade_ThenTheErrorNamesFieldValueAndWhatIsAl
 		{"jitter above one", class(c{Jitter: 1.01}), `Classes["x"].Jitter`, 1.01},
 		{"jitter that is no number", class(c{Jitter: math.NaN()}), `Classes["x"].Jitter`, math.NaN()},
 		{"infinite jitter", class(c{Jitter: math.Inf(1)}), `Classes["x"].Jitter`, math.Inf(1)},
-		{"negative body", class(c{MaxBytes: -1}), `Classes["x"].MaxBytes`, -1},
-		{"absurd body", class(c{MaxBytes: 1<<30 + 1}), `Classes["x"].MaxBytes`, 1<<30 + 1},
-		{"negative loads", class(c{MaxLoads: -1}), `Classes["x"].MaxLoads`, -1},
-		{"absurd loads", class(c{MaxLoads: 65537}), `Classes["x"].MaxLoads`, 65537},
+		{"negative body", class(c{MaxEntryBytes: -1}), `Classes["x"].MaxEntryBytes`, -1},
+		{"absurd body", class(c{MaxEntryBytes: 1<<30 + 1}), `Classes["x"].MaxEntryBytes`, 1<<30 + 1},
+		{"negative loads", class(c{MaxLoadsAfterError: -1}), `Classes["x"].MaxLoadsAfterError`, -1},
+		{"absurd loads", class(c{MaxLoadsAfterError: 65537}), `Classes["x"].MaxLoadsAfterError`, 65537},
 		{"negative variants", policy(core.HTTPPolicy{MaxVariants: -1}), `Classes["x"].HTTP.MaxVariants`, -1},
 		{"absurd variants", policy(core.HTTPPolicy{MaxVariants: 1025}), `Classes["x"].HTTP.MaxVariants`, 1025},
 		{"empty query parameter", policy(core.HTTPPolicy{Query: []string{"q", ""}}), `Classes["x"].HTTP.Query[1]`, ""},
@@ -112,14 +112,14 @@ func TestGivenOptionsAtTheirLimits_WhenACacheIsMade_ThenTheyAreTaken(t *testing.
 		"least": {
 			RemoteBudget: time.Millisecond, MaxStaleness: 100 * time.Millisecond, MaxBytes: 65536, MaxRefreshes: 1,
 			WriteTimeout: time.Millisecond, CloseTimeout: time.Millisecond, Namespace: "a", Version: "b",
-			Classes: core.Classes{"": {TTL: time.Millisecond}, "x": {TTL: time.Millisecond, Stale: time.Millisecond, MaxBytes: 1, MaxLoads: 1}},
+			Classes: core.Classes{"": {TTL: time.Millisecond}, "x": {TTL: time.Millisecond, StaleWhileRevalidate: time.Millisecond, MaxEntryBytes: 1, MaxLoadsAfterError: 1}},
 		},
 		"most": {
 			RemoteBudget: year, MaxStaleness: year, MaxBytes: math.MaxInt64, MaxRefreshes: 65536, WriteTimeout: year, CloseTimeout: year,
 			Namespace: strings.Repeat("ü", core.MaxKeyBytes/2),
 			Classes: core.Classes{"x": {
-				TTL: year, Stale: year, StaleIfError: year, NegativeTTL: year, LoadTimeout: year, ReplicaLag: year, Jitter: 1,
-				MaxBytes: 1 << 30, MaxLoads: 65536, HTTP: core.HTTPPolicy{MaxVariants: 1024},
+				TTL: year, StaleWhileRevalidate: year, StaleIfError: year, NegativeTTL: year, LoadTimeout: year, ReplicaLag: year, Jitter: 1,
+				MaxEntryBytes: 1 << 30, MaxLoadsAfterError: 65536, HTTP: core.HTTPPolicy{MaxVariants: 1024},
 			}},
 		},
 	} {
@@ -144,8 +144,8 @@ func TestGivenNoOptions_WhenACacheIsMade_ThenTheDefaultsAreThoseOfTheDocumentati
 	x, err := c.Class("x")
 	require.NoError(t, err)
 	require.Equal(t, 30*time.Second, x.LoadTimeout)
-	require.Equal(t, 1<<20, x.MaxBytes)
-	require.Equal(t, 4, x.MaxLoads)
+	require.Equal(t, 1<<20, x.MaxEntryBytes)
+	require.Equal(t, 4, x.MaxLoadsAfterError)
 	require.Equal(t, 32, x.HTTP.MaxVariants)
 	require.Equal(t, []string{"Accept-Language"}, x.HTTP.Headers)
 	fallback, err := c.Class("")
@@ -168,47 +168,52 @@ func TestGivenClassesOfTheCaller_WhenHeChangesThemLater_ThenTheCacheDoesNotNotic
 func TestGivenABadMap_WhenItIsMade_ThenTheErrorNamesFieldValueAndWhatIsAllowed(t *testing.T) {
 	c := open(t, core.Options{Classes: core.Classes{"item": {TTL: hour}, "bare": {}}})
 	long := strings.Repeat("x", core.MaxKeyBytes+1)
-	newMap := func(class, prefix string, opts ...core.MapOption) error {
-		_, err := core.NewMap[int, item](c, class, prefix, opts...)
+	newMap := func(class, prefix string) error {
+		_, err := core.NewMap(c, core.MapOptions[int, item]{Class: class, Prefix: prefix})
 		return err
 	}
-	_, err := core.NewMap[int, item](nil, "item", "item")
+	_, err := core.NewMap(nil, core.MapOptions[int, item]{Class: "item", Prefix: "item"})
 	refused(t, err, "cache", nil)
 	refused(t, newMap("itme", "item"), "class", "itme")
 	require.ErrorContains(t, newMap("itme", "item"), `"item"`, "the error says which classes there are")
 	refused(t, newMap("bare", "item"), `Classes["bare"].TTL`, "0s")
 	refused(t, newMap("", "item"), `Classes[""].TTL`, "0s")
-	refused(t, newMap("item", ""), "prefix", "")
-	refused(t, newMap("item", "a\x00"), "prefix", "a\x00")
-	refused(t, newMap("item", long), "prefix", long[:32]+"…")
-	refused(t, newMap("item", "http"), "prefix", "http")
-	refused(t, newMap("item", "https"), "prefix", "https")
-	refused(t, newMap("item", "item", core.MapOption{}), "MapOption", "nil")
-	refused(t, newMap("item", "item", core.WithCodec(nil)), "MapOption", "nil")
-	refused(t, newMap("item", "item", core.WithClone(func(s string) string { return s })), "WithClone", "func(string) string")
-	refused(t, newMap("item", "item", core.WithClone[item](nil)), "WithClone", "func(core_test.item) core_test.item")
-	_, err = core.NewMap[float64, item](c, "item", "item")
+	refused(t, newMap("item", ""), "MapOptions.Prefix", "")
+	refused(t, newMap("item", "a\x00"), "MapOptions.Prefix", "a\x00")
+	refused(t, newMap("item", long), "MapOptions.Prefix", long[:32]+"…")
+	refused(t, newMap("item", "http"), "MapOptions.Prefix", "http")
+	refused(t, newMap("item", "https"), "MapOptions.Prefix", "https")
+	_, err = core.NewMap(c, core.MapOptions[float64, item]{Class: "item", Prefix: "item"})
 	refused(t, err, "K", "float64")
-	_, err = core.NewMap[[2]int, item](c, "item", "item")
+	_, err = core.NewMap(c, core.MapOptions[[2]int, item]{Class: "item", Prefix: "item"})
 	refused(t, err, "K", "[2]int")
 }
 
 func TestGivenAMap_WhenAnotherTypeWantsItsKeys_ThenItIsRefused(t *testing.T) {
 	c := open(t, core.Options{Classes: core.Classes{"item": {TTL: hour}}})
-	make1 := func(prefix string) error { _, err := core.NewMap[int, item](c, "item", prefix); return err }
-	make2 := func(prefix string) error { _, err := core.NewMap[int, string](c, "item", prefix); return err }
-	make3 := func(prefix string) error { _, err := core.NewMap[string, item](c, "item", prefix); return err }
+	make1 := func(prefix string) error {
+		_, err := core.NewMap(c, core.MapOptions[int, item]{Class: "item", Prefix: prefix})
+		return err
+	}
+	make2 := func(prefix string) error {
+		_, err := core.NewMap(c, core.MapOptions[int, string]{Class: "item", Prefix: prefix})
+		return err
+	}
+	make3 := func(prefix string) error {
+		_, err := core.NewMap(c, core.MapOptions[string, item]{Class: "item", Prefix: prefix})
+		return err
+	}
 	require.NoError(t, make1("item"))
 	require.NoError(t, make1("item"), "the same type may be made again")
-	refused(t, make2("item"), "prefix", "item")
-	refused(t, make3("item"), "prefix", "item")
+	refused(t, make2("item"), "MapOptions.Prefix", "item")
+	refused(t, make3("item"), "MapOptions.Prefix", "item")
 	require.ErrorContains(t, make2("item"), "core.Map[int,", "the error says which type it is")
-	refused(t, make1("item:x"), "prefix", "item:x")
-	refused(t, make3("item:x:y"), "prefix", "item:x:y")
+	refused(t, make1("item:x"), "MapOptions.Prefix", "item:x")
+	refused(t, make3("item:x:y"), "MapOptions.Prefix", "item:x:y")
 	require.NoError(t, make2("items"), "a name that only begins alike is another one")
 	require.NoError(t, make2("a:b:c"))
-	refused(t, make3("a"), "prefix", "a")
-	refused(t, make2("a:b"), "prefix", "a:b")
+	refused(t, make3("a"), "MapOptions.Prefix", "a")
+	refused(t, make2("a:b"), "MapOptions.Prefix", "a:b")
 	require.NoError(t, make1("a:c"))
 }
 
@@ -228,7 +233,7 @@ func TestGivenIDsOfAnyType_WhenTheyBecomeKeys_ThenDifferentIDsHaveDifferentKeys(
 
 func keyOf[K comparable](t *testing.T, c *core.Cache, prefix string, id K) string {
 	t.Helper()
-	m, err := core.NewMap[K, item](c, "item", prefix)
+	m, err := core.NewMap(c, core.MapOptions[K, item]{Class: "item", Prefix: prefix})
 	require.NoError(t, err)
 	key, err := m.Key(id)
 	require.NoError(t, err)
@@ -237,7 +242,7 @@ func keyOf[K comparable](t *testing.T, c *core.Cache, prefix string, id K) strin
 
 func TestGivenABadID_WhenUsed_ThenItIsRefusedBeforeAnythingIsDone(t *testing.T) {
 	c := open(t, core.Options{Classes: core.Classes{"item": {TTL: hour}}})
-	m, err := core.NewMap[string, item](c, "item", "item")
+	m, err := core.NewMap(c, core.MapOptions[string, item]{Class: "item", Prefix: "item"})
 	require.NoError(t, err)
 	load := func(context.Context, string) (item, error) { t.Error("it loads"); return item{}, nil }
 	long := strings.Repeat("x", core.MaxKeyBytes)
@@ -301,7 +306,7 @@ func TestGivenBadTargets_WhenInvalidated_ThenTheErrorNamesThemAndNothingIsDone(t
 		})
 	}
 	refused(t, c.Invalidate(t.Context()), "targets", 0)
-	refused(t, c.Invalidate(t.Context(), core.Everywhere), "targets", 0)
+	refused(t, c.InvalidateEverywhere(t.Context()), "targets", 0)
 	_, err := c.Begin(t.Context())
 	refused(t, err, "targets", 0)
 	_, err = c.Begin(t.Context(), core.Tag("good"), core.Pattern("x*"))
@@ -311,6 +316,6 @@ func TestGivenBadTargets_WhenInvalidated_ThenTheErrorNamesThemAndNothingIsDone(t
 	_, err = c.Begin(t.Context(), core.All())
 	refused(t, err, "targets", "")
 	require.Zero(t, c.Stats().Invalidations)
-	require.NoError(t, c.Invalidate(t.Context(), core.Key("good"), core.Everywhere))
+	require.NoError(t, c.InvalidateEverywhere(t.Context(), core.Key("good")))
 	require.EqualValues(t, 1, c.Stats().Invalidations)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"github.com/larderhq/larder/core/internal/naming"
 	"github.com/larderhq/larder/core/internal/scope"
 )
 
@@ -21,7 +22,7 @@ func AddTags(ctx context.Context, tags ...string) error {
 			s.SetUnnamed() // what cannot be invalidated as asked must not be stored
 			return err
 		}
-		names[i] = TagName(t)
+		names[i] = naming.Tag(t)
 	}
 	s.AddTags(names)
 	return nil
@@ -63,4 +64,13 @@ func Invalidate(ctx context.Context, targets ...Target) error {
 		return ErrNoScope
 	}
 	return s.Invalidate(ctx, targets)
+}
+
+// InvalidateEverywhere is Cache.InvalidateEverywhere of the cache that the running
+// handler or loader belongs to.
+func InvalidateEverywhere(ctx context.Context, targets ...Target) error {
+	if err := Invalidate(ctx, targets...); err != nil {
+		return err
+	}
+	return scope.From(ctx).WaitEverywhere(ctx)
 }

@@ -42,7 +42,7 @@ func ExampleMap() {
 		return User{Name: "Ada"}, nil
 	}
 
-	users, err := core.NewMap[int64, User](cache, "profile", "user") // class, prefix
+	users, err := core.NewMap(cache, core.MapOptions[int64, User]{Class: "profile", Prefix: "user"}) // class, prefix
 	if err != nil {
 		panic(err)
 	}
@@ -89,7 +89,7 @@ func ExampleCache_Invalidate() {
 func ExampleCache_SetClasses() {
 	cache := newCache()
 	defer cache.Close()
-	users, err := core.NewMap[int64, User](cache, "profile", "user")
+	users, err := core.NewMap(cache, core.MapOptions[int64, User]{Class: "profile", Prefix: "user"})
 	if err != nil {
 		panic(err)
 	}
@@ -140,7 +140,7 @@ func ExampleStaleValue() {
 	cache := newCache()
 	defer cache.Close()
 	ctx := context.Background()
-	users, err := core.NewMap[int64, User](cache, "profile", "user")
+	users, err := core.NewMap(cache, core.MapOptions[int64, User]{Class: "profile", Prefix: "user"})
 	if err != nil {
 		panic(err)
 	}
@@ -169,7 +169,7 @@ func ExampleAddTags() {
 	cache := newCache()
 	defer cache.Close()
 	ctx := context.Background()
-	teams, err := core.NewMap[string, []string](cache, "profile", "team")
+	teams, err := core.NewMap(cache, core.MapOptions[string, []string]{Class: "profile", Prefix: "team"})
 	if err != nil {
 		panic(err)
 	}
@@ -222,7 +222,7 @@ func ExampleRemote() {
 	}
 
 	get := func(cache *core.Cache) {
-		users, err := core.NewMap[int64, User](cache, "profile", "user")
+		users, err := core.NewMap(cache, core.MapOptions[int64, User]{Class: "profile", Prefix: "user"})
 		if err != nil {
 			panic(err)
 		}
@@ -232,7 +232,7 @@ func ExampleRemote() {
 	get(caches[0])
 	get(caches[1])
 
-	err = caches[1].Invalidate(ctx, core.Tag("user:42"), core.Everywhere)
+	err = caches[1].InvalidateEverywhere(ctx, core.Tag("user:42"))
 	fmt.Println(err) // returned when no server answers the old value any more
 	get(caches[0])
 	// Output:
@@ -248,7 +248,7 @@ func ExampleMap_GetMany() {
 		panic(err)
 	}
 	defer cache.Close()
-	users, err := core.NewMap[int64, User](cache, "profile", "user")
+	users, err := core.NewMap(cache, core.MapOptions[int64, User]{Class: "profile", Prefix: "user"})
 	if err != nil {
 		panic(err)
 	}
@@ -292,7 +292,7 @@ func ExampleNewWriteBehind() {
 	cache := newCache()
 	defer cache.Close()
 	ctx := context.Background()
-	users, err := core.NewMap[int64, User](cache, "profile", "user")
+	users, err := core.NewMap(cache, core.MapOptions[int64, User]{Class: "profile", Prefix: "user"})
 	if err != nil {
 		panic(err)
 	}
@@ -332,7 +332,7 @@ func ExampleNewWriteBehind() {
 func ExampleWriteBehind() {
 	cache := newCache()
 	defer cache.Close()
-	views, err := core.NewMap[int64, int](cache, "profile", "views")
+	views, err := core.NewMap(cache, core.MapOptions[int64, int]{Class: "profile", Prefix: "views"})
 	if err != nil {
 		panic(err)
 	}

@@ -23,15 +23,15 @@ import (
 // Writers may overlap. A writer that commits after its deadline
 // (Options.WriteTimeout) is covered by its End, but not if it dies before it.
 type Intent struct {
-	c  *Cache
-	in *engine.Intent
+	c       *Cache
+	in      *engine.Intent
+	pending error // ErrPending, with the reason
 }
 
-// Begin opens an intent on the targets. An error that is ErrPending comes with an
-// intent: the shared tier has not confirmed it, and the targets are invalidated as soon
-// as it can be reached. The writer decides whether to go on; if so, it calls End. Begin,
-// End, Lapse and Abandon wait for the shared tier for Options.RemoteBudget each. Patterns, prefixes
-// and All are refused: they can be invalidated, but nobody can be at work on them.
+// Begin opens an intent on the targets. Keys, tags, paths and groups can have an intent;
+// a pattern, prefix or All is a *ConfigError. Begin, End, Lapse and Abandon each wait for
+// the shared tier for Options.RemoteBudget. With an error no intent is open. See
+// Intent.Pending for an intent that the shared tier has not confirmed.
 func (c *Cache) Begin(ctx context.Context, targets ...Target) (*Intent, error) {
 	for _, t := range targets {
 		if t.kind == patternTarget || t.kind == prefixTarget || t.kind == allTarget {
@@ -51,8 +51,17 @@ func (c *Cache) Begin(ctx context.Context, targets ...Target) (*Intent, error) {
 	call, cancel := c.request(ctx)
 	defer cancel()
 	in, err := c.engine.Begin(call, list, c.opts.WriteTimeout)
-	return &Intent{c, in}, err
+	if err != nil && !errors.Is(err, ErrPending) {
+		return nil, err
+	}
+	return &Intent{c, in, err}, nil
 }
+
+// Pending reports whether the shared tier had not confirmed the intent when Begin
+// returned. The targets are then invalidated as soon as the tier can be reached. The
+// writer goes on, and calls End, or gives up, and calls Abandon. Without a shared tier it
+// is always false.
+func (i *Intent) Pending() bool { return i.pending != nil }
 
 // End invalidates the intent's targets, and more targets if the writer has
 // touched more, and closes the intent. It belongs on every path on which the

@@ -10,7 +10,9 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/larderhq/larder/core"
+	"github.com/larderhq/larder/core/internal/bridge"
 	"github.com/larderhq/larder/core/internal/engine"
+	"github.com/larderhq/larder/core/internal/naming"
 )
 
 func TestGivenManyValues_WhenATargetIsInvalidated_ThenExactlyWhatItNamesIsLoadedAgain(t *testing.T) {
@@ -37,7 +39,7 @@ func TestGivenManyValues_WhenATargetIsInvalidated_ThenExactlyWhatItNamesIsLoaded
 			{[]core.Target{core.Tag("item:7")}, 1},
 			{[]core.Target{core.Tag("even")}, 10},
 			{[]core.Target{core.Tag("even"), core.Tag("odd")}, 20},
-			{[]core.Target{core.Key("item:1"), core.Key("item:2"), core.Everywhere, core.Key("item:2")}, 2},
+			{[]core.Target{core.Key("item:1"), core.Key("item:2"), core.Key("item:2")}, 2},
 			{[]core.Target{core.Pattern("item:1?")}, 10},
 			{[]core.Target{core.Pattern("item:[0-4]")}, 5},
 			{[]core.Target{core.Pattern("it*")}, 20},
@@ -46,7 +48,6 @@ func TestGivenManyValues_WhenATargetIsInvalidated_ThenExactlyWhatItNamesIsLoaded
 			{[]core.Target{core.Tag("item:*"), core.Key("item:?")}, 0},
 			{[]core.Target{core.Key("even")}, 0},
 			{[]core.Target{core.All()}, 20},
-			{[]core.Target{core.All(), core.Everywhere}, 20},
 		} {
 			require.NoError(t, m.cache.Invalidate(t.Context(), test.targets...))
 			require.Equal(t, test.gone, getAll(), "%v", test.targets)
@@ -60,7 +61,7 @@ func TestGivenManyValues_WhenATargetIsInvalidated_ThenExactlyWhatItNamesIsLoaded
 // Entries of responses carry the tag of their path.
 func TestGivenAnEntryOfAPath_WhenThePathIsInvalidatedHoweverItIsWritten_ThenItIsGone(t *testing.T) {
 	c := open(t, core.Options{})
-	e := c.Engine()
+	e := bridge.Of(c).Engine
 	long := "/" + strings.Repeat("x", 3000)
 	for _, test := range []struct {
 		path   string
@@ -86,7 +87,7 @@ func TestGivenAnEntryOfAPath_WhenThePathIsInvalidatedHoweverItIsWritten_ThenItIs
 		{"/items", core.Tag("/items"), false},
 		{"/items", core.Key("/items"), false},
 	} {
-		_, refusal := e.NewLoad("entry", []string{core.PathTag(test.path)}).
+		_, refusal := e.NewLoad("entry", []string{naming.Path(test.path)}).
 			Fill(engine.Fill{Value: 1, Lifetime: engine.Lifetime{Fresh: hour}})
 		require.Equal(t, engine.Stored, refusal)
 		require.NoError(t, c.Invalidate(t.Context(), test.target))
@@ -96,8 +97,8 @@ func TestGivenAnEntryOfAPath_WhenThePathIsInvalidatedHoweverItIsWritten_ThenItIs
 }
 
 func TestGivenATagThatLooksLikeAPath_WhenOneIsInvalidated_ThenTheOtherStays(t *testing.T) {
-	require.NotEqual(t, core.TagName("/items"), core.PathTag("/items"))
-	require.NotEqual(t, core.TagName("p:/items"), core.PathTag("/items"))
+	require.NotEqual(t, naming.Tag("/items"), naming.Path("/items"))
+	require.NotEqual(t, naming.Tag("p:/items"), naming.Path("/items"))
 }
 
 // Intents.
@@ -138,7 +139,7 @@ func TestGivenAWriterThatDies_WhenTheWriteTimeoutHasPassed_ThenNothingLoadedMean
 	synctest.Test(t, func(t *testing.T) {
 		m := itemsOf(t, open(t, core.Options{
 			WriteTimeout: 10 * time.Second,
-			Classes:      core.Classes{"item": {TTL: hour, Stale: hour, StaleIfError: hour}},
+			Classes:      core.Classes{"item": {TTL: hour, StaleWhileRevalidate: hour, StaleIfError: hour}},
 		}))
 		_, err := m.cache.Begin(t.Context(), core.Tag("item:1"))
 		require.NoError(t, err)

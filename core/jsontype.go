@@ -22,7 +22,7 @@ func checkJSON(t reflect.Type) error {
 	if l == nil {
 		return nil
 	}
-	return &ConfigError{t.String() + l.path, l.why, "what JSON keeps, a type that implements json.Marshaler and json.Unmarshaler, or a codec that keeps it (WithCodec)"}
+	return &ConfigError{t.String() + l.path, l.why, "what JSON keeps, a type that implements json.Marshaler and json.Unmarshaler, or a codec that keeps it (MapOptions.Codec)"}
 }
 
 // jsonLoss is a part of a type that JSON loses, and why.

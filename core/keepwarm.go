@@ -27,8 +27,15 @@ type KeepWarmOptions struct {
 	Progress func(KeepWarmRound)
 }
 
-// KeepWarmRound is what came of one look.
-type KeepWarmRound = warm.Round
+// KeepWarmRound is the result of one round of KeepWarm.
+type KeepWarmRound struct {
+	Hot int // ids or URLs that are known to be asked for most
+	Due int // of these, those without an entry, or with one that expires before the next round
+	// Filled and Failed are the due ones that were loaded, and those whose load failed.
+	// Another instance has refreshed the others, or is about to.
+	Filled, Failed int
+	Elapsed        time.Duration // of the round
+}
 
 const (
 	maxTop   = 100_000
@@ -36,10 +43,12 @@ const (
 	maxEvery = time.Hour
 )
 
-// Plan returns the options with their defaults filled in, for package httpcache. Its
-// type is internal: it is no part of the compatibility promise.
-func (o KeepWarmOptions) Plan() (warm.KeepPlan, error) {
-	p := warm.KeepPlan{Top: o.Top, Every: o.Every, Round: o.Progress}
+// plan returns the options with their defaults filled in.
+func (o KeepWarmOptions) plan() (warm.KeepPlan, error) {
+	p := warm.KeepPlan{Top: o.Top, Every: o.Every}
+	if o.Progress != nil {
+		p.Round = func(r warm.Round) { o.Progress(KeepWarmRound(r)) }
+	}
 	switch {
 	case o.Top < 0 || o.Top > maxTop:
 		return p, &ConfigError{"KeepWarmOptions.Top", o.Top, fmt.Sprintf("0 (1000) to %d", maxTop)}
@@ -79,7 +88,7 @@ func (m *Map[K, V]) KeepWarm(ctx context.Context, load ManyLoader[K, V], o KeepW
 	if load == nil {
 		return &ConfigError{"load", nil, "a function"}
 	}
-	p, err := o.Plan()
+	p, err := o.plan()
 	if err != nil {
 		return err
 	}

@@ -236,7 +236,7 @@ func TestGivenTheTierIsDown_WhenHotIdsExpire_ThenNothingIsLoaded(t *testing.T) {
 }
 
 func TestGivenWhatIsNotStored_WhenItIsHot_ThenItIsNotLoadedEachTime(t *testing.T) {
-	bubble(t, core.Class{TTL: hour, MaxBytes: 1}, func(t *testing.T, m *items) {
+	bubble(t, core.Class{TTL: hour, MaxEntryBytes: 1}, func(t *testing.T, m *items) {
 		ctx, cancel := context.WithCancel(t.Context())
 		ended, loads := make(chan error), 0
 		go func() {
@@ -370,7 +370,7 @@ func TestGivenIdsThatAreWarmed_WhenTheyAreKeptWarm_ThenTheyAreNotHot(t *testing.
 
 func TestGivenIdsInABufferOfTheCallers_WhenTheyAreLearnt_ThenTheyDoNotChangeWithIt(t *testing.T) {
 	bubble(t, core.Class{TTL: hour}, func(t *testing.T, m *items) {
-		names, err := core.NewMap[string, int](m.cache, "item", "name")
+		names, err := core.NewMap(m.cache, core.MapOptions[string, int]{Class: "item", Prefix: "name"})
 		require.NoError(t, err)
 		ctx, cancel := context.WithCancel(t.Context())
 		var got []string
@@ -410,9 +410,9 @@ func BenchmarkHitWhileKeptWarm(b *testing.B) {
 		}
 		return time.Since(start)
 	}
-	cold, err := core.NewMap[int, int](cache, "item", "cold")
+	cold, err := core.NewMap(cache, core.MapOptions[int, int]{Class: "item", Prefix: "cold"})
 	require.NoError(b, err)
-	warm, err := core.NewMap[int, int](cache, "item", "warm")
+	warm, err := core.NewMap(cache, core.MapOptions[int, int]{Class: "item", Prefix: "warm"})
 	require.NoError(b, err)
 	ctx, cancel := context.WithCancel(b.Context())
 	ended := make(chan error)

@@ -374,7 +374,9 @@ func TestGivenADistantTier_WhenAValueIsWritten_ThenItIsStored(t *testing.T) {
 func TestGivenADistantTier_WhenAValueGrowsStale_ThenItIsRefreshed(t *testing.T) {
 	at(t, func(t *testing.T, f *fleet, _ time.Duration) {
 		// given
-		a := f.far("a", func(o *core.Options) { o.Classes["c"] = core.Class{TTL: 30 * time.Second, Stale: time.Minute} })
+		a := f.far("a", func(o *core.Options) {
+			o.Classes["c"] = core.Class{TTL: 30 * time.Second, StaleWhileRevalidate: time.Minute}
+		})
 		f.data.Store(1)
 		a.slowly(1)
 		time.Sleep(5 * time.Second)

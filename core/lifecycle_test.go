@@ -145,7 +145,7 @@ func TestGivenALoaderThatDoesNotListen_WhenTheCacheIsClosed_ThenItIsWaitedForUnt
 // Stats.
 
 func TestGivenACacheInUse_WhenAskedForItsStats_ThenTheyCountWhatHappened(t *testing.T) {
-	bubble(t, core.Class{TTL: minute, Stale: minute, StaleIfError: hour, MaxBytes: 100}, func(t *testing.T, m *items) {
+	bubble(t, core.Class{TTL: minute, StaleWhileRevalidate: minute, StaleIfError: hour, MaxEntryBytes: 100}, func(t *testing.T, m *items) {
 		before := m.cache.Stats()
 		require.Equal(t, core.Stats{}, before)
 		counts := func(change func(), want core.Stats) {
@@ -205,7 +205,7 @@ func TestGivenTurnsThatComeToNothing_WhenCounted_ThenLoadsAreStillRunsOfLoaders(
 	})
 	t.Run("as many refreshes as may run", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
-			m := itemsOf(t, open(t, core.Options{MaxRefreshes: 1, Classes: core.Classes{"item": {TTL: minute, Stale: hour}}}))
+			m := itemsOf(t, open(t, core.Options{MaxRefreshes: 1, Classes: core.Classes{"item": {TTL: minute, StaleWhileRevalidate: hour}}}))
 			for id := range 5 {
 				_, err := m.Get(t.Context(), id, m.load)
 				require.NoError(t, err)
@@ -222,7 +222,7 @@ func TestGivenTurnsThatComeToNothing_WhenCounted_ThenLoadsAreStillRunsOfLoaders(
 		})
 	})
 	t.Run("a refresh that fails answers nobody", func(t *testing.T) {
-		bubble(t, core.Class{TTL: minute, Stale: minute, StaleIfError: hour}, func(t *testing.T, m *items) {
+		bubble(t, core.Class{TTL: minute, StaleWhileRevalidate: minute, StaleIfError: hour}, func(t *testing.T, m *items) {
 			m.get(t)
 			time.Sleep(minute)
 			m.fail(errDown)

@@ -3,13 +3,15 @@ package core
 import (
 	"strings"
 	"time"
+
+	"github.com/larderhq/larder/core/internal/naming"
 )
 
 // Limits that are not options. Each is far above what an app needs and far below
 // what would hurt it.
 const (
 	// MaxKeyBytes is the longest key, tag or pattern, in bytes.
-	MaxKeyBytes = 1024
+	MaxKeyBytes = naming.MaxBytes
 	// MaxTagsPerEntry is how many tags an entry can carry. What names more is not
 	// stored.
 	MaxTagsPerEntry = 64
@@ -36,13 +38,8 @@ func checkName(field, s string) error {
 		return &ConfigError{Field: field, Value: s, Allowed: "a string of 1 to 1024 bytes"}
 	case len(s) > MaxKeyBytes:
 		return &ConfigError{Field: field, Value: s[:32] + "…", Allowed: "a string of 1 to 1024 bytes"}
-	case HasControl(s):
+	case naming.HasControl(s):
 		return &ConfigError{Field: field, Value: strings.Clone(s), Allowed: "no control characters (bytes 0x00 to 0x1f, 0x7f)"}
 	}
 	return nil
-}
-
-// HasControl reports whether s holds an ASCII control character.
-func HasControl(s string) bool {
-	return strings.IndexFunc(s, func(r rune) bool { return r < 0x20 || r == 0x7f }) >= 0
 }

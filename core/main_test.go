@@ -61,14 +61,36 @@ func bubble(t *testing.T, class core.Class, test func(t *testing.T, m *items)) {
 	synctest.Test(t, func(t *testing.T) { test(t, openItems(t, class)) })
 }
 
-func openItems(t *testing.T, class core.Class, opts ...core.MapOption) *items {
+// option changes the options of a test's map.
+type option[V any] = func(*core.MapOptions[int, V])
+
+func with[V any](o core.MapOptions[int, V], opts ...option[V]) core.MapOptions[int, V] {
+	for _, change := range opts {
+		change(&o)
+	}
+	return o
+}
+
+func cloned[V any](clone func(V) V) option[V] {
+	return func(o *core.MapOptions[int, V]) { o.Clone = clone }
+}
+
+func versioned[V any](version func(V) int64) option[V] {
+	return func(o *core.MapOptions[int, V]) { o.Version = version }
+}
+
+func encoded[V any](codec core.Codec) option[V] {
+	return func(o *core.MapOptions[int, V]) { o.Codec = codec }
+}
+
+func openItems(t *testing.T, class core.Class, opts ...option[item]) *items {
 	t.Helper()
 	return itemsOf(t, open(t, core.Options{Classes: core.Classes{"item": class}}), opts...)
 }
 
-func itemsOf(t *testing.T, c *core.Cache, opts ...core.MapOption) *items {
+func itemsOf(t *testing.T, c *core.Cache, opts ...option[item]) *items {
 	t.Helper()
-	m, err := core.NewMap[int, item](c, "item", "item", opts...)
+	m, err := core.NewMap(c, with(core.MapOptions[int, item]{Class: "item", Prefix: "item"}, opts...))
 	require.NoError(t, err)
 	db := &items{Map: m, cache: c, cleanup: t.Cleanup}
 	db.name.Store("one")

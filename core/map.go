@@ -12,6 +12,7 @@ import (
 
 	"github.com/larderhq/larder/core/internal/engine"
 	"github.com/larderhq/larder/core/internal/hot"
+	"github.com/larderhq/larder/core/internal/naming"
 	"github.com/larderhq/larder/core/internal/scope"
 	"github.com/larderhq/larder/core/internal/waits"
 )
@@ -31,7 +32,7 @@ type Loader[K comparable, V any] func(ctx context.Context, id K) (V, error)
 // the user carries it, and Invalidate and Put take the page with them.
 //
 // No caller can change what another one gets: each has a value of his own,
-// decoded from the stored bytes or made by WithClone.
+// decoded from the stored bytes or made by MapOptions.Clone.
 type Map[K comparable, V any] struct {
 	c      *Cache
 	name   string // of the class
@@ -56,7 +57,7 @@ func (m *Map[K, V]) now() *Map[K, V] {
 	if m.latest == nil { // it is one
 		return m
 	}
-	revision := m.c.ClassRevision()
+	revision := m.c.classRevision()
 	if is := m.latest.Load(); is != nil && is.revision == revision {
 		return is
 	}
@@ -67,53 +68,71 @@ func (m *Map[K, V]) now() *Map[K, V] {
 	return &is
 }
 
-// NewMap makes a map of the class, which needs a TTL, whose keys begin with
-// prefix and a colon. A prefix belongs to one type of map.
+// MapOptions configure a Map. Prefix is required.
+type MapOptions[K comparable, V any] struct {
+	// Class is the name of the map's class, which needs a TTL. Default "", the default
+	// class.
+	Class string
+	// Prefix begins the keys of the map: the value of id 42 has the key "user:42" in a map
+	// with the prefix "user". A prefix has 1 to 1024 bytes, belongs to one type of map, and
+	// is neither "http" nor "https".
+	Prefix string
+	// Codec encodes the values. Default JSON.
+	Codec Codec
+	// Clone returns a deep copy of a value: it copies everything that a caller could
+	// change. With Clone the map keeps values in process as they are, and each caller gets
+	// a copy, which saves the decoding per hit. With a shared tier the kept value has been
+	// through the codec once.
+	Clone func(V) V
+	// Version returns the version that the database gives to a value and that grows with
+	// each change of the id: a row's version or a counter, not a time. Values of version 0
+	// or less are not compared.
+	//
+	// An older value never takes the place of a newer one that is cached and may still be
+	// answered. A load that reads an older value, from a replica that lags for example, is
+	// answered with the cached one, which keeps its expiry. A Put or Write of an older value
+	// stores nothing and invalidates as always; to find that out, it reads the cached value
+	// first, which is one call more with a shared tier.
+	//
+	// Nothing is known of an id that is not cached: it may be invalidated, expired or
+	// evicted. So callers still order their Puts, and "not found" has no version. Versions
+	// that begin anew, because an id was deleted and created again, do no harm if the
+	// deletion is announced; otherwise the former value stays until it expires. For the same
+	// reason a version never makes a Write store a value that it would not store without:
+	// of writes that overlap, none is stored.
+	Version func(V) int64
+}
+
+// NewMap returns a map of the values of type V by ids of type K. It returns a *ConfigError
+// for a field of o that is wrong.
 //
-// A type of value of which JSON always loses a part (an unexported field, one that is
-// tagged json:"-", a function, an interface with methods) is refused, with the part's
-// name, unless a codec is given (WithCodec), or, without a shared tier, WithClone.
-func NewMap[K comparable, V any](c *Cache, class, prefix string, opts ...MapOption) (*Map[K, V], error) {
+// NewMap refuses a type of value of which JSON always loses a part (an unexported field,
+// one that is tagged json:"-", a function, an interface with methods), and names the part,
+// unless o has a Codec, or, without a shared tier, a Clone.
+func NewMap[K comparable, V any](c *Cache, o MapOptions[K, V]) (*Map[K, V], error) {
 	if c == nil {
 		return nil, &ConfigError{"cache", nil, "a cache made by New"}
 	}
-	class, prefix = strings.Clone(class), strings.Clone(prefix)
+	class, prefix := strings.Clone(o.Class), strings.Clone(o.Prefix)
 	m := &Map[K, V]{
-		c: c, name: class, prefix: prefix, own: ownerOf[K](), codec: JSON,
+		c: c, name: class, prefix: prefix, own: ownerOf[K](), codec: o.Codec, clone: o.Clone, version: o.Version,
 		hot: new(atomic.Pointer[hot.Sketch[K]]), latest: new(atomic.Pointer[Map[K, V]]),
 	}
 	_, err := c.Class(class)
 	if err != nil {
 		return nil, err
 	}
-	if err := checkName("prefix", prefix); err != nil {
+	if err := checkName("MapOptions.Prefix", prefix); err != nil {
 		return nil, err
 	}
 	if prefix == "http" || prefix == "https" {
-		return nil, &ConfigError{"prefix", prefix, "not http or https: the keys of responses begin so"}
+		return nil, &ConfigError{"MapOptions.Prefix", prefix, "not http or https: the keys of responses begin so"}
 	}
 	if m.id, err = idEncoder[K](); err != nil {
 		return nil, err
 	}
-	for _, o := range opts {
-		switch {
-		case o.codec != nil:
-			m.codec = o.codec
-		case o.clone != nil:
-			clone, ok := o.clone.(func(V) V)
-			if !ok || clone == nil {
-				return nil, &ConfigError{"WithClone", fmt.Sprintf("%T", o.clone), fmt.Sprintf("a non-nil %T", m.clone)}
-			}
-			m.clone = clone
-		case o.version != nil:
-			version, ok := o.version.(func(V) int64)
-			if !ok || version == nil {
-				return nil, &ConfigError{"WithVersion", fmt.Sprintf("%T", o.version), fmt.Sprintf("a non-nil %T", m.version)}
-			}
-			m.version = version
-		default:
-			return nil, &ConfigError{"MapOption", "nil", "WithCodec, WithClone or WithVersion of something"}
-		}
+	if m.codec == nil {
+		m.codec = JSON
 	}
 	if m.encodes() {
 		if err := m.checkType(); err != nil {
@@ -153,7 +172,7 @@ type (
 // Get answers the value of id: from the cache, or from load, which runs once
 // however many ask at the same time. They share its value or its error, but not
 // its cancellation or panic: after one of these, or an error of another kind than
-// a stale value can stand in for, see Class.StaleIfError and Class.MaxLoads.
+// a stale value can stand in for, see Class.StaleIfError and Class.MaxLoadsAfterError.
 //
 // What a miss answers is what a hit will: the value has been encoded and decoded. One
 // that cannot be (NaN in JSON) is answered as load returned it, and stored nowhere: the
@@ -203,7 +222,7 @@ func (m *Map[K, V]) get(ctx context.Context, id K, load Loader[K, V], info *orig
 		e.Drop(key)
 	}
 	e.Count.Misses.Add(1)
-	tags := []string{TagName(key)}
+	tags := []string{naming.Tag(key)}
 	outer := scope.From(ctx)
 	outer.Reads(m.class.ReplicaLag) // what is stored, and hit, has waited for the replicas
 	if outer.Within(e, key) {       // a loader that asks for its own value
@@ -314,7 +333,7 @@ func (m *Map[K, V]) lookAgain(turn *engine.Turn, info *origin) (v V, err error, 
 }
 
 func (m *Map[K, V]) gate() engine.Gate {
-	return engine.Gate{MaxLoads: m.class.MaxLoads, Wait: m.class.LoadTimeout, ReplicaLag: m.class.ReplicaLag}
+	return engine.Gate{MaxLoadsAfterError: m.class.MaxLoadsAfterError, Wait: m.class.LoadTimeout, ReplicaLag: m.class.ReplicaLag}
 }
 
 type loaded[V any] struct {
@@ -483,7 +502,7 @@ func (m *Map[K, V]) settle(ctx context.Context, turn *engine.Turn, said scope.Sa
 				return
 			}
 		}
-		said.NoStore = said.NoStore || fill.Size > m.class.MaxBytes
+		said.NoStore = said.NoStore || fill.Size > m.class.MaxEntryBytes
 		fill.Lifetime = m.lifetime(said)
 	case errors.Is(r.err, ErrNotFound):
 		fill.Value, fill.Lifetime.Fresh = absent{}, m.class.NegativeTTL
@@ -582,11 +601,11 @@ func (m *Map[K, V]) notKept(err error) {
 }
 
 func (m *Map[K, V]) lifetime(said scope.Said) engine.Lifetime {
-	ttl := m.class.JitteredTTL()
+	ttl := engine.Jittered(m.class.TTL, m.class.Jitter)
 	if said.TTLSet {
 		ttl = said.TTL
 	}
-	l := engine.Lifetime{Fresh: ttl, Stale: m.class.Stale, Spare: m.class.StaleIfError}
+	l := engine.Lifetime{Fresh: ttl, Stale: m.class.StaleWhileRevalidate, Spare: m.class.StaleIfError}
 	if said.Validator != "" {
 		l.Spare = max(l.Spare, keepForValidation)
 	}
@@ -640,7 +659,7 @@ func (m *Map[K, V]) refresh(ctx context.Context, seen *engine.Entry, key string,
 		m.later(ctx, seen, key, m.own(id), load)
 		return
 	}
-	turn, ok := e.TryLead(key, []string{TagName(key)}, m.gate())
+	turn, ok := e.TryLead(key, []string{naming.Tag(key)}, m.gate())
 	if !ok {
 		return
 	}
@@ -656,7 +675,7 @@ func (m *Map[K, V]) refresh(ctx context.Context, seen *engine.Entry, key string,
 
 // later loads id behind a response, as soon as the shared tier has given a lease for it.
 func (m *Map[K, V]) later(ctx context.Context, seen *engine.Entry, key string, id K, load Loader[K, V]) {
-	m.c.engine.Later(ctx, key, []string{TagName(key)}, m.gate(), 2*m.class.LoadTimeout, func(ctx context.Context, turn *engine.Turn) {
+	m.c.engine.Later(ctx, key, []string{naming.Tag(key)}, m.gate(), 2*m.class.LoadTimeout, func(ctx context.Context, turn *engine.Turn) {
 		m.load(ctx, turn, seen, id, load, make(chan loaded[V], 1))
 	})
 }

@@ -9,10 +9,10 @@ import (
 	"github.com/larderhq/larder/core"
 )
 
-func hits(tb testing.TB, opts ...core.MapOption) *core.Map[int, int64] {
+func hits(tb testing.TB, opts ...option[int64]) *core.Map[int, int64] {
 	tb.Helper()
 	c := open(tb, core.Options{Classes: core.Classes{"c": {TTL: hour}}})
-	m, err := core.NewMap[int, int64](c, "c", "item", opts...)
+	m, err := core.NewMap(c, with(core.MapOptions[int, int64]{Class: "c", Prefix: "item"}, opts...))
 	require.NoError(tb, err)
 	_, err = m.Get(tb.Context(), 1, one)
 	require.NoError(tb, err)
@@ -21,7 +21,7 @@ func hits(tb testing.TB, opts ...core.MapOption) *core.Map[int, int64] {
 
 func one(context.Context, int) (int64, error) { return 1, nil }
 
-var asItIs = core.WithClone(func(v int64) int64 { return v })
+var asItIs = cloned(func(v int64) int64 { return v })
 
 // What is told of a value costs those nothing who do not ask for it.
 func TestGivenAHit_WhenItIsAnswered_ThenItCostsTheKeyAndTheValue(t *testing.T) {
@@ -30,7 +30,7 @@ func TestGivenAHit_WhenItIsAnswered_ThenItCostsTheKeyAndTheValue(t *testing.T) {
 }
 
 func BenchmarkMapHit(b *testing.B) {
-	for name, opts := range map[string][]core.MapOption{"cloned": {asItIs}, "decoded": nil} {
+	for name, opts := range map[string][]option[int64]{"cloned": {asItIs}, "decoded": nil} {
 		b.Run(name, func(b *testing.B) {
 			m, ctx := hits(b, opts...), b.Context()
 			b.ReportAllocs()

@@ -31,7 +31,7 @@ func newFamily(t *testing.T, of map[int][]int, caches ...*core.Cache) *family {
 	t.Helper()
 	f := &family{t: t, loads: make(map[int]int), takes: 10 * time.Millisecond, of: of}
 	for _, c := range caches {
-		m, err := core.NewMap[int, string](c, "c", "row")
+		m, err := core.NewMap(c, core.MapOptions[int, string]{Class: "c", Prefix: "row"})
 		require.NoError(t, err)
 		f.maps = append(f.maps, m)
 	}

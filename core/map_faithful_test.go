@@ -27,7 +27,7 @@ import (
 
 // answered gets what a loader returned in every way there is, and demands that all
 // are one.
-func answered[V any](v V, opts ...core.MapOption) func(t *testing.T) {
+func answered[V any](v V, opts ...option[V]) func(t *testing.T) {
 	return func(t *testing.T) {
 		for _, shared := range []bool{false, true} {
 			t.Run(fmt.Sprint("shared: ", shared), func(t *testing.T) {
@@ -37,16 +37,16 @@ func answered[V any](v V, opts ...core.MapOption) func(t *testing.T) {
 	}
 }
 
-func everywhere[V any](t *testing.T, v V, shared bool, opts ...core.MapOption) {
+func everywhere[V any](t *testing.T, v V, shared bool, opts ...option[V]) {
 	t.Helper()
-	o := core.Options{Classes: core.Classes{"c": {TTL: minute, Stale: minute, StaleIfError: hour}}}
+	o := core.Options{Classes: core.Classes{"c": {TTL: minute, StaleWhileRevalidate: minute, StaleIfError: hour}}}
 	server := memtier.New(memtier.Config{})
 	defer server.Close()
 	openMap := func(name string) *core.Map[int, V] {
 		if shared {
 			o.Remote = server.Tier(name)
 		}
-		m, err := core.NewMap[int, V](open(t, o), "c", "row", opts...)
+		m, err := core.NewMap(open(t, o), with(core.MapOptions[int, V]{Class: "c", Prefix: "row"}, opts...))
 		require.NoError(t, err)
 		return m
 	}
@@ -153,9 +153,9 @@ func TestAMissAnswersWhatAHitWill(t *testing.T) {
 		"its own methods":        answered(halved("abcdef")),
 		"a number of its own":    answered(*big.NewInt(1)),
 		"numbers in a map":       answered(map[string]*big.Int{"a": big.NewInt(1)}),
-		"a codec that loses":     answered("abcdef", core.WithCodec(upTo{})),
-		"a clone":                answered("caf\xe9", core.WithClone(func(s string) string { return s })),
-		"a clone of what is any": answered(map[string]any{"a": 1}, core.WithClone(func(m map[string]any) map[string]any { return m })),
+		"a codec that loses":     answered("abcdef", encoded[string](upTo{})),
+		"a clone":                answered("caf\xe9", cloned(func(s string) string { return s })),
+		"a clone of what is any": answered(map[string]any{"a": 1}, cloned(func(m map[string]any) map[string]any { return m })),
 	} {
 		t.Run(name, test)
 	}
@@ -208,11 +208,11 @@ func (o owned) MarshalText() ([]byte, error)     { return []byte(o.text), nil }
 func (o *owned) UnmarshalText(b []byte) error    { o.text = string(b); return nil }
 func (c textOnly) MarshalText() ([]byte, error)  { return nil, nil }
 func (c *textOnly) UnmarshalText(_ []byte) error { return nil }
-func newMapOf[V any](opts ...core.MapOption) func(t *testing.T, o core.Options) error {
+func newMapOf[V any](opts ...option[V]) func(t *testing.T, o core.Options) error {
 	return func(t *testing.T, o core.Options) error {
 		t.Helper()
 		o.Classes = core.Classes{"c": {TTL: hour}}
-		_, err := core.NewMap[int, V](open(t, o), "c", "row", opts...)
+		_, err := core.NewMap(open(t, o), with(core.MapOptions[int, V]{Class: "c", Prefix: "row"}, opts...))
 		return err
 	}
 }
@@ -252,7 +252,7 @@ func TestATypeOfWhichJSONLosesAPartIsRefusedWithThePartsName(t *testing.T) {
 			var bad *core.ConfigError
 			require.ErrorAs(t, open(t, core.Options{}), &bad)
 			require.Contains(t, bad.Field, field)
-			require.Contains(t, bad.Allowed, "WithCodec")
+			require.Contains(t, bad.Allowed, "MapOptions.Codec")
 		})
 	}
 }
@@ -271,20 +271,20 @@ func TestATypeThatJSONKeepsIsTaken(t *testing.T) {
 		"a number":         newMapOf[struct{ N big.Int }](),
 		"an array":         newMapOf[[16]byte](),
 		"no value":         newMapOf[struct{}](),
-		"another codec":    newMapOf[hides](core.WithCodec(struct{ core.Codec }{core.JSON})),
-		"a clone":          newMapOf[hides](core.WithClone(func(h hides) hides { return h })),
+		"another codec":    newMapOf[hides](encoded[hides](struct{ core.Codec }{core.JSON})),
+		"a clone":          newMapOf[hides](cloned(func(h hides) hides { return h })),
 	} {
 		t.Run(name, func(t *testing.T) { require.NoError(t, open(t, core.Options{})) })
 	}
 }
 
 func TestACloneIsNoReasonToTakeATypeThatMustBeEncoded(t *testing.T) {
-	clone := core.WithClone(func(h hides) hides { return h })
+	clone := cloned(func(h hides) hides { return h })
 	server := memtier.New(memtier.Config{})
 	defer server.Close()
 	require.ErrorContains(t, newMapOf[hides](clone)(t, core.Options{Remote: server.Tier("a")}), "secret")
 
-	m, err := core.NewMap[int, hides](open(t, core.Options{Classes: core.Classes{"c": {TTL: hour}}}), "c", "row", clone)
+	m, err := core.NewMap(open(t, core.Options{Classes: core.Classes{"c": {TTL: hour}}}), with(core.MapOptions[int, hides]{Class: "c", Prefix: "row"}, clone))
 	require.NoError(t, err)
 	for range 2 {
 		v, err := m.Get(t.Context(), 1, func(context.Context, int) (hides, error) { return hides{"s"}, nil })
@@ -303,22 +303,18 @@ type lossy struct{ core.Codec }
 func (lossy) Unmarshal([]byte, any) error { return errors.New("it does not decode") }
 
 func TestAValueThatCannotBeKeptIsAnsweredAndNotStored(t *testing.T) {
-	for name, codec := range map[string]core.MapOption{
-		"it does not encode": {}, "it does not decode again": core.WithCodec(lossy{core.JSON}),
+	for name, codec := range map[string]core.Codec{
+		"it does not encode": nil, "it does not decode again": lossy{core.JSON},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				var log bytes.Buffer
 				c, err := core.New(core.Options{
-					Classes: core.Classes{"c": {TTL: minute, Stale: hour}}, Logger: slog.New(slog.NewTextHandler(&log, nil)),
+					Classes: core.Classes{"c": {TTL: minute, StaleWhileRevalidate: hour}}, Logger: slog.New(slog.NewTextHandler(&log, nil)),
 				})
 				require.NoError(t, err)
 				defer func() { require.NoError(t, c.Close()) }()
-				var opts []core.MapOption
-				if name != "it does not encode" {
-					opts = append(opts, codec)
-				}
-				m, err := core.NewMap[int, float64](c, "c", "row", opts...)
+				m, err := core.NewMap(c, core.MapOptions[int, float64]{Class: "c", Prefix: "row", Codec: codec})
 				require.NoError(t, err)
 				nan := func(context.Context, int) (float64, error) { return math.NaN(), nil }
 				for range 2 {
@@ -365,7 +361,7 @@ func (raw) Unmarshal(data []byte, v any) error {
 }
 
 func TestWhatACodecReturnsIsCopied(t *testing.T) {
-	m, err := core.NewMap[int, []byte](open(t, core.Options{Classes: core.Classes{"c": {TTL: hour}}}), "c", "row", core.WithCodec(raw{}))
+	m, err := core.NewMap(open(t, core.Options{Classes: core.Classes{"c": {TTL: hour}}}), core.MapOptions[int, []byte]{Class: "c", Prefix: "row", Codec: raw{}})
 	require.NoError(t, err)
 	db := []byte("one")
 	load := func(context.Context, int) ([]byte, error) { return db, nil }

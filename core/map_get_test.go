@@ -82,7 +82,7 @@ func TestGivenAValueFoundByALeader_WhenItIsInvalidatedBeforeItIsShared_ThenWhoCa
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				codec := &hookedCodec{Codec: core.JSON}
-				m := openItems(t, core.Class{TTL: hour}, core.WithCodec(codec))
+				m := openItems(t, core.Class{TTL: hour}, encoded[item](codec))
 				load := func(ctx context.Context, id int) (item, error) {
 					require.NoError(t, core.AddTags(ctx, "late"))
 					return m.load(ctx, id)
@@ -180,7 +180,7 @@ func TestGivenALoaderThatPanics_WhenOthersWait_ThenTheyLoadForThemselvesMaxLoads
 		"Goexit": runtime.Goexit,
 	} {
 		t.Run(name, func(t *testing.T) {
-			bubble(t, core.Class{TTL: hour, MaxLoads: 3}, func(t *testing.T, m *items) {
+			bubble(t, core.Class{TTL: hour, MaxLoadsAfterError: 3}, func(t *testing.T, m *items) {
 				running := make(chan chan bool, 100) // of each load: whether it is to succeed
 				load := func(ctx context.Context, id int) (item, error) {
 					succeed := make(chan bool)
@@ -200,7 +200,7 @@ func TestGivenALoaderThatPanics_WhenOthersWait_ThenTheyLoadForThemselvesMaxLoads
 				require.Len(t, running, 1)
 				<-running <- false
 				synctest.Wait()
-				require.Len(t, running, 3, "MaxLoads at a time")
+				require.Len(t, running, 3, "MaxLoadsAfterError at a time")
 				for range 4 {
 					<-running <- false
 					synctest.Wait()
@@ -275,9 +275,9 @@ func TestGivenACodecOrCloneThatPanics_WhenAValueIsLoaded_ThenTheCallerGetsAnErro
 		}
 		return
 	}
-	option := core.WithCodec(panickingCodec{})
+	option := encoded[item](panickingCodec{})
 	if which == "clone" {
-		option = core.WithClone(func(item) item { panic("boom") })
+		option = cloned(func(item) item { panic("boom") })
 	}
 	m := openItems(t, core.Class{TTL: hour}, option)
 	_, err := m.Get(t.Context(), 1, m.load)
@@ -292,7 +292,7 @@ func (panickingCodec) Unmarshal(d []byte, v any) error { panic("boom") }
 func TestGivenALoadThatIsCancelled_WhenOthersWait_ThenTheyLoadForThemselves(t *testing.T) {
 	for _, end := range []error{context.Canceled, context.DeadlineExceeded, fmt.Errorf("query: %w", context.Canceled)} {
 		t.Run(end.Error(), func(t *testing.T) {
-			bubble(t, core.Class{TTL: hour, MaxLoads: 1}, func(t *testing.T, m *items) {
+			bubble(t, core.Class{TTL: hour, MaxLoadsAfterError: 1}, func(t *testing.T, m *items) {
 				release := m.hold()
 				leader := m.async(t.Context(), func(ctx context.Context, id int) (item, error) {
 					_, _ = m.load(ctx, id)
@@ -409,7 +409,7 @@ func TestGivenALoadTimeout_WhenALoaderListens_ThenItEndsThen(t *testing.T) {
 }
 
 func TestGivenALoadThatDoesNotEnd_WhenItIsOverdue_ThenMaxLoadsOfThoseWhoWaitAreLetGo(t *testing.T) {
-	bubble(t, core.Class{TTL: hour, LoadTimeout: 3 * time.Second, MaxLoads: 2}, func(t *testing.T, m *items) {
+	bubble(t, core.Class{TTL: hour, LoadTimeout: 3 * time.Second, MaxLoadsAfterError: 2}, func(t *testing.T, m *items) {
 		stuck := make(chan struct{})
 		leader := m.async(t.Context(), func(context.Context, int) (item, error) {
 			<-stuck
@@ -426,7 +426,7 @@ func TestGivenALoadThatDoesNotEnd_WhenItIsOverdue_ThenMaxLoadsOfThoseWhoWaitAreL
 		m.mustLoad(t, 0, "they wait")
 		time.Sleep(1)
 		synctest.Wait()
-		m.mustLoad(t, 2, "MaxLoads at a time")
+		m.mustLoad(t, 2, "MaxLoadsAfterError at a time")
 		release()
 		synctest.Wait()
 		for _, w := range waiters {
@@ -442,7 +442,7 @@ func TestGivenALoadThatDoesNotEnd_WhenItIsOverdue_ThenMaxLoadsOfThoseWhoWaitAreL
 // A database that hangs until each load's deadline is as sick as one that answers
 // with errors.
 func TestGivenADatabaseThatHangs_WhenManyAsk_ThenItIsNotStampeded(t *testing.T) {
-	bubble(t, core.Class{TTL: hour, LoadTimeout: time.Second, MaxLoads: 3}, func(t *testing.T, m *items) {
+	bubble(t, core.Class{TTL: hour, LoadTimeout: time.Second, MaxLoadsAfterError: 3}, func(t *testing.T, m *items) {
 		hangs := func(ctx context.Context, id int) (item, error) {
 			if now := m.now.Add(1); now > m.most.Load() {
 				m.most.Store(now)
@@ -468,7 +468,7 @@ func TestGivenADatabaseThatHangs_WhenManyAsk_ThenItIsNotStampeded(t *testing.T) 
 		}
 		require.EqualValues(t, 40, busy+int(m.loads.Load()), "who was not let go in time is told so")
 		t.Logf("%d loads, at most %d at a time", m.loads.Load(), m.most.Load())
-		require.LessOrEqual(t, m.most.Load(), int64(3+1), "MaxLoads, beside one that is overdue")
+		require.LessOrEqual(t, m.most.Load(), int64(3+1), "MaxLoadsAfterError, beside one that is overdue")
 		require.Zero(t, m.now.Load())
 	})
 }

@@ -20,7 +20,7 @@ func (m *items) lookup(t testing.TB) core.Result[item] {
 }
 
 func TestGivenAValue_WhenItIsLookedUp_ThenItIsSaidWhereItComesFromAndHowOldItIs(t *testing.T) {
-	bubble(t, core.Class{TTL: minute, Stale: minute, StaleIfError: hour}, func(t *testing.T, m *items) {
+	bubble(t, core.Class{TTL: minute, StaleWhileRevalidate: minute, StaleIfError: hour}, func(t *testing.T, m *items) {
 		one := item{Name: "one"}
 		slow := func(ctx context.Context, id int) (item, error) { time.Sleep(time.Second); return m.load(ctx, id) }
 		r, err := m.Lookup(t.Context(), 1, slow)
@@ -115,7 +115,7 @@ func TestGivenAValueOfAnotherInstance_WhenItIsLookedUp_ThenItIsTheSharedTiers(t 
 		server := memtier.New(memtier.Config{})
 		defer server.Close()
 		instance := func(name string) *items {
-			m := itemsOf(t, open(t, core.Options{Remote: server.Tier(name), Classes: core.Classes{"item": {TTL: minute, Stale: minute}}}))
+			m := itemsOf(t, open(t, core.Options{Remote: server.Tier(name), Classes: core.Classes{"item": {TTL: minute, StaleWhileRevalidate: minute}}}))
 			synctest.Wait()
 			return m
 		}

@@ -26,7 +26,7 @@ func TestGivenAValueThatIsPut_WhenAskedFor_ThenItIsAnsweredForItsTTL(t *testing.
 }
 
 func TestGivenALoadUnderWay_WhenAValueIsPut_ThenTheLoadDoesNotReplaceIt(t *testing.T) {
-	bubble(t, core.Class{TTL: minute, Stale: minute}, func(t *testing.T, m *items) {
+	bubble(t, core.Class{TTL: minute, StaleWhileRevalidate: minute}, func(t *testing.T, m *items) {
 		release := m.hold()
 		before := m.async(t.Context(), m.load)
 		synctest.Wait()
@@ -51,7 +51,7 @@ func TestGivenALoadUnderWay_WhenAValueIsPut_ThenTheLoadDoesNotReplaceIt(t *testi
 
 func TestGivenAnEntryTaggedWithAValuesKey_WhenTheValueIsPutOrInvalidated_ThenTheEntryGoesToo(t *testing.T) {
 	bubble(t, core.Class{TTL: hour}, func(t *testing.T, m *items) {
-		lists, err := core.NewMap[string, []string](m.cache, "item", "list")
+		lists, err := core.NewMap(m.cache, core.MapOptions[string, []string]{Class: "item", Prefix: "list"})
 		require.NoError(t, err)
 		loads := 0
 		list := func() {

@@ -67,7 +67,7 @@ func (l *validating) offers(t *testing.T, want ...string) {
 }
 
 // eachTier runs a test without and with a shared tier.
-func eachTier(t *testing.T, class core.Class, test func(t *testing.T, l *validating), opts ...core.MapOption) {
+func eachTier(t *testing.T, class core.Class, test func(t *testing.T, l *validating), opts ...option[item]) {
 	t.Helper()
 	for _, name := range []string{"this process", "a shared tier"} {
 		t.Run(name, func(t *testing.T) {
@@ -90,8 +90,8 @@ func eachTier(t *testing.T, class core.Class, test func(t *testing.T, l *validat
 }
 
 func TestGivenAValueThatStillHolds_WhenItsLoaderSaysSo_ThenItIsKeptForAnotherTTLWithItsValidator(t *testing.T) {
-	clone := core.WithClone(func(v item) item { v.Tags = slices.Clone(v.Tags); return v })
-	for name, opts := range map[string][]core.MapOption{"decoded": nil, "cloned": {clone}} {
+	clone := cloned(func(v item) item { v.Tags = slices.Clone(v.Tags); return v })
+	for name, opts := range map[string][]option[item]{"decoded": nil, "cloned": {clone}} {
 		t.Run(name, func(t *testing.T) {
 			eachTier(t, core.Class{TTL: minute}, func(t *testing.T, l *validating) {
 				require.Equal(t, "one", l.get(t))
@@ -117,7 +117,7 @@ func TestGivenAValueThatStillHolds_WhenItsLoaderSaysSo_ThenItIsKeptForAnotherTTL
 }
 
 func TestGivenAStaleWindow_WhenARefreshSaysThatTheValueHolds_ThenItIsFreshAgain(t *testing.T) {
-	eachTier(t, core.Class{TTL: minute, Stale: minute}, func(t *testing.T, l *validating) {
+	eachTier(t, core.Class{TTL: minute, StaleWhileRevalidate: minute}, func(t *testing.T, l *validating) {
 		l.get(t)
 		time.Sleep(minute)
 		require.Equal(t, "one", l.get(t))
@@ -193,8 +193,8 @@ func TestGivenAnOffer_WhenItIsNoneToRenew_ThenTheLoaderIsToldSo(t *testing.T) {
 }
 
 func TestGivenALoaderThatChangesWhatItWasOffered_WhenItSaysThatItHolds_ThenNobodyNotices(t *testing.T) {
-	clone := core.WithClone(func(v item) item { v.Tags = slices.Clone(v.Tags); return v })
-	for name, opts := range map[string][]core.MapOption{"decoded": nil, "cloned": {clone}} {
+	clone := cloned(func(v item) item { v.Tags = slices.Clone(v.Tags); return v })
+	for name, opts := range map[string][]option[item]{"decoded": nil, "cloned": {clone}} {
 		t.Run(name, func(t *testing.T) {
 			eachTier(t, core.Class{TTL: minute, StaleIfError: hour}, func(t *testing.T, l *validating) {
 				load := func(ctx context.Context, _ int) (item, error) {
@@ -359,19 +359,19 @@ type scanning struct {
 	before, after func()
 }
 
-func (s scanning) Open(ctx context.Context, l core.RemoteLayout) (core.RemoteSession, error) {
+func (s scanning) Open(ctx context.Context, l remote.Layout) (remote.Session, error) {
 	ses, err := s.Remote.Open(ctx, l)
 	return scanningSession{ses, s}, err
 }
 
 type scanningSession struct {
-	core.RemoteSession
+	remote.Session
 	s scanning
 }
 
 func (s scanningSession) Scan(ctx context.Context, what remote.Scan) (remote.Scanned, error) {
 	s.s.before()
-	did, err := s.RemoteSession.Scan(ctx, what)
+	did, err := s.Session.Scan(ctx, what)
 	s.s.after()
 	return did, err
 }

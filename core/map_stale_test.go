@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/larderhq/larder/core"
+	"github.com/larderhq/larder/core/internal/engine"
 )
 
 func TestGivenATTL_WhenItHasPassed_ThenTheValueIsLoadedAgain(t *testing.T) {
@@ -68,18 +69,18 @@ func TestGivenJitter_WhenValuesAreLoadedTogether_ThenTheyDoNotExpireTogether(t *
 
 func TestGivenJitterOfOne_WhenValuesAreLoaded_ThenTheyAreStillKeptForAMillisecond(t *testing.T) {
 	for range 10_000 {
-		ttl := core.Class{TTL: 2 * time.Millisecond, Jitter: 1}.JitteredTTL()
+		ttl := engine.Jittered(2*time.Millisecond, 1)
 		require.GreaterOrEqual(t, ttl, time.Millisecond)
 		require.LessOrEqual(t, ttl, 2*time.Millisecond)
 	}
-	require.Equal(t, hour, core.Class{TTL: hour}.JitteredTTL())
-	require.Zero(t, core.Class{Jitter: 1}.JitteredTTL())
+	require.Equal(t, hour, engine.Jittered(hour, 0))
+	require.Zero(t, engine.Jittered(0, 1))
 }
 
 // Stale while revalidate.
 
 func TestGivenAStaleValue_WhenItIsAskedFor_ThenItIsAnsweredAndRefreshedEachTime(t *testing.T) {
-	bubble(t, core.Class{TTL: minute, Stale: minute}, func(t *testing.T, m *items) {
+	bubble(t, core.Class{TTL: minute, StaleWhileRevalidate: minute}, func(t *testing.T, m *items) {
 		m.get(t)
 		for i := range 5 { // not only the first time
 			old, next := fmt.Sprint("v", i), fmt.Sprint("v", i+1)
@@ -114,7 +115,7 @@ func TestGivenAStaleValue_WhenItIsAskedFor_ThenItIsAnsweredAndRefreshedEachTime(
 }
 
 func TestGivenAStaleValue_WhenItsWindowHasPassed_ThenItIsLoadedAgain(t *testing.T) {
-	bubble(t, core.Class{TTL: minute, Stale: minute}, func(t *testing.T, m *items) {
+	bubble(t, core.Class{TTL: minute, StaleWhileRevalidate: minute}, func(t *testing.T, m *items) {
 		m.get(t)
 		m.name.Store("two")
 		time.Sleep(2 * minute)
@@ -123,7 +124,7 @@ func TestGivenAStaleValue_WhenItsWindowHasPassed_ThenItIsLoadedAgain(t *testing.
 }
 
 func TestGivenARefreshThatFails_WhenAskedAgain_ThenItIsTriedAgainAndTheStaleValueStays(t *testing.T) {
-	bubble(t, core.Class{TTL: minute, Stale: minute}, func(t *testing.T, m *items) {
+	bubble(t, core.Class{TTL: minute, StaleWhileRevalidate: minute}, func(t *testing.T, m *items) {
 		m.get(t)
 		m.mustLoad(t, 1, "")
 		time.Sleep(minute)
@@ -145,7 +146,7 @@ func TestGivenARefreshThatFails_WhenAskedAgain_ThenItIsTriedAgainAndTheStaleValu
 }
 
 func TestGivenARefresh_WhenItsClientGoesAway_ThenItGoesOn(t *testing.T) {
-	bubble(t, core.Class{TTL: minute, Stale: minute, LoadTimeout: 3 * time.Second}, func(t *testing.T, m *items) {
+	bubble(t, core.Class{TTL: minute, StaleWhileRevalidate: minute, LoadTimeout: 3 * time.Second}, func(t *testing.T, m *items) {
 		m.get(t)
 		time.Sleep(minute)
 		m.name.Store("two")
@@ -172,7 +173,7 @@ func TestGivenAStaleValue_WhenItIsInvalidated_ThenItIsNotAnsweredAndARefreshUnde
 		"key": core.Key("item:1"), "tag": core.Tag("item:1"), "pattern": core.Pattern("item:?"), "all": core.All(),
 	} {
 		t.Run(name, func(t *testing.T) {
-			bubble(t, core.Class{TTL: minute, Stale: minute, StaleIfError: hour}, func(t *testing.T, m *items) {
+			bubble(t, core.Class{TTL: minute, StaleWhileRevalidate: minute, StaleIfError: hour}, func(t *testing.T, m *items) {
 				m.get(t)
 				time.Sleep(minute)
 				release := m.hold()
@@ -194,7 +195,7 @@ func TestGivenAStaleValue_WhenItIsInvalidated_ThenItIsNotAnsweredAndARefreshUnde
 
 func TestGivenMoreRefreshesThanMayRun_WhenStaleValuesAreAskedFor_ThenTheOthersAreLeftToLaterRequests(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		m := itemsOf(t, open(t, core.Options{MaxRefreshes: 3, Classes: core.Classes{"item": {TTL: minute, Stale: hour}}}))
+		m := itemsOf(t, open(t, core.Options{MaxRefreshes: 3, Classes: core.Classes{"item": {TTL: minute, StaleWhileRevalidate: hour}}}))
 		getAll := func() {
 			for id := range 10 {
 				_, err := m.Get(t.Context(), id, m.load)

@@ -20,16 +20,16 @@ import (
 // No caller can change what another one gets, whoever it is: the one who loaded,
 // one who waited, one who hit, or the loader itself.
 func TestGivenCallersWhoChangeWhatTheyGot_WhenOthersAsk_ThenTheyDoNotNotice(t *testing.T) {
-	clone := core.WithClone(func(v item) item {
+	clone := cloned(func(v item) item {
 		v.Tags = slices.Clone(v.Tags)
 		return v
 	})
-	for name, options := range map[string][]core.MapOption{
-		"decoded": nil, "cloned": {clone}, "another codec": {core.WithCodec(gobCodec{})},
+	for name, options := range map[string][]option[item]{
+		"decoded": nil, "cloned": {clone}, "another codec": {encoded[item](gobCodec{})},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				m := openItems(t, core.Class{TTL: hour, Stale: hour}, options...)
+				m := openItems(t, core.Class{TTL: hour, StaleWhileRevalidate: hour}, options...)
 				own := []string{"a", "b"} // the loader's
 				load := func(ctx context.Context, id int) (item, error) {
 					v, err := m.load(ctx, id)
@@ -98,7 +98,7 @@ func TestGivenValuesOfAnyShape_WhenStored_ThenTheyComeBackAsTheyWere(t *testing.
 
 func same[V any](t *testing.T, c *core.Cache, prefix string, v V) {
 	t.Helper()
-	m, err := core.NewMap[int, V](c, "item", prefix)
+	m, err := core.NewMap(c, core.MapOptions[int, V]{Class: "item", Prefix: prefix})
 	require.NoError(t, err)
 	for range 2 {
 		got, err := m.Get(t.Context(), 1, func(context.Context, int) (V, error) { return v, nil })
@@ -120,7 +120,7 @@ func TestGivenBytesBehindAValue_WhenDecoded_ThenTheyAreRefused(t *testing.T) {
 }
 
 func TestGivenAValueOverTheLimit_WhenLoaded_ThenItPassesThroughAndIsShared(t *testing.T) {
-	bubble(t, core.Class{TTL: hour, MaxBytes: 100}, func(t *testing.T, m *items) {
+	bubble(t, core.Class{TTL: hour, MaxEntryBytes: 100}, func(t *testing.T, m *items) {
 		m.name.Store(strings.Repeat("x", 100)) // and the rest of the JSON
 		release := m.hold()
 		one, two := m.async(t.Context(), m.load), m.async(t.Context(), m.load)
@@ -148,7 +148,7 @@ func TestGivenAValueOverTheLimit_WhenLoaded_ThenItPassesThroughAndIsShared(t *te
 func TestGivenAValueThatDoesNotDecode_WhenItIsAskedFor_ThenItIsAMissAndReplaced(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		codec := &failingCodec{Codec: core.JSON}
-		m := openItems(t, core.Class{TTL: hour, Stale: hour, StaleIfError: hour}, core.WithCodec(codec))
+		m := openItems(t, core.Class{TTL: hour, StaleWhileRevalidate: hour, StaleIfError: hour}, encoded[item](codec))
 		m.get(t)
 		codec.fail(1)
 		m.name.Store("two")
@@ -169,7 +169,7 @@ func TestGivenAValueThatDoesNotDecode_WhenItIsAskedFor_ThenItIsAMissAndReplaced(
 func TestGivenAValueThatDoesNotDecode_WhenOthersWaitForIt_ThenTheyLoadForThemselves(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		codec := &failingCodec{Codec: core.JSON}
-		m := openItems(t, core.Class{TTL: hour}, core.WithCodec(codec))
+		m := openItems(t, core.Class{TTL: hour}, encoded[item](codec))
 		release := m.hold()
 		leader := m.async(t.Context(), m.load)
 		synctest.Wait()

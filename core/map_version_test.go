@@ -77,7 +77,7 @@ func TestGivenAReplicaThatLags_WhenARefreshReadsAnOlderValue_ThenTheNewerOneIsAn
 		"unknown":  func(item) int64 { return 0 },
 	} {
 		t.Run(name, func(t *testing.T) {
-			eachTier(t, core.Class{TTL: minute, Stale: minute, StaleIfError: hour}, func(t *testing.T, l *validating) {
+			eachTier(t, core.Class{TTL: minute, StaleWhileRevalidate: minute, StaleIfError: hour}, func(t *testing.T, l *validating) {
 				m := l.m
 				m.name.Store("b")
 				require.Equal(t, "b", m.get(t))
@@ -101,7 +101,7 @@ func TestGivenAReplicaThatLags_WhenARefreshReadsAnOlderValue_ThenTheNewerOneIsAn
 				synctest.Wait()
 				time.Sleep(minute) // it was not made to last longer
 				require.Equal(t, "a", m.get(t))
-			}, core.WithVersion(version))
+			}, versioned(version))
 		})
 	}
 }
@@ -173,16 +173,12 @@ func TestGivenANewerValueThatIsHeardOfWhileVersionsAreCompared_WhenAnOlderOneIsP
 	}
 }
 
-func TestGivenOptionsOfAMap_WhenItsVersionIsOfAnotherType_ThenItIsRefused(t *testing.T) {
+func TestMapsOfOnePrefixBothHaveVersionsOrNeither(t *testing.T) {
 	c := open(t, core.Options{Classes: core.Classes{"c": {TTL: hour}}})
-	var ce *core.ConfigError
-	_, err := core.NewMap[int, int64](c, "c", "item", core.WithVersion(func(string) int64 { return 0 }))
-	require.ErrorAs(t, err, &ce)
-	require.Equal(t, "WithVersion", ce.Field)
-	_, err = core.NewMap[int, int64](c, "c", "item", core.WithVersion[int64](nil))
-	require.ErrorAs(t, err, &ce)
-	_, err = core.NewMap[int, int64](c, "c", "item", itself)
+	_, err := core.NewMap(c, with(core.MapOptions[int, int64]{Class: "c", Prefix: "item"}, itself))
 	require.NoError(t, err)
-	_, err = core.NewMap[int, int64](c, "c", "item")
+	_, err = core.NewMap(c, core.MapOptions[int, int64]{Class: "c", Prefix: "item"})
+	var ce *core.ConfigError
 	require.ErrorAs(t, err, &ce, "one prefix for two kinds")
+	require.Equal(t, "MapOptions.Prefix", ce.Field)
 }

@@ -24,7 +24,7 @@ type twoWriters struct {
 const writeTimeout = 30 * time.Second // the default
 
 // itself is the version of values that are nothing else.
-var itself = core.WithVersion(func(v int64) int64 { return v })
+var itself = versioned(func(v int64) int64 { return v })
 
 // eachWay runs a test in one process without a shared tier, in one with it, and in
 // two that share it; without and with versions.
@@ -36,12 +36,12 @@ func eachWay(t *testing.T, test func(w *twoWriters)) {
 	}
 }
 
-func oneWay(t *testing.T, way string, test func(w *twoWriters), opts ...core.MapOption) {
+func oneWay(t *testing.T, way string, test func(w *twoWriters), opts ...option[int64]) {
 	t.Helper()
 	oneWayWith(t, way, func(*core.Options) {}, test, opts...)
 }
 
-func oneWayWith(t *testing.T, way string, change func(*core.Options), test func(w *twoWriters), opts ...core.MapOption) {
+func oneWayWith(t *testing.T, way string, change func(*core.Options), test func(w *twoWriters), opts ...option[int64]) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		f := &fleet{t: t, server: memtier.New(memtier.Config{}), opts: opts}
@@ -254,10 +254,10 @@ func TestGivenATierThatIsDown_WhenAValueIsWrittenThrough_ThenTheWriteGoesOnUnles
 		strict := false
 		in := f.instance("a", func(o *core.Options) {
 			c := o.Classes["c"]
-			c.RequireRemote = true
+			c.ConfirmWrites = true
 			o.Classes["strict"] = c
 		})
-		m, err := core.NewMap[int, int64](in.cache, "strict", "strict")
+		m, err := core.NewMap(in.cache, core.MapOptions[int, int64]{Class: "strict", Prefix: "strict"})
 		require.NoError(t, err)
 		f.server.Down(true)
 		save := func(context.Context, int, int64) error { strict = true; return nil }
@@ -270,7 +270,7 @@ func TestGivenATierThatIsDown_WhenAValueIsWrittenThrough_ThenTheWriteGoesOnUnles
 }
 
 func TestGivenAWriteThatIsWrong_WhenItIsCalled_ThenNothingIsSaved(t *testing.T) {
-	bubble(t, core.Class{TTL: hour, MaxBytes: 100}, func(t *testing.T, m *items) {
+	bubble(t, core.Class{TTL: hour, MaxEntryBytes: 100}, func(t *testing.T, m *items) {
 		save := func(context.Context, int, item) error { return errors.New("saved") }
 		var ce *core.ConfigError
 		require.ErrorAs(t, m.Write(t.Context(), 1, item{}, nil), &ce)

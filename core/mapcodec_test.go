@@ -13,9 +13,9 @@ func codecs(tb testing.TB) (plain, cloning mapCodec[int, string]) {
 	c, err := New(Options{Classes: Classes{"c": {TTL: MaxDuration}}})
 	require.NoError(tb, err)
 	tb.Cleanup(func() { require.NoError(tb, c.Close()) })
-	a, err := NewMap[int, string](c, "c", "a")
+	a, err := NewMap(c, MapOptions[int, string]{Class: "c", Prefix: "a"})
 	require.NoError(tb, err)
-	b, err := NewMap[int, string](c, "c", "b", WithClone(strings.Clone))
+	b, err := NewMap(c, MapOptions[int, string]{Class: "c", Prefix: "b", Clone: strings.Clone})
 	require.NoError(tb, err)
 	return mapCodec[int, string]{a}, mapCodec[int, string]{b}
 }

@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 
 	"github.com/larderhq/larder/core/internal/engine"
+	"github.com/larderhq/larder/core/internal/naming"
 	"github.com/larderhq/larder/core/internal/remote"
 	"github.com/larderhq/larder/core/internal/scope"
 	"github.com/larderhq/larder/core/internal/waits"
@@ -85,7 +86,7 @@ func (m *Map[K, V]) getMany(ctx context.Context, ids []K, load ManyLoader[K, V],
 	b := &batch[K, V]{m: m, load: load, warms: !asked, values: make(map[K]V, len(keys)), errs: make(BatchError[K])}
 	if !m.c.Enabled() {
 		m.c.engine.Count.Bypassed.Add(int64(len(keys)))
-		sc := m.c.Scope()
+		sc := m.c.scope()
 		sc.Outer = scope.From(ctx)
 		b.loadAll(scope.With(ctx, sc), keys)
 		values, err = b.result()
@@ -399,7 +400,7 @@ func (b *batch[K, V]) later(ctx context.Context, parts []*part[K, V]) {
 
 // begins gives a part its turn, unless somebody else loads it.
 func (b *batch[K, V]) begins(p *part[K, V]) (ok bool) {
-	e, tags := b.m.c.engine, []string{TagName(p.key)}
+	e, tags := b.m.c.engine, []string{naming.Tag(p.key)}
 	if b.warms && e.Thrifty() {
 		p.turn, ok = e.TryLater(p.key, tags, b.m.gate())
 	} else {
@@ -413,7 +414,7 @@ func (b *batch[K, V]) turns(parts []*part[K, V]) (led []*part[K, V]) {
 	for _, p := range parts {
 		next := &part[K, V]{id: p.id, asked: p.id, key: p.key, seen: p.seen}
 		var ok bool
-		if next.turn, ok = b.m.c.engine.TryLater(p.key, []string{TagName(p.key)}, b.m.gate()); ok {
+		if next.turn, ok = b.m.c.engine.TryLater(p.key, []string{naming.Tag(p.key)}, b.m.gate()); ok {
 			led = append(led, next)
 		}
 	}
@@ -423,7 +424,7 @@ func (b *batch[K, V]) turns(parts []*part[K, V]) (led []*part[K, V]) {
 // run calls the loader. Its panic is its error.
 func (b *batch[K, V]) run(ctx context.Context, parts []*part[K, V], ids []K) (values map[K]V, said scope.Said, panicked, cut bool, err error) {
 	e, m := b.m.c.engine, b.m
-	sc := m.c.Scope()
+	sc := m.c.scope()
 	sc.Outer, sc.LeadsToo, sc.Load = scope.From(ctx), make(map[string]bool, len(parts)), parts[0].turn.Running()
 	for _, p := range parts {
 		sc.LeadsToo[p.key] = true

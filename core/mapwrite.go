@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/larderhq/larder/core/internal/engine"
+	"github.com/larderhq/larder/core/internal/naming"
 	"github.com/larderhq/larder/core/internal/scope"
 )
 
@@ -30,10 +31,10 @@ func (m *Map[K, V]) Put(ctx context.Context, id K, v V, tags ...string) error {
 	call, cancel := m.c.bound(ctx)
 	defer cancel()
 	list := []engine.Item{{Kind: engine.Key, Value: key}, tagItem(key)}
-	if !m.c.Enabled() || m.c.engine.Newer(call, key, []string{TagName(key)}, fill, 0) {
+	if !m.c.Enabled() || m.c.engine.Newer(call, key, []string{naming.Tag(key)}, fill, 0) {
 		return m.c.engine.Invalidate(call, list)
 	}
-	return m.c.engine.Replace(call, list, key, []string{TagName(key)}, fill)
+	return m.c.engine.Replace(call, list, key, []string{naming.Tag(key)}, fill)
 }
 
 // Write writes v through: save puts it where it really lives, and the cache has it
@@ -48,7 +49,7 @@ func (m *Map[K, V]) Put(ctx context.Context, id K, v V, tags ...string) error {
 // next Options.WriteTimeout is kept no longer than that. What is wrong with v itself is
 // found before anything is done. While the shared tier cannot be reached, Write
 // goes on and returns ErrPending, or, in a class that requires it
-// (Class.RequireRemote), returns ErrPending before it saves.
+// (Class.ConfirmWrites), returns ErrPending before it saves.
 func (m *Map[K, V]) Write(ctx context.Context, id K, v V, save func(ctx context.Context, id K, v V) error, tags ...string) error {
 	m = m.now()
 	key, err := m.Key(id)
@@ -63,13 +64,12 @@ func (m *Map[K, V]) Write(ctx context.Context, id K, v V, save func(ctx context.
 		return err
 	}
 	intent, err := m.c.Begin(ctx, Key(key), Tag(key))
-	switch {
-	case errors.Is(err, ErrPending) && m.class.RequireRemote:
+	if err != nil {
+		return err
+	}
+	if intent.Pending() && m.class.ConfirmWrites { // else End tries again
 		intent.Abandon()
-		return err
-	case errors.Is(err, ErrPending): // End tries again
-	case err != nil:
-		return err
+		return intent.pending
 	}
 	ended := false
 	defer func() {
@@ -78,7 +78,7 @@ func (m *Map[K, V]) Write(ctx context.Context, id K, v V, save func(ctx context.
 		}
 	}()
 	saved := save(ctx, id, v)
-	older := saved == nil && m.c.Enabled() && m.c.engine.Newer(ctx, key, []string{TagName(key)}, fill, intent.in.Began())
+	older := saved == nil && m.c.Enabled() && m.c.engine.Newer(ctx, key, []string{naming.Tag(key)}, fill, intent.in.Began())
 	ended = true
 	call, cancel := m.c.request(context.WithoutCancel(ctx))
 	defer cancel()
@@ -91,7 +91,7 @@ func (m *Map[K, V]) Write(ctx context.Context, id K, v V, save func(ctx context.
 	if older || !m.c.Enabled() {
 		return intent.in.End(call, nil)
 	}
-	return intent.in.EndWith(call, key, []string{TagName(key)}, fill)
+	return intent.in.EndWith(call, key, []string{naming.Tag(key)}, fill)
 }
 
 // filled checks a value that the caller brings, and makes a fill of it.
@@ -118,16 +118,16 @@ func tagNames(tags []string) (names []string, err error) {
 		if err := checkName("Tag", tag); err != nil {
 			return nil, err
 		}
-		names = append(names, TagName(tag))
+		names = append(names, naming.Tag(tag))
 	}
 	return names, nil
 }
 
 func (m *Map[K, V]) checkSize(key string, size int) error {
-	if size <= m.class.MaxBytes {
+	if size <= m.class.MaxEntryBytes {
 		return nil
 	}
-	return &ConfigError{"size of " + key, size, fmt.Sprintf("up to MaxBytes of its class, %d", m.class.MaxBytes)}
+	return &ConfigError{"size of " + key, size, fmt.Sprintf("up to MaxEntryBytes of its class, %d", m.class.MaxEntryBytes)}
 }
 
 // older returns whether v is older than what an entry has, by their versions. nil:

@@ -65,9 +65,9 @@ type rows[K comparable] struct {
 
 func rowsOf[K comparable](t *testing.T, text func(K) string, o core.Options) *rows[K] {
 	t.Helper()
-	o.Classes = core.Classes{"c": {TTL: minute, Stale: hour}}
+	o.Classes = core.Classes{"c": {TTL: minute, StaleWhileRevalidate: hour}}
 	c := open(t, o)
-	m, err := core.NewMap[K, string](c, "c", "row")
+	m, err := core.NewMap(c, core.MapOptions[K, string]{Class: "c", Prefix: "row"})
 	require.NoError(t, err)
 	return &rows[K]{Map: m, cache: c, text: text, gate: make(chan struct{}, 100)}
 }
@@ -298,7 +298,7 @@ func TestTargetsThatAreViewsNameWhatTheyNamedAtTheCall(t *testing.T) {
 			t.Run(name+", reused "+how, func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					c := open(t, core.Options{Classes: core.Classes{"c": {TTL: hour}}})
-					m, err := core.NewMap[string, int](c, "c", "row")
+					m, err := core.NewMap(c, core.MapOptions[string, int]{Class: "c", Prefix: "row"})
 					require.NoError(t, err)
 					loads := 0
 					load := func(ctx context.Context, _ string) (int, error) {
@@ -346,7 +346,7 @@ func TestWhatIsSaidOfAValueIsCopied(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := open(t, core.Options{Classes: core.Classes{"c": {TTL: hour}}})
-			m, err := core.NewMap[string, string](c, "c", "row")
+			m, err := core.NewMap(c, core.MapOptions[string, string]{Class: "c", Prefix: "row"})
 			require.NoError(t, err)
 			b := new(buffer)
 			say(t, m, b)
@@ -365,7 +365,7 @@ func TestWhatIsSaidOfAValueIsCopied(t *testing.T) {
 func TestAValidatorThatIsAViewIsCopied(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := open(t, core.Options{Classes: core.Classes{"c": {TTL: minute}}})
-		m, err := core.NewMap[string, string](c, "c", "row")
+		m, err := core.NewMap(c, core.MapOptions[string, string]{Class: "c", Prefix: "row"})
 		require.NoError(t, err)
 		var b buffer
 		offered := ""
@@ -406,7 +406,7 @@ func TestNamesThatAreViewsAreCopied(t *testing.T) {
 
 	require.NoError(t, c.SetClasses(core.Classes{"c": class, added.lend("d"): {TTL: hour}}))
 	added.reuse()
-	m, err := core.NewMap[string, string](c, added.lend("d"), prefix.lend("row"))
+	m, err := core.NewMap(c, core.MapOptions[string, string]{Class: added.lend("d"), Prefix: prefix.lend("row")})
 	require.NoError(t, err)
 	added.reuse()
 	prefix.reuse()
@@ -420,7 +420,7 @@ func TestNamesThatAreViewsAreCopied(t *testing.T) {
 
 func TestErrorsDoNotChangeWithTheBufferOfWhatTheyName(t *testing.T) {
 	c := open(t, core.Options{Classes: core.Classes{"c": {TTL: hour}}})
-	m, err := core.NewMap[string, string](c, "c", "row")
+	m, err := core.NewMap(c, core.MapOptions[string, string]{Class: "c", Prefix: "row"})
 	require.NoError(t, err)
 	boom := errors.New("boom")
 	fails := func(context.Context, string) (string, error) { return "", boom }
@@ -437,7 +437,7 @@ func TestErrorsDoNotChangeWithTheBufferOfWhatTheyName(t *testing.T) {
 		},
 		"puts": func(b *buffer) error {
 			closed := open(t, core.Options{Classes: core.Classes{"c": {TTL: hour}}})
-			m, err := core.NewMap[string, string](closed, "c", "row")
+			m, err := core.NewMap(closed, core.MapOptions[string, string]{Class: "c", Prefix: "row"})
 			require.NoError(t, err)
 			require.NoError(t, closed.Close())
 			return m.PutMany(t.Context(), map[string]string{b.lend("ann"): "v"})
@@ -460,8 +460,11 @@ func TestErrorsDoNotChangeWithTheBufferOfWhatTheyName(t *testing.T) {
 }
 
 func TestWarmedItemsMayBeViewsOfOneBuffer(t *testing.T) {
+	c := open(t, core.Options{Classes: core.Classes{"item": {TTL: hour}}})
+	m, err := core.NewMap(c, core.MapOptions[string, string]{Class: "item", Prefix: "item"})
+	require.NoError(t, err)
 	var got []string
-	_, err := core.WarmBatches(t.Context(), func(yield func(string) bool) {
+	_, err = m.Warm(t.Context(), func(yield func(string) bool) {
 		var b buffer
 		for _, s := range []string{"one", "two", "six"} {
 			if !yield(b.lend(s)) {
@@ -469,10 +472,10 @@ func TestWarmedItemsMayBeViewsOfOneBuffer(t *testing.T) {
 			}
 			b.reuse()
 		}
-	}, core.WarmOptions{Batch: 2, Parallel: 1}, func(_ context.Context, batch []string) (filled, failed int) {
+	}, func(_ context.Context, batch []string) (map[string]string, error) {
 		got = append(got, batch...)
-		return len(batch), 0
-	})
+		return nil, nil
+	}, core.WarmOptions{Batch: 2, Parallel: 1})
 	require.NoError(t, err)
 	slices.Sort(got)
 	require.Equal(t, []string{"one", "six", "two"}, got)
@@ -481,7 +484,7 @@ func TestWarmedItemsMayBeViewsOfOneBuffer(t *testing.T) {
 func TestQueuedChangesAreNotViewsOfTheirCallersBuffers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := open(t, core.Options{Classes: core.Classes{"c": {TTL: hour}}})
-		m, err := core.NewMap[string, string](c, "c", "row")
+		m, err := core.NewMap(c, core.MapOptions[string, string]{Class: "c", Prefix: "row"})
 		require.NoError(t, err)
 		var mu sync.Mutex
 		applied, dead := map[string]string{}, []string(nil)

@@ -2,17 +2,11 @@ package core
 
 import "github.com/larderhq/larder/core/internal/remote"
 
-// Remote is a tier that several instances share: package redisstore has the one on
-// Redis. Package storetest says what every one must do, and can test another.
+// Remote is the tier that several instances share: redisstore.New returns the one on
+// Redis. The interface is sealed: its types are internal, so that only this module
+// implements it.
 //
-// With a Remote, what an instance keeps in its own memory is answered only while
-// the Remote's log of invalidations is known to be followed: for at most
-// Options.MaxStaleness after the last proof. Without that proof, requests go to
-// their handlers.
-type Remote = remote.Tier
-
-// The parts of a Remote, for those who implement one.
-type (
-	RemoteSession = remote.Session
-	RemoteLayout  = remote.Layout
-)
+// With a Remote, an instance answers from its own memory only while it is known to follow
+// the Remote's log of invalidations: for at most Options.MaxStaleness after the last
+// proof. Without that proof, requests go to their handlers.
+type Remote interface{ remote.Tier }

@@ -93,7 +93,5 @@ func (c *Cache) within(name string, class Class) error {
 	return nil
 }
 
-// ClassRevision counts the calls of SetClasses that have succeeded. What is derived
-// from a class, as the routes of package httpcache are, is derived anew when it is
-// another one.
-func (c *Cache) ClassRevision() uint64 { return c.classes.Load().revision }
+// classRevision returns how many calls of SetClasses have succeeded.
+func (c *Cache) classRevision() uint64 { return c.classes.Load().revision }

@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/larderhq/larder/core"
+	"github.com/larderhq/larder/core/internal/bridge"
 )
 
 // changed returns the cache's classes with one of them changed.
@@ -130,7 +131,7 @@ func TestGivenAClass_WhenItsWindowsAreChanged_ThenAFailureGoesByTheNewOneAndByWh
 
 		m.fail(nil)
 		m.get(t)
-		m.set(t, func(c *core.Class) { c.Stale, c.StaleIfError = minute, hour })
+		m.set(t, func(c *core.Class) { c.StaleWhileRevalidate, c.StaleIfError = minute, hour })
 		m.fail(errDown)
 		time.Sleep(minute)
 		_, err = m.Get(t.Context(), 1, m.load)
@@ -166,11 +167,11 @@ func TestGivenAClassWithoutAWindowForErrors_WhenALoadFailsBesideAPut_ThenNothing
 }
 
 func TestGivenAClass_WhenItsMaxBytesIsChanged_ThenItBoundsWhatIsStored(t *testing.T) {
-	bubble(t, core.Class{TTL: hour, MaxBytes: 1000}, func(t *testing.T, m *items) {
+	bubble(t, core.Class{TTL: hour, MaxEntryBytes: 1000}, func(t *testing.T, m *items) {
 		m.name.Store(strings.Repeat("x", 500))
 		big := item{Name: strings.Repeat("x", 500)}
 		m.get(t)
-		m.set(t, func(c *core.Class) { c.MaxBytes = 100 })
+		m.set(t, func(c *core.Class) { c.MaxEntryBytes = 100 })
 		m.get(t)
 		m.mustLoad(t, 1, "what is stored stays")
 		require.NoError(t, m.Invalidate(t.Context(), 1))
@@ -178,8 +179,8 @@ func TestGivenAClass_WhenItsMaxBytesIsChanged_ThenItBoundsWhatIsStored(t *testin
 		m.get(t)
 		m.mustLoad(t, 2, "too large")
 		refused(t, m.Put(t.Context(), 1, big), "size of item:1", 523)
-		require.ErrorContains(t, m.PutMany(t.Context(), map[int]item{1: big}), "MaxBytes of its class, 100")
-		m.set(t, func(c *core.Class) { c.MaxBytes = 0 })
+		require.ErrorContains(t, m.PutMany(t.Context(), map[int]item{1: big}), "MaxEntryBytes of its class, 100")
+		m.set(t, func(c *core.Class) { c.MaxEntryBytes = 0 })
 		m.get(t)
 		m.get(t)
 		m.mustLoad(t, 1, "the default is 1 MiB")
@@ -188,8 +189,8 @@ func TestGivenAClass_WhenItsMaxBytesIsChanged_ThenItBoundsWhatIsStored(t *testin
 }
 
 func TestGivenAClass_WhenItsMaxLoadsIsChanged_ThenSoManyLoadAfterAFailure(t *testing.T) {
-	bubble(t, core.Class{TTL: hour, MaxLoads: 1}, func(t *testing.T, m *items) {
-		m.set(t, func(c *core.Class) { c.MaxLoads = 3 })
+	bubble(t, core.Class{TTL: hour, MaxLoadsAfterError: 1}, func(t *testing.T, m *items) {
+		m.set(t, func(c *core.Class) { c.MaxLoadsAfterError = 3 })
 		release := m.hold()
 		first := make(chan struct{})
 		leader := m.async(t.Context(), func(context.Context, int) (item, error) { <-first; return item{}, context.Canceled })
@@ -202,7 +203,7 @@ func TestGivenAClass_WhenItsMaxLoadsIsChanged_ThenSoManyLoadAfterAFailure(t *tes
 		m.mustLoad(t, 0, "they wait")
 		close(first)
 		synctest.Wait()
-		m.mustLoad(t, 3, "MaxLoads at a time")
+		m.mustLoad(t, 3, "MaxLoadsAfterError at a time")
 		release()
 		synctest.Wait()
 		require.ErrorIs(t, leader.err(t), context.Canceled)
@@ -241,7 +242,7 @@ func TestGivenALoadUnderWay_WhenItsClassIsChanged_ThenItGoesByTheClassItBeganWit
 	for name, stale := range map[string]bool{"a miss": false, "a refresh": true} {
 		for _, batch := range []bool{false, true} {
 			t.Run(fmt.Sprint(name, ", in a batch: ", batch), func(t *testing.T) {
-				bubble(t, core.Class{TTL: minute, Stale: hour, LoadTimeout: 20 * time.Second}, func(t *testing.T, m *items) {
+				bubble(t, core.Class{TTL: minute, StaleWhileRevalidate: hour, LoadTimeout: 20 * time.Second}, func(t *testing.T, m *items) {
 					if stale {
 						m.get(t)
 						time.Sleep(minute)
@@ -264,7 +265,7 @@ func TestGivenALoadUnderWay_WhenItsClassIsChanged_ThenItGoesByTheClassItBeganWit
 						})
 					}()
 					synctest.Wait()
-					m.set(t, func(c *core.Class) { *c = core.Class{TTL: hour, LoadTimeout: time.Second, MaxBytes: 1} })
+					m.set(t, func(c *core.Class) { *c = core.Class{TTL: hour, LoadTimeout: time.Second, MaxEntryBytes: 1} })
 					release() // at once: what loads slowly is refreshed early
 					synctest.Wait()
 					require.NoError(t, <-done)
@@ -272,7 +273,7 @@ func TestGivenALoadUnderWay_WhenItsClassIsChanged_ThenItGoesByTheClassItBeganWit
 					m.loads.Store(0)
 					time.Sleep(minute - 1)
 					m.get(t)
-					m.mustLoad(t, 0, "it has been stored, under the old MaxBytes")
+					m.mustLoad(t, 0, "it has been stored, under the old MaxEntryBytes")
 					time.Sleep(1)
 					m.get(t) // stale, under the old window
 					synctest.Wait()
@@ -336,7 +337,7 @@ func TestGivenAClass_WhenItBeginsToRequireTheTier_ThenWritesAreRefusedWithoutIt(
 		}
 		require.ErrorIs(t, write(), core.ErrPending)
 		require.Equal(t, 1, saved)
-		require.NoError(t, in.cache.SetClasses(changed(in.cache, "c", func(c *core.Class) { c.RequireRemote = true })))
+		require.NoError(t, in.cache.SetClasses(changed(in.cache, "c", func(c *core.Class) { c.ConfirmWrites = true })))
 		require.ErrorIs(t, write(), core.ErrPending)
 		require.Equal(t, 1, saved, "refused")
 		f.server.Down(false)
@@ -360,14 +361,14 @@ func TestGivenAReplicaThatLags_WhenAClassIsToldOfIt_ThenWhatIsLoadedWithinTheLag
 
 func TestGivenNewClasses_WhenTheyAreSet_ThenTheyCanBeUsedAndSeen(t *testing.T) {
 	c := open(t, core.Options{Classes: core.Classes{"item": {TTL: hour}}})
-	require.Zero(t, c.ClassRevision())
+	require.Zero(t, bridge.Of(c).ClassRevision())
 	directives := []string{"max-age"}
 	classes := core.Classes{
 		"item": {TTL: minute},
 		"new":  {TTL: 2 * minute, HTTP: core.HTTPPolicy{RequestDirectives: directives}},
 	}
 	require.NoError(t, c.SetClasses(classes))
-	require.EqualValues(t, 1, c.ClassRevision())
+	require.EqualValues(t, 1, bridge.Of(c).ClassRevision())
 	classes["item"] = core.Class{}
 	delete(classes, "new")
 	directives[0] = "no-cache"
@@ -375,9 +376,9 @@ func TestGivenNewClasses_WhenTheyAreSet_ThenTheyCanBeUsedAndSeen(t *testing.T) {
 	fresh, err := c.Class("new")
 	require.NoError(t, err)
 	require.Equal(t, 2*minute, fresh.TTL)
-	require.Equal(t, core.DefaultMaxLoads, fresh.MaxLoads, "with its defaults")
+	require.Equal(t, core.DefaultMaxLoadsAfterError, fresh.MaxLoadsAfterError, "with its defaults")
 	require.Equal(t, []string{"max-age"}, fresh.HTTP.RequestDirectives, "the caller's lists are his own")
-	_, err = core.NewMap[int, item](c, "new", "new")
+	_, err = core.NewMap(c, core.MapOptions[int, item]{Class: "new", Prefix: "new"})
 	require.NoError(t, err)
 
 	o := c.Options()
@@ -399,7 +400,7 @@ func TestGivenWrongClasses_WhenTheyAreSet_ThenTheErrorNamesThemAndNothingChanges
 			"lags": {ReplicaLag: minute}, // with the default LoadTimeout, the longest of all
 		}
 		in := f.instance("a", func(o *core.Options) { o.Classes = was })
-		_, err := core.NewMap[int, int](in.cache, "", "of-default")
+		_, err := core.NewMap(in.cache, core.MapOptions[int, int]{Prefix: "of-default"})
 		require.NoError(t, err)
 		const longest = core.DefaultLoadTimeout
 		before := in.cache.Options()
@@ -458,7 +459,7 @@ func TestGivenWrongClasses_WhenTheyAreSet_ThenTheErrorNamesThemAndNothingChanges
 			refused(t, err, test.field, test.value)
 			require.ErrorContains(t, err, test.says)
 			require.Equal(t, before, in.cache.Options())
-			require.Zero(t, in.cache.ClassRevision())
+			require.Zero(t, bridge.Of(in.cache).ClassRevision())
 		}
 		policy.Query[0] = "another" // the lists of New are the cache's own
 		err = in.cache.SetClasses(was)
@@ -470,11 +471,11 @@ func TestGivenWrongClasses_WhenTheyAreSet_ThenTheErrorNamesThemAndNothingChanges
 func TestGivenAMapToBe_WhenItsClassHasLostItsTTL_ThenItIsRefused(t *testing.T) {
 	c := open(t, core.Options{Classes: core.Classes{"item": {TTL: hour}}})
 	require.NoError(t, c.SetClasses(core.Classes{"item": {}}))
-	_, err := core.NewMap[int, item](c, "item", "item")
+	_, err := core.NewMap(c, core.MapOptions[int, item]{Class: "item", Prefix: "item"})
 	refused(t, err, `Classes["item"].TTL`, "0s")
 	require.NoError(t, c.SetClasses(core.Classes{"item": {}}), "the map that was refused is none")
 	require.NoError(t, c.SetClasses(core.Classes{"item": {TTL: hour}}))
-	_, err = core.NewMap[int, item](c, "item", "item")
+	_, err = core.NewMap(c, core.MapOptions[int, item]{Class: "item", Prefix: "item"})
 	require.NoError(t, err)
 	refused(t, c.SetClasses(core.Classes{"item": {}}), `Classes["item"].TTL`, "0s")
 }
@@ -482,7 +483,7 @@ func TestGivenAMapToBe_WhenItsClassHasLostItsTTL_ThenItIsRefused(t *testing.T) {
 // Two classes say by their fields which set they are from: nobody may see a mixture,
 // and nobody the old one after SetClasses has returned.
 func TestGivenReadersAndWriters_WhenClassesChangeBesideThem_ThenEachGoesByOneClass(t *testing.T) {
-	odd := core.Class{TTL: hour, LoadTimeout: 10 * time.Second, MaxBytes: 1, NegativeTTL: minute}
+	odd := core.Class{TTL: hour, LoadTimeout: 10 * time.Second, MaxEntryBytes: 1, NegativeTTL: minute}
 	even := core.Class{TTL: minute, LoadTimeout: 20 * time.Second}
 	c := open(t, core.Options{Classes: core.Classes{"item": even}})
 	m := itemsOf(t, c)
@@ -537,7 +538,7 @@ func TestGivenReadersAndWriters_WhenClassesChangeBesideThem_ThenEachGoesByOneCla
 	beside(func(id int) error {
 		err := m.Put(t.Context(), 200+id, item{})
 		var wrong *core.ConfigError
-		if errors.As(err, &wrong) && wrong.Allowed == "up to MaxBytes of its class, 1" {
+		if errors.As(err, &wrong) && wrong.Allowed == "up to MaxEntryBytes of its class, 1" {
 			return nil
 		}
 		return err
@@ -545,7 +546,7 @@ func TestGivenReadersAndWriters_WhenClassesChangeBesideThem_ThenEachGoesByOneCla
 	beside(func(int) error {
 		class, err := c.Class("item")
 		for _, class := range []core.Class{c.Options().Classes["item"], class} {
-			if class.TTL == odd.TTL != (class.MaxBytes == odd.MaxBytes) {
+			if class.TTL == odd.TTL != (class.MaxEntryBytes == odd.MaxEntryBytes) {
 				return fmt.Errorf("a mixture: %+v", class)
 			}
 		}
@@ -565,7 +566,7 @@ func TestGivenReadersAndWriters_WhenClassesChangeBesideThem_ThenEachGoesByOneCla
 	}
 	close(stop)
 	all.Wait()
-	require.EqualValues(t, 500, c.ClassRevision())
+	require.EqualValues(t, 500, bridge.Of(c).ClassRevision())
 	select {
 	case err := <-errs:
 		require.NoError(t, err)

@@ -13,6 +13,7 @@ import (
 
 	"github.com/larderhq/larder/core"
 	"github.com/larderhq/larder/core/internal/memtier"
+	"github.com/larderhq/larder/core/internal/remote"
 )
 
 // fleet is several instances over one tier in memory.
@@ -21,7 +22,7 @@ type fleet struct {
 	server *memtier.Server
 	loads  atomic.Int64
 	data   atomic.Int64 // what the database says of every id
-	opts   []core.MapOption
+	opts   []option[int64]
 }
 
 func share(t *testing.T, test func(t *testing.T, f *fleet)) {
@@ -51,7 +52,7 @@ func (f *fleet) instance(name string, change ...func(*core.Options)) *instance {
 	cache, err := core.New(o)
 	require.NoError(f.t, err)
 	f.t.Cleanup(func() { require.NoError(f.t, cache.Close()) })
-	m, err := core.NewMap[int, int64](cache, "c", "item", f.opts...)
+	m, err := core.NewMap(cache, with(core.MapOptions[int, int64]{Class: "c", Prefix: "item"}, f.opts...))
 	require.NoError(f.t, err)
 	synctest.Wait() // it listens
 	return &instance{m, cache, f}
@@ -108,7 +109,7 @@ func TestGivenTwoInstances_WhenOneInvalidates_ThenTheOtherLoadsAnew(t *testing.T
 					require.EqualValues(t, 2, b.get(7, "late"))
 					require.EqualValues(t, 2, f.loads.Load())
 					f.data.Store(3)
-					require.NoError(t, a.cache.Invalidate(t.Context(), test.target, core.Everywhere))
+					require.NoError(t, a.cache.InvalidateEverywhere(t.Context(), test.target))
 					require.EqualValues(t, 3, b.get(7, "late"), "everywhere")
 				})
 			})
@@ -147,7 +148,7 @@ func TestGivenRequireRemote_WhenTheTierDoesNotAnswer_ThenNewFails(t *testing.T) 
 // unusable is a tier that can be reached and cannot be used.
 type unusable struct{}
 
-func (unusable) Open(context.Context, core.RemoteLayout) (core.RemoteSession, error) {
+func (unusable) Open(context.Context, remote.Layout) (remote.Session, error) {
 	return nil, fmt.Errorf("no permission: %w", core.ErrUnusable)
 }
 

@@ -85,7 +85,7 @@ func SetValidator(ctx context.Context, validator string) error {
 
 // scope returns the scope of a load of one value, within what ctx is of.
 func (m *Map[K, V]) scope(ctx context.Context) *scope.Scope {
-	sc := m.c.Scope()
+	sc := m.c.scope()
 	sc.Single, sc.Outer = true, scope.From(ctx)
 	return sc
 }

@@ -30,7 +30,7 @@ type SweepResult struct {
 //
 // An error that is ErrPending is Invalidate's: a server has failed, and what is left is
 // tried again, soon by invalidating everything. The result says what was done. Every
-// other error, but those about Everywhere, says that nothing was done: a *ConfigError,
+// other error says that nothing was done: a *ConfigError,
 // ErrClosed, or that of a ctx that ended before the sweep began. A cache runs one at
 // a time; others wait.
 //
@@ -51,5 +51,5 @@ func (c *Cache) Sweep(ctx context.Context, targets ...Target) (SweepResult, erro
 	if err != nil {
 		return r, err
 	}
-	return r, c.everywhere(ctx, targets)
+	return r, nil
 }

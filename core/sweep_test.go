@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/larderhq/larder/core"
+	"github.com/larderhq/larder/core/internal/bridge"
 	"github.com/larderhq/larder/core/internal/memtier"
 	"github.com/larderhq/larder/core/internal/remote"
 )
@@ -90,7 +91,7 @@ func TestGivenAPrefix_WhenInvalidated_ThenWhatBeginsWithItIsGoneAndItsCharacters
 					o.Remote = nil
 				}
 			})
-			names, err := core.NewMap[string, int](a.cache, "c", "name")
+			names, err := core.NewMap(a.cache, core.MapOptions[string, int]{Class: "c", Prefix: "name"})
 			require.NoError(t, err)
 			all := []string{"a", "ab", "a*", "a*b", "a?", "a[b]", `a\`, `a\*`, "b", "A", "é"}
 			load := func(context.Context, string) (int, error) { return 0, nil }
@@ -176,8 +177,9 @@ func TestGivenASweep_WhenItReturns_ThenItSaysWhatItHasDone(t *testing.T) {
 func TestGivenASweepWithoutASharedTier_WhenItReturns_ThenItHasHappened(t *testing.T) {
 	bubble(t, core.Class{TTL: hour}, func(t *testing.T, m *items) {
 		m.get(t)
-		did, err := m.cache.Sweep(t.Context(), core.Prefix("item:"), core.Everywhere)
+		did, err := m.cache.Sweep(t.Context(), core.Prefix("item:"))
 		require.NoError(t, err)
+		require.NoError(t, m.cache.WaitEverywhere(t.Context()))
 		require.Equal(t, core.SweepResult{}, did)
 		m.get(t)
 		m.mustLoad(t, 2, "")
@@ -327,10 +329,10 @@ func TestGivenASweepWhoseServerFails_WhenItReturns_ThenItIsPendingAndHoldsHere(t
 		require.NoError(t, did.Everything)
 		require.EqualValues(t, 5, did.Removed)
 		require.EqualValues(t, 2, a.get(1))
-		require.Equal(t, 1, a.cache.Engine().Pending())
+		require.Equal(t, 1, bridge.Of(a.cache).Engine.Pending())
 		tier.during.Store(nil)
 		time.Sleep(2 * time.Second)
-		require.Zero(t, a.cache.Engine().Pending())
+		require.Zero(t, bridge.Of(a.cache).Engine.Pending())
 		require.EqualValues(t, 2, b.get(1))
 	})
 }
@@ -374,12 +376,12 @@ func TestGivenATierThatAnswersNothing_WhenSwept_ThenTheCallEndsAndSaysThatItIsPe
 		require.ErrorIs(t, err, core.ErrPending)
 		require.Zero(t, did.Removed)
 		require.Equal(t, 2*time.Second, time.Since(began))
-		require.Equal(t, 2, a.cache.Engine().Pending())
+		require.Equal(t, 2, bridge.Of(a.cache).Engine.Pending())
 		f.data.Store(2)
 		require.EqualValues(t, 2, a.get(1))
 		f.server.SetFaults(memtier.Faults{})
 		time.Sleep(3 * time.Second)
-		require.Zero(t, a.cache.Engine().Pending())
+		require.Zero(t, bridge.Of(a.cache).Engine.Pending())
 		require.EqualValues(t, 2, a.get(1))
 	})
 }

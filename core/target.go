@@ -1,14 +1,12 @@
 package core
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"net/url"
 	"strings"
 
 	"github.com/larderhq/larder/core/internal/engine"
 	"github.com/larderhq/larder/core/internal/glob"
-	"github.com/larderhq/larder/core/internal/remote"
+	"github.com/larderhq/larder/core/internal/naming"
 )
 
 // Target is what an invalidation names. Make one with Key, Tag, Path, Group,
@@ -28,13 +26,7 @@ const (
 	patternTarget
 	prefixTarget
 	allTarget
-	everywhere
 )
-
-// Everywhere among the targets of an Invalidate makes it return only when the
-// promise holds on every instance that shares the cache. Without a shared tier
-// that is when it returns anyway.
-var Everywhere = Target{kind: everywhere} //nolint:gochecknoglobals // an option value
 
 // Key names one entry: "user:42" of a Map with the prefix "user". The URL of a
 // cached response stands for its Path.
@@ -54,7 +46,7 @@ func Group(origin, group string) Target {
 	if group == "" || origin == "" {
 		return Target{groupTarget, ""}
 	}
-	return Target{groupTarget, GroupTag(origin, group)}
+	return Target{groupTarget, naming.Group(origin, group)}
 }
 
 // Pattern names the entries whose keys match a glob, as Redis matches it:
@@ -71,82 +63,51 @@ func Prefix(prefix string) Target { return Target{prefixTarget, strings.Clone(pr
 func All() Target { return Target{kind: allTarget} }
 
 // tagItem and pathItem keep what users name apart from paths.
-func tagItem(tag string) engine.Item   { return engine.Item{Kind: engine.Tag, Value: TagName(tag)} }
-func pathItem(path string) engine.Item { return engine.Item{Kind: engine.Tag, Value: PathTag(path)} }
-
-// TagName returns the name under which entries carry a user's tag.
-func TagName(tag string) string { return remote.TagPrefix + tag }
-
-// PathTag returns the tag that entries of a URL path carry. Paths that differ
-// only in how they are escaped share it: an invalidation may take too much, never
-// too little.
-func PathTag(path string) string {
-	if decoded, err := url.PathUnescape(path); err == nil {
-		path = decoded
-	}
-	switch {
-	case path == "":
-		path = "/"
-	case len(path) > MaxKeyBytes:
-		sum := sha256.Sum256([]byte(path))
-		path = "sha256-" + hex.EncodeToString(sum[:])
-	}
-	return "p:" + path
+func tagItem(tag string) engine.Item { return engine.Item{Kind: engine.Tag, Value: naming.Tag(tag)} }
+func pathItem(path string) engine.Item {
+	return engine.Item{Kind: engine.Tag, Value: naming.Path(path)}
 }
 
-// GroupTag returns the tag that entries in a group of an origin carry.
-func GroupTag(origin, group string) string {
-	name := strings.ToLower(origin) + " " + group
-	if len(name) > MaxKeyBytes {
-		sum := sha256.Sum256([]byte(name))
-		name = "sha256-" + hex.EncodeToString(sum[:])
-	}
-	return "g:" + name
-}
-
-// item checks the target and returns what the engine calls it; ok is false for
-// Everywhere, which names nothing.
-func (t Target) item() (it engine.Item, ok bool, err error) {
+// item checks the target and returns the engine's item for it.
+func (t Target) item() (engine.Item, error) {
 	switch t.kind {
 	case keyTarget:
 		if strings.HasPrefix(t.value, "http://") || strings.HasPrefix(t.value, "https://") {
 			if u, err := url.Parse(t.value); err == nil {
-				return pathItem(u.EscapedPath()), true, nil
+				return pathItem(u.EscapedPath()), nil
 			}
 		}
-		return engine.Item{Kind: engine.Key, Value: t.value}, true, checkName("Key", t.value)
+		return engine.Item{Kind: engine.Key, Value: t.value}, checkName("Key", t.value)
 	case tagTarget:
-		return tagItem(t.value), true, checkName("Tag", t.value)
+		return tagItem(t.value), checkName("Tag", t.value)
 	case pathTarget:
 		path := t.value
 		if strings.HasPrefix(path, "http://") || strings.HasPrefix(path, "https://") {
 			u, err := url.Parse(path)
 			if err != nil || u.RawQuery != "" || u.Fragment != "" {
-				return it, false, badPath(t.value)
+				return engine.Item{}, badPath(t.value)
 			}
 			path = u.EscapedPath()
 		} else if !strings.HasPrefix(path, "/") || strings.ContainsAny(path, "?#") {
-			return it, false, badPath(t.value)
+			return engine.Item{}, badPath(t.value)
 		}
-		if len(path) > maxPathBytes || HasControl(path) {
-			return it, false, badPath(path[:min(len(path), 32)])
+		if len(path) > maxPathBytes || naming.HasControl(path) {
+			return engine.Item{}, badPath(path[:min(len(path), 32)])
 		}
-		return pathItem(path), true, nil
+		return pathItem(path), nil
 	case groupTarget:
-		if t.value == "" || HasControl(t.value) {
-			return it, false, &ConfigError{"Group", t.value, "an origin and a group, without control characters"}
+		if t.value == "" || naming.HasControl(t.value) {
+			return engine.Item{}, &ConfigError{"Group", t.value, "an origin and a group, without control characters"}
 		}
-		return engine.Item{Kind: engine.Tag, Value: t.value}, true, nil
+		return engine.Item{Kind: engine.Tag, Value: t.value}, nil
 	case patternTarget:
-		return engine.Item{Kind: engine.Pattern, Value: t.value}, true, checkName("Pattern", t.value)
+		return engine.Item{Kind: engine.Pattern, Value: t.value}, checkName("Pattern", t.value)
 	case prefixTarget:
-		return engine.Item{Kind: engine.Pattern, Value: glob.Escape(t.value) + "*"}, true, checkName("Prefix", t.value)
+		return engine.Item{Kind: engine.Pattern, Value: glob.Escape(t.value) + "*"}, checkName("Prefix", t.value)
 	case allTarget:
-		return engine.Item{Kind: engine.All}, true, nil
-	case everywhere:
-		return it, false, nil
+		return engine.Item{Kind: engine.All}, nil
 	default:
-		return it, false, &ConfigError{"Target", t, "one made by Key, Tag, Path, Group, Pattern, Prefix or All"}
+		return engine.Item{}, &ConfigError{"Target", t, "one made by Key, Tag, Path, Group, Pattern, Prefix or All"}
 	}
 }
 
@@ -161,13 +122,11 @@ func badPath(v string) error {
 func items(targets []Target) ([]engine.Item, error) {
 	list := make([]engine.Item, 0, len(targets))
 	for _, t := range targets {
-		it, ok, err := t.item()
+		it, err := t.item()
 		if err != nil {
 			return nil, err
 		}
-		if ok {
-			list = append(list, it)
-		}
+		list = append(list, it)
 	}
 	if len(list) == 0 {
 		return nil, &ConfigError{"targets", len(list), "at least one of Key, Tag, Path, Group, Pattern, Prefix or All"}

@@ -5,8 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"iter"
-	"reflect"
 	"slices"
+	"time"
 
 	"github.com/larderhq/larder/core/internal/warm"
 )
@@ -24,13 +24,23 @@ type WarmOptions struct {
 }
 
 // WarmResult is how far warming has come.
-type WarmResult = warm.Done
+type WarmResult struct {
+	// Items is how many items are done, from the beginning of the sequence on, those that
+	// were skipped included. Items after them may be done, too.
+	Items   int
+	Filled  int           // of the items worked on, those that were stored
+	Failed  int           // of the items worked on, those whose load failed
+	Elapsed time.Duration // since warming began
+}
 
 func (o WarmOptions) plan() (warm.Plan, error) { return o.planOf("WarmOptions") }
 
 // planOf is plan for options that are called so.
 func (o WarmOptions) planOf(name string) (warm.Plan, error) {
-	p := warm.Plan{Batch: o.Batch, Parallel: o.Parallel, PerSecond: o.PerSecond, Skip: o.Skip, Progress: o.Progress}
+	p := warm.Plan{Batch: o.Batch, Parallel: o.Parallel, PerSecond: o.PerSecond, Skip: o.Skip}
+	if o.Progress != nil {
+		p.Progress = func(d warm.Done) { o.Progress(WarmResult(d)) }
+	}
 	switch {
 	case o.Batch < 0 || o.Batch > maxBatch:
 		return p, &ConfigError{name + ".Batch", o.Batch, fmt.Sprintf("0 (100) to %d", maxBatch)}
@@ -63,7 +73,11 @@ func (m *Map[K, V]) Warm(ctx context.Context, ids iter.Seq[K], load ManyLoader[K
 	if !m.c.Enabled() {
 		return WarmResult{}, ErrClosed
 	}
-	return WarmBatches(ctx, each(ids, m.own), o, func(ctx context.Context, ids []K) (filled, failed int) {
+	p, err := o.plan()
+	if err != nil {
+		return WarmResult{}, err
+	}
+	done, err := warm.Run(ctx, each(ids, m.own), p, func(ctx context.Context, ids []K) (filled, failed int) {
 		ids = slices.DeleteFunc(ids, func(id K) bool {
 			_, err := m.Key(id)
 			if err != nil {
@@ -81,21 +95,7 @@ func (m *Map[K, V]) Warm(ctx context.Context, ids iter.Seq[K], load ManyLoader[K
 		}
 		return filled, failed
 	})
-}
-
-// WarmBatches works through a sequence as Warm does, with work of the caller's own:
-// do returns how many of a batch were filled in and how many failed. The sequence may
-// reuse the buffers that its strings are views of.
-func WarmBatches[T any](ctx context.Context, items iter.Seq[T], o WarmOptions, do func(ctx context.Context, batch []T) (filled, failed int)) (WarmResult, error) {
-	p, err := o.plan()
-	if err != nil {
-		return WarmResult{}, err
-	}
-	own := ownerOf[T]()
-	if reflect.TypeFor[T]().Kind() == reflect.Pointer {
-		own = func(item T) T { return item } // the caller's own, whatever it is
-	}
-	return warm.Run(ctx, each(items, own), p, do)
+	return WarmResult(done), err
 }
 
 // each returns what own makes of the items of a sequence.

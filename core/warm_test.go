@@ -117,7 +117,7 @@ func TestGivenWarmingThatPanics_WhenItIsCalled_ThenItsCallerHasThePanic(t *testi
 
 func TestGivenAnIdThatIsNone_WhenItIsWarmed_ThenTheOthersAre(t *testing.T) {
 	bubble(t, core.Class{TTL: hour}, func(t *testing.T, m *items) {
-		names, err := core.NewMap[string, int](m.cache, "item", "name")
+		names, err := core.NewMap(m.cache, core.MapOptions[string, int]{Class: "item", Prefix: "name"})
 		require.NoError(t, err)
 		result, err := names.Warm(t.Context(), slices.Values([]string{"a", "", "b"}), func(_ context.Context, ids []string) (map[string]int, error) {
 			return map[string]int{"a": 1, "b": 2}, nil

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/larderhq/larder/core/internal/naming"
 	"github.com/larderhq/larder/core/internal/remote"
 )
 
@@ -259,7 +260,7 @@ func (w *WriteBehind[K, V]) record(ctx context.Context, p int, group []*change) 
 	q := remote.Enqueue{Partition: p, Queue: w.m.prefix, Limit: w.share(), Lag: class.ReplicaLag}
 	var tags [][]string
 	for _, c := range group {
-		q.Changes = append(q.Changes, remote.QueueChange{Key: c.key, Payload: c.payload, Lease: c.lease, Tag: TagName(c.key)})
+		q.Changes = append(q.Changes, remote.QueueChange{Key: c.key, Payload: c.payload, Lease: c.lease, Tag: naming.Tag(c.key)})
 		tags = append(tags, c.tags)
 		q.Within = max(q.Within, time.Until(c.until), time.Millisecond)
 	}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/larderhq/larder/core/internal/engine"
+	"github.com/larderhq/larder/core/internal/naming"
 	"github.com/larderhq/larder/core/internal/queue"
 	"github.com/larderhq/larder/core/internal/remote"
 )
@@ -293,7 +294,7 @@ func (w *WriteBehind[K, V]) usable(ctx context.Context) error {
 // even where the tier does not answer a reader within RemoteBudget: as long as what was
 // invalidated has been verified within MaxStaleness, and nothing else of the id, of its tags
 // or of everything has been invalidated since. Changes that are kept for that take an eighth of
-// MaxBytes at most, besides; the oldest go. Other instances answer the change when they have
+// MaxEntryBytes at most, besides; the oldest go. Other instances answer the change when they have
 // heard of it; a reader of theirs whom the tier does not answer gets what the database has.
 func (w *WriteBehind[K, V]) Put(ctx context.Context, id K, v V, tags ...string) error {
 	if w.o.Merge != nil {
@@ -429,7 +430,7 @@ func (w *WriteBehind[K, V]) lockMerge(ctx context.Context, key string) (unlock f
 }
 
 func (w *WriteBehind[K, V]) mergeOnce(ctx context.Context, id K, key string, v V, tags []string) (done bool, err error) {
-	turn := w.e.Alone(key, []string{TagName(key)})
+	turn := w.e.Alone(key, []string{naming.Tag(key)})
 	defer turn.Finish(engine.Outcome{Verdict: engine.Unshareable})
 	f := turn.Fetch(ctx, engine.Query{Codec: mapCodec[K, V]{w.m}, Anew: true, Wait: w.o.Wait})
 	switch {

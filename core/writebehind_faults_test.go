@@ -44,7 +44,7 @@ func TestGivenACodecThatPanics_WhenAWorkerReadsAChange_ThenTheOthersAreAppliedAn
 				require.Len(l.t, letters, 1)
 				require.True(l.t, letters[0].Undecodable)
 				require.Equal(l.t, 7, letters[0].ID)
-			}, core.WithCodec(touchy{core.JSON}))
+			}, encoded[int64](touchy{core.JSON}))
 		})
 	}
 }

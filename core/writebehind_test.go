@@ -260,7 +260,7 @@ func TestGivenAChangeThatIsBeingApplied_WhenALaterOneComes_ThenBothAreAppliedInO
 func TestGivenAPageThatReadsTheDatabase_WhenAChangeHasBeenApplied_ThenThePageIsMadeAnew(t *testing.T) {
 	eachQueue(t, wbOptions{}, func(l *ledger) {
 		page := func(in *instance, through bool) int64 {
-			pages, err := core.NewMap[string, int64](in.cache, "c", "page")
+			pages, err := core.NewMap(in.cache, core.MapOptions[string, int64]{Class: "c", Prefix: "page"})
 			require.NoError(l.t, err)
 			v, err := pages.Get(l.t.Context(), fmt.Sprint(through), func(ctx context.Context, _ string) (int64, error) {
 				require.NoError(l.t, core.AddTags(ctx, "item:7"))
@@ -643,7 +643,7 @@ func TestGivenATierThatIsDown_WhenAChangeIsPut_ThenItsWriterIsTold(t *testing.T)
 }
 
 func TestGivenAWrongQueue_WhenItIsMade_ThenTheErrorSaysWhatIsAllowed(t *testing.T) {
-	bubble(t, core.Class{TTL: hour, MaxBytes: 100}, func(t *testing.T, m *items) {
+	bubble(t, core.Class{TTL: hour, MaxEntryBytes: 100}, func(t *testing.T, m *items) {
 		type change = core.Change[int, item]
 		type options = core.WriteBehindOptions[int, item]
 		apply := func(context.Context, []change) error { return nil }

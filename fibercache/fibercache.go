@@ -58,7 +58,7 @@ func Cache(cache *core.Cache, class string, tags ...string) fiber.Handler {
 // path, when a handler has succeeded, before the client sees the response. It
 // panics with a *core.ConfigError if something is wrong.
 func Invalidate(cache *core.Cache, tags ...string) fiber.Handler {
-	return must(Write{Cache: cache, Tags: tags}.Middleware())
+	return must(WriteRoute{Cache: cache, Tags: tags}.Middleware())
 }
 
 // Route is a cached route with all that can be said about it.
@@ -89,17 +89,17 @@ func (r Route) Middleware() (fiber.Handler, error) {
 	return middleware(rt.Serve, false), nil
 }
 
-// Write is an invalidating route with all that can be said about it.
-type Write struct {
+// WriteRoute is an invalidating route with all that can be said about it.
+type WriteRoute struct {
 	Cache *core.Cache // required
 	// Class says whether the route may write while the shared tier cannot be
-	// reached: core.Class.RequireRemote.
+	// reached: core.Class.ConfirmWrites.
 	Class string
 	Tags  []string // at least one
 }
 
 // Middleware returns the middleware, or a *core.ConfigError.
-func (w Write) Middleware() (fiber.Handler, error) {
+func (w WriteRoute) Middleware() (fiber.Handler, error) {
 	iv, err := httpcache.NewInvalidator(w.Cache, w.Class, w.Tags)
 	if err != nil {
 		return nil, err

@@ -22,7 +22,7 @@ func TestGivenFasthttpsContext_WhenARefreshOutlastsTheRequest_ThenItHasNoValues(
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				users, err := core.NewMap[string, string](newCache(t), "stale", "user")
+				users, err := core.NewMap(newCache(t), core.MapOptions[string, string]{Class: "stale", Prefix: "user"})
 				require.NoError(t, err)
 				over, read := make(chan struct{}), make(chan any, 1)
 				refreshes := false

@@ -36,7 +36,7 @@ func TestAMapLoadsTheIdThatItsRequestNamedWhenTheNextOneHasCome(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				users, err := core.NewMap[string, string](newCache(t), "stale", "user")
+				users, err := core.NewMap(newCache(t), core.MapOptions[string, string]{Class: "stale", Prefix: "user"})
 				require.NoError(t, err)
 				s := newSite(t)
 				s.Get("/u/:id", func(c *fiber.Ctx) error {
@@ -73,7 +73,7 @@ func TestAnInvalidationByParametersOutlivesItsRequest(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			cache := newCache(t)
-			users, err := core.NewMap[string, int64](cache, "hour", "user")
+			users, err := core.NewMap(cache, core.MapOptions[string, int64]{Class: "hour", Prefix: "user"})
 			require.NoError(t, err)
 			var loads atomic.Int64
 			load := func(context.Context, string) (int64, error) { return loads.Add(1), nil }

@@ -49,7 +49,7 @@ func Cache(cache *core.Cache, class string, tags ...string) gin.HandlerFunc {
 // the client sees each one as it is flushed, before the invalidation; the end of the
 // stream comes after it. It panics with a *core.ConfigError if something is wrong.
 func Invalidate(cache *core.Cache, tags ...string) gin.HandlerFunc {
-	return must(Write{Cache: cache, Tags: tags}.Middleware())
+	return must(WriteRoute{Cache: cache, Tags: tags}.Middleware())
 }
 
 // Route is a cached route with all that can be said about it.
@@ -80,17 +80,17 @@ func (r Route) Middleware() (gin.HandlerFunc, error) {
 	return middleware(rt.Serve), nil
 }
 
-// Write is an invalidating route with all that can be said about it.
-type Write struct {
+// WriteRoute is an invalidating route with all that can be said about it.
+type WriteRoute struct {
 	Cache *core.Cache // required
 	// Class says whether the route may write while the shared tier cannot be
-	// reached: core.Class.RequireRemote.
+	// reached: core.Class.ConfirmWrites.
 	Class string
 	Tags  []string // at least one
 }
 
 // Middleware returns the middleware, or a *core.ConfigError.
-func (w Write) Middleware() (gin.HandlerFunc, error) {
+func (w WriteRoute) Middleware() (gin.HandlerFunc, error) {
 	iv, err := httpcache.NewInvalidator(w.Cache, w.Class, w.Tags)
 	if err != nil {
 		return nil, err

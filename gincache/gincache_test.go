@@ -37,7 +37,7 @@ func newCache(t testing.TB) *core.Cache {
 		Logger: slog.New(slog.DiscardHandler),
 		Classes: core.Classes{
 			"hour":  {TTL: time.Hour, NegativeTTL: time.Hour},
-			"stale": {TTL: time.Minute, Stale: time.Minute},
+			"stale": {TTL: time.Minute, StaleWhileRevalidate: time.Minute},
 			"spare": {TTL: time.Minute, StaleIfError: time.Minute},
 		},
 	})

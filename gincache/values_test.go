@@ -32,7 +32,7 @@ func tenants(users *core.Map[string, string], load core.Loader[string, string]) 
 
 func TestGivenGinsContext_WhenARefreshOutlastsTheRequest_ThenItHasNoValues(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		users, err := core.NewMap[string, string](newCache(t), "stale", "user")
+		users, err := core.NewMap(newCache(t), core.MapOptions[string, string]{Class: "stale", Prefix: "user"})
 		require.NoError(t, err)
 		over, read := make(chan struct{}), make(chan any, 1)
 		refreshes := false
@@ -60,7 +60,7 @@ func TestGivenGinsContext_WhenARefreshOutlastsTheRequest_ThenItHasNoValues(t *te
 
 func TestGivenGinsContext_WhenTheClientLeavesItsLoad_ThenItsValuesHaveGone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		users, err := core.NewMap[string, string](newCache(t), "stale", "user")
+		users, err := core.NewMap(newCache(t), core.MapOptions[string, string]{Class: "stale", Prefix: "user"})
 		require.NoError(t, err)
 		over, read := make(chan struct{}), make(chan any, 2)
 		e := tenants(users, func(ctx context.Context, _ string) (string, error) {

@@ -24,7 +24,7 @@ func Example() {
 
 	cache, err := core.New(core.Options{
 		Classes: core.Classes{
-			"product": {TTL: 5 * time.Minute, Stale: time.Minute},
+			"product": {TTL: 5 * time.Minute, StaleWhileRevalidate: time.Minute},
 		},
 	})
 	if err != nil {

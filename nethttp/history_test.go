@@ -37,8 +37,8 @@ func TestHistoryOfRequests(t *testing.T) {
 	cache, err := core.New(core.Options{
 		Logger: slog.New(slog.DiscardHandler),
 		Classes: core.Classes{"page": {
-			TTL: 3 * time.Millisecond, Stale: 5 * time.Millisecond, StaleIfError: 20 * time.Millisecond,
-			MaxLoads: 3, LoadTimeout: time.Second, HTTP: core.HTTPPolicy{MaxVariants: 3},
+			TTL: 3 * time.Millisecond, StaleWhileRevalidate: 5 * time.Millisecond, StaleIfError: 20 * time.Millisecond,
+			MaxLoadsAfterError: 3, LoadTimeout: time.Second, HTTP: core.HTTPPolicy{MaxVariants: 3},
 		}},
 	})
 	require.NoError(t, err)

@@ -40,7 +40,7 @@ func Cache(cache *core.Cache, class string, tags ...string) func(http.Handler) h
 // the client sees each one as it is flushed, before the invalidation; the end of the
 // stream comes after it. It panics with a *core.ConfigError if something is wrong.
 func Invalidate(cache *core.Cache, tags ...string) func(http.Handler) http.Handler {
-	return must(Write{Cache: cache, Tags: tags}.Middleware())
+	return must(WriteRoute{Cache: cache, Tags: tags}.Middleware())
 }
 
 // Route is a cached route with all that can be said about it.
@@ -71,17 +71,17 @@ func (r Route) Middleware() (func(http.Handler) http.Handler, error) {
 	return middleware(rt.Serve), nil
 }
 
-// Write is an invalidating route with all that can be said about it.
-type Write struct {
+// WriteRoute is an invalidating route with all that can be said about it.
+type WriteRoute struct {
 	Cache *core.Cache // required
 	// Class says whether the route may write while the shared tier cannot be
-	// reached: core.Class.RequireRemote.
+	// reached: core.Class.ConfirmWrites.
 	Class string
 	Tags  []string // at least one
 }
 
 // Middleware returns the middleware, or a *core.ConfigError.
-func (w Write) Middleware() (func(http.Handler) http.Handler, error) {
+func (w WriteRoute) Middleware() (func(http.Handler) http.Handler, error) {
 	iv, err := httpcache.NewInvalidator(w.Cache, w.Class, w.Tags)
 	if err != nil {
 		return nil, err

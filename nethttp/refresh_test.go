@@ -17,7 +17,7 @@ import (
 
 func newStaleCache(t *testing.T) *core.Cache {
 	t.Helper()
-	cache, err := core.New(core.Options{Classes: core.Classes{"stale": {TTL: time.Minute, Stale: time.Hour}}})
+	cache, err := core.New(core.Options{Classes: core.Classes{"stale": {TTL: time.Minute, StaleWhileRevalidate: time.Hour}}})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, cache.Close()) })
 	return cache

@@ -4,27 +4,35 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"testing"
 
+	"github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/require"
 
 	"github.com/larderhq/larder/core"
+	"github.com/larderhq/larder/core/redisstore"
 	"github.com/larderhq/larder/nethttp"
 )
 
-// away is a shared tier that cannot be reached.
-type away struct{}
-
-func (away) Open(context.Context, core.RemoteLayout) (core.RemoteSession, error) {
-	return nil, errors.New("connection refused")
+// away returns a shared tier that cannot be reached.
+func away(t *testing.T) core.Remote {
+	t.Helper()
+	client := redis.NewClient(&redis.Options{
+		Addr:       "127.0.0.1:6379",
+		Dialer:     func(context.Context, string, string) (net.Conn, error) { return nil, errors.New("connection refused") },
+		MaxRetries: -1,
+	})
+	t.Cleanup(func() { require.NoError(t, client.Close()) })
+	return redisstore.New(client)
 }
 
 func TestGivenATierThatCannotBeReached_WhenSomebodyWrites_ThenTheClassSaysWhetherTheHandlerRuns(t *testing.T) {
 	cache, err := core.New(core.Options{
-		Remote:  away{},
-		Classes: core.Classes{"strict": {RequireRemote: true}},
+		Remote:  away(t),
+		Classes: core.Classes{"strict": {ConfirmWrites: true}},
 		Logger:  slog.New(slog.DiscardHandler),
 	})
 	require.NoError(t, err)
@@ -44,7 +52,7 @@ func TestGivenATierThatCannotBeReached_WhenSomebodyWrites_ThenTheClassSaysWhethe
 	require.Equal(t, 1, runs)
 	require.Positive(t, cache.Stats().Pending, "it is tried until it succeeds")
 
-	strict, err := nethttp.Write{Cache: cache, Class: "strict", Tags: []string{"p"}}.Middleware()
+	strict, err := nethttp.WriteRoute{Cache: cache, Class: "strict", Tags: []string{"p"}}.Middleware()
 	require.NoError(t, err)
 	w := put(strict)
 	require.Equal(t, http.StatusServiceUnavailable, w.Code)
@@ -60,7 +68,7 @@ func TestGivenAWriteThatCannotBe_WhenItIsMade_ThenTheErrorSaysWhatIsWrong(t *tes
 	cache, err := core.New(core.Options{})
 	require.NoError(t, err)
 	defer func() { require.NoError(t, cache.Close()) }()
-	for field, w := range map[string]nethttp.Write{
+	for field, w := range map[string]nethttp.WriteRoute{
 		"cache": {Tags: []string{"p"}},
 		"class": {Cache: cache, Class: "no such class", Tags: []string{"p"}},
 		"tags":  {Cache: cache},

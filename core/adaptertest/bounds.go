@@ -13,7 +13,7 @@ import (
 // The promise "bounded".
 func boundsCases() []testCase {
 	return []testCase{
-		over("a body up to MaxBytes is stored, a larger one passes through", func(s *site) {
+		over("a body up to MaxEntryBytes is stored, a larger one passes through", func(s *site) {
 			p := &page{body: func(c Ctx, _ int64) string {
 				var n int
 				_, _ = fmt.Sscan(c.Param("id"), &n)

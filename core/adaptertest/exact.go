@@ -491,7 +491,7 @@ func validatorCases() []testCase {
 			others := s.starts(n-1, "GET", "/p/1")
 			s.waiting(n - 1)
 			first.open()
-			s.settles(func() bool { return p.in.Load() <= maxLoads }, "no more than MaxLoads are in the handler")
+			s.settles(func() bool { return p.in.Load() <= maxLoads }, "no more than MaxLoadsAfterError are in the handler")
 			rest.open()
 			require.Contains(s, []int{200, 304}, leader.answer().status)
 			for _, a := range others {

@@ -12,7 +12,7 @@ import (
 	"github.com/larderhq/larder/core/internal/memtier"
 )
 
-// freeFields is how many bytes of header fields do not count against Class.MaxBytes.
+// freeFields is how many bytes of header fields do not count against Class.MaxEntryBytes.
 const freeFields = 4 << 10
 
 // grows is a page of 500 bytes whose header fields grow.
@@ -35,7 +35,7 @@ func (g *grows) serve(c Ctx) error {
 // of tooWide bytes exceeds it, and one of wide bytes does not.
 func (s *site) growing(class string) *grows {
 	s.Helper()
-	s.changes(class, func(c *core.Class) { c.MaxBytes = smallBytes })
+	s.changes(class, func(c *core.Class) { c.MaxEntryBytes = smallBytes })
 	g := &grows{lines: 1}
 	g.body = func(Ctx, int64) string { return strings.Repeat("x", smallBytes/2) }
 	s.handle("GET /p/{id}", g.serve, s.cached(class))
@@ -55,11 +55,11 @@ func (g *grows) whole(a answer) answer {
 	return a
 }
 
-// Header fields count against Class.MaxBytes.
+// Header fields count against Class.MaxEntryBytes.
 func fieldBoundCases() []testCase {
 	const tooLarge = "Larder; fwd=uri-miss; detail=too-large"
 	return []testCase{
-		over("header fields count against MaxBytes but for the first 4 KiB", func(s *site) {
+		over("header fields count against MaxEntryBytes but for the first 4 KiB", func(s *site) {
 			g := s.growing("hour")
 			g.bytes.Store(wide)
 			g.whole(s.get("/p/1")).says("Larder; fwd=uri-miss; stored")
@@ -82,13 +82,13 @@ func fieldBoundCases() []testCase {
 
 		over("a response with 4 MiB of header fields is not stored", func(s *site) {
 			g := s.growing("hour")
-			s.changes("hour", func(c *core.Class) { c.MaxBytes = core.DefaultMaxBytes })
+			s.changes("hour", func(c *core.Class) { c.MaxEntryBytes = core.DefaultMaxEntryBytes })
 			g.bytes.Store(4 << 20)
 			g.whole(s.get("/p/1")).says(tooLarge)
 			require.Less(s, s.cache.Stats().Bytes, uint64(1<<20))
 		}),
 
-		over("header fields of an error count against MaxBytes", func(s *site) {
+		over("header fields of an error count against MaxEntryBytes", func(s *site) {
 			g := s.growing("negative")
 			g.bytes.Store(tooWide)
 			g.status = 404

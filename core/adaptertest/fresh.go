@@ -126,7 +126,7 @@ func freshCases() []testCase {
 			s.get("/p/1").is("run 4").says("Larder; hit; ttl=3600")
 			p.status = 404
 			s.get("/p/3").says("Larder; fwd=uri-miss; stored")
-			s.changes("minute", func(c *core.Class) { c.TTL, c.NegativeTTL, c.MaxBytes = time.Second, 0, 10 })
+			s.changes("minute", func(c *core.Class) { c.TTL, c.NegativeTTL, c.MaxEntryBytes = time.Second, 0, 10 })
 			s.get("/p/2").is("run 3").says("Larder; hit; ttl=3540")
 			s.get("/p/3").says("Larder; hit; ttl=60")
 			s.get("/p/4").says("Larder; fwd=uri-miss; detail=no-lifetime")
@@ -143,7 +143,7 @@ func freshCases() []testCase {
 			s.get("/p/1").is("run 1").says("Larder; hit; ttl=0") // and set off a refresh
 			first, second := s.start("GET", "/p/2"), s.start("GET", "/p/2")
 			s.settles(func() bool { return p.in.Load() == 2 }, "a refresh and a miss run")
-			s.changes("stale", func(c *core.Class) { *c = core.Class{TTL: time.Second, MaxBytes: 1} })
+			s.changes("stale", func(c *core.Class) { *c = core.Class{TTL: time.Second, MaxEntryBytes: 1} })
 			p.hold.open()
 			first.answer().isNoHit()
 			second.answer().isNoHit()
@@ -665,9 +665,9 @@ func freshCases() []testCase {
 			}
 			for name, get := range ways {
 				s = newSite(s.TB, s.f, s.by)
-				users, err := core.NewMap[string, string](s.cache, "replica-lag", "user")
+				users, err := core.NewMap(s.cache, core.MapOptions[string, string]{Class: "replica-lag", Prefix: "user"})
 				require.NoError(s, err)
-				names, err := core.NewMap[string, string](s.cache, "hour", "name")
+				names, err := core.NewMap(s.cache, core.MapOptions[string, string]{Class: "hour", Prefix: "name"})
 				require.NoError(s, err)
 				replica := "old"
 				row := func(context.Context, string) (string, error) { return replica, nil }

@@ -83,14 +83,14 @@ func classes() core.Classes {
 		"minute":         {TTL: time.Minute},
 		"second":         {TTL: time.Second},
 		"half-second":    {TTL: 500 * time.Millisecond},
-		"stale":          {TTL: time.Minute, Stale: time.Minute},
+		"stale":          {TTL: time.Minute, StaleWhileRevalidate: time.Minute},
 		"spare":          {TTL: time.Minute, StaleIfError: time.Minute},
 		"negative":       {TTL: ttl, NegativeTTL: time.Minute},
 		"jitter":         {TTL: time.Minute, Jitter: 0.5},
-		"all-windows":    {TTL: time.Minute, Stale: time.Minute, StaleIfError: time.Minute, NegativeTTL: 10 * time.Second},
+		"all-windows":    {TTL: time.Minute, StaleWhileRevalidate: time.Minute, StaleIfError: time.Minute, NegativeTTL: 10 * time.Second},
 		"replica-lag":    {TTL: ttl, ReplicaLag: time.Minute},
-		"load-timeout":   {TTL: time.Minute, Stale: time.Minute, LoadTimeout: 10 * time.Second},
-		"small":          {TTL: ttl, MaxBytes: smallBytes},
+		"load-timeout":   {TTL: time.Minute, StaleWhileRevalidate: time.Minute, LoadTimeout: 10 * time.Second},
+		"small":          {TTL: ttl, MaxEntryBytes: smallBytes},
 		"theme-cookie":   http(core.HTTPPolicy{Cookies: []string{"theme"}}),
 		"no-cookie":      http(core.HTTPPolicy{Cookies: []string{}}),
 		"query-q":        http(core.HTTPPolicy{Query: []string{"q"}}),
@@ -114,8 +114,8 @@ func classes() core.Classes {
 }
 
 const (
-	smallBytes = 1000 // MaxBytes of the class "small"
-	maxLoads   = core.DefaultMaxLoads
+	smallBytes = 1000 // MaxEntryBytes of the class "small"
+	maxLoads   = core.DefaultMaxLoadsAfterError
 )
 
 // handle adds a route: handle("GET /p/{id}", h, uses...). GET routes answer HEAD

@@ -238,7 +238,7 @@ func stampedeCases() []testCase {
 		}),
 
 		// Elsewhere: a waiting request got an empty response when its leader's run failed.
-		within("after a 5xx no more than MaxLoads run at a time, and everybody gets an answer", func(s *site) {
+		within("after a 5xx no more than MaxLoadsAfterError run at a time, and everybody gets an answer", func(s *site) {
 			first, rest := s.gate(), s.gate()
 			p := &page{status: 503}
 			p.began = func(Ctx) {
@@ -264,7 +264,7 @@ func stampedeCases() []testCase {
 			require.EqualValues(s, n, p.runs.Load())
 		}),
 
-		within("after a 5xx that is not to be stored, streams or is too large no more than MaxLoads run at a time", func(s *site) {
+		within("after a 5xx that is not to be stored, streams or is too large no more than MaxLoadsAfterError run at a time", func(s *site) {
 			for _, c := range []struct {
 				class string
 				h     func(c Ctx) error
@@ -386,7 +386,7 @@ func stampedeCases() []testCase {
 			time.Sleep(10*time.Second - time.Nanosecond)
 			s.settles(func() bool { return p.in.Load() == 1 }, "only the leader is in the handler")
 			time.Sleep(time.Second)
-			s.settles(func() bool { return p.in.Load() == 1+maxLoads }, "MaxLoads more are in the handler")
+			s.settles(func() bool { return p.in.Load() == 1+maxLoads }, "MaxLoadsAfterError more are in the handler")
 			rest.open()
 			answered := func() (n int) {
 				for _, a := range all {

@@ -62,7 +62,7 @@ func underWayCases() []testCase {
 		}),
 
 		within("pages whose data ask for each other are answered at once", func(s *site) {
-			users, err := core.NewMap[string, string](s.cache, "hour", "user")
+			users, err := core.NewMap(s.cache, core.MapOptions[string, string]{Class: "hour", Prefix: "user"})
 			require.NoError(s, err)
 			other := map[string]string{"1": "2", "2": "1"}
 			leaf := func(_ context.Context, id string) (string, error) { return id, nil }
@@ -85,7 +85,7 @@ func underWayCases() []testCase {
 		}),
 
 		within("a row and a pattern that a parameter names stay what they are when other requests come", func(s *site) {
-			users, err := core.NewMap[string, string](s.cache, "stale", "user")
+			users, err := core.NewMap(s.cache, core.MapOptions[string, string]{Class: "stale", Prefix: "user"})
 			require.NoError(s, err)
 			row := func(_ context.Context, id string) (string, error) {
 				time.Sleep(time.Millisecond)
@@ -151,7 +151,7 @@ type query struct {
 
 func newQuery(s *site) *query {
 	s.Helper()
-	m, err := core.NewMap[string, string](s.cache, "hour", "row")
+	m, err := core.NewMap(s.cache, core.MapOptions[string, string]{Class: "hour", Prefix: "row"})
 	require.NoError(s, err)
 	return &query{Map: m, hold: s.gate()}
 }

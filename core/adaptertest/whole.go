@@ -253,7 +253,7 @@ func proxyCases() []testCase {
 		}
 		cases = append(cases, over("a page is not refreshed whose upstream dies "+name, func(s *site) {
 			var asked atomic.Int64
-			s.open(core.Options{Classes: core.Classes{"brief": {TTL: 50 * time.Millisecond, Stale: time.Hour}}})
+			s.open(core.Options{Classes: core.Classes{"brief": {TTL: 50 * time.Millisecond, StaleWhileRevalidate: time.Hour}}})
 			s.handle("GET /p/{id}", s.proxied(s.upstream(func() string {
 				if asked.Add(1) == 2 {
 					return dead

@@ -134,7 +134,7 @@ func (rt *Route) stated(status int, h Header, dir *directives, date time.Time) (
 		}
 		return 0, true, "" // RFC 9111 section 5.3: in the past
 	case byDefault[status] && class.TTL > 0:
-		return class.JitteredTTL(), false, ""
+		return engine.Jittered(class.TTL, class.Jitter), false, ""
 	case gone(status) && class.NegativeTTL > 0:
 		return class.NegativeTTL, false, ""
 	}
@@ -152,7 +152,7 @@ func (rt *Route) stated(status int, h Header, dir *directives, date time.Time) (
 // windows finds how long a response may be used after its lifetime. What it says
 // itself (RFC 5861) wins over the class.
 func (rt *Route) windows(l *life, status int, cc *field.CacheControl) {
-	l.lifetime.Stale, l.forError = rt.class.Stale, rt.class.StaleIfError
+	l.lifetime.Stale, l.forError = rt.class.StaleWhileRevalidate, rt.class.StaleIfError
 	if gone(status) && !l.stated {
 		l.lifetime.Stale, l.forError = 0, 0
 	}

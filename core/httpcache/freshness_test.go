@@ -20,15 +20,15 @@ import (
 var judgedClasses = core.Classes{
 	"":            {},
 	"ttl":         {TTL: time.Minute},
-	"windows":     {TTL: time.Minute, Stale: 30 * time.Second, StaleIfError: 2 * time.Minute, NegativeTTL: 10 * time.Second},
+	"windows":     {TTL: time.Minute, StaleWhileRevalidate: 30 * time.Second, StaleIfError: 2 * time.Minute, NegativeTTL: 10 * time.Second},
 	"negative":    {NegativeTTL: 10 * time.Second, StaleIfError: time.Minute},
 	"guess":       {HTTP: core.HTTPPolicy{NoHeuristic: true}},
 	"cookies":     {TTL: time.Second, HTTP: core.HTTPPolicy{AllowSetCookie: true, Cookies: []string{}}},
-	"anew":        {TTL: 10 * time.Second, Stale: 20 * time.Second, HTTP: core.HTTPPolicy{NoValidation: true}},
+	"anew":        {TTL: 10 * time.Second, StaleWhileRevalidate: 20 * time.Second, HTTP: core.HTTPPolicy{NoValidation: true}},
 	"anew, guess": {HTTP: core.HTTPPolicy{NoValidation: true}},
 	"deaf":        {TTL: time.Minute, HTTP: core.HTTPPolicy{RequestDirectives: []string{}}},
 	"half deaf":   {HTTP: core.HTTPPolicy{RequestDirectives: []string{"max-age", "only-if-cached"}}},
-	"other half":  {Stale: time.Minute, TTL: time.Hour, HTTP: core.HTTPPolicy{RequestDirectives: []string{"no-cache", "max-stale", "min-fresh"}}},
+	"other half":  {StaleWhileRevalidate: time.Minute, TTL: time.Hour, HTTP: core.HTTPPolicy{RequestDirectives: []string{"no-cache", "max-stale", "min-fresh"}}},
 }
 
 var judgedNames = slices.Sorted(maps.Keys(judgedClasses))

@@ -61,7 +61,7 @@ func (o *drawn) judge() (v verdict) {
 	if v.strict {
 		return v
 	}
-	v.stale, v.spare = o.class.Stale, o.class.StaleIfError
+	v.stale, v.spare = o.class.StaleWhileRevalidate, o.class.StaleIfError
 	if (o.status == http.StatusNotFound || o.status == http.StatusGone) && !stated {
 		v.stale, v.spare = 0, 0 // the class's windows are not for what is not there
 	}

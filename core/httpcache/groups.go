@@ -5,6 +5,7 @@ import (
 
 	"github.com/larderhq/larder/core"
 	"github.com/larderhq/larder/core/httpcache/internal/field"
+	"github.com/larderhq/larder/core/internal/naming"
 )
 
 // Groups of responses of one origin (RFC 9875): Cache-Groups puts a response into
@@ -24,7 +25,7 @@ func origin(line *Line) string {
 // groupTags returns the tags of the groups that a response is in.
 func groupTags(line *Line, h Header) (tags []string) {
 	for _, group := range field.ParseGroups(h.Values("Cache-Groups")) {
-		tags = append(tags, core.GroupTag(origin(line), group))
+		tags = append(tags, naming.Group(origin(line), group))
 	}
 	return tags
 }

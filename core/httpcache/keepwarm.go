@@ -9,8 +9,10 @@ import (
 	"strings"
 
 	"github.com/larderhq/larder/core"
+	"github.com/larderhq/larder/core/internal/bridge"
 	"github.com/larderhq/larder/core/internal/engine"
 	"github.com/larderhq/larder/core/internal/hot"
+	"github.com/larderhq/larder/core/internal/naming"
 	"github.com/larderhq/larder/core/internal/warm"
 )
 
@@ -46,11 +48,11 @@ func KeepWarmBy(ctx context.Context, cache *core.Cache, o core.KeepWarmOptions, 
 	if o.Batch == 0 {
 		o.Batch = 1
 	}
-	p, err := o.Plan()
+	p, err := bridge.KeepWarmPlan(o)
 	if err != nil {
 		return err
 	}
-	e := cache.Engine()
+	e := bridge.Of(cache).Engine
 	return warm.Keeper[string]{
 		Engine: e, Plan: p, Sketch: &e.Pages, Enabled: cache.Enabled,
 		Closed: core.ErrClosed, Twice: &core.ConfigError{Field: "KeepWarm", Value: "cache", Allowed: "a cache whose responses are not kept warm already"},
@@ -124,7 +126,7 @@ func (rt *Route) learn(s *hot.Sketch[string], ex Exchange, lacks Names, r *respo
 		}
 		seen = append(seen, name)
 		for _, v := range values {
-			if core.HasControl(v) {
+			if naming.HasControl(v) {
 				return
 			}
 			b = append(append(append(append(b, '\n'), name...), ": "...), v...)
@@ -147,7 +149,7 @@ func hotRequest(ctx context.Context, name string) (*http.Request, error) {
 	}
 	for _, line := range lines[1:] {
 		field, value, ok := strings.Cut(line, ": ")
-		if !ok || !slices.Contains(negotiated, field) || core.HasControl(value) {
+		if !ok || !slices.Contains(negotiated, field) || naming.HasControl(value) {
 			return nil, fmt.Errorf("larder: %q is no field of a request to be repeated", field)
 		}
 		r.Header[field] = append(r.Header[field], value)

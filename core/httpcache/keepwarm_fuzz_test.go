@@ -7,7 +7,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/larderhq/larder/core"
+	"github.com/larderhq/larder/core/internal/naming"
 )
 
 // What a note says is asked for as anybody would, or not at all.
@@ -24,7 +24,7 @@ func FuzzHotRequest(f *testing.F) {
 		require.NotEmpty(t, r.Host)
 		for field, values := range r.Header {
 			require.True(t, slices.Contains(negotiated, field))
-			require.False(t, slices.ContainsFunc(values, core.HasControl))
+			require.False(t, slices.ContainsFunc(values, naming.HasControl))
 		}
 	})
 }

@@ -34,7 +34,7 @@ func (rt *Route) load(a *ask, turn *engine.Turn, s *shield, fwd, missing string)
 	if turn.Missed() { // before the handler can change the request
 		l.again = ex.Detach()
 	}
-	c := &Capture{Limit: rt.class.MaxBytes, head: l.head, pass: l.pass, asks: l.asks, takes: l.takes}
+	c := &Capture{Limit: rt.class.MaxEntryBytes, head: l.head, pass: l.pass, asks: l.asks, takes: l.takes}
 	l.c = c
 	if l.prior.response != nil {
 		c.Conditions = l.prior.response.conditions()
@@ -123,7 +123,7 @@ func (rt *Route) newLoading(a *ask, turn *engine.Turn, s *shield, fwd, missing s
 	if f, ok := a.ex.(Freezer); ok {
 		f.Freeze()
 	}
-	l := &loading{rt: rt, a: a, turn: turn, shield: s, fwd: fwd, missing: missing, scope: rt.cache.Scope()}
+	l := &loading{rt: rt, a: a, turn: turn, shield: s, fwd: fwd, missing: missing, scope: rt.parts.NewScope()}
 	if turn.Running() == nil {
 		turn.Runs(new(waits.Load))
 	}
@@ -367,7 +367,7 @@ func (rt *Route) notStored(a *ask, turn *engine.Turn, d decision) {
 	if d.verdict == engine.Unshareable {
 		turn.Finish(engine.Outcome{Verdict: engine.Unshareable})
 	}
-	// Failed waits for the handler's end: until then it counts against MaxLoads.
+	// Failed waits for the handler's end: until then it counts against MaxLoadsAfterError.
 }
 
 // hasSpare reports whether an older response may stand in for an error.

@@ -41,7 +41,7 @@ func (w *overMany) open(name string) *manyAt {
 	require.NoError(w.t, err)
 	w.t.Cleanup(func() { require.NoError(w.t, c.Close()) })
 	at := &manyAt{w: w, cache: c, mux: http.NewServeMux()}
-	at.users, err = core.NewMap[int64, int64](c, "c", "user")
+	at.users, err = core.NewMap(c, core.MapOptions[int64, int64]{Class: "c", Prefix: "user"})
 	require.NoError(w.t, err)
 	at.mux.Handle("GET /page", nethttp.Cache(c, "c")(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		for id := range w.ids() {

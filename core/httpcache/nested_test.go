@@ -33,7 +33,7 @@ func TestGivenAPageOverAMap_WhenAnInvalidationHasNotBeenHeardOf_ThenWhatIsMadeOf
 					})
 					require.NoError(t, err)
 					t.Cleanup(func() { require.NoError(t, c.Close()) })
-					users, err := core.NewMap[int64, int64](c, "c", "user")
+					users, err := core.NewMap(c, core.MapOptions[int64, int64]{Class: "c", Prefix: "user"})
 					require.NoError(t, err)
 					tags := []string{"user:{id}"}
 					if late {

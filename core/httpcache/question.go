@@ -23,7 +23,7 @@ var questionFields = []string{ //nolint:gochecknoglobals // a constant
 }
 
 // appendQuestion appends the question of a QUERY to a key. Its content is read, up to the
-// class's MaxBytes: beyond, it is left to the handler, as is a request that does not say
+// class's MaxEntryBytes: beyond, it is left to the handler, as is a request that does not say
 // what its content is, which is to be refused.
 func (rt *Route) appendQuestion(dst []byte, ex Exchange) (key []byte, reason string) {
 	if len(ex.Values("Content-Type")) == 0 {
@@ -33,7 +33,7 @@ func (rt *Route) appendQuestion(dst []byte, ex Exchange) (key []byte, reason str
 	if !ok {
 		return dst, "request-has-content"
 	}
-	content, ok := asker.Content(rt.class.MaxBytes)
+	content, ok := asker.Content(rt.class.MaxEntryBytes)
 	if !ok {
 		return dst, "content-too-large"
 	}

@@ -255,7 +255,7 @@ func TestAFailureIsNotStoredForItsValidator(t *testing.T) {
 			all.Go(func() { require.Equal(t, http.StatusInternalServerError, ask(h, http.MethodGet).Code) })
 		}
 		all.Wait()
-		require.LessOrEqual(t, most.Load(), int64(core.DefaultMaxLoads))
+		require.LessOrEqual(t, most.Load(), int64(core.DefaultMaxLoadsAfterError))
 	})
 }
 
@@ -265,13 +265,13 @@ type panicking struct {
 	on *atomic.Bool
 }
 
-func (p panicking) Open(ctx context.Context, l core.RemoteLayout) (core.RemoteSession, error) {
+func (p panicking) Open(ctx context.Context, l remote.Layout) (remote.Session, error) {
 	s, err := p.Remote.Open(ctx, l)
 	return panickingSession{s, p.on}, err
 }
 
 type panickingSession struct {
-	core.RemoteSession
+	remote.Session
 	on *atomic.Bool
 }
 
@@ -279,7 +279,7 @@ func (p panickingSession) Get(ctx context.Context, key string, tags []string) (r
 	if p.on.Load() {
 		panic("oops")
 	}
-	return p.RemoteSession.Get(ctx, key, tags)
+	return p.Session.Get(ctx, key, tags)
 }
 
 func TestATierThatPanicsHoldsNobodyUp(t *testing.T) {

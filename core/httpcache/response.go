@@ -123,7 +123,7 @@ func (rt *Route) newResponse(status int, h Header, body []byte, d *decision, enc
 	if _, dated := field.ParseDate(first(h.Values("Date"))); !dated {
 		add = append(add, dateField(made))
 	}
-	if d.store && r.counted() > rt.class.MaxBytes {
+	if d.store && r.counted() > rt.class.MaxEntryBytes {
 		d.oversize(status)
 		r.fields = append(r.fields, add...)
 		r.read()
@@ -201,10 +201,10 @@ func (r *response) size() int {
 	return n
 }
 
-// freeFieldBytes is how many bytes of header fields do not count against Class.MaxBytes.
+// freeFieldBytes is how many bytes of header fields do not count against Class.MaxEntryBytes.
 const freeFieldBytes = 4 << 10
 
-// counted returns how many bytes of the response count against Class.MaxBytes: its body,
+// counted returns how many bytes of the response count against Class.MaxEntryBytes: its body,
 // and of the handler's fields what exceeds freeFieldBytes.
 func (r *response) counted() int {
 	n := 0

@@ -12,7 +12,9 @@ import (
 	"time"
 
 	"github.com/larderhq/larder/core"
+	"github.com/larderhq/larder/core/internal/bridge"
 	"github.com/larderhq/larder/core/internal/engine"
+	"github.com/larderhq/larder/core/internal/naming"
 )
 
 // Config is what a cached route is made of. Adapters fill it in from their own
@@ -32,6 +34,7 @@ type Config struct {
 // Route is a cached route. It is safe for concurrent use.
 type Route struct {
 	cache  *core.Cache
+	parts  bridge.Parts // of cache
 	engine *engine.Engine
 	class  core.Class // its HTTP never changes
 
@@ -65,7 +68,7 @@ type Route struct {
 // now returns the route with its class as it is, for one request from its beginning
 // to its end.
 func (rt *Route) now() *Route {
-	revision := rt.cache.ClassRevision()
+	revision := rt.parts.ClassRevision()
 	if is := rt.latest.Load(); is.revision == revision {
 		return is
 	}
@@ -81,7 +84,7 @@ func (rt *Route) now() *Route {
 func (rt *Route) same(other *Route) bool { return rt.latest == other.latest }
 
 func gateOf(class *core.Class) engine.Gate {
-	return engine.Gate{MaxLoads: class.MaxLoads, Wait: class.LoadTimeout, ReplicaLag: class.ReplicaLag}
+	return engine.Gate{MaxLoadsAfterError: class.MaxLoadsAfterError, Wait: class.LoadTimeout, ReplicaLag: class.ReplicaLag}
 }
 
 // NewRoute makes a cached route, or says in a *core.ConfigError what is wrong.
@@ -89,13 +92,14 @@ func NewRoute(c Config) (*Route, error) {
 	if c.Cache == nil {
 		return nil, &core.ConfigError{Field: "cache", Value: nil, Allowed: "a cache made by core.New"}
 	}
-	revision, o := c.Cache.ClassRevision(), c.Cache.Options()
+	parts := bridge.Of(c.Cache)
+	revision, o := parts.ClassRevision(), c.Cache.Options()
 	class, err := c.Cache.Class(c.Class)
 	if err != nil {
 		return nil, err
 	}
 	rt := &Route{
-		cache: c.Cache, engine: c.Cache.Engine(), class: class, className: strings.Clone(c.Class),
+		cache: c.Cache, parts: parts, engine: parts.Engine, class: class, className: strings.Clone(c.Class),
 		identity: c.Identity, skip: c.Skip,
 		gate: gateOf(&class), log: o.Logger, budget: o.RemoteBudget, once: new(warnings),
 		revision: revision, latest: new(atomic.Pointer[Route]), sending: new(sync.Map),
@@ -145,10 +149,10 @@ func (w *warnings) first(about string) bool {
 
 // pathTags returns the tags that every response of this URL path carries.
 func pathTags(l *Line) []string {
-	tags := []string{core.PathTag(l.Path)}
+	tags := []string{naming.Path(l.Path)}
 	if l.Original != "" {
 		if u, err := url.ParseRequestURI(l.Original); err == nil {
-			if tag := core.PathTag(u.EscapedPath()); tag != tags[0] {
+			if tag := naming.Path(u.EscapedPath()); tag != tags[0] {
 				tags = append(tags, tag)
 			}
 		}

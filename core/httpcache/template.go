@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/larderhq/larder/core"
+	"github.com/larderhq/larder/core/internal/naming"
 )
 
 // template is a tag with parameters of the route: "product:{id}", "file:{*}".
@@ -26,7 +27,7 @@ func parseTemplate(text string) (template, error) {
 	bad := func(allowed string) (template, error) {
 		return t, &core.ConfigError{Field: "tag", Value: text, Allowed: allowed}
 	}
-	if text == "" || len(text) > core.MaxKeyBytes || core.HasControl(text) {
+	if text == "" || len(text) > core.MaxKeyBytes || naming.HasControl(text) {
 		return bad(fmt.Sprintf("1 to %d bytes without control characters", core.MaxKeyBytes))
 	}
 	rest := text
@@ -62,7 +63,7 @@ func (t template) resolve(ex Exchange) (tag, missing string) {
 		if !ok || v == "" {
 			return "", name
 		}
-		if len(v) > maxParam || core.HasControl(v) {
+		if len(v) > maxParam || naming.HasControl(v) {
 			sum := sha256.Sum256([]byte(v))
 			v = "sha256-" + hex.EncodeToString(sum[:])
 		}
@@ -99,7 +100,7 @@ func resolveAll(list []template, ex Exchange) (tags []string, missing string) {
 		if missing != "" {
 			return nil, missing
 		}
-		tags[i] = core.TagName(tag)
+		tags[i] = naming.Tag(tag)
 	}
 	return tags, ""
 }

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/larderhq/larder/core"
+	"github.com/larderhq/larder/core/internal/bridge"
+	"github.com/larderhq/larder/core/internal/warm"
 )
 
 // Warm asks a server's handler for URLs, so that their responses are in the cache
@@ -75,7 +77,11 @@ func WarmBy(ctx context.Context, urls iter.Seq[string], o core.WarmOptions, ask 
 	if o.Batch == 0 {
 		o.Batch = 1
 	}
-	return core.WarmBatches(ctx, urls, o, func(ctx context.Context, urls []string) (filled, failed int) {
+	p, err := bridge.WarmPlan(o)
+	if err != nil {
+		return core.WarmResult{}, err
+	}
+	done, err := warm.Run(ctx, cloned(urls), p, func(ctx context.Context, urls []string) (filled, failed int) {
 		for _, u := range urls {
 			if ctx.Err() != nil {
 				break
@@ -89,6 +95,18 @@ func WarmBy(ctx context.Context, urls iter.Seq[string], o core.WarmOptions, ask 
 		}
 		return filled, failed
 	})
+	return core.WarmResult(done), err
+}
+
+// cloned copies strings that may be views of a buffer that the sequence reuses.
+func cloned(urls iter.Seq[string]) iter.Seq[string] {
+	return func(yield func(string) bool) {
+		for u := range urls {
+			if !yield(strings.Clone(u)) {
+				return
+			}
+		}
+	}
 }
 
 // warmOne asks for one URL.

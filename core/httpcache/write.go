@@ -10,6 +10,8 @@ import (
 	"sync"
 
 	"github.com/larderhq/larder/core"
+	"github.com/larderhq/larder/core/internal/bridge"
+	"github.com/larderhq/larder/core/internal/naming"
 	"github.com/larderhq/larder/core/internal/scope"
 )
 
@@ -45,7 +47,7 @@ func NewInvalidator(cache *core.Cache, class string, tags []string) (*Invalidato
 func (iv *Invalidator) Serve(ex Exchange) error {
 	line := ex.Line()
 	if reads(line.Method) {
-		return ex.Run(scope.With(ex.Context(), iv.cache.Scope()), nil)
+		return ex.Run(scope.With(ex.Context(), bridge.Of(iv.cache).NewScope()), nil)
 	}
 	targets := make([]core.Target, 0, len(iv.tags)+2)
 	for _, t := range iv.tags {
@@ -63,15 +65,15 @@ func (iv *Invalidator) Serve(ex Exchange) error {
 	switch {
 	case errors.Is(err, core.ErrClosed):
 		return ex.Run(ex.Context(), nil)
-	case errors.Is(err, core.ErrPending) && class.RequireRemote:
-		intent.Abandon()
-		ex.Reply(notNow())
-		return nil
-	case errors.Is(err, core.ErrPending): // the write goes on; its invalidation is tried until it succeeds
 	case err != nil:
 		ex.Reply(refused(err.Error()))
 		return nil
+	case intent.Pending() && class.ConfirmWrites:
+		intent.Abandon()
+		ex.Reply(notNow())
+		return nil
 	}
+	// The write of a pending intent goes on: its invalidation is tried until it succeeds.
 	return runWrite(iv.cache, ex, &line, declaredWrite, func(o outcome, more []core.Target) {
 		ctx := context.WithoutCancel(ex.Context())
 		if o == committed && ex.Context().Err() != nil {
@@ -235,7 +237,7 @@ func ownPaths(line *Line) (targets []core.Target) {
 // pathable reports whether an escaped path can be a target. One that is not is not
 // cached either.
 func pathable(path string) bool {
-	return strings.HasPrefix(path, "/") && !core.HasControl(path) && !strings.ContainsAny(path, "?#")
+	return strings.HasPrefix(path, "/") && !naming.HasControl(path) && !strings.ContainsAny(path, "?#")
 }
 
 // named returns the targets that the answer names in Location and
@@ -310,7 +312,7 @@ type writing struct {
 }
 
 func writeScope(ctx context.Context, cache *core.Cache) *writing {
-	w := &writing{Scope: cache.Scope()}
+	w := &writing{Scope: bridge.Of(cache).NewScope()}
 	w.Outer = scope.From(ctx)
 	now := w.Invalidate
 	w.Invalidate = func(ctx context.Context, targets any) error {

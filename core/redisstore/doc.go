@@ -61,7 +61,7 @@
 // The rest is answered as before if Redis serves it, for which the cluster must be
 // configured with cluster-require-full-coverage no: otherwise Redis itself stops the
 // other shards while slots are without a server. The layout lies in one shard as
-// well. While that is down, no instance can join, core.Everywhere returns an error,
+// well. While that is down, no instance can join, InvalidateEverywhere returns an error,
 // and after 40 seconds the instances stop answering from the cache altogether, since
 // others may have forgotten their MaxStaleness.
 //

@@ -17,7 +17,9 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/larderhq/larder/core"
+	"github.com/larderhq/larder/core/internal/bridge"
 	"github.com/larderhq/larder/core/internal/redistest"
+	"github.com/larderhq/larder/core/internal/warm"
 	"github.com/larderhq/larder/core/redisstore"
 )
 
@@ -50,7 +52,7 @@ func newInstance(t testing.TB, addr string, change ...func(*core.Options)) *inst
 		require.NoError(t, cache.Close())
 		require.NoError(t, client.Close())
 	})
-	m, err := core.NewMap[int, string](cache, "c", "item")
+	m, err := core.NewMap(cache, core.MapOptions[int, string]{Class: "c", Prefix: "item"})
 	require.NoError(t, err)
 	return &instance{m, cache}
 }
@@ -402,7 +404,7 @@ func BenchmarkMessage(b *testing.B) {
 // gone reports whether the instance's own memory has let go of an id.
 func (in *instance) gone(id int) bool {
 	key, _ := in.Key(id)
-	_, state := in.cache.Engine().Lookup(key)
+	_, state := bridge.Of(in.cache).Engine.Lookup(key)
 	return state == 0
 }
 
@@ -482,21 +484,21 @@ func BenchmarkWarm(b *testing.B) {
 		}
 		return len(ids), 0
 	}
-	var plain, warm time.Duration
+	var plain, larder time.Duration
 	stored := 0
 	n := max(b.N/turns, 1)
 	b.ResetTimer()
 	for from := 0; from < b.N; from += n {
 		to := min(from+n, b.N)
-		r, err := core.WarmBatches(b.Context(), ids(from, to), o, raw)
+		done, err := warm.Run(b.Context(), ids(from, to), warm.Plan{Batch: batch, Parallel: parallel}, raw)
 		require.NoError(b, err)
-		require.Equal(b, to-from, r.Filled)
-		plain += r.Elapsed
-		r, err = a.Warm(b.Context(), ids(from, to), load, o)
+		require.Equal(b, to-from, done.Filled)
+		plain += done.Elapsed
+		r, err := a.Warm(b.Context(), ids(from, to), load, o)
 		require.NoError(b, err)
 		stored += r.Filled
 		require.Zero(b, r.Failed)
-		warm += r.Elapsed
+		larder += r.Elapsed
 	}
 	b.StopTimer()
 	stats, err := client.Info(b.Context(), "commandstats").Result()
@@ -504,6 +506,6 @@ func BenchmarkWarm(b *testing.B) {
 	b.Log(stats)
 	b.ReportMetric(100*float64(stored)/float64(b.N), "%stored")
 	b.ReportMetric(float64(b.N)/plain.Seconds(), "raw/s")
-	b.ReportMetric(float64(b.N)/warm.Seconds(), "warm/s")
-	b.ReportMetric(plain.Seconds()/warm.Seconds(), "ratio")
+	b.ReportMetric(float64(b.N)/larder.Seconds(), "warm/s")
+	b.ReportMetric(plain.Seconds()/larder.Seconds(), "ratio")
 }

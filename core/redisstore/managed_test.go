@@ -104,7 +104,7 @@ func start(t *testing.T, client redis.UniversalClient) *anyApp {
 		}
 		t.Cleanup(func() { require.NoError(t, c.Close()) })
 		a.caches[i] = c
-		a.maps[i], err = core.NewMap[int, int64](c, "c", "x")
+		a.maps[i], err = core.NewMap(c, core.MapOptions[int, int64]{Class: "c", Prefix: "x"})
 		require.NoError(t, err)
 	}
 	return a

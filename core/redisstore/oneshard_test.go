@@ -40,7 +40,7 @@ func onCluster(t *testing.T, cluster *redistest.Cluster, change ...func(*core.Op
 		require.NoError(t, cache.Close())
 		require.NoError(t, client.Close())
 	})
-	m, err := core.NewMap[int, string](cache, "c", "item")
+	m, err := core.NewMap(cache, core.MapOptions[int, string]{Class: "c", Prefix: "item"})
 	require.NoError(t, err)
 	return &instance{m, cache}
 }
@@ -158,7 +158,7 @@ func TestAShardThatIsDownTakesOnlyItsPartitions(t *testing.T) {
 		id := o.served[0]
 		require.NoError(t, writer.Invalidate(t.Context(), id))
 		require.Zero(t, writer.cache.Stats().Pending)
-		require.NoError(t, writer.cache.Invalidate(t.Context(), core.Key("item:"+strconv.Itoa(o.served[1])), core.Everywhere))
+		require.NoError(t, writer.cache.InvalidateEverywhere(t.Context(), core.Key("item:"+strconv.Itoa(o.served[1]))))
 		for _, in := range []*instance{reader, remoteReader} {
 			until(t, "the new value", func() bool {
 				v, err := in.Get(t.Context(), id, func(context.Context, int) (string, error) { return "second", nil })
@@ -182,7 +182,7 @@ func TestAShardThatIsDownTakesOnlyItsPartitions(t *testing.T) {
 		require.False(t, writer.get(t, o.served[2], "x"), "and nothing else is")
 		for _, target := range []core.Target{core.All(), core.Pattern("item:*")} {
 			alone := onCluster(t, o.Cluster)
-			require.ErrorIs(t, alone.cache.Invalidate(t.Context(), target, core.Everywhere), core.ErrPending)
+			require.ErrorIs(t, alone.cache.InvalidateEverywhere(t.Context(), target), core.ErrPending)
 			require.NotZero(t, alone.cache.Stats().Pending)
 		}
 	})

@@ -86,7 +86,7 @@ func showValidation(p *pair) {
 
 // A stale value is answered by both while one of them loads it anew.
 func showStaleWhileRevalidate(p *pair) {
-	p.open(core.Class{TTL: time.Hour, Stale: time.Hour})
+	p.open(core.Class{TTL: time.Hour, StaleWhileRevalidate: time.Hour})
 	p.db.set(7, product{Name: "tea"})
 	_, err := p.a.Get(p.Context(), 7, p.db.loadShort)
 	require.NoError(p, err)
@@ -165,7 +165,7 @@ func showClasses(p *pair) {
 	})
 	for class, ttl := range map[string]time.Duration{"": time.Hour, "product": time.Minute, "country": 24 * time.Hour} {
 		for _, in := range []*app{p.a, p.b} { // in memory, and in Redis
-			m, err := core.NewMap[int, string](in.cache, class, "of the class "+class)
+			m, err := core.NewMap(in.cache, core.MapOptions[int, string]{Class: class, Prefix: "of the class " + class})
 			require.NoError(p, err)
 			r, err := m.Lookup(p.Context(), 1, func(context.Context, int) (string, error) { return "v", nil })
 			require.NoError(p, err)
@@ -341,7 +341,7 @@ func showEverywhere(p *pair) {
 	p.has(p.b, 7, "tea")
 	p.db.set(7, product{Name: "coffee"})
 	p.b.wire.deaf.Store(true)
-	require.NoError(p, p.a.cache.Invalidate(p.Context(), core.Key("product:7"), core.Everywhere))
+	require.NoError(p, p.a.cache.InvalidateEverywhere(p.Context(), core.Key("product:7")))
 	p.has(p.b, 7, "coffee")
 }
 

@@ -159,12 +159,12 @@ type app struct {
 }
 
 // open starts both instances. Their products are of the class.
-func (p *pair) open(class core.Class, opts ...core.MapOption) {
+func (p *pair) open(class core.Class, opts ...func(*core.MapOptions[int, product])) {
 	p.Helper()
 	p.openWith(func(o *core.Options) { o.Classes["product"] = class }, opts...)
 }
 
-func (p *pair) openWith(change func(*core.Options), opts ...core.MapOption) {
+func (p *pair) openWith(change func(*core.Options), opts ...func(*core.MapOptions[int, product])) {
 	p.Helper()
 	p.space = strings.NewReplacer("/", ".", "{", "", "}", "").Replace(p.Name())
 	p.db = &shopDB{rows: make(map[int]product), at: make(map[int]bool)}
@@ -181,7 +181,7 @@ func (p *pair) ready() {
 	p.Helper()
 	var probes []*core.Map[int, int]
 	for _, in := range []*app{p.a, p.b} {
-		m, err := core.NewMap[int, int](in.cache, "product", "probe")
+		m, err := core.NewMap(in.cache, core.MapOptions[int, int]{Class: "product", Prefix: "probe"})
 		require.NoError(p, err)
 		probes = append(probes, m)
 	}
@@ -198,7 +198,7 @@ func (p *pair) ready() {
 }
 
 // start starts an instance, which the test's end closes.
-func (p *pair) start(change func(*core.Options), opts ...core.MapOption) *app {
+func (p *pair) start(change func(*core.Options), opts ...func(*core.MapOptions[int, product])) *app {
 	p.Helper()
 	w := newWire()
 	client := p.redis.client(w.dial)
@@ -219,7 +219,11 @@ func (p *pair) start(change func(*core.Options), opts ...core.MapOption) *app {
 		}
 		require.NoError(p, client.Close())
 	})
-	products, err := core.NewMap[int, product](cache, "product", "product", opts...)
+	mo := core.MapOptions[int, product]{Class: "product", Prefix: "product"}
+	for _, change := range opts {
+		change(&mo)
+	}
+	products, err := core.NewMap(cache, mo)
 	require.NoError(p, err)
 	return &app{products, cache, w}
 }

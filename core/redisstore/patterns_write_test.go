@@ -82,7 +82,9 @@ func showTwoWriters(p *pair) {
 // A database that gives versions says which of two values is newer, in whatever order
 // they come to the cache.
 func showVersions(p *pair) {
-	p.open(core.Class{TTL: time.Hour, Stale: time.Hour}, core.WithVersion(func(v product) int64 { return v.Version }))
+	p.open(core.Class{TTL: time.Hour, StaleWhileRevalidate: time.Hour}, func(o *core.MapOptions[int, product]) {
+		o.Version = func(v product) int64 { return v.Version }
+	})
 	older, newer := product{Name: "older", Version: 1}, product{Name: "newer", Version: 2}
 	p.db.set(7, newer)
 	require.NoError(p, p.a.Put(p.Context(), 7, newer))

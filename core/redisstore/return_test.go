@@ -84,7 +84,7 @@ func (in *instance) is(r *returning, name, want string) {
 // newest lets one instance invalidate and another load again.
 func (r *returning) newest(writer, reader string) {
 	r.settle(writer, reader)
-	require.NoError(r, r.instances[writer].cache.Invalidate(r.Context(), core.Tag("t"), core.Everywhere))
+	require.NoError(r, r.instances[writer].cache.InvalidateEverywhere(r.Context(), core.Tag("t")))
 	r.instances[reader].is(r, reader, "new")
 }
 
@@ -117,7 +117,7 @@ func (r *returning) restore(pattern string, target core.Target) {
 	for _, key := range r.client.Keys(r.Context(), pattern).Val() {
 		dumps[key] = r.client.Dump(r.Context(), key).Val()
 	}
-	require.NoError(r, r.instances["a"].cache.Invalidate(r.Context(), target, core.Everywhere))
+	require.NoError(r, r.instances["a"].cache.InvalidateEverywhere(r.Context(), target))
 	r.instances["b"].is(r, "b", "new")
 	for head := range eras {
 		if r.client.HGet(r.Context(), head, "ptok").Val() == logged[head] { // nothing was invalidated there

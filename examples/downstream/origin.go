@@ -31,8 +31,8 @@ func newOrigin() (*origin, error) {
 	cache, err := core.New(core.Options{Classes: core.Classes{
 		"page":   {TTL: time.Minute},
 		"follow": {},
-		"stale":  {TTL: time.Second, Stale: time.Minute},
-		"deaf":   {TTL: time.Second, Stale: time.Minute, HTTP: core.HTTPPolicy{RequestDirectives: []string{}}},
+		"stale":  {TTL: time.Second, StaleWhileRevalidate: time.Minute},
+		"deaf":   {TTL: time.Second, StaleWhileRevalidate: time.Minute, HTTP: core.HTTPPolicy{RequestDirectives: []string{}}},
 	}})
 	if err != nil {
 		return nil, err

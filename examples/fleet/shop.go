@@ -61,7 +61,7 @@ func newShop(client redis.UniversalClient, o shopOptions) (*shop, error) {
 		Namespace:    o.Namespace,
 		MaxStaleness: o.MaxStaleness,
 		Classes: core.Classes{
-			"page":    {TTL: 20 * time.Second, Stale: 20 * time.Second, Jitter: 0.1},
+			"page":    {TTL: 20 * time.Second, StaleWhileRevalidate: 20 * time.Second, Jitter: 0.1},
 			"product": {TTL: time.Minute, NegativeTTL: 5 * time.Second, Jitter: 0.1},
 		},
 		// Once per cause: that Redis does not answer, and that it does again.
@@ -72,7 +72,7 @@ func newShop(client redis.UniversalClient, o shopOptions) (*shop, error) {
 	}
 	// The value of product 42 has the key product:42, which is also a tag: who
 	// invalidates the tag takes the value and the pages that show it.
-	products, err := core.NewMap[int64, Product](cache, "product", "product")
+	products, err := core.NewMap(cache, core.MapOptions[int64, Product]{Class: "product", Prefix: "product"})
 	if err != nil {
 		return nil, errors.Join(err, cache.Close())
 	}

@@ -115,7 +115,7 @@ func TestGivenALoadThatOutlastsTheLock_WhenThePriceChangesAndIsLoaded_ThenTheOld
 func TestGivenALoadThatOutlastsTheLockAndFails_WhenItUnlocks_ThenItTakesAnotherServersLock(t *testing.T) {
 	one := func(o *core.Options) {
 		c := o.Classes["product"]
-		c.MaxLoads = 1
+		c.MaxLoadsAfterError = 1
 		o.Classes["product"] = c
 	}
 	type result struct{ loads, atOnce int } // after the first has failed

@@ -42,7 +42,7 @@ func (w *world) heard(s *server) {
 	w.t.Helper()
 	const marker = 77
 	if ours, ok := w.b.shop.(*Shop); ok {
-		if err := ours.cache.Invalidate(w.t.Context(), core.Tag("marker"), core.Everywhere); err != nil {
+		if err := ours.cache.InvalidateEverywhere(w.t.Context(), core.Tag("marker")); err != nil {
 			w.t.Fatal(err)
 		}
 		return

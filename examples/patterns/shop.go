@@ -41,8 +41,8 @@ func Options(client *redis.Client) core.Options {
 	options := core.Options{
 		Remote: redisstore.New(client),
 		Classes: core.Classes{
-			"product": {TTL: 5 * time.Minute, Stale: time.Minute, Jitter: 0.2, NegativeTTL: 10 * time.Second},
-			"country": {TTL: 24 * time.Hour, Stale: time.Hour, Jitter: 0.2},
+			"product": {TTL: 5 * time.Minute, StaleWhileRevalidate: time.Minute, Jitter: 0.2, NegativeTTL: 10 * time.Second},
+			"country": {TTL: 24 * time.Hour, StaleWhileRevalidate: time.Hour, Jitter: 0.2},
 		},
 	}
 	// guide: end
@@ -64,12 +64,12 @@ func NewShop(db Database, options core.Options) (*Shop, error) {
 		return nil, err
 	}
 	// guide: maps
-	products, err := core.NewMap[int64, Product](cache, "product", "product") // class, prefix
+	products, err := core.NewMap(cache, core.MapOptions[int64, Product]{Class: "product", Prefix: "product"}) // class, prefix
 	// guide: end
 	if err != nil {
 		return nil, errors.Join(err, cache.Close())
 	}
-	countries, err := core.NewMap[string, []string](cache, "country", "country")
+	countries, err := core.NewMap(cache, core.MapOptions[string, []string]{Class: "country", Prefix: "country"})
 	if err != nil {
 		return nil, errors.Join(err, cache.Close())
 	}

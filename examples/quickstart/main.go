@@ -68,7 +68,7 @@ func newServer(adapter string, shop *Shop, cache *core.Cache) (Server, error) {
 
 func newCache(options core.Options) (*core.Cache, error) {
 	options.Classes = core.Classes{
-		"product": {TTL: 5 * time.Minute, Stale: time.Minute},
+		"product": {TTL: 5 * time.Minute, StaleWhileRevalidate: time.Minute},
 		"list":    {TTL: time.Minute},
 	}
 	return core.New(options)

@@ -32,7 +32,7 @@ func TestTheTourSharesOverRedis(t *testing.T) {
 				t.Errorf("%v\n%s", err, out.String())
 			}
 			for _, line := range []string{
-				adapter + " and " + another(adapter), "never loaded it", "both servers' subscriptions cut", "core.Everywhere",
+				adapter + " and " + another(adapter), "never loaded it", "both servers' subscriptions cut", "InvalidateEverywhere",
 				"1000 clients at both servers", "Everything as promised.",
 			} {
 				if !strings.Contains(out.String(), line) {
@@ -66,7 +66,7 @@ func TestTheTourNoticesServersThatDoNotShare(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, promise := range []string{"is a hit at the other", "after core.Everywhere the first"} {
+	for _, promise := range []string{"is a hit at the other", "after InvalidateEverywhere the first"} {
 		if !strings.Contains(strings.Join(tour.failures, "\n"), promise) {
 			t.Errorf("the tour did not notice: %s\n%q", promise, tour.failures)
 		}

@@ -130,10 +130,10 @@ func (t *tourist) everywhere(ctx context.Context, s *sharing) error {
 	if err := s.shop.setPrice(ctx, 3, price); err != nil {
 		return err
 	}
-	if err := s.cache.Invalidate(ctx, core.Tag("product:3"), core.Tag("catalog"), core.Everywhere); err != nil {
+	if err := s.cache.InvalidateEverywhere(ctx, core.Tag("product:3"), core.Tag("catalog")); err != nil {
 		return err
 	}
-	t.note("it gets one without a request, core.Everywhere", reply{took: time.Since(start)}, t.queries()-before,
+	t.note("it gets one without a request, InvalidateEverywhere", reply{took: time.Since(start)}, t.queries()-before,
 		money(price)+", subscriptions cut again; it returns when all servers are fresh")
 
 	before = t.queries()
@@ -146,7 +146,7 @@ func (t *tourist) everywhere(ctx context.Context, s *sharing) error {
 		return err
 	}
 	t.note("product 3 at the first, after it", r, t.queries()-before, "the new price: "+money(got))
-	t.expect(got == price, "after core.Everywhere the first answer has the new price %d: %d", price, got)
+	t.expect(got == price, "after InvalidateEverywhere the first answer has the new price %d: %d", price, got)
 	return nil
 }
 

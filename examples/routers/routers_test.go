@@ -27,7 +27,7 @@ type shop struct {
 }
 
 func newShop(t *testing.T) *shop {
-	cache, err := core.New(core.Options{Classes: core.Classes{"product": {TTL: time.Minute, Stale: time.Hour}}})
+	cache, err := core.New(core.Options{Classes: core.Classes{"product": {TTL: time.Minute, StaleWhileRevalidate: time.Hour}}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -100,6 +100,18 @@ type Lifetime struct {
 	Since int64         // on the engine's clock; 0: now
 }
 
+// minJittered is the shortest lifetime that jitter leaves: the shared tier counts in
+// milliseconds.
+const minJittered = time.Millisecond
+
+// Jittered returns ttl, shortened by a random share of up to the fraction jitter.
+func Jittered(ttl time.Duration, jitter float64) time.Duration {
+	if jitter == 0 || ttl == 0 {
+		return ttl
+	}
+	return max(minJittered, ttl-time.Duration(rand.Float64()*jitter*float64(ttl)))
+}
+
 // overhead is what an entry costs in memory beside its key and value: the entry
 // itself, the tier's node and table slot, policy links, its stamps.
 const overhead = 256

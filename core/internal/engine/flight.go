@@ -15,7 +15,7 @@ import (
 
 // A flight is the loads of one key that are under way and those who wait for
 // them. It begins with one load at a time. After a load that failed, as many as
-// Gate.MaxLoads may run, so that waiters are neither served one by one by a slow
+// Gate.MaxLoadsAfterError may run, so that waiters are neither served one by one by a slow
 // failure nor stampede what has just failed. After one whose value may not be
 // shared, nobody waits any more.
 type flight struct {
@@ -65,9 +65,9 @@ func (fs *flights) shard(key string) *flightShard {
 
 // Gate bounds a flight.
 type Gate struct {
-	MaxLoads int           // loads at a time once one has failed
-	Wait     time.Duration // how long a load is waited for before others are let go beside it
-	Anew     bool          // a load that has ended is none to join
+	MaxLoadsAfterError int           // loads at a time once one has failed
+	Wait               time.Duration // how long a load is waited for before others are let go beside it
+	Anew               bool          // a load that has ended is none to join
 	// ReplicaLag is how long a replica may lag that loads read. Who comes when it is over
 	// does not join a load that began before.
 	ReplicaLag time.Duration
@@ -79,7 +79,7 @@ type Verdict uint8
 // The verdicts.
 const (
 	Shared      Verdict = iota + 1 // Outcome.Entry or Err is everybody's
-	Failed                         // a panic, a cancellation, a 5xx: the next ones try, MaxLoads at a time
+	Failed                         // a panic, a cancellation, a 5xx: the next ones try, MaxLoadsAfterError at a time
 	Unshareable                    // it was its leader's alone: everybody goes on by himself
 	Again                          // it says nothing to the others: they start over
 
@@ -340,7 +340,7 @@ func (e *Engine) overdue(sh *flightShard, f *flight, gate Gate) {
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	if !f.closed && f.limit < math.MaxInt {
-		f.limit = max(f.limit, 1+gate.MaxLoads)
+		f.limit = max(f.limit, 1+gate.MaxLoadsAfterError)
 		e.grant(sh, f)
 	}
 }
@@ -479,7 +479,7 @@ func (t *Turn) Finish(o Outcome) {
 			}
 			return
 		}
-		f.limit = max(f.limit, t.gate.MaxLoads)
+		f.limit = max(f.limit, t.gate.MaxLoadsAfterError)
 		e.grant(sh, f)
 	}
 }

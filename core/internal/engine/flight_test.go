@@ -14,7 +14,7 @@ import (
 )
 
 var (
-	gate      = Gate{MaxLoads: 3, Wait: time.Second}
+	gate      = Gate{MaxLoadsAfterError: 3, Wait: time.Second}
 	errTested = errors.New("the database is down")
 )
 
@@ -89,14 +89,14 @@ func TestGivenALoadThatFailed_WhenOthersWait_ThenTheyLoadMaxLoadsAtATime(t *test
 		turn, readers := lead(t, e, 10)
 		turn.Finish(Outcome{Verdict: Failed})
 		synctest.Wait()
-		require.Len(t, loading(readers), gate.MaxLoads)
+		require.Len(t, loading(readers), gate.MaxLoadsAfterError)
 
 		// Each further failure makes room for one; newcomers find no room.
 		latecomer := enter(t, e, nil, gate)
 		for range 5 {
 			loading(readers)[0].turn().Finish(Outcome{Verdict: Failed})
 			synctest.Wait()
-			require.Len(t, loading(readers), gate.MaxLoads)
+			require.Len(t, loading(readers), gate.MaxLoadsAfterError)
 		}
 		require.False(t, latecomer.done())
 
@@ -193,7 +193,7 @@ func TestGivenAnEndedContext_WhenItEnters_ThenNothingBegins(t *testing.T) {
 func TestGivenWhoWaits_WhenItsContextEndsAsItIsItsTurn_ThenTheTurnIsPassedOn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := open(t)
-		one := Gate{MaxLoads: 1, Wait: minute}
+		one := Gate{MaxLoadsAfterError: 1, Wait: minute}
 		for range 100 { // which of the two is seen first is a matter of chance
 			turn, _, err := e.Enter(t.Context(), key, nil, one)
 			require.NoError(t, err)
@@ -226,7 +226,7 @@ func TestGivenALoadThatTakesTooLong_WhenOthersWait_ThenMaxLoadsAreLetGoBesideIt(
 		require.Empty(t, loading(readers))
 		time.Sleep(1)
 		synctest.Wait()
-		require.Len(t, loading(readers), gate.MaxLoads)
+		require.Len(t, loading(readers), gate.MaxLoadsAfterError)
 
 		// One that is quicker serves all; the one that took too long changes nothing.
 		loading(readers)[1].finish(t, "quick")
@@ -324,7 +324,7 @@ func TestGivenAnyCourseOfEvents_WhenAllIsOver_ThenEverybodyWasAnsweredAndNothing
 				if rnd.IntN(20) == 0 {
 					e.fence([]Item{{Kind: Key, Value: k}})
 				}
-				turn, _, err := e.Enter(ctx, k, nil, Gate{MaxLoads: 1 + rnd.IntN(3), Wait: minute})
+				turn, _, err := e.Enter(ctx, k, nil, Gate{MaxLoadsAfterError: 1 + rnd.IntN(3), Wait: minute})
 				switch {
 				case err != nil:
 					cancelled.Add(1)

@@ -101,7 +101,7 @@ func TestGivenALoadUnderWay_WhenInvalidated_ThenWhoComesLaterDoesNotJoinIt(t *te
 		t.Run(n.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				e := open(t)
-				gate := Gate{MaxLoads: 4, Wait: minute}
+				gate := Gate{MaxLoadsAfterError: 4, Wait: minute}
 				first, _, err := e.Enter(t.Context(), key, n.early, gate)
 				require.NoError(t, err)
 				e.fence(n.items)
@@ -129,11 +129,11 @@ func TestGivenALoadUnderWay_WhenInvalidated_ThenARefreshBeginsBesideIt(t *testin
 		}
 		t.Run(n.name, func(t *testing.T) {
 			e := open(t)
-			first, ok := e.TryLead(key, n.early, Gate{MaxLoads: 4, Wait: minute})
+			first, ok := e.TryLead(key, n.early, Gate{MaxLoadsAfterError: 4, Wait: minute})
 			require.True(t, ok)
 			defer first.Finish(Outcome{Verdict: Failed})
 			e.fence(n.items)
-			second, ok := e.TryLead(key, n.early, Gate{MaxLoads: 4, Wait: minute})
+			second, ok := e.TryLead(key, n.early, Gate{MaxLoadsAfterError: 4, Wait: minute})
 			if !ok {
 				t.Fatal("DOOMED: the refresh leaves it to the load before the invalidation")
 			}
@@ -154,7 +154,7 @@ func TestGivenAReaderWhoJoinedAfterAnInvalidation_WhenTheLoadNamesItsTagLate_The
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				e := open(t)
-				gate := Gate{MaxLoads: 4, Wait: minute}
+				gate := Gate{MaxLoadsAfterError: 4, Wait: minute}
 				lead, _, err := e.Enter(t.Context(), key, []string{"t:early"}, gate)
 				require.NoError(t, err)
 				before := enter(t, e, []string{"t:early"}, gate)
@@ -191,7 +191,7 @@ func TestGivenAReaderWhoJoinedAfterAnInvalidation_WhenTheLoadNamesItsTagLate_The
 func TestGivenReadersWhoMustLoadAgain_WhenOneOfThemLoads_ThenTheOthersShareIt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := open(t)
-		gate := Gate{MaxLoads: 4, Wait: minute}
+		gate := Gate{MaxLoadsAfterError: 4, Wait: minute}
 		lead, _, err := e.Enter(t.Context(), key, nil, gate)
 		require.NoError(t, err)
 		e.fence([]Item{{Kind: Tag, Value: "t:late"}})
@@ -268,7 +268,7 @@ func TestGivenAnEntryFoundByALeaderDuringAnInvalidation_WhenAReaderJoinsAfterIt_
 		t.Run(fmt.Sprint(items[0].Kind), func(t *testing.T) {
 			e := open(t)
 			store(t, e, key, "old", nil, nil)
-			gate := Gate{MaxLoads: 4, Wait: minute}
+			gate := Gate{MaxLoadsAfterError: 4, Wait: minute}
 
 			held, release := hold(e)
 			done := make(chan struct{})
@@ -331,7 +331,7 @@ func appended(e *Engine, start uint64) bool {
 func TestGivenALoadOlderThanTheLog_WhenItEnds_ThenItIsNeitherStoredNorSharedWithWhoCameLater(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := open(t)
-		gate := Gate{MaxLoads: 4, Wait: minute}
+		gate := Gate{MaxLoadsAfterError: 4, Wait: minute}
 		lead, _, err := e.Enter(t.Context(), key, nil, gate)
 		require.NoError(t, err)
 		before := enter(t, e, nil, gate)

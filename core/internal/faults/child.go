@@ -90,7 +90,7 @@ func child(say string) error {
 		WriteTimeout: writeTimeout,
 		MaxBytes:     o.MaxBytes,
 		Logger:       slog.New(slog.NewTextHandler(os.Stderr, nil)),
-		Classes:      core.Classes{class: {TTL: 2 * time.Minute, Stale: time.Minute, LoadTimeout: 10 * time.Second}},
+		Classes:      core.Classes{class: {TTL: 2 * time.Minute, StaleWhileRevalidate: time.Minute, LoadTimeout: 10 * time.Second}},
 	})
 	if err != nil {
 		return err

@@ -19,7 +19,7 @@
 //   - X is Y, and r ≥ t. This needs no Redis: what the tier has not confirmed is pending, and until it has landed that
 //     process takes nothing of it from the tier;
 //   - X is another process, the tier has confirmed the invalidation by c, and r ≥ c + MaxStaleness;
-//   - the write asked for core.Everywhere and it returned nil, and r ≥ t.
+//   - the write called InvalidateEverywhere and it returned nil, and r ≥ t.
 //
 // A write tells by itself whether it was confirmed (c = t) where its handler calls the cache. The Invalidate middleware
 // does not tell; then the process is asked how many invalidations are pending, over and over, and c is when an answer

@@ -85,9 +85,9 @@ func (s *shop) routes() []route {
 		{method: post, pattern: "/all/{id}", handle: target(func(string) []core.Target {
 			return []core.Target{core.All()}
 		})},
-		{method: post, pattern: "/everywhere/{id}", handle: target(func(id string) []core.Target {
-			return []core.Target{core.Tag("item:" + id), core.Everywhere}
-		})},
+		{method: post, pattern: "/everywhere/{id}", handle: func(ctx context.Context, id, _ string) answer {
+			return s.announceBy(ctx, id, s.cache.InvalidateEverywhere, core.Tag("item:"+id))
+		}},
 	}
 }
 
@@ -130,7 +130,7 @@ func (s *shop) show(ctx context.Context, id, _ string) answer {
 // control reads a row without the cache.
 func (s *shop) control(ctx context.Context, id, _ string) answer {
 	a := s.look(ctx, id)
-	a.errors = strconv.FormatInt(s.cache.Engine().Count.RemoteErrors.Load(), 10)
+	a.errors = strconv.FormatInt(s.cache.Stats().RemoteErrors, 10)
 	return a
 }
 
@@ -195,11 +195,11 @@ func (s *shop) say(ctx context.Context, id, pause string) answer {
 // intent commits between the begin and the end of an intent of its own.
 func (s *shop) intent(ctx context.Context, id, pause string) answer {
 	in, err := s.cache.Begin(ctx, core.Tag("item:"+id))
-	if in == nil {
+	if err != nil {
 		return failure(err)
 	}
 	begun := time.Now()
-	version, dbErr := s.db.commit(ctx, id, err == nil, pause != "")
+	version, dbErr := s.db.commit(ctx, id, !in.Pending(), pause != "")
 	linger(pause)
 	took := time.Since(begun)
 	end := in.End(ctx)
@@ -211,12 +211,18 @@ func (s *shop) intent(ctx context.Context, id, pause string) answer {
 
 // announce commits and then invalidates, without an intent.
 func (s *shop) announce(ctx context.Context, id string, targets ...core.Target) answer {
+	return s.announceBy(ctx, id, s.cache.Invalidate, targets...)
+}
+
+func (s *shop) announceBy(
+	ctx context.Context, id string, invalidate func(context.Context, ...core.Target) error, targets ...core.Target,
+) answer {
 	begun := time.Now()
 	version, err := s.db.commit(ctx, id, false, false)
 	if err != nil {
 		return failure(err)
 	}
-	end := s.cache.Invalidate(ctx, targets...)
+	end := invalidate(ctx, targets...)
 	return answer{status: http.StatusOK, body: row(id, version), took: time.Since(begun), pending: pendingField(end)}
 }
 

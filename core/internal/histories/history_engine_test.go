@@ -8,15 +8,17 @@ import (
 	"time"
 
 	"github.com/larderhq/larder/core"
+	"github.com/larderhq/larder/core/internal/bridge"
 	"github.com/larderhq/larder/core/internal/engine"
+	"github.com/larderhq/larder/core/internal/naming"
 )
 
 // The engine as package httpcache uses it: the load runs in the request, values
 // have variants, some are nobody else's, some tags are known beforehand.
 func TestHistoryOfTheEngineHasNoAnswerOlderThanTheLastAnnouncement(t *testing.T) {
 	h := newHistory(t, 2, nil)
-	e := h.cache.Engine()
-	gate := engine.Gate{MaxLoads: 2, Wait: 2 * time.Millisecond}
+	e := bridge.Of(h.cache).Engine
+	gate := engine.Gate{MaxLoadsAfterError: 2, Wait: 2 * time.Millisecond}
 
 	name := func(r int) string { return fmt.Sprint("page:", r) }
 	path := func(r int) string { return fmt.Sprint("/pages/", r) }
@@ -29,12 +31,12 @@ func TestHistoryOfTheEngineHasNoAnswerOlderThanTheLastAnnouncement(t *testing.T)
 	}
 	early := make([][]string, historyRows)
 	for r := range early {
-		early[r] = []string{core.TagName(name(r)), core.PathTag(path(r))}
+		early[r] = []string{naming.Tag(name(r)), naming.Path(path(r))}
 	}
 
 	load := func(turn *engine.Turn, key string, r int) (out engine.Outcome, version int64, err error) {
 		e.Count.Loads.Add(1)
-		fill := engine.Fill{Key: key, Size: 8, Tags: []string{core.TagName(groupTag(r)), core.TagName("pages")}}
+		fill := engine.Fill{Key: key, Size: 8, Tags: []string{naming.Tag(groupTag(r)), naming.Tag("pages")}}
 		out = engine.Outcome{Verdict: engine.Shared, Tags: fill.Tags}
 		defer func() { turn.Finish(out) }()
 		pause(3)

@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/larderhq/larder/core"
+	"github.com/larderhq/larder/core/internal/naming"
 	"github.com/larderhq/larder/core/internal/scope"
 )
 
@@ -21,16 +22,16 @@ func isPut(r int) bool { return r%4 == 3 }
 
 func TestHistoryOfAMapHasNoAnswerOlderThanTheLastAnnouncement(t *testing.T) {
 	h := newHistory(t, 2, core.Classes{"row": {
-		TTL: 6 * time.Millisecond, Stale: 4 * time.Millisecond, StaleIfError: 20 * time.Millisecond, NegativeTTL: time.Millisecond,
-		Jitter: 0.5, LoadTimeout: 2 * time.Millisecond, MaxLoads: 2,
+		TTL: 6 * time.Millisecond, StaleWhileRevalidate: 4 * time.Millisecond, StaleIfError: 20 * time.Millisecond, NegativeTTL: time.Millisecond,
+		Jitter: 0.5, LoadTimeout: 2 * time.Millisecond, MaxLoadsAfterError: 2,
 	}})
-	m, err := core.NewMap[int, int64](h.cache, "row", "row")
+	m, err := core.NewMap(h.cache, core.MapOptions[int, int64]{Class: "row", Prefix: "row"})
 	require.NoError(t, err)
 
 	load := func(ctx context.Context, r int) (int64, error) {
 		s := scope.From(ctx)
 		name := func() {
-			s.AddTags([]string{core.TagName(groupTag(r)), core.PathTag(fmt.Sprint("/rows/", r))})
+			s.AddTags([]string{naming.Tag(groupTag(r)), naming.Path(fmt.Sprint("/rows/", r))})
 		}
 		early := rand.IntN(2) == 0 // before the look into the database or after it
 		if early {

@@ -16,6 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/larderhq/larder/core"
+	"github.com/larderhq/larder/core/internal/bridge"
 )
 
 // The tests in this file put a cache under load and judge every single answer.
@@ -71,7 +72,7 @@ func newHistory(t *testing.T, tests int64, classes core.Classes) *history {
 	h.cache = open(t, core.Options{Classes: classes, MaxBytes: 8 << 20, MaxRefreshes: 8, CloseTimeout: minute})
 	// Other entries, so that a sweep takes its time.
 	for i := range 5000 {
-		h.cache.Engine().Put(fmt.Sprint("other:", i), nil, 0, hour)
+		bridge.Of(h.cache).Engine.Put(fmt.Sprint("other:", i), nil, 0, hour)
 	}
 	return h
 }

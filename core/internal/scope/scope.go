@@ -30,6 +30,8 @@ type Scope struct {
 	// Invalidate runs core.Invalidate of the cache this scope belongs to.
 	// Targets are core's.
 	Invalidate func(ctx context.Context, targets any) error
+	// WaitEverywhere runs Cache.WaitEverywhere of that cache.
+	WaitEverywhere func(ctx context.Context) error
 	// MaxTags bounds Tags.
 	MaxTags int
 	// Of is the cache that the scope belongs to.

@@ -36,7 +36,7 @@ func (a *actor) queue(o queueOpts, apply func(context.Context, changes) error) *
 	a.s.Helper()
 	q := &queue{actor: a}
 	var err error
-	q.ids, err = core.NewMap[int, value](a.cache, "c", "later", core.WithCodec(codec{}))
+	q.ids, err = core.NewMap(a.cache, core.MapOptions[int, value]{Class: "c", Prefix: "later", Codec: codec{}})
 	require.NoError(a.s, err)
 	if o.Interval == 0 {
 		o.Interval = ms
@@ -93,7 +93,7 @@ func (a *actor) tablePage(least int64) {
 func TestScenario_GivenAValueMadeOfAnother_WhenAnInvalidationHasNotBeenHeardOf_ThenItIsNotKept(t *testing.T) {
 	play(t, func(s *scene) {
 		a, b := s.actor("a"), s.actor("b")
-		pages, err := core.NewMap[int, value](b.cache, "c", "page", core.WithCodec(codec{}))
+		pages, err := core.NewMap(b.cache, core.MapOptions[int, value]{Class: "c", Prefix: "page", Codec: codec{}})
 		require.NoError(s, err)
 		nested := func() int64 {
 			v, err := pages.Get(s.Context(), 1, func(context.Context, int) (value, error) {
@@ -119,9 +119,9 @@ func TestScenario_GivenAValueMadeOfAnother_WhenAnInvalidationHasNotBeenHeardOf_T
 func TestScenario_GivenAValueMadeOfMany_WhenItHasBeenHeardInOnePartitionThatAllIsInvalid_ThenItIsNotKept(t *testing.T) {
 	play(t, func(s *scene) {
 		a, b := s.actor("a"), s.actor("b")
-		pages, err := core.NewMap[int, value](b.cache, "c", "page", core.WithCodec(codec{}))
+		pages, err := core.NewMap(b.cache, core.MapOptions[int, value]{Class: "c", Prefix: "page", Codec: codec{}})
 		require.NoError(s, err)
-		parts, err := core.NewMap[int, value](b.cache, "c", "part", core.WithCodec(codec{}))
+		parts, err := core.NewMap(b.cache, core.MapOptions[int, value]{Class: "c", Prefix: "part", Codec: codec{}})
 		require.NoError(s, err)
 		least := func(ctx context.Context, _ int) (v value, err error) { // of values in all partitions
 			v.version = s.data.Load()
@@ -159,7 +159,7 @@ func TestScenario_GivenAValueMadeOfMany_WhenItHasBeenHeardInOnePartitionThatAllI
 func TestScenario_GivenALoadThatReadsWhatIsLegalYet_WhenItIsJoinedAfterThat_ThenItIsNotShared(t *testing.T) {
 	play(t, func(s *scene) {
 		a, b := s.actor("a"), s.actor("b")
-		pages, err := core.NewMap[int, value](b.cache, "c", "page", core.WithCodec(codec{}))
+		pages, err := core.NewMap(b.cache, core.MapOptions[int, value]{Class: "c", Prefix: "page", Codec: codec{}})
 		require.NoError(s, err)
 		time.Sleep(time.Second)
 		b.must(1, "row")

@@ -12,6 +12,7 @@ import (
 
 	"github.com/larderhq/larder/core"
 	"github.com/larderhq/larder/core/internal/memtier"
+	"github.com/larderhq/larder/core/internal/naming"
 	"github.com/larderhq/larder/core/internal/scope"
 )
 
@@ -34,7 +35,7 @@ var pagedRows = []int{0, 2, 4, 6}
 func isPaged(k int) bool     { return slices.Contains(pagedRows, k) }
 func pageKey(k int) string   { return fmt.Sprint("page:", k) }
 func laterKey(k int) string  { return fmt.Sprint("later:", k) }
-func laterTag(k int) string  { return core.TagName(laterKey(k)) }
+func laterTag(k int) string  { return naming.Tag(laterKey(k)) }
 func (r *row) latest() int64 { return r.of.version.Load() }
 func (r *row) String() string {
 	return fmt.Sprintf("%s %d", [...]string{"row", "page of row", "queued row", "page of queued row", "page of the table's row"}[r.kind], r.k)
@@ -133,7 +134,7 @@ func drawBehind(rng *rand.Rand, f *profile, always bool) behind {
 // queue gives an instance its queue.
 func (h *history) queue(in *instance, rng *rand.Rand, workers int) {
 	var err error
-	if in.pages, err = core.NewMap[int, value](in.cache, "row", "page", core.WithCodec(codec{})); err != nil {
+	if in.pages, err = core.NewMap(in.cache, core.MapOptions[int, value]{Class: "row", Prefix: "page", Codec: codec{}}); err != nil {
 		panic(err)
 	}
 	if !h.behind.on {
@@ -141,7 +142,7 @@ func (h *history) queue(in *instance, rng *rand.Rand, workers int) {
 	}
 	o := h.behind.options
 	o.Workers = workers
-	if in.later, err = core.NewMap[int, value](in.cache, "row", "later", core.WithCodec(codec{})); err != nil {
+	if in.later, err = core.NewMap(in.cache, core.MapOptions[int, value]{Class: "row", Prefix: "later", Codec: codec{}}); err != nil {
 		panic(err)
 	}
 	if in.queue, err = core.NewWriteBehind(in.later, h.applier(in), o); err != nil {
@@ -523,7 +524,7 @@ func (h *history) loaders(in *instance) *loaders {
 		}
 	}
 	l[page] = over(func(ctx context.Context, k int) (value, error) { return in.m.Get(ctx, k, l[plain]) },
-		func(k int) string { return core.TagName(groupTag(k)) })
+		func(k int) string { return naming.Tag(groupTag(k)) })
 	l[laterPage] = over(func(ctx context.Context, k int) (value, error) { return in.later.Get(ctx, k, l[later]) },
 		laterTag)
 	l[tablePage] = over(func(ctx context.Context, k int) (value, error) { return l[later](ctx, k) },
@@ -552,7 +553,7 @@ func (h *history) laterLoader(in *instance) core.Loader[int, value] {
 	return func(ctx context.Context, k int) (value, error) {
 		rng, r := h.rand(), h.later[k]
 		s := scope.From(ctx)
-		s.AddTags([]string{core.TagName(groupTag(k))})
+		s.AddTags([]string{naming.Tag(groupTag(k))})
 		if err := h.work(ctx, rng); err != nil {
 			return value{}, err
 		}

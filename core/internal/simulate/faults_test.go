@@ -210,7 +210,7 @@ func evict(h *history, rng *rand.Rand) {
 	}
 }
 
-// evictable is all but the layout, whose loss lets Everywhere wait too short.
+// evictable is all but the layout, whose loss lets InvalidateEverywhere wait too short.
 var evictable = []memtier.Kind{memtier.Entry, memtier.Lease, memtier.Generation, memtier.Intents, memtier.Head, memtier.Log}
 
 func flush(h *history, _ *rand.Rand) {

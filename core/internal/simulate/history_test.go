@@ -14,6 +14,7 @@ import (
 
 	"github.com/larderhq/larder/core"
 	"github.com/larderhq/larder/core/internal/memtier"
+	"github.com/larderhq/larder/core/internal/naming"
 	"github.com/larderhq/larder/core/internal/remote"
 	"github.com/larderhq/larder/core/internal/scope"
 )
@@ -143,12 +144,12 @@ func newHistory(c config) *history {
 	h.behind = drawBehind(rng, h.fault, c.queues)
 	h.addRows(12 + 12*rng.IntN(2))
 	h.class = core.Class{
-		TTL:          oneOf(rng, 500*time.Millisecond, 5*time.Second, time.Minute, time.Hour, time.Hour),
-		Stale:        oneOf(rng, 0, 0, time.Second, time.Minute),
-		StaleIfError: oneOf(rng, 0, 0, 2*time.Second, time.Minute),
-		NegativeTTL:  oneOf(rng, 0, time.Second, time.Hour),
-		LoadTimeout:  oneOf(rng, time.Second, 3*time.Second, 5*time.Second),
-		Jitter:       oneOf(rng, 0, 0.3),
+		TTL:                  oneOf(rng, 500*time.Millisecond, 5*time.Second, time.Minute, time.Hour, time.Hour),
+		StaleWhileRevalidate: oneOf(rng, 0, 0, time.Second, time.Minute),
+		StaleIfError:         oneOf(rng, 0, 0, 2*time.Second, time.Minute),
+		NegativeTTL:          oneOf(rng, 0, time.Second, time.Hour),
+		LoadTimeout:          oneOf(rng, time.Second, 3*time.Second, 5*time.Second),
+		Jitter:               oneOf(rng, 0, 0.3),
 	}
 	if h.fault.replica && rng.IntN(3) == 0 {
 		h.class.ReplicaLag = oneOf(rng, 100*time.Millisecond, time.Second)
@@ -223,11 +224,11 @@ func (h *history) open(rng *rand.Rand, workers int) *instance {
 	if err != nil {
 		panic(err)
 	}
-	opts := []core.MapOption{core.WithCodec(codec{})}
+	o := core.MapOptions[int, value]{Class: "row", Prefix: "row", Codec: codec{}}
 	if h.seed%2 == 0 {
-		opts = append(opts, core.WithVersion(func(v value) int64 { return resolved(v.version) }))
+		o.Version = func(v value) int64 { return resolved(v.version) }
 	}
-	in.m, err = core.NewMap[int, value](in.cache, "row", "row", opts...)
+	in.m, err = core.NewMap(in.cache, o)
 	if err != nil {
 		panic(err)
 	}
@@ -453,13 +454,13 @@ func (h *history) loader(in *instance) core.Loader[int, value] {
 				return value{}, core.ErrNotModified
 			}
 		}
-		s.AddTags([]string{core.PathTag(rowPath(k))})
+		s.AddTags([]string{naming.Path(rowPath(k))})
 		if isPaged(k) {
-			s.AddTags([]string{core.TagName(pageKey(k))})
+			s.AddTags([]string{naming.Tag(pageKey(k))})
 		}
 		early := rng.IntN(2) == 0
 		if early {
-			s.AddTags([]string{core.TagName(groupTag(k))})
+			s.AddTags([]string{naming.Tag(groupTag(k))})
 		}
 		if err := h.work(ctx, rng); err != nil {
 			return value{}, err
@@ -473,7 +474,7 @@ func (h *history) loader(in *instance) core.Loader[int, value] {
 			return value{}, err
 		}
 		if !early {
-			s.AddTags([]string{core.TagName(groupTag(k))})
+			s.AddTags([]string{naming.Tag(groupTag(k))})
 		}
 		switch rng.IntN(120) {
 		case 0, 1:

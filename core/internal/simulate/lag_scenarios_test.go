@@ -43,7 +43,7 @@ func TestScenario_GivenALoadWithinAReplicasLag_WhenSomebodyComesAfterIt_ThenHeDo
 							x = s.actor("new", lag)
 							time.Sleep(50 * ms)
 						}
-						pages, err := core.NewMap[int, value](x.cache, "c", "page", core.WithCodec(codec{}))
+						pages, err := core.NewMap(x.cache, core.MapOptions[int, value]{Class: "c", Prefix: "page", Codec: codec{}})
 						require.NoError(s, err)
 						page := func() int64 {
 							v, err := pages.Get(s.Context(), 1, func(ctx context.Context, _ int) (value, error) {

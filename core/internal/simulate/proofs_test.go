@@ -6,7 +6,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/larderhq/larder/core"
+	"github.com/larderhq/larder/core/internal/naming"
 	"github.com/larderhq/larder/core/internal/remote"
 )
 
@@ -101,7 +101,7 @@ func (h *history) holds(in *instance, r *row, d *debt, begun time.Duration) bool
 	c := &h.concerned
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	group := remote.Item{Kind: remote.Tag, Value: core.TagName(groupTag(r.k))}
+	group := remote.Item{Kind: remote.Tag, Value: naming.Tag(groupTag(r.k))}
 	if c.all >= d.from || c.until[remote.Item{Kind: remote.Key, Value: laterKey(r.k)}] >= d.from ||
 		!h.behind.bare && c.until[group] >= d.from {
 		return false

@@ -10,6 +10,7 @@ import (
 
 	"github.com/larderhq/larder/core"
 	"github.com/larderhq/larder/core/internal/memtier"
+	"github.com/larderhq/larder/core/internal/naming"
 	"github.com/larderhq/larder/core/internal/remote"
 )
 
@@ -17,7 +18,7 @@ import (
 func elsewhere(name string) string {
 	for n := 0; ; n++ {
 		tag := fmt.Sprint("elsewhere:", n)
-		if remote.Partition(core.TagName(tag), 4) != remote.Partition(name, 4) {
+		if remote.Partition(naming.Tag(tag), 4) != remote.Partition(name, 4) {
 			return tag
 		}
 	}
@@ -108,7 +109,7 @@ func TestScenario_GivenAnEraThatEndedAndIsKnown_WhenAValueOfTheNewOneExpires_The
 func TestScenario_GivenAnEraThatEndedUnheard_WhenAValueIsMadeOfAnother_ThenItIsNotKept(t *testing.T) {
 	play(t, func(s *scene) {
 		x, y := s.actor("x"), s.actor("y")
-		pages, err := core.NewMap[int, value](x.cache, "c", "page", core.WithCodec(codec{}))
+		pages, err := core.NewMap(x.cache, core.MapOptions[int, value]{Class: "c", Prefix: "page", Codec: codec{}})
 		require.NoError(s, err)
 		nested := func() int64 {
 			v, err := pages.Get(s.Context(), 1, func(context.Context, int) (value, error) {

@@ -79,7 +79,7 @@ func (s *scene) actor(name string, change ...func(*core.Options)) *actor {
 	a.cache, err = core.New(o)
 	require.NoError(s, err)
 	s.Cleanup(func() { _ = a.cache.Close() })
-	a.m, err = core.NewMap[int, value](a.cache, "c", "row", core.WithCodec(codec{}))
+	a.m, err = core.NewMap(a.cache, core.MapOptions[int, value]{Class: "c", Prefix: "row", Codec: codec{}})
 	require.NoError(s, err)
 	return a
 }
@@ -224,7 +224,7 @@ func TestScenario_GivenASuspendedMachine_WhenItWakes_ThenItAnswersNothingThatItK
 		require.NoError(s, err)
 		defer func() { require.NoError(s, x.Close(context.Background())) }()
 		time.Sleep(3 * time.Second)
-		turn, _, err := x.Enter(s.Context(), "row:1", nil, engine.Gate{MaxLoads: 1, Wait: time.Second})
+		turn, _, err := x.Enter(s.Context(), "row:1", nil, engine.Gate{MaxLoadsAfterError: 1, Wait: time.Second})
 		require.NoError(s, err)
 		require.Nil(s, turn.Fetch(s.Context(), engine.Query{Codec: bytesCodec{}, Wait: time.Second}).Entry)
 		_, refused := turn.Fill(s.Context(), engine.Fill{Value: []byte("old"), Lifetime: engine.Lifetime{Fresh: time.Hour}, Codec: bytesCodec{}})
@@ -327,7 +327,7 @@ func TestScenario_GivenAnInstanceThatCannotRenewItsLayout_WhenOthersInvalidateEv
 		for n := int64(2); n < 22; n++ {
 			x.must(n - 1)
 			s.data.Store(n)
-			require.NoError(s, y.cache.Invalidate(s.Context(), core.Key("row:1"), core.Everywhere))
+			require.NoError(s, y.cache.InvalidateEverywhere(s.Context(), core.Key("row:1")))
 			x.must(n)
 			time.Sleep(37 * ms)
 		}
@@ -499,11 +499,11 @@ func TestScenario_GivenATierThatDoesNotAnswer_WhenInvalidatedEverywhere_ThenItRe
 			s.server.Freeze(true)
 		}()
 		done := make(chan error, 1)
-		go func() { done <- a.cache.Invalidate(context.Background(), core.Key("row:1"), core.Everywhere) }()
+		go func() { done <- a.cache.InvalidateEverywhere(context.Background(), core.Key("row:1")) }()
 		select {
 		case <-done:
 		case <-time.After(time.Minute):
-			s.Error("SLOW: Invalidate with Everywhere waits for ever")
+			s.Error("SLOW: InvalidateEverywhere waits for ever")
 		}
 		s.server.Freeze(false)
 	})
@@ -519,7 +519,7 @@ func TestScenario_GivenALayoutThatIsLost_WhenInvalidatedEverywhere_ThenOthersAns
 		for n := int64(2); n < 22; n++ {
 			x.must(n - 1)
 			s.data.Store(n)
-			require.NoError(s, y.cache.Invalidate(s.Context(), core.Key("row:1"), core.Everywhere))
+			require.NoError(s, y.cache.InvalidateEverywhere(s.Context(), core.Key("row:1")))
 			x.must(n)
 			time.Sleep(37 * ms)
 		}

@@ -203,7 +203,7 @@ func (h *history) write(in *instance, k int, rng *rand.Rand) {
 		}
 		targets, everywhere, how := []core.Target{t.Target}, false, "Invalidate of "+t.name
 		if rng.IntN(12) == 0 {
-			targets, everywhere = append(targets, core.Everywhere), true
+			everywhere = true
 			how += ", everywhere"
 			var cancel context.CancelFunc
 			ctx, cancel = context.WithTimeout(ctx, 10*time.Second)
@@ -218,8 +218,11 @@ func (h *history) write(in *instance, k int, rng *rand.Rand) {
 			h.sweep(ctx, in, k, s, everywhere, how, targets)
 			return
 		}
-		err := in.cache.Invalidate(ctx, targets...)
-		h.announced(in, k, s, everywhere, how, err)
+		invalidate := in.cache.Invalidate
+		if everywhere {
+			invalidate = in.cache.InvalidateEverywhere
+		}
+		h.announced(in, k, s, everywhere, how, invalidate(ctx, targets...))
 	}
 }
 
@@ -228,6 +231,9 @@ func (h *history) sweep(ctx context.Context, in *instance, k int, s seen, everyw
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	did, err := in.cache.Sweep(ctx, targets...)
+	if err == nil && everywhere {
+		err = in.cache.WaitEverywhere(ctx)
+	}
 	how += ", swept"
 	if did.Everything != nil {
 		how += " everything: " + did.Everything.Error()
@@ -329,6 +335,9 @@ func (h *history) withIntent(ctx context.Context, in *instance, k int, t target,
 	before := h.look(t.covers)
 	h.noteRows(before, in.id, "begins Begin of "+t.name)
 	intent, err := in.cache.Begin(ctx, t.Target)
+	if err == nil && intent.Pending() {
+		err = core.ErrPending
+	}
 	if err != nil {
 		h.announced(in, k, before, false, "Begin of "+t.name, err)
 	} else {

@@ -25,11 +25,12 @@ type KeepPlan struct {
 
 // Round is what one round did.
 type Round struct {
-	Hot     int // how many names were known to be asked for most
-	Due     int // of these, those that had no entry or one that would expire soon
-	Filled  int // of the due ones, those that were loaded anew
-	Failed  int // and those that failed. The others somebody else has refreshed, or is about to
-	Elapsed time.Duration
+	Hot int // how many names were known to be asked for most
+	Due int // of these, those that had no entry or one that would expire soon
+	// Of the due ones, those that were loaded anew, and those that failed. Another instance
+	// has refreshed the others, or is about to.
+	Filled, Failed int
+	Elapsed        time.Duration
 }
 
 // Keeper keeps warm what is asked for most: what its sketch learns while Keep runs.

@@ -68,7 +68,7 @@ func open(o order, workers int) (q *core.WriteBehind[int64, document], end func(
 		return nil, nil, errors.Join(err, client.Close())
 	}
 	end = func() error { return errors.Join(cache.Close(), client.Close()) }
-	m, err := core.NewMap[int64, document](cache, "document", "document")
+	m, err := core.NewMap(cache, core.MapOptions[int64, document]{Class: "document", Prefix: "document"})
 	if err != nil {
 		return nil, nil, errors.Join(err, end())
 	}
