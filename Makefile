@@ -71,11 +71,11 @@ race: deps ## The same under the race detector (MODULES=. leaves out the example
 
 .PHONY: long
 long: deps ## What `test` leaves out or runs short: rules taken out, and a simulation of LONG_OPERATIONS
-	@for p in ./core/internal/histories ./core/internal/simulate; do \
+	@for p in ./core/internal/test/histories ./core/internal/test/simulate; do \
 		$(GO) test -list '$(LONG_TESTS)' $$p | grep '^Test' >/dev/null || { echo "$$p has no test named $(LONG_TESTS)" >&2; exit 1; }; done
-	LARDER_RULES=all $(GO) test -count=1 -timeout 30m -run '$(LONG_TESTS)' ./core/internal/histories
-	$(GO) test -count=1 -timeout 30m -run '$(LONG_TESTS)' ./core/internal/simulate
-	LARDER_OPERATIONS=$(LONG_OPERATIONS) $(GO) test -count=1 -timeout 30m -run '^TestSimulation' ./core/internal/simulate
+	LARDER_RULES=all $(GO) test -count=1 -timeout 30m -run '$(LONG_TESTS)' ./core/internal/test/histories
+	$(GO) test -count=1 -timeout 30m -run '$(LONG_TESTS)' ./core/internal/test/simulate
+	LARDER_OPERATIONS=$(LONG_OPERATIONS) $(GO) test -count=1 -timeout 30m -run '^TestSimulation' ./core/internal/test/simulate
 
 .PHONY: lint
 lint: $(GOLANGCI_LINT) ## Run the linters, also on formatting and on who imports whom
@@ -102,14 +102,14 @@ bench: ## Run the benchmarks (BENCH=X for some), then a hit against a bare handl
 
 .PHONY: simulate
 simulate: ## Histories of several caches over a tier in memory that fails (OPERATIONS), then each rule of the protocol taken out
-	LARDER_OPERATIONS=$(OPERATIONS) $(GO) test -count=1 -timeout 0 -v -run 'Simulation|Scenario' ./core/internal/simulate
-	LARDER_RULES=all $(GO) test -count=1 -timeout 0 -v -run ProtocolTakenOut ./core/internal/simulate
+	LARDER_OPERATIONS=$(OPERATIONS) $(GO) test -count=1 -timeout 0 -v -run 'Simulation|Scenario' ./core/internal/test/simulate
+	LARDER_RULES=all $(GO) test -count=1 -timeout 0 -v -run ProtocolTakenOut ./core/internal/test/simulate
 
 .PHONY: faults
 faults: deps ## Four processes over a real Redis that fails, for DURATION (CLUSTER=1: three masters and three replicas)
-	$(GO) run ./core/internal/faults -duration $(DURATION) $(if $(CLUSTER),-cluster)
-	$(GO) run ./core/internal/faults -mode herd
-	$(GO) run ./core/internal/faults -mode stop
+	$(GO) run ./core/internal/test/faults -duration $(DURATION) $(if $(CLUSTER),-cluster)
+	$(GO) run ./core/internal/test/faults -mode herd
+	$(GO) run ./core/internal/test/faults -mode stop
 
 .PHONY: sweep
 sweep: deps ## Invalidate a prefix of KEYS entries on one Redis and on a cluster: what it takes, and what other clients feel
@@ -117,15 +117,15 @@ sweep: deps ## Invalidate a prefix of KEYS entries on one Redis and on a cluster
 
 .PHONY: latency
 latency: deps ## Hits, misses and invalidations over a Redis at round trips from 1 to 400 ms: what is stored, and who waits how long
-	$(GO) run ./core/internal/latency $(FLAGS)
+	$(GO) run ./core/internal/test/latency $(FLAGS)
 
 .PHONY: writebehind
 writebehind: deps ## CHANGES queued and applied by four processes, killed in turn, over a Redis that is restarted (CLUSTER=1: three masters)
-	$(GO) run ./core/internal/writebehind -changes $(CHANGES) $(if $(CLUSTER),-cluster)
+	$(GO) run ./core/internal/test/writebehindload -changes $(CHANGES) $(if $(CLUSTER),-cluster)
 
 .PHONY: mutants
 mutants: ## Take each rule of one process out of the engine's source: the tests must notice (a build for each)
-	LARDER_RULES=all $(GO) test -count=1 -timeout 0 -v -run EngineTakenOut ./core/internal/histories
+	LARDER_RULES=all $(GO) test -count=1 -timeout 0 -v -run EngineTakenOut ./core/internal/test/histories
 
 .PHONY: newest
 newest: deps ## Run the root module's tests with the newest release of each framework and of go-redis
@@ -140,7 +140,7 @@ servers: ## Run the shared tier's tests on other servers (SERVERS="/path/to/valk
 	@[ -n "$(strip $(SERVERS))" ] || { echo 'name the servers: make servers SERVERS="/path/to/redis-server /path/to/valkey-server"' >&2; exit 1; }
 	@for s in $(SERVERS); do \
 		"$$s" --version; \
-		LARDER_REDIS_SERVER="$$s" $(GO) test -count=1 $(FLAGS) ./core/internal/redistest ./core/internal/glob ./core/redisstore; \
+		LARDER_REDIS_SERVER="$$s" $(GO) test -count=1 $(FLAGS) ./core/internal/test/redisserver ./core/internal/glob ./core/redisstore; \
 	done
 
 .PHONY: conformance

@@ -2,7 +2,7 @@ package core
 
 import (
 	"github.com/larderhq/larder/core/internal/bridge"
-	"github.com/larderhq/larder/core/internal/warm"
+	"github.com/larderhq/larder/core/internal/warmup"
 )
 
 func init() { //nolint:gochecknoinits // the link to httpcache, see package bridge
@@ -11,7 +11,7 @@ func init() { //nolint:gochecknoinits // the link to httpcache, see package brid
 			c := cache.(*Cache)
 			return bridge.Parts{Engine: c.engine, NewScope: c.scope, ClassRevision: c.classRevision}
 		},
-		WarmPlan:     func(o any) (warm.Plan, error) { return o.(WarmOptions).plan() },
-		KeepWarmPlan: func(o any) (warm.KeepPlan, error) { return o.(KeepWarmOptions).plan() },
+		WarmPlan:     func(o any) (warmup.Plan, error) { return o.(WarmOptions).plan() },
+		KeepWarmPlan: func(o any) (warmup.KeepPlan, error) { return o.(KeepWarmOptions).plan() },
 	})
 }

@@ -12,8 +12,8 @@ import (
 	"time"
 
 	"github.com/larderhq/larder/core/internal/engine"
-	"github.com/larderhq/larder/core/internal/remote"
-	"github.com/larderhq/larder/core/internal/scope"
+	"github.com/larderhq/larder/core/internal/loadscope"
+	"github.com/larderhq/larder/core/internal/tier"
 )
 
 // Cache is a cache. Make one with New, share it by all handlers and maps of the
@@ -53,8 +53,8 @@ func New(o Options) (*Cache, error) {
 	if o.Remote != nil {
 		set.Shared = &engine.Sharing{
 			Tier: o.Remote, Required: o.RequireRemote, Budget: o.RemoteBudget, Log: o.Logger, Wall: o.wall,
-			Layout: remote.Layout{
-				Namespace: o.Namespace, Version: o.Version, Partitions: remote.DefaultPartitions,
+			Layout: tier.Layout{
+				Namespace: o.Namespace, Version: o.Version, Partitions: tier.DefaultPartitions,
 				MaxStaleness: o.MaxStaleness, ReplicaLag: c.replicaLag,
 			},
 		}
@@ -218,8 +218,8 @@ func (c *Cache) Options() Options {
 }
 
 // scope returns a scope for a load or a write of this cache.
-func (c *Cache) scope() *scope.Scope {
-	return &scope.Scope{
+func (c *Cache) scope() *loadscope.Scope {
+	return &loadscope.Scope{
 		MaxTags: MaxTagsPerEntry, Of: c.engine,
 		Invalidate: func(ctx context.Context, targets any) error {
 			return c.Invalidate(ctx, targets.([]Target)...)

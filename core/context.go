@@ -4,15 +4,15 @@ import (
 	"context"
 	"time"
 
+	"github.com/larderhq/larder/core/internal/loadscope"
 	"github.com/larderhq/larder/core/internal/naming"
-	"github.com/larderhq/larder/core/internal/scope"
 )
 
 // AddTags adds tags to what the running handler or loader is about to answer.
 // ctx is the handler's or loader's own; Gin's and Fiber's contexts work as well
 // as the request's. What names more than MaxTagsPerEntry tags is not stored.
 func AddTags(ctx context.Context, tags ...string) error {
-	s := scope.From(ctx)
+	s := loadscope.From(ctx)
 	if s == nil {
 		return ErrNoScope
 	}
@@ -32,7 +32,7 @@ func AddTags(ctx context.Context, tags ...string) error {
 // about to answer. It wins over what an HTTP response states; it stores nothing
 // that may not be stored. 0 means not to store.
 func SetTTL(ctx context.Context, ttl time.Duration) error {
-	s := scope.From(ctx)
+	s := loadscope.From(ctx)
 	if s == nil {
 		return ErrNoScope
 	}
@@ -47,7 +47,7 @@ func SetTTL(ctx context.Context, ttl time.Duration) error {
 // NoStore keeps what the running handler or loader is about to answer out of
 // the cache.
 func NoStore(ctx context.Context) error {
-	s := scope.From(ctx)
+	s := loadscope.From(ctx)
 	if s == nil {
 		return ErrNoScope
 	}
@@ -59,7 +59,7 @@ func NoStore(ctx context.Context) error {
 // belongs to. A handler behind an Invalidate middleware uses it for what it
 // learns only as it runs, after its commit.
 func Invalidate(ctx context.Context, targets ...Target) error {
-	s := scope.From(ctx)
+	s := loadscope.From(ctx)
 	if s == nil {
 		return ErrNoScope
 	}
@@ -72,5 +72,5 @@ func InvalidateEverywhere(ctx context.Context, targets ...Target) error {
 	if err := Invalidate(ctx, targets...); err != nil {
 		return err
 	}
-	return scope.From(ctx).WaitEverywhere(ctx)
+	return loadscope.From(ctx).WaitEverywhere(ctx)
 }

@@ -4,7 +4,7 @@
 //
 //	cache, err := core.New(core.Options{
 //		Classes: core.Classes{
-//			"product": {TTL: 5 * time.Minute, Stale: time.Minute},
+//			"product": {TTL: 5 * time.Minute, StaleWhileRevalidate: time.Minute},
 //			"profile": {TTL: time.Hour},
 //		},
 //	})

@@ -5,7 +5,7 @@ import (
 	"fmt"
 
 	"github.com/larderhq/larder/core/internal/engine"
-	"github.com/larderhq/larder/core/internal/remote"
+	"github.com/larderhq/larder/core/internal/tier"
 )
 
 // Errors that callers can test for with errors.Is.
@@ -28,7 +28,7 @@ var (
 	// ErrUnusable is returned by New when the shared tier can be reached and cannot be
 	// used as it is: a wrong client, version or permission, or a server that does not
 	// know, or allow in scripts, what the tier needs.
-	ErrUnusable = remote.ErrUnusable
+	ErrUnusable = tier.ErrUnusable
 	// ErrNoScope is returned by the context functions where no handler or loader
 	// of Larder's is running.
 	ErrNoScope = errors.New("larder: context does not belong to a cached handler, an invalidating handler or a loader")

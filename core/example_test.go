@@ -10,7 +10,7 @@ import (
 	"github.com/redis/go-redis/v9" //nolint:depguard // an example of what users write
 
 	"github.com/larderhq/larder/core"
-	"github.com/larderhq/larder/core/internal/redistest"
+	"github.com/larderhq/larder/core/internal/test/redisserver"
 	"github.com/larderhq/larder/core/redisstore"
 )
 
@@ -42,7 +42,7 @@ func ExampleMap() {
 		return User{Name: "Ada"}, nil
 	}
 
-	users, err := core.NewMap(cache, core.MapOptions[int64, User]{Class: "profile", Prefix: "user"}) // class, prefix
+	users, err := core.NewMap(cache, core.MapOptions[int64, User]{Class: "profile", Prefix: "user"})
 	if err != nil {
 		panic(err)
 	}
@@ -192,7 +192,7 @@ func ExampleAddTags() {
 // Two servers of an app share what they keep, and what they invalidate.
 func ExampleRemote() {
 	ctx := context.Background()
-	server, err := redistest.Start(ctx, redistest.Options{}) // a redis-server
+	server, err := redisserver.Start(ctx, redisserver.Options{}) // a redis-server
 	if err != nil {
 		panic(err)
 	}

@@ -6,9 +6,9 @@ import (
 	"time"
 
 	"github.com/larderhq/larder/core/internal/engine"
-	"github.com/larderhq/larder/core/internal/hot"
-	"github.com/larderhq/larder/core/internal/waits"
-	"github.com/larderhq/larder/core/internal/warm"
+	"github.com/larderhq/larder/core/internal/hotkeys"
+	"github.com/larderhq/larder/core/internal/waitgraph"
+	"github.com/larderhq/larder/core/internal/warmup"
 )
 
 // KeepWarmOptions is how a hot set is kept warm. The zero value will do.
@@ -44,10 +44,10 @@ const (
 )
 
 // plan returns the options with their defaults filled in.
-func (o KeepWarmOptions) plan() (warm.KeepPlan, error) {
-	p := warm.KeepPlan{Top: o.Top, Every: o.Every}
+func (o KeepWarmOptions) plan() (warmup.KeepPlan, error) {
+	p := warmup.KeepPlan{Top: o.Top, Every: o.Every}
 	if o.Progress != nil {
-		p.Round = func(r warm.Round) { o.Progress(KeepWarmRound(r)) }
+		p.Round = func(r warmup.Round) { o.Progress(KeepWarmRound(r)) }
 	}
 	switch {
 	case o.Top < 0 || o.Top > maxTop:
@@ -92,16 +92,16 @@ func (m *Map[K, V]) KeepWarm(ctx context.Context, load ManyLoader[K, V], o KeepW
 	if err != nil {
 		return err
 	}
-	k := warm.Keeper[K]{
+	k := warmup.Keeper[K]{
 		Engine: m.c.engine, Plan: p, Sketch: m.hot, Enabled: m.c.Enabled,
 		Closed: ErrClosed, Twice: &ConfigError{"KeepWarm", m.prefix, "a map that is not kept warm already"},
 		Note: m.prefix + ":" + string(rune(engine.NameEnd)) + "hot",
-		Key: func(it hot.Item[K]) (string, bool) {
+		Key: func(it hotkeys.Item[K]) (string, bool) {
 			key, err := m.Key(it.About)
 			return key, err == nil && key == it.Name
 		},
 		Leave: func(en *engine.Entry) bool { _, none := en.Value.(absent); return none },
-		Renew: func(ctx context.Context, due warm.Due, items []hot.Item[K]) (filled, failed int) {
+		Renew: func(ctx context.Context, due warmup.Due, items []hotkeys.Item[K]) (filled, failed int) {
 			return m.now().renewDue(ctx, due, items, load)
 		},
 	}
@@ -116,7 +116,7 @@ func (m *Map[K, V]) asked(key string, id K) {
 }
 
 // renewDue loads what is about to expire and what is not there.
-func (m *Map[K, V]) renewDue(ctx context.Context, due warm.Due, items []hot.Item[K], load ManyLoader[K, V]) (filled, failed int) {
+func (m *Map[K, V]) renewDue(ctx context.Context, due warmup.Due, items []hotkeys.Item[K], load ManyLoader[K, V]) (filled, failed int) {
 	e := m.c.engine
 	b := &batch[K, V]{m: m, load: load, due: due, warms: true, values: make(map[K]V, len(items)), errs: make(BatchError[K])}
 	var led []*part[K, V]
@@ -132,7 +132,7 @@ func (m *Map[K, V]) renewDue(ctx context.Context, due warm.Due, items []hot.Item
 	if len(led) == 0 {
 		return 0, 0
 	}
-	done, run := make(chan struct{}), new(waits.Load)
+	done, run := make(chan struct{}), new(waitgraph.Load)
 	turns := make([]*engine.Turn, len(led))
 	for i, p := range led {
 		turns[i] = p.turn

@@ -13,8 +13,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/larderhq/larder/core"
-	"github.com/larderhq/larder/core/internal/memtier"
-	"github.com/larderhq/larder/core/internal/remote"
+	"github.com/larderhq/larder/core/internal/test/memtier"
+	"github.com/larderhq/larder/core/internal/tier"
 )
 
 // distances are the round trips that a tier is tried at.
@@ -97,17 +97,17 @@ func TestGivenADistantTier_WhenValuesAreMissed_ThenTheyAreStoredBehind(t *testin
 // strange is a tier whose server does not know a script yet, and to which connections
 // have to be made: a new era takes three round trips, not one.
 type strange struct {
-	remote.Tier
+	tier.Tier
 	more time.Duration
 }
 
-func (s strange) Open(ctx context.Context, want remote.Layout) (remote.Session, error) {
+func (s strange) Open(ctx context.Context, want tier.Layout) (tier.Session, error) {
 	ses, err := s.Tier.Open(ctx, want)
 	return strangeSession{ses, s.more}, err
 }
 
 type strangeSession struct {
-	remote.Session
+	tier.Session
 	more time.Duration
 }
 

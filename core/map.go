@@ -11,10 +11,10 @@ import (
 	"sync/atomic"
 
 	"github.com/larderhq/larder/core/internal/engine"
-	"github.com/larderhq/larder/core/internal/hot"
+	"github.com/larderhq/larder/core/internal/hotkeys"
+	"github.com/larderhq/larder/core/internal/loadscope"
 	"github.com/larderhq/larder/core/internal/naming"
-	"github.com/larderhq/larder/core/internal/scope"
-	"github.com/larderhq/larder/core/internal/waits"
+	"github.com/larderhq/larder/core/internal/waitgraph"
 )
 
 // Loader loads the value of one id from where it really lives. Its context
@@ -41,7 +41,7 @@ type Map[K comparable, V any] struct {
 	own    func(K) K // returns a copy that shares no buffer with the caller's id
 	codec  Codec
 	clone  func(V) V
-	hot    *atomic.Pointer[hot.Sketch[K]] // what KeepWarm learns; it points to nil while that does not run
+	hot    *atomic.Pointer[hotkeys.Sketch[K]] // what KeepWarm learns; it points to nil while that does not run
 
 	version func(V) int64 // nil: values have none
 
@@ -116,7 +116,7 @@ func NewMap[K comparable, V any](c *Cache, o MapOptions[K, V]) (*Map[K, V], erro
 	class, prefix := strings.Clone(o.Class), strings.Clone(o.Prefix)
 	m := &Map[K, V]{
 		c: c, name: class, prefix: prefix, own: ownerOf[K](), codec: o.Codec, clone: o.Clone, version: o.Version,
-		hot: new(atomic.Pointer[hot.Sketch[K]]), latest: new(atomic.Pointer[Map[K, V]]),
+		hot: new(atomic.Pointer[hotkeys.Sketch[K]]), latest: new(atomic.Pointer[Map[K, V]]),
 	}
 	_, err := c.Class(class)
 	if err != nil {
@@ -202,7 +202,7 @@ func (m *Map[K, V]) get(ctx context.Context, id K, load Loader[K, V], info *orig
 	e := m.c.engine
 	if !m.c.Enabled() {
 		e.Count.Bypassed.Add(1)
-		return load(scope.With(ctx, m.scope(ctx)), id)
+		return load(loadscope.With(ctx, m.scope(ctx)), id)
 	}
 	m.asked(key, id)
 	now := e.Now()
@@ -223,7 +223,7 @@ func (m *Map[K, V]) get(ctx context.Context, id K, load Loader[K, V], info *orig
 	}
 	e.Count.Misses.Add(1)
 	tags := []string{naming.Tag(key)}
-	outer := scope.From(ctx)
+	outer := loadscope.From(ctx)
 	outer.Reads(m.class.ReplicaLag) // what is stored, and hit, has waited for the replicas
 	if outer.Within(e, key) {       // a loader that asks for its own value
 		return m.beside(ctx, key, id, load)
@@ -253,7 +253,7 @@ func (m *Map[K, V]) get(ctx context.Context, id K, load Loader[K, V], info *orig
 		return v, err
 	}
 	// The load runs detached. Its leader waits for it as the others do.
-	result, own, run := make(chan loaded[V], 1), m.own(id), new(waits.Load)
+	result, own, run := make(chan loaded[V], 1), m.own(id), new(waitgraph.Load)
 	left := make(chan struct{})
 	defer close(left)
 	defer outer.Begins(run)()
@@ -262,7 +262,7 @@ func (m *Map[K, V]) get(ctx context.Context, id K, load Loader[K, V], info *orig
 	defer end()
 	if !e.Serve(lent, 2*m.class.LoadTimeout, left, []*engine.Turn{turn}, func(ctx context.Context) { m.load(ctx, turn, nil, own, load, result) }) {
 		turn.Finish(engine.Outcome{Verdict: engine.Failed})
-		return load(scope.With(ctx, m.scope(ctx)), id)
+		return load(loadscope.With(ctx, m.scope(ctx)), id)
 	}
 	select {
 	case r := <-result:
@@ -300,7 +300,7 @@ func (m *Map[K, V]) beside(ctx context.Context, key string, id K, load Loader[K,
 			e.Count.LoadErrors.Add(1)
 		}
 	}()
-	v, err = load(scope.With(run, sc), id)
+	v, err = load(loadscope.With(run, sc), id)
 	sc.Outer.Reads(sc.Said().ReplicaLag)
 	if err != nil {
 		return v, err
@@ -362,7 +362,7 @@ func (m *Map[K, V]) load(ctx context.Context, turn *engine.Turn, seen *engine.En
 	sc := m.scope(ctx)
 	p := &prior[K, V]{m: m, turn: turn}
 	if turn.Running() == nil {
-		turn.Runs(new(waits.Load))
+		turn.Runs(new(waitgraph.Load))
 		sc.Outer = nil // it goes on behind its caller
 	}
 	sc.Leads, sc.Prior, sc.Load = turn.Key(), p.offer, turn.Running()
@@ -393,7 +393,7 @@ func (m *Map[K, V]) load(ctx context.Context, turn *engine.Turn, seen *engine.En
 	}
 	run, cancel := context.WithTimeout(ctx, m.class.LoadTimeout)
 	defer cancel()
-	r.v, r.err = load(scope.With(run, sc), id)
+	r.v, r.err = load(loadscope.With(run, sc), id)
 	sc.Outer.Reads(sc.Said().ReplicaLag)
 	r.cut, r.prior = run.Err() != nil, p.end()
 	missed := turn.Missed()
@@ -405,7 +405,7 @@ func (m *Map[K, V]) load(ctx context.Context, turn *engine.Turn, seen *engine.En
 }
 
 // fetch answers from the shared tier, and finishes the turn, if it has the value.
-func (m *Map[K, V]) fetch(ctx context.Context, sc *scope.Scope, turn *engine.Turn, seen *engine.Entry, id K, load Loader[K, V], r *loaded[V]) bool {
+func (m *Map[K, V]) fetch(ctx context.Context, sc *loadscope.Scope, turn *engine.Turn, seen *engine.Entry, id K, load Loader[K, V], r *loaded[V]) bool {
 	q := m.query()
 	if sc.Outer.Loading() != nil {
 		q.Wait = engine.Abroad(q.Wait)
@@ -480,7 +480,7 @@ func (m *Map[K, V]) found(ctx context.Context, turn *engine.Turn, f engine.Found
 }
 
 // settle stores what a loader returned and tells those who wait for it.
-func (m *Map[K, V]) settle(ctx context.Context, turn *engine.Turn, said scope.Said, r *loaded[V]) {
+func (m *Map[K, V]) settle(ctx context.Context, turn *engine.Turn, said loadscope.Said, r *loaded[V]) {
 	e := m.c.engine
 	turn.Reads(said.ReplicaLag)
 	fill := engine.Fill{ReplicaLag: max(m.class.ReplicaLag, said.ReplicaLag), Codec: mapCodec[K, V]{m}}
@@ -600,7 +600,7 @@ func (m *Map[K, V]) notKept(err error) {
 	}
 }
 
-func (m *Map[K, V]) lifetime(said scope.Said) engine.Lifetime {
+func (m *Map[K, V]) lifetime(said loadscope.Said) engine.Lifetime {
 	ttl := engine.Jittered(m.class.TTL, m.class.Jitter)
 	if said.TTLSet {
 		ttl = said.TTL
@@ -664,7 +664,7 @@ func (m *Map[K, V]) refresh(ctx context.Context, seen *engine.Entry, key string,
 		return
 	}
 	id = m.own(id)
-	turn.Runs(new(waits.Load))
+	turn.Runs(new(waitgraph.Load))
 	ok = e.Refresh(ctx, m.class.LoadTimeout, turn, func(ctx context.Context) {
 		m.load(ctx, turn, seen, id, load, make(chan loaded[V], 1))
 	})

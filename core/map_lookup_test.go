@@ -9,7 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/larderhq/larder/core"
-	"github.com/larderhq/larder/core/internal/memtier"
+	"github.com/larderhq/larder/core/internal/test/memtier"
 )
 
 func (m *items) lookup(t testing.TB) core.Result[item] {

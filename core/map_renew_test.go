@@ -13,8 +13,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/larderhq/larder/core"
-	"github.com/larderhq/larder/core/internal/memtier"
-	"github.com/larderhq/larder/core/internal/remote"
+	"github.com/larderhq/larder/core/internal/test/memtier"
+	"github.com/larderhq/larder/core/internal/tier"
 )
 
 // validating is a loader that answers by the version of what is there, as an origin
@@ -359,17 +359,17 @@ type scanning struct {
 	before, after func()
 }
 
-func (s scanning) Open(ctx context.Context, l remote.Layout) (remote.Session, error) {
+func (s scanning) Open(ctx context.Context, l tier.Layout) (tier.Session, error) {
 	ses, err := s.Remote.Open(ctx, l)
 	return scanningSession{ses, s}, err
 }
 
 type scanningSession struct {
-	remote.Session
+	tier.Session
 	s scanning
 }
 
-func (s scanningSession) Scan(ctx context.Context, what remote.Scan) (remote.Scanned, error) {
+func (s scanningSession) Scan(ctx context.Context, what tier.Scan) (tier.Scanned, error) {
 	s.s.before()
 	did, err := s.Session.Scan(ctx, what)
 	s.s.after()

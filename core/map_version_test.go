@@ -9,7 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/larderhq/larder/core"
-	"github.com/larderhq/larder/core/internal/remote"
+	"github.com/larderhq/larder/core/internal/tier"
 )
 
 // eachVersioned is eachWay with versions only.
@@ -122,11 +122,11 @@ func TestGivenALoadThatReadAnOlderValue_WhenANewerOneIsStoredMeanwhile_ThenWhoev
 
 // readFrom is a tier in which something happens before an entry is read.
 type readFrom struct {
-	remote.Tier
+	tier.Tier
 	before func() // each time
 }
 
-func (r *readFrom) Open(ctx context.Context, want remote.Layout) (remote.Session, error) {
+func (r *readFrom) Open(ctx context.Context, want tier.Layout) (tier.Session, error) {
 	ses, err := r.Tier.Open(ctx, want)
 	if err != nil {
 		return nil, err
@@ -135,11 +135,11 @@ func (r *readFrom) Open(ctx context.Context, want remote.Layout) (remote.Session
 }
 
 type readFromSession struct {
-	remote.Session
+	tier.Session
 	tier *readFrom
 }
 
-func (s *readFromSession) Get(ctx context.Context, key string, tags []string) (remote.Entry, []string, error) {
+func (s *readFromSession) Get(ctx context.Context, key string, tags []string) (tier.Entry, []string, error) {
 	if s.tier.before != nil {
 		s.tier.before()
 	}
@@ -152,10 +152,10 @@ func TestGivenANewerValueThatIsHeardOfWhileVersionsAreCompared_WhenAnOlderOneIsP
 	for _, times := range []int{1, 100} {
 		share(t, func(t *testing.T, f *fleet) {
 			f.opts = append(f.opts, itself)
-			tier := &readFrom{Tier: f.server.Tier("a")}
-			w := &twoWriters{t: t, f: f, a: f.instance("a", func(o *core.Options) { o.Remote = tier }), b: f.instance("b")}
+			shared := &readFrom{Tier: f.server.Tier("a")}
+			w := &twoWriters{t: t, f: f, a: f.instance("a", func(o *core.Options) { o.Remote = shared }), b: f.instance("b")}
 			newer := int64(6)
-			tier.before = func() {
+			shared.before = func() {
 				if times > 0 {
 					times--
 					require.NoError(t, w.b.Put(t.Context(), 7, newer))
@@ -164,7 +164,7 @@ func TestGivenANewerValueThatIsHeardOfWhileVersionsAreCompared_WhenAnOlderOneIsP
 				}
 			}
 			require.NoError(t, w.a.Put(t.Context(), 7, 5))
-			tier.before = nil
+			shared.before = nil
 			f.data.Store(newer)
 			for _, in := range []*instance{w.a, w.b} {
 				require.GreaterOrEqual(t, in.get(7), int64(6))

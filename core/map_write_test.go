@@ -11,7 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/larderhq/larder/core"
-	"github.com/larderhq/larder/core/internal/memtier"
+	"github.com/larderhq/larder/core/internal/test/memtier"
 )
 
 // twoWriters are two instances (or one, twice) that write through one database.

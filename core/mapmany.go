@@ -10,11 +10,11 @@ import (
 	"sync/atomic"
 
 	"github.com/larderhq/larder/core/internal/engine"
+	"github.com/larderhq/larder/core/internal/loadscope"
 	"github.com/larderhq/larder/core/internal/naming"
-	"github.com/larderhq/larder/core/internal/remote"
-	"github.com/larderhq/larder/core/internal/scope"
-	"github.com/larderhq/larder/core/internal/waits"
-	"github.com/larderhq/larder/core/internal/warm"
+	"github.com/larderhq/larder/core/internal/tier"
+	"github.com/larderhq/larder/core/internal/waitgraph"
+	"github.com/larderhq/larder/core/internal/warmup"
 )
 
 // ManyLoader loads the values of several ids at once. An id that is not in its
@@ -87,8 +87,8 @@ func (m *Map[K, V]) getMany(ctx context.Context, ids []K, load ManyLoader[K, V],
 	if !m.c.Enabled() {
 		m.c.engine.Count.Bypassed.Add(int64(len(keys)))
 		sc := m.c.scope()
-		sc.Outer = scope.From(ctx)
-		b.loadAll(scope.With(ctx, sc), keys)
+		sc.Outer = loadscope.From(ctx)
+		b.loadAll(loadscope.With(ctx, sc), keys)
 		values, err = b.result()
 		return values, 0, err
 	}
@@ -120,9 +120,9 @@ type batch[K comparable, V any] struct {
 	m    *Map[K, V]
 	load ManyLoader[K, V]
 
-	patience int      // how many budgets the shared tier may take, for many ids
-	warms    bool     // nobody waits for it
-	due      warm.Due // of KeepWarm: what is to be replaced
+	patience int        // how many budgets the shared tier may take, for many ids
+	warms    bool       // nobody waits for it
+	due      warmup.Due // of KeepWarm: what is to be replaced
 	stored   atomic.Int64
 
 	mu     sync.Mutex
@@ -249,7 +249,7 @@ func (b *batch[K, V]) get(ctx context.Context, parts []*part[K, V]) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	outer := scope.From(ctx)
+	outer := loadscope.From(ctx)
 	outer.Reads(b.m.class.ReplicaLag)
 	var led, own []*part[K, V]
 	for _, p := range parts {
@@ -297,13 +297,13 @@ func (b *batch[K, V]) get(ctx context.Context, parts []*part[K, V]) error {
 
 // detach leads, and waits for that as long as ctx lasts.
 func (b *batch[K, V]) detach(ctx context.Context, led []*part[K, V]) error {
-	e, run := b.m.c.engine, new(waits.Load)
+	e, run := b.m.c.engine, new(waitgraph.Load)
 	turns := make([]*engine.Turn, len(led))
 	for i, p := range led {
 		turns[i] = p.turn
 		p.turn.Runs(run)
 	}
-	defer scope.From(ctx).Begins(run)()
+	defer loadscope.From(ctx).Begins(run)()
 	done, left := make(chan struct{}), make(chan struct{})
 	defer close(left)
 	lent, end := engine.Lend(ctx)
@@ -422,10 +422,10 @@ func (b *batch[K, V]) turns(parts []*part[K, V]) (led []*part[K, V]) {
 }
 
 // run calls the loader. Its panic is its error.
-func (b *batch[K, V]) run(ctx context.Context, parts []*part[K, V], ids []K) (values map[K]V, said scope.Said, panicked, cut bool, err error) {
+func (b *batch[K, V]) run(ctx context.Context, parts []*part[K, V], ids []K) (values map[K]V, said loadscope.Said, panicked, cut bool, err error) {
 	e, m := b.m.c.engine, b.m
 	sc := m.c.scope()
-	sc.Outer, sc.LeadsToo, sc.Load = scope.From(ctx), make(map[string]bool, len(parts)), parts[0].turn.Running()
+	sc.Outer, sc.LeadsToo, sc.Load = loadscope.From(ctx), make(map[string]bool, len(parts)), parts[0].turn.Running()
 	for _, p := range parts {
 		sc.LeadsToo[p.key] = true
 	}
@@ -445,7 +445,7 @@ func (b *batch[K, V]) run(ctx context.Context, parts []*part[K, V], ids []K) (va
 	}()
 	run, cancel := context.WithTimeout(ctx, m.class.LoadTimeout)
 	defer cancel()
-	values, err = b.load(scope.With(run, sc), ids)
+	values, err = b.load(loadscope.With(run, sc), ids)
 	sc.Outer.Reads(sc.Said().ReplicaLag)
 	finished = true
 	return values, sc.Said(), false, run.Err() != nil, err
@@ -487,7 +487,7 @@ func (b *batch[K, V]) fetch(ctx context.Context, p *part[K, V]) {
 }
 
 // fromQueue answers an id with a change that is queued, if it can be read.
-func (b *batch[K, V]) fromQueue(ctx context.Context, p *part[K, V], queued *remote.Queued) {
+func (b *batch[K, V]) fromQueue(ctx context.Context, p *part[K, V], queued *tier.Queued) {
 	r, said, ok := b.m.fromQueue(queued)
 	if !ok {
 		return
@@ -501,8 +501,8 @@ func (b *batch[K, V]) fromQueue(ctx context.Context, p *part[K, V], queued *remo
 // to the shared tier together.
 func (b *batch[K, V]) each(ctx context.Context, parts []*part[K, V], do func(context.Context, *part[K, V])) {
 	b.patience = 1 + len(parts)/50
-	together := remote.NewBatch(len(parts))
-	ctx = remote.WithBatch(ctx, together)
+	together := tier.NewBatch(len(parts))
+	ctx = tier.WithBatch(ctx, together)
 	var all sync.WaitGroup
 	for _, p := range parts {
 		all.Go(func() {

@@ -6,8 +6,8 @@ import (
 	"fmt"
 
 	"github.com/larderhq/larder/core/internal/engine"
+	"github.com/larderhq/larder/core/internal/loadscope"
 	"github.com/larderhq/larder/core/internal/naming"
-	"github.com/larderhq/larder/core/internal/scope"
 )
 
 // Put says that the value of id is now v: whatever carries the id's key as a tag
@@ -105,7 +105,7 @@ func (m *Map[K, V]) filled(key string, v V, tags []string) (fill engine.Fill, er
 	if err := m.checkSize(key, fill.Size); err != nil {
 		return fill, err
 	}
-	fill.Lifetime, fill.Codec, fill.Older = m.lifetime(scope.Said{}), mapCodec[K, V]{m}, m.older(v)
+	fill.Lifetime, fill.Codec, fill.Older = m.lifetime(loadscope.Said{}), mapCodec[K, V]{m}, m.older(v)
 	return fill, nil
 }
 

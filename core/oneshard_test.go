@@ -11,7 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/larderhq/larder/core"
-	"github.com/larderhq/larder/core/internal/remote"
+	"github.com/larderhq/larder/core/internal/tier"
 )
 
 func TestGivenOneShardThatHangs_WhenValuesAreAskedFor_ThenWhatOthersHaveAreHitsAsBefore(t *testing.T) {
@@ -22,7 +22,7 @@ func TestGivenOneShardThatHangs_WhenValuesAreAskedFor_ThenWhatOthersHaveAreHitsA
 		var served, other []int
 		for id := range rows {
 			name := "item:" + strconv.Itoa(id)
-			if remote.Partition(name, remote.DefaultPartitions) > 10 || remote.Partition("t:"+name, remote.DefaultPartitions) > 10 {
+			if tier.Partition(name, tier.DefaultPartitions) > 10 || tier.Partition("t:"+name, tier.DefaultPartitions) > 10 {
 				other = append(other, id)
 			} else {
 				served = append(served, id)

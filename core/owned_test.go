@@ -18,7 +18,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/larderhq/larder/core"
-	"github.com/larderhq/larder/core/internal/memtier"
+	"github.com/larderhq/larder/core/internal/test/memtier"
 )
 
 // buffer is memory that a framework reuses: what it lends is a view.

@@ -8,8 +8,8 @@ import (
 	"strings"
 	"time"
 
-	"github.com/larderhq/larder/core/internal/remote"
-	"github.com/larderhq/larder/core/internal/scope"
+	"github.com/larderhq/larder/core/internal/loadscope"
+	"github.com/larderhq/larder/core/internal/tier"
 )
 
 // queued is a change as the queue keeps it: the value in the map's codec, and the tags
@@ -78,12 +78,12 @@ var errQueued = errors.New("larder: a queued change does not decode")
 
 // queuedValue returns the value that a record says an id has: ErrNotFound if it was
 // deleted.
-func (m *Map[K, V]) queuedValue(rec *remote.Queued) (v V, err error) {
+func (m *Map[K, V]) queuedValue(rec *tier.Queued) (v V, err error) {
 	v, _, err = m.queuedAll(rec)
 	return v, err
 }
 
-func (m *Map[K, V]) queuedAll(rec *remote.Queued) (v V, tags []string, err error) {
+func (m *Map[K, V]) queuedAll(rec *tier.Queued) (v V, tags []string, err error) {
 	q, ok := decodeQueued(rec.Payload)
 	switch {
 	case !ok:
@@ -100,18 +100,18 @@ func (m *Map[K, V]) queuedAll(rec *remote.Queued) (v V, tags []string, err error
 
 // fromQueue returns what is queued as what a loader returned. ok is false if it does not
 // decode: then only the database can tell.
-func (m *Map[K, V]) fromQueue(rec *remote.Queued) (r loaded[V], said scope.Said, ok bool) {
+func (m *Map[K, V]) fromQueue(rec *tier.Queued) (r loaded[V], said loadscope.Said, ok bool) {
 	r.v, said.Tags, r.err = m.queuedAll(rec)
 	if errors.Is(r.err, errQueued) {
 		m.c.engine.Count.Undecodable.Add(1)
-		return loaded[V]{}, scope.Said{}, false
+		return loaded[V]{}, loadscope.Said{}, false
 	}
 	return r, said, true
 }
 
 // decoded returns the change that a record is. A panic of the id's or the map's codec says
 // that it is none.
-func (w *WriteBehind[K, V]) decoded(rec *remote.Queued) (c Change[K, V], err error) {
+func (w *WriteBehind[K, V]) decoded(rec *tier.Queued) (c Change[K, V], err error) {
 	defer func() {
 		if v := recover(); v != nil {
 			w.e.Count.Panics.Add(1)

@@ -13,12 +13,12 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/larderhq/larder/core"
-	"github.com/larderhq/larder/core/internal/remote"
+	"github.com/larderhq/larder/core/internal/tier"
 )
 
 // refusing is a tier whose servers refuse some calls.
 type refusing struct {
-	remote.Tier
+	tier.Tier
 	calls atomic.Pointer[map[string]error]
 }
 
@@ -31,7 +31,7 @@ func (r *refusing) err(call string) error {
 	return nil
 }
 
-func (r *refusing) Open(ctx context.Context, want remote.Layout) (remote.Session, error) {
+func (r *refusing) Open(ctx context.Context, want tier.Layout) (tier.Session, error) {
 	ses, err := r.Tier.Open(ctx, want)
 	if err != nil {
 		return nil, err
@@ -40,7 +40,7 @@ func (r *refusing) Open(ctx context.Context, want remote.Layout) (remote.Session
 }
 
 type refusingSession struct {
-	remote.Session
+	tier.Session
 	of *refusing
 }
 
@@ -51,30 +51,30 @@ func (s *refusingSession) NewEra(ctx context.Context, partition int, was string,
 	return s.Session.NewEra(ctx, partition, was, always)
 }
 
-func (s *refusingSession) Log(ctx context.Context, partition int, after remote.Position) (remote.Log, error) {
+func (s *refusingSession) Log(ctx context.Context, partition int, after tier.Position) (tier.Log, error) {
 	if err := s.of.err("Log"); err != nil {
-		return remote.Log{}, err
+		return tier.Log{}, err
 	}
 	return s.Session.Log(ctx, partition, after)
 }
 
-func (s *refusingSession) Heads(ctx context.Context) ([]remote.Head, error) {
+func (s *refusingSession) Heads(ctx context.Context) ([]tier.Head, error) {
 	if err := s.of.err("Heads"); err != nil {
 		return nil, err
 	}
 	return s.Session.Heads(ctx)
 }
 
-func (s *refusingSession) Hints(ctx context.Context, ready func(), fn func(remote.Hint)) error {
+func (s *refusingSession) Hints(ctx context.Context, ready func(), fn func(tier.Hint)) error {
 	if err := s.of.err("Hints"); err != nil {
 		return err
 	}
 	return s.Session.Hints(ctx, ready, fn)
 }
 
-func (s *refusingSession) Scan(ctx context.Context, scan remote.Scan) (remote.Scanned, error) {
+func (s *refusingSession) Scan(ctx context.Context, scan tier.Scan) (tier.Scanned, error) {
 	if err := s.of.err("Scan"); err != nil {
-		return remote.Scanned{}, err
+		return tier.Scanned{}, err
 	}
 	return s.Session.Scan(ctx, scan)
 }
@@ -98,7 +98,7 @@ func (l *lines) count(text string) int {
 }
 
 func refusal(kind string, permanent bool) error {
-	return &remote.RefusalError{Kind: kind, Permanent: permanent, Err: errors.New("-" + kind + " said the server")}
+	return &tier.RefusalError{Kind: kind, Permanent: permanent, Err: errors.New("-" + kind + " said the server")}
 }
 
 // over makes an instance over the tier, with its log.

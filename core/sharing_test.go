@@ -12,8 +12,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/larderhq/larder/core"
-	"github.com/larderhq/larder/core/internal/memtier"
-	"github.com/larderhq/larder/core/internal/remote"
+	"github.com/larderhq/larder/core/internal/test/memtier"
+	"github.com/larderhq/larder/core/internal/tier"
 )
 
 // fleet is several instances over one tier in memory.
@@ -148,7 +148,7 @@ func TestGivenRequireRemote_WhenTheTierDoesNotAnswer_ThenNewFails(t *testing.T) 
 // unusable is a tier that can be reached and cannot be used.
 type unusable struct{}
 
-func (unusable) Open(context.Context, remote.Layout) (remote.Session, error) {
+func (unusable) Open(context.Context, tier.Layout) (tier.Session, error) {
 	return nil, fmt.Errorf("no permission: %w", core.ErrUnusable)
 }
 

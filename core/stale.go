@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"github.com/larderhq/larder/core/internal/engine"
-	"github.com/larderhq/larder/core/internal/scope"
+	"github.com/larderhq/larder/core/internal/loadscope"
 )
 
 // A loader may say that the value that it is to replace still holds. What is renewed
@@ -51,7 +51,7 @@ const keepForValidation = time.Hour
 // With a shared tier the first call asks whether another instance has invalidated
 // the value; a loader that does not call it pays nothing.
 func StaleValue[V any](ctx context.Context) (v V, validator string, ok bool) {
-	s := scope.From(ctx)
+	s := loadscope.From(ctx)
 	if s == nil || s.Prior == nil {
 		return v, "", false
 	}
@@ -70,7 +70,7 @@ func StaleValue[V any](ctx context.Context) (v V, validator string, ok bool) {
 // (GetMany) has no use for it: it gets ErrNoScope, as a handler does, whose
 // response has an ETag instead.
 func SetValidator(ctx context.Context, validator string) error {
-	s := scope.From(ctx)
+	s := loadscope.From(ctx)
 	switch {
 	case s == nil:
 		return ErrNoScope
@@ -84,9 +84,9 @@ func SetValidator(ctx context.Context, validator string) error {
 }
 
 // scope returns the scope of a load of one value, within what ctx is of.
-func (m *Map[K, V]) scope(ctx context.Context) *scope.Scope {
+func (m *Map[K, V]) scope(ctx context.Context) *loadscope.Scope {
 	sc := m.c.scope()
-	sc.Single, sc.Outer = true, scope.From(ctx)
+	sc.Single, sc.Outer = true, loadscope.From(ctx)
 	return sc
 }
 
@@ -101,7 +101,7 @@ type prior[K comparable, V any] struct {
 	entry *engine.Entry
 }
 
-// offer is scope.Scope.Prior.
+// offer is loadscope.Scope.Prior.
 func (p *prior[K, V]) offer(ctx context.Context) (value any, validator string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -149,7 +149,7 @@ func (p *prior[K, V]) end() *engine.Entry {
 
 // renew makes of ErrNotModified the value that the loader was offered, and reports
 // whether it has: fill, r and said are then those of that value.
-func (m *Map[K, V]) renew(fill *engine.Fill, said *scope.Said, r *loaded[V]) bool {
+func (m *Map[K, V]) renew(fill *engine.Fill, said *loadscope.Said, r *loaded[V]) bool {
 	if !errors.Is(r.err, ErrNotModified) {
 		return false
 	}

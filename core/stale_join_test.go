@@ -9,7 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/larderhq/larder/core"
-	"github.com/larderhq/larder/core/internal/memtier"
+	"github.com/larderhq/larder/core/internal/test/memtier"
 )
 
 // What a load renews, or reads of other entries, was legal when it did, and may be as old

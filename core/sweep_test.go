@@ -12,18 +12,18 @@ import (
 
 	"github.com/larderhq/larder/core"
 	"github.com/larderhq/larder/core/internal/bridge"
-	"github.com/larderhq/larder/core/internal/memtier"
-	"github.com/larderhq/larder/core/internal/remote"
+	"github.com/larderhq/larder/core/internal/test/memtier"
+	"github.com/larderhq/larder/core/internal/tier"
 )
 
 // scanned is a tier whose scans a test takes part in.
 type scanned struct {
-	remote.Tier
+	tier.Tier
 	scans  atomic.Int32
-	during atomic.Pointer[func(context.Context, func() (remote.Scanned, error)) (remote.Scanned, error)]
+	during atomic.Pointer[func(context.Context, func() (tier.Scanned, error)) (tier.Scanned, error)]
 }
 
-func (s *scanned) Open(ctx context.Context, want remote.Layout) (remote.Session, error) {
+func (s *scanned) Open(ctx context.Context, want tier.Layout) (tier.Session, error) {
 	ses, err := s.Tier.Open(ctx, want)
 	if err != nil {
 		return nil, err
@@ -32,18 +32,18 @@ func (s *scanned) Open(ctx context.Context, want remote.Layout) (remote.Session,
 }
 
 // instead is what is done instead of scans. next does one.
-func (s *scanned) instead(fn func(ctx context.Context, next func() (remote.Scanned, error)) (remote.Scanned, error)) {
+func (s *scanned) instead(fn func(ctx context.Context, next func() (tier.Scanned, error)) (tier.Scanned, error)) {
 	s.during.Store(&fn)
 }
 
 type scannedSession struct {
-	remote.Session
+	tier.Session
 	tier *scanned
 }
 
-func (s *scannedSession) Scan(ctx context.Context, scan remote.Scan) (remote.Scanned, error) {
+func (s *scannedSession) Scan(ctx context.Context, scan tier.Scan) (tier.Scanned, error) {
 	s.tier.scans.Add(1)
-	next := func() (remote.Scanned, error) { return s.Session.Scan(ctx, scan) }
+	next := func() (tier.Scanned, error) { return s.Session.Scan(ctx, scan) }
 	if fn := s.tier.during.Load(); fn != nil {
 		return (*fn)(ctx, next)
 	}
@@ -53,18 +53,18 @@ func (s *scannedSession) Scan(ctx context.Context, scan remote.Scan) (remote.Sca
 // swept is an instance whose scans the test takes part in.
 func (f *fleet) swept(name string) (*instance, *scanned) {
 	f.t.Helper()
-	tier := &scanned{Tier: f.server.Tier(name)}
-	return f.instance(name, func(o *core.Options) { o.Remote = tier }), tier
+	shared := &scanned{Tier: f.server.Tier(name)}
+	return f.instance(name, func(o *core.Options) { o.Remote = shared }), shared
 }
 
 // longScan is a scan that takes d.
-func longScan(d time.Duration) func(context.Context, func() (remote.Scanned, error)) (remote.Scanned, error) {
-	return func(ctx context.Context, next func() (remote.Scanned, error)) (remote.Scanned, error) {
+func longScan(d time.Duration) func(context.Context, func() (tier.Scanned, error)) (tier.Scanned, error) {
+	return func(ctx context.Context, next func() (tier.Scanned, error)) (tier.Scanned, error) {
 		select {
 		case <-time.After(d):
 			return next()
 		case <-ctx.Done():
-			return remote.Scanned{}, ctx.Err()
+			return tier.Scanned{}, ctx.Err()
 		}
 	}
 }
@@ -138,22 +138,22 @@ func TestGivenAPrefix_WhenInvalidated_ThenWhatBeginsWithItIsGoneAndItsCharacters
 
 func TestGivenASweep_WhenItReturns_ThenItSaysWhatItHasDone(t *testing.T) {
 	share(t, func(t *testing.T, f *fleet) {
-		a, tier := f.swept("a")
+		a, shared := f.swept("a")
 		b := f.instance("b")
 		for id := range 20 {
 			a.get(id)
 			b.get(id)
 		}
 		f.data.Store(2)
-		tier.instead(longScan(10 * time.Minute))
+		shared.instead(longScan(10 * time.Minute))
 		did, err := a.cache.Sweep(t.Context(), core.Pattern("item:1?"), core.Pattern("item:7"), core.Tag("item:3"), core.Key("item:4"))
 		require.NoError(t, err)
 		require.NoError(t, did.Everything, "however long it takes")
 		require.EqualValues(t, 11, did.Removed)
-		require.EqualValues(t, remote.DefaultPartitions, did.Servers)
+		require.EqualValues(t, tier.DefaultPartitions, did.Servers)
 		require.Greater(t, did.Keys, did.Removed)
 		require.Equal(t, 10*time.Minute, did.Duration)
-		require.EqualValues(t, 1, tier.scans.Load(), "for all patterns together")
+		require.EqualValues(t, 1, shared.scans.Load(), "for all patterns together")
 		synctest.Wait()
 		ids := make([]int, 20)
 		for i := range ids {
@@ -212,7 +212,7 @@ func TestGivenALoadInFlight_WhenASweepComesInBetween_ThenItsValueIsNotStored(t *
 	for _, ends := range []string{"before the scan", "after the scan", "after the sweep"} {
 		t.Run(ends, func(t *testing.T) {
 			share(t, func(t *testing.T, f *fleet) {
-				a, tier := f.swept("a")
+				a, shared := f.swept("a")
 				b := f.instance("b")
 				gate := make(chan struct{})
 				got := make(chan int64)
@@ -231,7 +231,7 @@ func TestGivenALoadInFlight_WhenASweepComesInBetween_ThenItsValueIsNotStored(t *
 					close(gate)
 					require.EqualValues(t, 0, <-got, "who asked before it has the old value")
 				}
-				tier.instead(func(_ context.Context, next func() (remote.Scanned, error)) (remote.Scanned, error) {
+				shared.instead(func(_ context.Context, next func() (tier.Scanned, error)) (tier.Scanned, error) {
 					if ends == "before the scan" {
 						end()
 					}
@@ -258,11 +258,11 @@ func TestGivenALoadInFlight_WhenASweepComesInBetween_ThenItsValueIsNotStored(t *
 // What the scan has not reached may be read, and kept, until the sweep returns.
 func TestGivenASweepUnderWay_WhenAnInstanceReadsWhatItHasNotReached_ThenThatIsGoneWhenItReturns(t *testing.T) {
 	share(t, func(t *testing.T, f *fleet) {
-		a, tier := f.swept("a")
+		a, shared := f.swept("a")
 		b, c := f.instance("b"), f.instance("c")
 		a.get(1)
 		f.data.Store(2)
-		tier.instead(func(_ context.Context, next func() (remote.Scanned, error)) (remote.Scanned, error) {
+		shared.instead(func(_ context.Context, next func() (tier.Scanned, error)) (tier.Scanned, error) {
 			synctest.Wait() // who has heard of the sweep would load now what it was just reading
 			require.Zero(t, b.get(1), "it is there yet")
 			require.Zero(t, a.get(1))
@@ -279,22 +279,22 @@ func TestGivenASweepUnderWay_WhenAnInstanceReadsWhatItHasNotReached_ThenThatIsGo
 
 func TestGivenASweepThatCannotGoToTheEnd_WhenItReturns_ThenEverythingIsInvalidatedInstead(t *testing.T) {
 	for name, test := range map[string]struct {
-		during func(context.Context, func() (remote.Scanned, error)) (remote.Scanned, error)
+		during func(context.Context, func() (tier.Scanned, error)) (tier.Scanned, error)
 		why    error // nil: another
 	}{
 		"its time is up": {longScan(time.Hour), context.DeadlineExceeded},
-		"servers moved": {func(context.Context, func() (remote.Scanned, error)) (remote.Scanned, error) {
-			return remote.Scanned{Servers: 3, Keys: 9, Removed: 1}, nil
+		"servers moved": {func(context.Context, func() (tier.Scanned, error)) (tier.Scanned, error) {
+			return tier.Scanned{Servers: 3, Keys: 9, Removed: 1}, nil
 		}, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			share(t, func(t *testing.T, f *fleet) {
-				a, tier := f.swept("a")
+				a, shared := f.swept("a")
 				b := f.instance("b")
 				a.get(1)
 				a.get(2)
 				require.Empty(t, b.loaded(1, 2))
-				tier.instead(test.during)
+				shared.instead(test.during)
 				ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 				defer cancel()
 				did, err := a.cache.Sweep(ctx, core.Prefix("item:1"))
@@ -315,13 +315,13 @@ func TestGivenASweepThatCannotGoToTheEnd_WhenItReturns_ThenEverythingIsInvalidat
 
 func TestGivenASweepWhoseServerFails_WhenItReturns_ThenItIsPendingAndHoldsHere(t *testing.T) {
 	share(t, func(t *testing.T, f *fleet) {
-		a, tier := f.swept("a")
+		a, shared := f.swept("a")
 		b := f.instance("b")
 		a.get(1)
 		f.data.Store(2)
 		broken := errors.New("broken")
-		tier.instead(func(context.Context, func() (remote.Scanned, error)) (remote.Scanned, error) {
-			return remote.Scanned{Removed: 5}, broken
+		shared.instead(func(context.Context, func() (tier.Scanned, error)) (tier.Scanned, error) {
+			return tier.Scanned{Removed: 5}, broken
 		})
 		did, err := a.cache.Sweep(t.Context(), core.Prefix("item:"))
 		require.ErrorIs(t, err, core.ErrPending)
@@ -330,7 +330,7 @@ func TestGivenASweepWhoseServerFails_WhenItReturns_ThenItIsPendingAndHoldsHere(t
 		require.EqualValues(t, 5, did.Removed)
 		require.EqualValues(t, 2, a.get(1))
 		require.Equal(t, 1, bridge.Of(a.cache).Engine.Pending())
-		tier.during.Store(nil)
+		shared.during.Store(nil)
 		time.Sleep(2 * time.Second)
 		require.Zero(t, bridge.Of(a.cache).Engine.Pending())
 		require.EqualValues(t, 2, b.get(1))
@@ -339,10 +339,10 @@ func TestGivenASweepWhoseServerFails_WhenItReturns_ThenItIsPendingAndHoldsHere(t
 
 func TestGivenASweepUnderWay_WhenAnotherIsAskedFor_ThenItWaitsForAsLongAsItsContextSays(t *testing.T) {
 	share(t, func(t *testing.T, f *fleet) {
-		a, tier := f.swept("a")
+		a, shared := f.swept("a")
 		a.get(1)
 		a.get(2)
-		tier.instead(longScan(time.Minute))
+		shared.instead(longScan(time.Minute))
 		first := make(chan error)
 		go func() {
 			_, err := a.cache.Sweep(t.Context(), core.Key("item:3"), core.Prefix("item:3"))

@@ -8,7 +8,7 @@ import (
 	"slices"
 	"time"
 
-	"github.com/larderhq/larder/core/internal/warm"
+	"github.com/larderhq/larder/core/internal/warmup"
 )
 
 // WarmOptions is how a cache is warmed. The zero value will do.
@@ -33,13 +33,13 @@ type WarmResult struct {
 	Elapsed time.Duration // since warming began
 }
 
-func (o WarmOptions) plan() (warm.Plan, error) { return o.planOf("WarmOptions") }
+func (o WarmOptions) plan() (warmup.Plan, error) { return o.planOf("WarmOptions") }
 
 // planOf is plan for options that are called so.
-func (o WarmOptions) planOf(name string) (warm.Plan, error) {
-	p := warm.Plan{Batch: o.Batch, Parallel: o.Parallel, PerSecond: o.PerSecond, Skip: o.Skip}
+func (o WarmOptions) planOf(name string) (warmup.Plan, error) {
+	p := warmup.Plan{Batch: o.Batch, Parallel: o.Parallel, PerSecond: o.PerSecond, Skip: o.Skip}
 	if o.Progress != nil {
-		p.Progress = func(d warm.Done) { o.Progress(WarmResult(d)) }
+		p.Progress = func(d warmup.Done) { o.Progress(WarmResult(d)) }
 	}
 	switch {
 	case o.Batch < 0 || o.Batch > maxBatch:
@@ -77,7 +77,7 @@ func (m *Map[K, V]) Warm(ctx context.Context, ids iter.Seq[K], load ManyLoader[K
 	if err != nil {
 		return WarmResult{}, err
 	}
-	done, err := warm.Run(ctx, each(ids, m.own), p, func(ctx context.Context, ids []K) (filled, failed int) {
+	done, err := warmup.Run(ctx, each(ids, m.own), p, func(ctx context.Context, ids []K) (filled, failed int) {
 		ids = slices.DeleteFunc(ids, func(id K) bool {
 			_, err := m.Key(id)
 			if err != nil {

@@ -16,7 +16,7 @@ import (
 	"time"
 
 	"github.com/larderhq/larder/core/internal/engine"
-	"github.com/larderhq/larder/core/internal/remote"
+	"github.com/larderhq/larder/core/internal/tier"
 )
 
 const (
@@ -46,10 +46,10 @@ type worker[K comparable, V any] struct {
 	quit  chan struct{}
 	once  sync.Once
 
-	at     [remote.MaxPartitions]time.Time // when a partition is looked at again; zero: when it is due
-	failed [remote.MaxPartitions]int       // rounds in a row that nothing was applied in
+	at     [tier.MaxPartitions]time.Time // when a partition is looked at again; zero: when it is due
+	failed [tier.MaxPartitions]int       // rounds in a row that nothing was applied in
 
-	terms [remote.MaxPartitions]uint64 // how often it has let go of a queue
+	terms [tier.MaxPartitions]uint64 // how often it has let go of a queue
 
 	success time.Time // when something was applied last
 
@@ -196,10 +196,10 @@ func (a *worker[K, V]) drainAll(due uint64) {
 // share is a worker's part of a round: what it has claimed of a partition.
 type share struct {
 	p       int
-	claimed remote.Claimed
+	claimed tier.Claimed
 	err     error
-	settled []remote.Settled
-	results remote.Settlement
+	settled []tier.Settled
+	results tier.Settlement
 	tried   int // of the records
 	applied int
 	decided int // of the records: applied, or of no use for sure
@@ -313,8 +313,8 @@ func (s *share) goOn() bool { return s.claimed.More && s.decided > 0 }
 func together(ctx context.Context, shares []*share, do func(context.Context, *share)) {
 	ctx, cancel := context.WithTimeout(ctx, remoteWait)
 	defer cancel()
-	batch := remote.NewBatch(len(shares))
-	ctx = remote.WithBatch(ctx, batch)
+	batch := tier.NewBatch(len(shares))
+	ctx = tier.WithBatch(ctx, batch)
 	var all sync.WaitGroup
 	for _, s := range shares {
 		all.Go(func() {
@@ -331,14 +331,14 @@ func (a *worker[K, V]) postpone(mask uint64, d time.Duration) {
 	}
 }
 
-func (a *worker[K, V]) claim(ctx context.Context, q remote.Queue, p, most int, keep bool) (remote.Claimed, error) {
-	return q.Claim(ctx, remote.Claim{
+func (a *worker[K, V]) claim(ctx context.Context, q tier.Queue, p, most int, keep bool) (tier.Claimed, error) {
+	return q.Claim(ctx, tier.Claim{
 		Partition: p, Queue: a.w.m.prefix, Worker: a.name(p), Max: most, Lease: workerLease, Keep: keep,
 	})
 }
 
-func (a *worker[K, V]) settle(ctx context.Context, q remote.Queue, s *share, release bool) (remote.Settlement, error) {
-	st := remote.Settle{Partition: s.p, Queue: a.w.m.prefix, Worker: a.name(s.p), Records: s.settled, Release: release}
+func (a *worker[K, V]) settle(ctx context.Context, q tier.Queue, s *share, release bool) (tier.Settlement, error) {
+	st := tier.Settle{Partition: s.p, Queue: a.w.m.prefix, Worker: a.name(s.p), Records: s.settled, Release: release}
 	if release {
 		a.terms[s.p]++
 	}
@@ -368,7 +368,7 @@ func (a *worker[K, V]) name(p int) string {
 
 // keep keeps the queues of partitions while something is applied, but not for an apply
 // that hangs. The context ends when one is lost, or when nobody knows.
-func (a *worker[K, V]) keep(q remote.Queue, mine []*share, claimedAt time.Time) (ctx context.Context, done func()) {
+func (a *worker[K, V]) keep(q tier.Queue, mine []*share, claimedAt time.Time) (ctx context.Context, done func()) {
 	ctx, cancel := context.WithCancel(a.w.ctx)
 	const margin = workerLease / 10
 	lapse := time.AfterFunc(time.Until(claimedAt.Add(workerLease-margin)), cancel)
@@ -418,7 +418,7 @@ func (a *worker[K, V]) keep(q remote.Queue, mine []*share, claimedAt time.Time) 
 // outcome is what became of a record.
 type outcome[K comparable, V any] struct {
 	of     *share
-	record *remote.Queued
+	record *tier.Queued
 	change Change[K, V]
 	err    error // nil: applied
 	own    bool  // the error is of this change, for sure
@@ -567,8 +567,8 @@ func (a *worker[K, V]) reason(err error) string {
 const maxReason = 4 << 10
 
 // settled is what the queue is told.
-func (a *worker[K, V]) settled(r *outcome[K, V]) remote.Settled {
-	s := remote.Settled{Key: r.record.Key, Version: r.record.Version}
+func (a *worker[K, V]) settled(r *outcome[K, V]) tier.Settled {
+	s := tier.Settled{Key: r.record.Key, Version: r.record.Version}
 	switch {
 	case r.untold:
 		s.Retry = max(lookEvery, a.backoff(r.record.Attempts+1))

@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"github.com/larderhq/larder/core/internal/naming"
-	"github.com/larderhq/larder/core/internal/remote"
+	"github.com/larderhq/larder/core/internal/tier"
 )
 
 // change is a change on its way into the queue.
@@ -166,11 +166,11 @@ func (w *WriteBehind[K, V]) commit(batch []*change) {
 	ctx, cancel := context.WithTimeout(w.ctx, w.o.Wait)
 	defer cancel()
 	var all sync.WaitGroup
-	together := remote.NewBatch(len(groups))
+	together := tier.NewBatch(len(groups))
 	for p, group := range groups {
 		all.Go(func() {
 			defer together.Leave()
-			w.wait(p, w.recordAll(remote.WithBatch(ctx, together), p, group), true)
+			w.wait(p, w.recordAll(tier.WithBatch(ctx, together), p, group), true)
 		})
 	}
 	all.Wait()
@@ -257,10 +257,10 @@ func (w *WriteBehind[K, V]) record(ctx context.Context, p int, group []*change) 
 		return nil
 	}
 	class := w.m.now().class
-	q := remote.Enqueue{Partition: p, Queue: w.m.prefix, Limit: w.share(), Lag: class.ReplicaLag}
+	q := tier.Enqueue{Partition: p, Queue: w.m.prefix, Limit: w.share(), Lag: class.ReplicaLag}
 	var tags [][]string
 	for _, c := range group {
-		q.Changes = append(q.Changes, remote.QueueChange{Key: c.key, Payload: c.payload, Lease: c.lease, Tag: naming.Tag(c.key)})
+		q.Changes = append(q.Changes, tier.QueueChange{Key: c.key, Payload: c.payload, Lease: c.lease, Tag: naming.Tag(c.key)})
 		tags = append(tags, c.tags)
 		q.Within = max(q.Within, time.Until(c.until), time.Millisecond)
 	}
@@ -277,7 +277,7 @@ func (w *WriteBehind[K, V]) record(ctx context.Context, p int, group []*change) 
 	}
 	for i, c := range group {
 		switch {
-		case err != nil && !errors.Is(err, remote.ErrMigrating):
+		case err != nil && !errors.Is(err, tier.ErrMigrating):
 			c.finish(fmt.Errorf("%w: %w", ErrNotQueued, err))
 		case err == nil && results[i].Version > 0:
 			c.finish(nil)
@@ -314,7 +314,7 @@ func (w *WriteBehind[K, V]) answers(p int) bool {
 
 // heard notes whether a partition has answered.
 func (w *WriteBehind[K, V]) heard(p int, err error) {
-	if err != nil && !errors.Is(err, remote.ErrMigrating) && !errors.Is(err, remote.ErrLate) {
+	if err != nil && !errors.Is(err, tier.ErrMigrating) && !errors.Is(err, tier.ErrLate) {
 		w.silent[p].Store(time.Now().Add(silence).UnixNano())
 	}
 }

@@ -12,7 +12,7 @@ import (
 	"github.com/larderhq/larder/core/internal/engine"
 	"github.com/larderhq/larder/core/internal/naming"
 	"github.com/larderhq/larder/core/internal/queue"
-	"github.com/larderhq/larder/core/internal/remote"
+	"github.com/larderhq/larder/core/internal/tier"
 )
 
 // Errors of write-behind.
@@ -114,9 +114,9 @@ type WriteBehind[K comparable, V any] struct {
 	e     *engine.Engine
 
 	puts   chan *change
-	lanes  [remote.MaxPartitions]lane
-	aside  sync.WaitGroup                     // those who empty lanes
-	silent [remote.MaxPartitions]atomic.Int64 // when they are asked with the others again
+	lanes  [tier.MaxPartitions]lane
+	aside  sync.WaitGroup                   // those who empty lanes
+	silent [tier.MaxPartitions]atomic.Int64 // when they are asked with the others again
 
 	merging [64]chan struct{} // of ids whose changes are partial, by hash: who changes one
 
@@ -239,7 +239,7 @@ func (o WriteBehindOptions[K, V]) resolve(shared bool) (WriteBehindOptions[K, V]
 		o.Workers = 2
 	}
 	switch {
-	case o.Workers < -1 || o.Workers > remote.MaxPartitions:
+	case o.Workers < -1 || o.Workers > tier.MaxPartitions:
 		return o, &ConfigError{"WriteBehindOptions.Workers", o.Workers, "-1 (none), 0 (2), or 1 to 64"}
 	case o.Workers == -1 && !shared:
 		return o, &ConfigError{"WriteBehindOptions.Workers", o.Workers, "0 or more without a shared tier: nobody else could apply"}
@@ -420,7 +420,7 @@ func (w *WriteBehind[K, V]) merge(ctx context.Context, id K, v V, tags []string)
 const maxMergePause = 200 * time.Millisecond
 
 func (w *WriteBehind[K, V]) lockMerge(ctx context.Context, key string) (unlock func(), err error) {
-	slot := w.merging[remote.Partition(key, len(w.merging))]
+	slot := w.merging[tier.Partition(key, len(w.merging))]
 	select {
 	case slot <- struct{}{}:
 		return func() { <-slot }, nil
@@ -550,7 +550,7 @@ func (w *WriteBehind[K, V]) left(ctx context.Context, until *[]int64) (int, erro
 	return left, nil
 }
 
-func (w *WriteBehind[K, V]) states(ctx context.Context) ([]remote.QueueState, error) {
+func (w *WriteBehind[K, V]) states(ctx context.Context) ([]tier.QueueState, error) {
 	q, err := w.e.Queue()
 	if err != nil {
 		return nil, err

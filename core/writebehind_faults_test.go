@@ -16,8 +16,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/larderhq/larder/core"
-	"github.com/larderhq/larder/core/internal/memtier"
-	"github.com/larderhq/larder/core/internal/remote"
+	"github.com/larderhq/larder/core/internal/test/memtier"
+	"github.com/larderhq/larder/core/internal/tier"
 )
 
 // touchy is a codec that panics when it reads 13.
@@ -151,7 +151,7 @@ func TestGivenASettlementWhoseReplyIsLost_WhenAChangeHasBecomeADeadLetter_ThenRe
 
 // home returns the partition of an id's key, and of the tag of that name.
 func home(id int) int {
-	return remote.Partition(fmt.Sprintf("item:%d", id), remote.DefaultPartitions)
+	return tier.Partition(fmt.Sprintf("item:%d", id), tier.DefaultPartitions)
 }
 
 func TestGivenAPartOfTheTierThatIsDown_WhenChangesAreApplied_ThenOnlyWhatConcernsItWaits(t *testing.T) {

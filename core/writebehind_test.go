@@ -17,7 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/larderhq/larder/core"
-	"github.com/larderhq/larder/core/internal/remote"
+	"github.com/larderhq/larder/core/internal/tier"
 )
 
 // ledger is a database that changes are applied to.
@@ -673,13 +673,13 @@ func TestGivenAWrongQueue_WhenItIsMade_ThenTheErrorSaysWhatIsAllowed(t *testing.
 
 // durability is a tier of which a test says whether it may evict what is queued.
 type durability struct {
-	remote.Tier
+	tier.Tier
 	evicts atomic.Bool
 }
 
 var errEvicts = fmt.Errorf("%w: maxmemory-policy is allkeys-lru", core.ErrUnusable)
 
-func (d *durability) Open(ctx context.Context, want remote.Layout) (remote.Session, error) {
+func (d *durability) Open(ctx context.Context, want tier.Layout) (tier.Session, error) {
 	ses, err := d.Tier.Open(ctx, want)
 	if err != nil {
 		return nil, err
@@ -688,7 +688,7 @@ func (d *durability) Open(ctx context.Context, want remote.Layout) (remote.Sessi
 }
 
 type durableSession struct {
-	remote.Session
+	tier.Session
 	tier *durability
 }
 
@@ -701,13 +701,13 @@ func (s *durableSession) Durable(ctx context.Context) error {
 
 func TestGivenATierThatMayEvict_WhenAQueueIsMade_ThenItIsRefusedUntilItMayNot(t *testing.T) {
 	share(t, func(t *testing.T, f *fleet) {
-		tier := &durability{Tier: f.server.Tier("a")}
-		in := f.instance("a", func(o *core.Options) { o.Remote = tier })
+		shared := &durability{Tier: f.server.Tier("a")}
+		in := f.instance("a", func(o *core.Options) { o.Remote = shared })
 		l := &ledger{t: t, w: &twoWriters{t: t, f: f, a: in, b: in}, rows: make(map[int]int64)}
-		tier.evicts.Store(true)
+		shared.evicts.Store(true)
 		_, err := core.NewWriteBehind(in.Map, l.apply, wbOptions{})
 		require.ErrorIs(t, err, errEvicts)
-		tier.evicts.Store(false)
+		shared.evicts.Store(false)
 		q := l.queue(in, wbOptions{}) // the map is free
 		require.NoError(t, q.Put(t.Context(), 7, 2))
 		l.reads(7, 2)
@@ -717,18 +717,18 @@ func TestGivenATierThatMayEvict_WhenAQueueIsMade_ThenItIsRefusedUntilItMayNot(t 
 // Somebody changes the setting while the queue is in use.
 func TestGivenAQueue_WhenTheTierComesToEvict_ThenNothingMoreIsQueuedUntilItDoesNot(t *testing.T) {
 	share(t, func(t *testing.T, f *fleet) {
-		tier := &durability{Tier: f.server.Tier("a")}
-		in := f.instance("a", func(o *core.Options) { o.Remote = tier })
+		shared := &durability{Tier: f.server.Tier("a")}
+		in := f.instance("a", func(o *core.Options) { o.Remote = shared })
 		l := &ledger{t: t, w: &twoWriters{t: t, f: f, a: in, b: in}, rows: make(map[int]int64)}
 		q := l.queue(in, wbOptions{})
 		require.NoError(t, q.Put(t.Context(), 7, 2))
-		tier.evicts.Store(true)
+		shared.evicts.Store(true)
 		time.Sleep(time.Minute)
 		require.ErrorIs(t, q.Put(t.Context(), 7, 3), core.ErrUnusable)
 		require.ErrorIs(t, q.Delete(t.Context(), 7), errEvicts)
 		require.Equal(t, map[int]int64{7: 2}, l.table(), "what was queued is applied")
 		l.reads(7, 2)
-		tier.evicts.Store(false)
+		shared.evicts.Store(false)
 		time.Sleep(time.Minute)
 		require.NoError(t, q.Put(t.Context(), 7, 3))
 		l.reads(7, 3)
@@ -738,12 +738,12 @@ func TestGivenAQueue_WhenTheTierComesToEvict_ThenNothingMoreIsQueuedUntilItDoesN
 // A tier that cannot be asked when the queue is made is asked before the first change.
 func TestGivenATierThatIsDownAndMayEvict_WhenItIsBack_ThenNothingIsQueued(t *testing.T) {
 	share(t, func(t *testing.T, f *fleet) {
-		tier := &durability{Tier: f.server.Tier("a")}
+		shared := &durability{Tier: f.server.Tier("a")}
 		f.server.Down(true)
-		in := f.instance("a", func(o *core.Options) { o.Remote = tier })
+		in := f.instance("a", func(o *core.Options) { o.Remote = shared })
 		l := &ledger{t: t, w: &twoWriters{t: t, f: f, a: in, b: in}, rows: make(map[int]int64)}
 		q := l.queue(in, wbOptions{})
-		tier.evicts.Store(true)
+		shared.evicts.Store(true)
 		f.server.Down(false)
 		time.Sleep(10 * time.Second) // it is connected
 		require.ErrorIs(t, q.Put(t.Context(), 7, 2), errEvicts)

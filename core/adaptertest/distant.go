@@ -6,7 +6,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/larderhq/larder/core"
-	"github.com/larderhq/larder/core/internal/memtier"
+	"github.com/larderhq/larder/core/internal/test/memtier"
 )
 
 // away gives the site a shared tier that is so far away, before its first request, and

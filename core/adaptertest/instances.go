@@ -9,23 +9,23 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/larderhq/larder/core"
-	"github.com/larderhq/larder/core/internal/memtier"
-	"github.com/larderhq/larder/core/internal/remote"
+	"github.com/larderhq/larder/core/internal/test/memtier"
+	"github.com/larderhq/larder/core/internal/tier"
 )
 
 // noted counts what a tier is told beside entries.
 type noted struct {
-	remote.Tier
+	tier.Tier
 	calls, bytes atomic.Int64
 }
 
-func (n *noted) Open(ctx context.Context, want remote.Layout) (remote.Session, error) {
+func (n *noted) Open(ctx context.Context, want tier.Layout) (tier.Session, error) {
 	ses, err := n.Tier.Open(ctx, want)
 	return notedSession{ses, n}, err
 }
 
 type notedSession struct {
-	remote.Session
+	tier.Session
 	of *noted
 }
 
@@ -34,7 +34,7 @@ func (s notedSession) Note(ctx context.Context, key string, payload []byte, keep
 	return s.Session.Note(ctx, key, payload, keep)
 }
 
-func (s notedSession) Learn(ctx context.Context, key string, payload []byte, keep time.Duration) (remote.Entry, error) {
+func (s notedSession) Learn(ctx context.Context, key string, payload []byte, keep time.Duration) (tier.Entry, error) {
 	s.of.count(payload)
 	return s.Session.Learn(ctx, key, payload, keep)
 }
@@ -72,24 +72,24 @@ func instanceVaryCases() []testCase {
 		within("what a new variant costs the shared tier does not grow with their number", func(s *site) {
 			server := memtier.New(memtier.Config{})
 			s.Cleanup(server.Close)
-			tier := &noted{Tier: server.Tier("noted")}
-			s.open(core.Options{Classes: many, Remote: tier})
+			shared := &noted{Tier: server.Tier("noted")}
+			s.open(core.Options{Classes: many, Remote: shared})
 			p := &page{fields: []string{"Vary: " + lang}, body: says(lang)}
 			s.handle("GET /p/{id}", p.serve, s.cached("many"))
 
 			cost := func(from, to int) int64 {
-				before := tier.bytes.Load()
+				before := shared.bytes.Load()
 				for i := from; i < to; i++ {
 					s.get("/p/1", fmt.Sprintf("%s: x%d", lang, i)).says("Larder; fwd=" + map[bool]string{true: "uri-miss", false: "vary-miss"}[i == 0] + "; stored")
 					time.Sleep(time.Second)
 				}
 				s.settles(func() bool { return true }, "the tier has been told")
-				return tier.bytes.Load() - before
+				return shared.bytes.Load() - before
 			}
 			require.Less(s, cost(0, 10), int64(100), "the first ten variants")
 			cost(10, 990)
 			require.Less(s, cost(990, 1000), int64(100), "the last ten of a thousand")
-			require.LessOrEqual(s, tier.calls.Load(), int64(3), "in a thousand seconds, for an hour each")
+			require.LessOrEqual(s, shared.calls.Load(), int64(3), "in a thousand seconds, for an hour each")
 			s.get("/p/1", lang+": x999").isHit()
 			s.get("/p/1", lang+": x0").isHit()
 		}),

@@ -2,7 +2,7 @@
 
 package adaptertest_test
 
-import "github.com/larderhq/larder/core/internal/mutate"
+import "github.com/larderhq/larder/core/internal/test/mutate"
 
 const (
 	httpcache = "core/httpcache/"
@@ -605,7 +605,7 @@ func mutations() []mutation {
 				"those who wait for a response whose encoding they do not accept go on by themselves"}),
 		take("what was shared is answered", httpcache+"serve.go", `if ok && r.fits(a) {`, `if ok && r.fits(a) && false {`,
 			[]string{"concurrent requests for what is not there run the handler once"}),
-		take("the leader's client does not end its handler", httpcache+"load.go", `err := ex.Run(scope.With(s.ctx, l.scope), c)`, `err := ex.Run(scope.With(ex.Context(), l.scope), c)`,
+		take("the leader's client does not end its handler", httpcache+"load.go", `err := ex.Run(loadscope.With(s.ctx, l.scope), c)`, `err := ex.Run(loadscope.With(ex.Context(), l.scope), c)`,
 			[]string{"a leader whose client goes away still answers those who wait"}),
 		take("those who wait do not wait for the leader's client", httpcache+"load.go", `l.turn.Finish(engine.Outcome{Verdict: engine.Shared, Entry: en, Tags: late})`, `_ = en`,
 			[]string{"a leader whose client reads slowly holds up nobody", "concurrent requests for what is not there run the handler once"}),
@@ -644,7 +644,7 @@ func mutations() []mutation {
 			[]string{"middleware outside routing learns the parameters as the handler runs"}),
 		take("what is shorter than stated is not stored", httpcache+"load.go", `if l.d.store && wrongLength(c) {`, `if false {`,
 			[]string{"a response that is shorter than it states is not stored"}),
-		take("ReplicaLag", httpcache+"load.go", `lag := max(l.rt.class.ReplicaLag, l.scope.Said().ReplicaLag)`, `lag := 0 * l.rt.class.ReplicaLag`,
+		take("ReplicaLag", httpcache+"load.go", `lag := max(l.rt.class.ReplicaLag, l.loadscope.Said().ReplicaLag)`, `lag := 0 * l.rt.class.ReplicaLag`,
 			[]string{"what is loaded within ReplicaLag after an invalidation is answered but not stored"}),
 		take("what is uncacheable is remembered", httpcache+"load.go", `rt.engine.Note(key, uncacheable{}, 0, rememberUncacheable, codec{})`, ``,
 			[]string{"nobody queues for what was found uncacheable"}),
@@ -883,7 +883,7 @@ func mutations() []mutation {
 
 		// core: what handlers say.
 		take("AddTags", "core/context.go", "\ts.AddTags(names)\n", "", []string{"AddTags by the request's context"}),
-		take("tags are bounded", "core/internal/scope/scope.go", `if len(s.tags) > s.MaxTags {`, `if false {`,
+		take("tags are bounded", "core/internal/loadscope/scope.go", `if len(s.tags) > s.MaxTags {`, `if false {`,
 			[]string{"a response with more tags than an entry can carry is not stored"}),
 		take("a refused tag", "core/context.go", "\t\t\ts.SetUnnamed() // what cannot", "\t\t\t// what cannot",
 			[]string{"a response whose tag is refused is not stored"}),
@@ -891,7 +891,7 @@ func mutations() []mutation {
 		take("NoStore said", "core/context.go", "\ts.SetNoStore()\n\treturn nil\n", "\treturn nil\n", []string{"NoStore by the request's context"}),
 		take("Invalidate said", "core/context.go", `return s.Invalidate(ctx, targets)`, `return nil`,
 			[]string{"Invalidate by the request's context, in a write", "Invalidate by the request's context, in a cached handler"}),
-		take("a scope belongs to a route", "core/internal/scope/scope.go", `s, _ := ctx.Value(Key).(*Scope)`, "s, _ := ctx.Value(Key).(*Scope)\n\tif s == nil {\n\t\ts = &Scope{MaxTags: 1000, Invalidate: func(context.Context, any) error { return nil }}\n\t}",
+		take("a scope belongs to a route", "core/internal/loadscope/scope.go", `s, _ := ctx.Value(Key).(*Scope)`, "s, _ := ctx.Value(Key).(*Scope)\n\tif s == nil {\n\t\ts = &Scope{MaxTags: 1000, Invalidate: func(context.Context, any) error { return nil }}\n\t}",
 			[]string{"outside cached and invalidating routes there is nothing to speak of"}),
 	}
 }

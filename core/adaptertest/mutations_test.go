@@ -19,7 +19,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/larderhq/larder/core/internal/mutate"
+	"github.com/larderhq/larder/core/internal/test/mutate"
 )
 
 // mutation takes one rule out of the source.

@@ -5,7 +5,7 @@ import (
 	"errors"
 	"strings"
 
-	"github.com/larderhq/larder/core/internal/scope"
+	"github.com/larderhq/larder/core/internal/loadscope"
 )
 
 // Exchange is what an adapter shows of one request and does with its answer. It
@@ -47,7 +47,7 @@ type Exchange interface {
 // ContextKey is where the context that Run is given keeps what core's context
 // functions work on. An adapter whose framework has a context of its own that does
 // not look into that one puts the value there for the run, under the same key.
-const ContextKey = scope.Key
+const ContextKey = loadscope.Key
 
 // A Freezer is an Exchange whose request could be changed by those who handle it:
 // all are. Freeze is called before Run, when what Values returns still counts

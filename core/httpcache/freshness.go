@@ -7,7 +7,7 @@ import (
 	"github.com/larderhq/larder/core"
 	"github.com/larderhq/larder/core/httpcache/internal/field"
 	"github.com/larderhq/larder/core/internal/engine"
-	"github.com/larderhq/larder/core/internal/scope"
+	"github.com/larderhq/larder/core/internal/loadscope"
 )
 
 // directives is what a response says of its freshness.
@@ -60,7 +60,7 @@ const (
 // lifetime finds how long a response is fresh (RFC 9111 section 4.2), how long it
 // may be used after that (sections 4.2.4 and 5.2.2, RFC 5861), and how long it is
 // worth keeping. It returns a reason if that is no time at all.
-func (rt *Route) lifetime(status int, h Header, dir *directives, said scope.Said) (l life, reason string) {
+func (rt *Route) lifetime(status int, h Header, dir *directives, said loadscope.Said) (l life, reason string) {
 	cc, class := &dir.cc, &rt.class
 	date, dated := field.ParseDate(first(h.Values("Date")))
 	now := time.Now()

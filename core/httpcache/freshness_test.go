@@ -13,7 +13,7 @@ import (
 
 	"github.com/larderhq/larder/core"
 	"github.com/larderhq/larder/core/internal/engine"
-	"github.com/larderhq/larder/core/internal/scope"
+	"github.com/larderhq/larder/core/internal/loadscope"
 )
 
 // judgedClasses are the classes that responses are drawn for.
@@ -68,7 +68,7 @@ func (all judges) check(tb testing.TB, d *dice) {
 	if !o.identity { // as Route.identify reads them
 		creds = credentials{authorization: o.authorization, cookies: o.cookie && rt.class.HTTP.Cookies == nil}
 	}
-	said := scope.Said{TTL: max(0, o.saidTTL), TTLSet: o.saidTTL >= 0}
+	said := loadscope.Said{TTL: max(0, o.saidTTL), TTLSet: o.saidTTL >= 0}
 
 	want := o.judge()
 	got := rt.decide(o.status, h, creds, said)
@@ -151,7 +151,7 @@ func TestAnExpiresBeforeAllTimesIsOver(t *testing.T) {
 	for _, expires := range []string{time.Time{}.Format(http.TimeFormat), "Mon, 01 Jan 1601 00:00:00 GMT"} {
 		d := rt.decide(200, storedHeader{
 			{Name: "Expires", Values: []string{expires}}, {Name: "Age", Values: []string{"1"}},
-		}, credentials{}, scope.Said{})
+		}, credentials{}, loadscope.Said{})
 		require.False(t, d.store, "%s: fresh for %v", expires, d.lifetime.Fresh)
 	}
 }

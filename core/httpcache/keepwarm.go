@@ -11,9 +11,9 @@ import (
 	"github.com/larderhq/larder/core"
 	"github.com/larderhq/larder/core/internal/bridge"
 	"github.com/larderhq/larder/core/internal/engine"
-	"github.com/larderhq/larder/core/internal/hot"
+	"github.com/larderhq/larder/core/internal/hotkeys"
 	"github.com/larderhq/larder/core/internal/naming"
-	"github.com/larderhq/larder/core/internal/warm"
+	"github.com/larderhq/larder/core/internal/warmup"
 )
 
 // KeepWarm keeps warm the responses that are hit most, until ctx ends, whose error it
@@ -53,16 +53,16 @@ func KeepWarmBy(ctx context.Context, cache *core.Cache, o core.KeepWarmOptions, 
 		return err
 	}
 	e := bridge.Of(cache).Engine
-	return warm.Keeper[string]{
+	return warmup.Keeper[string]{
 		Engine: e, Plan: p, Sketch: &e.Pages, Enabled: cache.Enabled,
 		Closed: core.ErrClosed, Twice: &core.ConfigError{Field: "KeepWarm", Value: "cache", Allowed: "a cache whose responses are not kept warm already"},
 		Note: "http:" + string(rune(partEnd)) + "hot",
-		Key: func(it hot.Item[string]) (string, bool) {
+		Key: func(it hotkeys.Item[string]) (string, bool) {
 			_, err := hotRequest(ctx, it.Name)
 			return it.About, err == nil
 		},
 		Leave: func(en *engine.Entry) bool { _, ok := en.Value.(*response); return !ok },
-		Renew: func(ctx context.Context, due warm.Due, items []hot.Item[string]) (filled, failed int) {
+		Renew: func(ctx context.Context, due warmup.Due, items []hotkeys.Item[string]) (filled, failed int) {
 			for _, it := range items {
 				if ctx.Err() != nil {
 					break
@@ -93,7 +93,7 @@ const maxHot = 4 << 10
 var negotiated = []string{"Accept", "Accept-Encoding", acceptLanguage} //nolint:gochecknoglobals // a constant
 
 // learn counts a hit, if anybody could have caused it.
-func (rt *Route) learn(s *hot.Sketch[string], ex Exchange, lacks Names, r *response) {
+func (rt *Route) learn(s *hotkeys.Sketch[string], ex Exchange, lacks Names, r *response) {
 	if rt.identity != nil || r.part != nil || r.key == "" || rt.credentialsOf(ex, lacks).any() || len(ex.Values("Cookie")) > 0 {
 		return
 	}
@@ -160,7 +160,7 @@ func hotRequest(ctx context.Context, name string) (*http.Request, error) {
 // renewal is a request of KeepWarm's on its way through the framework to its route.
 type renewal struct {
 	engine  *engine.Engine
-	due     warm.Due
+	due     warmup.Due
 	reached bool // a route of the cache
 	ran     bool // the handler
 }

@@ -10,8 +10,8 @@ import (
 
 	"github.com/larderhq/larder/core"
 	"github.com/larderhq/larder/core/internal/engine"
-	"github.com/larderhq/larder/core/internal/scope"
-	"github.com/larderhq/larder/core/internal/waits"
+	"github.com/larderhq/larder/core/internal/loadscope"
+	"github.com/larderhq/larder/core/internal/waitgraph"
 )
 
 // lead runs the handler in a turn, stores what it answered and sends it.
@@ -39,7 +39,7 @@ func (rt *Route) load(a *ask, turn *engine.Turn, s *shield, fwd, missing string)
 	if l.prior.response != nil {
 		c.Conditions = l.prior.response.conditions()
 	}
-	err := ex.Run(scope.With(s.ctx, l.scope), c)
+	err := ex.Run(loadscope.With(s.ctx, l.scope), c)
 	if err != nil && l.validated(errorStatus(err)) && (c.Status == 0 || c.Held) {
 		if c.Header == nil {
 			c.Header = storedHeader{}
@@ -101,7 +101,7 @@ type loading struct {
 	turn         *engine.Turn
 	shield       *shield
 	fwd, missing string
-	scope        *scope.Scope
+	scope        *loadscope.Scope
 	c            *Capture
 	d            decision
 	prior        found  // what the handler is asked to validate, if response is set
@@ -125,11 +125,11 @@ func (rt *Route) newLoading(a *ask, turn *engine.Turn, s *shield, fwd, missing s
 	}
 	l := &loading{rt: rt, a: a, turn: turn, shield: s, fwd: fwd, missing: missing, scope: rt.parts.NewScope()}
 	if turn.Running() == nil {
-		turn.Runs(new(waits.Load))
+		turn.Runs(new(waitgraph.Load))
 	}
 	l.scope.Leads, l.scope.Load, l.leave = turn.Key(), turn.Running(), func() {}
 	if s.client != nil { // for a refresh nobody waits
-		l.scope.Outer = scope.From(s.ctx)
+		l.scope.Outer = loadscope.From(s.ctx)
 		l.leave = l.scope.Outer.Begins(l.scope.Load)
 	}
 	l.findPrior()
@@ -195,7 +195,7 @@ func (l *loading) pass(reason string) []Field {
 // settle completes the decision with what the handler has said until its end, and
 // returns the tags that have become known since the load began, and those that the
 // response had before.
-func (l *loading) settle(status int, h Header, said scope.Said, before []string) (late []string) {
+func (l *loading) settle(status int, h Header, said loadscope.Said, before []string) (late []string) {
 	rt, a := l.rt, l.a
 	if said.NoStore || said.TTLSet {
 		l.d = rt.decide(status, h, a.creds, said)
@@ -238,7 +238,7 @@ func (l *loading) varied(f *found) {
 }
 
 // store fills in what was captured, wakes who waits for it, and answers.
-func (l *loading) store(said scope.Said) {
+func (l *loading) store(said loadscope.Said) {
 	rt, a, c := l.rt, l.a, l.c
 	late := l.settle(c.Status, c.Header, said, nil)
 	if l.d.store && l.d.part != nil && !partLength(c, &l.d) {

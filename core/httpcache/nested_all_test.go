@@ -13,8 +13,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/larderhq/larder/core"
-	"github.com/larderhq/larder/core/internal/memtier"
-	"github.com/larderhq/larder/core/internal/remote"
+	"github.com/larderhq/larder/core/internal/test/memtier"
+	"github.com/larderhq/larder/core/internal/tier"
 	"github.com/larderhq/larder/nethttp"
 )
 
@@ -55,9 +55,9 @@ func (w *overMany) open(name string) *manyAt {
 // ids yields one id of each partition.
 func (w *overMany) ids() func(func(int64) bool) {
 	return func(yield func(int64) bool) {
-		for p := range remote.DefaultPartitions {
+		for p := range tier.DefaultPartitions {
 			for id := int64(0); ; id++ {
-				if remote.Partition(fmt.Sprint("user:", id), remote.DefaultPartitions) == p {
+				if tier.Partition(fmt.Sprint("user:", id), tier.DefaultPartitions) == p {
 					if !yield(id) {
 						return
 					}
@@ -113,7 +113,7 @@ func TestGivenAPageOfManyPartitions_WhenNobodyHasHeardThatAllIsInvalid_ThenWhatI
 }
 
 func TestGivenAPageOfManyPartitions_WhenAllIsInvalidatedInOneAfterTheOther_ThenWhatIsMadeMeanwhileIsNotKept(t *testing.T) {
-	for slow := range remote.DefaultPartitions {
+	for slow := range tier.DefaultPartitions {
 		overManyPartitions(t, func(w *overMany, want string) {
 			w.version = 2
 			w.server.Freeze(true, slow)

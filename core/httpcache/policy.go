@@ -7,7 +7,7 @@ import (
 
 	"github.com/larderhq/larder/core/httpcache/internal/field"
 	"github.com/larderhq/larder/core/internal/engine"
-	"github.com/larderhq/larder/core/internal/scope"
+	"github.com/larderhq/larder/core/internal/loadscope"
 )
 
 // decision is what may be done with a response.
@@ -39,7 +39,7 @@ func no(reason string) decision { return decision{reason: reason, verdict: engin
 
 // decide says what may be done with a response. said is what the handler said of
 // it so far.
-func (rt *Route) decide(status int, h Header, creds credentials, said scope.Said) decision {
+func (rt *Route) decide(status int, h Header, creds credentials, said loadscope.Said) decision {
 	d := rt.storable(status, h, creds, said)
 	if !d.store && status >= 500 {
 		// Whatever else it is, it is a failure: it does not let everybody go on at
@@ -54,7 +54,7 @@ func (rt *Route) decide(status int, h Header, creds credentials, said scope.Said
 func gone(status int) bool { return status == http.StatusNotFound || status == http.StatusGone }
 
 // storable applies RFC 9111 section 3, for a shared cache, and the class.
-func (rt *Route) storable(status int, h Header, creds credentials, said scope.Said) decision {
+func (rt *Route) storable(status int, h Header, creds credentials, said loadscope.Said) decision {
 	switch {
 	case said.NoStore || said.TTLSet && said.TTL == 0:
 		return no("handler-said-no-store")

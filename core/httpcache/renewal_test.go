@@ -15,17 +15,17 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/larderhq/larder/core"
-	"github.com/larderhq/larder/core/internal/memtier"
-	"github.com/larderhq/larder/core/internal/remote"
+	"github.com/larderhq/larder/core/internal/test/memtier"
+	"github.com/larderhq/larder/core/internal/tier"
 	"github.com/larderhq/larder/nethttp"
 )
 
 // What a 304 renews, beyond what the suite of the adapters shows: over several
 // instances, behind middleware, by handlers that do it in their own way.
 
-func cacheOf(t *testing.T, c core.Class, tier core.Remote) *core.Cache {
+func cacheOf(t *testing.T, c core.Class, shared core.Remote) *core.Cache {
 	t.Helper()
-	cache, err := core.New(core.Options{Classes: core.Classes{"c": c}, Remote: tier, Logger: slog.New(slog.DiscardHandler)})
+	cache, err := core.New(core.Options{Classes: core.Classes{"c": c}, Remote: shared, Logger: slog.New(slog.DiscardHandler)})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, cache.Close()) })
 	return cache
@@ -102,11 +102,11 @@ func renewUnheard(t *testing.T, target core.Target, method string, migrating boo
 	require.Equal(t, "0", ask(a, http.MethodGet).Body.String())
 	require.Equal(t, "0", ask(b, http.MethodGet).Body.String())
 	data.Store(1)
-	for p := range remote.DefaultPartitions {
+	for p := range tier.DefaultPartitions {
 		server.Migrating(p, migrating)
 	}
 	require.NoError(t, cb.Invalidate(t.Context(), target))
-	for p := range remote.DefaultPartitions {
+	for p := range tier.DefaultPartitions {
 		server.Migrating(p, false)
 	}
 	ask(a, method, "Cache-Control", "no-cache") // a has not heard of it
@@ -265,17 +265,17 @@ type panicking struct {
 	on *atomic.Bool
 }
 
-func (p panicking) Open(ctx context.Context, l remote.Layout) (remote.Session, error) {
+func (p panicking) Open(ctx context.Context, l tier.Layout) (tier.Session, error) {
 	s, err := p.Remote.Open(ctx, l)
 	return panickingSession{s, p.on}, err
 }
 
 type panickingSession struct {
-	remote.Session
+	tier.Session
 	on *atomic.Bool
 }
 
-func (p panickingSession) Get(ctx context.Context, key string, tags []string) (remote.Entry, []string, error) {
+func (p panickingSession) Get(ctx context.Context, key string, tags []string) (tier.Entry, []string, error) {
 	if p.on.Load() {
 		panic("oops")
 	}

@@ -7,8 +7,8 @@ import (
 	"sync"
 
 	"github.com/larderhq/larder/core/internal/engine"
-	"github.com/larderhq/larder/core/internal/scope"
-	"github.com/larderhq/larder/core/internal/waits"
+	"github.com/larderhq/larder/core/internal/loadscope"
+	"github.com/larderhq/larder/core/internal/waitgraph"
 )
 
 // ask is one request as the cache sees it.
@@ -287,7 +287,7 @@ func (rt *Route) serveMiss(a *ask) error {
 			ex.Reply(notCached())
 			return nil
 		}
-		if f.uncacheable || f.response != nil && f.response.validate || round == maxRounds || scope.From(ex.Context()).Within(e, flight) {
+		if f.uncacheable || f.response != nil && f.response.validate || round == maxRounds || loadscope.From(ex.Context()).Within(e, flight) {
 			return rt.leadAlone(a, tags, fwd, missing)
 		}
 		turn, out, err := e.Enter(ex.Context(), flight, tags, gate)
@@ -313,7 +313,7 @@ func (rt *Route) serveMiss(a *ask) error {
 			gate.Anew = true // nor is one that has ended
 			continue
 		}
-		turn.Runs(new(waits.Load))
+		turn.Runs(new(waitgraph.Load))
 		if !a.wish.anew() && rt.lookAgain(a, turn) {
 			return nil
 		}
@@ -358,7 +358,7 @@ func (rt *Route) lookAgain(a *ask, turn *engine.Turn) bool {
 // response. again: it had what says where to look.
 func (rt *Route) fetch(ctx context.Context, a *ask, turn *engine.Turn, f *found) (answered, again bool) {
 	q := engine.Query{Codec: codec{}, Key: entryKey(a, f), Wait: rt.class.LoadTimeout, Anew: a.wish.anew(), Seen: f.entry}
-	if scope.From(ctx).Loading() != nil { // a load within a load
+	if loadscope.From(ctx).Loading() != nil { // a load within a load
 		q.Wait = engine.Abroad(q.Wait)
 	}
 	settled := false

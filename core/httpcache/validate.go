@@ -6,7 +6,7 @@ import (
 
 	"github.com/larderhq/larder/core/httpcache/internal/field"
 	"github.com/larderhq/larder/core/internal/engine"
-	"github.com/larderhq/larder/core/internal/scope"
+	"github.com/larderhq/larder/core/internal/loadscope"
 )
 
 // Validation (RFC 9111 section 4.3): the handler is asked whether what it answered
@@ -55,7 +55,7 @@ func (l *loading) validated(status int) bool {
 
 // renew stores the prior response again, with the fields that a 304 brought, and
 // answers it.
-func (l *loading) renew(by Header, said scope.Said) {
+func (l *loading) renew(by Header, said loadscope.Said) {
 	old := l.prior.response
 	r, late := l.merge(by, said)
 	status := forwarded{fwd: l.fwd, status: http.StatusNotModified}
@@ -72,7 +72,7 @@ func (l *loading) renew(by Header, said scope.Said) {
 
 // merge makes a response of the prior one and the header of a newer answer, and
 // decides what may be done with it.
-func (l *loading) merge(by Header, said scope.Said) (r *response, late []string) {
+func (l *loading) merge(by Header, said loadscope.Said) (r *response, late []string) {
 	old := l.prior.response
 	l.renewed = true
 	h := old.updated(by)
@@ -165,7 +165,7 @@ func (rt *Route) forwardHead(a *ask, f *found, fwd string) error {
 		rt.engine.Count.Bypassed.Add(1)
 		return false, unstored(status, h, statusField(fwd, l.learn(status, h), ""))
 	}}
-	err := a.ex.Run(scope.With(s.ctx, l.scope), l.c)
+	err := a.ex.Run(loadscope.With(s.ctx, l.scope), l.c)
 	if err != nil && l.c.Status == 0 {
 		a.ex.Release(unanswered(statusField(fwd, false, handlerError)))
 	}

@@ -14,7 +14,7 @@ import (
 
 	"github.com/larderhq/larder/core"
 	"github.com/larderhq/larder/core/internal/bridge"
-	"github.com/larderhq/larder/core/internal/warm"
+	"github.com/larderhq/larder/core/internal/warmup"
 )
 
 // Warm asks a server's handler for URLs, so that their responses are in the cache
@@ -81,7 +81,7 @@ func WarmBy(ctx context.Context, urls iter.Seq[string], o core.WarmOptions, ask 
 	if err != nil {
 		return core.WarmResult{}, err
 	}
-	done, err := warm.Run(ctx, cloned(urls), p, func(ctx context.Context, urls []string) (filled, failed int) {
+	done, err := warmup.Run(ctx, cloned(urls), p, func(ctx context.Context, urls []string) (filled, failed int) {
 		for _, u := range urls {
 			if ctx.Err() != nil {
 				break

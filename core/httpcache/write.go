@@ -11,8 +11,8 @@ import (
 
 	"github.com/larderhq/larder/core"
 	"github.com/larderhq/larder/core/internal/bridge"
+	"github.com/larderhq/larder/core/internal/loadscope"
 	"github.com/larderhq/larder/core/internal/naming"
-	"github.com/larderhq/larder/core/internal/scope"
 )
 
 // Invalidator is a route that changes what others cache.
@@ -47,7 +47,7 @@ func NewInvalidator(cache *core.Cache, class string, tags []string) (*Invalidato
 func (iv *Invalidator) Serve(ex Exchange) error {
 	line := ex.Line()
 	if reads(line.Method) {
-		return ex.Run(scope.With(ex.Context(), bridge.Of(iv.cache).NewScope()), nil)
+		return ex.Run(loadscope.With(ex.Context(), bridge.Of(iv.cache).NewScope()), nil)
 	}
 	targets := make([]core.Target, 0, len(iv.tags)+2)
 	for _, t := range iv.tags {
@@ -152,7 +152,7 @@ func runWrite(cache *core.Cache, ex Exchange, line *Line, judge func(status int)
 			end(unsettled, said.targets())
 		}
 	}()
-	err := ex.Run(scope.With(ex.Context(), said.Scope), c)
+	err := ex.Run(loadscope.With(ex.Context(), said.Scope), c)
 	returned = true
 	o := judge(c.Status)
 	if err != nil && (c.Status == 0 || o == refusedWrite) {
@@ -305,7 +305,7 @@ func publicHost(host string) string {
 // writing is the scope of a write: what the handler invalidates itself is
 // invalidated at once, and again at the end.
 type writing struct {
-	*scope.Scope
+	*loadscope.Scope
 
 	mu   sync.Mutex
 	more []core.Target
@@ -313,7 +313,7 @@ type writing struct {
 
 func writeScope(ctx context.Context, cache *core.Cache) *writing {
 	w := &writing{Scope: bridge.Of(cache).NewScope()}
-	w.Outer = scope.From(ctx)
+	w.Outer = loadscope.From(ctx)
 	now := w.Invalidate
 	w.Invalidate = func(ctx context.Context, targets any) error {
 		err := now(ctx, targets)

@@ -9,13 +9,13 @@ import (
 	"github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/require"
 
-	"github.com/larderhq/larder/core/internal/redistest"
-	"github.com/larderhq/larder/core/internal/remote"
-	"github.com/larderhq/larder/core/storetest"
+	"github.com/larderhq/larder/core/internal/test/redisserver"
+	"github.com/larderhq/larder/core/internal/test/tiertest"
+	"github.com/larderhq/larder/core/internal/tier"
 )
 
 // restricted makes a user with the rules of the namespaces on a server.
-func restricted(t *testing.T, server *redistest.Server, rules []string) {
+func restricted(t *testing.T, server *redisserver.Server, rules []string) {
 	t.Helper()
 	for _, line := range [][]string{
 		append([]string{"ACL", "SETUSER", "larder", "on", ">secret"}, rules...),
@@ -27,7 +27,7 @@ func restricted(t *testing.T, server *redistest.Server, rules []string) {
 }
 
 // denied returns what the user was refused.
-func denied(t *testing.T, server *redistest.Server) (objects []string) {
+func denied(t *testing.T, server *redisserver.Server) (objects []string) {
 	t.Helper()
 	reply, err := server.Do(within(t, 5*time.Second), "ACL", "LOG", "100")
 	require.NoError(t, err)
@@ -47,14 +47,14 @@ func TestAUserWithJustTheRulesCanDoAll(t *testing.T) {
 	if testing.Short() {
 		t.Skip("the suite once more")
 	}
-	server := redistest.Single(t)
+	server := redisserver.Single(t)
 	rules := ACL("*") // the suite has a namespace of its own for each case
 	restricted(t, server, rules)
 	client := redis.NewClient(&redis.Options{Addr: server.Addr(), Username: "larder", Password: "secret"})
 	defer client.Close()
 	h := harness(client)
 	h.Evict = nil
-	t.Run("suite", func(t *testing.T) { storetest.Run(t, h) })
+	t.Run("suite", func(t *testing.T) { tiertest.Run(t, h) })
 	require.Empty(t, slices.Compact(slices.Sorted(slices.Values(denied(t, server)))))
 }
 
@@ -65,25 +65,25 @@ func useQueue(t *testing.T, s *session, key string) {
 	require.NoError(t, s.Durable(ctx))
 	p := s.partitionOfKey(key)
 	change := func() int64 {
-		done, err := s.Enqueue(ctx, remote.Enqueue{
-			Partition: p, Queue: "q", Limit: 10, Lag: time.Second, Changes: []remote.QueueChange{{Key: key, Payload: []byte("x")}},
+		done, err := s.Enqueue(ctx, tier.Enqueue{
+			Partition: p, Queue: "q", Limit: 10, Lag: time.Second, Changes: []tier.QueueChange{{Key: key, Payload: []byte("x")}},
 		})
 		require.NoError(t, err)
 		return done[0].Version
 	}
-	settle := func(of remote.Settled) {
-		_, err := s.Claim(ctx, remote.Claim{Partition: p, Queue: "q", Worker: "w", Max: 10, Lease: time.Minute})
+	settle := func(of tier.Settled) {
+		_, err := s.Claim(ctx, tier.Claim{Partition: p, Queue: "q", Worker: "w", Max: 10, Lease: time.Minute})
 		require.NoError(t, err)
 		of.Key = key
-		done, err := s.Settle(ctx, remote.Settle{Partition: p, Queue: "q", Worker: "w", Records: []remote.Settled{of}, Release: true})
+		done, err := s.Settle(ctx, tier.Settle{Partition: p, Queue: "q", Worker: "w", Records: []tier.Settled{of}, Release: true})
 		require.NoError(t, err)
 		require.True(t, done.Held)
 	}
 	v := change()
-	settle(remote.Settled{Version: v, Retry: time.Millisecond})
-	settle(remote.Settled{Version: v, Dead: "why"})
+	settle(tier.Settled{Version: v, Retry: time.Millisecond})
+	settle(tier.Settled{Version: v, Dead: "why"})
 	change()
-	settle(remote.Settled{Version: change(), Dead: "why"})
+	settle(tier.Settled{Version: change(), Dead: "why"})
 	letters, err := s.Letters(ctx, p, "q", "", 10)
 	require.NoError(t, err)
 	ok, err := s.Replay(ctx, p, "q", letters[0].ID, true)
@@ -95,13 +95,13 @@ func useQueue(t *testing.T, s *session, key string) {
 }
 
 func TestAUserWithJustTheRulesCanDoNothingElse(t *testing.T) {
-	server := redistest.Single(t)
+	server := redisserver.Single(t)
 	restricted(t, server, ACL("app"))
 	client := redis.NewClient(&redis.Options{Addr: server.Addr(), Username: "larder", Password: "secret"})
 	defer client.Close()
 	s := open(t, client, layout("v1"))
 	fill(t, s, "user:42", "x", "t:user")
-	invalidate(t, s, remote.Tag, "t:user")
+	invalidate(t, s, tier.Tag, "t:user")
 	did, err := s.Scan(within(t, 5*time.Second), scanOf("user:*"))
 	require.NoError(t, err)
 	require.True(t, did.Sure)
@@ -122,7 +122,7 @@ func TestAUserWithJustTheRulesCanDoNothingElse(t *testing.T) {
 
 func TestAUserOfAClusterWithJustTheRulesCanDoAll(t *testing.T) {
 	t.Parallel()
-	cluster := redistest.ThreeByThree(t)
+	cluster := redisserver.ThreeByThree(t)
 	for _, node := range cluster.Nodes() {
 		restricted(t, node, ACL("app"))
 	}
@@ -132,7 +132,7 @@ func TestAUserOfAClusterWithJustTheRulesCanDoAll(t *testing.T) {
 	listen(t, s).hears(t, s, "hint")
 	for _, key := range []string{"a", "b", "c", "d", "e"} {
 		fill(t, s, key, "x", "t:"+key)
-		invalidate(t, s, remote.Tag, "t:"+key)
+		invalidate(t, s, tier.Tag, "t:"+key)
 		useQueue(t, s, key)
 	}
 	_, err := s.Scan(within(t, 5*time.Second), scanOf("*"))
@@ -145,7 +145,7 @@ func TestAUserOfAClusterWithJustTheRulesCanDoAll(t *testing.T) {
 
 // A right that is withdrawn must not make a script answer as if nothing were there.
 func TestAReadThatIsRefusedInAScriptIsNoAnswer(t *testing.T) {
-	server := redistest.Single(t)
+	server := redisserver.Single(t)
 	restricted(t, server, ACL("app"))
 	client := redis.NewClient(&redis.Options{Addr: server.Addr(), Username: "larder", Password: "secret"})
 	defer client.Close()
@@ -163,7 +163,7 @@ func TestAReadThatIsRefusedInAScriptIsNoAnswer(t *testing.T) {
 			}
 		}
 	}
-	intent := remote.Change{Intent: "w", Mode: remote.Begin, Lasts: time.Minute, Remain: time.Minute, Items: []remote.Item{{Kind: remote.Key, Value: "k"}}}
+	intent := tier.Change{Intent: "w", Mode: tier.Begin, Lasts: time.Minute, Remain: time.Minute, Items: []tier.Item{{Kind: tier.Key, Value: "k"}}}
 	_, err := s.Change(ctx, intent)
 	require.NoError(t, err)
 	acquire := func() error { _, err := s.Acquire(ctx, "k", "", nil, time.Second); return err }
@@ -174,12 +174,12 @@ func TestAReadThatIsRefusedInAScriptIsNoAnswer(t *testing.T) {
 	require.NoError(t, err)
 	require.Positive(t, l.Open)
 	without("get", func() error { _, err := s.Extend(ctx, l, time.Minute); return err })
-	without("xrange", func() error { _, err := s.Log(ctx, 0, remote.Position{ID: "1-1", Token: "x"}); return err })
+	without("xrange", func() error { _, err := s.Log(ctx, 0, tier.Position{ID: "1-1", Token: "x"}); return err })
 
-	_, err = s.Enqueue(ctx, remote.Enqueue{Queue: "q", Limit: 10, Changes: []remote.QueueChange{{Key: "k", Payload: []byte("x")}}})
+	_, err = s.Enqueue(ctx, tier.Enqueue{Queue: "q", Limit: 10, Changes: []tier.QueueChange{{Key: "k", Payload: []byte("x")}}})
 	require.NoError(t, err)
-	claim := func() (remote.Claimed, error) {
-		return s.Claim(ctx, remote.Claim{Queue: "q", Worker: "w", Max: 10, Lease: time.Minute})
+	claim := func() (tier.Claimed, error) {
+		return s.Claim(ctx, tier.Claim{Queue: "q", Worker: "w", Max: 10, Lease: time.Minute})
 	}
 	for _, command := range []string{"hmget", "zcard", "zrange", "zrangebyscore"} {
 		without(command, func() error { _, err := claim(); return err })

@@ -10,7 +10,7 @@ import (
 	"github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/require"
 
-	"github.com/larderhq/larder/core/internal/remote"
+	"github.com/larderhq/larder/core/internal/tier"
 )
 
 func TestAFullServerStillInvalidates(t *testing.T) {
@@ -24,11 +24,11 @@ func TestAFullServerStillInvalidates(t *testing.T) {
 	require.ErrorContains(t, client.Set(ctx, "foreign", "x", 0).Err(), "OOM")
 
 	at := heads(t, s)[s.partitionOf("k")].Position
-	key := invalidate(t, s, remote.Key, "k")
+	key := invalidate(t, s, tier.Key, "k")
 	require.Equal(t, at.Token, key.Before)
 	require.NotEmpty(t, key.ID)
-	invalidate(t, s, remote.Tag, "t:x")
-	invalidate(t, s, remote.Pattern, "x*")
+	invalidate(t, s, tier.Tag, "t:x")
+	invalidate(t, s, tier.Pattern, "x*")
 	e, generations, err := s.Get(ctx, "k", []string{"t:x"})
 	require.NoError(t, err)
 	require.Empty(t, e.ID)
@@ -70,13 +70,13 @@ func TestKeysOfTheWrongTypeAreMadeAnew(t *testing.T) {
 
 			at := heads(t, s)[0].Position
 			spoil(s.names.log(0))
-			l, err := s.Log(ctx, 0, remote.Position{ID: "1-1", Token: "x"})
+			l, err := s.Log(ctx, 0, tier.Position{ID: "1-1", Token: "x"})
 			require.NoError(t, err)
-			require.Equal(t, remote.Log{}, l)
-			item := invalidate(t, s, remote.Key, "k")
+			require.Equal(t, tier.Log{}, l)
+			item := invalidate(t, s, tier.Key, "k")
 			l, err = s.Log(ctx, 0, at)
 			require.NoError(t, err)
-			require.Equal(t, remote.Log{Joined: true, Items: []remote.Logged{item}}, l)
+			require.Equal(t, tier.Log{Joined: true, Items: []tier.Logged{item}}, l)
 
 			spoil(s.names.entry(0, "v1", "k"))
 			e, _, err := s.Get(ctx, "k", nil)
@@ -90,9 +90,9 @@ func TestKeysOfTheWrongTypeAreMadeAnew(t *testing.T) {
 			e, _, err = s.Get(ctx, "k", nil)
 			require.NoError(t, err)
 			require.NotEmpty(t, e.ID)
-			_, err = s.Change(ctx, remote.Change{
-				Intent: "w", Mode: remote.Begin, Lasts: time.Minute, Remain: time.Minute,
-				Items: []remote.Item{{Kind: remote.Key, Value: "k"}, {Kind: remote.Tag, Value: "t:x"}},
+			_, err = s.Change(ctx, tier.Change{
+				Intent: "w", Mode: tier.Begin, Lasts: time.Minute, Remain: time.Minute,
+				Items: []tier.Item{{Kind: tier.Key, Value: "k"}, {Kind: tier.Tag, Value: "t:x"}},
 			})
 			require.NoError(t, err)
 			late, err := s.Late(ctx, "t:x", at)
@@ -104,7 +104,7 @@ func TestKeysOfTheWrongTypeAreMadeAnew(t *testing.T) {
 			require.NoError(t, err)
 			require.NoError(t, all[0].Err)
 			require.True(t, all[0].Missing)
-			invalidate(t, s, remote.Key, "k")
+			invalidate(t, s, tier.Key, "k")
 			require.NoError(t, s.NewEra(ctx, 0, "x", false))
 			heads(t, s)
 			spoil(s.names.head(0))
@@ -132,18 +132,18 @@ func TestNonsenseInKeysIsAsGoodAsNothing(t *testing.T) {
 		all, err := s.Heads(ctx)
 		require.NoError(t, err)
 		require.NoError(t, all[0].Err)
-		_, err = s.Log(ctx, 0, remote.Position{ID: nonsense, Token: nonsense})
+		_, err = s.Log(ctx, 0, tier.Position{ID: nonsense, Token: nonsense})
 		require.NoError(t, err)
 		fill(t, s, "k", "x", "t:x")
 		e, _, err := s.Get(ctx, "k", nil)
 		require.NoError(t, err)
 		require.NotEmpty(t, e.ID)
-		_, err = s.Late(ctx, "t:x", remote.Position{ID: nonsense, Token: nonsense})
+		_, err = s.Late(ctx, "t:x", tier.Position{ID: nonsense, Token: nonsense})
 		require.NoError(t, err)
-		for i, mode := range []remote.IntentMode{remote.Begin, remote.End, remote.Abandon} {
-			_, err = s.Change(ctx, remote.Change{
+		for i, mode := range []tier.IntentMode{tier.Begin, tier.End, tier.Abandon} {
+			_, err = s.Change(ctx, tier.Change{
 				Intent: strconv.Itoa(i), Mode: mode, Lasts: time.Second, Remain: time.Second, Lag: time.Second,
-				Items: []remote.Item{{Kind: remote.Key, Value: "k"}, {Kind: remote.Tag, Value: "t:x"}, {Kind: remote.All}},
+				Items: []tier.Item{{Kind: tier.Key, Value: "k"}, {Kind: tier.Tag, Value: "t:x"}, {Kind: tier.All}},
 			})
 			require.NoError(t, err)
 		}
@@ -178,10 +178,10 @@ func TestALogThatTakesNoMoreBecomesAnEra(t *testing.T) {
 	last := redis.XAddArgs{Stream: s.names.log(0), ID: "18446744073709551615-18446744073709551615", Values: []string{"a", "b"}}
 	require.NoError(t, client.XAdd(ctx, &last).Err())
 	at := heads(t, s)[0].Position
-	item := invalidate(t, s, remote.Key, "k")
+	item := invalidate(t, s, tier.Key, "k")
 	l, err := s.Log(ctx, 0, at)
 	require.NoError(t, err)
-	require.Equal(t, remote.Log{Joined: true, Items: []remote.Logged{item}}, l, "the log is another")
+	require.Equal(t, tier.Log{Joined: true, Items: []tier.Logged{item}}, l, "the log is another")
 }
 
 func TestScriptsAreLoadedWhereTheyAreNotKnown(t *testing.T) {

@@ -6,7 +6,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/larderhq/larder/core/internal/remote"
+	"github.com/larderhq/larder/core/internal/tier"
 )
 
 // versionsUnknown is how often a change is sent again since a version has come into
@@ -14,7 +14,7 @@ import (
 const versionsUnknown = 5
 
 // Change implements the seam: one script.
-func (s *session) Change(ctx context.Context, c remote.Change) ([]remote.Logged, error) {
+func (s *session) Change(ctx context.Context, c tier.Change) ([]tier.Logged, error) {
 	if err := s.validate(c); err != nil {
 		return nil, failed("change", err)
 	}
@@ -69,30 +69,30 @@ func (s *session) known(ctx context.Context, partition int, next func() call) (r
 	return nil, 0, fmt.Errorf("versions came into use %d times meanwhile", versionsUnknown)
 }
 
-func (s *session) validate(c remote.Change) error {
+func (s *session) validate(c tier.Change) error {
 	if err := s.in(c.Partition); err != nil {
 		return err
 	}
-	if c.Mode > remote.Abandon || (c.Mode == remote.NoIntent) != (c.Intent == "") {
+	if c.Mode > tier.Abandon || (c.Mode == tier.NoIntent) != (c.Intent == "") {
 		return fmt.Errorf("mode %d with intent %q", c.Mode, c.Intent)
 	}
 	for _, item := range c.Items {
-		if item.Kind < remote.Key || item.Kind > remote.Era {
+		if item.Kind < tier.Key || item.Kind > tier.Era {
 			return fmt.Errorf("an item of kind %d", item.Kind)
 		}
 	}
 	return nil
 }
 
-func (s *session) changeCall(c remote.Change) call {
+func (s *session) changeCall(c tier.Change) call {
 	p, versions := c.Partition, s.knownVersions()
 	keys := []string{s.names.head(p), s.names.log(p)}
 	args := s.changeArgs(c, versions)
 	for _, item := range c.Items {
 		switch item.Kind {
-		case remote.Key:
+		case tier.Key:
 			keys = s.changeKeys(keys, p, versions, item.Value)
-		case remote.Tag:
+		case tier.Tag:
 			keys = s.tagKeys(keys, p, item.Value)
 		}
 		args = append(args, int(item.Kind), item.Value)
@@ -101,9 +101,9 @@ func (s *session) changeCall(c remote.Change) call {
 }
 
 // changeArgs are the arguments of a change, but for its items.
-func (s *session) changeArgs(c remote.Change, versions []string) []any {
+func (s *session) changeArgs(c tier.Change, versions []string) []any {
 	remain := max(0, ms(c.Remain))
-	if c.Mode == remote.Abandon {
+	if c.Mode == tier.Abandon {
 		remain = ms(generationLives)
 	}
 	args := []any{
@@ -135,33 +135,33 @@ func (s *session) tagKeys(keys []string, p int, tag string) []string {
 
 // readLogged reads what a change has logged, which is at most itemsLogged: an
 // intent that was not there leaves nothing.
-func readLogged(c remote.Change, now int64, r *reply) ([]remote.Logged, error) {
+func readLogged(c tier.Change, now int64, r *reply) ([]tier.Logged, error) {
 	items := itemsLogged(c, now)
-	if c.Mode == remote.Abandon && r.err == nil && len(r.rest) == 0 {
+	if c.Mode == tier.Abandon && r.err == nil && len(r.rest) == 0 {
 		return nil, nil
 	}
-	logged := make([]remote.Logged, len(items))
+	logged := make([]tier.Logged, len(items))
 	for i, item := range items {
-		logged[i].Item = remote.Item{Kind: item.Kind, Value: strings.Clone(item.Value)}
+		logged[i].Item = tier.Item{Kind: item.Kind, Value: strings.Clone(item.Value)}
 		logged[i].ID, logged[i].Token, logged[i].Before = r.string(), r.string(), r.string()
 	}
 	return logged, r.err
 }
 
 // itemsLogged is what a change that is executed at a time of the server's clock says in the log.
-func itemsLogged(c remote.Change, now int64) []remote.Item {
+func itemsLogged(c tier.Change, now int64) []tier.Item {
 	switch c.Mode {
-	case remote.Begin:
-		items := make([]remote.Item, len(c.Items))
+	case tier.Begin:
+		items := make([]tier.Item, len(c.Items))
 		for i, it := range c.Items {
-			items[i] = remote.Intent{Item: it, ID: c.Intent, Deadline: now + max(1, ms(c.Lasts))}.Begun()
+			items[i] = tier.Intent{Item: it, ID: c.Intent, Deadline: now + max(1, ms(c.Lasts))}.Begun()
 		}
 		return items
-	case remote.End:
-		return append(c.Items[:len(c.Items):len(c.Items)], remote.Item{Kind: remote.Closed, Value: c.Intent})
-	case remote.Abandon:
-		return []remote.Item{{Kind: remote.Closed, Value: c.Intent}}
-	case remote.NoIntent:
+	case tier.End:
+		return append(c.Items[:len(c.Items):len(c.Items)], tier.Item{Kind: tier.Closed, Value: c.Intent})
+	case tier.Abandon:
+		return []tier.Item{{Kind: tier.Closed, Value: c.Intent}}
+	case tier.NoIntent:
 	}
 	return c.Items
 }

@@ -12,8 +12,8 @@ import (
 	"github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/require"
 
-	"github.com/larderhq/larder/core/internal/redistest"
-	"github.com/larderhq/larder/core/internal/remote"
+	"github.com/larderhq/larder/core/internal/test/redisserver"
+	"github.com/larderhq/larder/core/internal/tier"
 )
 
 func TestClientsThatCannotWorkAreRefused(t *testing.T) {
@@ -33,7 +33,7 @@ func TestClientsThatCannotWorkAreRefused(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := New(client).Open(within(t, time.Second), layout("v1"))
-			require.ErrorIs(t, err, remote.ErrUnusable)
+			require.ErrorIs(t, err, tier.ErrUnusable)
 			t.Log(err)
 			if client != nil && !strings.HasPrefix(name, "nil") {
 				_ = client.Close()
@@ -45,24 +45,24 @@ func TestClientsThatCannotWorkAreRefused(t *testing.T) {
 func TestLayoutsThatCannotWorkAreRefused(t *testing.T) {
 	client := redis.NewClient(&redis.Options{Addr: "127.0.0.1:1"})
 	defer client.Close()
-	for name, change := range map[string]func(*remote.Layout){
-		"no partitions":       func(l *remote.Layout) { l.Partitions = 0 },
-		"too many partitions": func(l *remote.Layout) { l.Partitions = 65 },
-		"braces":              func(l *remote.Layout) { l.Namespace = "a{b}" },
-		"control character":   func(l *remote.Layout) { l.Version = "a\x1fb" },
-		"negative staleness":  func(l *remote.Layout) { l.MaxStaleness = -1 },
+	for name, change := range map[string]func(*tier.Layout){
+		"no partitions":       func(l *tier.Layout) { l.Partitions = 0 },
+		"too many partitions": func(l *tier.Layout) { l.Partitions = 65 },
+		"braces":              func(l *tier.Layout) { l.Namespace = "a{b}" },
+		"control character":   func(l *tier.Layout) { l.Version = "a\x1fb" },
+		"negative staleness":  func(l *tier.Layout) { l.MaxStaleness = -1 },
 	} {
 		t.Run(name, func(t *testing.T) {
 			l := layout("v1")
 			change(&l)
 			_, err := New(client).Open(within(t, time.Second), l)
-			require.ErrorIs(t, err, remote.ErrUnusable)
+			require.ErrorIs(t, err, tier.ErrUnusable)
 		})
 	}
 	t.Run("a server that is not there is worth another try", func(t *testing.T) {
 		_, err := New(client).Open(within(t, time.Second), layout("v1"))
 		require.Error(t, err)
-		require.NotErrorIs(t, err, remote.ErrUnusable)
+		require.NotErrorIs(t, err, tier.ErrUnusable)
 	})
 }
 
@@ -74,12 +74,12 @@ func TestServersThatCannotWorkAreRefused(t *testing.T) {
 		l := layout("v1")
 		l.Namespace = namespace
 		_, err := New(client).Open(ctx, l)
-		require.ErrorIs(t, err, remote.ErrUnusable)
+		require.ErrorIs(t, err, tier.ErrUnusable)
 		t.Log(err)
 	}
-	require.NoError(t, client.HSet(ctx, "later:layout", "protocol", remote.Protocol+1, "partitions", 4).Err())
+	require.NoError(t, client.HSet(ctx, "later:layout", "protocol", tier.Protocol+1, "partitions", 4).Err())
 	unusable(client, "later")
-	require.NoError(t, client.HSet(ctx, "garbled:layout", "protocol", remote.Protocol, "partitions", "many").Err())
+	require.NoError(t, client.HSet(ctx, "garbled:layout", "protocol", tier.Protocol, "partitions", "many").Err())
 	unusable(client, "garbled")
 	require.NoError(t, client.Set(ctx, "other:layout", "x", 0).Err())
 	unusable(client, "other")
@@ -142,12 +142,12 @@ func TestAServerThatHangsHoldsNobodyUpBeyondTheDeadline(t *testing.T) {
 		},
 		"fill": func(ctx context.Context) error { _, err := s.Fill(ctx, l, fillOf(s, l, "y")); return err },
 		"change": func(ctx context.Context) error {
-			_, err := s.Change(ctx, remote.Change{Items: []remote.Item{{Kind: remote.All}}})
+			_, err := s.Change(ctx, tier.Change{Items: []tier.Item{{Kind: tier.All}}})
 			return err
 		},
 		"heads": func(ctx context.Context) error { h, _ := s.Heads(ctx); return h[0].Err },
 		"scan":  func(ctx context.Context) error { _, err := s.Scan(ctx, scanOf("*")); return err },
-		"hints": func(ctx context.Context) error { return s.Hints(ctx, func() {}, func(remote.Hint) {}) },
+		"hints": func(ctx context.Context) error { return s.Hints(ctx, func() {}, func(tier.Hint) {}) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			for range 3 {
@@ -225,29 +225,29 @@ func TestNonsenseIsAnErrorAndNoPanic(t *testing.T) {
 			require.NoError(t, err)
 			s := newSession(n, layout("v1"))
 			defer s.Close()
-			l := remote.Lease{Key: "k", Token: "t"}
+			l := tier.Lease{Key: "k", Token: "t"}
 			ctx := within(t, 500*time.Millisecond)
 			for name, call := range map[string]func() error{
 				"agree":   func() error { _, err := s.Agree(ctx); return err },
 				"acquire": func() error { _, err := s.Acquire(ctx, "k", "", []string{"a", "b"}, time.Second); return err },
-				"late":    func() error { _, err := s.Late(ctx, "k", remote.Position{}); return err },
-				"log":     func() error { _, err := s.Log(ctx, 0, remote.Position{}); return err },
+				"late":    func() error { _, err := s.Late(ctx, "k", tier.Position{}); return err },
+				"log":     func() error { _, err := s.Log(ctx, 0, tier.Position{}); return err },
 				"scan":    func() error { _, err := s.Scan(ctx, scanOf("*")); return err },
 				"heads":   func() error { h, _ := s.Heads(ctx); return h[0].Err },
 				"change": func() error {
-					_, err := s.Change(ctx, remote.Change{Items: []remote.Item{{Kind: remote.All}}})
+					_, err := s.Change(ctx, tier.Change{Items: []tier.Item{{Kind: tier.All}}})
 					return err
 				},
 				"hints": func() error {
 					ctx, cancel := context.WithTimeout(ctx, 20*time.Millisecond)
 					defer cancel()
-					return s.Hints(ctx, func() {}, func(remote.Hint) {})
+					return s.Hints(ctx, func() {}, func(tier.Hint) {})
 				},
 			} {
 				require.Error(t, call(), name)
 			}
 			_, _, _ = s.Get(ctx, "k", []string{"a"})
-			_, _ = s.Fill(ctx, l, remote.Fill{Key: "k"})
+			_, _ = s.Fill(ctx, l, tier.Fill{Key: "k"})
 			_, _ = s.Extend(ctx, l, time.Second)
 			_ = s.Release(ctx, l)
 			_ = s.NewEra(ctx, 0, "", true)
@@ -259,7 +259,7 @@ func TestNonsenseIsAnErrorAndNoPanic(t *testing.T) {
 func TestAnAddressThatComesToNameAReplicaIsLeft(t *testing.T) {
 	first, _ := single(t)
 	ctx := within(t, 30*time.Second)
-	second, err := redistest.StartReplica(ctx, first, redistest.Options{})
+	second, err := redisserver.StartReplica(ctx, first, redisserver.Options{})
 	require.NoError(t, err)
 	defer second.Close()
 	to := first

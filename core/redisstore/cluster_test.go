@@ -9,20 +9,20 @@ import (
 	"github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/require"
 
-	"github.com/larderhq/larder/core/internal/redistest"
-	"github.com/larderhq/larder/core/internal/remote"
+	"github.com/larderhq/larder/core/internal/test/redisserver"
+	"github.com/larderhq/larder/core/internal/tier"
 )
 
-func threeByThree(t *testing.T) (*redistest.Cluster, *redis.ClusterClient) {
+func threeByThree(t *testing.T) (*redisserver.Cluster, *redis.ClusterClient) {
 	t.Helper()
-	cluster := redistest.ThreeByThree(t)
+	cluster := redisserver.ThreeByThree(t)
 	client := redis.NewClusterClient(&redis.ClusterOptions{Addrs: cluster.Addrs()})
 	t.Cleanup(func() { _ = client.Close() })
 	return cluster, client
 }
 
 // migrate begins to move the slot of partition 0.
-func migrate(t *testing.T, cluster *redistest.Cluster, s *session) *redistest.Migration {
+func migrate(t *testing.T, cluster *redisserver.Cluster, s *session) *redisserver.Migration {
 	t.Helper()
 	ctx := within(t, 10*time.Second)
 	slot, err := cluster.SlotOf(ctx, s.names.head(0))
@@ -51,17 +51,17 @@ func TestWhileASlotIsOnItsWay(t *testing.T) {
 	}
 	key, tag := in0("k"), in0("t:")
 	fill(t, s, key, "x", tag)
-	change := func(kind remote.Kind, value string) error {
-		_, err := s.Change(ctx, remote.Change{Items: []remote.Item{{Kind: kind, Value: value}}})
+	change := func(kind tier.Kind, value string) error {
+		_, err := s.Change(ctx, tier.Change{Items: []tier.Item{{Kind: kind, Value: value}}})
 		return err
 	}
-	require.NoError(t, change(remote.Pattern, "nothing"))
+	require.NoError(t, change(tier.Pattern, "nothing"))
 	at := heads(t, s)[0]
 
 	refused := func() {
 		t.Helper()
-		require.ErrorIs(t, change(remote.Key, key), remote.ErrMigrating)
-		require.ErrorIs(t, change(remote.Tag, tag), remote.ErrMigrating)
+		require.ErrorIs(t, change(tier.Key, key), tier.ErrMigrating)
+		require.ErrorIs(t, change(tier.Tag, tag), tier.ErrMigrating)
 		now := heads(t, s)[0]
 		require.Equal(t, at.Position, now.Position, "nothing was changed")
 		require.Equal(t, at.Era, now.Era)
@@ -104,8 +104,8 @@ func TestWhileASlotIsOnItsWay(t *testing.T) {
 	require.NotEmpty(t, generations[0])
 	require.NoError(t, m.Finish(ctx))
 	require.Equal(t, at.Era, heads(t, s)[0].Era)
-	require.NoError(t, change(remote.Key, key))
-	require.NoError(t, change(remote.Tag, tag))
+	require.NoError(t, change(tier.Key, key))
+	require.NoError(t, change(tier.Tag, tag))
 	did, err = s.Scan(ctx, scanOf("nothing"))
 	require.NoError(t, err)
 	require.True(t, did.Sure)
@@ -183,13 +183,13 @@ func TestSlotsAreThoseOfTheServer(t *testing.T) {
 	t.Parallel()
 	_, client := single(t, "--cluster-enabled", "yes")
 	n := newNames("app", "v1")
-	for p := range remote.MaxPartitions {
+	for p := range tier.MaxPartitions {
 		slot, err := client.ClusterKeySlot(t.Context(), n.head(p)).Result()
 		require.NoError(t, err)
 		require.EqualValues(t, slot, slotOf(fmt.Sprintf("%02x", p)))
 	}
 	_, err := New(client).Open(within(t, time.Second), layout("v1"))
-	require.ErrorIs(t, err, remote.ErrUnusable, "a cluster needs its own client")
+	require.ErrorIs(t, err, tier.ErrUnusable, "a cluster needs its own client")
 }
 
 func TestAFailoverOfOneMaster(t *testing.T) {

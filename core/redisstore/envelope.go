@@ -9,7 +9,7 @@ import (
 
 	"github.com/klauspost/compress/s2"
 
-	"github.com/larderhq/larder/core/internal/remote"
+	"github.com/larderhq/larder/core/internal/tier"
 )
 
 // envelope is the value under an entry's name: what the entry was made under, and
@@ -38,8 +38,8 @@ type envelope struct {
 	loadTime                                time.Duration
 	provisional                             bool
 
-	tags    []remote.TagGeneration
-	eras    []remote.PartitionEra // of partitions below remote.MaxPartitions
+	tags    []tier.TagGeneration
+	eras    []tier.PartitionEra // of partitions below tier.MaxPartitions
 	payload []byte
 }
 
@@ -61,7 +61,7 @@ const (
 const (
 	maxEnvelopeID     = 255
 	maxEnvelopeTags   = 1024
-	maxEnvelopeEras   = remote.MaxPartitions
+	maxEnvelopeEras   = tier.MaxPartitions
 	maxEnvelopeString = 64 << 10
 
 	// maxDecoded is the longest payload: more than twice what Redis takes as a
@@ -145,7 +145,7 @@ func (e *envelope) headerSize() (int, bool) {
 		n += 2*3 + len(t.Tag) + len(t.Token)
 	}
 	for _, p := range e.eras {
-		if p.Partition < 0 || p.Partition >= remote.MaxPartitions || len(p.Era) > maxEnvelopeString {
+		if p.Partition < 0 || p.Partition >= tier.MaxPartitions || len(p.Era) > maxEnvelopeString {
 			return 0, false
 		}
 		n += 2*3 + len(p.Era)
@@ -217,15 +217,15 @@ func decodeEnvelope(data []byte) (envelope, error) {
 		provisional: flags&envelopeProvisional != 0,
 	}
 	if n := r.count(maxEnvelopeTags); n > 0 {
-		e.tags = make([]remote.TagGeneration, n)
+		e.tags = make([]tier.TagGeneration, n)
 		for i := range e.tags {
-			e.tags[i] = remote.TagGeneration{Tag: r.string(), Token: r.string()}
+			e.tags[i] = tier.TagGeneration{Tag: r.string(), Token: r.string()}
 		}
 	}
 	if n := r.count(maxEnvelopeEras); n > 0 {
-		e.eras = make([]remote.PartitionEra, n)
+		e.eras = make([]tier.PartitionEra, n)
 		for i := range e.eras {
-			e.eras[i] = remote.PartitionEra{Partition: r.uvarint(remote.MaxPartitions - 1), Era: r.string()}
+			e.eras[i] = tier.PartitionEra{Partition: r.uvarint(tier.MaxPartitions - 1), Era: r.string()}
 		}
 	}
 	if r.bad || r.rest != "" {

@@ -8,7 +8,7 @@ import (
 	"github.com/klauspost/compress/s2"
 	"github.com/stretchr/testify/require"
 
-	"github.com/larderhq/larder/core/internal/remote"
+	"github.com/larderhq/larder/core/internal/tier"
 )
 
 // FuzzDecodeEnvelope decodes what it is given, and the same with a checksum that
@@ -84,9 +84,9 @@ func FuzzEnvelopeRoundTrip(f *testing.F) {
 			payload: bytes.Repeat(payload, int(times)),
 		}
 		for i := range int(tags) {
-			e.tags = append(e.tags, remote.TagGeneration{Tag: tag[:len(tag)*i/int(tags)], Token: token})
+			e.tags = append(e.tags, tier.TagGeneration{Tag: tag[:len(tag)*i/int(tags)], Token: token})
 			if i < maxEnvelopeEras {
-				e.eras = append(e.eras, remote.PartitionEra{Partition: int(partition), Era: era})
+				e.eras = append(e.eras, tier.PartitionEra{Partition: int(partition), Era: era})
 			}
 		}
 
@@ -94,7 +94,7 @@ func FuzzEnvelopeRoundTrip(f *testing.F) {
 		require.Equal(t, "before", string(data[:6]))
 		data = data[6:]
 		long := max(len(tag), len(token), len(era)) > maxEnvelopeString
-		if len(id) > maxEnvelopeID || tags > 0 && (long || int(partition) >= remote.MaxPartitions) {
+		if len(id) > maxEnvelopeID || tags > 0 && (long || int(partition) >= tier.MaxPartitions) {
 			if len(data) > 0 { // the prefixes of a long tag may all be short enough
 				_, err := decodeEnvelope(data)
 				require.NoError(t, err)

@@ -15,7 +15,7 @@ import (
 	"github.com/klauspost/compress/s2"
 	"github.com/stretchr/testify/require"
 
-	"github.com/larderhq/larder/core/internal/remote"
+	"github.com/larderhq/larder/core/internal/tier"
 )
 
 // sampleEnvelope is an entry as they usually are, with n bytes of JSON.
@@ -28,11 +28,11 @@ func sampleEnvelope(n int) envelope {
 		id:   "1764000000000-0:5f2c9a",
 		born: 1764000000000, freshUntil: 1764000060000, staleUntil: 1764000120000, keepUntil: 1764000180000,
 		loadTime: 37 * time.Millisecond,
-		tags: []remote.TagGeneration{
+		tags: []tier.TagGeneration{
 			{Tag: "product:42", Token: "9b1deb4d3b7d4bad-17"},
 			{Tag: "category:shoes", Token: "9b1deb4d3b7d4bad-18"},
 		},
-		eras:    []remote.PartitionEra{{Partition: 7, Era: "c0ffee-1"}, {Partition: 11, Era: "c0ffee-2"}},
+		eras:    []tier.PartitionEra{{Partition: 7, Era: "c0ffee-1"}, {Partition: 11, Era: "c0ffee-2"}},
 		payload: payload[:n],
 	}
 }
@@ -88,13 +88,13 @@ func bytesAllocated(f func()) uint64 {
 
 func TestEnvelopeRoundTrip(t *testing.T) {
 	long := strings.Repeat("x", maxEnvelopeString)
-	manyTags := make([]remote.TagGeneration, maxEnvelopeTags)
+	manyTags := make([]tier.TagGeneration, maxEnvelopeTags)
 	for i := range manyTags {
-		manyTags[i] = remote.TagGeneration{Tag: fmt.Sprint("tag", i), Token: fmt.Sprint("token", i)}
+		manyTags[i] = tier.TagGeneration{Tag: fmt.Sprint("tag", i), Token: fmt.Sprint("token", i)}
 	}
-	allEras := make([]remote.PartitionEra, maxEnvelopeEras)
+	allEras := make([]tier.PartitionEra, maxEnvelopeEras)
 	for i := range allEras {
-		allEras[i] = remote.PartitionEra{Partition: i, Era: fmt.Sprint("era", i)}
+		allEras[i] = tier.PartitionEra{Partition: i, Era: fmt.Sprint("era", i)}
 	}
 	provisional := sampleEnvelope(100)
 	provisional.provisional = true
@@ -104,8 +104,8 @@ func TestEnvelopeRoundTrip(t *testing.T) {
 	cases := map[string]envelope{
 		"zero":                   {},
 		"nil slices":             {id: "a"},
-		"empty slices":           {id: "a", tags: []remote.TagGeneration{}, eras: []remote.PartitionEra{}, payload: []byte{}},
-		"empty strings":          {tags: []remote.TagGeneration{{}}, eras: []remote.PartitionEra{{}}},
+		"empty slices":           {id: "a", tags: []tier.TagGeneration{}, eras: []tier.PartitionEra{}, payload: []byte{}},
+		"empty strings":          {tags: []tier.TagGeneration{{}}, eras: []tier.PartitionEra{{}}},
 		"one byte":               {id: "a", payload: []byte{0}},
 		"provisional":            provisional,
 		"provisional compressed": provisionalCompressed,
@@ -115,7 +115,7 @@ func TestEnvelopeRoundTrip(t *testing.T) {
 			keepUntil: math.MaxInt64, loadTime: math.MaxInt64},
 		"negative times":  {born: -1, freshUntil: -2, staleUntil: -3, keepUntil: -4, loadTime: -5},
 		"longest id":      {id: strings.Repeat("\xff", maxEnvelopeID)},
-		"longest strings": {tags: []remote.TagGeneration{{Tag: long, Token: long}}, eras: []remote.PartitionEra{{Partition: 63, Era: long}}},
+		"longest strings": {tags: []tier.TagGeneration{{Tag: long, Token: long}}, eras: []tier.PartitionEra{{Partition: 63, Era: long}}},
 		"most tags":       {id: "a", tags: manyTags, payload: []byte("p")},
 		"most eras":       {id: "a", eras: allEras, payload: []byte("p")},
 		"incompressible":  {id: "a", payload: randomPayload(1 << 20)},
@@ -155,8 +155,8 @@ func TestEnvelopeLayoutIsPinned(t *testing.T) {
 	e := envelope{
 		id: "id-1", born: 1000, freshUntil: 2000, staleUntil: 3000, keepUntil: 4000, loadTime: 5,
 		provisional: true,
-		tags:        []remote.TagGeneration{{Tag: "t", Token: "g"}},
-		eras:        []remote.PartitionEra{{Partition: 3, Era: "e"}},
+		tags:        []tier.TagGeneration{{Tag: "t", Token: "g"}},
+		eras:        []tier.PartitionEra{{Partition: 3, Era: "e"}},
 		payload:     []byte("payload"),
 	}
 	want := "e701" + "0469642d31" + "01" + "1e000000" + // magic, version; id; flags; payload at 30
@@ -200,13 +200,13 @@ func TestEnvelopeBeyondLimitsIsNotEncoded(t *testing.T) {
 	long := strings.Repeat("x", maxEnvelopeString+1)
 	for name, e := range map[string]envelope{
 		"id":                 {id: strings.Repeat("x", maxEnvelopeID+1)},
-		"tags":               {tags: make([]remote.TagGeneration, maxEnvelopeTags+1)},
-		"tag":                {tags: []remote.TagGeneration{{Tag: long}}},
-		"token":              {tags: []remote.TagGeneration{{Token: long}}},
-		"eras":               {eras: make([]remote.PartitionEra, maxEnvelopeEras+1)},
-		"era":                {eras: []remote.PartitionEra{{Era: long}}},
-		"partition":          {eras: []remote.PartitionEra{{Partition: remote.MaxPartitions}}},
-		"negative partition": {eras: []remote.PartitionEra{{Partition: -1}}},
+		"tags":               {tags: make([]tier.TagGeneration, maxEnvelopeTags+1)},
+		"tag":                {tags: []tier.TagGeneration{{Tag: long}}},
+		"token":              {tags: []tier.TagGeneration{{Token: long}}},
+		"eras":               {eras: make([]tier.PartitionEra, maxEnvelopeEras+1)},
+		"era":                {eras: []tier.PartitionEra{{Era: long}}},
+		"partition":          {eras: []tier.PartitionEra{{Partition: tier.MaxPartitions}}},
+		"negative partition": {eras: []tier.PartitionEra{{Partition: -1}}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			require.Equal(t, "before", string(encodeEnvelope([]byte("before"), &e)))

@@ -3,7 +3,7 @@ package redisstore
 import (
 	"context"
 
-	"github.com/larderhq/larder/core/internal/remote"
+	"github.com/larderhq/larder/core/internal/tier"
 )
 
 // NewEra implements the seam. It works on one key, which a cluster serves also
@@ -50,7 +50,7 @@ func (s *session) newEra(ctx context.Context, partition int, was string, always 
 		keys:   []string{s.names.head(partition)},
 		args: []any{
 			nonce(), s.channel(partition), partition, was, always,
-			s.partitions.Load(), remote.Protocol, int(remote.Era), read,
+			s.partitions.Load(), tier.Protocol, int(tier.Era), read,
 		},
 	})
 }

@@ -18,8 +18,8 @@ import (
 
 	"github.com/larderhq/larder/core"
 	"github.com/larderhq/larder/core/internal/bridge"
-	"github.com/larderhq/larder/core/internal/redistest"
-	"github.com/larderhq/larder/core/internal/warm"
+	"github.com/larderhq/larder/core/internal/test/redisserver"
+	"github.com/larderhq/larder/core/internal/warmup"
 	"github.com/larderhq/larder/core/redisstore"
 )
 
@@ -88,7 +88,7 @@ func info(t testing.TB, client *redis.Client, section, field string) string {
 }
 
 // did returns what fn made the server do, beside answering what it has done.
-func did(t testing.TB, server *redistest.Server, fn func()) work {
+func did(t testing.TB, server *redisserver.Server, fn func()) work {
 	t.Helper()
 	asking := measure(t, server, func() {}).reads
 	w := measure(t, server, fn)
@@ -96,7 +96,7 @@ func did(t testing.TB, server *redistest.Server, fn func()) work {
 	return w
 }
 
-func measure(t testing.TB, server *redistest.Server, fn func()) work {
+func measure(t testing.TB, server *redisserver.Server, fn func()) work {
 	t.Helper()
 	client := redis.NewClient(&redis.Options{Addr: server.Addr(), PoolSize: 1})
 	defer client.Close()
@@ -135,7 +135,7 @@ func measure(t testing.TB, server *redistest.Server, fn func()) work {
 }
 
 func TestAHitOfTheTierIsOneCommandInOneRoundTrip(t *testing.T) {
-	server := redistest.Single(t)
+	server := redisserver.Single(t)
 	a, b := newInstance(t, server.Addr()), newInstance(t, server.Addr())
 	for id := range 3 {
 		require.True(t, a.get(t, id, "value", "catalog", "shop"))
@@ -175,7 +175,7 @@ func TestAHitOfTheTierIsOneCommandInOneRoundTrip(t *testing.T) {
 }
 
 func TestAMissIsThreeRoundTrips(t *testing.T) {
-	server := redistest.Single(t)
+	server := redisserver.Single(t)
 	a := newInstance(t, server.Addr())
 	a.get(t, 0, "value", "late") // the scripts are known
 	miss := did(t, server, func() { require.True(t, a.get(t, 1, "value")) })
@@ -187,7 +187,7 @@ func TestAMissIsThreeRoundTrips(t *testing.T) {
 }
 
 func TestAnInvalidationIsOneRoundTripHoweverManyEntriesCarryTheTag(t *testing.T) {
-	server := redistest.Single(t)
+	server := redisserver.Single(t)
 	a := newInstance(t, server.Addr())
 	a.get(t, 0, "value", "catalog")
 	require.NoError(t, a.cache.Invalidate(t.Context(), core.Tag("catalog")))
@@ -204,7 +204,7 @@ func TestAnInvalidationIsOneRoundTripHoweverManyEntriesCarryTheTag(t *testing.T)
 
 // Of a hundred ids half are in the tier.
 func TestABatchIsAPipelineForEachStep(t *testing.T) {
-	server := redistest.Single(t)
+	server := redisserver.Single(t)
 	a := newInstance(t, server.Addr())
 	ids := make([]int, 100)
 	for i := range ids {
@@ -252,7 +252,7 @@ func median(d []time.Duration) time.Duration {
 // BenchmarkHitOfTheTier is a hit of Redis, against a raw GET of the same bytes by
 // the same kind of client, in turns.
 func BenchmarkHitOfTheTier(b *testing.B) {
-	server := redistest.Single(b)
+	server := redisserver.Single(b)
 	a := newInstance(b, server.Addr())
 	// Each value fills the smallest tier to the half, so that nearly each Get goes to Redis.
 	reader := newInstance(b, server.Addr(), func(o *core.Options) { o.MaxBytes = 64 << 10 })
@@ -293,7 +293,7 @@ func BenchmarkHitOfTheTier(b *testing.B) {
 // BenchmarkTagInvalidation is the invalidation of a tag that a million entries
 // carry, against one that one entry carries, in turns.
 func BenchmarkTagInvalidation(b *testing.B) {
-	server := redistest.Single(b)
+	server := redisserver.Single(b)
 	a := newInstance(b, server.Addr())
 	client := redis.NewClient(&redis.Options{Addr: server.Addr()})
 	defer client.Close()
@@ -334,7 +334,7 @@ func BenchmarkTagInvalidation(b *testing.B) {
 // instances answers the tag no more, against a raw PUBLISH until the last of eight
 // subscribers has it.
 func BenchmarkMessage(b *testing.B) {
-	server := redistest.Single(b)
+	server := redisserver.Single(b)
 	writer := newInstance(b, server.Addr())
 	const instances = 8
 	var readers []*instance
@@ -414,7 +414,7 @@ func BenchmarkWatchdog(b *testing.B) {
 	const span = 5 * time.Second
 	for _, n := range []int{1, 10, 100} {
 		b.Run(fmt.Sprint(n, " instances"), func(b *testing.B) {
-			server := redistest.Single(b)
+			server := redisserver.Single(b)
 			client := redis.NewClient(&redis.Options{Addr: server.Addr()})
 			defer client.Close()
 			for range n {
@@ -447,7 +447,7 @@ func BenchmarkWatchdog(b *testing.B) {
 // turns of a tenth each: go test -run=xxx -bench=Warm -benchtime=1000000x ./core/redisstore
 func BenchmarkWarm(b *testing.B) {
 	const batch, parallel, turns = 1000, 4, 10
-	server := redistest.Single(b)
+	server := redisserver.Single(b)
 	a := newInstance(b, server.Addr())
 	client := redis.NewClient(&redis.Options{Addr: server.Addr()})
 	defer client.Close()
@@ -490,7 +490,7 @@ func BenchmarkWarm(b *testing.B) {
 	b.ResetTimer()
 	for from := 0; from < b.N; from += n {
 		to := min(from+n, b.N)
-		done, err := warm.Run(b.Context(), ids(from, to), warm.Plan{Batch: batch, Parallel: parallel}, raw)
+		done, err := warmup.Run(b.Context(), ids(from, to), warmup.Plan{Batch: batch, Parallel: parallel}, raw)
 		require.NoError(b, err)
 		require.Equal(b, to-from, done.Filled)
 		plain += done.Elapsed

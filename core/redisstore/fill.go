@@ -5,13 +5,13 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/larderhq/larder/core/internal/remote"
+	"github.com/larderhq/larder/core/internal/tier"
 )
 
 // Acquire implements the seam.
 func (s *session) Acquire(
 	ctx context.Context, key, seen string, tags []string, d time.Duration,
-) (remote.Lease, error) {
+) (tier.Lease, error) {
 	l, unreadable, err := s.acquire(ctx, key, seen, tags, d)
 	if err == nil && unreadable != "" {
 		// An entry that nobody can read is none, and must not keep others from
@@ -19,7 +19,7 @@ func (s *session) Acquire(
 		l, _, err = s.acquire(ctx, key, unreadable, tags, d)
 	}
 	if err != nil {
-		return remote.Lease{}, failed("acquire", err)
+		return tier.Lease{}, failed("acquire", err)
 	}
 	return l, nil
 }
@@ -27,7 +27,7 @@ func (s *session) Acquire(
 // acquire returns also the id of an entry that is there and does not decode.
 func (s *session) acquire(
 	ctx context.Context, key, seen string, tags []string, d time.Duration,
-) (l remote.Lease, unreadable string, err error) {
+) (l tier.Lease, unreadable string, err error) {
 	p, version := s.partitionOfKey(key), s.names.version
 	calls := make([]call, 0, 1+len(tags))
 	calls = append(calls, call{
@@ -55,7 +55,7 @@ func (s *session) acquire(
 		if err != nil {
 			break
 		}
-		var g remote.Generation
+		var g tier.Generation
 		if g, err = s.readGeneration(tag, sent, newReply(replies[1+i])); err == nil {
 			l.Generations = append(l.Generations, g)
 		}
@@ -66,7 +66,7 @@ func (s *session) acquire(
 	return l, unreadable, err
 }
 
-func (s *session) readLease(p int, key string, sent time.Time, v any) (l remote.Lease, unreadable string, err error) {
+func (s *session) readLease(p int, key string, sent time.Time, v any) (l tier.Lease, unreadable string, err error) {
 	r := newReply(v)
 	outcome := r.string()
 	now := r.int()
@@ -80,7 +80,7 @@ func (s *session) readLease(p int, key string, sent time.Time, v any) (l remote.
 		l.Busy = span(r.int())
 		l.Queued = queuedOf(key, r.string())
 	case "lease":
-		l = remote.Lease{Token: r.string(), Era: r.string(), Sweep: r.string()}
+		l = tier.Lease{Token: r.string(), Era: r.string(), Sweep: r.string()}
 		l.Open = span(r.int())
 		l.Lagging = r.int() != 0
 		l.Lapsed = span(r.int())
@@ -92,7 +92,7 @@ func (s *session) readLease(p int, key string, sent time.Time, v any) (l remote.
 		}
 	}
 	if r.err != nil {
-		return remote.Lease{}, "", r.err
+		return tier.Lease{}, "", r.err
 	}
 	s.clocks[p].read(now, sent)
 	l.Key, l.Now = key, now
@@ -100,7 +100,7 @@ func (s *session) readLease(p int, key string, sent time.Time, v any) (l remote.
 }
 
 // queuedOf returns what a record says is queued for a key, nil if it is none.
-func queuedOf(key, text string) *remote.Queued {
+func queuedOf(key, text string) *tier.Queued {
 	rec, ok := parseRecord(text)
 	if !ok {
 		return nil
@@ -118,21 +118,21 @@ func (s *session) generationCall(tag string) call {
 	}
 }
 
-func (s *session) readGeneration(tag string, sent time.Time, r *reply) (remote.Generation, error) {
+func (s *session) readGeneration(tag string, sent time.Time, r *reply) (tier.Generation, error) {
 	now := r.int()
-	g := remote.Generation{Tag: tag, Token: r.string(), Era: r.string()}
+	g := tier.Generation{Tag: tag, Token: r.string(), Era: r.string()}
 	g.Open = span(r.int())
 	g.Lagging = r.int() != 0
 	g.Head = r.string()
 	if r.err != nil {
-		return remote.Generation{}, r.err
+		return tier.Generation{}, r.err
 	}
 	s.clocks[s.partitionOf(tag)].read(now, sent)
 	return g, nil
 }
 
 // Extend implements the seam.
-func (s *session) Extend(ctx context.Context, l remote.Lease, d time.Duration) (bool, error) {
+func (s *session) Extend(ctx context.Context, l tier.Lease, d time.Duration) (bool, error) {
 	if l.Token == "" {
 		return false, nil
 	}
@@ -149,12 +149,12 @@ func (s *session) Extend(ctx context.Context, l remote.Lease, d time.Duration) (
 
 // Fill implements the seam. The lease's token is the entry's id: an execution made
 // it, and it fills once. An entry beyond the limits of the envelope is not stored.
-func (s *session) Fill(ctx context.Context, l remote.Lease, f remote.Fill) (bool, error) {
+func (s *session) Fill(ctx context.Context, l tier.Lease, f tier.Fill) (bool, error) {
 	if l.Token == "" {
 		return false, nil
 	}
 	p := s.partitionOfKey(l.Key)
-	if q := s.partitionOfKey(f.Key); q != p || remote.Name(f.Key) != remote.Name(l.Key) {
+	if q := s.partitionOfKey(f.Key); q != p || tier.Name(f.Key) != tier.Name(l.Key) {
 		return false, fmt.Errorf("redisstore: fill: key %q is not of the name of the lease's, %q", f.Key, l.Key)
 	}
 	e := f.Entry
@@ -191,7 +191,7 @@ func (s *session) Fill(ctx context.Context, l remote.Lease, f remote.Fill) (bool
 }
 
 // Release implements the seam.
-func (s *session) Release(ctx context.Context, l remote.Lease) error {
+func (s *session) Release(ctx context.Context, l tier.Lease) error {
 	if l.Token == "" {
 		return nil
 	}
@@ -214,15 +214,15 @@ func (s *session) Note(ctx context.Context, key string, payload []byte, keep tim
 }
 
 // Learn implements the seam. Executed twice it returns what it has stored itself.
-func (s *session) Learn(ctx context.Context, key string, payload []byte, keep time.Duration) (remote.Entry, error) {
-	r, err := s.note(ctx, learnScript, key, remote.LearntMark+nonce(), payload, keep)
+func (s *session) Learn(ctx context.Context, key string, payload []byte, keep time.Duration) (tier.Entry, error) {
+	r, err := s.note(ctx, learnScript, key, tier.LearntMark+nonce(), payload, keep)
 	if err != nil {
-		return remote.Entry{}, err
+		return tier.Entry{}, err
 	}
 	now := r.int()
 	was := r.string()
 	if r.err != nil {
-		return remote.Entry{}, failed("note", r.err)
+		return tier.Entry{}, failed("note", r.err)
 	}
 	return entryOf([]byte(was), now), nil
 }
@@ -243,7 +243,7 @@ func (s *session) note(
 	replies, err := s.run(ctx, call{
 		script: script,
 		keys:   []string{s.names.entry(p, s.names.version, key)},
-		args:   []any{value, max(1, ms(keep)), remote.LearntMark},
+		args:   []any{value, max(1, ms(keep)), tier.LearntMark},
 	})
 	if err != nil {
 		return nil, failed("note", err)

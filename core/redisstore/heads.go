@@ -11,12 +11,12 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
-	"github.com/larderhq/larder/core/internal/remote"
+	"github.com/larderhq/larder/core/internal/tier"
 )
 
 // Heads implements the seam: one pipeline per master, and those at once (rule R19).
-func (s *session) Heads(ctx context.Context) ([]remote.Head, error) {
-	heads := make([]remote.Head, s.partitions.Load())
+func (s *session) Heads(ctx context.Context) ([]tier.Head, error) {
+	heads := make([]tier.Head, s.partitions.Load())
 	masters := make(map[*redis.Client][]int)
 	for p := range heads {
 		master, err := s.nodes.master(ctx, s.names.head(p))
@@ -31,14 +31,14 @@ func (s *session) Heads(ctx context.Context) ([]remote.Head, error) {
 		wg.Go(func() { s.headsOf(ctx, master, partitions, heads) })
 	}
 	wg.Wait()
-	if slices.ContainsFunc(heads, func(h remote.Head) bool { return h.Err != nil }) {
+	if slices.ContainsFunc(heads, func(h tier.Head) bool { return h.Err != nil }) {
 		s.reload(ctx)
 	}
 	return heads, nil
 }
 
 // headsOf asks one master for the heads of some partitions.
-func (s *session) headsOf(ctx context.Context, master *redis.Client, partitions []int, heads []remote.Head) {
+func (s *session) headsOf(ctx context.Context, master *redis.Client, partitions []int, heads []tier.Head) {
 	cmds := []redis.Cmder{
 		// A write, which a demoted or isolated master refuses and a full one accepts.
 		// It is on a key that may be there, so that a slot that is being migrated has it.
@@ -72,7 +72,7 @@ func (s *session) headsOf(ctx context.Context, master *redis.Client, partitions 
 			continue
 		case err != nil:
 		case isWrongType(head.Err()):
-			heads[p] = remote.Head{Missing: true}
+			heads[p] = tier.Head{Missing: true}
 		case head.Err() != nil:
 			err = head.Err()
 		case infoErr != nil || timeErr != nil:
@@ -85,7 +85,7 @@ func (s *session) headsOf(ctx context.Context, master *redis.Client, partitions 
 		}
 		switch {
 		case err != nil:
-			heads[p] = remote.Head{Err: failed("ask for the head", err)}
+			heads[p] = tier.Head{Err: failed("ask for the head", err)}
 		case !aware:
 			unaware = append(unaware, p)
 		}
@@ -95,19 +95,19 @@ func (s *session) headsOf(ctx context.Context, master *redis.Client, partitions 
 
 // makeAware writes this instance's lag into the heads that tell of a shorter one: a
 // partition where that fails has not been verified.
-func (s *session) makeAware(ctx context.Context, partitions []int, heads []remote.Head) {
+func (s *session) makeAware(ctx context.Context, partitions []int, heads []tier.Head) {
 	if len(partitions) == 0 {
 		return
 	}
 	for i, err := range s.noteLag(ctx, partitions) {
 		if err != nil {
-			heads[partitions[i]] = remote.Head{Err: failed("note the replica lag", err)}
+			heads[partitions[i]] = tier.Head{Err: failed("note the replica lag", err)}
 		}
 	}
 }
 
 // served notes who answered for a head, and when.
-func (s *session) served(h *remote.Head, info string, now int64, p int, sent time.Time) error {
+func (s *session) served(h *tier.Head, info string, now int64, p int, sent time.Time) error {
 	id, err := replicationOf(info)
 	if err != nil {
 		return err
@@ -119,13 +119,13 @@ func (s *session) served(h *remote.Head, info string, now int64, p int, sent tim
 
 // readHead takes the fields in the order in which they are asked for. aware: who
 // invalidates there knows of a lag as long as this instance's.
-func (s *session) readHead(r *reply) (h remote.Head, aware bool, err error) {
-	h = remote.Head{Position: remote.Position{ID: r.optional(), Token: r.optional()}}
+func (s *session) readHead(r *reply) (h tier.Head, aware bool, err error) {
+	h = tier.Head{Position: tier.Position{ID: r.optional(), Token: r.optional()}}
 	h.Era, h.Sweep, h.Confirmed = r.optional(), r.optional(), r.optional()
 	h.Begun = begunAt(h.Era)
 	partitions, protocol, lag, until := r.optional(), r.optional(), r.optional(), r.optional()
 	if r.err != nil {
-		return remote.Head{}, false, r.err
+		return tier.Head{}, false, r.err
 	}
 	h.Until, _ = strconv.ParseInt(until, 10, 64)
 	most, _ := strconv.ParseInt(lag, 10, 64) // what makes no sense is too short
@@ -163,17 +163,17 @@ func elsewhere(err error) bool {
 }
 
 // headElsewhere asks whoever has the head by now.
-func (s *session) headElsewhere(ctx context.Context, p int) remote.Head {
+func (s *session) headElsewhere(ctx context.Context, p int) tier.Head {
 	s.reload(ctx)
 	sent := time.Now()
 	replies, err := s.run(ctx, call{script: stateScript, keys: []string{s.names.head(p)}})
 	if err != nil {
-		return remote.Head{Err: failed("ask for the head", err)}
+		return tier.Head{Err: failed("ask for the head", err)}
 	}
 	r := newReply(replies[0])
 	info := r.string()
 	now, err := clockOf(r.next())
-	var h remote.Head
+	var h tier.Head
 	aware := true
 	if err == nil {
 		h, aware, err = s.readHead(r.array())
@@ -188,11 +188,11 @@ func (s *session) headElsewhere(ctx context.Context, p int) remote.Head {
 		err = s.served(&h, info, now, p, sent)
 	}
 	if err != nil {
-		return remote.Head{Err: failed("ask for the head", err)}
+		return tier.Head{Err: failed("ask for the head", err)}
 	}
 	if !aware {
 		if err := s.noteLag(ctx, []int{p})[0]; err != nil {
-			return remote.Head{Err: failed("note the replica lag", err)}
+			return tier.Head{Err: failed("note the replica lag", err)}
 		}
 	}
 	return h

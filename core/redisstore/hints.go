@@ -13,7 +13,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
-	"github.com/larderhq/larder/core/internal/remote"
+	"github.com/larderhq/larder/core/internal/tier"
 )
 
 // pingAfter is how long a subscription may be silent before it is asked whether it
@@ -23,7 +23,7 @@ const pingAfter = time.Second
 // Hints implements the seam. On one server it never subscribes again by itself: who
 // listens has to know that something may have been missed. In a cluster each shard
 // is cut and comes back by itself: see shards.
-func (s *session) Hints(ctx context.Context, ready func(), fn func(remote.Hint)) error {
+func (s *session) Hints(ctx context.Context, ready func(), fn func(tier.Hint)) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(s.ctx, cancel)()
@@ -40,7 +40,7 @@ func (s *session) Hints(ctx context.Context, ready func(), fn func(remote.Hint))
 	return nil
 }
 
-func (s *session) listen(ctx context.Context, ready func(), fn func(remote.Hint)) (err error) {
+func (s *session) listen(ctx context.Context, ready func(), fn func(tier.Hint)) (err error) {
 	sub := s.nodes.single.Subscribe(ctx)
 	defer func() { _ = sub.Close() }()
 	// A read does not end with its context, but with its connection.
@@ -70,7 +70,7 @@ func (s *session) listen(ctx context.Context, ready func(), fn func(remote.Hint)
 	}
 }
 
-func (s *session) hear(m *redis.Message, fn func(remote.Hint)) {
+func (s *session) hear(m *redis.Message, fn func(tier.Hint)) {
 	if m.Channel == s.names.invalidate() {
 		for _, h := range s.foreign(m.Payload) {
 			fn(h)
@@ -164,7 +164,7 @@ const itemFields = 5
 
 // parseHints reads what the function hint in Lua publishes. What it does not
 // understand is of a later version, or not ours: then there are none.
-func parseHints(payload string) (hints []remote.Hint) {
+func parseHints(payload string) (hints []tier.Hint) {
 	rest, ok := strings.CutPrefix(payload, "L1")
 	if !ok {
 		return nil
@@ -181,7 +181,7 @@ func parseHints(payload string) (hints []remote.Hint) {
 	}
 	switch {
 	case len(fields) == 2 && fields[0] == "w" && fields[1] != "":
-		return []remote.Hint{{Wake: fields[1]}}
+		return []tier.Hint{{Wake: fields[1]}}
 	case len(fields) > 2 && fields[0] == "i" && (len(fields)-2)%itemFields == 0:
 		p, err := strconv.Atoi(fields[1])
 		if err != nil {
@@ -192,9 +192,9 @@ func parseHints(payload string) (hints []remote.Hint) {
 			if err != nil {
 				return nil
 			}
-			hints = append(hints, remote.Hint{Partition: p, Item: remote.Logged{
-				Item:     remote.Item{Kind: kind, Value: f[1]},
-				Position: remote.Position{ID: f[2], Token: f[3]},
+			hints = append(hints, tier.Hint{Partition: p, Item: tier.Logged{
+				Item:     tier.Item{Kind: kind, Value: f[1]},
+				Position: tier.Position{ID: f[2], Token: f[3]},
 				Before:   f[4],
 			}})
 		}
@@ -204,18 +204,18 @@ func parseHints(payload string) (hints []remote.Hint) {
 
 // foreign reads what another program has published: an item that is in no log, for
 // each partition that it concerns.
-func (s *session) foreign(payload string) []remote.Hint {
-	one := func(p int, k remote.Kind, v string) []remote.Hint {
-		return []remote.Hint{{Partition: p, Item: remote.Logged{Item: remote.Item{Kind: k, Value: v}}}}
+func (s *session) foreign(payload string) []tier.Hint {
+	one := func(p int, k tier.Kind, v string) []tier.Hint {
+		return []tier.Hint{{Partition: p, Item: tier.Logged{Item: tier.Item{Kind: k, Value: v}}}}
 	}
-	each := func(k remote.Kind, v string) (hints []remote.Hint) {
+	each := func(k tier.Kind, v string) (hints []tier.Hint) {
 		for p := range int(s.partitions.Load()) {
 			hints = append(hints, one(p, k, v)...)
 		}
 		return hints
 	}
 	if payload == "all" {
-		return each(remote.All, "")
+		return each(tier.All, "")
 	}
 	kind, value, _ := strings.Cut(payload, ":")
 	if value == "" {
@@ -226,18 +226,18 @@ func (s *session) foreign(payload string) []remote.Hint {
 		if u, err := url.Parse(value); err == nil && (u.Scheme == "http" || u.Scheme == "https") {
 			return s.foreign("path:" + u.EscapedPath()) // as core.Key has it
 		}
-		return one(s.partitionOfKey(value), remote.Key, value)
+		return one(s.partitionOfKey(value), tier.Key, value)
 	case "tag":
-		tag := remote.TagPrefix + value
-		return one(s.partitionOf(tag), remote.Tag, tag)
+		tag := tier.TagPrefix + value
+		return one(s.partitionOf(tag), tier.Tag, tag)
 	case "path": // as core.PathTag has it
 		if path, err := url.PathUnescape(value); err == nil {
 			value = path
 		}
 		tag := "p:" + value
-		return one(s.partitionOf(tag), remote.Tag, tag)
+		return one(s.partitionOf(tag), tier.Tag, tag)
 	case "pattern":
-		return each(remote.Pattern, value)
+		return each(tier.Pattern, value)
 	}
 	return nil
 }

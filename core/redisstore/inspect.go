@@ -10,7 +10,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
-	"github.com/larderhq/larder/core/internal/remote"
+	"github.com/larderhq/larder/core/internal/tier"
 )
 
 // probeLives is how long, in milliseconds, the keys of a probe last that was cut off.
@@ -57,7 +57,7 @@ func (s *session) inspect(ctx context.Context) error {
 	if err := s.inspectInfo(cmds[0], cmds[1]); err != nil {
 		return err
 	}
-	if err := judge(cmds[2].Err()); remote.IsPermanent(err) {
+	if err := judge(cmds[2].Err()); tier.IsPermanent(err) {
 		s.limits = append(s.limits, fmt.Sprintf("SCAN is refused (%v): a pattern, and Sweep, invalidates everything", err))
 	} else if err != nil {
 		return err
@@ -82,9 +82,9 @@ func (s *session) inspectInfo(all, replication redis.Cmder) error {
 	version := infoField(texts[0], "redis_version")
 	switch {
 	case olderThan(version, 6, 2):
-		return fmt.Errorf("%w: Redis %s: 6.2 is needed, better 6.2.7", remote.ErrUnusable, version)
+		return fmt.Errorf("%w: Redis %s: 6.2 is needed, better 6.2.7", tier.ErrUnusable, version)
 	case s.nodes.single != nil && infoField(texts[0], "cluster_enabled") == "1":
-		return fmt.Errorf("%w: the server is part of a cluster: give a redis.ClusterClient", remote.ErrUnusable)
+		return fmt.Errorf("%w: the server is part of a cluster: give a redis.ClusterClient", tier.ErrUnusable)
 	case olderThan(version, 6, 2, 7):
 		s.limits = append(s.limits, "Redis "+version+" lets scripts write where min-replicas-to-write would refuse a command: "+
 			"a master that has lost its replicas goes on to accept invalidations, which 6.2.7 and later refuse")
@@ -123,10 +123,10 @@ func (s *session) inspectCommands(r *reply) error {
 		}
 	}
 	if len(needed) > 0 {
-		return fmt.Errorf("%w: scripts may not call %s", remote.ErrUnusable, strings.Join(needed, ", "))
+		return fmt.Errorf("%w: scripts may not call %s", tier.ErrUnusable, strings.Join(needed, ", "))
 	}
 	if len(queues) > 0 {
-		s.noQueue = fmt.Errorf("%w: scripts may not call %s", remote.ErrUnusable, strings.Join(queues, ", "))
+		s.noQueue = fmt.Errorf("%w: scripts may not call %s", tier.ErrUnusable, strings.Join(queues, ", "))
 		s.limits = append(s.limits, "scripts may not call "+strings.Join(queues, ", ")+": there is no write-behind")
 	}
 	return nil

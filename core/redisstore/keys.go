@@ -4,13 +4,13 @@ import (
 	"fmt"
 	"strings"
 
-	"github.com/larderhq/larder/core/internal/remote"
+	"github.com/larderhq/larder/core/internal/tier"
 )
 
 // names makes the names of keys and channels of one namespace.
 type names struct {
 	namespace, version string
-	prefix             [remote.MaxPartitions]string
+	prefix             [tier.MaxPartitions]string
 }
 
 func newNames(namespace, version string) *names {
@@ -34,18 +34,18 @@ func (n *names) log(p int) string  { return n.prefix[p] + "log" }
 
 // entry and lease are the only keys that a version is part of (rule R1).
 func (n *names) entry(p int, version, key string) string {
-	return n.prefix[p] + "e:" + version + string(remote.NameEnd) + key
+	return n.prefix[p] + "e:" + version + string(tier.NameEnd) + key
 }
 
 func (n *names) lease(p int, version, key string) string {
-	return n.prefix[p] + "l:" + version + string(remote.NameEnd) + key
+	return n.prefix[p] + "l:" + version + string(tier.NameEnd) + key
 }
 
 func (n *names) generation(p int, tag string) string { return n.prefix[p] + "g:" + tag }
 
 // keyIntents goes by the name alone: a writer of a resource writes all its variants.
 func (n *names) keyIntents(p int, key string) string {
-	return n.prefix[p] + "i:k:" + remote.Name(key)
+	return n.prefix[p] + "i:k:" + tier.Name(key)
 }
 
 func (n *names) tagIntents(p int, tag string) string { return n.prefix[p] + "i:t:" + tag }
@@ -76,7 +76,7 @@ func (n *names) entries(cover string) string {
 	}
 	b.WriteString(":{??}:e:*")
 	if cover != "*" {
-		b.WriteByte(remote.NameEnd) // behind the version, or further on
+		b.WriteByte(tier.NameEnd) // behind the version, or further on
 		b.WriteString(cover)
 	}
 	return b.String()
@@ -88,6 +88,6 @@ func (n *names) nameOf(key string) (string, bool) {
 	if !ok || len(rest) < len("00}:e:") || rest[2:6] != "}:e:" {
 		return "", false
 	}
-	_, key, ok = strings.Cut(rest[6:], string(remote.NameEnd)) // after the version
-	return remote.Name(key), ok
+	_, key, ok = strings.Cut(rest[6:], string(tier.NameEnd)) // after the version
+	return tier.Name(key), ok
 }

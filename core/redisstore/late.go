@@ -4,11 +4,11 @@ import (
 	"context"
 	"time"
 
-	"github.com/larderhq/larder/core/internal/remote"
+	"github.com/larderhq/larder/core/internal/tier"
 )
 
 // Late implements the seam: one script, so that generation and log are of one moment.
-func (s *session) Late(ctx context.Context, tag string, since remote.Position) (remote.Late, error) {
+func (s *session) Late(ctx context.Context, tag string, since tier.Position) (tier.Late, error) {
 	p := s.partitionOf(tag)
 	c := s.generationCall(tag)
 	c.script = lateScript
@@ -17,16 +17,16 @@ func (s *session) Late(ctx context.Context, tag string, since remote.Position) (
 	sent := time.Now()
 	replies, err := s.run(ctx, c)
 	if err != nil {
-		return remote.Late{}, failed("capture a late tag", err)
+		return tier.Late{}, failed("capture a late tag", err)
 	}
 	r := newReply(replies[0])
-	var l remote.Late
+	var l tier.Late
 	if l.Generation, err = s.readGeneration(tag, sent, r); err != nil {
-		return remote.Late{}, failed("capture a late tag", err)
+		return tier.Late{}, failed("capture a late tag", err)
 	}
 	l.Lapsed = span(r.int())
 	if l.Log, err = readLog(r); err != nil {
-		return remote.Late{}, failed("capture a late tag", err)
+		return tier.Late{}, failed("capture a late tag", err)
 	}
 	return l, nil
 }

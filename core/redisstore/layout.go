@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/larderhq/larder/core/internal/remote"
+	"github.com/larderhq/larder/core/internal/tier"
 )
 
 const (
@@ -28,10 +28,10 @@ const (
 
 // Agree implements the seam. Staleness and lag of an instance lapse a minute, and
 // twice the staleness, after its last Agree.
-func (s *session) Agree(ctx context.Context) (remote.Layout, error) {
+func (s *session) Agree(ctx context.Context) (tier.Layout, error) {
 	l, err := s.agree(ctx)
 	if err != nil {
-		return remote.Layout{}, failed("agree on the layout", err)
+		return tier.Layout{}, failed("agree on the layout", err)
 	}
 	return l, nil
 }
@@ -55,34 +55,34 @@ func (s *session) noteLag(ctx context.Context, partitions []int) []error {
 	return errs
 }
 
-func (s *session) agree(ctx context.Context) (remote.Layout, error) {
+func (s *session) agree(ctx context.Context) (tier.Layout, error) {
 	replies, err := s.run(ctx, call{
 		script: layoutScript,
 		keys:   []string{s.names.layout()},
 		args: []any{
-			remote.Protocol, s.partitions.Load(), ms(s.want.MaxStaleness), ms(s.want.ReplicaLag),
+			tier.Protocol, s.partitions.Load(), ms(s.want.MaxStaleness), ms(s.want.ReplicaLag),
 			s.want.Version, (layoutLapses + 2*s.want.MaxStaleness).Milliseconds(), versionKnown.Milliseconds(),
 		},
 	})
 	if err != nil {
-		return remote.Layout{}, err
+		return tier.Layout{}, err
 	}
 	r := newReply(replies[0])
 	switch outcome := r.string(); outcome {
 	case "agreed":
 	case "type":
-		return remote.Layout{}, fmt.Errorf("%w: %s holds a %s", remote.ErrUnusable, s.names.layout(), r.string())
+		return tier.Layout{}, fmt.Errorf("%w: %s holds a %s", tier.ErrUnusable, s.names.layout(), r.string())
 	case "protocol":
-		return remote.Layout{}, fmt.Errorf("%w: it speaks protocol %q, this program %d",
-			remote.ErrUnusable, r.string(), remote.Protocol)
+		return tier.Layout{}, fmt.Errorf("%w: it speaks protocol %q, this program %d",
+			tier.ErrUnusable, r.string(), tier.Protocol)
 	case "partitions":
-		return remote.Layout{}, fmt.Errorf("%w: %s names %q partitions: 1 to %d are allowed",
-			remote.ErrUnusable, s.names.layout(), r.string(), remote.MaxPartitions)
+		return tier.Layout{}, fmt.Errorf("%w: %s names %q partitions: 1 to %d are allowed",
+			tier.ErrUnusable, s.names.layout(), r.string(), tier.MaxPartitions)
 	default:
 		if r.err == nil {
 			r.err = fmt.Errorf("%w: outcome %q", errReply, outcome)
 		}
-		return remote.Layout{}, r.err
+		return tier.Layout{}, r.err
 	}
 	r.int() // the clock of a server that may have no partition
 	partitions, staleness, lag := r.int(), r.int(), r.int()
@@ -91,14 +91,14 @@ func (s *session) agree(ctx context.Context) (remote.Layout, error) {
 		versions = append(versions, r.string())
 	}
 	if r.err != nil {
-		return remote.Layout{}, r.err
+		return tier.Layout{}, r.err
 	}
-	if partitions < 1 || partitions > remote.MaxPartitions || staleness < 0 || lag < 0 {
-		return remote.Layout{}, fmt.Errorf("%w: %d partitions, staleness %d, lag %d", errReply, partitions, staleness, lag)
+	if partitions < 1 || partitions > tier.MaxPartitions || staleness < 0 || lag < 0 {
+		return tier.Layout{}, fmt.Errorf("%w: %d partitions, staleness %d, lag %d", errReply, partitions, staleness, lag)
 	}
 	s.partitions.Store(int32(partitions))
 	s.learnVersions(versions)
-	return remote.Layout{
+	return tier.Layout{
 		Namespace:    s.want.Namespace,
 		Version:      s.want.Version,
 		Partitions:   int(partitions),

@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"strconv"
 
-	"github.com/larderhq/larder/core/internal/remote"
+	"github.com/larderhq/larder/core/internal/tier"
 )
 
 // logLength is about how many items a log keeps: what an instance that was away for
@@ -13,9 +13,9 @@ import (
 const logLength = 1 << 14
 
 // Log implements the seam.
-func (s *session) Log(ctx context.Context, partition int, after remote.Position) (remote.Log, error) {
+func (s *session) Log(ctx context.Context, partition int, after tier.Position) (tier.Log, error) {
 	if err := s.in(partition); err != nil {
-		return remote.Log{}, failed("read the log", err)
+		return tier.Log{}, failed("read the log", err)
 	}
 	replies, err := s.run(ctx, call{
 		script: logScript,
@@ -23,25 +23,25 @@ func (s *session) Log(ctx context.Context, partition int, after remote.Position)
 		args:   []any{after.ID, after.Token},
 	})
 	if err != nil {
-		return remote.Log{}, failed("read the log", err)
+		return tier.Log{}, failed("read the log", err)
 	}
 	l, err := readLog(newReply(replies[0]))
 	if err != nil {
-		return remote.Log{}, failed("read the log", err)
+		return tier.Log{}, failed("read the log", err)
 	}
 	return l, nil
 }
 
 // readLog reads what the function since in Lua returned.
-func readLog(r *reply) (remote.Log, error) {
-	l := remote.Log{Joined: r.int() == 1, Trimmed: r.int() == 1}
+func readLog(r *reply) (tier.Log, error) {
+	l := tier.Log{Joined: r.int() == 1, Trimmed: r.int() == 1}
 	items := r.array()
 	for r.err == nil && items.err == nil && len(items.rest) > 0 {
 		kind, err := kindOf(items.string())
 		if err != nil && items.err == nil {
 			items.err = err
 		}
-		item := remote.Logged{Item: remote.Item{Kind: kind, Value: items.string()}}
+		item := tier.Logged{Item: tier.Item{Kind: kind, Value: items.string()}}
 		item.ID, item.Token, item.Before = items.string(), items.string(), items.string()
 		l.Items = append(l.Items, item)
 	}
@@ -49,14 +49,14 @@ func readLog(r *reply) (remote.Log, error) {
 		r.err = items.err
 	}
 	if r.err != nil {
-		return remote.Log{}, r.err
+		return tier.Log{}, r.err
 	}
 	return l, nil
 }
 
-func kindOf(s string) (remote.Kind, error) {
+func kindOf(s string) (tier.Kind, error) {
 	n, err := strconv.ParseUint(s, 10, 8)
-	if k := remote.Kind(n); err == nil && k >= remote.Key && k <= remote.Closed {
+	if k := tier.Kind(n); err == nil && k >= tier.Key && k <= tier.Closed {
 		return k, nil
 	}
 	return 0, fmt.Errorf("%w: an item of kind %q", errReply, s)

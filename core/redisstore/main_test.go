@@ -14,8 +14,8 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 
-	"github.com/larderhq/larder/core/internal/redistest"
-	"github.com/larderhq/larder/core/internal/remote"
+	"github.com/larderhq/larder/core/internal/test/redisserver"
+	"github.com/larderhq/larder/core/internal/tier"
 )
 
 func TestMain(m *testing.M) {
@@ -46,8 +46,8 @@ func runMoreAtATime() {
 }
 
 // layout is what tests ask for.
-func layout(version string) remote.Layout {
-	return remote.Layout{
+func layout(version string) tier.Layout {
+	return tier.Layout{
 		Namespace: "app", Version: version, Partitions: 4, MaxStaleness: time.Second, ReplicaLag: 0,
 	}
 }
@@ -61,16 +61,16 @@ func within(t *testing.T, d time.Duration) context.Context {
 }
 
 // single starts a server and returns it with a client of a user.
-func single(t *testing.T, args ...string) (*redistest.Server, *redis.Client) {
+func single(t *testing.T, args ...string) (*redisserver.Server, *redis.Client) {
 	t.Helper()
-	server := redistest.Single(t, args...)
+	server := redisserver.Single(t, args...)
 	client := redis.NewClient(&redis.Options{Addr: server.Addr()})
 	t.Cleanup(func() { _ = client.Close() })
 	return server, client
 }
 
 // open opens the tier with heads in all partitions.
-func open(t *testing.T, client redis.UniversalClient, want remote.Layout) *session {
+func open(t *testing.T, client redis.UniversalClient, want tier.Layout) *session {
 	t.Helper()
 	ctx := within(t, 10*time.Second)
 	opened, err := New(client).Open(ctx, want)
@@ -84,7 +84,7 @@ func open(t *testing.T, client redis.UniversalClient, want remote.Layout) *sessi
 }
 
 // heads returns the heads, all of which must be there.
-func heads(t *testing.T, s *session) []remote.Head {
+func heads(t *testing.T, s *session) []tier.Head {
 	t.Helper()
 	all, err := s.Heads(within(t, 5*time.Second))
 	require.NoError(t, err)
@@ -96,7 +96,7 @@ func heads(t *testing.T, s *session) []remote.Head {
 }
 
 // fill stores an entry under key with tags, as a cache does.
-func fill(t *testing.T, s *session, key, payload string, tags ...string) remote.Lease {
+func fill(t *testing.T, s *session, key, payload string, tags ...string) tier.Lease {
 	t.Helper()
 	ctx := within(t, 5*time.Second)
 	l, err := s.Acquire(ctx, key, "", tags, 5*time.Second)
@@ -108,32 +108,32 @@ func fill(t *testing.T, s *session, key, payload string, tags ...string) remote.
 	return l
 }
 
-func fillOf(s *session, l remote.Lease, payload string) remote.Fill {
-	e := remote.Entry{
+func fillOf(s *session, l tier.Lease, payload string) tier.Fill {
+	e := tier.Entry{
 		Payload: []byte(payload), Born: l.Now, FreshUntil: l.Now + 60_000, StaleUntil: l.Now + 60_000,
 		KeepUntil: l.Now + 60_000,
-		Eras:      []remote.PartitionEra{{Partition: s.partitionOfKey(l.Key), Era: l.Era}},
+		Eras:      []tier.PartitionEra{{Partition: s.partitionOfKey(l.Key), Era: l.Era}},
 	}
 	for _, g := range l.Generations {
-		e.Tags = append(e.Tags, remote.TagGeneration{Tag: g.Tag, Token: g.Token})
-		e.Eras = append(e.Eras, remote.PartitionEra{Partition: s.partitionOf(g.Tag), Era: g.Era})
+		e.Tags = append(e.Tags, tier.TagGeneration{Tag: g.Tag, Token: g.Token})
+		e.Eras = append(e.Eras, tier.PartitionEra{Partition: s.partitionOf(g.Tag), Era: g.Era})
 	}
-	return remote.Fill{Key: l.Key, Entry: e}
+	return tier.Fill{Key: l.Key, Entry: e}
 }
 
 // invalidate executes one item in its partition.
-func invalidate(t *testing.T, s *session, kind remote.Kind, value string) remote.Logged {
+func invalidate(t *testing.T, s *session, kind tier.Kind, value string) tier.Logged {
 	t.Helper()
 	p := s.partitionOf(value)
-	if kind == remote.Key {
+	if kind == tier.Key {
 		p = s.partitionOfKey(value)
 	}
-	logged, err := s.Change(within(t, 5*time.Second), remote.Change{
-		Partition: p, Items: []remote.Item{{Kind: kind, Value: value}},
+	logged, err := s.Change(within(t, 5*time.Second), tier.Change{
+		Partition: p, Items: []tier.Item{{Kind: kind, Value: value}},
 	})
 	require.NoError(t, err)
 	require.Len(t, logged, 1)
 	return logged[0]
 }
 
-func scanOf(globs ...string) remote.Scan { return remote.Scan{Globs: globs} }
+func scanOf(globs ...string) tier.Scan { return tier.Scan{Globs: globs} }

@@ -20,7 +20,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/larderhq/larder/core"
-	"github.com/larderhq/larder/core/internal/redistest"
+	"github.com/larderhq/larder/core/internal/test/redisserver"
 	"github.com/larderhq/larder/core/redisstore"
 )
 
@@ -206,7 +206,7 @@ func TestARightThatIsWithdrawnIsNeverMissedInSilence(t *testing.T) {
 	} {
 		t.Run(command, func(t *testing.T) {
 			t.Parallel() // it waits most of the time
-			server := redistest.Single(t)
+			server := redisserver.Single(t)
 			user := func(rights string) {
 				_, err := server.Do(t.Context(), strings.Fields("ACL SETUSER some on >x ~* &* "+rights)...)
 				require.NoError(t, err)
@@ -279,7 +279,7 @@ var directCommands = []string{
 func TestDirectCommandsAreAllThatTheProgramSends(t *testing.T) {
 	sent := make(map[string]bool)
 	var mu sync.Mutex
-	f := redistest.StartFilter(t, redistest.Single(t).Addr(), &redistest.Filter{
+	f := redisserver.StartFilter(t, redisserver.Single(t).Addr(), &redisserver.Filter{
 		Command: func(args []string) ([]string, string) {
 			mu.Lock()
 			defer mu.Unlock()
@@ -325,14 +325,14 @@ func judgeRefusal(t *testing.T, s *served, command string) {
 }
 
 func TestACommandThatScriptsMayNotCallIsNeverMissedInSilence(t *testing.T) {
-	server := redistest.Single(t)
+	server := redisserver.Single(t)
 	for _, command := range scriptCommands(t) {
 		t.Run(command, func(t *testing.T) {
 			for _, line := range []string{"FLUSHALL", "SCRIPT FLUSH"} {
 				_, err := server.Do(t.Context(), strings.Fields(line)...)
 				require.NoError(t, err)
 			}
-			f := redistest.StartFilter(t, server.Addr(), &redistest.Filter{Command: notInScripts("'" + command + "'")})
+			f := redisserver.StartFilter(t, server.Addr(), &redisserver.Filter{Command: notInScripts("'" + command + "'")})
 			judgeRefusal(t, use(t, clientOf(t, f.Addr())), command)
 		})
 	}
@@ -351,7 +351,7 @@ func notInScripts(command string) func([]string) ([]string, string) {
 }
 
 func TestACommandThatAUserMayNotSendIsNeverMissedInSilence(t *testing.T) {
-	server := redistest.Single(t)
+	server := redisserver.Single(t)
 	for _, command := range append(directCommands, scriptCommands(t)...) {
 		if slices.Contains([]string{"HELLO", "ACL", "CONFIG", "COMMAND", "CLUSTER", "ROLE"}, command) {
 			continue // the program does not send it to one server, or goes on without
@@ -374,53 +374,53 @@ func TestACommandThatAUserMayNotSendIsNeverMissedInSilence(t *testing.T) {
 // the app is to make of it.
 var managed = []struct {
 	name    string
-	filter  *redistest.Filter
+	filter  *redisserver.Filter
 	refuses string // what New says
 	less    string // what the log says, where something is lost
 }{
-	{name: "no INFO in scripts", filter: &redistest.Filter{Command: notInScripts("'INFO'")}, less: "INFO"},
-	{name: "no PUBLISH in scripts", filter: &redistest.Filter{Command: notInScripts("'S?PUBLISH'")}, less: "PUBLISH"},
-	{name: "keys only as KEYS", filter: &redistest.Filter{Command: onlyKEYS}, refuses: "KEYS array"},
-	{name: "no unpack", filter: &redistest.Filter{Command: before("local unpack = nil ")}, refuses: "unpack"},
-	{name: "Lua 5.4", filter: &redistest.Filter{
+	{name: "no INFO in scripts", filter: &redisserver.Filter{Command: notInScripts("'INFO'")}, less: "INFO"},
+	{name: "no PUBLISH in scripts", filter: &redisserver.Filter{Command: notInScripts("'S?PUBLISH'")}, less: "PUBLISH"},
+	{name: "keys only as KEYS", filter: &redisserver.Filter{Command: onlyKEYS}, refuses: "KEYS array"},
+	{name: "no unpack", filter: &redisserver.Filter{Command: before("local unpack = nil ")}, refuses: "unpack"},
+	{name: "Lua 5.4", filter: &redisserver.Filter{
 		Command: before("local table = setmetatable({unpack = unpack}, {__index = table}) local unpack = nil "),
 	}},
-	{name: "no RESP3", filter: &redistest.Filter{Command: answers("-NOPROTO unsupported protocol version\r\n", "HELLO")}},
-	{name: "no HELLO", filter: &redistest.Filter{Command: unknown("HELLO")}},
-	{name: "no ACL", filter: &redistest.Filter{Command: unknown("ACL")}},
-	{name: "no CLIENT, CLUSTER, COMMAND, CONFIG", filter: &redistest.Filter{
+	{name: "no RESP3", filter: &redisserver.Filter{Command: answers("-NOPROTO unsupported protocol version\r\n", "HELLO")}},
+	{name: "no HELLO", filter: &redisserver.Filter{Command: unknown("HELLO")}},
+	{name: "no ACL", filter: &redisserver.Filter{Command: unknown("ACL")}},
+	{name: "no CLIENT, CLUSTER, COMMAND, CONFIG", filter: &redisserver.Filter{
 		Command: unknown("CLIENT", "CLUSTER", "COMMAND", "CONFIG", "OBJECT", "MONITOR"),
 	}},
-	{name: "no EVALSHA", filter: &redistest.Filter{Command: unknown("EVALSHA")}, refuses: "evalsha"},
-	{name: "no EVAL for this user", filter: &redistest.Filter{
+	{name: "no EVALSHA", filter: &redisserver.Filter{Command: unknown("EVALSHA")}, refuses: "evalsha"},
+	{name: "no EVAL for this user", filter: &redisserver.Filter{
 		Command: answers("-ERR command eval not support for normal user\r\n", "EVAL"),
 	}, refuses: "eval not support"},
-	{name: "no SCAN", filter: &redistest.Filter{Command: unknown("SCAN")}, less: "SCAN"},
-	{name: "no SUBSCRIBE", filter: &redistest.Filter{Command: unknown("SUBSCRIBE")}, less: "SUBSCRIBE"},
-	{name: "INFO without role", filter: &redistest.Filter{Info: without("role")}, refuses: "no role"},
-	{name: "INFO without master_replid", filter: &redistest.Filter{Info: without("master_replid")}, refuses: "no master_replid"},
-	{name: "INFO without run_id", filter: &redistest.Filter{Info: without("run_id")}},
-	{name: "INFO without redis_version", filter: &redistest.Filter{Info: without("redis_version")}},
-	{name: "INFO without cluster_enabled", filter: &redistest.Filter{Info: without("cluster_enabled")}},
-	{name: "INFO without maxmemory_policy", filter: &redistest.Filter{Info: without("maxmemory_policy")}, less: "maxmemory_policy"},
-	{name: "INFO without keyspace", filter: &redistest.Filter{Info: without("db0")}},
-	{name: "one endpoint of a cluster, which INFO says", filter: &redistest.Filter{
+	{name: "no SCAN", filter: &redisserver.Filter{Command: unknown("SCAN")}, less: "SCAN"},
+	{name: "no SUBSCRIBE", filter: &redisserver.Filter{Command: unknown("SUBSCRIBE")}, less: "SUBSCRIBE"},
+	{name: "INFO without role", filter: &redisserver.Filter{Info: without("role")}, refuses: "no role"},
+	{name: "INFO without master_replid", filter: &redisserver.Filter{Info: without("master_replid")}, refuses: "no master_replid"},
+	{name: "INFO without run_id", filter: &redisserver.Filter{Info: without("run_id")}},
+	{name: "INFO without redis_version", filter: &redisserver.Filter{Info: without("redis_version")}},
+	{name: "INFO without cluster_enabled", filter: &redisserver.Filter{Info: without("cluster_enabled")}},
+	{name: "INFO without maxmemory_policy", filter: &redisserver.Filter{Info: without("maxmemory_policy")}, less: "maxmemory_policy"},
+	{name: "INFO without keyspace", filter: &redisserver.Filter{Info: without("db0")}},
+	{name: "one endpoint of a cluster, which INFO says", filter: &redisserver.Filter{
 		Info: func(text string) string { return strings.ReplaceAll(text, "cluster_enabled:0", "cluster_enabled:1") },
 	}, refuses: "ClusterClient"},
-	{name: "one endpoint of several servers", filter: &redistest.Filter{Info: ofSeveral()}, refuses: "another server"},
-	{name: "one endpoint with an id of its own", filter: &redistest.Filter{
+	{name: "one endpoint of several servers", filter: &redisserver.Filter{Info: ofSeveral()}, refuses: "another server"},
+	{name: "one endpoint with an id of its own", filter: &redisserver.Filter{
 		Info: replacing("master_replid", strings.Repeat("a", 40)),
 	}, refuses: "another server"},
-	{name: "Redis 6.0", filter: &redistest.Filter{Info: replacing("redis_version", "6.0.20")}, refuses: "6.2.7"},
-	{name: "Redis 6.2.6", filter: &redistest.Filter{Info: replacing("redis_version", "6.2.6")}, less: "6.2.7"},
-	{name: "miniredis", filter: &redistest.Filter{Command: asMiniredis}, refuses: "tests need a redis-server"},
+	{name: "Redis 6.0", filter: &redisserver.Filter{Info: replacing("redis_version", "6.0.20")}, refuses: "6.2.7"},
+	{name: "Redis 6.2.6", filter: &redisserver.Filter{Info: replacing("redis_version", "6.2.6")}, less: "6.2.7"},
+	{name: "miniredis", filter: &redisserver.Filter{Command: asMiniredis}, refuses: "tests need a redis-server"},
 }
 
 func TestManagedServers(t *testing.T) {
 	for _, row := range managed {
 		t.Run(row.name, func(t *testing.T) {
-			server := redistest.Single(t)
-			f := redistest.StartFilter(t, server.Addr(), row.filter)
+			server := redisserver.Single(t)
+			f := redisserver.StartFilter(t, server.Addr(), row.filter)
 			s := use(t, clientOf(t, f.Addr()))
 			t.Logf("refused: %v; lacks: %v\n%s", s.refused, s.wrong, s.log)
 			if row.refuses != "" {
@@ -512,8 +512,8 @@ func ofSeveral() func(string) string {
 }
 
 func TestAnotherKindOfFailureIsToldToo(t *testing.T) {
-	server := redistest.Single(t)
-	proxy, err := redistest.StartProxy(server.Addr())
+	server := redisserver.Single(t)
+	proxy, err := redisserver.StartProxy(server.Addr())
 	require.NoError(t, err)
 	defer proxy.Close()
 	log := new(noted)

@@ -12,7 +12,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
-	"github.com/larderhq/larder/core/internal/remote"
+	"github.com/larderhq/larder/core/internal/tier"
 )
 
 const (
@@ -88,11 +88,11 @@ func derive(client redis.UniversalClient) (*nodes, error) {
 		n.all = n.cluster
 		return n, nil
 	case nil:
-		return nil, fmt.Errorf("%w: no client", remote.ErrUnusable)
+		return nil, fmt.Errorf("%w: no client", tier.ErrUnusable)
 	default:
-		return nil, fmt.Errorf("%w: a %T; give a *redis.Client or a *redis.ClusterClient", remote.ErrUnusable, client)
+		return nil, fmt.Errorf("%w: a %T; give a *redis.Client or a *redis.ClusterClient", tier.ErrUnusable, client)
 	}
-	return nil, fmt.Errorf("%w: no client", remote.ErrUnusable)
+	return nil, fmt.Errorf("%w: no client", tier.ErrUnusable)
 }
 
 // dialer is go-redis's own, but that the context bounds the TLS handshake too.

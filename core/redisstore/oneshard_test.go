@@ -15,13 +15,13 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/larderhq/larder/core"
-	"github.com/larderhq/larder/core/internal/redistest"
-	"github.com/larderhq/larder/core/internal/remote"
+	"github.com/larderhq/larder/core/internal/test/redisserver"
+	"github.com/larderhq/larder/core/internal/tier"
 	"github.com/larderhq/larder/core/redisstore"
 )
 
 // onCluster is one instance of an app.
-func onCluster(t *testing.T, cluster *redistest.Cluster, change ...func(*core.Options)) *instance {
+func onCluster(t *testing.T, cluster *redisserver.Cluster, change ...func(*core.Options)) *instance {
 	t.Helper()
 	client := redis.NewClusterClient(&redis.ClusterOptions{Addrs: cluster.Addrs()})
 	o := core.Options{
@@ -47,8 +47,8 @@ func onCluster(t *testing.T, cluster *redistest.Cluster, change ...func(*core.Op
 
 // outage is a cluster of which one shard, master and replica, is stopped.
 type outage struct {
-	*redistest.Cluster
-	stopped       []*redistest.Server
+	*redisserver.Cluster
+	stopped       []*redisserver.Server
 	served, other []int // ids that depend on nothing of the shard; that do
 }
 
@@ -58,29 +58,29 @@ func prepareOutage(t *testing.T) *outage {
 	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
 	defer cancel()
 	// Otherwise Redis itself stops the rest of the cluster.
-	cluster, err := redistest.StartCluster(ctx, 3, 1, redistest.Options{Args: []string{"--cluster-require-full-coverage", "no"}})
+	cluster, err := redisserver.StartCluster(ctx, 3, 1, redisserver.Options{Args: []string{"--cluster-require-full-coverage", "no"}})
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = cluster.Close() })
 	o := &outage{Cluster: cluster}
-	master := func(key string) *redistest.Server {
+	master := func(key string) *redisserver.Server {
 		slot, err := cluster.SlotOf(ctx, key)
 		require.NoError(t, err)
 		m, err := cluster.MasterOf(ctx, slot)
 		require.NoError(t, err)
 		return m
 	}
-	var of [remote.DefaultPartitions]*redistest.Server
+	var of [tier.DefaultPartitions]*redisserver.Server
 	for p := range of {
 		of[p] = master(fmt.Sprintf("{%02x}", p))
 	}
 	layout := master("larder:layout")
-	at := slices.IndexFunc(of[:], func(m *redistest.Server) bool { return m != layout })
+	at := slices.IndexFunc(of[:], func(m *redisserver.Server) bool { return m != layout })
 	replica, err := cluster.ReplicaOf(ctx, of[at])
 	require.NoError(t, err)
-	o.stopped = []*redistest.Server{replica, of[at]} // the replica first: nobody takes over
+	o.stopped = []*redisserver.Server{replica, of[at]} // the replica first: nobody takes over
 	for id := range 200 {
 		name := "item:" + strconv.Itoa(id)
-		if of[remote.Partition(name, len(of))] == of[at] || of[remote.Partition("t:"+name, len(of))] == of[at] {
+		if of[tier.Partition(name, len(of))] == of[at] || of[tier.Partition("t:"+name, len(of))] == of[at] {
 			o.other = append(o.other, id)
 		} else {
 			o.served = append(o.served, id)

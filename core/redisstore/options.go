@@ -10,7 +10,7 @@ import (
 	"github.com/redis/go-redis/v9"
 	"github.com/redis/go-redis/v9/maintnotifications"
 
-	"github.com/larderhq/larder/core/internal/remote"
+	"github.com/larderhq/larder/core/internal/tier"
 )
 
 // The options of our clients are an allow-list: each field of the user's that is
@@ -140,10 +140,10 @@ func refuse(o *redis.ClusterOptions) error {
 	switch {
 	case o.ReadOnly || o.RouteByLatency || o.RouteRandomly:
 		return fmt.Errorf("%w: ReadOnly, RouteByLatency and RouteRandomly read from replicas, "+
-			"which may not know yet what was invalidated", remote.ErrUnusable)
+			"which may not know yet what was invalidated", tier.ErrUnusable)
 	case o.ClusterSlots != nil:
 		return fmt.Errorf("%w: ClusterSlots is not supported; for Sentinel there is redis.NewFailoverClient",
-			remote.ErrUnusable)
+			tier.ErrUnusable)
 	}
 	return nil
 }

@@ -15,7 +15,7 @@ import (
 	"github.com/redis/go-redis/v9/push"
 	"github.com/stretchr/testify/require"
 
-	"github.com/larderhq/larder/core/internal/remote"
+	"github.com/larderhq/larder/core/internal/tier"
 )
 
 // The verdict on an option begins with one of these words.
@@ -255,12 +255,12 @@ func TestAGenerationIsReadFromTheServerWhateverTheUsersClientCaches(t *testing.T
 			require.NotEmpty(t, before[0])
 		}
 
-		invalidate(t, one, remote.Tag, "t:x")
+		invalidate(t, one, tier.Tag, "t:x")
 
 		after, err := two.Generations(within(t, time.Second), []string{"t:x"})
 		require.NoError(t, err)
 		require.Equal(t, []string{""}, after)
-		invalidate(t, one, remote.Key, "k")
+		invalidate(t, one, tier.Key, "k")
 	}
 }
 

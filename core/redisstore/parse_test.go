@@ -8,7 +8,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/larderhq/larder/core/internal/remote"
+	"github.com/larderhq/larder/core/internal/tier"
 )
 
 func TestHintsThatMakeNoSenseAreIgnored(t *testing.T) {
@@ -19,15 +19,15 @@ func TestHintsThatMakeNoSenseAreIgnored(t *testing.T) {
 	} {
 		require.Empty(t, parseHints(payload), "%q", payload)
 	}
-	require.Equal(t, []remote.Hint{{Wake: "k"}}, parseHints("L11:w1:k"))
-	first := remote.Hint{Partition: 3, Item: remote.Logged{
-		Item: remote.Item{Kind: remote.Tag, Value: "k"}, Position: remote.Position{ID: "0", Token: "t"}, Before: "b",
+	require.Equal(t, []tier.Hint{{Wake: "k"}}, parseHints("L11:w1:k"))
+	first := tier.Hint{Partition: 3, Item: tier.Logged{
+		Item: tier.Item{Kind: tier.Tag, Value: "k"}, Position: tier.Position{ID: "0", Token: "t"}, Before: "b",
 	}}
-	require.Equal(t, []remote.Hint{first}, parseHints("L11:i1:31:21:k1:01:t1:b"))
-	second := remote.Hint{Partition: 3, Item: remote.Logged{
-		Item: remote.Item{Kind: remote.Key, Value: ""}, Position: remote.Position{ID: "1", Token: "u"}, Before: "t",
+	require.Equal(t, []tier.Hint{first}, parseHints("L11:i1:31:21:k1:01:t1:b"))
+	second := tier.Hint{Partition: 3, Item: tier.Logged{
+		Item: tier.Item{Kind: tier.Key, Value: ""}, Position: tier.Position{ID: "1", Token: "u"}, Before: "t",
 	}}
-	require.Equal(t, []remote.Hint{first, second}, parseHints("L11:i1:31:21:k1:01:t1:b1:10:1:11:u1:t"))
+	require.Equal(t, []tier.Hint{first, second}, parseHints("L11:i1:31:21:k1:01:t1:b1:10:1:11:u1:t"))
 }
 
 func FuzzHints(f *testing.F) {

@@ -19,7 +19,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/larderhq/larder/core"
-	"github.com/larderhq/larder/core/internal/redistest"
+	"github.com/larderhq/larder/core/internal/test/redisserver"
 	"github.com/larderhq/larder/core/redisstore"
 )
 
@@ -110,18 +110,18 @@ type sharedRedis struct {
 	name    string
 	addrs   []string
 	cluster bool
-	masters []*redistest.Server
+	masters []*redisserver.Server
 }
 
 func oneRedis(t *testing.T) *sharedRedis {
 	t.Helper()
-	server := redistest.Single(t)
-	return &sharedRedis{"one Redis", []string{server.Addr()}, false, []*redistest.Server{server}}
+	server := redisserver.Single(t)
+	return &sharedRedis{"one Redis", []string{server.Addr()}, false, []*redisserver.Server{server}}
 }
 
 func threeMasters(t *testing.T) *sharedRedis {
 	t.Helper()
-	cluster := redistest.ThreeByThree(t)
+	cluster := redisserver.ThreeByThree(t)
 	return &sharedRedis{"cluster", cluster.Addrs(), true, cluster.Nodes()[:3]}
 }
 

@@ -11,8 +11,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/larderhq/larder/core/internal/redistest"
-	"github.com/larderhq/larder/core/internal/remote"
+	"github.com/larderhq/larder/core/internal/test/redisserver"
+	"github.com/larderhq/larder/core/internal/tier"
 )
 
 const programFile = "invalidate.lua"
@@ -27,7 +27,7 @@ func TestProgramIsTheFileBesideThePackage(t *testing.T) {
 }
 
 // redisCLI runs the program as an operator does.
-func redisCLI(t *testing.T, server *redistest.Server, key string, args ...string) string {
+func redisCLI(t *testing.T, server *redisserver.Server, key string, args ...string) string {
 	t.Helper()
 	line := append([]string{"-p", strconv.Itoa(server.Port()), "--eval", programFile, key, ","}, args...)
 	out, err := exec.CommandContext(within(t, 10*time.Second), "redis-cli", line...).CombinedOutput()
@@ -39,36 +39,36 @@ func TestProgramInvalidatesAsTheCacheDoes(t *testing.T) {
 	server, client := single(t)
 	s := open(t, client, layout("v1"))
 	newer := open(t, client, layout("v2"))
-	heard := make(chan remote.Hint, 100)
+	heard := make(chan tier.Hint, 100)
 	listening := make(chan struct{})
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		_ = s.Hints(ctx, func() { close(listening) }, func(h remote.Hint) { heard <- h })
+		_ = s.Hints(ctx, func() { close(listening) }, func(h tier.Hint) { heard <- h })
 	}()
 	<-listening
 	defer func() { cancel(); <-ended }()
 
 	for _, test := range []struct {
 		kind, value string
-		item        remote.Item
+		item        tier.Item
 		everywhere  bool
 	}{
-		{"key", "user:42", remote.Item{Kind: remote.Key, Value: "user:42"}, false},
-		{"tag", "catalog", remote.Item{Kind: remote.Tag, Value: "t:catalog"}, false},
-		{"path", "/a%20b", remote.Item{Kind: remote.Tag, Value: "p:/a b"}, false},
-		{"path", "https://shop.example/items", remote.Item{Kind: remote.Tag, Value: "p:/items"}, false},
-		{"pattern", "user:*", remote.Item{Kind: remote.All}, true},
-		{"all", "", remote.Item{Kind: remote.All}, true},
+		{"key", "user:42", tier.Item{Kind: tier.Key, Value: "user:42"}, false},
+		{"tag", "catalog", tier.Item{Kind: tier.Tag, Value: "t:catalog"}, false},
+		{"path", "/a%20b", tier.Item{Kind: tier.Tag, Value: "p:/a b"}, false},
+		{"path", "https://shop.example/items", tier.Item{Kind: tier.Tag, Value: "p:/items"}, false},
+		{"pattern", "user:*", tier.Item{Kind: tier.All}, true},
+		{"all", "", tier.Item{Kind: tier.All}, true},
 	} {
 		t.Run(test.kind+" "+test.value, func(t *testing.T) {
 			key, tag := test.value, test.item.Value
 			if test.kind != "key" {
 				key = "page:" + test.kind + strconv.Itoa(len(test.value))
 			}
-			if test.item.Kind != remote.Tag {
+			if test.item.Kind != tier.Tag {
 				tag = "t:another"
 			}
 			fill(t, s, key, "old", tag)
@@ -104,9 +104,9 @@ func TestProgramInvalidatesAsTheCacheDoes(t *testing.T) {
 				e, generations, err := in.Get(within(t, time.Second), key, []string{tag})
 				require.NoError(t, err)
 				switch test.item.Kind {
-				case remote.Key:
+				case tier.Key:
 					require.Empty(t, e.ID)
-				case remote.Tag:
+				case tier.Tag:
 					require.Empty(t, generations[0])
 				default:
 					for _, pe := range e.Eras {

@@ -9,7 +9,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
-	"github.com/larderhq/larder/core/internal/remote"
+	"github.com/larderhq/larder/core/internal/tier"
 )
 
 const (
@@ -21,7 +21,7 @@ const (
 )
 
 // errLate says that nothing was done.
-var errLate = remote.ErrLate
+var errLate = tier.ErrLate
 
 // Durable implements the seam.
 func (s *session) Durable(ctx context.Context) error {
@@ -37,7 +37,7 @@ func (s *session) Durable(ctx context.Context) error {
 		case policy == "": // see inspectInfo, which has told of it
 		case policy != "noeviction" && !strings.HasPrefix(policy, "volatile-"):
 			return fmt.Errorf("%w: maxmemory-policy of %s is %s, which evicts what is queued: noeviction and volatile-* are allowed",
-				remote.ErrUnusable, master.Options().Addr, policy)
+				tier.ErrUnusable, master.Options().Addr, policy)
 		}
 		return nil
 	})
@@ -51,7 +51,7 @@ func (s *session) Durable(ctx context.Context) error {
 // the records that no other call has written since, and leaves them; it invalidates
 // their keys once more. Where another call has, its change is queued again, as the
 // latest: Within says how late that may be.
-func (s *session) Enqueue(ctx context.Context, e remote.Enqueue) ([]remote.Enqueued, error) {
+func (s *session) Enqueue(ctx context.Context, e tier.Enqueue) ([]tier.Enqueued, error) {
 	if err := e.Validate(int(s.partitions.Load())); err != nil {
 		return nil, failed("enqueue", err)
 	}
@@ -62,18 +62,18 @@ func (s *session) Enqueue(ctx context.Context, e remote.Enqueue) ([]remote.Enque
 	if err != nil {
 		return nil, failed("enqueue", err)
 	}
-	done := make([]remote.Enqueued, len(e.Changes))
+	done := make([]tier.Enqueued, len(e.Changes))
 	for i := range done {
 		if done[i].Version = r.int(); done[i].Version <= 0 {
 			continue
 		}
-		read := func(l *remote.Logged, kind remote.Kind, value string) {
-			l.Item = remote.Item{Kind: kind, Value: strings.Clone(value)}
+		read := func(l *tier.Logged, kind tier.Kind, value string) {
+			l.Item = tier.Item{Kind: kind, Value: strings.Clone(value)}
 			l.ID, l.Token, l.Before = r.string(), r.string(), r.string()
 		}
-		read(&done[i].Logged, remote.Key, e.Changes[i].Key)
+		read(&done[i].Logged, tier.Key, e.Changes[i].Key)
 		if tag := e.Changes[i].Tag; tag != "" {
-			read(&done[i].Tagged, remote.Tag, tag)
+			read(&done[i].Tagged, tier.Tag, tag)
 		}
 	}
 	if r.err != nil {
@@ -82,14 +82,14 @@ func (s *session) Enqueue(ctx context.Context, e remote.Enqueue) ([]remote.Enque
 	return done, nil
 }
 
-func (s *session) enqueueCall(e remote.Enqueue) call {
+func (s *session) enqueueCall(e tier.Enqueue) call {
 	p, versions := e.Partition, s.knownVersions()
 	deadline := int64(0)
 	if now, known := s.clocks[p].now(); known && e.Within > 0 {
 		deadline = now + ms(e.Within)
 	}
 	keys := append(s.names.queue(p, e.Queue), s.names.head(p), s.names.log(p))
-	args := s.changeArgs(remote.Change{Partition: p, Lag: e.Lag}, versions)
+	args := s.changeArgs(tier.Change{Partition: p, Lag: e.Lag}, versions)
 	args = append(args, e.Queue, max(0, e.Limit), deadline, 0) // our version is the first
 	for _, c := range e.Changes {
 		keys = s.tagKeys(s.changeKeys(keys, p, versions, c.Key), p, c.Tag)
@@ -101,26 +101,26 @@ func (s *session) enqueueCall(e remote.Enqueue) call {
 // Claim implements the seam. Executed twice, it keeps the queue for as long once more
 // and returns the same; executed late, it keeps the queue for nobody until the lease
 // ends.
-func (s *session) Claim(ctx context.Context, c remote.Claim) (remote.Claimed, error) {
+func (s *session) Claim(ctx context.Context, c tier.Claim) (tier.Claimed, error) {
 	if err := c.Validate(int(s.partitions.Load())); err != nil {
-		return remote.Claimed{}, failed("claim", err)
+		return tier.Claimed{}, failed("claim", err)
 	}
 	replies, err := s.run(ctx, call{
 		script: claimScript,
 		keys:   s.names.queue(c.Partition, c.Queue),
-		args:   []any{c.Worker, max(1, ms(c.Lease)), c.Queue, min(max(0, c.Max), remote.MaxClaim), c.Keep},
+		args:   []any{c.Worker, max(1, ms(c.Lease)), c.Queue, min(max(0, c.Max), tier.MaxClaim), c.Keep},
 	})
 	if err != nil {
-		return remote.Claimed{}, failed("claim", err)
+		return tier.Claimed{}, failed("claim", err)
 	}
 	claimed, err := readClaimed(newReply(replies[0]))
 	if err != nil {
-		return remote.Claimed{}, failed("claim", err)
+		return tier.Claimed{}, failed("claim", err)
 	}
 	return claimed, nil
 }
 
-func readClaimed(r *reply) (c remote.Claimed, err error) {
+func readClaimed(r *reply) (c tier.Claimed, err error) {
 	outcome := r.string()
 	c.Now = r.int()
 	switch outcome {
@@ -143,7 +143,7 @@ func readClaimed(r *reply) (c remote.Claimed, err error) {
 		}
 	}
 	if r.err != nil {
-		return remote.Claimed{}, r.err
+		return tier.Claimed{}, r.err
 	}
 	return c, nil
 }
@@ -152,29 +152,29 @@ func readClaimed(r *reply) (c remote.Claimed, err error) {
 // and its own nonce in what is to be tried again: it counts no attempt twice. A
 // release that is executed late gives up the queue that the same worker has claimed
 // again meanwhile: a worker that lets go of a queue should come back under another name.
-func (s *session) Settle(ctx context.Context, st remote.Settle) (remote.Settlement, error) {
+func (s *session) Settle(ctx context.Context, st tier.Settle) (tier.Settlement, error) {
 	if err := st.Validate(int(s.partitions.Load())); err != nil {
-		return remote.Settlement{}, failed("settle", err)
+		return tier.Settlement{}, failed("settle", err)
 	}
 	sent := time.Now()
 	replies, err := s.run(ctx, s.settleCall(st))
 	if err != nil {
-		return remote.Settlement{}, failed("settle", err)
+		return tier.Settlement{}, failed("settle", err)
 	}
 	r := newReply(replies[0])
 	now := r.int()
-	settled := remote.Settlement{Held: r.int() == 1, Newer: make([]bool, len(st.Records))}
+	settled := tier.Settlement{Held: r.int() == 1, Newer: make([]bool, len(st.Records))}
 	for i := range settled.Newer {
 		settled.Newer[i] = r.int() == 1
 	}
 	if r.err != nil {
-		return remote.Settlement{}, failed("settle", r.err)
+		return tier.Settlement{}, failed("settle", r.err)
 	}
 	s.clocks[st.Partition].read(now, sent)
 	return settled, nil
 }
 
-func (s *session) settleCall(st remote.Settle) call {
+func (s *session) settleCall(st tier.Settle) call {
 	args := []any{nonce(), st.Worker, st.Queue, st.Release, s.letters}
 	for _, r := range st.Records {
 		args = append(args, r.Key, r.Version, max(0, ms(r.Retry)), r.Dead)
@@ -183,8 +183,8 @@ func (s *session) settleCall(st remote.Settle) call {
 }
 
 // States implements the seam.
-func (s *session) States(ctx context.Context, queue string) ([]remote.QueueState, error) {
-	states := make([]remote.QueueState, s.partitions.Load())
+func (s *session) States(ctx context.Context, queue string) ([]tier.QueueState, error) {
+	states := make([]tier.QueueState, s.partitions.Load())
 	calls := make([]call, len(states))
 	for p := range calls {
 		calls[p] = call{script: standingScript, keys: s.names.queue(p, queue), args: []any{lookedAt}}
@@ -195,21 +195,21 @@ func (s *session) States(ctx context.Context, queue string) ([]remote.QueueState
 		err := cmds[p].Err()
 		if err == nil {
 			r := newReply(values[p])
-			states[p] = remote.QueueState{Now: r.int()}
+			states[p] = tier.QueueState{Now: r.int()}
 			st := &states[p]
 			st.Depth, st.Retrying, st.Dead = int(r.int()), int(r.int()), int(r.int())
 			st.First, st.Last = r.int(), r.int()
 			err = r.err
 		}
 		if err != nil {
-			states[p] = remote.QueueState{Err: failed("ask for the state of a queue", err)}
+			states[p] = tier.QueueState{Err: failed("ask for the state of a queue", err)}
 		}
 	}
 	return states, nil
 }
 
 // Letters implements the seam.
-func (s *session) Letters(ctx context.Context, partition int, queue, after string, n int) ([]remote.Letter, error) {
+func (s *session) Letters(ctx context.Context, partition int, queue, after string, n int) ([]tier.Letter, error) {
 	if err := s.in(partition); err != nil {
 		return nil, failed("read dead letters", err)
 	}
@@ -220,14 +220,14 @@ func (s *session) Letters(ctx context.Context, partition int, queue, after strin
 	if after != "" {
 		from = "(" + after
 	}
-	letters, err := s.lettersOf(ctx, s.names.letters(partition, queue), from, "+", min(n, remote.MaxClaim))
+	letters, err := s.lettersOf(ctx, s.names.letters(partition, queue), from, "+", min(n, tier.MaxClaim))
 	if err != nil {
 		return nil, failed("read dead letters", err)
 	}
 	return letters, nil
 }
 
-func (s *session) lettersOf(ctx context.Context, key, from, to string, n int) ([]remote.Letter, error) {
+func (s *session) lettersOf(ctx context.Context, key, from, to string, n int) ([]tier.Letter, error) {
 	cmd := redis.NewCmd(ctx, "xrange", key, from, to, "count", n)
 	s.send(ctx, []redis.Cmder{cmd})
 	if err := cmd.Err(); err != nil {
@@ -240,8 +240,8 @@ func (s *session) lettersOf(ctx context.Context, key, from, to string, n int) ([
 }
 
 // readLetters reads entries of the stream. What is no letter is left out.
-func readLetters(r *reply) ([]remote.Letter, error) {
-	var letters []remote.Letter
+func readLetters(r *reply) ([]tier.Letter, error) {
+	var letters []tier.Letter
 	for r.err == nil && len(r.rest) > 0 {
 		entry := r.array()
 		id, fields := entry.string(), entry.array()
@@ -259,9 +259,9 @@ func readLetters(r *reply) ([]remote.Letter, error) {
 		if !ok1 || !ok2 || !ok3 || values["k"] == "" || values["p"] == "" {
 			continue
 		}
-		letters = append(letters, remote.Letter{
+		letters = append(letters, tier.Letter{
 			ID: id, Reason: values["why"],
-			Queued: remote.Queued{
+			Queued: tier.Queued{
 				Key: values["k"], Version: version, First: first, Attempts: int(attempts), Payload: []byte(values["p"]),
 			},
 		})
@@ -299,7 +299,7 @@ func (s *session) Replay(ctx context.Context, partition int, queue, id string, a
 func (s *session) replayCall(p int, queue, id, key string, again bool) call {
 	versions := s.knownVersions()
 	keys := append(s.names.queue(p, queue), s.names.head(p), s.names.log(p))
-	args := s.changeArgs(remote.Change{Partition: p}, versions)
+	args := s.changeArgs(tier.Change{Partition: p}, versions)
 	return call{
 		script: replayScript,
 		keys:   s.changeKeys(keys, p, versions, key),

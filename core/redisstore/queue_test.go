@@ -11,22 +11,22 @@ import (
 	"github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/require"
 
-	"github.com/larderhq/larder/core/internal/redistest"
-	"github.com/larderhq/larder/core/internal/remote"
+	"github.com/larderhq/larder/core/internal/test/redisserver"
+	"github.com/larderhq/larder/core/internal/tier"
 )
 
 // inOne is a layout of one partition.
-func inOne() remote.Layout {
+func inOne() tier.Layout {
 	want := layout("v1")
 	want.Partitions = 1
 	return want
 }
 
 // changes are of keys, each with its key as the payload.
-func changes(keys ...string) remote.Enqueue {
-	e := remote.Enqueue{Queue: "q", Limit: 1000}
+func changes(keys ...string) tier.Enqueue {
+	e := tier.Enqueue{Queue: "q", Limit: 1000}
 	for _, k := range keys {
-		e.Changes = append(e.Changes, remote.QueueChange{Key: k, Payload: []byte("of " + k)})
+		e.Changes = append(e.Changes, tier.QueueChange{Key: k, Payload: []byte("of " + k)})
 	}
 	return e
 }
@@ -44,23 +44,23 @@ func enqueue(t testing.TB, s *session, keys ...string) []int64 {
 	return versions
 }
 
-func claim(t testing.TB, s *session) remote.Claimed {
+func claim(t testing.TB, s *session) tier.Claimed {
 	t.Helper()
-	c, err := s.Claim(t.Context(), remote.Claim{Queue: "q", Worker: "w", Max: 100, Lease: time.Minute})
+	c, err := s.Claim(t.Context(), tier.Claim{Queue: "q", Worker: "w", Max: 100, Lease: time.Minute})
 	require.NoError(t, err)
 	require.Zero(t, c.Busy)
 	return c
 }
 
-func settle(t testing.TB, s *session, of ...remote.Settled) remote.Settlement {
+func settle(t testing.TB, s *session, of ...tier.Settled) tier.Settlement {
 	t.Helper()
-	done, err := s.Settle(t.Context(), remote.Settle{Queue: "q", Worker: "w", Records: of})
+	done, err := s.Settle(t.Context(), tier.Settle{Queue: "q", Worker: "w", Records: of})
 	require.NoError(t, err)
 	return done
 }
 
 // queued returns what the lease for a key tells, nil if nothing.
-func queued(t testing.TB, s *session, key string) *remote.Queued {
+func queued(t testing.TB, s *session, key string) *tier.Queued {
 	t.Helper()
 	l, err := s.Acquire(t.Context(), key, "", nil, time.Minute)
 	require.NoError(t, err)
@@ -69,7 +69,7 @@ func queued(t testing.TB, s *session, key string) *remote.Queued {
 	return l.Queued
 }
 
-func state(t testing.TB, s *session) remote.QueueState {
+func state(t testing.TB, s *session) tier.QueueState {
 	t.Helper()
 	states, err := s.States(t.Context(), "q")
 	require.NoError(t, err)
@@ -77,7 +77,7 @@ func state(t testing.TB, s *session) remote.QueueState {
 	return states[0]
 }
 
-func letters(t testing.TB, s *session) []remote.Letter {
+func letters(t testing.TB, s *session) []tier.Letter {
 	t.Helper()
 	all, err := s.Letters(t.Context(), 0, "q", "", 1000)
 	require.NoError(t, err)
@@ -103,7 +103,7 @@ func TestGivenAFullServer_WhenChangesAreQueued_ThenNothingHappens(t *testing.T) 
 			enqueue(t, s, "old")
 			versions := enqueue(t, s, "applied", "failed", "dead", "poison")
 			claim(t, s)
-			settle(t, s, remote.Settled{Key: "poison", Version: versions[3], Dead: "why"})
+			settle(t, s, tier.Settled{Key: "poison", Version: versions[3], Dead: "why"})
 			require.NoError(t, client.ConfigSet(ctx, "maxmemory", "1").Err())
 			before := dump(t, client)
 
@@ -117,9 +117,9 @@ func TestGivenAFullServer_WhenChangesAreQueued_ThenNothingHappens(t *testing.T) 
 			// It can be emptied, by whoever comes.
 			require.Len(t, claim(t, s).Records, 4)
 			require.True(t, settle(t, s,
-				remote.Settled{Key: "applied", Version: versions[0]},
-				remote.Settled{Key: "failed", Version: versions[1], Retry: time.Minute},
-				remote.Settled{Key: "dead", Version: versions[2], Dead: "why"},
+				tier.Settled{Key: "applied", Version: versions[0]},
+				tier.Settled{Key: "failed", Version: versions[1], Retry: time.Minute},
+				tier.Settled{Key: "dead", Version: versions[2], Dead: "why"},
 			).Held)
 			st := state(t, s)
 			require.Equal(t, []int{2, 1, 2}, []int{st.Depth, st.Retrying, st.Dead})
@@ -137,17 +137,17 @@ func TestGivenAServerThatIsKilled_WhenItIsBackWithItsLog_ThenAllIsQueued(t *test
 	s := open(t, client, inOne())
 	versions := enqueue(t, s, "a", "b", "c", "d")
 	claim(t, s)
-	settle(t, s, remote.Settled{Key: "a", Version: versions[0]},
-		remote.Settled{Key: "b", Version: versions[1], Retry: time.Hour},
-		remote.Settled{Key: "c", Version: versions[2], Dead: "why"})
+	settle(t, s, tier.Settled{Key: "a", Version: versions[0]},
+		tier.Settled{Key: "b", Version: versions[1], Retry: time.Hour},
+		tier.Settled{Key: "c", Version: versions[2], Dead: "why"})
 	server.Kill()
-	require.NoError(t, server.Restart(t.Context(), redistest.AsItWas))
+	require.NoError(t, server.Restart(t.Context(), redisserver.AsItWas))
 
 	require.Eventually(t, func() bool {
 		_, err := s.States(t.Context(), "q")
 		return err == nil && queued(t, s, "d") != nil
 	}, 5*time.Second, 10*time.Millisecond)
-	require.Equal(t, []remote.Queued{{Key: "d", Version: versions[3], First: versions[3], Payload: []byte("of d")}}, claim(t, s).Records)
+	require.Equal(t, []tier.Queued{{Key: "d", Version: versions[3], First: versions[3], Payload: []byte("of d")}}, claim(t, s).Records)
 	require.Equal(t, 1, queued(t, s, "b").Attempts)
 	require.Nil(t, queued(t, s, "a"))
 	require.Equal(t, "c", letters(t, s)[0].Key)
@@ -160,7 +160,7 @@ func TestGivenVolatileEviction_WhenMemoryIsShort_ThenEntriesGoAndNothingThatIsQu
 	ctx := within(t, 30*time.Second)
 	require.NoError(t, s.Durable(ctx))
 	var keys []string
-	for i := range remote.MaxChanges {
+	for i := range tier.MaxChanges {
 		keys = append(keys, strconv.Itoa(i))
 	}
 	enqueue(t, s, keys...)
@@ -192,7 +192,7 @@ func TestDurableNamesThePolicyThatEvicts(t *testing.T) {
 			require.NoError(t, err, policy)
 			continue
 		}
-		require.ErrorIs(t, err, remote.ErrUnusable)
+		require.ErrorIs(t, err, tier.ErrUnusable)
 		for _, part := range []string{"maxmemory-policy", policy, "noeviction", "volatile-*", client.Options().Addr} {
 			require.ErrorContains(t, err, part)
 		}
@@ -211,7 +211,7 @@ func TestDurableAsksEveryMaster(t *testing.T) {
 	require.NoError(t, err)
 	_, err = master.Do(ctx, "CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
 	require.NoError(t, err)
-	require.ErrorIs(t, s.Durable(ctx), remote.ErrUnusable)
+	require.ErrorIs(t, s.Durable(ctx), tier.ErrUnusable)
 }
 
 func TestGivenWrongTypesUnderTheKeysOfAQueue_ThenTheyAreMadeAnew(t *testing.T) {
@@ -232,16 +232,16 @@ func TestGivenWrongTypesUnderTheKeysOfAQueue_ThenTheyAreMadeAnew(t *testing.T) {
 				}
 				versions := enqueue(t, s, "first", "later", "dead")
 				claim(t, s)
-				settle(t, s, remote.Settled{Key: "later", Version: versions[1], Retry: time.Millisecond},
-					remote.Settled{Key: "dead", Version: versions[2], Dead: "why"})
+				settle(t, s, tier.Settled{Key: "later", Version: versions[1], Retry: time.Millisecond},
+					tier.Settled{Key: "dead", Version: versions[2], Dead: "why"})
 				spoil()
 				state(t, s)
 				letters(t, s)
 				queued(t, s, "first")
 				if name == "worker" {
-					require.False(t, settle(t, s, remote.Settled{Key: "first", Version: versions[0]}).Held)
+					require.False(t, settle(t, s, tier.Settled{Key: "first", Version: versions[0]}).Held)
 				} else {
-					settle(t, s, remote.Settled{Key: "none", Version: 1})
+					settle(t, s, tier.Settled{Key: "none", Version: 1})
 				}
 				spoil()
 				enqueue(t, s, "third")
@@ -251,7 +251,7 @@ func TestGivenWrongTypesUnderTheKeysOfAQueue_ThenTheyAreMadeAnew(t *testing.T) {
 				}, 5*time.Second, time.Millisecond)
 				third := enqueue(t, s, "third", "fourth")[0]
 				spoil()
-				settle(t, s, remote.Settled{Key: "third", Version: third, Retry: time.Minute}, remote.Settled{Key: "fourth", Version: third + 1, Dead: "why"})
+				settle(t, s, tier.Settled{Key: "third", Version: third, Retry: time.Minute}, tier.Settled{Key: "fourth", Version: third + 1, Dead: "why"})
 				for _, l := range letters(t, s) {
 					_, err := s.Replay(ctx, 0, "q", l.ID, true)
 					require.NoError(t, err)
@@ -262,7 +262,7 @@ func TestGivenWrongTypesUnderTheKeysOfAQueue_ThenTheyAreMadeAnew(t *testing.T) {
 					claim(t, s)
 				}
 				require.Equal(t, fresh, queued(t, s, "fresh").Version)
-				require.True(t, settle(t, s, remote.Settled{Key: "fresh", Version: fresh}).Held)
+				require.True(t, settle(t, s, tier.Settled{Key: "fresh", Version: fresh}).Held)
 				require.Nil(t, queued(t, s, "fresh"))
 			})
 		}
@@ -275,14 +275,14 @@ func TestGivenAnOrderThatIsLost_WhenSomethingElseIsInItsPlace_ThenAllIsClaimed(t
 	keys := s.names.queue(0, "q")
 	versions := enqueue(t, s, "a", "b", "c")
 	claim(t, s)
-	settle(t, s, remote.Settled{Key: "b", Version: versions[1], Retry: time.Hour})
+	settle(t, s, tier.Settled{Key: "b", Version: versions[1], Retry: time.Hour})
 	require.NoError(t, client.Set(t.Context(), keys[1], "x", 0).Err())
 	require.Equal(t, []string{"a", "c"}, claimedKeys(claim(t, s)))
 	require.NoError(t, client.Set(t.Context(), keys[2], "x", 0).Err())
 	require.Equal(t, []string{"a", "b", "c"}, claimedKeys(claim(t, s)), "what would wait is tried at once")
 }
 
-func claimedKeys(c remote.Claimed) []string {
+func claimedKeys(c tier.Claimed) []string {
 	var keys []string
 	for _, r := range c.Records {
 		keys = append(keys, r.Key)
@@ -318,13 +318,13 @@ func TestGivenNonsenseForARecord_ThenScriptsAndWeAgreeThatItIsNone(t *testing.T)
 			require.Equal(t, is, len(claimed.Records) == 1, "%q: %v", text, claimed)
 			if is {
 				require.Equal(t, rec.queued("key"), claimed.Records[0])
-				settle(t, s, remote.Settled{Key: "key", Version: rec.version, Retry: time.Hour})
-				settle(t, s, remote.Settled{Key: "key", Version: rec.version + 1})
+				settle(t, s, tier.Settled{Key: "key", Version: rec.version, Retry: time.Hour})
+				settle(t, s, tier.Settled{Key: "key", Version: rec.version + 1})
 			}
 			v := enqueue(t, s, "key")[0]
 			require.Equal(t, v, queued(t, s, "key").Version)
 			claim(t, s)
-			settle(t, s, remote.Settled{Key: "key", Version: v, Dead: text + "."})
+			settle(t, s, tier.Settled{Key: "key", Version: v, Dead: text + "."})
 			require.Nil(t, queued(t, s, "key"))
 			require.NoError(t, client.HSet(ctx, keys[5], "key", text).Err())
 			require.NoError(t, client.XAdd(ctx, &redis.XAddArgs{Stream: keys[4], Values: []string{"k", text, text, "x"}}).Err())
@@ -389,11 +389,11 @@ func TestGivenACallThatIsExecutedTwice_ThenItIsDoneOnce(t *testing.T) {
 	t.Run("settle", func(t *testing.T) {
 		v := enqueue(t, s, "settled")[0]
 		claim(t, s)
-		c := s.settleCall(remote.Settle{Queue: "q", Worker: "w", Records: []remote.Settled{{Key: "settled", Version: v, Retry: time.Hour}}})
+		c := s.settleCall(tier.Settle{Queue: "q", Worker: "w", Records: []tier.Settled{{Key: "settled", Version: v, Retry: time.Hour}}})
 		run(c)
 		run(c)
 		require.Equal(t, 1, queued(t, s, "settled").Attempts)
-		c = s.settleCall(remote.Settle{Queue: "q", Worker: "w", Records: []remote.Settled{{Key: "settled", Version: v, Dead: "why"}}})
+		c = s.settleCall(tier.Settle{Queue: "q", Worker: "w", Records: []tier.Settled{{Key: "settled", Version: v, Dead: "why"}}})
 		run(c)
 		run(c)
 		require.Len(t, letters(t, s), 1)
@@ -414,10 +414,10 @@ func TestGivenMoreDeadLettersThanAreKept_ThenTheOldestGo(t *testing.T) {
 	s := open(t, client, inOne())
 	s.letters = 5
 	for i := range 10 {
-		var of []remote.Settled
+		var of []tier.Settled
 		names := []string{fmt.Sprint("a", i), fmt.Sprint("b", i)}
 		for j, v := range enqueue(t, s, names...) {
-			of = append(of, remote.Settled{Key: names[j], Version: v, Dead: "why"})
+			of = append(of, tier.Settled{Key: names[j], Version: v, Dead: "why"})
 		}
 		claim(t, s)
 		settle(t, s, of...)
@@ -506,8 +506,8 @@ func TestWhileASlotIsOnItsWayAQueueIsRefusedAsAWhole(t *testing.T) {
 	}
 	versions := enqueue(t, s, names[:5]...)
 	claim(t, s)
-	settle(t, s, remote.Settled{Key: names[0], Version: versions[0], Retry: time.Millisecond},
-		remote.Settled{Key: names[1], Version: versions[1], Dead: "why"})
+	settle(t, s, tier.Settled{Key: names[0], Version: versions[0], Retry: time.Millisecond},
+		tier.Settled{Key: names[1], Version: versions[1], Dead: "why"})
 	letter := letters(t, s)[0]
 	all := func() (of []string) {
 		for _, key := range s.names.queue(0, "q")[:6] {
@@ -527,11 +527,11 @@ func TestWhileASlotIsOnItsWayAQueueIsRefusedAsAWhole(t *testing.T) {
 		for name, do := range map[string]func() error{
 			"enqueue": func() error { _, err := s.Enqueue(ctx, changes(names[5])); return err },
 			"claim": func() error {
-				_, err := s.Claim(ctx, remote.Claim{Queue: "q", Worker: "w", Max: 10, Lease: time.Minute})
+				_, err := s.Claim(ctx, tier.Claim{Queue: "q", Worker: "w", Max: 10, Lease: time.Minute})
 				return err
 			},
 			"settle": func() error {
-				_, err := s.Settle(ctx, remote.Settle{Queue: "q", Worker: "w", Records: []remote.Settled{{Key: names[2], Version: versions[2]}}})
+				_, err := s.Settle(ctx, tier.Settle{Queue: "q", Worker: "w", Records: []tier.Settled{{Key: names[2], Version: versions[2]}}})
 				return err
 			},
 			"state": func() error {
@@ -542,7 +542,7 @@ func TestWhileASlotIsOnItsWayAQueueIsRefusedAsAWhole(t *testing.T) {
 			},
 			"replay": func() error { _, err := s.Replay(ctx, 0, "q", letter.ID, true); return err },
 		} {
-			require.ErrorIs(t, do(), remote.ErrMigrating, name)
+			require.ErrorIs(t, do(), tier.ErrMigrating, name)
 		}
 		require.Len(t, letters(t, s), 1)
 	}
@@ -557,7 +557,7 @@ func TestWhileASlotIsOnItsWayAQueueIsRefusedAsAWhole(t *testing.T) {
 	require.NoError(t, m.Finish(ctx))
 	require.Equal(t, before, all())
 	require.Len(t, claim(t, s).Records, 4)
-	require.True(t, settle(t, s, remote.Settled{Key: names[2], Version: versions[2]}).Held)
+	require.True(t, settle(t, s, tier.Settled{Key: names[2], Version: versions[2]}).Held)
 	ok, err := s.Replay(ctx, 0, "q", letter.ID, true)
 	require.NoError(t, err)
 	require.True(t, ok)
@@ -566,8 +566,8 @@ func TestWhileASlotIsOnItsWayAQueueIsRefusedAsAWhole(t *testing.T) {
 
 func TestGivenAFailoverWhatIsReplicatedIsQueued(t *testing.T) {
 	t.Parallel()
-	sentinel := redistest.WithSentinel(t)
-	client := redis.NewFailoverClient(&redis.FailoverOptions{MasterName: redistest.MasterName, SentinelAddrs: sentinel.SentinelAddrs()})
+	sentinel := redisserver.WithSentinel(t)
+	client := redis.NewFailoverClient(&redis.FailoverOptions{MasterName: redisserver.MasterName, SentinelAddrs: sentinel.SentinelAddrs()})
 	t.Cleanup(func() { _ = client.Close() })
 	s := open(t, client, inOne())
 	v := enqueue(t, s, "k")[0]
@@ -576,11 +576,11 @@ func TestGivenAFailoverWhatIsReplicatedIsQueued(t *testing.T) {
 	require.NoError(t, master.WaitReplicated(t.Context()))
 	_, err = sentinel.Failover(t.Context())
 	require.NoError(t, err)
-	var c remote.Claimed
+	var c tier.Claimed
 	require.Eventually(t, func() bool {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		c, err = s.Claim(ctx, remote.Claim{Queue: "q", Worker: "w", Max: 100, Lease: time.Minute})
+		c, err = s.Claim(ctx, tier.Claim{Queue: "q", Worker: "w", Max: 100, Lease: time.Minute})
 		return err == nil && len(c.Records) == 1
 	}, 30*time.Second, 50*time.Millisecond)
 	require.Equal(t, v, c.Records[0].Version)
@@ -609,7 +609,7 @@ func FuzzParseRecord(f *testing.F) {
 // BenchmarkEnqueue is what a change costs that is queued, with so many in a call;
 // Change of as many keys, and HSET of as many fields, are beside it.
 func BenchmarkEnqueue(b *testing.B) {
-	server := redistest.Single(b)
+	server := redisserver.Single(b)
 	client := redis.NewClient(&redis.Options{Addr: server.Addr()})
 	defer client.Close()
 	opened, err := New(client).Open(b.Context(), inOne())
@@ -619,13 +619,13 @@ func BenchmarkEnqueue(b *testing.B) {
 	require.NoError(b, s.NewEra(b.Context(), 0, "", false))
 	payload := []byte(strings.Repeat("x", 200))
 	for _, n := range []int{1, 16, 128} {
-		e := remote.Enqueue{Queue: "q", Limit: 1 << 20, Within: time.Second}
-		c := remote.Change{}
+		e := tier.Enqueue{Queue: "q", Limit: 1 << 20, Within: time.Second}
+		c := tier.Change{}
 		var fields []any
 		for i := range n {
 			key := fmt.Sprint("user:", i)
-			e.Changes = append(e.Changes, remote.QueueChange{Key: key, Payload: payload})
-			c.Items = append(c.Items, remote.Item{Kind: remote.Key, Value: key})
+			e.Changes = append(e.Changes, tier.QueueChange{Key: key, Payload: payload})
+			c.Items = append(c.Items, tier.Item{Kind: tier.Key, Value: key})
 			fields = append(fields, key, payload)
 		}
 		for _, way := range []struct {
@@ -662,7 +662,7 @@ func TestGivenLargeValues_WhenTheyAreClaimed_ThenAFewComeAtATime(t *testing.T) {
 	s := open(t, client, inOne())
 	payload := []byte(strings.Repeat("x", 1<<20))
 	for i := range 200 {
-		e := remote.Enqueue{Queue: "q", Limit: 1000, Changes: []remote.QueueChange{{Key: strconv.Itoa(i), Payload: payload}}}
+		e := tier.Enqueue{Queue: "q", Limit: 1000, Changes: []tier.QueueChange{{Key: strconv.Itoa(i), Payload: payload}}}
 		_, err := s.Enqueue(t.Context(), e)
 		require.NoError(t, err)
 	}
@@ -673,9 +673,9 @@ func TestGivenLargeValues_WhenTheyAreClaimed_ThenAFewComeAtATime(t *testing.T) {
 		require.LessOrEqual(t, len(c.Records), 64)
 		left -= len(c.Records)
 		require.Equal(t, left > 0, c.More)
-		done := make([]remote.Settled, len(c.Records))
+		done := make([]tier.Settled, len(c.Records))
 		for i, r := range c.Records {
-			done[i] = remote.Settled{Key: r.Key, Version: r.Version}
+			done[i] = tier.Settled{Key: r.Key, Version: r.Version}
 		}
 		require.True(t, settle(t, s, done...).Held)
 	}

@@ -7,11 +7,11 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
-	"github.com/larderhq/larder/core/internal/remote"
+	"github.com/larderhq/larder/core/internal/tier"
 )
 
 // Get implements the seam: one GET, and one for each tag.
-func (s *session) Get(ctx context.Context, key string, tags []string) (remote.Entry, []string, error) {
+func (s *session) Get(ctx context.Context, key string, tags []string) (tier.Entry, []string, error) {
 	p := s.partitionOfKey(key)
 	now, known := s.clocks[p].now()
 	var ask []call
@@ -28,16 +28,16 @@ func (s *session) Get(ctx context.Context, key string, tags []string) (remote.En
 	s.send(ctx, cmds)
 	value, err := gotten(cmds[0])
 	if err != nil {
-		return remote.Entry{}, nil, failed("get", err)
+		return tier.Entry{}, nil, failed("get", err)
 	}
 	generations, err := gottenAll(cmds[1 : 1+len(tags)])
 	if err != nil {
-		return remote.Entry{}, nil, failed("get", err)
+		return tier.Entry{}, nil, failed("get", err)
 	}
 	if !known {
 		s.sendUnknown(ctx, cmds, func(int) *call { return &ask[0] })
 		if now, err = s.readClock(p, cmds[len(cmds)-1], sent); err != nil {
-			return remote.Entry{}, nil, failed("get", err)
+			return tier.Entry{}, nil, failed("get", err)
 		}
 	}
 	return entryOf(value, now), generations, nil
@@ -110,15 +110,15 @@ func (s *session) readClock(p int, cmd redis.Cmder, sent time.Time) (int64, erro
 }
 
 // entryOf decodes a value. What does not decode is no entry.
-func entryOf(value []byte, now int64) remote.Entry {
+func entryOf(value []byte, now int64) tier.Entry {
 	if len(value) == 0 {
-		return remote.Entry{}
+		return tier.Entry{}
 	}
 	e, err := decodeEnvelope(value)
 	if err != nil || e.id == "" {
-		return remote.Entry{}
+		return tier.Entry{}
 	}
-	return remote.Entry{
+	return tier.Entry{
 		ID: e.id, Payload: e.payload, Tags: e.tags, Eras: e.eras, Provisional: e.provisional,
 		Born: e.born, FreshUntil: e.freshUntil, StaleUntil: e.staleUntil, KeepUntil: e.keepUntil,
 		LoadTime: e.loadTime, Now: now,

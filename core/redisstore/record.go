@@ -4,7 +4,7 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/larderhq/larder/core/internal/remote"
+	"github.com/larderhq/larder/core/internal/tier"
 )
 
 // record is what is queued for a key, as it lies in the hash of a partition:
@@ -60,8 +60,8 @@ func number(digits string) (int64, bool) {
 }
 
 // queued returns it as the record of a key. What it holds is the caller's.
-func (r *record) queued(key string) remote.Queued {
-	return remote.Queued{
+func (r *record) queued(key string) tier.Queued {
+	return tier.Queued{
 		Key: key, Version: r.version, First: r.first, Attempts: r.attempts, Payload: []byte(r.payload),
 	}
 }

@@ -10,7 +10,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
-	"github.com/larderhq/larder/core/internal/remote"
+	"github.com/larderhq/larder/core/internal/tier"
 )
 
 // A server refuses a command in words of its make and version, and an error in a
@@ -58,7 +58,7 @@ var (
 // What is part of the protocol, such as MOVED, is none.
 func judge(err error) error {
 	var replied redis.Error
-	var known *remote.RefusalError
+	var known *tier.RefusalError
 	if err == nil || errors.Is(err, redis.Nil) || errors.As(err, &known) || !errors.As(err, &replied) {
 		return err
 	}
@@ -69,7 +69,7 @@ func judge(err error) error {
 		}
 	}
 	kind, permanent := kindOfReply(text)
-	return &remote.RefusalError{Kind: kind, Permanent: permanent, Err: err}
+	return &tier.RefusalError{Kind: kind, Permanent: permanent, Err: err}
 }
 
 func kindOfReply(text string) (kind string, permanent bool) {
@@ -101,24 +101,24 @@ type refusals struct{ report atomic.Pointer[func(error)] }
 // made anew.
 func (r *refusals) tell(cmd redis.Cmder, err error) {
 	report := r.report.Load()
-	var refusal *remote.RefusalError
+	var refusal *tier.RefusalError
 	if report == nil || err == nil || !errors.As(judge(err), &refusal) || refusal.Kind == "WRONGTYPE" {
 		return
 	}
 	(*report)(fmt.Errorf("redisstore: %s: %w", cmd.Name(), refusal))
 }
 
-// OnRefusal implements remote.Reporter.
+// OnRefusal implements tier.Reporter.
 func (s *session) OnRefusal(report func(error)) { s.nodes.refusals.report.Store(&report) }
 
-// Limits implements remote.Limited.
+// Limits implements tier.Limited.
 func (s *session) Limits() []string { return s.limits }
 
 // refused marks the refusals that stay.
 func (s *session) refused(err error) error {
 	err = judge(err)
-	if remote.IsPermanent(err) && !errors.Is(err, remote.ErrUnusable) || redis.IsPermissionError(err) || redis.IsAuthError(err) {
-		return fmt.Errorf("%w: %w", remote.ErrUnusable, err)
+	if tier.IsPermanent(err) && !errors.Is(err, tier.ErrUnusable) || redis.IsPermissionError(err) || redis.IsAuthError(err) {
+		return fmt.Errorf("%w: %w", tier.ErrUnusable, err)
 	}
 	return err
 }
@@ -134,12 +134,12 @@ func replicationOf(info string) (id string, err error) {
 	switch role := infoField(info, "role"); {
 	case role == "":
 		return "", fmt.Errorf("%w: INFO replication names no role, by which a replica is told from a master; %s",
-			remote.ErrUnusable, forTests)
+			tier.ErrUnusable, forTests)
 	case role != "master":
 		return "", fmt.Errorf("it is a %q, no master", role)
 	case id == "":
 		return "", fmt.Errorf("%w: INFO replication names no master_replid, by which a failover or a restart is noticed; %s",
-			remote.ErrUnusable, forTests)
+			tier.ErrUnusable, forTests)
 	}
 	return id, nil
 }

@@ -8,7 +8,7 @@ import (
 	"github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/require"
 
-	"github.com/larderhq/larder/core/internal/remote"
+	"github.com/larderhq/larder/core/internal/tier"
 )
 
 // repliedError is an error as go-redis has it from a server.
@@ -20,7 +20,7 @@ func (repliedError) RedisError()     {}
 var _ redis.Error = repliedError("")
 
 func TestTheKindOfARefusalIsFoundInWhatServersReply(t *testing.T) {
-	for text, want := range map[string]remote.RefusalError{
+	for text, want := range map[string]tier.RefusalError{
 		"NOAUTH Authentication required.":                                                                                          {Kind: "NOAUTH", Permanent: true},
 		"WRONGPASS invalid username-password pair or user is disabled.":                                                            {Kind: "WRONGPASS", Permanent: true},
 		"NOPERM this user has no permissions to run the 'get' command":                                                             {Kind: "NOPERM", Permanent: true},
@@ -49,8 +49,8 @@ func TestTheKindOfARefusalIsFoundInWhatServersReply(t *testing.T) {
 		"ERR something else":                                                                                                       {Kind: otherError},
 	} {
 		err := failed("do", fmt.Errorf("at first: %w", repliedError(text)))
-		require.Equal(t, want.Kind, remote.KindOf(err), text)
-		require.Equal(t, want.Permanent, remote.IsPermanent(err), text)
+		require.Equal(t, want.Kind, tier.KindOf(err), text)
+		require.Equal(t, want.Permanent, tier.IsPermanent(err), text)
 		require.ErrorContains(t, err, text)
 	}
 }
@@ -60,9 +60,9 @@ func TestWhatIsPartOfTheProtocolIsNoRefusal(t *testing.T) {
 		"NOSCRIPT No matching script.", "MOVED 1 127.0.0.1:1", "ASK 1 127.0.0.1:1", "TRYAGAIN Multiple keys request during rehashing of slot",
 		"CROSSSLOT Keys in request don't hash to the same slot",
 	} {
-		require.Empty(t, remote.KindOf(judge(repliedError(text))), text)
+		require.Empty(t, tier.KindOf(judge(repliedError(text))), text)
 	}
 	require.NoError(t, judge(nil))
-	require.Empty(t, remote.KindOf(judge(redis.Nil)))
-	require.Empty(t, remote.KindOf(judge(errors.New("i/o timeout: NOAUTH"))), "no server has replied it")
+	require.Empty(t, tier.KindOf(judge(redis.Nil)))
+	require.Empty(t, tier.KindOf(judge(errors.New("i/o timeout: NOAUTH"))), "no server has replied it")
 }

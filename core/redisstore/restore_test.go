@@ -8,7 +8,7 @@ import (
 	"github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/require"
 
-	"github.com/larderhq/larder/core/internal/redistest"
+	"github.com/larderhq/larder/core/internal/test/redisserver"
 )
 
 func TestACallWithoutTheTimeToConnectFindsAConnectionLater(t *testing.T) {
@@ -17,7 +17,7 @@ func TestACallWithoutTheTimeToConnectFindsAConnectionLater(t *testing.T) {
 		trip   = 200 * time.Millisecond
 		budget = trip + trip/2 // to connect takes twice the round trip
 	)
-	proxy, err := redistest.StartProxy(redistest.Single(t).Addr())
+	proxy, err := redisserver.StartProxy(redisserver.Single(t).Addr())
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, proxy.Close()) })
 	proxy.Delay(trip / 2)
@@ -51,7 +51,7 @@ func TestACallWithoutTheTimeToConnectFindsAConnectionLater(t *testing.T) {
 
 func TestAServerThatHangsHasFewConnectionsRestored(t *testing.T) {
 	t.Parallel()
-	proxy, err := redistest.StartProxy(redistest.Single(t).Addr())
+	proxy, err := redisserver.StartProxy(redisserver.Single(t).Addr())
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, proxy.Close()) })
 	proxy.Hold(true)

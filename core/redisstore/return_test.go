@@ -10,7 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/larderhq/larder/core"
-	"github.com/larderhq/larder/core/internal/redistest"
+	"github.com/larderhq/larder/core/internal/test/redisserver"
 )
 
 // Data may return to a server that goes on under the same replication id: SWAPDB there
@@ -26,7 +26,7 @@ func TestGivenDataThatReturnsToAServer_WhenItWasInvalidatedMeanwhile_ThenNoInsta
 		"restored are the heads":         func(r *returning) { r.restore("*head", core.All()) },
 	} {
 		t.Run(name, func(t *testing.T) {
-			server := redistest.Single(t)
+			server := redisserver.Single(t)
 			r := &returning{T: t, server: server, client: redis.NewClient(&redis.Options{Addr: server.Addr()}), instances: map[string]*instance{}}
 			t.Cleanup(func() { require.NoError(t, r.client.Close()) })
 			r.begin("a", "b")
@@ -44,7 +44,7 @@ func TestGivenDataThatReturnsToAServer_WhenItWasInvalidatedMeanwhile_ThenNoInsta
 // returning is a server whose data returns, and its instances.
 type returning struct {
 	*testing.T
-	server    *redistest.Server
+	server    *redisserver.Server
 	client    *redis.Client
 	instances map[string]*instance
 }

@@ -11,7 +11,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/larderhq/larder/core/internal/glob"
-	"github.com/larderhq/larder/core/internal/remote"
+	"github.com/larderhq/larder/core/internal/tier"
 )
 
 const (
@@ -27,8 +27,8 @@ const (
 
 // Scan implements the seam. SCAN finds all that is there from its beginning to its
 // end, on a server that keeps its slots: that is compared at both (rule R15).
-func (s *session) Scan(ctx context.Context, scan remote.Scan) (remote.Scanned, error) {
-	var did remote.Scanned
+func (s *session) Scan(ctx context.Context, scan tier.Scan) (tier.Scanned, error) {
+	var did tier.Scanned
 	before, err := s.topology(ctx)
 	if err != nil {
 		return did, failed("scan", err)
@@ -60,7 +60,7 @@ func (s *session) Scan(ctx context.Context, scan remote.Scan) (remote.Scanned, e
 // scan goes over the entries of one server. The server leaves out most of what does
 // not match, and our own matcher has the last word on the name, which is only a part
 // of the key.
-func (s *session) scan(ctx context.Context, master *redis.Client, scan remote.Scan, match string, removed *atomic.Int64) error {
+func (s *session) scan(ctx context.Context, master *redis.Client, scan tier.Scan, match string, removed *atomic.Int64) error {
 	for cursor := "0"; ; {
 		began := time.Now()
 		cmd := redis.NewCmd(ctx, "scan", cursor, "match", match, "count", scanCount)

@@ -9,7 +9,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
-	"github.com/larderhq/larder/core/internal/remote"
+	"github.com/larderhq/larder/core/internal/tier"
 )
 
 //go:embed lua/*.lua
@@ -104,7 +104,7 @@ func (s *session) runAll(ctx context.Context, calls []call) []redis.Cmder {
 // send executes commands, with those of the others where they are part of a batch.
 // Each has its error.
 func (s *session) send(ctx context.Context, cmds []redis.Cmder) {
-	b := remote.BatchOf(ctx)
+	b := tier.BatchOf(ctx)
 	if b == nil {
 		s.sendNow(ctx, cmds)
 		return

@@ -8,25 +8,25 @@ import (
 	"github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/require"
 
-	"github.com/larderhq/larder/core/internal/redistest"
-	"github.com/larderhq/larder/core/internal/remote"
+	"github.com/larderhq/larder/core/internal/test/redisserver"
+	"github.com/larderhq/larder/core/internal/tier"
 )
 
 // withSentinel opens the tier over a failover client.
-func withSentinel(t *testing.T) (*redistest.Sentinel, *session) {
+func withSentinel(t *testing.T) (*redisserver.Sentinel, *session) {
 	t.Helper()
-	sentinel := redistest.WithSentinel(t)
+	sentinel := redisserver.WithSentinel(t)
 	client := redis.NewFailoverClient(&redis.FailoverOptions{
-		MasterName: redistest.MasterName, SentinelAddrs: sentinel.SentinelAddrs(),
+		MasterName: redisserver.MasterName, SentinelAddrs: sentinel.SentinelAddrs(),
 	})
 	t.Cleanup(func() { _ = client.Close() })
 	return sentinel, open(t, client, layout("v1"))
 }
 
 // promoted waits for heads of another server than before.
-func promoted(t *testing.T, s *session, before remote.Head) remote.Head {
+func promoted(t *testing.T, s *session, before tier.Head) tier.Head {
 	t.Helper()
-	var now remote.Head
+	var now tier.Head
 	require.Eventually(t, func() bool {
 		ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 		defer cancel()
@@ -50,7 +50,7 @@ func TestAFailoverIsFollowed(t *testing.T) {
 	require.NoError(t, master.WaitReplicated(ctx))
 	cut := make(chan error, 1)
 	ready := make(chan struct{})
-	go func() { cut <- s.Hints(ctx, func() { close(ready) }, func(remote.Hint) {}) }()
+	go func() { cut <- s.Hints(ctx, func() { close(ready) }, func(tier.Hint) {}) }()
 	<-ready
 
 	_, err = sentinel.Failover(ctx)

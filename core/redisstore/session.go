@@ -13,19 +13,19 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
-	"github.com/larderhq/larder/core/internal/remote"
+	"github.com/larderhq/larder/core/internal/tier"
 )
 
 // session is an open tier.
 type session struct {
 	nodes *nodes
 	names *names
-	want  remote.Layout
+	want  tier.Layout
 
 	logLength  int
 	letters    int // how many dead letters of a queue a partition keeps
 	partitions atomic.Int32
-	clocks     [remote.MaxPartitions]clock
+	clocks     [tier.MaxPartitions]clock
 
 	limits  []string // what the servers lack, for the log
 	noQueue error    // why nothing can be queued; nil: it can
@@ -39,12 +39,12 @@ type session struct {
 }
 
 var (
-	_ remote.Session  = (*session)(nil)
-	_ remote.Reporter = (*session)(nil)
-	_ remote.Limited  = (*session)(nil)
+	_ tier.Session  = (*session)(nil)
+	_ tier.Reporter = (*session)(nil)
+	_ tier.Limited  = (*session)(nil)
 )
 
-func newSession(n *nodes, want remote.Layout) *session {
+func newSession(n *nodes, want tier.Layout) *session {
 	s := &session{
 		nodes:     n,
 		names:     newNames(want.Namespace, want.Version),
@@ -72,10 +72,10 @@ func (s *session) Close() error {
 }
 
 func (s *session) partitionOf(name string) int {
-	return remote.Partition(name, int(s.partitions.Load()))
+	return tier.Partition(name, int(s.partitions.Load()))
 }
 
-func (s *session) partitionOfKey(key string) int { return s.partitionOf(remote.Name(key)) }
+func (s *session) partitionOfKey(key string) int { return s.partitionOf(tier.Name(key)) }
 
 // in says whether p is a partition of the layout.
 func (s *session) in(p int) error {
@@ -115,7 +115,7 @@ func nonce() string {
 func failed(what string, err error) error {
 	for _, migrating := range []string{"TRYAGAIN", "CROSSSLOT", "ASK "} {
 		if redis.HasErrorPrefix(err, migrating) {
-			return fmt.Errorf("redisstore: %s: %w: %w", what, remote.ErrMigrating, err)
+			return fmt.Errorf("redisstore: %s: %w: %w", what, tier.ErrMigrating, err)
 		}
 	}
 	return fmt.Errorf("redisstore: %s: %w", what, judge(err))

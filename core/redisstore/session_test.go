@@ -11,8 +11,8 @@ import (
 	"github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/require"
 
-	"github.com/larderhq/larder/core/internal/redistest"
-	"github.com/larderhq/larder/core/internal/remote"
+	"github.com/larderhq/larder/core/internal/test/redisserver"
+	"github.com/larderhq/larder/core/internal/tier"
 )
 
 func TestAnEntryIsReadAsItWasFilled(t *testing.T) {
@@ -49,7 +49,7 @@ func TestAFillThatIsExecutedTwiceIsStoredBothTimes(t *testing.T) {
 		require.NoError(t, err)
 		require.True(t, stored)
 	}
-	invalidate(t, s, remote.Key, "k")
+	invalidate(t, s, tier.Key, "k")
 	stored, err := s.Fill(ctx, l, fillOf(s, l, "x"))
 	require.NoError(t, err)
 	require.False(t, stored)
@@ -70,14 +70,14 @@ func TestACallThatIsExecutedTwiceMakesTwoTokens(t *testing.T) {
 	}
 
 	t.Run("change", func(t *testing.T) {
-		r := resent(s.changeCall(remote.Change{Items: []remote.Item{{Kind: remote.Key, Value: "k"}}}))
+		r := resent(s.changeCall(tier.Change{Items: []tier.Item{{Kind: tier.Key, Value: "k"}}}))
 		require.NotEqual(t, r[0][3], r[1][3])
 		require.Equal(t, r[0][3], r[1][4], "the second follows the first")
 	})
 	t.Run("generation", func(t *testing.T) {
 		c := s.generationCall("t:x")
 		first := resent(c)[0][1]
-		invalidate(t, s, remote.Tag, "t:x")
+		invalidate(t, s, tier.Tag, "t:x")
 		require.NotEqual(t, first, resent(c)[0][1], "it does not come back to life")
 	})
 	t.Run("era", func(t *testing.T) {
@@ -99,7 +99,7 @@ func TestAnInvalidationReachesVersionsThatCameIntoUseLater(t *testing.T) {
 	fill(t, newer, "k", "x")
 	require.Equal(t, []string{"v1"}, old.knownVersions())
 
-	invalidate(t, old, remote.Key, "k")
+	invalidate(t, old, tier.Key, "k")
 
 	e, _, err := newer.Get(within(t, time.Second), "k", nil)
 	require.NoError(t, err)
@@ -112,76 +112,76 @@ func TestALogIsJoinedByToken(t *testing.T) {
 	s := open(t, client, layout("v1"))
 	ctx := within(t, 5*time.Second)
 	start := heads(t, s)[0].Position
-	change := func(value string) remote.Logged {
-		logged, err := s.Change(ctx, remote.Change{Items: []remote.Item{{Kind: remote.Pattern, Value: value}}})
+	change := func(value string) tier.Logged {
+		logged, err := s.Change(ctx, tier.Change{Items: []tier.Item{{Kind: tier.Pattern, Value: value}}})
 		require.NoError(t, err)
 		return logged[0]
 	}
 	a, b := change("a"), change("b")
 
-	read := func(after remote.Position) remote.Log {
+	read := func(after tier.Position) tier.Log {
 		l, err := s.Log(ctx, 0, after)
 		require.NoError(t, err)
 		return l
 	}
-	require.Equal(t, remote.Log{Joined: true, Items: []remote.Logged{a, b}}, read(start))
-	require.Equal(t, remote.Log{Joined: true, Items: []remote.Logged{b}}, read(a.Position))
-	require.Equal(t, remote.Log{Joined: true}, read(b.Position))
+	require.Equal(t, tier.Log{Joined: true, Items: []tier.Logged{a, b}}, read(start))
+	require.Equal(t, tier.Log{Joined: true, Items: []tier.Logged{b}}, read(a.Position))
+	require.Equal(t, tier.Log{Joined: true}, read(b.Position))
 	require.Equal(t, b.Position, heads(t, s)[0].Position)
 
-	require.Equal(t, remote.Log{Joined: true, Items: []remote.Logged{b}}, read(remote.Position{ID: "0-0", Token: a.Token}),
+	require.Equal(t, tier.Log{Joined: true, Items: []tier.Logged{b}}, read(tier.Position{ID: "0-0", Token: a.Token}),
 		"the id is a hint only")
-	require.Equal(t, remote.Log{}, read(remote.Position{ID: a.ID, Token: "of another server"}))
-	require.Equal(t, remote.Log{Trimmed: true}, read(remote.Position{ID: "1-0", Token: "long ago"}))
-	require.Equal(t, remote.Log{}, read(remote.Position{ID: "99999999999999-0", Token: "of a flushed server"}))
+	require.Equal(t, tier.Log{}, read(tier.Position{ID: a.ID, Token: "of another server"}))
+	require.Equal(t, tier.Log{Trimmed: true}, read(tier.Position{ID: "1-0", Token: "long ago"}))
+	require.Equal(t, tier.Log{}, read(tier.Position{ID: "99999999999999-0", Token: "of a flushed server"}))
 
 	require.NoError(t, s.NewEra(ctx, 0, "", true))
 	c := change("c")
-	require.Equal(t, remote.Log{Joined: true, Items: []remote.Logged{b, c}}, read(a.Position))
-	require.Equal(t, remote.Log{Joined: true, Items: []remote.Logged{c}},
-		read(remote.Position{ID: b.ID, Token: c.Before}), "from the position of the new era")
+	require.Equal(t, tier.Log{Joined: true, Items: []tier.Logged{b, c}}, read(a.Position))
+	require.Equal(t, tier.Log{Joined: true, Items: []tier.Logged{c}},
+		read(tier.Position{ID: b.ID, Token: c.Before}), "from the position of the new era")
 }
 
 func TestIntents(t *testing.T) {
 	_, client := single(t)
 	s := open(t, client, layout("v1"))
 	ctx := within(t, 10*time.Second)
-	item := remote.Item{Kind: remote.Tag, Value: "t:x"}
+	item := tier.Item{Kind: tier.Tag, Value: "t:x"}
 	p := s.partitionOf("t:x")
-	change := func(c remote.Change) {
-		c.Partition, c.Items = p, []remote.Item{item}
+	change := func(c tier.Change) {
+		c.Partition, c.Items = p, []tier.Item{item}
 		_, err := s.Change(ctx, c)
 		require.NoError(t, err)
 	}
-	capture := func() remote.Late {
-		l, err := s.Late(ctx, "t:x", remote.Position{})
+	capture := func() tier.Late {
+		l, err := s.Late(ctx, "t:x", tier.Position{})
 		require.NoError(t, err)
 		return l
 	}
 
-	change(remote.Change{Intent: "a", Mode: remote.Begin, Lasts: time.Minute, Remain: time.Minute})
+	change(tier.Change{Intent: "a", Mode: tier.Begin, Lasts: time.Minute, Remain: time.Minute})
 	g := capture()
 	require.InDelta(t, time.Minute, g.Open, float64(5*time.Second))
 	ttl := client.PTTL(ctx, s.names.generation(p, "t:x")).Val()
 	require.InDelta(t, time.Minute, ttl, float64(5*time.Second))
 	require.Equal(t, g.Token, capture().Token)
 
-	change(remote.Change{Intent: "a", Mode: remote.Abandon})
+	change(tier.Change{Intent: "a", Mode: tier.Abandon})
 	later := capture()
 	require.Zero(t, later.Open)
 	require.Equal(t, g.Token, later.Token)
 	require.Greater(t, client.PTTL(ctx, s.names.generation(p, "t:x")).Val(), maxKeep, "no other intent caps it")
 
-	change(remote.Change{Intent: "b", Mode: remote.Begin, Lasts: time.Millisecond, Remain: time.Minute})
+	change(tier.Change{Intent: "b", Mode: tier.Begin, Lasts: time.Millisecond, Remain: time.Minute})
 	// In the millisecond of the deadline the generation of the open intent is still there.
 	require.Eventually(t, func() bool { g = capture(); return g.Open == 0 && g.Token[0] == 'g' }, time.Second, time.Millisecond)
 	require.Positive(t, g.Lapsed)
 	require.Greater(t, client.PTTL(ctx, s.names.generation(p, "t:x")).Val(), maxKeep)
-	change(remote.Change{Intent: "b", Mode: remote.End})
+	change(tier.Change{Intent: "b", Mode: tier.End})
 	require.Zero(t, capture().Lapsed)
 	require.NotEqual(t, g.Token, capture().Token)
 
-	change(remote.Change{Lag: time.Minute})
+	change(tier.Change{Lag: time.Minute})
 	require.True(t, capture().Lagging)
 }
 
@@ -189,8 +189,8 @@ func TestHintsWakeWhoWaits(t *testing.T) {
 	_, client := single(t)
 	s := open(t, client, layout("v1"))
 	ctx, cancel := context.WithCancel(t.Context())
-	ready, hints, ended := make(chan struct{}), make(chan remote.Hint, 100), make(chan error, 1)
-	go func() { ended <- s.Hints(ctx, func() { close(ready) }, func(h remote.Hint) { hints <- h }) }()
+	ready, hints, ended := make(chan struct{}), make(chan tier.Hint, 100), make(chan error, 1)
+	go func() { ended <- s.Hints(ctx, func() { close(ready) }, func(h tier.Hint) { hints <- h }) }()
 	<-ready
 
 	step := within(t, 5*time.Second)
@@ -200,14 +200,14 @@ func TestHintsWakeWhoWaits(t *testing.T) {
 	require.NoError(t, err)
 	require.Positive(t, busy.Busy)
 	require.NoError(t, s.Release(step, l))
-	require.Equal(t, remote.Hint{Partition: s.partitionOf("k"), Wake: "k\x1fvariant"}, <-hints)
+	require.Equal(t, tier.Hint{Partition: s.partitionOf("k"), Wake: "k\x1fvariant"}, <-hints)
 
-	logged := invalidate(t, s, remote.Tag, "t:\xff")
-	require.Equal(t, remote.Hint{Partition: s.partitionOf("t:\xff"), Item: logged}, <-hints)
+	logged := invalidate(t, s, tier.Tag, "t:\xff")
+	require.Equal(t, tier.Hint{Partition: s.partitionOf("t:\xff"), Item: logged}, <-hints)
 
 	require.NoError(t, client.Publish(step, "app:hints", "nonsense").Err())
 	require.NoError(t, client.Publish(step, "app:invalidate", "tag:product:42").Err())
-	require.Equal(t, remote.Item{Kind: remote.Tag, Value: "t:product:42"}, (<-hints).Item.Item)
+	require.Equal(t, tier.Item{Kind: tier.Tag, Value: "t:product:42"}, (<-hints).Item.Item)
 
 	cancel()
 	select {
@@ -289,20 +289,20 @@ func TestAScanIsToldOfLittleButWhatMatches(t *testing.T) {
 func TestWhatOtherProgramsPublishIsAHint(t *testing.T) {
 	s := &session{}
 	s.partitions.Store(4)
-	items := func(payload string) map[remote.Item]int {
-		got := make(map[remote.Item]int)
+	items := func(payload string) map[tier.Item]int {
+		got := make(map[tier.Item]int)
 		for _, h := range s.foreign(payload) {
-			require.Equal(t, remote.Position{}, h.Item.Position)
+			require.Equal(t, tier.Position{}, h.Item.Position)
 			got[h.Item.Item]++
 		}
 		return got
 	}
-	require.Equal(t, map[remote.Item]int{{Kind: remote.Key, Value: "a:b"}: 1}, items("key:a:b"))
-	require.Equal(t, map[remote.Item]int{{Kind: remote.Tag, Value: "t:a"}: 1}, items("tag:a"))
-	require.Equal(t, map[remote.Item]int{{Kind: remote.Tag, Value: "p:/a"}: 1}, items("path:/a"))
-	require.Equal(t, map[remote.Item]int{{Kind: remote.Tag, Value: "p:/a b"}: 1}, items("path:/a%20b"))
-	require.Equal(t, map[remote.Item]int{{Kind: remote.Pattern, Value: "a*"}: 4}, items("pattern:a*"))
-	require.Equal(t, map[remote.Item]int{{Kind: remote.All}: 4}, items("all"))
+	require.Equal(t, map[tier.Item]int{{Kind: tier.Key, Value: "a:b"}: 1}, items("key:a:b"))
+	require.Equal(t, map[tier.Item]int{{Kind: tier.Tag, Value: "t:a"}: 1}, items("tag:a"))
+	require.Equal(t, map[tier.Item]int{{Kind: tier.Tag, Value: "p:/a"}: 1}, items("path:/a"))
+	require.Equal(t, map[tier.Item]int{{Kind: tier.Tag, Value: "p:/a b"}: 1}, items("path:/a%20b"))
+	require.Equal(t, map[tier.Item]int{{Kind: tier.Pattern, Value: "a*"}: 4}, items("pattern:a*"))
+	require.Equal(t, map[tier.Item]int{{Kind: tier.All}: 4}, items("all"))
 	for _, nonsense := range []string{"", ":", "key", "key:", "all:", "all:x", "x:y"} {
 		require.Empty(t, items(nonsense), nonsense)
 	}
@@ -318,12 +318,12 @@ func TestAMasterThatMayNotWriteProvesNothing(t *testing.T) {
 	for _, h := range all {
 		require.ErrorContains(t, h.Err, "NOREPLICAS")
 	}
-	_, err = s.Change(ctx, remote.Change{Items: []remote.Item{{Kind: remote.All}}})
+	_, err = s.Change(ctx, tier.Change{Items: []tier.Item{{Kind: tier.All}}})
 	require.ErrorContains(t, err, "NOREPLICAS")
 	require.ErrorContains(t, s.NewEra(ctx, 0, "", true), "NOREPLICAS")
 	_, err = s.Agree(ctx)
 	require.ErrorContains(t, err, "NOREPLICAS")
-	require.NotErrorIs(t, err, remote.ErrUnusable)
+	require.NotErrorIs(t, err, tier.ErrUnusable)
 }
 
 func TestPartsOfTheLayoutLapse(t *testing.T) {
@@ -343,14 +343,14 @@ func TestPartsOfTheLayoutLapse(t *testing.T) {
 
 	old := time.Now().Add(-versionKnown).UnixMilli()
 	require.NoError(t, client.HSet(ctx, s.names.head(0), "v:ancient", old).Err())
-	_, err = s.Change(ctx, remote.Change{Items: []remote.Item{{Kind: remote.All}}})
+	_, err = s.Change(ctx, tier.Change{Items: []tier.Item{{Kind: tier.All}}})
 	require.NoError(t, err)
 	require.NotContains(t, s.knownVersions(), "ancient")
 	require.Zero(t, client.HExists(ctx, s.names.head(0), "v:ancient").Val())
 }
 
 func BenchmarkHit(b *testing.B) {
-	server := redistest.Single(b)
+	server := redisserver.Single(b)
 	client := redis.NewClient(&redis.Options{Addr: server.Addr()})
 	defer client.Close()
 	ctx := context.Background()
@@ -392,15 +392,15 @@ func TestASilentSubscriptionIsKeptAndOneThatHangsIsCut(t *testing.T) {
 	server, client := single(t)
 	s := open(t, client, layout("v1"))
 	ctx := within(t, 30*time.Second)
-	ready, hints, ended := make(chan struct{}), make(chan remote.Hint, 9), make(chan error, 1)
-	go func() { ended <- s.Hints(ctx, func() { close(ready) }, func(h remote.Hint) { hints <- h }) }()
+	ready, hints, ended := make(chan struct{}), make(chan tier.Hint, 9), make(chan error, 1)
+	go func() { ended <- s.Hints(ctx, func() { close(ready) }, func(h tier.Hint) { hints <- h }) }()
 	<-ready
 	select {
 	case err := <-ended:
 		t.Fatal(err)
 	case <-time.After(3 * pingAfter):
 	}
-	item := invalidate(t, s, remote.Key, "k")
+	item := invalidate(t, s, tier.Key, "k")
 	require.Equal(t, item, (<-hints).Item)
 
 	require.NoError(t, server.Stop())

@@ -10,7 +10,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
-	"github.com/larderhq/larder/core/internal/remote"
+	"github.com/larderhq/larder/core/internal/tier"
 )
 
 const (
@@ -36,7 +36,7 @@ const everyShard = -1
 type shards struct {
 	s     *session
 	ready func()
-	fn    func(remote.Hint)
+	fn    func(tier.Hint)
 	turn  sync.Mutex    // of ready and fn
 	look  chan struct{} // who serves what may have changed
 	wg    sync.WaitGroup
@@ -71,7 +71,7 @@ type subscription struct {
 }
 
 // listenToShards is listen in a cluster. It ends with ctx.
-func (s *session) listenToShards(ctx context.Context, ready func(), fn func(remote.Hint)) error {
+func (s *session) listenToShards(ctx context.Context, ready func(), fn func(tier.Hint)) error {
 	h := &shards{
 		s: s, ready: ready, fn: fn, look: make(chan struct{}, 1),
 		of: make(map[*redis.Client]*shard), where: make(map[int]*shard),

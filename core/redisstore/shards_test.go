@@ -12,12 +12,12 @@ import (
 	"github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/require"
 
-	"github.com/larderhq/larder/core/internal/redistest"
-	"github.com/larderhq/larder/core/internal/remote"
+	"github.com/larderhq/larder/core/internal/test/redisserver"
+	"github.com/larderhq/larder/core/internal/tier"
 )
 
 // manyPartitions lie on all masters.
-func manyPartitions() remote.Layout {
+func manyPartitions() tier.Layout {
 	l := layout("v1")
 	l.Partitions = 16
 	return l
@@ -39,7 +39,7 @@ func listen(t *testing.T, s *session) *ear {
 	ctx, cancel := context.WithCancel(t.Context())
 	e := &ear{ready: make(chan struct{}, 1000), ended: make(chan error, 1), stop: cancel, heard: make(map[string]int)}
 	go func() {
-		e.ended <- s.Hints(ctx, func() { e.ready <- struct{}{} }, func(h remote.Hint) {
+		e.ended <- s.Hints(ctx, func() { e.ready <- struct{}{} }, func(h tier.Hint) {
 			e.mu.Lock()
 			defer e.mu.Unlock()
 			e.heard[fmt.Sprint(h.Partition, " ", h.Item.Value)]++
@@ -77,7 +77,7 @@ func said(t *testing.T, s *session, p int, value string) error {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 	defer cancel()
-	_, err := s.Change(ctx, remote.Change{Partition: p, Items: []remote.Item{{Kind: remote.Pattern, Value: value}}})
+	_, err := s.Change(ctx, tier.Change{Partition: p, Items: []tier.Item{{Kind: tier.Pattern, Value: value}}})
 	return err
 }
 
@@ -118,7 +118,7 @@ func (e *ear) hearsAgain(t *testing.T, s *session, partitions []int) {
 }
 
 // stat returns a number that INFO commandstats has, 0 if none.
-func stat(t *testing.T, node *redistest.Server, command string) (calls int) {
+func stat(t *testing.T, node *redisserver.Server, command string) (calls int) {
 	t.Helper()
 	reply, err := node.Do(within(t, 5*time.Second), "INFO", "commandstats")
 	require.NoError(t, err)
@@ -127,7 +127,7 @@ func stat(t *testing.T, node *redistest.Server, command string) (calls int) {
 }
 
 // subscribers returns how many connections of a node are subscribed to anything.
-func subscribers(t *testing.T, node *redistest.Server) int {
+func subscribers(t *testing.T, node *redisserver.Server) int {
 	t.Helper()
 	reply, err := node.Do(within(t, 5*time.Second), "CLIENT", "LIST", "TYPE", "PUBSUB")
 	require.NoError(t, err)
@@ -135,7 +135,7 @@ func subscribers(t *testing.T, node *redistest.Server) int {
 }
 
 // on returns the partitions that a node is the master of.
-func on(t *testing.T, cluster *redistest.Cluster, s *session, node *redistest.Server) (list []int) {
+func on(t *testing.T, cluster *redisserver.Cluster, s *session, node *redisserver.Server) (list []int) {
 	t.Helper()
 	for p := range int(s.partitions.Load()) {
 		master, err := cluster.MasterOf(within(t, 5*time.Second), slotOf(fmt.Sprintf("%02x", p)))
@@ -251,7 +251,7 @@ func TestAMasterThatFailsTakesItsPartitionsHintsAlone(t *testing.T) {
 	e.hears(t, s, "before")
 	slot := slotOf("00")
 
-	step := func(what string, fail func(old *redistest.Server), mend func(old *redistest.Server)) {
+	step := func(what string, fail func(old *redisserver.Server), mend func(old *redisserver.Server)) {
 		old, err := cluster.MasterOf(ctx, slot)
 		require.NoError(t, err)
 		theirs := on(t, cluster, s, old)
@@ -276,11 +276,11 @@ func TestAMasterThatFailsTakesItsPartitionsHintsAlone(t *testing.T) {
 		}
 	}
 	step("killed",
-		func(old *redistest.Server) { old.Kill() },
-		func(old *redistest.Server) { require.NoError(t, old.Restart(ctx, redistest.AsItWas)) })
+		func(old *redisserver.Server) { old.Kill() },
+		func(old *redisserver.Server) { require.NoError(t, old.Restart(ctx, redisserver.AsItWas)) })
 	step("stopped",
-		func(old *redistest.Server) { require.NoError(t, old.Stop()) },
-		func(old *redistest.Server) { require.NoError(t, old.Continue()) })
+		func(old *redisserver.Server) { require.NoError(t, old.Stop()) },
+		func(old *redisserver.Server) { require.NoError(t, old.Continue()) })
 	old, err := cluster.MasterOf(ctx, slot)
 	require.NoError(t, err)
 	theirs := on(t, cluster, s, old)
@@ -295,7 +295,7 @@ func TestAMasterThatFailsTakesItsPartitionsHintsAlone(t *testing.T) {
 func TestAClusterWithoutShardedPubSubTellsAllNodes(t *testing.T) {
 	t.Parallel()
 	ctx := within(t, 60*time.Second)
-	cluster, err := redistest.StartCluster(ctx, 3, 0, redistest.Options{Args: []string{
+	cluster, err := redisserver.StartCluster(ctx, 3, 0, redisserver.Options{Args: []string{
 		"--rename-command", "SPUBLISH", "", "--rename-command", "SSUBSCRIBE", "",
 	}})
 	require.NoError(t, err)
@@ -312,7 +312,7 @@ func TestAClusterWithoutShardedPubSubTellsAllNodes(t *testing.T) {
 
 func TestAUserWhoMayNotUseShardedPubSubHearsAllTheSame(t *testing.T) {
 	t.Parallel()
-	cluster := redistest.ThreeByThree(t)
+	cluster := redisserver.ThreeByThree(t)
 	for _, node := range cluster.Nodes() {
 		restricted(t, node, append(ACL("app"), "-spublish", "-ssubscribe"))
 	}
@@ -330,7 +330,7 @@ func TestAConnectionThatIsCutComesBack(t *testing.T) {
 	e.hears(t, s, "before")
 	for range 3 {
 		for _, node := range cluster.Nodes()[:3] {
-			_, err := node.CutClients(within(t, 5*time.Second), redistest.PubSubClients)
+			_, err := node.CutClients(within(t, 5*time.Second), redisserver.PubSubClients)
 			require.NoError(t, err)
 			e.hearsAgain(t, s, on(t, cluster, s, node))
 		}
@@ -347,7 +347,7 @@ func TestAConnectionThatIsCutComesBack(t *testing.T) {
 // for itself, to who publishes there and to who listens.
 func TestASlotThatMovesToAServerWithShardedPubSub(t *testing.T) {
 	t.Parallel()
-	cluster := redistest.ThreeByThree(t)
+	cluster := redisserver.ThreeByThree(t)
 	for i, node := range cluster.Nodes() {
 		rules := ACL("app")
 		if i == 0 {
@@ -362,7 +362,7 @@ func TestASlotThatMovesToAServerWithShardedPubSub(t *testing.T) {
 	e.hears(t, s, "before")
 	old := cluster.Nodes()[0]
 	p := on(t, cluster, s, old)[0]
-	for _, to := range []*redistest.Server{cluster.Nodes()[1], old} {
+	for _, to := range []*redisserver.Server{cluster.Nodes()[1], old} {
 		// The old server does not say that the channel has left it.
 		require.NoError(t, cluster.Migrate(within(t, 20*time.Second), slotOf(fmt.Sprintf("%02x", p)), to))
 		e.hearsAgain(t, s, []int{p})

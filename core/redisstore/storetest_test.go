@@ -8,9 +8,9 @@ import (
 	"github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/require"
 
-	"github.com/larderhq/larder/core/internal/redistest"
-	"github.com/larderhq/larder/core/internal/remote"
-	"github.com/larderhq/larder/core/storetest"
+	"github.com/larderhq/larder/core/internal/test/redisserver"
+	"github.com/larderhq/larder/core/internal/test/tiertest"
+	"github.com/larderhq/larder/core/internal/tier"
 )
 
 // trimmedTo keeps the cases on trimming short.
@@ -18,18 +18,18 @@ const trimmedTo = 500
 
 func TestTheTierOnOneServer(t *testing.T) {
 	t.Parallel()
-	server := redistest.Single(t, "--appendonly", "yes", "--appendfsync", "always")
+	server := redisserver.Single(t, "--appendonly", "yes", "--appendfsync", "always")
 	client := redis.NewClient(&redis.Options{Addr: server.Addr()})
 	defer client.Close()
 	h := harness(client)
 	h.Restart = func(t testing.TB) {
-		require.NoError(t, server.Restart(t.Context(), redistest.AsItWas))
+		require.NoError(t, server.Restart(t.Context(), redisserver.AsItWas))
 	}
 	h.Flush = func(t testing.TB) {
 		_, err := server.Do(t.Context(), "FLUSHALL")
 		require.NoError(t, err)
 	}
-	storetest.Run(t, h)
+	tiertest.Run(t, h)
 }
 
 func TestTheTierOnACluster(t *testing.T) {
@@ -37,17 +37,17 @@ func TestTheTierOnACluster(t *testing.T) {
 	if testing.Short() {
 		t.Skip("the suite once more")
 	}
-	cluster := redistest.ThreeByThree(t)
+	cluster := redisserver.ThreeByThree(t)
 	client := redis.NewClusterClient(&redis.ClusterOptions{Addrs: cluster.Addrs()})
 	defer client.Close()
 	h := harness(client)
 	// A partition's slot is that of every namespace, so migrations have tests of their own: see migration_test.go.
-	storetest.Run(t, h)
+	tiertest.Run(t, h)
 }
 
-func harness(client redis.UniversalClient) storetest.Harness {
-	return storetest.Harness{
-		Open: func(t testing.TB, l remote.Layout) remote.Session {
+func harness(client redis.UniversalClient) tiertest.Harness {
+	return tiertest.Harness{
+		Open: func(t testing.TB, l tier.Layout) tier.Session {
 			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 			defer cancel()
 			opened, err := New(client).Open(ctx, l)
@@ -55,17 +55,17 @@ func harness(client redis.UniversalClient) storetest.Harness {
 			opened.(*session).logLength = trimmedTo
 			return opened
 		},
-		Evict: func(t testing.TB, what storetest.Stored) {
+		Evict: func(t testing.TB, what tiertest.Stored) {
 			n, p := newNames(what.Layout.Namespace, what.Layout.Version), what.Partition
-			keys := map[storetest.StoredKind][]string{
-				storetest.Entry:      {n.entry(p, n.version, what.Name)},
-				storetest.Lease:      {n.lease(p, n.version, what.Name)},
-				storetest.Generation: {n.generation(p, what.Name)},
-				storetest.Intents:    {n.keyIntents(p, what.Name), n.tagIntents(p, what.Name)},
-				storetest.Head:       {n.head(p)},
-				storetest.Log:        {n.log(p)},
-				storetest.Layout:     {n.layout()},
-				storetest.Queue:      {n.records(p)},
+			keys := map[tiertest.StoredKind][]string{
+				tiertest.Entry:      {n.entry(p, n.version, what.Name)},
+				tiertest.Lease:      {n.lease(p, n.version, what.Name)},
+				tiertest.Generation: {n.generation(p, what.Name)},
+				tiertest.Intents:    {n.keyIntents(p, what.Name), n.tagIntents(p, what.Name)},
+				tiertest.Head:       {n.head(p)},
+				tiertest.Log:        {n.log(p)},
+				tiertest.Layout:     {n.layout()},
+				tiertest.Queue:      {n.records(p)},
 			}[what.Kind]
 			require.NotEmpty(t, keys)
 			for _, key := range keys {

@@ -15,8 +15,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/larderhq/larder/core"
-	"github.com/larderhq/larder/core/internal/redistest"
-	"github.com/larderhq/larder/core/internal/remote"
+	"github.com/larderhq/larder/core/internal/test/redisserver"
+	"github.com/larderhq/larder/core/internal/tier"
 	"github.com/larderhq/larder/core/redisstore"
 )
 
@@ -33,7 +33,7 @@ func TestSweepAtSize(t *testing.T) {
 		require.NoError(t, err, "LARDER_KEYS")
 	}
 	t.Run("one server", func(t *testing.T) {
-		server := redistest.Single(t)
+		server := redisserver.Single(t)
 		client := redis.NewClient(&redis.Options{Addr: server.Addr(), ReadTimeout: time.Hour}) // KEYS is slow
 		defer client.Close()
 		(&sweepAtSize{t, client, size, []*redis.Client{client}, server.Addr()}).run()
@@ -42,7 +42,7 @@ func TestSweepAtSize(t *testing.T) {
 		if testing.Short() {
 			t.Skip("the same once more")
 		}
-		cluster := redistest.ThreeByThree(t)
+		cluster := redisserver.ThreeByThree(t)
 		for _, node := range cluster.Nodes() { // KEYS may last for longer than it takes to be given up
 			_, err := node.Do(t.Context(), "CONFIG", "SET", "cluster-node-timeout", "60000")
 			require.NoError(t, err)
@@ -135,7 +135,7 @@ func (s *sweepAtSize) template() (entry string, key func(name string) string) {
 			require.NoError(s, err)
 			version, _, _ := strings.Cut(k[len("larder:{00}:e:"):], "\x1f")
 			return entry, func(name string) string {
-				return fmt.Sprintf("larder:{%02x}:e:%s\x1f%s", remote.Partition(name, remote.DefaultPartitions), version, name)
+				return fmt.Sprintf("larder:{%02x}:e:%s\x1f%s", tier.Partition(name, tier.DefaultPartitions), version, name)
 			}
 		}
 	}

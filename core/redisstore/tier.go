@@ -9,13 +9,13 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
-	"github.com/larderhq/larder/core/internal/remote"
+	"github.com/larderhq/larder/core/internal/tier"
 )
 
 // Tier is a shared tier on Redis that is not open yet: what core.Options.Remote takes.
 type Tier struct{ client redis.UniversalClient }
 
-var _ remote.Tier = (*Tier)(nil)
+var _ tier.Tier = (*Tier)(nil)
 
 // New returns the tier on the Redis that client speaks to: a *redis.Client of one
 // server or of Sentinel's master (redis.NewFailoverClient), or a
@@ -40,7 +40,7 @@ var _ remote.Tier = (*Tier)(nil)
 func New(client redis.UniversalClient) *Tier { return &Tier{client: client} }
 
 // Open implements the seam. It is to be called again when it has failed.
-func (t *Tier) Open(ctx context.Context, want remote.Layout) (remote.Session, error) {
+func (t *Tier) Open(ctx context.Context, want tier.Layout) (tier.Session, error) {
 	if err := check(want); err != nil {
 		return nil, fmt.Errorf("redisstore: open: %w", err)
 	}
@@ -56,16 +56,16 @@ func (t *Tier) Open(ctx context.Context, want remote.Layout) (remote.Session, er
 	return s, nil
 }
 
-func check(want remote.Layout) error {
+func check(want tier.Layout) error {
 	switch {
-	case want.Partitions < 1 || want.Partitions > remote.MaxPartitions:
-		return fmt.Errorf("%w: %d partitions: 1 to %d are allowed", remote.ErrUnusable, want.Partitions, remote.MaxPartitions)
+	case want.Partitions < 1 || want.Partitions > tier.MaxPartitions:
+		return fmt.Errorf("%w: %d partitions: 1 to %d are allowed", tier.ErrUnusable, want.Partitions, tier.MaxPartitions)
 	case strings.ContainsAny(want.Namespace, "{}"):
-		return fmt.Errorf("%w: namespace %q: braces would change where keys lie", remote.ErrUnusable, want.Namespace)
-	case strings.ContainsRune(want.Version, remote.NameEnd):
-		return fmt.Errorf("%w: version %q: control characters are not allowed", remote.ErrUnusable, want.Version)
+		return fmt.Errorf("%w: namespace %q: braces would change where keys lie", tier.ErrUnusable, want.Namespace)
+	case strings.ContainsRune(want.Version, tier.NameEnd):
+		return fmt.Errorf("%w: version %q: control characters are not allowed", tier.ErrUnusable, want.Version)
 	case want.MaxStaleness < 0 || want.ReplicaLag < 0:
-		return fmt.Errorf("%w: negative duration", remote.ErrUnusable)
+		return fmt.Errorf("%w: negative duration", tier.ErrUnusable)
 	}
 	return nil
 }

@@ -5,15 +5,15 @@ package bridge
 
 import (
 	"github.com/larderhq/larder/core/internal/engine"
-	"github.com/larderhq/larder/core/internal/scope"
-	"github.com/larderhq/larder/core/internal/warm"
+	"github.com/larderhq/larder/core/internal/loadscope"
+	"github.com/larderhq/larder/core/internal/warmup"
 )
 
 // Parts are the parts of a cache.
 type Parts struct {
 	Engine *engine.Engine
 	// NewScope returns a scope for a load or a write of the cache.
-	NewScope func() *scope.Scope
+	NewScope func() *loadscope.Scope
 	// ClassRevision returns how many calls of SetClasses have succeeded. A route derives
 	// its class anew when the revision has changed.
 	ClassRevision func() uint64
@@ -24,9 +24,9 @@ type Core struct {
 	// Parts returns the parts of a *core.Cache.
 	Parts func(cache any) Parts
 	// WarmPlan validates a core.WarmOptions.
-	WarmPlan func(options any) (warm.Plan, error)
+	WarmPlan func(options any) (warmup.Plan, error)
 	// KeepWarmPlan validates a core.KeepWarmOptions.
-	KeepWarmPlan func(options any) (warm.KeepPlan, error)
+	KeepWarmPlan func(options any) (warmup.KeepPlan, error)
 }
 
 var linked Core //nolint:gochecknoglobals // set once, when core is initialised
@@ -38,7 +38,7 @@ func Link(c Core) { linked = c }
 func Of(cache any) Parts { return linked.Parts(cache) }
 
 // WarmPlan returns a core.WarmOptions as a plan, or its *core.ConfigError.
-func WarmPlan(options any) (warm.Plan, error) { return linked.WarmPlan(options) }
+func WarmPlan(options any) (warmup.Plan, error) { return linked.WarmPlan(options) }
 
 // KeepWarmPlan returns a core.KeepWarmOptions as a plan, or its *core.ConfigError.
-func KeepWarmPlan(options any) (warm.KeepPlan, error) { return linked.KeepWarmPlan(options) }
+func KeepWarmPlan(options any) (warmup.KeepPlan, error) { return linked.KeepWarmPlan(options) }

@@ -8,7 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/larderhq/larder/core/internal/remote"
+	"github.com/larderhq/larder/core/internal/tier"
 )
 
 // breakAfter is how many calls of requests may fail in a row before requests stop
@@ -44,7 +44,7 @@ func (s *shared) serve(p int, server string) {
 	if f.server == server {
 		return
 	}
-	f.server, f.own = server, remote.Position{}
+	f.server, f.own = server, tier.Position{}
 	for q := range s.parts {
 		if q != p && s.parts[q].server == server {
 			f.breaker.Store(s.parts[q].breaker.Load())
@@ -109,7 +109,7 @@ func (s *shared) outcome(ctx context.Context, p int, mask uint64, err error) {
 		}
 	}
 	if broke {
-		if remote.KindOf(err) == "" { // otherwise it has been told, see refused
+		if tier.KindOf(err) == "" { // otherwise it has been told, see refused
 			s.unreachable(err)
 		}
 		s.wake()

@@ -11,7 +11,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/larderhq/larder/core/internal/remote"
+	"github.com/larderhq/larder/core/internal/tier"
 )
 
 // Errors about the shared tier.
@@ -52,7 +52,7 @@ func (e *Engine) InvalidateApplied(ctx context.Context, items []Item) ([]Item, e
 
 // Swept says what a Sweep has done to the tier.
 type Swept struct {
-	remote.Scanned
+	tier.Scanned
 	Everything error // why everything was invalidated instead; nil: it was not
 }
 
@@ -91,7 +91,7 @@ func (e *Engine) Replace(ctx context.Context, items []Item, key string, tags []s
 	}
 	s := e.shared
 	since := s.places() // before it: late tags are compared from here on
-	did := &doing{logged: make(map[Item]remote.Position)}
+	did := &doing{logged: make(map[Item]tier.Position)}
 	if err := s.invalidate(ctx, items, did); err != nil {
 		return err
 	}
@@ -113,11 +113,11 @@ func (e *Engine) Replace(ctx context.Context, items []Item, key string, tags []s
 // before: the end of an era, which stands for whatever was invalidated, is in no log.
 func (h *held) inErasOf(before []place) bool {
 	n := h.e.partitions()
-	if len(before) != n || h.lease.Era == "" || h.lease.Era != before[remote.Partition(Name(h.lease.Key), n)].era {
+	if len(before) != n || h.lease.Era == "" || h.lease.Era != before[tier.Partition(Name(h.lease.Key), n)].era {
 		return false
 	}
-	return !slices.ContainsFunc(h.lease.Generations, func(g remote.Generation) bool {
-		return g.Era != before[remote.Partition(g.Tag, n)].era
+	return !slices.ContainsFunc(h.lease.Generations, func(g tier.Generation) bool {
+		return g.Era != before[tier.Partition(g.Tag, n)].era
 	})
 }
 
@@ -139,13 +139,13 @@ func (e *Engine) storeFor(ctx context.Context, key string, tags []string, f Fill
 // stillLast reports whether no other item concerns the key or the tags since the
 // positions of this instance's own. One that comes later ends the lease, or a
 // generation or era that came with it.
-func (h *held) stillLast(ctx context.Context, b *budget, own map[Item]remote.Position, key string, tags []string) bool {
+func (h *held) stillLast(ctx context.Context, b *budget, own map[Item]tier.Position, key string, tags []string) bool {
 	n := h.e.partitions()
-	mine := []Item{{Kind: remote.Key, Value: key}}
+	mine := []Item{{Kind: tier.Key, Value: key}}
 	for _, tag := range tags {
-		mine = append(mine, Item{Kind: remote.Tag, Value: tag})
+		mine = append(mine, Item{Kind: tier.Tag, Value: tag})
 	}
-	logs := make([]remote.Log, len(mine))
+	logs := make([]tier.Log, len(mine))
 	asks := make([]func(context.Context) error, len(mine))
 	for i, it := range mine {
 		asks[i] = func(ctx context.Context) (err error) {
@@ -153,19 +153,19 @@ func (h *held) stillLast(ctx context.Context, b *budget, own map[Item]remote.Pos
 			if !ok {
 				return errNotLogged // a new era instead
 			}
-			logs[i], err = h.ses.Log(ctx, remote.Partition(it.Value, n), pos)
+			logs[i], err = h.ses.Log(ctx, tier.Partition(it.Value, n), pos)
 			return err
 		}
 	}
-	return b.together(ctx, asks) == nil && !slices.ContainsFunc(logs, func(l remote.Log) bool {
-		return !l.Joined || slices.ContainsFunc(l.Items, func(it remote.Logged) bool {
+	return b.together(ctx, asks) == nil && !slices.ContainsFunc(logs, func(l tier.Log) bool {
+		return !l.Joined || slices.ContainsFunc(l.Items, func(it tier.Logged) bool {
 			return !ownItem(own, it) && h.e.concerns(it.Item, key, tags)
 		})
 	})
 }
 
 // ownItem reports whether an item is one of the change that own tells of.
-func ownItem(own map[Item]remote.Position, it remote.Logged) bool {
+func ownItem(own map[Item]tier.Position, it tier.Logged) bool {
 	return own[meant(it.Item)].Token == it.Token
 }
 
@@ -177,31 +177,31 @@ func ownItem(own map[Item]remote.Position, it remote.Logged) bool {
 // that has its old one. It is stored under what the second time ends. What begins to be loaded
 // under that begins when all partitions have been through the first.
 type step struct {
-	changes  map[int]*remote.Change
+	changes  map[int]*tier.Change
 	patterns []Item
 	all      bool // and there are several partitions
 }
 
 func (s *shared) plan(items []Item) step {
 	n := s.e.partitions()
-	st := step{changes: make(map[int]*remote.Change)}
+	st := step{changes: make(map[int]*tier.Change)}
 	add := func(p int, it Item) {
 		c := st.changes[p]
 		if c == nil {
-			c = &remote.Change{Partition: p, Lag: time.Duration(s.lag.Load())}
+			c = &tier.Change{Partition: p, Lag: time.Duration(s.lag.Load())}
 			st.changes[p] = c
 		}
 		c.Items = append(c.Items, it)
 	}
 	for _, it := range items {
 		switch it.Kind {
-		case remote.Key, remote.Tag:
-			add(remote.Partition(Name(it.Value), n), it)
-		case remote.Pattern:
+		case tier.Key, tier.Tag:
+			add(tier.Partition(Name(it.Value), n), it)
+		case tier.Pattern:
 			st.patterns = append(st.patterns, it)
 		default:
 			for p := range n {
-				add(p, Item{Kind: remote.All})
+				add(p, Item{Kind: tier.All})
 			}
 			st.all = n > 1
 		}
@@ -235,7 +235,7 @@ func (s *shared) invalidateEach(ctx context.Context, items []Item, do *doing) (f
 	if len(failed) > 0 {
 		return failed, pendingError(err)
 	}
-	if slices.ContainsFunc(items, func(it Item) bool { return it.Kind == remote.All }) {
+	if slices.ContainsFunc(items, func(it Item) bool { return it.Kind == tier.All }) {
 		s.relearn(ctx)
 	}
 	return nil, nil
@@ -271,7 +271,7 @@ func (s *shared) try(ctx context.Context, items []Item, do *doing) (failed []Ite
 		do.sign(c)
 	}
 	call, cancel := do.step(ctx)
-	err = s.changeAll(call, ses, slices.Collect(maps.Values(st.changes)), func(c *remote.Change, logged []remote.Logged, err error) {
+	err = s.changeAll(call, ses, slices.Collect(maps.Values(st.changes)), func(c *tier.Change, logged []tier.Logged, err error) {
 		do.note(logged)
 		if err != nil {
 			failed = append(failed, c.Items...)
@@ -280,7 +280,7 @@ func (s *shared) try(ctx context.Context, items []Item, do *doing) (failed []Ite
 	})
 	cancel()
 	if st.all && len(failed) == 0 {
-		all := []Item{{Kind: remote.All}}
+		all := []Item{{Kind: tier.All}}
 		if err = s.everyPartition(ctx, ses, all, do); err != nil {
 			return append(all, st.patterns...), err
 		}
@@ -297,11 +297,11 @@ func (s *shared) try(ctx context.Context, items []Item, do *doing) (failed []Ite
 // change executes a change of one partition. In the middle of a migration, when
 // the tier refuses scripts over several keys, everything in the partition ends
 // instead (R17).
-func (s *shared) change(ctx context.Context, ses remote.Session, c *remote.Change) ([]remote.Logged, error) {
+func (s *shared) change(ctx context.Context, ses tier.Session, c *tier.Change) ([]tier.Logged, error) {
 	era := s.parts[c.Partition].era()
 	logged, err := ses.Change(ctx, *c)
-	if errors.Is(err, remote.ErrMigrating) {
-		if c.Mode == remote.Abandon {
+	if errors.Is(err, tier.ErrMigrating) {
+		if c.Mode == tier.Abandon {
 			return nil, nil // it lapses
 		}
 		if err := ses.NewEra(ctx, c.Partition, "", true); err != nil {
@@ -313,7 +313,7 @@ func (s *shared) change(ctx context.Context, ses remote.Session, c *remote.Chang
 		s.age(c.Partition)
 		s.follow.Unlock()
 		s.wake()
-		if c.Mode == remote.Begin { // the intent itself is not there
+		if c.Mode == tier.Begin { // the intent itself is not there
 			return nil, err
 		}
 		return nil, nil
@@ -323,7 +323,7 @@ func (s *shared) change(ctx context.Context, ses remote.Session, c *remote.Chang
 	}
 	for _, it := range logged {
 		s.told(c.Partition, it)
-		if it.Kind == remote.All {
+		if it.Kind == tier.All {
 			s.over(c.Partition, era)
 		}
 	}
@@ -333,7 +333,7 @@ func (s *shared) change(ctx context.Context, ses remote.Session, c *remote.Chang
 // sweep executes patterns: an item of each in every partition, a scan to the end, and
 // the items again, since an instance could read and keep meanwhile what the scan had
 // not reached (R15).
-func (s *shared) sweep(ctx context.Context, ses remote.Session, patterns []Item, do *doing) error {
+func (s *shared) sweep(ctx context.Context, ses tier.Session, patterns []Item, do *doing) error {
 	if err := s.everyPartition(ctx, ses, patterns, do); err != nil {
 		return err
 	}
@@ -345,7 +345,7 @@ func (s *shared) sweep(ctx context.Context, ses remote.Session, patterns []Item,
 		return err
 	}
 	if did.Everything != nil {
-		patterns = []Item{{Kind: remote.All}}
+		patterns = []Item{{Kind: tier.All}}
 		if err := s.everyPartition(ctx, ses, patterns, do); err != nil {
 			return err
 		}
@@ -355,8 +355,8 @@ func (s *shared) sweep(ctx context.Context, ses remote.Session, patterns []Item,
 
 // scan removes what matches. If it cannot be to the end it says why everything has
 // to go.
-func (s *shared) scan(ctx context.Context, ses remote.Session, patterns []Item, do *doing) (did Swept, err error) {
-	scan := remote.Scan{Globs: make([]string, len(patterns)), Rest: do.atSize()}
+func (s *shared) scan(ctx context.Context, ses tier.Session, patterns []Item, do *doing) (did Swept, err error) {
+	scan := tier.Scan{Globs: make([]string, len(patterns)), Rest: do.atSize()}
 	for i, it := range patterns {
 		scan.Globs[i] = it.Value
 	}
@@ -370,7 +370,7 @@ func (s *shared) scan(ctx context.Context, ses remote.Session, patterns []Item, 
 	case err == nil && !did.Sure:
 		did.Everything = errMoved
 	case err == nil:
-	case remote.IsPermanent(err): // what cannot be found has to go with the rest
+	case tier.IsPermanent(err): // what cannot be found has to go with the rest
 		did.Everything = err
 	case do.atSize() && ctx.Err() != nil:
 		did.Everything = ctx.Err()
@@ -383,25 +383,25 @@ func (s *shared) scan(ctx context.Context, ses remote.Session, patterns []Item, 
 }
 
 // everyPartition executes items in every partition.
-func (s *shared) everyPartition(ctx context.Context, ses remote.Session, items []Item, do *doing) error {
+func (s *shared) everyPartition(ctx context.Context, ses tier.Session, items []Item, do *doing) error {
 	ctx, cancel := do.step(ctx)
 	defer cancel()
-	changes := make([]*remote.Change, s.e.partitions())
+	changes := make([]*tier.Change, s.e.partitions())
 	for p := range changes {
-		changes[p] = &remote.Change{Partition: p, Items: items, Lag: time.Duration(s.lag.Load())}
+		changes[p] = &tier.Change{Partition: p, Items: items, Lag: time.Duration(s.lag.Load())}
 	}
-	return s.changeAll(ctx, ses, changes, func(*remote.Change, []remote.Logged, error) {})
+	return s.changeAll(ctx, ses, changes, func(*tier.Change, []tier.Logged, error) {})
 }
 
 // changeAll executes changes at the same time and tells of each, one after the
 // other.
 func (s *shared) changeAll(
-	ctx context.Context, ses remote.Session, changes []*remote.Change, tell func(*remote.Change, []remote.Logged, error),
+	ctx context.Context, ses tier.Session, changes []*tier.Change, tell func(*tier.Change, []tier.Logged, error),
 ) (err error) {
 	var mu sync.Mutex
 	var wg sync.WaitGroup
-	together := remote.NewBatch(len(changes))
-	ctx = remote.WithBatch(ctx, together)
+	together := tier.NewBatch(len(changes))
+	ctx = tier.WithBatch(ctx, together)
 	for _, c := range changes {
 		wg.Add(1)
 		go func() {
@@ -445,10 +445,10 @@ func (e *Engine) Everywhere(ctx context.Context) error {
 
 // foreign executes an invalidation that a program without this library has
 // published: best effort. Whoever takes the lease does it for all.
-func (s *shared) foreign(ctx context.Context, ses remote.Session, h remote.Hint) {
+func (s *shared) foreign(ctx context.Context, ses tier.Session, h tier.Hint) {
 	it := h.Item.Item
 	s.e.fence([]Item{it})
-	if h.Partition != 0 && it.Kind != remote.Key && it.Kind != remote.Tag {
+	if h.Partition != 0 && it.Kind != tier.Key && it.Kind != tier.Tag {
 		return // it comes once for each partition
 	}
 	if s.foreigners.Add(1) > maxForeigners { // it was best effort, and is fenced here
@@ -477,11 +477,11 @@ const maxForeigners = 64
 // at size. nil: none of these.
 type doing struct {
 	id     string // of the intent
-	mode   remote.IntentMode
+	mode   tier.IntentMode
 	lasts  time.Duration
 	remain time.Duration
 
-	logged map[Item]remote.Position // where each item is in its log; nil: nobody wants to know
+	logged map[Item]tier.Position // where each item is in its log; nil: nobody wants to know
 
 	wait  time.Duration // of a sweep at size: for each step but the scan; 0: it is none
 	swept Swept
@@ -504,13 +504,13 @@ func (do *doing) step(ctx context.Context) (context.Context, context.CancelFunc)
 }
 
 // sign makes a change part of the intent's life.
-func (do *doing) sign(c *remote.Change) {
+func (do *doing) sign(c *tier.Change) {
 	if do != nil {
 		c.Intent, c.Mode, c.Lasts, c.Remain = do.id, do.mode, do.lasts, do.remain
 	}
 }
 
-func (do *doing) note(logged []remote.Logged) {
+func (do *doing) note(logged []tier.Logged) {
 	if do == nil || do.logged == nil {
 		return
 	}
@@ -530,10 +530,10 @@ func (e *Engine) Begin(ctx context.Context, items []Item, d time.Duration) (*Int
 	s := e.shared
 	in := &Intent{
 		e: e, items: items, id: rand.Text(),
-		logged: make(map[Item]remote.Position), since: s.places(), began: e.Now(),
+		logged: make(map[Item]tier.Position), since: s.places(), began: e.Now(),
 	}
 	in.deadline = in.began + int64(d)
-	err := s.begin(ctx, items, &doing{id: in.id, mode: remote.Begin, lasts: d, remain: e.longest, logged: in.logged})
+	err := s.begin(ctx, items, &doing{id: in.id, mode: tier.Begin, lasts: d, remain: e.longest, logged: in.logged})
 	if err != nil {
 		in.logged = nil
 	}
@@ -567,7 +567,7 @@ func (in *Intent) End(ctx context.Context, more []Item) (err error) {
 			return
 		}
 		s := in.e.shared
-		err = s.invalidate(ctx, in.items, &doing{id: in.id, mode: remote.End})
+		err = s.invalidate(ctx, in.items, &doing{id: in.id, mode: tier.End})
 		if len(more) > 0 {
 			err = errors.Join(err, s.invalidate(ctx, more, nil))
 		}
@@ -591,12 +591,12 @@ func (in *Intent) Lapse(ctx context.Context, more []Item) (err error) {
 		}
 		left := time.Duration(in.deadline - in.e.Now())
 		if written := writtenItems(more); left > 0 && len(written) > 0 {
-			err = errors.Join(err, s.begin(ctx, written, &doing{id: in.id, mode: remote.Begin, lasts: left, remain: in.e.longest}))
+			err = errors.Join(err, s.begin(ctx, written, &doing{id: in.id, mode: tier.Begin, lasts: left, remain: in.e.longest}))
 		}
 		all := writtenItems(append(in.items[:len(in.items):len(in.items)], more...))
 		for i, d := range in.early() {
 			// One that fails costs nothing but its time: the intent's own deadline comes.
-			_, _ = s.try(ctx, all, &doing{id: in.id + "." + strconv.Itoa(i), mode: remote.Begin, lasts: d, remain: in.e.longest})
+			_, _ = s.try(ctx, all, &doing{id: in.id + "." + strconv.Itoa(i), mode: tier.Begin, lasts: d, remain: in.e.longest})
 		}
 	})
 	return err
@@ -643,6 +643,6 @@ func (in *Intent) Abandon(ctx context.Context) {
 			return
 		}
 		// If it fails the intent lapses.
-		_, _ = in.e.shared.try(ctx, in.items, &doing{id: in.id, mode: remote.Abandon})
+		_, _ = in.e.shared.try(ctx, in.items, &doing{id: in.id, mode: tier.Abandon})
 	})
 }

@@ -4,7 +4,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/larderhq/larder/core/internal/remote"
+	"github.com/larderhq/larder/core/internal/tier"
 )
 
 const (
@@ -71,7 +71,7 @@ func (c *complaints) succeeded() bool {
 // unreachable tells of a failed round, or of too many failed calls. It is told once
 // for each kind of failure, until a round succeeds.
 func (s *shared) unreachable(err error) {
-	kind := remote.KindOf(err)
+	kind := tier.KindOf(err)
 	if !s.complaints.failed(kind, s.e.monotonic()) {
 		return
 	}
@@ -92,7 +92,7 @@ func (s *shared) reachable() {
 // refused tells of a call that a server has refused. It is told once for each kind.
 func (s *shared) refused(err error) {
 	s.e.Count.RemoteErrors.Add(1)
-	if kind := remote.KindOf(err); s.complaints.refusal(kind, s.e.monotonic()) {
+	if kind := tier.KindOf(err); s.complaints.refusal(kind, s.e.monotonic()) {
 		s.Log.Warn("larder: the shared tier refuses a call; what depends on it is not cached, or not invalidated in time",
 			"kind", kind, "error", err)
 	}
@@ -100,19 +100,19 @@ func (s *shared) refused(err error) {
 
 // uncounted counts a failure that refused has not.
 func (s *shared) uncounted(err error) {
-	if remote.KindOf(err) == "" {
+	if tier.KindOf(err) == "" {
 		s.e.Count.RemoteErrors.Add(1)
 	}
 }
 
 // observe lets the log know what a session's servers lack and refuse.
-func (s *shared) observe(ses remote.Session) {
-	if limited, ok := ses.(remote.Limited); ok {
+func (s *shared) observe(ses tier.Session) {
+	if limited, ok := ses.(tier.Limited); ok {
 		for _, limit := range limited.Limits() {
 			s.Log.Warn("larder: the cache works with less than it could, for what the shared tier lacks", "limit", limit)
 		}
 	}
-	if reporter, ok := ses.(remote.Reporter); ok {
+	if reporter, ok := ses.(tier.Reporter); ok {
 		reporter.OnRefusal(s.refused)
 	}
 }

@@ -4,7 +4,7 @@ import (
 	"math/bits"
 	"time"
 
-	"github.com/larderhq/larder/core/internal/remote"
+	"github.com/larderhq/larder/core/internal/tier"
 )
 
 // The deadline of an intent is a time on the clock of its partition's server (R24). An
@@ -37,7 +37,7 @@ type serverClock struct {
 }
 
 // readClocks notes the clocks of the servers that have answered what was asked at a time.
-func (s *shared) readClocks(heads []remote.Head, sent int64) {
+func (s *shared) readClocks(heads []tier.Head, sent int64) {
 	received := s.e.Now()
 	s.follow.Lock()
 	defer s.follow.Unlock()
@@ -68,7 +68,7 @@ func (c *serverClock) reached(now, at int64) (earliest, latest int64) {
 // that had begun when a head was read from which it follows, or, where the server is
 // another than before, by another clock. It comes before the partition is aged: what is
 // read after that must not be kept. The caller holds follow.
-func (s *shared) doubt(p int, h *remote.Head) {
+func (s *shared) doubt(p int, h *tier.Head) {
 	f := &s.parts[p]
 	if h.Until < h.Now || !f.clock.known {
 		return
@@ -102,14 +102,14 @@ func (s *shared) doubtful(mask uint64, now int64) bool {
 // caller holds follow.
 func (s *shared) intent(p int, it Item) bool {
 	switch it.Kind {
-	case remote.Closed:
+	case tier.Closed:
 		s.e.takeBack(it.Value, p)
 		return true
-	case remote.Begun:
+	case tier.Begun:
 	default:
 		return false
 	}
-	in, ok := remote.IntentOf(it)
+	in, ok := tier.IntentOf(it)
 	f := &s.parts[p]
 	switch {
 	case !ok: // of a later version: what it is about is not known

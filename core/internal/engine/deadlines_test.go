@@ -7,7 +7,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/larderhq/larder/core/internal/remote"
+	"github.com/larderhq/larder/core/internal/tier"
 )
 
 func TestGivenMoreDeadlinesThanAreListed_WhenTheLatestIsInDoubt_ThenNothingIsKeptBefore(t *testing.T) {
@@ -36,7 +36,7 @@ func TestGivenMoreDeadlinesThanAreListed_WhenTheLatestIsInDoubt_ThenNothingIsKep
 }
 
 // following returns what follows one partition, and a head of it that tells of an intent.
-func following(t *testing.T) (*shared, *remote.Head) {
+func following(t *testing.T) (*shared, *tier.Head) {
 	e := open(t)
 	s := &shared{e: e, kick: make(chan struct{}, 1)}
 	s.wakes.m = make(map[string]*wake)
@@ -46,9 +46,9 @@ func following(t *testing.T) (*shared, *remote.Head) {
 	t.Cleanup(func() { e.shared = nil })
 	s.parts[0].clock = serverClock{known: true}
 	now := e.Now() / int64(time.Millisecond)
-	h := &remote.Head{
-		Position: remote.Position{ID: "1-1", Token: "at"}, Era: "era", Confirmed: "new", Server: "new",
-		Partitions: 1, Protocol: remote.Protocol, Now: now, Until: now + time.Hour.Milliseconds(),
+	h := &tier.Head{
+		Position: tier.Position{ID: "1-1", Token: "at"}, Era: "era", Confirmed: "new", Server: "new",
+		Partitions: 1, Protocol: tier.Protocol, Now: now, Until: now + time.Hour.Milliseconds(),
 	}
 	return s, h
 }

@@ -9,8 +9,8 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/larderhq/larder/core/internal/hot"
-	"github.com/larderhq/larder/core/internal/remote"
+	"github.com/larderhq/larder/core/internal/hotkeys"
+	"github.com/larderhq/larder/core/internal/tier"
 )
 
 // Settings are what an engine is made with. All fields are required.
@@ -23,11 +23,11 @@ type Settings struct {
 
 // Engine is one in-process cache.
 type Engine struct {
-	tier     *tier
+	tier     *memory
 	journal  *journal
 	sweeps   sweeps
 	stamps   *stamps
-	eras     [remote.MaxPartitions]atomic.Pointer[stamp]
+	eras     [tier.MaxPartitions]atomic.Pointer[stamp]
 	parts    atomic.Int32 // partitions; 1 without a shared tier
 	shared   *shared      // nil without one
 	local    atomic.Pointer[LocalQueue]
@@ -49,7 +49,7 @@ type Engine struct {
 
 	Count Counters
 	// Pages is what learns which responses are hit most, nil while nobody wants to know.
-	Pages atomic.Pointer[hot.Sketch[string]]
+	Pages atomic.Pointer[hotkeys.Sketch[string]]
 }
 
 // Counters count since the engine was made.
@@ -88,7 +88,7 @@ func New(s Settings) (*Engine, error) {
 	}
 	e.parts.Store(1)
 	e.ctx, e.cancel = context.WithCancel(context.Background())
-	t, err := newTier(s.MaxBytes, e.Now, func() { e.Count.Evicted.Add(1) })
+	t, err := newMemory(s.MaxBytes, e.Now, func() { e.Count.Evicted.Add(1) })
 	if err != nil {
 		e.cancel()
 		return nil, fmt.Errorf("larder: in-process tier: %w", err)
@@ -280,7 +280,7 @@ func (e *Engine) apply(now int64, items []Item) {
 			for p := range e.partitions() {
 				e.endEra(p)
 			}
-		case remote.Era:
+		case tier.Era:
 			if p := eraOf(it); p >= 0 {
 				e.endEra(p)
 			}
@@ -298,9 +298,9 @@ func (e *Engine) mask(key string, tags []string) uint64 {
 	if n == 1 {
 		return 1
 	}
-	m := uint64(1) << remote.Partition(Name(key), n)
+	m := uint64(1) << tier.Partition(Name(key), n)
 	for _, tag := range tags {
-		m |= 1 << remote.Partition(tag, n)
+		m |= 1 << tier.Partition(tag, n)
 	}
 	return m
 }
@@ -372,7 +372,7 @@ func (e *Engine) Refresh(parent context.Context, limit time.Duration, turn *Turn
 // its caller has left and nobody waits for the turns. A caller who waits has lent it the
 // parent (Lend).
 func (e *Engine) Serve(parent context.Context, limit time.Duration, left <-chan struct{}, turns []*Turn, fn func(context.Context)) bool {
-	return e.spawnUntil(remote.WithBatch(parent, nil), limit, fn, func(ctx context.Context) bool {
+	return e.spawnUntil(tier.WithBatch(parent, nil), limit, fn, func(ctx context.Context) bool {
 		select {
 		case <-left:
 		case <-ctx.Done():
@@ -399,7 +399,7 @@ func Unwatched(ctx context.Context, turns []*Turn) bool {
 // waits for it.
 func (e *Engine) Spawn(parent context.Context, limit time.Duration, fn func(context.Context)) bool {
 	// What goes on by itself is in no batch of its parent's.
-	return e.spawn(remote.WithBatch(parent, nil), limit, fn)
+	return e.spawn(tier.WithBatch(parent, nil), limit, fn)
 }
 
 // spawn is Spawn in the batch of its parent's.

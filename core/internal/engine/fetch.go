@@ -7,7 +7,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/larderhq/larder/core/internal/remote"
+	"github.com/larderhq/larder/core/internal/tier"
 )
 
 // Query is what a turn asks of the shared tier before it loads.
@@ -38,7 +38,7 @@ type Found struct {
 	Busy  bool // another instance loads, and Query.Background was set
 	// Queued is a change of the key that is not where the value is loaded from: it is
 	// the value. Where it comes with a lease, it may be filled in.
-	Queued *remote.Queued
+	Queued *tier.Queued
 	// fenced: there is an entry, and something that concerns it was heard of while it was
 	// read.
 	fenced bool
@@ -111,7 +111,7 @@ func (t *Turn) allowance() time.Duration {
 // more to ask for.
 func (t *Turn) ask(ctx context.Context, q Query) (f Found, done bool) {
 	s := t.e.shared
-	a := &asking{s: s, t: t, q: q, budget: budget{s: s, left: t.allowance()}, part: remote.Partition(Name(t.key), t.e.partitions())}
+	a := &asking{s: s, t: t, q: q, budget: budget{s: s, left: t.allowance()}, part: tier.Partition(Name(t.key), t.e.partitions())}
 	if t.asked != nil {
 		a.budget = t.asked.budget // one for all that a turn asks
 	}
@@ -173,7 +173,7 @@ func (a *asking) get(ctx context.Context) (Found, bool) {
 		return Found{}, !a.q.Queue // without a lease
 	}
 	unknown := s.unknown(t.tags)
-	var en remote.Entry
+	var en tier.Entry
 	var gens []string
 	a.sent = s.e.Now()
 	err := a.budget.use(ctx, func(ctx context.Context) (err error) {
@@ -216,7 +216,7 @@ func (a *asking) acquire(ctx context.Context) Found {
 		// What was invalidated while it waited does not concern what comes now.
 		t.Load = s.e.NewLoad(t.key, t.tags)
 		ended, leave := s.wakes.listen(t.key)
-		var l remote.Lease
+		var l tier.Lease
 		sent := s.e.Now()
 		a.sent = sent
 		err := a.budget.use(ctx, func(ctx context.Context) (err error) {
@@ -302,7 +302,7 @@ func (a *asking) untrusted(ctx context.Context) Found {
 		return Found{}
 	}
 	for range 3 { // of an entry that is there, the next attempt takes no notice
-		var l remote.Lease
+		var l tier.Lease
 		err := a.budget.use(ctx, func(ctx context.Context) (err error) {
 			l, err = ses.Acquire(ctx, t.key, a.seen, nil, firstLease)
 			return err
@@ -340,11 +340,11 @@ func (e *Engine) sleepOpen(ctx context.Context, d time.Duration, kick <-chan str
 //
 // The end of an era is in no log. A lease of another era than this process knows is
 // given back: what the process still holds legal may be of the era that has ended.
-func (a *asking) caughtUp(ctx context.Context, ses remote.Session, l *remote.Lease) bool {
+func (a *asking) caughtUp(ctx context.Context, ses tier.Session, l *tier.Lease) bool {
 	n := a.s.e.partitions()
-	heads := map[int]remote.Head{a.part: {Position: remote.Position{Token: l.Head}, Era: l.Era}}
+	heads := map[int]tier.Head{a.part: {Position: tier.Position{Token: l.Head}, Era: l.Era}}
 	for _, g := range l.Generations {
-		heads[remote.Partition(g.Tag, n)] = remote.Head{Position: remote.Position{Token: g.Head}, Era: g.Era}
+		heads[tier.Partition(g.Tag, n)] = tier.Head{Position: tier.Position{Token: g.Head}, Era: g.Era}
 	}
 	for p, h := range heads {
 		if !a.reach(ctx, ses, p, &h) || a.s.inAnotherEra(p, h.Era) {
@@ -355,12 +355,12 @@ func (a *asking) caughtUp(ctx context.Context, ses remote.Session, l *remote.Lea
 }
 
 // reach applies the log of a partition up to a head at least.
-func (a *asking) reach(ctx context.Context, ses remote.Session, p int, h *remote.Head) bool {
+func (a *asking) reach(ctx context.Context, ses tier.Session, p int, h *tier.Head) bool {
 	from, behind := a.s.behind(p, h.Position.Token)
 	if !behind || from == nil {
 		return !behind
 	}
-	var since remote.Log
+	var since tier.Log
 	err := a.budget.use(ctx, func(ctx context.Context) (err error) {
 		since, err = ses.Log(ctx, p, *from)
 		return err
@@ -373,7 +373,7 @@ func (a *asking) reach(ctx context.Context, ses remote.Session, p int, h *remote
 // partition it depends on is legal and in the era it was made in, every tag has
 // the generation it was made under, and nothing that concerns it was applied since
 // before it was read.
-func (a *asking) admit(ctx context.Context, ses remote.Session, en *remote.Entry) Found {
+func (a *asking) admit(ctx context.Context, ses tier.Session, en *tier.Entry) Found {
 	s, t := a.s, a.t
 	e := s.e
 	value, size, now, ok := a.decode(en)
@@ -420,16 +420,16 @@ func (a *asking) admit(ctx context.Context, ses remote.Session, en *remote.Entry
 	return Found{Entry: own, State: state}
 }
 
-func maskOf(eras []remote.PartitionEra) (m uint64) {
+func maskOf(eras []tier.PartitionEra) (m uint64) {
 	for _, pe := range eras {
-		if pe.Partition >= 0 && pe.Partition < remote.MaxPartitions {
+		if pe.Partition >= 0 && pe.Partition < tier.MaxPartitions {
 			m |= 1 << pe.Partition
 		}
 	}
 	return m
 }
 
-func (a *asking) decode(en *remote.Entry) (value any, size int, now int64, ok bool) {
+func (a *asking) decode(en *tier.Entry) (value any, size int, now int64, ok bool) {
 	now = a.sent // rather too early: a reply that took long makes nothing younger
 	value, size, ok = a.q.Codec.Decode(en.Payload, now-(en.Now-en.Born)*1e6)
 	if !ok {
@@ -467,7 +467,7 @@ func (l *Load) admit(tags []string, en *Entry, provisional bool) Refusal {
 
 // eras compares the eras that an entry was made in. Where they differ, this
 // instance may be behind: it is verified anew first (R6).
-func (a *asking) eras(ctx context.Context, en *remote.Entry) bool {
+func (a *asking) eras(ctx context.Context, en *tier.Entry) bool {
 	if a.s.inEras(en.Eras) {
 		return true
 	}
@@ -484,7 +484,7 @@ func (a *asking) eras(ctx context.Context, en *remote.Entry) bool {
 }
 
 // overEras reports whether one of the eras has ended, as far as this instance has heard.
-func (s *shared) overEras(eras []remote.PartitionEra) bool {
+func (s *shared) overEras(eras []tier.PartitionEra) bool {
 	s.follow.Lock()
 	defer s.follow.Unlock()
 	for _, pe := range eras {
@@ -498,7 +498,7 @@ func (s *shared) overEras(eras []remote.PartitionEra) bool {
 	return false
 }
 
-func (s *shared) inEras(eras []remote.PartitionEra) bool {
+func (s *shared) inEras(eras []tier.PartitionEra) bool {
 	for _, pe := range eras {
 		if pe.Partition < 0 || pe.Partition >= s.e.partitions() || s.parts[pe.Partition].era() != pe.Era || pe.Era == "" {
 			return false
@@ -510,7 +510,7 @@ func (s *shared) inEras(eras []remote.PartitionEra) bool {
 // generations compares the generations that an entry was made under with those
 // that this instance knows, and asks the tier where it does not know one or where
 // they differ: what was evicted and made anew is no invalidation (R6).
-func (a *asking) generations(ctx context.Context, ses remote.Session, en *remote.Entry) bool {
+func (a *asking) generations(ctx context.Context, ses tier.Session, en *tier.Entry) bool {
 	var ask []string
 	for _, tg := range en.Tags {
 		if tg.Token == "" || a.s.known(tg.Tag) != tg.Token {
@@ -525,13 +525,13 @@ func (a *asking) generations(ctx context.Context, ses remote.Session, en *remote
 		gens, err = ses.Generations(ctx, ask)
 		return err
 	})
-	a.s.outcome(ctx, remote.Partition(ask[0], a.s.e.partitions()), a.s.e.mask(ask[0], ask[1:]), err)
+	a.s.outcome(ctx, tier.Partition(ask[0], a.s.e.partitions()), a.s.e.mask(ask[0], ask[1:]), err)
 	if err != nil || len(gens) != len(ask) {
 		return false
 	}
 	for i, tag := range ask {
 		a.s.learn(a.t.pos, tag, gens[i])
-		at := slices.IndexFunc(en.Tags, func(tg remote.TagGeneration) bool { return tg.Tag == tag })
+		at := slices.IndexFunc(en.Tags, func(tg tier.TagGeneration) bool { return tg.Tag == tag })
 		if gens[i] == "" || gens[i] != en.Tags[at].Token {
 			return false
 		}
@@ -541,8 +541,8 @@ func (a *asking) generations(ctx context.Context, ses remote.Session, en *remote
 
 // held is a lease that a turn has, and what was captured with it, before the load.
 type held struct {
-	ses            remote.Session
-	lease          remote.Lease
+	ses            tier.Session
+	lease          tier.Lease
 	lasts          time.Duration // at first
 	sent, received int64         // around the call that brought it, on the engine's clock
 	began          int64         // the load, after it
@@ -555,7 +555,7 @@ type held struct {
 }
 
 // hold keeps a lease for the turn and makes it last while the turn does.
-func (t *Turn) hold(ses remote.Session, l remote.Lease, sent, received int64) {
+func (t *Turn) hold(ses tier.Session, l tier.Lease, sent, received int64) {
 	h := &held{e: t.e, ses: ses, lease: l, lasts: t.lease(), sent: sent, received: received}
 	t.held = h
 	for _, g := range l.Generations {
@@ -713,8 +713,8 @@ func (t *Turn) StillValid(ctx context.Context, en *Entry, key string, tags []str
 	valid := make([]bool, len(parts))
 	b := &t.asked.budget
 	err := b.use(ctx, func(ctx context.Context) error {
-		together := remote.NewBatch(len(parts))
-		ctx = remote.WithBatch(ctx, together)
+		together := tier.NewBatch(len(parts))
+		ctx = tier.WithBatch(ctx, together)
 		var all sync.WaitGroup
 		for i, p := range parts {
 			all.Go(func() {
@@ -724,7 +724,7 @@ func (t *Turn) StillValid(ctx context.Context, en *Entry, key string, tags []str
 					return
 				}
 				log, err := h.ses.Log(ctx, p, *from.position)
-				valid[i] = err == nil && log.Joined && !slices.ContainsFunc(log.Items, func(it remote.Logged) bool { //nolint:forbidigo // no logger
+				valid[i] = err == nil && log.Joined && !slices.ContainsFunc(log.Items, func(it tier.Logged) bool { //nolint:forbidigo // no logger
 					return t.e.concerns(it.Item, key, tags)
 				})
 			})
@@ -744,9 +744,9 @@ func (h *held) inEras(s *shared, mask uint64) bool {
 	for p, at := range h.since {
 		eras[p] = at.era
 	}
-	eras[remote.Partition(Name(h.lease.Key), n)] = h.lease.Era
+	eras[tier.Partition(Name(h.lease.Key), n)] = h.lease.Era
 	for _, g := range h.lease.Generations {
-		eras[remote.Partition(g.Tag, n)] = g.Era
+		eras[tier.Partition(g.Tag, n)] = g.Era
 	}
 	for ; mask != 0; mask &= mask - 1 {
 		p := bits.TrailingZeros64(mask)

@@ -9,8 +9,8 @@ import (
 	"sync"
 	"time"
 
-	"github.com/larderhq/larder/core/internal/scope"
-	"github.com/larderhq/larder/core/internal/waits"
+	"github.com/larderhq/larder/core/internal/loadscope"
+	"github.com/larderhq/larder/core/internal/waitgraph"
 )
 
 // A flight is the loads of one key that are under way and those who wait for
@@ -32,7 +32,7 @@ type flight struct {
 	waiters   list.List     // of *waiter
 	unwatched chan struct{} // closed when nobody waits any more; nil unless asked for
 	overdue   *time.Timer
-	who       waits.Flight // loads in it
+	who       waitgraph.Flight // loads in it
 }
 
 type waiter struct {
@@ -104,7 +104,7 @@ type Turn struct {
 	f    *flight // nil: beside any flight
 	gate Gate
 	done bool
-	load *waits.Load // nil: not known yet
+	load *waitgraph.Load // nil: not known yet
 
 	// With a shared tier:
 	held    *held    // the lease to fill it; nil: what is loaded is stored nowhere
@@ -136,7 +136,7 @@ const maxAbroad = 2 * time.Second
 func Abroad(wait time.Duration) time.Duration { return min(wait/4, maxAbroad) }
 
 // Runs says which load a turn's is, before that begins.
-func (t *Turn) Runs(l *waits.Load) {
+func (t *Turn) Runs(l *waitgraph.Load) {
 	t.load = l
 	if t.f != nil && !t.done {
 		t.f.who.Runs(l)
@@ -144,7 +144,7 @@ func (t *Turn) Runs(l *waits.Load) {
 }
 
 // Running returns the load that Runs has named.
-func (t *Turn) Running() *waits.Load { return t.load }
+func (t *Turn) Running() *waitgraph.Load { return t.load }
 
 // Enter joins the flight of key, or begins one. It returns either a turn (the
 // caller loads), or the outcome of somebody else's load, or an error: ctx's, when
@@ -152,7 +152,7 @@ func (t *Turn) Running() *waits.Load { return t.load }
 // applies to the flight that this call begins.
 func (e *Engine) Enter(ctx context.Context, key string, tags []string, gate Gate) (*Turn, Outcome, error) {
 	sh := e.flights.shard(key)
-	outer := scope.From(ctx).Loading()
+	outer := loadscope.From(ctx).Loading()
 	until := time.Now().Add(2 * gate.Wait)
 	for {
 		if err := ctx.Err(); err != nil {
@@ -232,7 +232,7 @@ func (e *Engine) Enter(ctx context.Context, key string, tags []string, gate Gate
 }
 
 // waitFor notes that a load waits for a flight. Nobody waits for who is no load.
-func waitFor(outer *waits.Load, f *flight) (leave func(), ok bool) {
+func waitFor(outer *waitgraph.Load, f *flight) (leave func(), ok bool) {
 	if outer == nil {
 		return func() {}, true
 	}
@@ -241,7 +241,7 @@ func waitFor(outer *waits.Load, f *flight) (leave func(), ok bool) {
 
 // await is wait until a time. A load that waits within a load looks, every so often,
 // whether another instance holds it up.
-func (w *waiter) await(ctx context.Context, until time.Time, outer *waits.Load, abroad time.Duration) (Outcome, error) {
+func (w *waiter) await(ctx context.Context, until time.Time, outer *waitgraph.Load, abroad time.Duration) (Outcome, error) {
 	for {
 		left := time.Until(until)
 		if outer == nil || left <= abroad {

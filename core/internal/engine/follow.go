@@ -7,28 +7,28 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/larderhq/larder/core/internal/remote"
+	"github.com/larderhq/larder/core/internal/tier"
 )
 
 // follower is what this instance knows of one partition. shared.follow guards all
 // but what is atomic.
 type follower struct {
-	verified atomic.Int64                    // when the request was sent that proved it, on the engine's clock; 0: never
-	position atomic.Pointer[remote.Position] // up to which everything has been applied; nil: none
-	failures atomic.Int32                    // of requests, in a row
-	breaker  atomic.Pointer[breaker]         // of its server
+	verified atomic.Int64                  // when the request was sent that proved it, on the engine's clock; 0: never
+	position atomic.Pointer[tier.Position] // up to which everything has been applied; nil: none
+	failures atomic.Int32                  // of requests, in a row
+	breaker  atomic.Pointer[breaker]       // of its server
 
 	current atomic.Pointer[string] // era; nil: not known at present
 	last    string                 // the era that was learned last, whether it has been heard since that it ended or not
 	begun   int64                  // when that began, as its server says; 0: not known
-	own     remote.Position        // of the last item that a call of this instance's own has appended there
+	own     tier.Position          // of the last item that a call of this instance's own has appended there
 	server  string
 	ended   int        // eras that have ended: a head that was asked for before may be of one of them
 	past    [32]string // eras that are over for certain: none of them comes back
 	over    int        // how many those were
 	recent  [32]string
 	next    int
-	ahead   map[string]remote.Logged // hints that came before their predecessors, by its token
+	ahead   map[string]tier.Logged // hints that came before their predecessors, by its token
 	clock   serverClock
 
 	doubtful atomic.Int64 // until when nothing is kept in this process; see doubt
@@ -67,7 +67,7 @@ func (f *follower) buried(era string) bool { return era != "" && slices.Contains
 
 // advance moves the position to an item that follows it, and on over those that
 // have come before it.
-func (f *follower) advance(it *remote.Logged) {
+func (f *follower) advance(it *tier.Logged) {
 	for {
 		next := it.Position
 		f.position.Store(&next)
@@ -84,18 +84,18 @@ func (f *follower) advance(it *remote.Logged) {
 // are read from the log.
 const maxAhead = 256
 
-func (f *follower) waitFor(it *remote.Logged) {
+func (f *follower) waitFor(it *tier.Logged) {
 	if f.ahead == nil || len(f.ahead) >= maxAhead {
-		f.ahead = make(map[string]remote.Logged)
+		f.ahead = make(map[string]tier.Logged)
 	}
 	f.ahead[it.Before] = *it
 }
 
 // asked is what was known of a partition when its head was asked for.
 type asked struct {
-	at    int64           // when
-	ended int             // how many eras had ended
-	least remote.Position // no head is before it, unless the tier has gone back
+	at    int64         // when
+	ended int           // how many eras had ended
+	least tier.Position // no head is before it, unless the tier has gone back
 }
 
 func (f *follower) ask(now int64) asked {
@@ -110,7 +110,7 @@ func (f *follower) ask(now int64) asked {
 // instance has seen: its data was exchanged or restored in place, and what was
 // invalidated since is valid there again (R21). Positions and times of two servers
 // are not compared: those of a promoted one may be earlier. The caller holds follow.
-func (f *follower) wentBack(h *remote.Head, a *asked) bool {
+func (f *follower) wentBack(h *tier.Head, a *asked) bool {
 	switch {
 	case f.ended != a.ended: // the head may be from before that: the next one tells
 		return false
@@ -126,7 +126,7 @@ func (f *follower) wentBack(h *remote.Head, a *asked) bool {
 
 // place is where a partition was followed to, and its era then.
 type place struct {
-	position *remote.Position
+	position *tier.Position
 	era      string
 }
 
@@ -158,9 +158,9 @@ func (f *follower) remember(token string) {
 // another one, where it has not (R15).
 func (s *shared) local(list []Item, p int, it Item) []Item {
 	switch it.Kind {
-	case remote.Era:
+	case tier.Era:
 		return append(list, eraItem(p))
-	case remote.All:
+	case tier.All:
 		for p := range s.e.partitions() {
 			list = append(list, eraItem(p))
 		}
@@ -180,7 +180,7 @@ func (s *shared) endEras() {
 // hint applies an item that was published, or that a call of this instance's own
 // brought back. It fences at once; the position moves only if nothing is missing
 // in between (R18).
-func (s *shared) hint(p int, it remote.Logged) {
+func (s *shared) hint(p int, it tier.Logged) {
 	s.follow.Lock()
 	defer s.follow.Unlock()
 	f := &s.parts[p]
@@ -191,14 +191,14 @@ func (s *shared) hint(p int, it remote.Logged) {
 	if intent && f.position.Load() == nil {
 		return // the head that is adopted tells of it, or the log behind that
 	}
-	if it.Kind == remote.Era || it.ID == "" { // it is in no log: the head tells the rest
+	if it.Kind == tier.Era || it.ID == "" { // it is in no log: the head tells the rest
 		f.endEra()
 		s.e.fence(s.local(nil, p, it.Item))
 		s.wake()
 		return
 	}
 	f.remember(it.Token)
-	if it.Kind == remote.All {
+	if it.Kind == tier.All {
 		s.endEras()
 		s.wake()
 	}
@@ -214,7 +214,7 @@ func (s *shared) hint(p int, it remote.Logged) {
 }
 
 // told is hint, for an item that a call of this instance's own has appended.
-func (s *shared) told(p int, it remote.Logged) {
+func (s *shared) told(p int, it tier.Logged) {
 	s.hint(p, it)
 	s.follow.Lock()
 	defer s.follow.Unlock()
@@ -255,19 +255,19 @@ func (s *shared) ageAll() {
 // that it kept of the partition is aged. The head may be older than what has
 // been heard since: then the log tells that again. Its era may not be older than
 // one that is known to have ended. The caller holds follow.
-func (s *shared) adopt(p int, h *remote.Head, a *asked) {
+func (s *shared) adopt(p int, h *tier.Head, a *asked) {
 	f := &s.parts[p]
 	s.doubt(p, h)
 	s.age(p)
 	f.remember(h.Position.Token)
-	f.advance(&remote.Logged{Position: h.Position})
+	f.advance(&tier.Logged{Position: h.Position})
 	s.serve(p, h.Server)
 	s.learnEra(p, h, a)
 }
 
 // answersFrom notes which server has answered for a partition that is followed. The deadlines
 // that were heard of were another one's. The caller holds follow.
-func (s *shared) answersFrom(p int, h *remote.Head) {
+func (s *shared) answersFrom(p int, h *tier.Head) {
 	if h.Server != s.parts[p].server {
 		s.doubt(p, h)
 		s.age(p)
@@ -285,7 +285,7 @@ func (s *shared) inAnotherEra(p int, era string) bool {
 // learnEra takes the era of a head that was asked for when as many had ended. If it
 // is another than was known, or none was, eras may have come and gone without an
 // item: what was kept meanwhile is aged.
-func (s *shared) learnEra(p int, h *remote.Head, a *asked) {
+func (s *shared) learnEra(p int, h *tier.Head, a *asked) {
 	f := &s.parts[p]
 	if f.ended != a.ended {
 		s.wake()
@@ -348,7 +348,7 @@ func (s *shared) run(ctx context.Context) {
 }
 
 // keepAgreed renews this instance's part of the layout.
-func (s *shared) keepAgreed(ctx context.Context, ses remote.Session) {
+func (s *shared) keepAgreed(ctx context.Context, ses tier.Session) {
 	defer s.done.Done()
 	pause := agreeEvery
 	for sleep(ctx, pause, nil) {
@@ -378,20 +378,20 @@ func sleep(ctx context.Context, d time.Duration, kick <-chan struct{}) bool {
 }
 
 // listen receives hints for as long as ctx lasts.
-func (s *shared) listen(ctx context.Context, ses remote.Session) {
+func (s *shared) listen(ctx context.Context, ses tier.Session) {
 	defer s.done.Done()
 	pause := 20 * time.Millisecond
 	var deaf deafness
 	for ctx.Err() == nil {
 		heard := false
 		// What was published while nobody listened is in the log.
-		err := ses.Hints(ctx, func() { heard = true; s.listening() }, func(h remote.Hint) {
+		err := ses.Hints(ctx, func() { heard = true; s.listening() }, func(h tier.Hint) {
 			pause = 20 * time.Millisecond
 			switch {
 			case h.Wake != "":
 				s.wakes.wake(h.Wake)
 			case h.Item.Kind == 0 || h.Partition < 0 || h.Partition >= s.e.partitions():
-			case h.Item.Token == "" && h.Item.Kind != remote.Era:
+			case h.Item.Token == "" && h.Item.Kind != tier.Era:
 				s.foreign(ctx, ses, h)
 			default:
 				s.hint(h.Partition, h.Item)
@@ -416,7 +416,7 @@ type deafness struct {
 const deafAfter = 5
 
 func (d *deafness) tell(s *shared, heard bool, err error) {
-	if remote.KindOf(err) != "" {
+	if tier.KindOf(err) != "" {
 		s.refused(err)
 		return
 	}
@@ -451,7 +451,7 @@ func (s *shared) round(ctx context.Context) error {
 	if s.jumped.Swap(false) {
 		s.ageAll()
 	}
-	var before [remote.MaxPartitions]asked
+	var before [tier.MaxPartitions]asked
 	sent := s.e.Now()
 	for p := range s.parts {
 		before[p] = s.parts[p].ask(sent)
@@ -469,20 +469,20 @@ func (s *shared) round(ctx context.Context) error {
 		s.rounds.done()
 		return err
 	}
-	failed := func(h remote.Head) bool { return h.Err != nil }
+	failed := func(h tier.Head) bool { return h.Err != nil }
 	switch {
 	case !slices.ContainsFunc(heads, failed):
 		s.answeredIn(took)
-	case !slices.ContainsFunc(heads, func(h remote.Head) bool { return h.Err == nil }):
+	case !slices.ContainsFunc(heads, func(h tier.Head) bool { return h.Err == nil }):
 		s.unanswered(limit)
 	}
 	s.readClocks(heads, sent)
-	if n := s.e.partitions(); len(heads) != n || slices.ContainsFunc(heads, func(h remote.Head) bool {
-		return h.Err == nil && !h.Missing && (h.Protocol != remote.Protocol || h.Partitions != n)
+	if n := s.e.partitions(); len(heads) != n || slices.ContainsFunc(heads, func(h tier.Head) bool {
+		return h.Err == nil && !h.Missing && (h.Protocol != tier.Protocol || h.Partitions != n)
 	}) {
 		return s.relayout(ctx, ses)
 	}
-	if slices.ContainsFunc(heads, func(h remote.Head) bool { return h.Err == nil && (h.Missing || h.Confirmed != h.Server) }) {
+	if slices.ContainsFunc(heads, func(h tier.Head) bool { return h.Err == nil && (h.Missing || h.Confirmed != h.Server) }) {
 		// What else has been lost? The layout must know of this instance before it
 		// answers anything again (R2).
 		ac, cancel := context.WithTimeout(ctx, openTimeout)
@@ -514,7 +514,7 @@ func (s *shared) round(ctx context.Context) error {
 
 // catchUpAll brings the partitions to their heads that are not there, in one round trip
 // per server. Those that it does not reach have an error then.
-func (s *shared) catchUpAll(ctx context.Context, ses remote.Session, heads []remote.Head, before []asked, limit time.Duration) {
+func (s *shared) catchUpAll(ctx context.Context, ses tier.Session, heads []tier.Head, before []asked, limit time.Duration) {
 	var parts []int
 	for p := range heads {
 		if !s.settled(p, &heads[p], &before[p]) {
@@ -523,8 +523,8 @@ func (s *shared) catchUpAll(ctx context.Context, ses remote.Session, heads []rem
 	}
 	ctx, cancel := context.WithTimeout(ctx, s.catchUpLimit(limit))
 	defer cancel()
-	together := remote.NewBatch(len(parts))
-	ctx = remote.WithBatch(ctx, together)
+	together := tier.NewBatch(len(parts))
+	ctx = tier.WithBatch(ctx, together)
 	var all sync.WaitGroup
 	for _, p := range parts {
 		all.Go(func() {
@@ -538,7 +538,7 @@ func (s *shared) catchUpAll(ctx context.Context, ses remote.Session, heads []rem
 }
 
 // relayout adopts another layout: everything kept here was placed by the old one.
-func (s *shared) relayout(ctx context.Context, ses remote.Session) error {
+func (s *shared) relayout(ctx context.Context, ses tier.Session) error {
 	s.follow.Lock()
 	s.ageAll()
 	s.follow.Unlock()
@@ -550,7 +550,7 @@ func (s *shared) relayout(ctx context.Context, ses remote.Session) error {
 }
 
 // settled verifies a partition whose head is where this instance is.
-func (s *shared) settled(p int, h *remote.Head, a *asked) bool {
+func (s *shared) settled(p int, h *tier.Head, a *asked) bool {
 	if h.Err != nil {
 		return true // nothing is known of it now
 	}
@@ -585,7 +585,7 @@ func (s *shared) verify(f *follower, sent int64) {
 
 // catchUp brings a partition to its head, or begins it anew. An error says that the tier
 // did neither.
-func (s *shared) catchUp(ctx context.Context, ses remote.Session, p int, h *remote.Head, a *asked) error {
+func (s *shared) catchUp(ctx context.Context, ses tier.Session, p int, h *tier.Head, a *asked) error {
 	f := &s.parts[p]
 	switch {
 	case h.Missing:
@@ -632,7 +632,7 @@ func (s *shared) catchUp(ctx context.Context, ses remote.Session, p int, h *remo
 
 // joined verifies a partition if its log leads from the position from to the head,
 // or if it has been aged since, which leaves it to the next round.
-func (s *shared) joined(p int, from *remote.Position, h *remote.Head, since *remote.Log, a *asked) bool {
+func (s *shared) joined(p int, from *tier.Position, h *tier.Head, since *tier.Log, a *asked) bool {
 	s.follow.Lock()
 	defer s.follow.Unlock()
 	f := &s.parts[p]
@@ -654,18 +654,18 @@ func (s *shared) joined(p int, from *remote.Position, h *remote.Head, since *rem
 // at least. Hints may have moved the position on meanwhile. It returns false, and
 // does nothing, if they do not lead from the one to the other: a new era leaves no
 // item. The caller holds follow.
-func (s *shared) applyLog(p int, f *follower, from *remote.Position, h *remote.Head, since *remote.Log) bool {
+func (s *shared) applyLog(p int, f *follower, from *tier.Position, h *tier.Head, since *tier.Log) bool {
 	items := since.Items
 	// A head of the same era that is not behind from is before it: the log was
 	// read after the head.
 	reached := h.Position.Token == from.Token || f.seen(h.Position.Token) || h.Era == f.era() ||
-		slices.ContainsFunc(items, func(it remote.Logged) bool { return it.Token == h.Position.Token })
+		slices.ContainsFunc(items, func(it tier.Logged) bool { return it.Token == h.Position.Token })
 	if !since.Joined || !reached || len(items) > 0 && items[0].Before != from.Token {
 		return false
 	}
 	pos := f.position.Load()
 	if pos.Token != from.Token {
-		at := slices.IndexFunc(items, func(it remote.Logged) bool { return it.Token == pos.Token })
+		at := slices.IndexFunc(items, func(it tier.Logged) bool { return it.Token == pos.Token })
 		if at < 0 {
 			return true // moved beyond all of them
 		}
@@ -684,9 +684,9 @@ func (s *shared) applyLog(p int, f *follower, from *remote.Position, h *remote.H
 			f.remember(it.Token)
 		}
 		switch it.Kind {
-		case remote.All:
+		case tier.All:
 			s.endEras()
-		case remote.Era:
+		case tier.Era:
 			f.endEra()
 		}
 	}
@@ -699,7 +699,7 @@ func (s *shared) applyLog(p int, f *follower, from *remote.Position, h *remote.H
 
 // behind reports whether this instance has not applied all that is in a partition's log
 // up to a token, and where it is.
-func (s *shared) behind(p int, token string) (from *remote.Position, behind bool) {
+func (s *shared) behind(p int, token string) (from *tier.Position, behind bool) {
 	s.follow.Lock()
 	defer s.follow.Unlock()
 	f := &s.parts[p]
@@ -715,7 +715,7 @@ func (s *shared) behind(p int, token string) (from *remote.Position, behind bool
 
 // catchUpTo applies a part of a log that was read from a position up to a head at
 // least. It returns false if it does not lead there.
-func (s *shared) catchUpTo(p int, from *remote.Position, h *remote.Head, since *remote.Log) bool {
+func (s *shared) catchUpTo(p int, from *tier.Position, h *tier.Head, since *tier.Log) bool {
 	s.follow.Lock()
 	defer s.follow.Unlock()
 	f := &s.parts[p]
@@ -726,7 +726,7 @@ func (s *shared) catchUpTo(p int, from *remote.Position, h *remote.Head, since *
 // Everything kept of it is aged; the next round follows from there, whoever has
 // succeeded. If it fails, what this instance knows of the partition stays, and the next
 // round tries it again: who knew nothing would adopt the head that is to be replaced.
-func (s *shared) renew(ctx context.Context, ses remote.Session, p int, h *remote.Head) error {
+func (s *shared) renew(ctx context.Context, ses tier.Session, p int, h *tier.Head) error {
 	err := ses.NewEra(ctx, p, h.Confirmed, false)
 	s.follow.Lock()
 	defer s.follow.Unlock()
@@ -737,10 +737,10 @@ func (s *shared) renew(ctx context.Context, ses remote.Session, p int, h *remote
 	if err == nil {
 		f.bury(h.Era)
 		f.position.Store(nil)
-		f.own, f.begun = remote.Position{}, 0
+		f.own, f.begun = tier.Position{}, 0
 	}
 	s.computeLegal()
-	if !remote.IsPermanent(err) { // else the next round comes soon enough
+	if !tier.IsPermanent(err) { // else the next round comes soon enough
 		s.wake()
 	}
 	return err

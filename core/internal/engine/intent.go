@@ -8,7 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/larderhq/larder/core/internal/remote"
+	"github.com/larderhq/larder/core/internal/tier"
 )
 
 // An intent is an invalidation that comes at its deadline unless its writer ends it
@@ -145,7 +145,7 @@ func (e *Engine) takeBack(id string, partition int) {
 	e.journal.mu.Lock()
 	defer e.journal.mu.Unlock()
 	for _, d := range slices.Clone(e.intents.byID[id]) {
-		if remote.Partition(d.items[0].Value, n) == partition {
+		if tier.Partition(d.items[0].Value, n) == partition {
 			e.intents.remove(d)
 		}
 	}
@@ -173,7 +173,7 @@ func (e *Engine) lapse(now int64) {
 		d := e.intents.due[0]
 		items = append(items, d.items...)
 		if d.doubt > 0 {
-			e.shared.doubtUntil(remote.Partition(d.items[0].Value, e.partitions()), d.doubt)
+			e.shared.doubtUntil(tier.Partition(d.items[0].Value, e.partitions()), d.doubt)
 		}
 		if e.intents.remove(d); d.of != nil {
 			e.intents.forget(d.of)
@@ -207,7 +207,7 @@ type Intent struct {
 	// position of the log behind its own beginning; in a shared tier where its items
 	// are in their logs, the places before, and the time.
 	pos    uint64
-	logged map[Item]remote.Position
+	logged map[Item]tier.Position
 	since  []place
 	began  int64
 }

@@ -7,7 +7,7 @@ import (
 
 	"github.com/maypok86/otter/v2"
 
-	"github.com/larderhq/larder/core/internal/remote"
+	"github.com/larderhq/larder/core/internal/tier"
 )
 
 // A Lasting value is a note that nothing but what knows as much takes the place of, as
@@ -135,7 +135,7 @@ func (e *Engine) Learn(key string, value Lasting, d time.Duration, done func(ok 
 
 // learn writes a value, and what it replaces that the value does not know. news: somebody
 // may have known less.
-func (e *Engine) learn(ctx context.Context, ses remote.Session, key string, value Lasting, d time.Duration) (news bool, payload []byte, ok bool) {
+func (e *Engine) learn(ctx context.Context, ses tier.Session, key string, value Lasting, d time.Duration) (news bool, payload []byte, ok bool) {
 	c, mine := value.Codec(), value
 	for range maxLearn {
 		if payload, ok = c.Encode(value); !ok {
@@ -214,8 +214,8 @@ func (s *shared) announce(ctx context.Context, it Item) {
 }
 
 // heed takes notice of a lasting value that is found where it is not asked for.
-func (a *asking) heed(en *remote.Entry) {
-	if !remote.Learnt(en.ID) || len(en.Eras) != 0 {
+func (a *asking) heed(en *tier.Entry) {
+	if !tier.Learnt(en.ID) || len(en.Eras) != 0 {
 		return
 	}
 	value, _, now, ok := a.decode(en)

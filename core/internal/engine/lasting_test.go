@@ -8,7 +8,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/larderhq/larder/core/internal/remote"
+	"github.com/larderhq/larder/core/internal/tier"
 )
 
 // letters is what is known, as letters in order.
@@ -43,18 +43,18 @@ func (letterCodec) Decode(payload []byte, _ int64) (any, int, bool) {
 
 // onePlace is one place of a tier; between is what others write before each write.
 type onePlace struct {
-	remote.Session
+	tier.Session
 	there   string
 	between []string
 	wrote   []string
 }
 
-func (p *onePlace) Learn(_ context.Context, _ string, payload []byte, _ time.Duration) (was remote.Entry, err error) {
+func (p *onePlace) Learn(_ context.Context, _ string, payload []byte, _ time.Duration) (was tier.Entry, err error) {
 	if len(p.between) > 0 {
 		p.there, p.between = p.between[0], p.between[1:]
 	}
 	if p.there != "" {
-		was = remote.Entry{ID: remote.LearntMark + "id", Payload: []byte(p.there)}
+		was = tier.Entry{ID: tier.LearntMark + "id", Payload: []byte(p.there)}
 	}
 	p.there = string(payload)
 	p.wrote = append(p.wrote, p.there)

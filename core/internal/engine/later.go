@@ -6,7 +6,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/larderhq/larder/core/internal/remote"
+	"github.com/larderhq/larder/core/internal/tier"
 )
 
 // What goes on behind a response. A request waits for the shared tier for its budget;
@@ -173,7 +173,7 @@ func (t *Turn) fillBehind(ctx context.Context, h *held, f Fill) (*Entry, Refusal
 		return nil, "", false
 	}
 	d := &deferred{done: make(chan struct{}), joins: f.ReplicaLag == 0 && !h.lease.Lagging && h.lease.Open == 0 &&
-		!slices.ContainsFunc(h.lease.Generations, func(g remote.Generation) bool { return g.Open > 0 || g.Lagging })}
+		!slices.ContainsFunc(h.lease.Generations, func(g tier.Generation) bool { return g.Open > 0 || g.Lagging })}
 	wait := e.shared.Budget / 2
 	switch {
 	case t.behind:

@@ -7,30 +7,30 @@ import (
 	"sync"
 
 	"github.com/larderhq/larder/core/internal/glob"
-	"github.com/larderhq/larder/core/internal/remote"
+	"github.com/larderhq/larder/core/internal/tier"
 )
 
 // Item is one invalidation, and Kind what it names. They are the shared tier's.
 type (
-	Item = remote.Item
-	Kind = remote.Kind
+	Item = tier.Item
+	Kind = tier.Kind
 )
 
 // The kinds of item.
 const (
-	Key     = remote.Key
-	Tag     = remote.Tag
-	Pattern = remote.Pattern
-	All     = remote.All
+	Key     = tier.Key
+	Tag     = tier.Tag
+	Pattern = tier.Pattern
+	All     = tier.All
 )
 
 // eraItem is the item that ends the era of one partition.
-func eraItem(partition int) Item { return Item{Kind: remote.Era, Value: strconv.Itoa(partition)} }
+func eraItem(partition int) Item { return Item{Kind: tier.Era, Value: strconv.Itoa(partition)} }
 
 // eraOf returns the partition of an eraItem.
 func eraOf(it Item) int {
 	p, err := strconv.Atoi(it.Value)
-	if err != nil || p < 0 || p >= remote.MaxPartitions {
+	if err != nil || p < 0 || p >= tier.MaxPartitions {
 		return -1
 	}
 	return p
@@ -42,12 +42,12 @@ func eraOf(it Item) int {
 const logCapacity = 1 << 14
 
 // NameEnd separates the name of an entry from the rest of its key.
-const NameEnd = remote.NameEnd
+const NameEnd = tier.NameEnd
 
 // Name returns the part of key that invalidations by key and pattern see. A Key
 // item fences loads by it, and takes out of the tier the entry of just that key:
 // entries whose keys go on behind their names are invalidated by tag.
-func Name(key string) string { return remote.Name(key) }
+func Name(key string) string { return tier.Name(key) }
 
 type logged struct {
 	Item
@@ -128,9 +128,9 @@ func (e *Engine) concerns(it Item, key string, tags []string) bool {
 		return slices.Contains(tags, it.Value)
 	case Pattern:
 		return glob.Match(it.Value, Name(key))
-	case remote.Begun, remote.Closed: // see intent.go
+	case tier.Begun, tier.Closed: // see intent.go
 		return false
-	case remote.Era:
+	case tier.Era:
 		p := eraOf(it)
 		return p < 0 || e.mask(key, tags)&(1<<p) != 0
 	default:

@@ -3,7 +3,7 @@ package engine
 import (
 	"sync/atomic"
 
-	"github.com/larderhq/larder/core/internal/remote"
+	"github.com/larderhq/larder/core/internal/tier"
 )
 
 // mirrors keeps the stamps of the tags whose generations were learned last, so
@@ -46,11 +46,11 @@ func (s *shared) learn(pos uint64, tag, token string) {
 	}
 	e := s.e
 	e.lapse(e.Now())
-	if s.doubtful(1<<remote.Partition(tag, e.partitions()), e.Now()) {
+	if s.doubtful(1<<tier.Partition(tag, e.partitions()), e.Now()) {
 		return // it may expire before this process hears of it
 	}
 	st := e.stamps.get(tag)
-	era := e.eras[remote.Partition(tag, e.partitions())].Load()
+	era := e.eras[tier.Partition(tag, e.partitions())].Load()
 	e.journal.mu.RLock()
 	defer e.journal.mu.RUnlock()
 	if e.concern(pos, "", []string{tag}) != 0 || era.dead.Load() || !e.intents.mayKeep(e.Now(), e.Now()) {

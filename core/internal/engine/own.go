@@ -7,7 +7,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/larderhq/larder/core/internal/remote"
+	"github.com/larderhq/larder/core/internal/tier"
 )
 
 // The tier tells every reader what is queued for a key. A reader whom it does not answer,
@@ -63,7 +63,7 @@ type own struct {
 	partition int
 	tag       string   // of the key
 	tags      []string // all that it is read under, that one included
-	record    remote.Queued
+	record    tier.Queued
 	ttl       time.Duration
 	weight    uint64
 
@@ -73,8 +73,8 @@ type own struct {
 
 	// Kept:
 	at       *list.Element
-	position remote.Position // of its first item
-	tokens   [2]string       // of both
+	position tier.Position // of its first item
+	tokens   [2]string     // of both
 	until    int64
 	applied  string // the token of the first item of the tag alone
 }
@@ -82,7 +82,7 @@ type own struct {
 // heard is an item of a partition's log.
 type heard struct {
 	partition int
-	remote.Logged
+	tier.Logged
 }
 
 const (
@@ -99,14 +99,14 @@ func newOwns(maxBytes uint64) *owns {
 }
 
 // begin registers changes before they are sent. tags are those of each, beside its key's.
-func (w *owns) begin(q *remote.Enqueue, tags [][]string, ttl time.Duration) []*own {
+func (w *owns) begin(q *tier.Enqueue, tags [][]string, ttl time.Duration) []*own {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	sent := make([]*own, len(q.Changes))
 	for i, c := range q.Changes {
 		o := &own{
 			partition: q.Partition, tag: c.Tag, tags: []string{c.Tag}, ttl: ttl,
-			record: remote.Queued{Key: c.Key, Payload: c.Payload},
+			record: tier.Queued{Key: c.Key, Payload: c.Payload},
 		}
 		if i < len(tags) {
 			o.tags = append(o.tags, tags[i]...)
@@ -134,7 +134,7 @@ func (w *owns) end(sent []*own) {
 
 // keep keeps a change that is queued, unless something that was heard of since it was
 // sent comes after it.
-func (w *owns) keep(o *own, done remote.Enqueued, now int64) {
+func (w *owns) keep(o *own, done tier.Enqueued, now int64) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	before := w.latest[o.record.Key]
@@ -167,11 +167,11 @@ func (w *owns) over(o *own, it heard, now int64) bool {
 	switch {
 	case slices.Contains(o.tokens[:], it.Token):
 		return false
-	case it.partition != o.partition, it.Kind != remote.Key && (it.Kind != remote.Tag || it.Value != o.tag):
+	case it.partition != o.partition, it.Kind != tier.Key && (it.Kind != tier.Tag || it.Value != o.tag):
 		return true
 	case it.Precedes(o.position):
 		return false
-	case it.Kind == remote.Key:
+	case it.Kind == tier.Key:
 		return true
 	case o.applied == "":
 		o.applied, o.until = it.Token, min(o.until, now+int64(o.ttl))
@@ -180,7 +180,7 @@ func (w *owns) over(o *own, it heard, now int64) bool {
 }
 
 // hear is told of an item of a partition's log.
-func (w *owns) hear(e *Engine, p int, it remote.Logged) {
+func (w *owns) hear(e *Engine, p int, it tier.Logged) {
 	if w.count.Load() == 0 {
 		return
 	}
@@ -222,7 +222,7 @@ func (w *owns) concerned(e *Engine, it Item) (all []*own) {
 		for o := range w.on[it] {
 			all = append(all, o)
 		}
-	case remote.Begun, remote.Closed:
+	case tier.Begun, tier.Closed:
 	default:
 		for by, on := range w.on {
 			for o := range on {
@@ -251,9 +251,9 @@ func (w *owns) get(key string, now int64) (o *own, ok bool) {
 }
 
 func (o *own) items() []Item {
-	list := []Item{{Kind: remote.Key, Value: Name(o.record.Key)}}
+	list := []Item{{Kind: tier.Key, Value: Name(o.record.Key)}}
 	for _, tag := range o.tags {
-		list = append(list, Item{Kind: remote.Tag, Value: tag})
+		list = append(list, Item{Kind: tier.Tag, Value: tag})
 	}
 	return list
 }
@@ -287,7 +287,7 @@ func (w *owns) remove(o *own) {
 
 // ownChange returns the change of a key that this process has queued, while what it knows
 // of the key is legal.
-func (s *shared) ownChange(key string) *remote.Queued {
+func (s *shared) ownChange(key string) *tier.Queued {
 	o, ok := s.e.owns.get(key, s.e.Now())
 	if !ok || !s.legal(s.e.mask(key, o.tags), s.e.Now()) || s.pending.blocks(s.e, key, o.tags) {
 		return nil

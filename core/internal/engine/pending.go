@@ -7,7 +7,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/larderhq/larder/core/internal/remote"
+	"github.com/larderhq/larder/core/internal/tier"
 )
 
 // pending are the invalidations that the shared tier has not confirmed. Until it
@@ -31,7 +31,7 @@ func (q *pending) add(e *Engine, items []Item) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	until := e.Now() + int64(maxKeep)
-	all := Item{Kind: remote.All}
+	all := Item{Kind: tier.All}
 	for _, it := range items {
 		if q.items[all] != nil {
 			it = all
@@ -57,7 +57,7 @@ func (q *pending) blockAll() bool {
 	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	p := q.items[Item{Kind: remote.All}]
+	p := q.items[Item{Kind: tier.All}]
 	if p != nil {
 		p.seq++
 	}
@@ -80,7 +80,7 @@ func (q *pending) blocks(e *Engine, key string, tags []string) bool {
 }
 
 // retryPending tries what is pending again, all of it, once.
-func (s *shared) retryPending(ctx context.Context, ses remote.Session) {
+func (s *shared) retryPending(ctx context.Context, ses tier.Session) {
 	q := &s.pending
 	if q.count.Load() == 0 {
 		return
@@ -142,8 +142,8 @@ func (s *shared) verifiedSince(mask uint64, sent int64) bool {
 
 // concerned returns the partitions that an item is executed in.
 func (s *shared) concerned(it Item) uint64 {
-	if it.Kind == remote.Key || it.Kind == remote.Tag {
-		return 1 << remote.Partition(Name(it.Value), s.e.partitions())
+	if it.Kind == tier.Key || it.Kind == tier.Tag {
+		return 1 << tier.Partition(Name(it.Value), s.e.partitions())
 	}
 	return s.everything()
 }

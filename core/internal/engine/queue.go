@@ -5,7 +5,7 @@ import (
 	"errors"
 	"time"
 
-	"github.com/larderhq/larder/core/internal/remote"
+	"github.com/larderhq/larder/core/internal/tier"
 )
 
 // Write-behind (R27): a change is recorded in the tier's queue and its key is
@@ -26,8 +26,8 @@ import (
 
 // LocalQueue is a queue of this process, where no tier is shared.
 type LocalQueue interface {
-	remote.Queue
-	Peek(key string) (remote.Queued, bool)
+	tier.Queue
+	Peek(key string) (tier.Queued, bool)
 }
 
 // errNoQueue says that nothing can be queued.
@@ -43,7 +43,7 @@ func (e *Engine) UseQueue(q LocalQueue) LocalQueue {
 }
 
 // Queue returns where changes are queued: the shared tier, or this process.
-func (e *Engine) Queue() (remote.Queue, error) {
+func (e *Engine) Queue() (tier.Queue, error) {
 	if e.shared == nil {
 		if q := e.local.Load(); q != nil {
 			return *q, nil
@@ -64,7 +64,7 @@ func (e *Engine) Shares() bool { return e.shared != nil }
 func (e *Engine) Partitions() int { return e.partitions() }
 
 // Home returns the partition of a key.
-func (e *Engine) Home(key string) int { return remote.Partition(Name(key), e.partitions()) }
+func (e *Engine) Home(key string) int { return tier.Partition(Name(key), e.partitions()) }
 
 // Answers reports whether a partition has answered within MaxStaleness. Who asks one
 // that has not may have to wait.
@@ -74,7 +74,7 @@ func (e *Engine) Answers(p int) bool { return e.shared == nil || e.shared.legal(
 // returns, for others as Invalidate does. After an error nobody knows whether they
 // were recorded: then the keys are invalidated all the same. tags are those that readers
 // keep each change under, for the ttl of its class.
-func (e *Engine) Enqueue(ctx context.Context, q remote.Enqueue, tags [][]string, ttl time.Duration) ([]remote.Enqueued, error) {
+func (e *Engine) Enqueue(ctx context.Context, q tier.Enqueue, tags [][]string, ttl time.Duration) ([]tier.Enqueued, error) {
 	items := make([]Item, 0, 2*len(q.Changes))
 	for _, c := range q.Changes {
 		items = append(items, changed(c)...)
@@ -95,7 +95,7 @@ func (e *Engine) Enqueue(ctx context.Context, q remote.Enqueue, tags [][]string,
 	defer e.owns.end(sent)
 	done, err := to.Enqueue(ctx, q)
 	switch {
-	case errors.Is(err, remote.ErrMigrating), errors.Is(err, remote.ErrLate):
+	case errors.Is(err, tier.ErrMigrating), errors.Is(err, tier.ErrLate):
 		return nil, err // nothing has happened
 	case err != nil:
 		s.pending.add(e, items)
@@ -120,16 +120,16 @@ func (e *Engine) Enqueue(ctx context.Context, q remote.Enqueue, tags [][]string,
 }
 
 // changed is what a change invalidates.
-func changed(c remote.QueueChange) []Item {
-	items := []Item{{Kind: remote.Key, Value: c.Key}}
+func changed(c tier.QueueChange) []Item {
+	items := []Item{{Kind: tier.Key, Value: c.Key}}
 	if c.Tag != "" {
-		items = append(items, Item{Kind: remote.Tag, Value: c.Tag})
+		items = append(items, Item{Kind: tier.Tag, Value: c.Tag})
 	}
 	return items
 }
 
 // queued returns what is queued in this process.
-func (e *Engine) queued(key string) *remote.Queued {
+func (e *Engine) queued(key string) *tier.Queued {
 	if q := e.local.Load(); q != nil {
 		if rec, ok := (*q).Peek(key); ok {
 			return &rec

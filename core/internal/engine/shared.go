@@ -11,13 +11,13 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/larderhq/larder/core/internal/remote"
+	"github.com/larderhq/larder/core/internal/tier"
 )
 
 // Sharing is what an engine needs to share a tier with other instances.
 type Sharing struct {
-	Tier     remote.Tier
-	Layout   remote.Layout
+	Tier     tier.Tier
+	Layout   tier.Layout
 	Required bool          // to open it now, or to fail
 	Budget   time.Duration // how long one request waits for the tier, all in all
 	Log      *slog.Logger
@@ -73,11 +73,11 @@ type shared struct {
 	e     *Engine
 	delta int64
 
-	session atomic.Pointer[remote.Session]
+	session atomic.Pointer[tier.Session]
 
 	legalUntil atomic.Int64 // the earliest of all partitions
 	breaker    breaker      // of all servers
-	parts      [remote.MaxPartitions]follower
+	parts      [tier.MaxPartitions]follower
 
 	// follow guards what is known of the partitions, and orders what is applied.
 	// It is taken before the journal's lock.
@@ -117,7 +117,7 @@ func (e *Engine) share(o Sharing) error {
 		s.parts[p].breaker.Store(first)
 	}
 	s.skew.Store(s.wall() - e.monotonic())
-	e.parts.Store(int32(remote.DefaultPartitions))
+	e.parts.Store(int32(tier.DefaultPartitions))
 	if o.Layout.Partitions > 0 {
 		e.parts.Store(int32(o.Layout.Partitions))
 	}
@@ -132,10 +132,10 @@ func (e *Engine) share(o Sharing) error {
 	if err == nil {
 		err = s.verifyFirst(ctx)
 	}
-	if remote.IsPermanent(err) && !errors.Is(err, remote.ErrUnusable) {
-		err = fmt.Errorf("%w: %w", remote.ErrUnusable, err)
+	if tier.IsPermanent(err) && !errors.Is(err, tier.ErrUnusable) {
+		err = fmt.Errorf("%w: %w", tier.ErrUnusable, err)
 	}
-	if err != nil && (o.Required || errors.Is(err, remote.ErrUnusable)) {
+	if err != nil && (o.Required || errors.Is(err, tier.ErrUnusable)) {
 		if ses := s.session.Load(); ses != nil {
 			_ = (*ses).Close() // it is of no use
 		}
@@ -160,7 +160,7 @@ func (s *shared) verifyFirst(ctx context.Context) (err error) {
 		if err = s.round(ctx); err == nil && s.unverified() {
 			err = errUnverified
 		}
-		if err == nil || remote.IsPermanent(err) || ctx.Err() != nil {
+		if err == nil || tier.IsPermanent(err) || ctx.Err() != nil {
 			break
 		}
 	}
@@ -182,14 +182,14 @@ func (s *shared) open(ctx context.Context) error {
 }
 
 // agree renews this instance's part of the layout and adopts what holds.
-func (s *shared) agree(ctx context.Context, ses remote.Session) error {
+func (s *shared) agree(ctx context.Context, ses tier.Session) error {
 	l, err := ses.Agree(ctx)
 	if err != nil {
 		return err
 	}
 	s.seen(l.MaxStaleness)
 	s.lag.Store(int64(max(l.ReplicaLag, s.Layout.ReplicaLag)))
-	if n := int32(l.Partitions); n > 0 && n <= remote.MaxPartitions && n != s.e.parts.Load() {
+	if n := int32(l.Partitions); n > 0 && n <= tier.MaxPartitions && n != s.e.parts.Load() {
 		s.follow.Lock()
 		defer s.follow.Unlock()
 		s.e.parts.Store(n)
@@ -329,7 +329,7 @@ func (s *shared) replicaLag() time.Duration { return time.Duration(s.lag.Load())
 
 // askable returns the session if a request may ask the tier about key now: it is
 // legal, nothing of it is pending, and the tier has not just failed.
-func (s *shared) askable(key string, tags []string) (remote.Session, bool) {
+func (s *shared) askable(key string, tags []string) (tier.Session, bool) {
 	ses := s.session.Load()
 	if ses == nil {
 		return nil, false
@@ -342,7 +342,7 @@ func (s *shared) askable(key string, tags []string) (remote.Session, bool) {
 }
 
 // answering returns the session if the tier has not just failed for key.
-func (s *shared) answering(key string) (remote.Session, bool) {
+func (s *shared) answering(key string) (tier.Session, bool) {
 	ses := s.session.Load()
 	if ses == nil || s.broken(s.e.mask(key, nil)) {
 		return nil, false
@@ -398,9 +398,9 @@ func (b *budget) use(ctx context.Context, fn func(context.Context) error) error 
 func (b *budget) together(ctx context.Context, asks []func(context.Context) error) error {
 	return b.use(ctx, func(ctx context.Context) error {
 		leave := func() {}
-		if remote.BatchOf(ctx) == nil { // else they go out with what others ask
-			batch := remote.NewBatch(len(asks))
-			ctx, leave = remote.WithBatch(ctx, batch), batch.Leave
+		if tier.BatchOf(ctx) == nil { // else they go out with what others ask
+			batch := tier.NewBatch(len(asks))
+			ctx, leave = tier.WithBatch(ctx, batch), batch.Leave
 		}
 		errs := make([]error, len(asks))
 		var all sync.WaitGroup

@@ -5,7 +5,7 @@ import (
 	"slices"
 	"time"
 
-	"github.com/larderhq/larder/core/internal/remote"
+	"github.com/larderhq/larder/core/internal/tier"
 )
 
 // Fill makes an entry of f and stores it: in the shared tier first, if there is
@@ -111,21 +111,21 @@ func (h *held) fill(ctx context.Context, t *Turn, b *budget, f *Fill) Refusal {
 		return NoLease
 	}
 	n := e.partitions()
-	rf := remote.Fill{Key: key, Entry: remote.Entry{Payload: payload, LoadTime: time.Duration(e.Now() - h.began)}}
-	own := remote.Partition(Name(key), n)
+	rf := tier.Fill{Key: key, Entry: tier.Entry{Payload: payload, LoadTime: time.Duration(e.Now() - h.began)}}
+	own := tier.Partition(Name(key), n)
 	eras := map[int]string{own: l.Era}
 	for _, g := range gens {
-		p := remote.Partition(g.Tag, n)
+		p := tier.Partition(g.Tag, n)
 		if era, ok := eras[p]; ok && era != g.Era {
 			return Fenced // an era ended between the two
 		}
 		eras[p] = g.Era
-		rf.Entry.Tags = append(rf.Entry.Tags, remote.TagGeneration{Tag: g.Tag, Token: g.Token})
+		rf.Entry.Tags = append(rf.Entry.Tags, tier.TagGeneration{Tag: g.Tag, Token: g.Token})
 	}
 	for p, era := range eras {
-		rf.Entry.Eras = append(rf.Entry.Eras, remote.PartitionEra{Partition: p, Era: era})
+		rf.Entry.Eras = append(rf.Entry.Eras, tier.PartitionEra{Partition: p, Era: era})
 	}
-	slices.SortFunc(rf.Entry.Eras, func(a, b remote.PartitionEra) int { return a.Partition - b.Partition })
+	slices.SortFunc(rf.Entry.Eras, func(a, b tier.PartitionEra) int { return a.Partition - b.Partition })
 
 	since := f.Lifetime.Since
 	if since == 0 {
@@ -177,15 +177,15 @@ func (h *held) server(t int64) int64 { return h.lease.Now + (t-h.received)/int64
 
 // late captures the tags that the load has named only now. What came between must
 // not concern them, and nothing may be missing (R10).
-func (h *held) late(ctx context.Context, b *budget, tags []string) ([]remote.Late, Refusal) {
+func (h *held) late(ctx context.Context, b *budget, tags []string) ([]tier.Late, Refusal) {
 	places := make([]place, len(tags))
 	for i, tag := range tags {
-		places[i] = h.since[remote.Partition(tag, len(h.since))]
+		places[i] = h.since[tier.Partition(tag, len(h.since))]
 		if places[i].position == nil || places[i].era == "" {
 			return nil, Unknown // the log is not followed at present
 		}
 	}
-	states := make([]remote.Late, len(tags))
+	states := make([]tier.Late, len(tags))
 	asks := make([]func(context.Context) error, len(tags))
 	for i, tag := range tags {
 		asks[i] = func(ctx context.Context) (err error) {
@@ -201,7 +201,7 @@ func (h *held) late(ctx context.Context, b *budget, tags []string) ([]remote.Lat
 		switch {
 		case !st.Joined || st.Token == "" || st.Era != places[i].era:
 			return nil, Unknown
-		case slices.ContainsFunc(st.Items, func(it remote.Logged) bool { return names(it.Item, tag) }):
+		case slices.ContainsFunc(st.Items, func(it tier.Logged) bool { return names(it.Item, tag) }):
 			return nil, Fenced
 		case st.Lapsed > 0 && int64(st.Lapsed) <= h.e.Now()-h.sent+int64(time.Millisecond):
 			return nil, Lapsed
@@ -212,5 +212,5 @@ func (h *held) late(ctx context.Context, b *budget, tags []string) ([]remote.Lat
 
 // names reports whether an item of a tag's partition concerns the tag.
 func names(it Item, tag string) bool {
-	return it.Kind == remote.All || it.Kind == remote.Era || it.Kind == remote.Tag && it.Value == tag
+	return it.Kind == tier.All || it.Kind == tier.Era || it.Kind == tier.Tag && it.Value == tag
 }

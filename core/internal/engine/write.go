@@ -6,7 +6,7 @@ import (
 	"slices"
 	"time"
 
-	"github.com/larderhq/larder/core/internal/remote"
+	"github.com/larderhq/larder/core/internal/tier"
 )
 
 // Write-through (R25): a writer that knows the value ends its intent with it. The
@@ -120,7 +120,7 @@ func (t *intents) others(in *Intent) bool {
 
 func (in *Intent) endWith(ctx context.Context, key string, tags []string, f Fill) error {
 	e, s := in.e, in.e.shared
-	did := &doing{id: in.id, mode: remote.End, logged: make(map[Item]remote.Position)}
+	did := &doing{id: in.id, mode: tier.End, logged: make(map[Item]tier.Position)}
 	if err := s.invalidate(ctx, in.items, did); err != nil {
 		return err
 	}
@@ -145,7 +145,7 @@ var errNotLogged = errors.New("larder: no item of the writer's own in the log")
 // wasAlone reports whether nobody else has been at work on the key and its tags
 // since the intent began: no other intent is open, none has lapsed since, and the
 // logs hold nothing that concerns them but this writer's own items.
-func (in *Intent) wasAlone(ctx context.Context, t *Turn, ended map[Item]remote.Position, key string, tags []string) bool {
+func (in *Intent) wasAlone(ctx context.Context, t *Turn, ended map[Item]tier.Position, key string, tags []string) bool {
 	e, h, b := in.e, t.held, &t.asked.budget
 	n := e.partitions()
 	lapsed := func(ago time.Duration) bool {
@@ -154,27 +154,27 @@ func (in *Intent) wasAlone(ctx context.Context, t *Turn, ended map[Item]remote.P
 	if h.lease.Open > 0 || lapsed(h.lease.Lapsed) || !h.inErasOf(in.since) {
 		return false
 	}
-	if slices.ContainsFunc(h.lease.Generations, func(g remote.Generation) bool { return g.Open > 0 }) {
+	if slices.ContainsFunc(h.lease.Generations, func(g tier.Generation) bool { return g.Open > 0 }) {
 		return false
 	}
-	clean := func(since remote.Log) bool {
-		return since.Joined && !slices.ContainsFunc(since.Items, func(it remote.Logged) bool {
+	clean := func(since tier.Log) bool {
+		return since.Joined && !slices.ContainsFunc(since.Items, func(it tier.Logged) bool {
 			return !ownItem(in.logged, it) && !ownItem(ended, it) && e.concerns(meant(it.Item), key, tags)
 		})
 	}
-	var own remote.Log
-	lates := make([]remote.Late, len(tags))
+	var own tier.Log
+	lates := make([]tier.Late, len(tags))
 	asks := []func(context.Context) error{func(ctx context.Context) (err error) {
-		pos, ok := in.logged[Item{Kind: remote.Key, Value: key}]
+		pos, ok := in.logged[Item{Kind: tier.Key, Value: key}]
 		if !ok {
 			return errNotLogged
 		}
-		own, err = h.ses.Log(ctx, remote.Partition(Name(key), n), pos)
+		own, err = h.ses.Log(ctx, tier.Partition(Name(key), n), pos)
 		return err
 	}}
 	for i, tag := range tags {
 		asks = append(asks, func(ctx context.Context) (err error) {
-			pos, ok := in.logged[Item{Kind: remote.Tag, Value: tag}]
+			pos, ok := in.logged[Item{Kind: tier.Tag, Value: tag}]
 			if !ok {
 				return errNotLogged
 			}
@@ -185,7 +185,7 @@ func (in *Intent) wasAlone(ctx context.Context, t *Turn, ended map[Item]remote.P
 	if b.together(ctx, asks) != nil || !clean(own) {
 		return false
 	}
-	return !slices.ContainsFunc(lates, func(late remote.Late) bool {
+	return !slices.ContainsFunc(lates, func(late tier.Late) bool {
 		return !clean(late.Log) || late.Open > 0 || lapsed(late.Lapsed)
 	})
 }
@@ -193,7 +193,7 @@ func (in *Intent) wasAlone(ctx context.Context, t *Turn, ended map[Item]remote.P
 // meant returns what an item is about: the beginning of a writer's work on a key or tag
 // counts as an invalidation to another writer.
 func meant(it Item) Item {
-	if in, ok := remote.IntentOf(it); ok {
+	if in, ok := tier.IntentOf(it); ok {
 		return in.Item
 	}
 	return it

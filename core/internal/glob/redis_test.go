@@ -18,7 +18,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/larderhq/larder/core/internal/glob"
-	"github.com/larderhq/larder/core/internal/redistest"
+	"github.com/larderhq/larder/core/internal/test/redisserver"
 )
 
 // Redis itself has the last word, since one pattern must mean the same in the tier
@@ -141,7 +141,7 @@ type redis struct {
 // startRedis starts a Redis that only this test can reach, and ends it with it.
 func startRedis(t testing.TB) *redis {
 	t.Helper()
-	path, err := redistest.Binary()
+	path, err := redisserver.Binary()
 	require.NoError(t, err)
 	dir := t.TempDir()
 	socket := filepath.Join(dir, "s")

@@ -8,14 +8,14 @@ import (
 	"net/url"
 	"strings"
 
-	"github.com/larderhq/larder/core/internal/remote"
+	"github.com/larderhq/larder/core/internal/tier"
 )
 
 // MaxBytes is the longest key, tag or pattern, in bytes.
 const MaxBytes = 1024
 
 // Tag returns the name under which entries carry a user's tag.
-func Tag(tag string) string { return remote.TagPrefix + tag }
+func Tag(tag string) string { return tier.TagPrefix + tag }
 
 // Path returns the tag that entries of a URL path carry. Paths that differ only in how
 // they are escaped share it: an invalidation may take out too much, never too little.

@@ -7,7 +7,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/larderhq/larder/core/internal/remote"
+	"github.com/larderhq/larder/core/internal/tier"
 )
 
 // Local is a queue in the process's memory, of one partition, 0. It is for where no
@@ -21,7 +21,7 @@ type Local struct {
 	state *State
 }
 
-var _ remote.Queue = (*Local)(nil)
+var _ tier.Queue = (*Local)(nil)
 
 var errNoLease = errors.New("queue: a change under a lease, and there are no leases in one process")
 
@@ -51,18 +51,18 @@ func in(partition int) error {
 }
 
 // Peek returns what is queued for a key, of any queue.
-func (l *Local) Peek(key string) (remote.Queued, bool) {
+func (l *Local) Peek(key string) (tier.Queued, bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.state.Peek(key)
 }
 
-// Durable implements remote.Queue. Nothing evicts what is queued.
+// Durable implements tier.Queue. Nothing evicts what is queued.
 func (l *Local) Durable(context.Context) error { return nil }
 
-// Enqueue implements remote.Queue, and invalidates nothing. It is executed at once:
+// Enqueue implements tier.Queue, and invalidates nothing. It is executed at once:
 // Within is of no concern.
-func (l *Local) Enqueue(ctx context.Context, e remote.Enqueue) ([]remote.Enqueued, error) {
+func (l *Local) Enqueue(ctx context.Context, e tier.Enqueue) ([]tier.Enqueued, error) {
 	for _, c := range e.Changes {
 		if c.Lease != "" {
 			return nil, errNoLease
@@ -72,42 +72,42 @@ func (l *Local) Enqueue(ctx context.Context, e remote.Enqueue) ([]remote.Enqueue
 		return nil, err
 	}
 	defer l.mu.Unlock()
-	done := make([]remote.Enqueued, len(e.Changes))
+	done := make([]tier.Enqueued, len(e.Changes))
 	for i, v := range l.state.Enqueue(&e, l.now(), "", nil) {
 		done[i].Version = v
 	}
 	return done, nil
 }
 
-// Claim implements remote.Queue.
-func (l *Local) Claim(ctx context.Context, c remote.Claim) (remote.Claimed, error) {
+// Claim implements tier.Queue.
+func (l *Local) Claim(ctx context.Context, c tier.Claim) (tier.Claimed, error) {
 	if err := l.enter(ctx, c.Validate(1)); err != nil {
-		return remote.Claimed{}, err
+		return tier.Claimed{}, err
 	}
 	defer l.mu.Unlock()
 	return l.state.Claim(&c, l.now()), nil
 }
 
-// Settle implements remote.Queue.
-func (l *Local) Settle(ctx context.Context, s remote.Settle) (remote.Settlement, error) {
+// Settle implements tier.Queue.
+func (l *Local) Settle(ctx context.Context, s tier.Settle) (tier.Settlement, error) {
 	if err := l.enter(ctx, s.Validate(1)); err != nil {
-		return remote.Settlement{}, err
+		return tier.Settlement{}, err
 	}
 	defer l.mu.Unlock()
 	return l.state.Settle(&s, l.now(), ""), nil
 }
 
-// States implements remote.Queue.
-func (l *Local) States(ctx context.Context, queue string) ([]remote.QueueState, error) {
+// States implements tier.Queue.
+func (l *Local) States(ctx context.Context, queue string) ([]tier.QueueState, error) {
 	if err := l.enter(ctx, nil); err != nil {
 		return nil, err
 	}
 	defer l.mu.Unlock()
-	return []remote.QueueState{l.state.State(queue, l.now())}, nil
+	return []tier.QueueState{l.state.State(queue, l.now())}, nil
 }
 
-// Letters implements remote.Queue.
-func (l *Local) Letters(ctx context.Context, partition int, queue, after string, n int) ([]remote.Letter, error) {
+// Letters implements tier.Queue.
+func (l *Local) Letters(ctx context.Context, partition int, queue, after string, n int) ([]tier.Letter, error) {
 	if err := l.enter(ctx, in(partition)); err != nil {
 		return nil, err
 	}
@@ -119,7 +119,7 @@ func (l *Local) Letters(ctx context.Context, partition int, queue, after string,
 	return letters, nil
 }
 
-// Replay implements remote.Queue, and invalidates nothing.
+// Replay implements tier.Queue, and invalidates nothing.
 func (l *Local) Replay(ctx context.Context, partition int, queue, id string, again bool) (bool, error) {
 	if err := l.enter(ctx, in(partition)); err != nil {
 		return false, err

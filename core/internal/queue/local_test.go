@@ -13,14 +13,14 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/larderhq/larder/core/internal/remote"
+	"github.com/larderhq/larder/core/internal/tier"
 )
 
 func put(t testing.TB, l *Local, limit int, keys ...string) []int64 {
 	t.Helper()
-	e := remote.Enqueue{Queue: "q", Limit: limit}
+	e := tier.Enqueue{Queue: "q", Limit: limit}
 	for _, k := range keys {
-		e.Changes = append(e.Changes, remote.QueueChange{Key: k, Payload: []byte("of " + k)})
+		e.Changes = append(e.Changes, tier.QueueChange{Key: k, Payload: []byte("of " + k)})
 	}
 	done, err := l.Enqueue(t.Context(), e)
 	require.NoError(t, err)
@@ -32,21 +32,21 @@ func put(t testing.TB, l *Local, limit int, keys ...string) []int64 {
 	return versions
 }
 
-func take(t testing.TB, l *Local, worker string, most int) remote.Claimed {
+func take(t testing.TB, l *Local, worker string, most int) tier.Claimed {
 	t.Helper()
-	c, err := l.Claim(t.Context(), remote.Claim{Queue: "q", Worker: worker, Max: most, Lease: time.Minute})
+	c, err := l.Claim(t.Context(), tier.Claim{Queue: "q", Worker: worker, Max: most, Lease: time.Minute})
 	require.NoError(t, err)
 	return c
 }
 
-func settled(t testing.TB, l *Local, worker string, of ...remote.Settled) remote.Settlement {
+func settled(t testing.TB, l *Local, worker string, of ...tier.Settled) tier.Settlement {
 	t.Helper()
-	s, err := l.Settle(t.Context(), remote.Settle{Queue: "q", Worker: worker, Records: of})
+	s, err := l.Settle(t.Context(), tier.Settle{Queue: "q", Worker: worker, Records: of})
 	require.NoError(t, err)
 	return s
 }
 
-func state(t testing.TB, l *Local) remote.QueueState {
+func state(t testing.TB, l *Local) tier.QueueState {
 	t.Helper()
 	states, err := l.States(t.Context(), "q")
 	require.NoError(t, err)
@@ -54,7 +54,7 @@ func state(t testing.TB, l *Local) remote.QueueState {
 	return states[0]
 }
 
-func keysOf(c remote.Claimed) []string {
+func keysOf(c tier.Claimed) []string {
 	var keys []string
 	for _, r := range c.Records {
 		keys = append(keys, r.Key)
@@ -74,12 +74,12 @@ func TestGivenAChange_WhenItIsPeeked_ThenItIsWhatWasQueuedLast(t *testing.T) {
 		require.Equal(t, one+1, two, "the clock stands still")
 		q, ok := l.Peek("k")
 		require.True(t, ok)
-		require.Equal(t, remote.Queued{Key: "k", Version: two, First: one, Payload: []byte("of k")}, q)
+		require.Equal(t, tier.Queued{Key: "k", Version: two, First: one, Payload: []byte("of k")}, q)
 		q.Payload[0] = '!'
 		take(t, l, "w", 1).Records[0].Payload[0] = '!'
 		q, _ = l.Peek("k")
 		require.Equal(t, "of k", string(q.Payload))
-		settled(t, l, "w", remote.Settled{Key: "k", Version: two})
+		settled(t, l, "w", tier.Settled{Key: "k", Version: two})
 		_, ok = l.Peek("k")
 		require.False(t, ok)
 	})
@@ -99,9 +99,9 @@ func TestGivenAWorker_WhenAnotherClaims_ThenItWaitsForTheEndOfTheLease(t *testin
 		v := put(t, l, 10, "k")[0]
 		require.Len(t, take(t, l, "a", 1).Records, 1)
 		require.Equal(t, time.Minute, take(t, l, "b", 1).Busy)
-		require.False(t, settled(t, l, "b", remote.Settled{Key: "k", Version: v}).Held)
+		require.False(t, settled(t, l, "b", tier.Settled{Key: "k", Version: v}).Held)
 		time.Sleep(time.Minute)
-		require.False(t, settled(t, l, "a", remote.Settled{Key: "k", Version: v}).Held)
+		require.False(t, settled(t, l, "a", tier.Settled{Key: "k", Version: v}).Held)
 		require.Len(t, take(t, l, "b", 1).Records, 1)
 		require.Equal(t, time.Minute, take(t, l, "a", 1).Busy)
 	})
@@ -112,11 +112,11 @@ func TestGivenAFailedChange_WhenItIsDue_ThenItComesFirst(t *testing.T) {
 		l := NewLocal()
 		v := put(t, l, 10, "a", "b", "c")
 		take(t, l, "w", 10)
-		settled(t, l, "w", remote.Settled{Key: "b", Version: v[1], Retry: time.Second}, remote.Settled{Key: "c", Version: v[2], Retry: 2 * time.Second})
+		settled(t, l, "w", tier.Settled{Key: "b", Version: v[1], Retry: time.Second}, tier.Settled{Key: "c", Version: v[2], Retry: 2 * time.Second})
 		got := take(t, l, "w", 10)
 		require.Equal(t, []string{"a"}, keysOf(got))
 		require.Equal(t, time.Second, got.Next)
-		require.Equal(t, remote.QueueState{Depth: 3, Retrying: 2, First: v[0], Last: v[2], Now: time.Now().UnixMicro()}, state(t, l))
+		require.Equal(t, tier.QueueState{Depth: 3, Retrying: 2, First: v[0], Last: v[2], Now: time.Now().UnixMicro()}, state(t, l))
 		time.Sleep(time.Second)
 		got = take(t, l, "w", 1)
 		require.Equal(t, []string{"b"}, keysOf(got))
@@ -131,7 +131,7 @@ func TestGivenADeadLetter_WhenItIsReplayed_ThenItIsQueuedAnewOnce(t *testing.T) 
 	l := NewLocal()
 	v := put(t, l, 10, "a", "b")
 	take(t, l, "w", 10)
-	settled(t, l, "w", remote.Settled{Key: "a", Version: v[0], Dead: "why"}, remote.Settled{Key: "b", Version: v[1], Dead: "why"})
+	settled(t, l, "w", tier.Settled{Key: "a", Version: v[0], Dead: "why"}, tier.Settled{Key: "b", Version: v[1], Dead: "why"})
 	letters, err := l.Letters(t.Context(), 0, "q", "", 10)
 	require.NoError(t, err)
 	require.Equal(t, []string{"a", "b"}, []string{letters[0].Key, letters[1].Key})
@@ -153,7 +153,7 @@ func TestGivenMoreDeadLettersThanAreKept_ThenTheOldestGo(t *testing.T) {
 		k := strconv.Itoa(i)
 		v := put(t, l, 10, k)[0]
 		take(t, l, "w", 1)
-		settled(t, l, "w", remote.Settled{Key: k, Version: v, Dead: "why"})
+		settled(t, l, "w", tier.Settled{Key: k, Version: v, Dead: "why"})
 	}
 	require.Equal(t, maxLetters, state(t, l).Dead)
 	require.Len(t, l.state.queues["q"].letter, maxLetters)
@@ -165,17 +165,17 @@ func TestGivenMoreDeadLettersThanAreKept_ThenTheOldestGo(t *testing.T) {
 func TestWhatALocalQueueCannotDoIsRefused(t *testing.T) {
 	l := NewLocal()
 	ctx := t.Context()
-	_, err := l.Enqueue(ctx, remote.Enqueue{Queue: "q", Limit: 1, Changes: []remote.QueueChange{{Key: "k", Payload: []byte("x"), Lease: "lease"}}})
+	_, err := l.Enqueue(ctx, tier.Enqueue{Queue: "q", Limit: 1, Changes: []tier.QueueChange{{Key: "k", Payload: []byte("x"), Lease: "lease"}}})
 	require.ErrorIs(t, err, errNoLease)
-	_, err = l.Enqueue(ctx, remote.Enqueue{Partition: 1, Queue: "q", Limit: 1, Changes: []remote.QueueChange{{Key: "k", Payload: []byte("x")}}})
+	_, err = l.Enqueue(ctx, tier.Enqueue{Partition: 1, Queue: "q", Limit: 1, Changes: []tier.QueueChange{{Key: "k", Payload: []byte("x")}}})
 	require.Error(t, err)
 	_, err = l.Letters(ctx, 1, "q", "", 1)
 	require.Error(t, err)
 	_, err = l.Replay(ctx, 1, "q", "1", true)
 	require.Error(t, err)
-	_, err = l.Claim(ctx, remote.Claim{Queue: "q"})
+	_, err = l.Claim(ctx, tier.Claim{Queue: "q"})
 	require.Error(t, err)
-	_, err = l.Settle(ctx, remote.Settle{Worker: "w"})
+	_, err = l.Settle(ctx, tier.Settle{Worker: "w"})
 	require.Error(t, err)
 	ended, cancel := context.WithCancel(ctx)
 	cancel()
@@ -204,11 +204,11 @@ func TestWhileManyChangeAndOneApplies_ThenEveryLastChangeIsApplied(t *testing.T)
 	}
 	drain := func() int {
 		c := take(t, l, "w", 5)
-		var of []remote.Settled
+		var of []tier.Settled
 		for _, r := range c.Records {
 			require.GreaterOrEqual(t, r.Version, applied[r.Key])
 			applied[r.Key] = r.Version
-			of = append(of, remote.Settled{Key: r.Key, Version: r.Version})
+			of = append(of, tier.Settled{Key: r.Key, Version: r.Version})
 		}
 		settled(t, l, "w", of...)
 		return len(of)
@@ -232,7 +232,7 @@ func TestTheStateDoesAsAPlainOneDoes(t *testing.T) {
 	}
 	want := map[string]plain{}
 	now := int64(1_000_000)
-	held := &remote.Claim{Queue: "q", Worker: "w", Max: 1000, Lease: time.Hour}
+	held := &tier.Claim{Queue: "q", Worker: "w", Max: 1000, Lease: time.Hour}
 	for step := range 4000 {
 		now += rng.Int64N(5)
 		if rng.IntN(4) == 0 {
@@ -242,7 +242,7 @@ func TestTheStateDoesAsAPlainOneDoes(t *testing.T) {
 		old, is := want[key]
 		switch rng.IntN(6) {
 		case 0, 1:
-			e := &remote.Enqueue{Queue: "q", Limit: 30, Changes: []remote.QueueChange{{Key: key, Payload: []byte("x")}}}
+			e := &tier.Enqueue{Queue: "q", Limit: 30, Changes: []tier.QueueChange{{Key: key, Payload: []byte("x")}}}
 			v := s.Enqueue(e, now, "", nil)[0]
 			require.Equal(t, is || len(want) < 30, v != 0)
 			if v != 0 {
@@ -253,7 +253,7 @@ func TestTheStateDoesAsAPlainOneDoes(t *testing.T) {
 				want[key] = p
 			}
 		case 2, 3, 4:
-			of := remote.Settled{Key: key, Version: old.version}
+			of := tier.Settled{Key: key, Version: old.version}
 			switch rng.IntN(4) {
 			case 0:
 				of.Version--
@@ -262,7 +262,7 @@ func TestTheStateDoesAsAPlainOneDoes(t *testing.T) {
 			case 2:
 				of.Dead = "why"
 			}
-			done := s.Settle(&remote.Settle{Queue: "q", Worker: "w", Records: []remote.Settled{of}}, now, "")
+			done := s.Settle(&tier.Settle{Queue: "q", Worker: "w", Records: []tier.Settled{of}}, now, "")
 			require.Equal(t, []bool{is && of.Version != old.version}, done.Newer)
 			switch {
 			case !is || !done.Held:

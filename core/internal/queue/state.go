@@ -9,7 +9,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/larderhq/larder/core/internal/remote"
+	"github.com/larderhq/larder/core/internal/tier"
 )
 
 // maxLetters is how many dead letters a queue keeps. Beyond that the oldest are lost.
@@ -30,11 +30,11 @@ type State struct {
 
 // record is in one of the two heaps of its queue.
 type record struct {
-	remote.Queued // the payload is never changed in place
-	queue         string
-	by            string // nonce of the call that wrote it
-	due           int64  // 0: it does not wait for a retry
-	index         int    // in the heap
+	tier.Queued // the payload is never changed in place
+	queue       string
+	by          string // nonce of the call that wrote it
+	due         int64  // 0: it does not wait for a retry
+	index       int    // in the heap
 }
 
 // part is one queue.
@@ -43,7 +43,7 @@ type part struct {
 	retries ordered // by due
 	worker  string
 	until   int64
-	letters []remote.Letter // ids grow
+	letters []tier.Letter // ids grow
 	letter  map[string]string
 }
 
@@ -106,16 +106,16 @@ func (s *State) adopt(of ordered) ordered {
 }
 
 // Peek returns what is queued for a key.
-func (s *State) Peek(key string) (remote.Queued, bool) {
+func (s *State) Peek(key string) (tier.Queued, bool) {
 	r := s.records[key]
 	if r == nil {
-		return remote.Queued{}, false
+		return tier.Queued{}, false
 	}
 	return r.out(), true
 }
 
 // out returns what is the caller's.
-func (r *record) out() remote.Queued {
+func (r *record) out() tier.Queued {
 	q := r.Queued
 	q.Payload = slices.Clone(q.Payload)
 	return q
@@ -153,7 +153,7 @@ func (s *State) heap(r *record) *ordered {
 
 // Enqueue returns the version of each change, 0 or -1 where it was refused. lease says
 // whether a key has a lease.
-func (s *State) Enqueue(e *remote.Enqueue, now int64, nonce string, lease func(key, token string) bool) []int64 {
+func (s *State) Enqueue(e *tier.Enqueue, now int64, nonce string, lease func(key, token string) bool) []int64 {
 	p := s.part(e.Queue)
 	room := e.Limit - len(p.order) - len(p.retries)
 	versions := make([]int64, len(e.Changes))
@@ -172,7 +172,7 @@ func (s *State) Enqueue(e *remote.Enqueue, now int64, nonce string, lease func(k
 		}
 		s.last = max(now, s.last+1)
 		r := &record{
-			Queued: remote.Queued{
+			Queued: tier.Queued{
 				Key: strings.Clone(c.Key), Version: s.last, First: s.last, Payload: slices.Clone(c.Payload),
 			},
 			queue: strings.Clone(e.Queue), by: nonce,
@@ -193,9 +193,9 @@ func (s *State) Enqueue(e *remote.Enqueue, now int64, nonce string, lease func(k
 }
 
 // Claim is that of the interface. The worker's name must be the State's to keep.
-func (s *State) Claim(c *remote.Claim, now int64) remote.Claimed {
+func (s *State) Claim(c *tier.Claim, now int64) tier.Claimed {
 	p := s.part(c.Queue)
-	claimed := remote.Claimed{Now: now}
+	claimed := tier.Claimed{Now: now}
 	if p.worker != "" && p.worker != c.Worker && p.until > now {
 		claimed.Busy = span(p.until - now)
 		return claimed
@@ -204,7 +204,7 @@ func (s *State) Claim(c *remote.Claim, now int64) remote.Claimed {
 	if c.Keep {
 		return claimed
 	}
-	most := min(max(0, c.Max), remote.MaxClaim)
+	most := min(max(0, c.Max), tier.MaxClaim)
 	failed, fresh := p.retries.first(most+1, now), p.order.first(most+1, now)
 	claimed.More = len(failed)+len(fresh) > most
 	// What failed leaves half to the others, or it would keep them while it keeps failing.
@@ -242,9 +242,9 @@ func (o ordered) after(now int64) (due int64) {
 func span(micros int64) time.Duration { return time.Duration(micros) * time.Microsecond }
 
 // Settle is that of the interface.
-func (s *State) Settle(st *remote.Settle, now int64, nonce string) remote.Settlement {
+func (s *State) Settle(st *tier.Settle, now int64, nonce string) tier.Settlement {
 	p := s.part(st.Queue)
-	done := remote.Settlement{
+	done := tier.Settlement{
 		Held:  p.worker == st.Worker && p.until > now,
 		Newer: make([]bool, len(st.Records)),
 	}
@@ -261,7 +261,7 @@ func (s *State) Settle(st *remote.Settle, now int64, nonce string) remote.Settle
 	return done
 }
 
-func (s *State) settle(p *part, r *record, of remote.Settled, now int64, nonce string) {
+func (s *State) settle(p *part, r *record, of tier.Settled, now int64, nonce string) {
 	applied := of.Retry <= 0 && of.Dead == ""
 	again := *r
 	switch {
@@ -292,7 +292,7 @@ func (s *State) settle(p *part, r *record, of remote.Settled, now int64, nonce s
 // bury makes a record a dead letter.
 func (s *State) bury(p *part, r *record, why string, now int64) {
 	s.letter = max(now, s.letter+1)
-	l := remote.Letter{ID: strconv.FormatInt(s.letter, 10), Queued: r.Queued, Reason: strings.Clone(why)}
+	l := tier.Letter{ID: strconv.FormatInt(s.letter, 10), Queued: r.Queued, Reason: strings.Clone(why)}
 	l.Attempts++
 	p.letters = append(p.letters, l)
 	p.letter[r.Key] = l.ID
@@ -320,12 +320,12 @@ func (p *part) supersede(key string) {
 
 // find returns where a letter is, -1 if nowhere.
 func (p *part) find(id string) int {
-	return slices.IndexFunc(p.letters, func(l remote.Letter) bool { return l.ID == id })
+	return slices.IndexFunc(p.letters, func(l tier.Letter) bool { return l.ID == id })
 }
 
 // State is that of the interface.
-func (s *State) State(queue string, now int64) remote.QueueState {
-	st := remote.QueueState{Last: s.last, Now: now}
+func (s *State) State(queue string, now int64) tier.QueueState {
+	st := tier.QueueState{Last: s.last, Now: now}
 	p := s.queues[queue]
 	if p == nil {
 		return st
@@ -344,7 +344,7 @@ func (s *State) State(queue string, now int64) remote.QueueState {
 }
 
 // Letters is that of the interface.
-func (s *State) Letters(queue, after string, n int) ([]remote.Letter, error) {
+func (s *State) Letters(queue, after string, n int) ([]tier.Letter, error) {
 	from := int64(0)
 	if after != "" {
 		var err error
@@ -356,12 +356,12 @@ func (s *State) Letters(queue, after string, n int) ([]remote.Letter, error) {
 	if p == nil {
 		return nil, nil
 	}
-	var letters []remote.Letter
+	var letters []tier.Letter
 	for _, l := range p.letters {
 		if id, _ := strconv.ParseInt(l.ID, 10, 64); id <= from {
 			continue
 		}
-		if len(letters) >= min(n, remote.MaxClaim) {
+		if len(letters) >= min(n, tier.MaxClaim) {
 			break
 		}
 		l.Payload = slices.Clone(l.Payload)
@@ -388,7 +388,7 @@ func (s *State) Replay(queue, id string, again bool, now int64, nonce string) (k
 	}
 	s.last = max(now, s.last+1)
 	s.add(&record{
-		Queued: remote.Queued{Key: l.Key, Version: s.last, First: s.last, Payload: l.Payload},
+		Queued: tier.Queued{Key: l.Key, Version: s.last, First: s.last, Payload: l.Payload},
 		queue:  strings.Clone(queue), by: nonce,
 	})
 	return l.Key, true

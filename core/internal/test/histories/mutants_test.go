@@ -1,0 +1,176 @@
+package histories_test
+
+import (
+	"cmp"
+	"context"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/larderhq/larder/core/internal/test/mutate"
+)
+
+const histories = "./core/internal/test/histories"
+
+// mutant is a rule of package engine, and the tests that notice when it is taken out:
+// they find old values answered, and nothing else.
+//
+// The histories find what chance finds often. A rule whose loss chance finds too seldom,
+// or only where a writer dies, has a test of one interleaving.
+type mutant struct {
+	mutate.Rule
+	history  bool   // the histories find it
+	directed string // the tests of package engine that find it
+	word     string // what a failure says; "": STALE
+}
+
+// mutants are the rules that hold in one process, too. Those of the protocol over the
+// shared tier are in core/internal/test/simulate.
+func mutants() []mutant {
+	const (
+		gone   = "GivenAStoredEntry_WhenInvalidated_ThenItIsGone"
+		engine = "core/internal/engine/"
+	)
+	rule := func(name string, edits ...mutate.Edit) mutate.Rule { return mutate.Rule{Name: name, Edits: edits} }
+	return []mutant{
+		// A fill does not read the log.
+		{rule("fill-check", mutate.Never(engine+"load.go", `e.concern(l.pos, key, tags) != 0`)),
+			true, "GivenALoadUnderWay_WhenInvalidated_ThenItsValueIsNotStored", ""},
+		// A flight is joined without reading the log. Alone it lets nobody have an old value,
+		// since those who wait are compared with the log again at the end; but they wait for a
+		// load that is none of theirs.
+		{rule("join-check", mutate.Never(engine+"flight.go", `e.concern(f.seen, f.key, f.tags) != 0`)),
+			false, "GivenALoadUnderWay_WhenInvalidated_ThenWhoComesLaterDoesNotJoinIt|GivenALoadUnderWay_WhenInvalidated_ThenARefreshBeginsBesideIt", "DOOMED"},
+		// Those who joined after an item share what was loaded before it.
+		{rule("waiter-check", mutate.After(engine+"flight.go", `func (t *Turn) fencedAt(late []string) uint64 {`, `if true { return 0 }`)),
+			true, "GivenAReaderWhoJoinedAfterAnInvalidation_WhenTheLoadNamesItsTagLate", ""},
+		// A tag's generation survives its invalidation.
+		{rule("stamp-kill", mutate.Replace(engine+"engine.go", `e.stamps.kill(it.Value)`, ``)), true, gone, ""},
+		// The era survives an invalidation of all.
+		{rule("era", mutate.Replace(engine+"engine.go", "case All:\n\t\t\tfor p := range e.partitions() {", "case All:\n\t\t\tfor p := range 0 {"),
+			mutate.Replace(engine+"engine.go", `e.tier.clear()`, ``)), true, gone, ""},
+		// An entry survives the invalidation of its key.
+		{rule("remove", mutate.Replace(engine+"engine.go", `e.tier.drop(it.Value)`, ``)), true, gone, ""},
+		// Entries survive the invalidation of a pattern.
+		{rule("sweep", mutate.Replace(engine+"engine.go", `e.sweeps.add(head+uint64(i), it.Value, now)`, `_, _ = head, i`)), true, gone, ""},
+		// A writer's end invalidates nothing.
+		{rule("end", mutate.Replace(engine+"intent.go", `in.e.apply(in.e.Now(), items)`, `items = nil`)),
+			true, "GivenAWriterAtWork_WhenSomethingIsLoaded_ThenItIsAnsweredUntilTheWriterEnds", ""},
+		// A load that is older than the log is stored and shared.
+		{rule("trim", mutate.Never(engine+"log.go", `from < j.tail()`)), false, "GivenALoadOlderThanTheLog", ""},
+		// A writer's deadline invalidates nothing.
+		{rule("lapse", mutate.Always(engine+"intent.go", `now < e.intents.next.Load()`), mutate.Always(engine+"intent.go", `now < t.next.Load()`)),
+			false, "GivenAWriterThatDies_WhenItsDeadlinePasses|GivenAStoredEntry_WhenAWriterBeginsAndDies", ""},
+		// What a lagging replica may have answered is stored.
+		{rule("lag", mutate.Never(engine+"load.go", `e.concern(e.journal.since(l.began-int64(lag)), key, tags) != 0`)),
+			false, "GivenAReplicaThatLags_WhenALoadBeginsSoonAfter", ""},
+		// An entry that a leader found is shared whatever has become of it.
+		{rule("found-check", mutate.Never(engine+"flight.go", `o.Entry != t.made`)), false, "GivenAnEntryFoundByALeaderDuringAnInvalidation", ""},
+		// What is put is not fenced by what follows its own invalidation at once.
+		{rule("renew", mutate.Replace(engine+"engine.go", `l.pos = pos`, `_ = pos`)), false, "GivenAValueBeingPut", ""},
+	}
+}
+
+func TestTextsOfTheEnginesRulesAreInTheSource(t *testing.T) {
+	m := source(t)
+	names := map[string]bool{}
+	for _, rule := range mutants() {
+		assert.False(t, names[rule.Name], "twice: %s", rule.Name)
+		names[rule.Name] = true
+		assert.NoError(t, m.Check(rule.Rule))
+	}
+}
+
+func TestRuleOfTheEngineTakenOutIsMissed(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it builds the engine without each rule")
+	}
+	m := source(t)
+	t.Run("none", func(t *testing.T) {
+		t.Parallel()
+		passesWhole(t, m)
+	})
+	for _, mutant := range mutants() {
+		t.Run(mutant.Name, func(t *testing.T) {
+			t.Parallel()
+			out, ok := runTests(t, buildWithout(t, m, mutant.Rule, "./core/internal/engine"), "^Test("+mutant.directed+")", "")
+			mustFail(t, out, ok, cmp.Or(mutant.word, "STALE")+": ")
+			t.Logf("RULE %s is missed by %s", mutant.Name, mutant.directed)
+			if !mutant.history {
+				return
+			}
+			out, ok = runTests(t, buildWithout(t, m, mutant.Rule, histories), "^TestHistory", "2000000")
+			mustFail(t, out, ok, "STALE: ")
+			for _, h := range regexp.MustCompile(`(?s)HISTORY (\d+) reads, 1 stale.*?STALE: (.*?)\n`).FindAllStringSubmatch(out, -1) {
+				t.Logf("RULE %s is missed after %s reads: %s", mutant.Name, h[1], h[2])
+			}
+		})
+	}
+}
+
+// passesWhole demands that the tests that must fail without a rule are there, and pass
+// with all rules.
+func passesWhole(t *testing.T, m *mutate.Module) {
+	t.Helper()
+	engine := buildWithout(t, m, mutate.Rule{}, "./core/internal/engine")
+	var directed []string
+	for _, m := range mutants() {
+		directed = append(directed, strings.Split(m.directed, "|")...)
+	}
+	slices.Sort(directed)
+	directed = slices.Compact(directed)
+	for _, name := range directed {
+		list, err := exec.CommandContext(t.Context(), engine, "-test.list=^Test"+name).Output()
+		require.NoError(t, err)
+		require.Contains(t, string(list), name, "no such test")
+	}
+	out, ok := runTests(t, engine, "^Test("+strings.Join(directed, "|")+")", "")
+	require.True(t, ok, "%s", out)
+	out, ok = runTests(t, buildWithout(t, m, mutate.Rule{}, histories), "^TestHistory", "60000")
+	require.True(t, ok, "%s", out)
+	require.Contains(t, out, "HISTORY")
+}
+
+func source(t *testing.T) *mutate.Module {
+	t.Helper()
+	m, err := mutate.Open("../../../..")
+	require.NoError(t, err)
+	return m
+}
+
+func buildWithout(t *testing.T, m *mutate.Module, rule mutate.Rule, pkg string) (binary string) {
+	t.Helper()
+	binary = filepath.Join(t.TempDir(), "mutant.test")
+	require.NoError(t, m.Build(t.Context(), rule, pkg, binary))
+	return binary
+}
+
+func runTests(t *testing.T, binary, tests, reads string) (out string, passed bool) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, binary, "-test.v", "-test.run="+tests)
+	cmd.Env = append(os.Environ(), "LARDER_READS="+reads)
+	raw, err := cmd.CombinedOutput()
+	require.NoError(t, ctx.Err(), "it hangs: %s", raw)
+	require.Contains(t, string(raw), "--- ", "it has run something")
+	return string(raw), err == nil
+}
+
+// mustFail demands that tests failed, and for the reason that the word stands for.
+func mustFail(t *testing.T, out string, passed bool, word string) {
+	t.Helper()
+	require.False(t, passed, "nobody noticed:\n%s", out)
+	require.Contains(t, out, word, "it failed for another reason")
+	for _, other := range []string{"panic:", "fatal error:", "DATA RACE", "deadlock", "goleak"} {
+		require.NotContains(t, out, other)
+	}
+}

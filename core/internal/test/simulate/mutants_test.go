@@ -1,0 +1,319 @@
+package simulate_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/larderhq/larder/core/internal/test/mutate"
+)
+
+// engineRules are the rules that the engine and write-behind hold, by their numbers in
+// the protocol, with the texts that they stand in. Those of the tier are in
+// broken_test.go.
+func engineRules() []mutate.Rule {
+	const (
+		engine = "core/internal/engine/"
+		behind = "core/"
+	)
+	rule := func(name string, edits ...mutate.Edit) mutate.Rule { return mutate.Rule{Name: name, Edits: edits} }
+	return []mutate.Rule{
+		// An instance whose part of the layout has lapsed goes on.
+		rule("R2", mutate.Never(engine+"follow.go", `s.e.monotonic()-s.agreed.Load() > int64(agreeLapse)`)),
+		// Hits of partitions that have not been verified.
+		rule("R4", mutate.Always(engine+"shared.go", `now < s.legalUntil.Load()`)),
+		// What is read is kept although an item came between.
+		rule("R5", mutate.Never(engine+"fetch.go", `e.concern(l.pos, l.key, tags) != 0`),
+			mutate.Never(engine+"mirror.go", `e.concern(pos, "", []string{tag}) != 0 || era.dead.Load() || !e.intents.mayKeep(math.MaxInt64, e.Now())`)),
+		// Generations of what is found are not compared.
+		rule("R6", mutate.After(engine+"fetch.go", `func (a *asking) generations(ctx context.Context, ses tier.Session, en *tier.Entry) bool {`, `if true { return true }`)),
+		// Eras of what is found are not compared.
+		rule("R6-Era", mutate.After(engine+"fetch.go", `func (s *shared) inEras(eras []tier.PartitionEra) bool {`, `if true { return true }`)),
+		// Flights are joined although nothing has been heard for long.
+		rule("R7", mutate.Never(engine+"flight.go", `s != nil && !fenced`)),
+		// Who joins a load late is given what it has renewed, legal then.
+		rule("R7-Old", mutate.Never(engine+"flight.go", `f.began < s.lapsed()`)),
+		// What is stored while a writer is at work outlives its deadline.
+		rule("R9", mutate.Never(engine+"store.go", `deadline != 0`), mutate.Replace(engine+"fetch.go", `en.Provisional || s.doubtful(`, `s.doubtful(`)),
+		// Tags that are named late are not compared with the log.
+		rule("R10", mutate.Replace(engine+"store.go", `case !st.Joined || st.Token == ""`, "case true:\n\t\tcase !st.Joined || st.Token == \"\"")),
+		// A load with a lease reads what this process has not heard the end of.
+		rule("R10-Known", mutate.After(engine+"fetch.go", `func (a *asking) caughtUp(ctx context.Context, ses tier.Session, l *tier.Lease) bool {`, `if true { return true }`)),
+		// A writer that lapsed is forgotten.
+		rule("R10-Lapsed", mutate.Never(engine+"store.go", `st.Lapsed > 0`)),
+		// The end of a lease wakes nobody.
+		rule("R12", mutate.Replace(engine+"wakes.go", `if k := w.m[key]; k != nil {`, `if k := w.m[key]; k != nil && false {`)),
+		// This process is not fenced after its own invalidation.
+		rule("R14", mutate.Replace(engine+"change.go", "\t\ts.e.fenceLoads(items)\n\t} else {\n\t\ts.e.fence(items)\n\t}\n", "\t}\n")),
+		// A sweep has no second item.
+		rule("R15", mutate.Replace(engine+"change.go", `if did.Everything != nil {`, `if did.Everything == nil { return nil } else {`)),
+		// All is done once in each partition, and heard in each for itself.
+		rule("R15-All", mutate.Replace(engine+"change.go", `st.all = n > 1`, `st.all = false`),
+			mutate.Replace(engine+"follow.go", "case tier.All:\n\t\tfor p := range s.e.partitions() {\n", "case tier.All:\n\t\tfor p := p; p >= 0; p = -1 {\n"),
+			mutate.Replace(engine+"follow.go", "s.endEras()\n\t\ts.wake()", "f.endEra()\n\t\ts.wake()"),
+			mutate.Replace(engine+"follow.go", "case tier.All:\n\t\t\ts.endEras()", "case tier.All:\n\t\t\tf.endEra()")),
+		// What is pending is answered from.
+		rule("R16", mutate.After(engine+"pending.go", `func (q *pending) blocks(e *Engine, key string, tags []string) bool {`, `if true { return false }`)),
+		// The position moves over items that were never seen.
+		rule("R18", mutate.Always(engine+"follow.go", `it.Before == pos.Token`)),
+		// The era of a head is learned although one has ended since it was asked for.
+		rule("R18-Era", mutate.Replace(engine+"follow.go", `if f.ended != a.ended {`, `if false {`)),
+		// Verified is the time after the answer.
+		rule("R19", mutate.After(engine+"follow.go", `took := time.Since(began)`, `for p := range before { before[p].at = s.e.Now() }`)),
+		// A log that does not join is applied.
+		rule("R20", mutate.Never(engine+"follow.go", `!since.Joined || !reached || len(items) > 0 && items[0].Before != from.Token`)),
+		// Another era is adopted without aging.
+		rule("R21", mutate.Replace(engine+"follow.go", "s.age(p)\n\t\tf.setEra(h.Era)", `f.setEra(h.Era)`), mutate.Never(engine+"follow.go", `f.era() != ""`)),
+		// A promotion or a restart makes no new era.
+		rule("R21-Server", mutate.Replace(engine+"follow.go", `case h.Confirmed != h.Server:`, `case h.Confirmed != h.Server && false:`)),
+		// A suspended machine goes on.
+		rule("R22", mutate.Always(engine+"shared.go", `d <= s.delta/4 && d >= -s.delta/4`)),
+		// Everywhere waits for nobody.
+		rule("R23", mutate.After(engine+"change.go", `d += d/500 + time.Millisecond // clocks run at rates that differ a little`, `d = 0`)),
+		// A write-through stores its value whoever else writes.
+		rule("R25", mutate.Replace(engine+"write.go", `&& !e.intents.others(in)`, `&& !e.intents.others(in) || true`),
+			mutate.Replace(engine+"write.go", `if !in.wasAlone(ctx, t, did.logged, key, tags) {`, `if !in.wasAlone(ctx, t, did.logged, key, tags) && false {`)),
+		// What a lagging replica may have answered is stored.
+		rule("R26", mutate.Never(engine+"store.go", `f.ReplicaLag > 0`)),
+		// Readers who have the lease load, whatever is queued.
+		rule("R27-Queued", mutate.After(engine+"fetch.go", `case l.Token != "" && len(l.Generations) == len(t.tags):`, `l.Queued = nil`),
+			mutate.After(engine+"fetch.go", `case l.Token != "":`, `l.Queued = nil`)),
+		// Readers who are refused the lease wait for it, whatever is queued.
+		rule("R27-Busy", mutate.Never(engine+"fetch.go", `l.Queued != nil && !a.q.Anew`),
+			mutate.Replace(engine+"fetch.go", "case l.Token != \"\":\n", "case l.Token == \"\":\n\t\t\tl.Queued = nil\n\t\tcase l.Token != \"\":\n")),
+		// What carries the key of a change as a tag is not told of it.
+		rule("R27-Announce", mutate.Replace(behind+"wbcommit.go", `, Tag: TagName(c.key)}`, `}`)),
+		// Tags are invalidated after a change has been settled.
+		rule("R27-Tag", mutate.Replace(behind+"wbapply.go", "\ta.tell(results)\n", ""), mutate.Replace(behind+"wbapply.go", `a.account(results)`, "a.tell(results)\n\ta.account(results)")),
+		// A change is settled although its tag could not be invalidated.
+		rule("R27-Told", mutate.After(behind+"wbapply.go", `failed, err := a.w.e.InvalidateApplied(call, items)`, `err = nil`)),
+		// An apply goes on when its worker has lost the queue.
+		rule("R27-Keep", mutate.Replace(behind+"wbapply.go", `workerLease-margin)), cancel)`, `workerLease-margin)), func() {})`),
+			mutate.Replace(behind+"wbapply.go", "case lost.Load():\n\t\t\t\tcancel()", `case lost.Load():`)),
+	}
+}
+
+// hunt is how a rule that is taken out is to be missed.
+type hunt struct {
+	profile  string // of histories that are likely to miss it; "": all
+	scenario string // the scripted test that does; "": none is needed
+	chance   bool   // histories are not expected to
+	queues   bool   // of histories that all have queues
+	beside   string // a rule of the engine that keeps the same promise, and is taken out as well
+}
+
+// hunts has those rules that need more than histories of all kinds.
+var hunts = map[string]hunt{
+	"R2":               {scenario: "GivenAnInstanceThatCannotRenewItsLayout", chance: true},
+	"R4":               {profile: "slow"},
+	"R5":               {profile: "slow"},
+	"R6":               {profile: "lossy"},
+	"R6-Era":           {profile: "migrations"},
+	"R7":               {profile: "slow", scenario: "GivenALoadOfAnInstanceThatHearsNothing", chance: true},
+	"R7-Old":           {scenario: "GivenALoadThatReadsWhatIsLegalYet", chance: true},
+	"R9":               {scenario: "GivenAWriterThatDiesAfterItsCommit", chance: true},
+	"R10":              {profile: "slow"},
+	"R10-Known":        {scenario: "GivenAValueMadeOfAnother", chance: true},
+	"R10-Lapsed":       {profile: "crashes", scenario: "GivenAWriterThatDies_WhenALoadNamesItsTagLate", chance: true},
+	"R12":              {scenario: "GivenAColdKey", chance: true},
+	"R14":              {profile: "slow"},
+	"R15":              {profile: "slow"},
+	"R15-All":          {scenario: "GivenAValueMadeOfMany", chance: true},
+	"R16":              {profile: "full"},
+	"R18":              {profile: "lossy"},
+	"R18-Era":          {scenario: "GivenAHeadThatComesLate_WhenItsEraHasEnded", chance: true},
+	"R19":              {scenario: "GivenAHeadThatComesLate_WhenInvalidatedAfter", chance: true},
+	"R20":              {profile: "evictions"},
+	"R21":              {scenario: "GivenAnInstanceBehindTheLog", chance: true},
+	"R21-Server":       {profile: "failovers"},
+	"R22":              {scenario: "GivenASuspendedMachine", chance: true},
+	"R23":              {profile: "lossy"},
+	"R25":              {},
+	"R26":              {scenario: "GivenALaggingReplica_WhenLoadedSoon", chance: true},
+	"R27-Queued":       {profile: "queues"},
+	"R27-Busy":         {scenario: "GivenAQueuedChange_WhenSomebodyHasTheLease", chance: true},
+	"R27-Announce":     {profile: "calm", queues: true},
+	"R27-Tag":          {scenario: "GivenAWorkerThatDies_WhenItHasSettled", chance: true},
+	"R27-Told":         {scenario: "GivenATierThatDoesNotTakeATag", chance: true},
+	"R27-Keep":         {scenario: "GivenAnApplyThatOutlivesItsLease", chance: true},
+	"tier-R3":          {profile: "lossy"},
+	"tier-R8":          {profile: "crashes", scenario: "GivenAWriterThatDiesAfterItsCommit", chance: true},
+	"tier-R8-After":    {profile: "slow"},
+	"tier-R11":         {profile: "slow"},
+	"tier-R13":         {profile: "lossy"},
+	"tier-R15":         {profile: "lossy"},
+	"tier-R17":         {profile: "migrations"},
+	"tier-R21":         {profile: "failovers"},
+	"tier-R24-Begin":   {profile: "crashes", scenario: "GivenAWriterThatDiesAfterItsCommit", chance: true},
+	"tier-R24-End":     {profile: "lossy"},
+	"tier-R24-Cap":     {profile: "crashes", scenario: "GivenAWriterThatDies_WhenItsDeadlineIsOver"},
+	"tier-R24-Told":    {scenario: "GivenAWriterThatDies_WhenItsDeadlineIsOver", chance: true},
+	"tier-R24-Until":   {scenario: "GivenAWriterThatDies_WhenAnInstanceThatHasJustBegun", chance: true},
+	"tier-R24-Lift":    {scenario: "GivenAWriterThatDies_WhenAnotherOneIsRefused", chance: true},
+	"tier-R27-Queued":  {profile: "calm", queues: true},
+	"tier-R27-Version": {profile: "queues"},
+	"tier-R27-Lease":   {profile: "queues"},
+	"tier-R27-Order":   {scenario: "GivenIdsThatChangeAllTheTime", chance: true},
+	"tier-R27-Within":  {profile: "slow", queues: true, scenario: "GivenAChangeThatIsExecutedLate"},
+	// Whoever has the lease has read the log, and counts the lag from there.
+	"tier-R26": {scenario: "GivenALaggingReplica_WhenLoadedSoon", chance: true, beside: "R10-Known"},
+}
+
+// The most that a hunt costs.
+const (
+	huntOperations = 8_000_000
+	huntTime       = 3 * time.Minute
+)
+
+func TestTextsOfTheProtocolsRulesAreInTheSource(t *testing.T) {
+	m, names := source(t), brokenRules()
+	for _, rule := range engineRules() {
+		require.NotContains(t, names, rule.Name, "twice")
+		names = append(names, rule.Name)
+		assert.NoError(t, m.Check(rule))
+	}
+	text := scenarios(t)
+	for name, h := range hunts {
+		assert.Contains(t, names, name, "a hunt for no rule")
+		assert.True(t, strings.Contains(text, "\nfunc TestScenario_"+h.scenario), "no such scenario, of the hunt for %s", name)
+		if h.beside != "" {
+			assert.NotEmpty(t, edits(h.beside), "no such rule, beside %s: %s", name, h.beside)
+		}
+	}
+}
+
+// A rule that no history and no scenario misses when it is gone is not tested.
+func TestRuleOfTheProtocolTakenOutIsMissed(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it runs the histories many times")
+	}
+	m := source(t)
+	var none mutate.Rule
+	whole := buildWithout(t, m, none)
+	rules := engineRules()
+	for _, name := range brokenRules() {
+		rules = append(rules, mutate.Rule{Name: name})
+	}
+	if os.Getenv("LARDER_RULES") == "all" { // make simulate: it takes many minutes
+		out, passed := runRule(t, whole, "", "^TestScenario", hunt{})
+		require.True(t, passed, "with all rules: %s", out)
+	} else {
+		few := []string{"R6", "R14", "R21", "R27-Queued", "tier-R11", "tier-R24-End", "tier-R27-Version"}
+		rules = slices.DeleteFunc(rules, func(r mutate.Rule) bool { return !slices.Contains(few, r.Name) })
+	}
+	for _, rule := range rules {
+		if one := os.Getenv("LARDER_RULE"); one != "" && !slices.Contains(strings.Split(one, ","), rule.Name) {
+			continue
+		}
+		t.Run(rule.Name, func(t *testing.T) {
+			binary, edits := whole, slices.Concat(rule.Edits, edits(hunts[rule.Name].beside))
+			if len(edits) > 0 {
+				binary = buildWithout(t, m, mutate.Rule{Name: rule.Name, Edits: edits})
+			}
+			begun := time.Now()
+			found := missed(t, binary, rule.Name)
+			t.Logf("RULE %s is missed in %v %s", rule.Name, time.Since(begun).Round(time.Millisecond), strings.Join(found, " and "))
+		})
+	}
+}
+
+// edits take a rule of the engine out.
+func edits(name string) []mutate.Edit {
+	for _, rule := range engineRules() {
+		if rule.Name == name {
+			return rule.Edits
+		}
+	}
+	return nil
+}
+
+// missed demands that the scenario of a rule and the histories fail without it, as far as
+// its hunt wants that, and returns how they did.
+func missed(t *testing.T, binary, rule string) (found []string) {
+	t.Helper()
+	h := hunts[rule]
+	if h.scenario != "" {
+		out, passed := runRule(t, binary, rule, "^TestScenario_"+h.scenario, h)
+		require.NotContains(t, out, "no tests to run")
+		mustMiss(t, rule, out, passed)
+		found = append(found, "by its scenario")
+	}
+	if !h.chance {
+		out, passed := runRule(t, binary, rule, "^TestSimulation", h)
+		mustMiss(t, rule, out, passed)
+		m := regexp.MustCompile(`after (\d+) histories, (\d+) operations: (.*)`).FindStringSubmatch(out)
+		require.NotNil(t, m, "%s", out)
+		found = append(found, fmt.Sprintf("after %s histories, %s operations (%s): %.200s", m[1], m[2], h.profile, m[3]))
+	}
+	return found
+}
+
+// scenarios returns the text of this package's tests.
+func scenarios(t *testing.T) string {
+	t.Helper()
+	files, err := filepath.Glob("*_test.go")
+	require.NoError(t, err)
+	var text strings.Builder
+	for _, file := range files {
+		raw, err := os.ReadFile(file)
+		require.NoError(t, err)
+		text.Write(raw)
+	}
+	return text.String()
+}
+
+func source(t *testing.T) *mutate.Module {
+	t.Helper()
+	m, err := mutate.Open("../../../..")
+	require.NoError(t, err)
+	return m
+}
+
+func buildWithout(t *testing.T, m *mutate.Module, rule mutate.Rule) (binary string) {
+	t.Helper()
+	binary = filepath.Join(t.TempDir(), "simulate.test")
+	require.NoError(t, m.Build(t.Context(), rule, "./core/internal/test/simulate", binary))
+	return binary
+}
+
+func runRule(t *testing.T, binary, rule, tests string, h hunt) (out string, passed bool) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), huntTime)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, binary, "-test.run="+tests)
+	cmd.Env = append(os.Environ(), "LARDER_SEED=", "LARDER_HISTORY=10000", fmt.Sprint("LARDER_OPERATIONS=", huntOperations), "LARDER_PROFILE="+h.profile)
+	if h.queues {
+		cmd.Env = append(cmd.Env, "LARDER_QUEUES=1")
+	}
+	if strings.HasPrefix(rule, "tier-") {
+		cmd.Env = append(cmd.Env, "LARDER_BROKEN="+rule)
+	}
+	var buf bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &buf, &buf
+	err := cmd.Run()
+	if ctx.Err() != nil {
+		t.Fatalf("nobody missed %s within %v", rule, huntTime)
+	}
+	return buf.String(), err == nil
+}
+
+// mustMiss demands that tests failed, and for the right reason.
+func mustMiss(t *testing.T, rule, out string, passed bool) {
+	t.Helper()
+	require.False(t, passed, "nobody missed rule %s:\n%s", rule, out)
+	require.Regexp(t, "(STALE|SLOW|LOADS|ORDER|LOST): ", out, "it failed for another reason")
+	for _, other := range []string{"panic:", "fatal error:", "DATA RACE", "deadlock", "goleak"} {
+		require.NotContains(t, out, other)
+	}
+}

@@ -1,0 +1,214 @@
+package warmup
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"math"
+	"math/rand/v2"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"github.com/larderhq/larder/core/internal/engine"
+	"github.com/larderhq/larder/core/internal/hotkeys"
+)
+
+// KeepPlan is how a hot set is kept warm.
+type KeepPlan struct {
+	Plan                // of a round; Skip and Progress are not used
+	Top   int           // names
+	Every time.Duration // between rounds, about
+	// Round is called after each round, if not nil.
+	Round func(Round)
+}
+
+// Round is what one round did.
+type Round struct {
+	Hot int // how many names were known to be asked for most
+	Due int // of these, those that had no entry or one that would expire soon
+	// Of the due ones, those that were loaded anew, and those that failed. Another instance
+	// has refreshed the others, or is about to.
+	Filled, Failed int
+	Elapsed        time.Duration
+}
+
+// Keeper keeps warm what is asked for most: what its sketch learns while Keep runs.
+type Keeper[T any] struct {
+	Engine *engine.Engine
+	Plan   KeepPlan
+	// Sketch is where those who answer requests look for it: nil while nobody keeps
+	// anything warm.
+	Sketch *atomic.Pointer[hotkeys.Sketch[T]]
+	Closed error // what Keep returns when the engine is closed
+	Twice  error // and what where the sketch is in use
+	// Note is the key under which instances that start learn what was hot.
+	Note string
+	// Enabled reports whether anything is to be done at present.
+	Enabled func() bool
+	// Key returns the key of a name's entry. What is noted of other instances is checked
+	// by it.
+	Key func(hotkeys.Item[T]) (key string, ok bool)
+	// Leave reports whether an entry is let expire.
+	Leave func(*engine.Entry) bool
+	// Renew loads what is Due still, and returns how many it has filled in and how many
+	// failed.
+	Renew func(ctx context.Context, due Due, batch []hotkeys.Item[T]) (filled, failed int)
+}
+
+// Due reports whether an entry will expire too soon.
+type Due func(*engine.Entry) bool
+
+const (
+	// halfLife is how long it takes until a request counts for half.
+	halfLife = 10 * time.Minute
+	// rests is how many rounds a name is left alone that was to be renewed and has no
+	// entry afterwards: what cannot be stored, or fails, is not loaded over and over.
+	rests = 8
+	// noteEvery is how often the hot set is noted for others, noteLives how long that
+	// lasts, maxNote its size.
+	noteEvery = time.Minute
+	noteLives = 24 * time.Hour
+	maxNote   = 64 << 10
+)
+
+// Keep works in rounds until ctx ends, whose error it returns, or the engine is closed.
+func (k Keeper[T]) Keep(ctx context.Context) error {
+	sketch := hotkeys.New[T](k.Plan.Top)
+	if !k.Sketch.CompareAndSwap(nil, sketch) {
+		return k.Twice
+	}
+	defer k.Sketch.Store(nil)
+	run, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(k.Engine.Life(), cancel)()
+
+	sketch.Seed(k.noted(run))
+	resting := make(map[string]int)
+	began, noted := time.Now(), time.Now()
+	for {
+		last := time.Now()
+		if k.Enabled() {
+			k.round(run, sketch, resting, last.Sub(began))
+		}
+		if last.Sub(noted) >= noteEvery {
+			noted = last
+			k.note(sketch)
+		}
+		sketch.Fade(math.Pow(0.5, last.Sub(began).Seconds()/halfLife.Seconds()))
+		began = last
+		// Instances that were started together do not stay together.
+		timer := time.NewTimer(time.Until(last.Add(k.Plan.Every - rand.N(k.Plan.Every/8+1))))
+		select {
+		case <-timer.C:
+		case <-run.Done():
+			timer.Stop()
+			if ctx.Err() == nil {
+				return k.Closed
+			}
+			return ctx.Err()
+		}
+	}
+}
+
+// round renews what expires before the end of the next round, as far as can be told
+// from the time since the one before.
+func (k Keeper[T]) round(ctx context.Context, sketch *hotkeys.Sketch[T], resting map[string]int, since time.Duration) {
+	e := k.Engine
+	ahead := int64(max(k.Plan.Every, since)) + int64(k.Plan.Every)/4
+	due := func(en *engine.Entry) bool { return en.FreshUntil-e.Now() <= ahead }
+	top := sketch.Top()
+	for name := range resting {
+		if resting[name]--; resting[name] <= 0 {
+			delete(resting, name)
+		}
+	}
+	r := Round{Hot: len(top)}
+	todo := slices.DeleteFunc(top, func(it hotkeys.Item[T]) bool {
+		key, ok := k.Key(it)
+		if !ok || resting[it.Name] > 0 || !e.CanStore(key) {
+			return true
+		}
+		en, state := e.Lookup(key)
+		return state != engine.Gone && (!due(en) || k.Leave(en))
+	})
+	r.Due = len(todo)
+	if len(todo) > 0 {
+		done, _ := Run(ctx, slices.Values(todo), k.Plan.Plan, func(ctx context.Context, batch []hotkeys.Item[T]) (filled, failed int) {
+			return k.Renew(ctx, due, batch)
+		})
+		r.Filled, r.Failed, r.Elapsed = done.Filled, done.Failed, done.Elapsed
+		for _, it := range todo {
+			if key, ok := k.Key(it); ok {
+				if _, state := e.Lookup(key); state == engine.Gone {
+					resting[it.Name] = rests
+				}
+			}
+		}
+	}
+	if k.Plan.Round != nil && ctx.Err() == nil {
+		k.Plan.Round(r)
+	}
+}
+
+// note tells instances that start later what is hot.
+func (k Keeper[T]) note(sketch *hotkeys.Sketch[T]) {
+	top := sketch.Top()
+	if len(top) == 0 || !k.Engine.Shares() {
+		return
+	}
+	// Nobody needs it in this process.
+	k.Engine.Note(k.Note, noted[T](top), 0, noteLives, noteCodec[T]{})
+	k.Engine.Drop(k.Note)
+}
+
+// noted returns what another instance, or the one before this, has found to be hot.
+func (k Keeper[T]) noted(ctx context.Context) []hotkeys.Item[T] {
+	turn := k.Engine.Alone(k.Note, nil)
+	defer turn.Finish(engine.Outcome{Verdict: engine.Failed})
+	found := turn.Look(ctx, engine.Query{Codec: noteCodec[T]{}})
+	if found.Entry == nil || found.State == engine.Gone {
+		return nil
+	}
+	k.Engine.Drop(k.Note)
+	list, _ := found.Entry.Value.(noted[T])
+	return slices.DeleteFunc(slices.Clone(list), func(it hotkeys.Item[T]) bool {
+		_, ok := k.Key(it)
+		return !ok
+	})
+}
+
+type noted[T any] []hotkeys.Item[T]
+
+// noteCodec writes a list as JSON values, one after the other: as many as there is room
+// for.
+type noteCodec[T any] struct{}
+
+// Encode implements engine.Codec.
+func (noteCodec[T]) Encode(value any) (payload []byte, ok bool) {
+	list, ok := value.(noted[T])
+	for _, it := range list {
+		data, err := json.Marshal(it)
+		if err != nil || len(payload)+len(data) > maxNote {
+			break
+		}
+		payload = append(payload, data...)
+	}
+	return payload, ok
+}
+
+// Decode implements engine.Codec.
+func (noteCodec[T]) Decode(payload []byte, _ int64) (value any, size int, ok bool) {
+	if len(payload) > maxNote {
+		return nil, 0, false
+	}
+	var list noted[T]
+	for d := json.NewDecoder(bytes.NewReader(payload)); d.More(); {
+		var it hotkeys.Item[T]
+		if d.Decode(&it) != nil {
+			return nil, 0, false
+		}
+		list = append(list, it)
+	}
+	return list, len(payload), true
+}
