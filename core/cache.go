@@ -11,7 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/larderhq/larder/core/internal/engine"
+	"github.com/larderhq/larder/core/internal/coherence"
 	"github.com/larderhq/larder/core/internal/loadscope"
 	"github.com/larderhq/larder/core/internal/tier"
 )
@@ -20,7 +20,7 @@ import (
 // app, and Close it. All its methods are safe for concurrent use.
 type Cache struct {
 	opts    Options // but for the classes
-	engine  *engine.Engine
+	engine  *coherence.Engine
 	off     atomic.Bool
 	classes atomic.Pointer[classSet]
 
@@ -49,9 +49,9 @@ func New(o Options) (*Cache, error) {
 		c.replicaLag = max(c.replicaLag, class.ReplicaLag)
 	}
 	c.classes.Store(&classSet{by: o.Classes})
-	set := engine.Settings{MaxBytes: uint64(o.MaxBytes), Refreshes: o.MaxRefreshes, LongestLoad: c.longestLoad}
+	set := coherence.Settings{MaxBytes: uint64(o.MaxBytes), Refreshes: o.MaxRefreshes, LongestLoad: c.longestLoad}
 	if o.Remote != nil {
-		set.Shared = &engine.Sharing{
+		set.Shared = &coherence.Sharing{
 			Tier: o.Remote, Required: o.RequireRemote, Budget: o.RemoteBudget, Log: o.Logger, Wall: o.wall,
 			Layout: tier.Layout{
 				Namespace: o.Namespace, Version: o.Version, Partitions: tier.DefaultPartitions,
@@ -61,7 +61,7 @@ func New(o Options) (*Cache, error) {
 	}
 	o.Classes = nil
 	c.opts = o
-	if c.engine, err = engine.New(set); err != nil {
+	if c.engine, err = coherence.New(set); err != nil {
 		return nil, err
 	}
 	return c, nil

@@ -4,7 +4,7 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/larderhq/larder/core/internal/engine"
+	"github.com/larderhq/larder/core/internal/coherence"
 	"github.com/larderhq/larder/core/internal/tier"
 )
 
@@ -22,9 +22,9 @@ var (
 	ErrClosed = errors.New("larder: cache is closed")
 	// ErrBusy is returned to who waited for twice the class's LoadTimeout for
 	// other loads of the same key. A handler's request is answered 503 then.
-	ErrBusy = engine.ErrBusy
+	ErrBusy = coherence.ErrBusy
 	// ErrPending is returned when the shared tier has not confirmed an invalidation.
-	ErrPending = engine.ErrPending
+	ErrPending = coherence.ErrPending
 	// ErrUnusable is returned by New when the shared tier can be reached and cannot be
 	// used as it is: a wrong client, version or permission, or a server that does not
 	// know, or allow in scripts, what the tier needs.

@@ -5,7 +5,7 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/larderhq/larder/core/internal/engine"
+	"github.com/larderhq/larder/core/internal/coherence"
 )
 
 // Intent says that a writer is at work on some keys, tags or paths. Begin invalidates
@@ -24,7 +24,7 @@ import (
 // (Options.WriteTimeout) is covered by its End, but not if it dies before it.
 type Intent struct {
 	c       *Cache
-	in      *engine.Intent
+	in      *coherence.Intent
 	pending error // ErrPending, with the reason
 }
 
@@ -71,7 +71,7 @@ func (i *Intent) Pending() bool { return i.pending != nil }
 func (i *Intent) End(ctx context.Context, more ...Target) error {
 	call, cancel := i.c.request(ctx)
 	defer cancel()
-	var list []engine.Item
+	var list []coherence.Item
 	if len(more) > 0 {
 		var err error
 		if list, err = items(more); err != nil {
@@ -90,7 +90,7 @@ func (i *Intent) End(ctx context.Context, more ...Target) error {
 func (i *Intent) Lapse(ctx context.Context, more ...Target) error {
 	call, cancel := i.c.request(ctx)
 	defer cancel()
-	var list []engine.Item
+	var list []coherence.Item
 	if len(more) > 0 {
 		var err error
 		if list, err = items(more); err != nil {

@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/larderhq/larder/core/internal/engine"
+	"github.com/larderhq/larder/core/internal/coherence"
 	"github.com/larderhq/larder/core/internal/hotkeys"
 	"github.com/larderhq/larder/core/internal/waitgraph"
 	"github.com/larderhq/larder/core/internal/warmup"
@@ -95,12 +95,12 @@ func (m *Map[K, V]) KeepWarm(ctx context.Context, load ManyLoader[K, V], o KeepW
 	k := warmup.Keeper[K]{
 		Engine: m.c.engine, Plan: p, Sketch: m.hot, Enabled: m.c.Enabled,
 		Closed: ErrClosed, Twice: &ConfigError{"KeepWarm", m.prefix, "a map that is not kept warm already"},
-		Note: m.prefix + ":" + string(rune(engine.NameEnd)) + "hot",
+		Note: m.prefix + ":" + string(rune(coherence.NameEnd)) + "hot",
 		Key: func(it hotkeys.Item[K]) (string, bool) {
 			key, err := m.Key(it.About)
 			return key, err == nil && key == it.Name
 		},
-		Leave: func(en *engine.Entry) bool { _, none := en.Value.(absent); return none },
+		Leave: func(en *coherence.Entry) bool { _, none := en.Value.(absent); return none },
 		Renew: func(ctx context.Context, due warmup.Due, items []hotkeys.Item[K]) (filled, failed int) {
 			return m.now().renewDue(ctx, due, items, load)
 		},
@@ -122,7 +122,7 @@ func (m *Map[K, V]) renewDue(ctx context.Context, due warmup.Due, items []hotkey
 	var led []*part[K, V]
 	for _, it := range items {
 		p := b.part(it.About, it.Name)
-		if en, state := e.Lookup(p.key); state != engine.Gone {
+		if en, state := e.Lookup(p.key); state != coherence.Gone {
 			p.seen = en
 		}
 		if b.begins(p) {
@@ -133,7 +133,7 @@ func (m *Map[K, V]) renewDue(ctx context.Context, due warmup.Due, items []hotkey
 		return 0, 0
 	}
 	done, run := make(chan struct{}), new(waitgraph.Load)
-	turns := make([]*engine.Turn, len(led))
+	turns := make([]*coherence.Turn, len(led))
 	for i, p := range led {
 		turns[i] = p.turn
 		p.turn.Runs(run)
@@ -143,7 +143,7 @@ func (m *Map[K, V]) renewDue(ctx context.Context, due warmup.Due, items []hotkey
 		spawned, cancel := context.WithCancel(spawned)
 		defer cancel()
 		defer context.AfterFunc(ctx, func() {
-			if engine.Unwatched(spawned, turns) { // nobody but KeepWarm has asked for it
+			if coherence.Unwatched(spawned, turns) { // nobody but KeepWarm has asked for it
 				cancel()
 			}
 		})()
@@ -161,11 +161,11 @@ func (m *Map[K, V]) renewDue(ctx context.Context, due warmup.Due, items []hotkey
 // renew takes the lease to replace what is about to expire. What another instance has
 // made of it meanwhile is taken instead.
 func (b *batch[K, V]) renew(ctx context.Context, p *part[K, V]) {
-	taken := func(en *engine.Entry) {
-		p.turn.Finish(engine.Outcome{Verdict: engine.Shared, Entry: en})
+	taken := func(en *coherence.Entry) {
+		p.turn.Finish(coherence.Outcome{Verdict: coherence.Shared, Entry: en})
 		p.done = true
 	}
-	if en, state := b.m.c.engine.Lookup(p.key); state == engine.Fresh && !b.due(en) {
+	if en, state := b.m.c.engine.Lookup(p.key); state == coherence.Fresh && !b.due(en) {
 		taken(en)
 		return
 	}
@@ -180,10 +180,10 @@ func (b *batch[K, V]) renew(ctx context.Context, p *part[K, V]) {
 	switch {
 	case f.Queued != nil:
 		b.fromQueue(ctx, p, f.Queued)
-	case f.Entry != nil && f.State == engine.Fresh && !b.due(f.Entry):
+	case f.Entry != nil && f.State == coherence.Fresh && !b.due(f.Entry):
 		taken(f.Entry)
 	case f.Busy, !p.turn.MayStore(): // another instance loads it, or the tier cannot be asked
 		p.busy = true
-		p.turn.Finish(engine.Outcome{Verdict: engine.Failed})
+		p.turn.Finish(coherence.Outcome{Verdict: coherence.Failed})
 	}
 }

@@ -5,7 +5,7 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/larderhq/larder/core/internal/engine"
+	"github.com/larderhq/larder/core/internal/coherence"
 )
 
 // DeadLetter is a change that could not be applied.
@@ -74,7 +74,7 @@ func (w *WriteBehind[K, V]) take(ctx context.Context, letters []DeadLetter[K, V]
 		}
 		if again && (ok || rerr != nil) {
 			call, cancel := w.m.c.bound(ctx)
-			err = errors.Join(err, w.e.Invalidate(call, []engine.Item{{Kind: engine.Key, Value: l.key}, tagItem(l.key)}))
+			err = errors.Join(err, w.e.Invalidate(call, []coherence.Item{{Kind: coherence.Key, Value: l.key}, tagItem(l.key)}))
 			cancel()
 			w.wake(l.partition)
 		}

@@ -4,7 +4,7 @@ import (
 	"context"
 	"time"
 
-	"github.com/larderhq/larder/core/internal/engine"
+	"github.com/larderhq/larder/core/internal/coherence"
 )
 
 // Source is where a value came from.
@@ -75,19 +75,19 @@ func (m *Map[K, V]) Lookup(ctx context.Context, id K, load Loader[K, V]) (Result
 // origin is what Lookup tells. A nil one takes no notes.
 type origin struct {
 	source  Source
-	entry   *engine.Entry // nil: the value was kept nowhere
+	entry   *coherence.Entry // nil: the value was kept nowhere
 	waits   bool
 	instead error
 }
 
-func (o *origin) set(s Source, en *engine.Entry) {
+func (o *origin) set(s Source, en *coherence.Entry) {
 	if o != nil {
 		o.source, o.entry = s, en
 	}
 }
 
 // waited notes what somebody else's turn came to.
-func (o *origin) waited(out engine.Outcome) {
+func (o *origin) waited(out coherence.Outcome) {
 	if o == nil {
 		return
 	}
@@ -101,7 +101,7 @@ func (o *origin) waited(out engine.Outcome) {
 	}
 }
 
-func (o *origin) loaded(s Source, en *engine.Entry, instead error) {
+func (o *origin) loaded(s Source, en *coherence.Entry, instead error) {
 	if o != nil {
 		o.source, o.entry, o.instead = s, en, instead
 	}

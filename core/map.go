@@ -10,7 +10,7 @@ import (
 	"strings"
 	"sync/atomic"
 
-	"github.com/larderhq/larder/core/internal/engine"
+	"github.com/larderhq/larder/core/internal/coherence"
 	"github.com/larderhq/larder/core/internal/hotkeys"
 	"github.com/larderhq/larder/core/internal/loadscope"
 	"github.com/larderhq/larder/core/internal/naming"
@@ -206,14 +206,14 @@ func (m *Map[K, V]) get(ctx context.Context, id K, load Loader[K, V], info *orig
 	}
 	m.asked(key, id)
 	now := e.Now()
-	if en, state := e.LookupAt(key, now); state >= engine.Stale {
+	if en, state := e.LookupAt(key, now); state >= coherence.Stale {
 		if v, err, ok := m.read(en); ok {
-			if state == engine.Fresh {
+			if state == coherence.Fresh {
 				e.Count.Hits.Add(1)
 			} else {
 				e.Count.StaleHits.Add(1)
 			}
-			if state == engine.Stale || en.Early(now) {
+			if state == coherence.Stale || en.Early(now) {
 				m.refresh(ctx, en, key, id, load)
 			}
 			info.set(FromProcess, en)
@@ -231,7 +231,7 @@ func (m *Map[K, V]) get(ctx context.Context, id K, load Loader[K, V], info *orig
 	turn, out, err := e.Enter(ctx, key, tags, m.gate())
 	outer.Reads(out.ReplicaLag)
 	switch {
-	case errors.Is(err, engine.ErrCircle):
+	case errors.Is(err, coherence.ErrCircle):
 		return m.beside(ctx, key, id, load)
 	case err != nil:
 		return zero, err
@@ -258,10 +258,10 @@ func (m *Map[K, V]) get(ctx context.Context, id K, load Loader[K, V], info *orig
 	defer close(left)
 	defer outer.Begins(run)()
 	turn.Runs(run)
-	lent, end := engine.Lend(ctx)
+	lent, end := coherence.Lend(ctx)
 	defer end()
-	if !e.Serve(lent, 2*m.class.LoadTimeout, left, []*engine.Turn{turn}, func(ctx context.Context) { m.load(ctx, turn, nil, own, load, result) }) {
-		turn.Finish(engine.Outcome{Verdict: engine.Failed})
+	if !e.Serve(lent, 2*m.class.LoadTimeout, left, []*coherence.Turn{turn}, func(ctx context.Context) { m.load(ctx, turn, nil, own, load, result) }) {
+		turn.Finish(coherence.Outcome{Verdict: coherence.Failed})
 		return load(loadscope.With(ctx, m.scope(ctx)), id)
 	}
 	select {
@@ -305,7 +305,7 @@ func (m *Map[K, V]) beside(ctx context.Context, key string, id K, load Loader[K,
 	if err != nil {
 		return v, err
 	}
-	var fill engine.Fill
+	var fill coherence.Fill
 	asHit, err := m.keep(&fill, v, "")
 	if err != nil {
 		m.notKept(err)
@@ -315,25 +315,25 @@ func (m *Map[K, V]) beside(ctx context.Context, key string, id K, load Loader[K,
 }
 
 // lookAgain looks for what somebody filled in between the first look and the turn.
-func (m *Map[K, V]) lookAgain(turn *engine.Turn, info *origin) (v V, err error, ok bool) {
+func (m *Map[K, V]) lookAgain(turn *coherence.Turn, info *origin) (v V, err error, ok bool) {
 	read := false
 	defer func() {
 		if !read { // the codec or clone function panicked
-			turn.Finish(engine.Outcome{Verdict: engine.Failed})
+			turn.Finish(coherence.Outcome{Verdict: coherence.Failed})
 		}
 	}()
-	if en, state := m.c.engine.Lookup(turn.Key()); state == engine.Fresh {
+	if en, state := m.c.engine.Lookup(turn.Key()); state == coherence.Fresh {
 		if v, err, ok = m.read(en); ok {
 			info.set(FromProcess, en)
-			turn.Finish(engine.Outcome{Verdict: engine.Shared, Entry: en})
+			turn.Finish(coherence.Outcome{Verdict: coherence.Shared, Entry: en})
 		}
 	}
 	read = true
 	return v, err, ok
 }
 
-func (m *Map[K, V]) gate() engine.Gate {
-	return engine.Gate{MaxLoadsAfterError: m.class.MaxLoadsAfterError, Wait: m.class.LoadTimeout, ReplicaLag: m.class.ReplicaLag}
+func (m *Map[K, V]) gate() coherence.Gate {
+	return coherence.Gate{MaxLoadsAfterError: m.class.MaxLoadsAfterError, Wait: m.class.LoadTimeout, ReplicaLag: m.class.ReplicaLag}
 }
 
 type loaded[V any] struct {
@@ -342,11 +342,11 @@ type loaded[V any] struct {
 	spare bool // v stands in for an error
 	cut   bool // the load's context had ended
 
-	prior *engine.Entry // what the loader was offered, nil: nothing
+	prior *coherence.Entry // what the loader was offered, nil: nothing
 
 	// For Lookup.
 	from    Source
-	entry   *engine.Entry
+	entry   *coherence.Entry
 	instead error // the error that v stands in for
 
 	stored   bool // it was stored
@@ -357,7 +357,7 @@ type loaded[V any] struct {
 // result, which has room for it.
 //
 // seen is the entry that a refresh is to replace, nil for a miss.
-func (m *Map[K, V]) load(ctx context.Context, turn *engine.Turn, seen *engine.Entry, id K, load Loader[K, V], result chan<- loaded[V]) {
+func (m *Map[K, V]) load(ctx context.Context, turn *coherence.Turn, seen *coherence.Entry, id K, load Loader[K, V], result chan<- loaded[V]) {
 	e := m.c.engine
 	sc := m.scope(ctx)
 	p := &prior[K, V]{m: m, turn: turn}
@@ -379,7 +379,7 @@ func (m *Map[K, V]) load(ctx context.Context, turn *engine.Turn, seen *engine.En
 			e.Count.LoadErrors.Add(1)
 			r.err = &PanicError{Value: recover(), Stack: debug.Stack()}
 			p.end()
-			turn.Finish(engine.Outcome{Verdict: engine.Failed})
+			turn.Finish(coherence.Outcome{Verdict: coherence.Failed})
 		}
 		result <- r
 	}()
@@ -405,10 +405,10 @@ func (m *Map[K, V]) load(ctx context.Context, turn *engine.Turn, seen *engine.En
 }
 
 // fetch answers from the shared tier, and finishes the turn, if it has the value.
-func (m *Map[K, V]) fetch(ctx context.Context, sc *loadscope.Scope, turn *engine.Turn, seen *engine.Entry, id K, load Loader[K, V], r *loaded[V]) bool {
+func (m *Map[K, V]) fetch(ctx context.Context, sc *loadscope.Scope, turn *coherence.Turn, seen *coherence.Entry, id K, load Loader[K, V], r *loaded[V]) bool {
 	q := m.query()
 	if sc.Outer.Loading() != nil {
-		q.Wait = engine.Abroad(q.Wait)
+		q.Wait = coherence.Abroad(q.Wait)
 	}
 	q.Seen, q.Background = seen, seen != nil
 	f := turn.Fetch(ctx, q)
@@ -422,10 +422,10 @@ func (m *Map[K, V]) fetch(ctx context.Context, sc *loadscope.Scope, turn *engine
 		return ok
 	}
 	if f.Busy { // another instance refreshes it
-		turn.Finish(engine.Outcome{Verdict: engine.Failed})
+		turn.Finish(coherence.Outcome{Verdict: coherence.Failed})
 		return true
 	}
-	if f.Entry != nil && f.State >= engine.Stale {
+	if f.Entry != nil && f.State >= coherence.Stale {
 		v, err, ok := m.found(ctx, turn, f, id, load)
 		if ok {
 			r.v, r.err, r.from, r.entry = v, err, FromRemote, f.Entry
@@ -434,27 +434,27 @@ func (m *Map[K, V]) fetch(ctx context.Context, sc *loadscope.Scope, turn *engine
 		turn.Fetch(ctx, q)
 	}
 	if turn.Behind() && !turn.MayStore() { // it would be of no use to anybody
-		turn.Finish(engine.Outcome{Verdict: engine.Failed})
+		turn.Finish(coherence.Outcome{Verdict: coherence.Failed})
 		return true
 	}
 	return false
 }
 
-func (m *Map[K, V]) query() engine.Query {
-	return engine.Query{Codec: mapCodec[K, V]{m}, Wait: m.class.LoadTimeout, Queue: true}
+func (m *Map[K, V]) query() coherence.Query {
+	return coherence.Query{Codec: mapCodec[K, V]{m}, Wait: m.class.LoadTimeout, Queue: true}
 }
 
 // look answers from what the shared tier has.
-func (m *Map[K, V]) look(ctx context.Context, turn *engine.Turn, id K, load Loader[K, V], info *origin) (v V, err error, ok bool) {
+func (m *Map[K, V]) look(ctx context.Context, turn *coherence.Turn, id K, load Loader[K, V], info *origin) (v V, err error, ok bool) {
 	looked := false
 	defer func() {
 		if !looked { // the codec or clone function panicked
-			turn.Finish(engine.Outcome{Verdict: engine.Failed})
+			turn.Finish(coherence.Outcome{Verdict: coherence.Failed})
 		}
 	}()
 	q := m.query()
 	q.Leads = true
-	if f := turn.Look(ctx, q); f.Entry != nil && f.State >= engine.Stale {
+	if f := turn.Look(ctx, q); f.Entry != nil && f.State >= coherence.Stale {
 		if v, err, ok = m.found(ctx, turn, f, id, load); ok {
 			info.set(FromRemote, f.Entry)
 		}
@@ -465,28 +465,28 @@ func (m *Map[K, V]) look(ctx context.Context, turn *engine.Turn, id K, load Load
 
 // found answers from what the shared tier has, and finishes the turn, if it
 // decodes.
-func (m *Map[K, V]) found(ctx context.Context, turn *engine.Turn, f engine.Found, id K, load Loader[K, V]) (v V, err error, ok bool) {
+func (m *Map[K, V]) found(ctx context.Context, turn *coherence.Turn, f coherence.Found, id K, load Loader[K, V]) (v V, err error, ok bool) {
 	v, err, ok = m.read(f.Entry)
 	if !ok { // it is replaced
 		m.c.engine.Drop(turn.Key())
 		turn.Refuse(f.Entry)
 		return v, err, false
 	}
-	turn.Finish(engine.Outcome{Verdict: engine.Shared, Entry: f.Entry, Found: true})
-	if f.State == engine.Stale {
+	turn.Finish(coherence.Outcome{Verdict: coherence.Shared, Entry: f.Entry, Found: true})
+	if f.State == coherence.Stale {
 		m.refresh(ctx, f.Entry, turn.Key(), id, load)
 	}
 	return v, err, true
 }
 
 // settle stores what a loader returned and tells those who wait for it.
-func (m *Map[K, V]) settle(ctx context.Context, turn *engine.Turn, said loadscope.Said, r *loaded[V]) {
+func (m *Map[K, V]) settle(ctx context.Context, turn *coherence.Turn, said loadscope.Said, r *loaded[V]) {
 	e := m.c.engine
 	turn.Reads(said.ReplicaLag)
-	fill := engine.Fill{ReplicaLag: max(m.class.ReplicaLag, said.ReplicaLag), Codec: mapCodec[K, V]{m}}
+	fill := coherence.Fill{ReplicaLag: max(m.class.ReplicaLag, said.ReplicaLag), Codec: mapCodec[K, V]{m}}
 	renewed := m.renew(&fill, &said, r)
 	fill.Tags = said.Tags
-	out := engine.Outcome{Verdict: engine.Shared, Tags: said.Tags}
+	out := coherence.Outcome{Verdict: coherence.Shared, Tags: said.Tags}
 	switch {
 	case r.err == nil:
 		if !renewed {
@@ -494,7 +494,7 @@ func (m *Map[K, V]) settle(ctx context.Context, turn *engine.Turn, said loadscop
 			if err != nil { // what cannot be kept is the caller's alone
 				m.notKept(err)
 				m.forgetOlder(ctx, turn)
-				turn.Finish(engine.Outcome{Verdict: engine.Unshareable})
+				turn.Finish(coherence.Outcome{Verdict: coherence.Unshareable})
 				return
 			}
 			r.v = v
@@ -513,7 +513,7 @@ func (m *Map[K, V]) settle(ctx context.Context, turn *engine.Turn, said loadscop
 			r.instead, r.from, r.entry = r.err, FromProcess, en
 			r.v, r.err, r.spare, out.Entry = v, err, true, en
 		} else if r.cut || errors.Is(r.err, context.Canceled) || errors.Is(r.err, context.DeadlineExceeded) {
-			out.Verdict = engine.Failed
+			out.Verdict = coherence.Failed
 		} else {
 			out.Err = r.err
 		}
@@ -521,32 +521,32 @@ func (m *Map[K, V]) settle(ctx context.Context, turn *engine.Turn, said loadscop
 		return
 	}
 	if said.NoStore || fill.Lifetime.Fresh == 0 {
-		fill.Lifetime = engine.Lifetime{}
+		fill.Lifetime = coherence.Lifetime{}
 		// Made for those who wait, stored for nobody; and what it is instead of is
 		// not answered any longer.
-		out.Entry = engine.Loose(fill.Value)
+		out.Entry = coherence.Loose(fill.Value)
 		m.forgetOlder(ctx, turn)
 	} else {
-		var refusal engine.Refusal
+		var refusal coherence.Refusal
 		out.Entry, refusal = turn.Fill(ctx, fill)
 		switch refusal {
-		case engine.Stored:
+		case coherence.Stored:
 			r.entry, r.stored = out.Entry, r.err == nil
-		case engine.Deferred:
+		case coherence.Deferred:
 			r.entry = out.Entry
-		case engine.NoLease:
+		case coherence.NoLease:
 			r.storable = true
 		}
 	}
 	if said.Unnamed { // who came later cannot be told from who came in time
-		out = engine.Outcome{Verdict: engine.Unshareable}
+		out = coherence.Outcome{Verdict: coherence.Unshareable}
 	}
 	turn.Finish(out)
 }
 
 // forgetOlder takes out what a value that is not stored takes the place of.
-func (m *Map[K, V]) forgetOlder(ctx context.Context, turn *engine.Turn) {
-	if en, state := m.c.engine.Lookup(turn.Key()); state != engine.Gone && state != engine.Fresh {
+func (m *Map[K, V]) forgetOlder(ctx context.Context, turn *coherence.Turn) {
+	if en, state := m.c.engine.Lookup(turn.Key()); state != coherence.Gone && state != coherence.Fresh {
 		turn.ForgetEntry(ctx, turn.Key(), en)
 	}
 }
@@ -572,7 +572,7 @@ func (m *Map[K, V]) marshal(v V) ([]byte, error) {
 }
 
 // keep puts v into fill in the form it is stored in, and returns it as a hit has it.
-func (m *Map[K, V]) keep(fill *engine.Fill, v V, validator string) (asHit V, err error) {
+func (m *Map[K, V]) keep(fill *coherence.Fill, v V, validator string) (asHit V, err error) {
 	data, err := m.marshal(v)
 	if err != nil {
 		return v, fmt.Errorf("larder: encode a value of %s: %w", m.prefix, err)
@@ -600,12 +600,12 @@ func (m *Map[K, V]) notKept(err error) {
 	}
 }
 
-func (m *Map[K, V]) lifetime(said loadscope.Said) engine.Lifetime {
-	ttl := engine.Jittered(m.class.TTL, m.class.Jitter)
+func (m *Map[K, V]) lifetime(said loadscope.Said) coherence.Lifetime {
+	ttl := coherence.Jittered(m.class.TTL, m.class.Jitter)
 	if said.TTLSet {
 		ttl = said.TTL
 	}
-	l := engine.Lifetime{Fresh: ttl, Stale: m.class.StaleWhileRevalidate, Spare: m.class.StaleIfError}
+	l := coherence.Lifetime{Fresh: ttl, Stale: m.class.StaleWhileRevalidate, Spare: m.class.StaleIfError}
 	if said.Validator != "" {
 		l.Spare = max(l.Spare, keepForValidation)
 	}
@@ -613,7 +613,7 @@ func (m *Map[K, V]) lifetime(said loadscope.Said) engine.Lifetime {
 }
 
 // read returns a stored value; ok is false if it does not decode.
-func (m *Map[K, V]) read(en *engine.Entry) (v V, err error, ok bool) {
+func (m *Map[K, V]) read(en *coherence.Entry) (v V, err error, ok bool) {
 	return m.readValue(en.Value)
 }
 
@@ -639,13 +639,13 @@ func (m *Map[K, V]) readValue(value any) (v V, err error, ok bool) {
 }
 
 // spare returns an entry that may stand in for an error, and its value.
-func (m *Map[K, V]) spare(key string) (en *engine.Entry, v V, err error, ok bool) {
+func (m *Map[K, V]) spare(key string) (en *coherence.Entry, v V, err error, ok bool) {
 	if m.class.StaleIfError == 0 {
 		return nil, v, nil, false
 	}
 	now := m.c.engine.Now()
 	en, state := m.c.engine.LookupAt(key, now)
-	if state == engine.Gone || state == engine.Spare && now >= en.FreshUntil+int64(m.class.StaleIfError) {
+	if state == coherence.Gone || state == coherence.Spare && now >= en.FreshUntil+int64(m.class.StaleIfError) {
 		return nil, v, nil, false
 	}
 	v, err, ok = m.read(en)
@@ -653,7 +653,7 @@ func (m *Map[K, V]) spare(key string) (en *engine.Entry, v V, err error, ok bool
 }
 
 // refresh loads id in the background unless somebody does already.
-func (m *Map[K, V]) refresh(ctx context.Context, seen *engine.Entry, key string, id K, load Loader[K, V]) {
+func (m *Map[K, V]) refresh(ctx context.Context, seen *coherence.Entry, key string, id K, load Loader[K, V]) {
 	e := m.c.engine
 	if e.Thrifty() {
 		m.later(ctx, seen, key, m.own(id), load)
@@ -669,13 +669,13 @@ func (m *Map[K, V]) refresh(ctx context.Context, seen *engine.Entry, key string,
 		m.load(ctx, turn, seen, id, load, make(chan loaded[V], 1))
 	})
 	if !ok {
-		turn.Finish(engine.Outcome{Verdict: engine.Failed})
+		turn.Finish(coherence.Outcome{Verdict: coherence.Failed})
 	}
 }
 
 // later loads id behind a response, as soon as the shared tier has given a lease for it.
-func (m *Map[K, V]) later(ctx context.Context, seen *engine.Entry, key string, id K, load Loader[K, V]) {
-	m.c.engine.Later(ctx, key, []string{naming.Tag(key)}, m.gate(), 2*m.class.LoadTimeout, func(ctx context.Context, turn *engine.Turn) {
+func (m *Map[K, V]) later(ctx context.Context, seen *coherence.Entry, key string, id K, load Loader[K, V]) {
+	m.c.engine.Later(ctx, key, []string{naming.Tag(key)}, m.gate(), 2*m.class.LoadTimeout, func(ctx context.Context, turn *coherence.Turn) {
 		m.load(ctx, turn, seen, id, load, make(chan loaded[V], 1))
 	})
 }

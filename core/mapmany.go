@@ -9,7 +9,7 @@ import (
 	"sync"
 	"sync/atomic"
 
-	"github.com/larderhq/larder/core/internal/engine"
+	"github.com/larderhq/larder/core/internal/coherence"
 	"github.com/larderhq/larder/core/internal/loadscope"
 	"github.com/larderhq/larder/core/internal/naming"
 	"github.com/larderhq/larder/core/internal/tier"
@@ -136,10 +136,10 @@ type part[K comparable, V any] struct {
 	id    K // core's own
 	asked K // as the caller has it: equal to id, but where it is a pointer
 	key   string
-	turn  *engine.Turn
-	seen  *engine.Entry // of KeepWarm: what is to be replaced, nil: nothing is there
-	busy  bool          // somebody else loads it
-	done  bool          // it has been answered
+	turn  *coherence.Turn
+	seen  *coherence.Entry // of KeepWarm: what is to be replaced, nil: nothing is there
+	busy  bool             // somebody else loads it
+	done  bool             // it has been answered
 
 	missed bool // it has no lease for want of time alone
 }
@@ -181,7 +181,7 @@ func (b *batch[K, V]) answer(id K, v V, err error) {
 func (b *batch[K, V]) here(ctx context.Context, id K, key string, now int64) bool {
 	e := b.m.c.engine
 	en, state := e.LookupAt(key, now)
-	if state < engine.Stale {
+	if state < coherence.Stale {
 		e.Count.Misses.Add(1)
 		return false
 	}
@@ -191,12 +191,12 @@ func (b *batch[K, V]) here(ctx context.Context, id K, key string, now int64) boo
 		e.Count.Misses.Add(1)
 		return false
 	}
-	if state == engine.Fresh {
+	if state == coherence.Fresh {
 		e.Count.Hits.Add(1)
 	} else {
 		e.Count.StaleHits.Add(1)
 	}
-	if state == engine.Stale || en.Early(now) {
+	if state == coherence.Stale || en.Early(now) {
 		b.m.refresh(ctx, en, key, id, b.one)
 	}
 	b.answer(id, v, err)
@@ -298,7 +298,7 @@ func (b *batch[K, V]) get(ctx context.Context, parts []*part[K, V]) error {
 // detach leads, and waits for that as long as ctx lasts.
 func (b *batch[K, V]) detach(ctx context.Context, led []*part[K, V]) error {
 	e, run := b.m.c.engine, new(waitgraph.Load)
-	turns := make([]*engine.Turn, len(led))
+	turns := make([]*coherence.Turn, len(led))
 	for i, p := range led {
 		turns[i] = p.turn
 		p.turn.Runs(run)
@@ -306,7 +306,7 @@ func (b *batch[K, V]) detach(ctx context.Context, led []*part[K, V]) error {
 	defer loadscope.From(ctx).Begins(run)()
 	done, left := make(chan struct{}), make(chan struct{})
 	defer close(left)
-	lent, end := engine.Lend(ctx)
+	lent, end := coherence.Lend(ctx)
 	defer end()
 	ok := e.Serve(lent, 2*b.m.class.LoadTimeout, left, turns, func(ctx context.Context) {
 		defer close(done)
@@ -329,7 +329,7 @@ func (b *batch[K, V]) detach(ctx context.Context, led []*part[K, V]) error {
 
 func finish[K comparable, V any](led []*part[K, V]) {
 	for _, p := range led {
-		p.turn.Finish(engine.Outcome{Verdict: engine.Failed})
+		p.turn.Finish(coherence.Outcome{Verdict: coherence.Failed})
 	}
 }
 
@@ -372,7 +372,7 @@ func (b *batch[K, V]) lead(ctx context.Context, led []*part[K, V]) {
 		}
 		p.missed = p.turn.Missed()
 		if panicked {
-			p.turn.Finish(engine.Outcome{Verdict: engine.Failed})
+			p.turn.Finish(coherence.Outcome{Verdict: coherence.Failed})
 		} else {
 			b.m.settle(ctx, p.turn, said, &r)
 		}
@@ -471,8 +471,8 @@ func (b *batch[K, V]) fetch(ctx context.Context, p *part[K, V]) {
 		b.fromQueue(ctx, p, f.Queued)
 	case f.Busy: // another instance loads it
 		p.busy = true
-		p.turn.Finish(engine.Outcome{Verdict: engine.Failed})
-	case f.Entry != nil && f.State >= engine.Stale:
+		p.turn.Finish(coherence.Outcome{Verdict: coherence.Failed})
+	case f.Entry != nil && f.State >= coherence.Stale:
 		if v, err, ok := b.m.found(ctx, p.turn, f, p.id, b.one); ok {
 			b.answer(p.asked, v, err)
 			p.done = true
@@ -482,7 +482,7 @@ func (b *batch[K, V]) fetch(ctx context.Context, p *part[K, V]) {
 	}
 	if p.turn.Behind() && !p.done && !p.busy && !p.turn.MayStore() {
 		p.busy = true // it would be of no use to anybody
-		p.turn.Finish(engine.Outcome{Verdict: engine.Failed})
+		p.turn.Finish(coherence.Outcome{Verdict: coherence.Failed})
 	}
 }
 
@@ -510,7 +510,7 @@ func (b *batch[K, V]) each(ctx context.Context, parts []*part[K, V], do func(con
 			defer func() {
 				if v := recover(); v != nil { // of the codec or clone function
 					b.m.c.engine.Count.Panics.Add(1)
-					p.turn.Finish(engine.Outcome{Verdict: engine.Failed})
+					p.turn.Finish(coherence.Outcome{Verdict: coherence.Failed})
 					var zero V
 					b.answer(p.asked, zero, &PanicError{Value: v, Stack: debug.Stack()})
 					p.done = true

@@ -5,7 +5,7 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/larderhq/larder/core/internal/engine"
+	"github.com/larderhq/larder/core/internal/coherence"
 	"github.com/larderhq/larder/core/internal/loadscope"
 	"github.com/larderhq/larder/core/internal/naming"
 )
@@ -30,7 +30,7 @@ func (m *Map[K, V]) Put(ctx context.Context, id K, v V, tags ...string) error {
 	}
 	call, cancel := m.c.bound(ctx)
 	defer cancel()
-	list := []engine.Item{{Kind: engine.Key, Value: key}, tagItem(key)}
+	list := []coherence.Item{{Kind: coherence.Key, Value: key}, tagItem(key)}
 	if !m.c.Enabled() || m.c.engine.Newer(call, key, []string{naming.Tag(key)}, fill, 0) {
 		return m.c.engine.Invalidate(call, list)
 	}
@@ -95,7 +95,7 @@ func (m *Map[K, V]) Write(ctx context.Context, id K, v V, save func(ctx context.
 }
 
 // filled checks a value that the caller brings, and makes a fill of it.
-func (m *Map[K, V]) filled(key string, v V, tags []string) (fill engine.Fill, err error) {
+func (m *Map[K, V]) filled(key string, v V, tags []string) (fill coherence.Fill, err error) {
 	if fill.Tags, err = tagNames(tags); err != nil {
 		return fill, err
 	}
@@ -132,7 +132,7 @@ func (m *Map[K, V]) checkSize(key string, size int) error {
 
 // older returns whether v is older than what an entry has, by their versions. nil:
 // v's is not known.
-func (m *Map[K, V]) older(v V) func(than *engine.Entry) bool {
+func (m *Map[K, V]) older(v V) func(than *coherence.Entry) bool {
 	if m.version == nil {
 		return nil
 	}
@@ -140,7 +140,7 @@ func (m *Map[K, V]) older(v V) func(than *engine.Entry) bool {
 	if own <= 0 {
 		return nil
 	}
-	return func(than *engine.Entry) bool {
+	return func(than *coherence.Entry) bool {
 		v, err, ok := m.read(than)
 		return err == nil && ok && m.version(v) > own
 	}
@@ -148,13 +148,13 @@ func (m *Map[K, V]) older(v V) func(than *engine.Entry) bool {
 
 // outdated reports whether what a loader returned is older than what is cached and
 // may still be answered. Then that is the answer.
-func (m *Map[K, V]) outdated(turn *engine.Turn, r *loaded[V]) bool {
+func (m *Map[K, V]) outdated(turn *coherence.Turn, r *loaded[V]) bool {
 	older, e := m.older(r.v), m.c.engine
 	if older == nil {
 		return false
 	}
 	en, state := e.Lookup(turn.Key())
-	if state < engine.Stale || !older(en) {
+	if state < coherence.Stale || !older(en) {
 		return false
 	}
 	v, err, ok := m.read(en)
@@ -163,6 +163,6 @@ func (m *Map[K, V]) outdated(turn *engine.Turn, r *loaded[V]) bool {
 	}
 	e.Count.Refused.Add(1)
 	r.v, r.from, r.entry = v, FromProcess, en
-	turn.Finish(engine.Outcome{Verdict: engine.Shared, Entry: en})
+	turn.Finish(coherence.Outcome{Verdict: coherence.Shared, Entry: en})
 	return true
 }

@@ -9,7 +9,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/larderhq/larder/core/internal/engine"
+	"github.com/larderhq/larder/core/internal/coherence"
 	"github.com/larderhq/larder/core/internal/loadscope"
 )
 
@@ -93,12 +93,12 @@ func (m *Map[K, V]) scope(ctx context.Context) *loadscope.Scope {
 // prior is what a load is to replace. It is looked for when its loader asks.
 type prior[K comparable, V any] struct {
 	m    *Map[K, V]
-	turn *engine.Turn
+	turn *coherence.Turn
 
 	mu    sync.Mutex // its loader may have several goroutines
 	asked bool
 	over  bool
-	entry *engine.Entry
+	entry *coherence.Entry
 }
 
 // offer is loadscope.Scope.Prior.
@@ -128,9 +128,9 @@ func (p *prior[K, V]) offer(ctx context.Context) (value any, validator string) {
 
 // find looks for a value that may be renewed: one that is valid as of after the
 // load was registered.
-func (p *prior[K, V]) find(ctx context.Context) *engine.Entry {
+func (p *prior[K, V]) find(ctx context.Context) *coherence.Entry {
 	en, state := p.m.c.engine.Lookup(p.turn.Key())
-	if state == engine.Gone {
+	if state == coherence.Gone {
 		return nil
 	}
 	if _, isAbsent := en.Value.(absent); isAbsent || !p.turn.StillValid(ctx, en, p.turn.Key(), slices.Concat(en.Tags(), p.turn.Tags())) {
@@ -140,7 +140,7 @@ func (p *prior[K, V]) find(ctx context.Context) *engine.Entry {
 }
 
 // end ends the offer, and returns what was offered.
-func (p *prior[K, V]) end() *engine.Entry {
+func (p *prior[K, V]) end() *coherence.Entry {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.over = true
@@ -149,7 +149,7 @@ func (p *prior[K, V]) end() *engine.Entry {
 
 // renew makes of ErrNotModified the value that the loader was offered, and reports
 // whether it has: fill, r and said are then those of that value.
-func (m *Map[K, V]) renew(fill *engine.Fill, said *loadscope.Said, r *loaded[V]) bool {
+func (m *Map[K, V]) renew(fill *coherence.Fill, said *loadscope.Said, r *loaded[V]) bool {
 	if !errors.Is(r.err, ErrNotModified) {
 		return false
 	}

@@ -4,7 +4,7 @@ import (
 	"net/url"
 	"strings"
 
-	"github.com/larderhq/larder/core/internal/engine"
+	"github.com/larderhq/larder/core/internal/coherence"
 	"github.com/larderhq/larder/core/internal/glob"
 	"github.com/larderhq/larder/core/internal/naming"
 )
@@ -63,13 +63,15 @@ func Prefix(prefix string) Target { return Target{prefixTarget, strings.Clone(pr
 func All() Target { return Target{kind: allTarget} }
 
 // tagItem and pathItem keep what users name apart from paths.
-func tagItem(tag string) engine.Item { return engine.Item{Kind: engine.Tag, Value: naming.Tag(tag)} }
-func pathItem(path string) engine.Item {
-	return engine.Item{Kind: engine.Tag, Value: naming.Path(path)}
+func tagItem(tag string) coherence.Item {
+	return coherence.Item{Kind: coherence.Tag, Value: naming.Tag(tag)}
+}
+func pathItem(path string) coherence.Item {
+	return coherence.Item{Kind: coherence.Tag, Value: naming.Path(path)}
 }
 
 // item checks the target and returns the engine's item for it.
-func (t Target) item() (engine.Item, error) {
+func (t Target) item() (coherence.Item, error) {
 	switch t.kind {
 	case keyTarget:
 		if strings.HasPrefix(t.value, "http://") || strings.HasPrefix(t.value, "https://") {
@@ -77,7 +79,7 @@ func (t Target) item() (engine.Item, error) {
 				return pathItem(u.EscapedPath()), nil
 			}
 		}
-		return engine.Item{Kind: engine.Key, Value: t.value}, checkName("Key", t.value)
+		return coherence.Item{Kind: coherence.Key, Value: t.value}, checkName("Key", t.value)
 	case tagTarget:
 		return tagItem(t.value), checkName("Tag", t.value)
 	case pathTarget:
@@ -85,29 +87,29 @@ func (t Target) item() (engine.Item, error) {
 		if strings.HasPrefix(path, "http://") || strings.HasPrefix(path, "https://") {
 			u, err := url.Parse(path)
 			if err != nil || u.RawQuery != "" || u.Fragment != "" {
-				return engine.Item{}, badPath(t.value)
+				return coherence.Item{}, badPath(t.value)
 			}
 			path = u.EscapedPath()
 		} else if !strings.HasPrefix(path, "/") || strings.ContainsAny(path, "?#") {
-			return engine.Item{}, badPath(t.value)
+			return coherence.Item{}, badPath(t.value)
 		}
 		if len(path) > maxPathBytes || naming.HasControl(path) {
-			return engine.Item{}, badPath(path[:min(len(path), 32)])
+			return coherence.Item{}, badPath(path[:min(len(path), 32)])
 		}
 		return pathItem(path), nil
 	case groupTarget:
 		if t.value == "" || naming.HasControl(t.value) {
-			return engine.Item{}, &ConfigError{"Group", t.value, "an origin and a group, without control characters"}
+			return coherence.Item{}, &ConfigError{"Group", t.value, "an origin and a group, without control characters"}
 		}
-		return engine.Item{Kind: engine.Tag, Value: t.value}, nil
+		return coherence.Item{Kind: coherence.Tag, Value: t.value}, nil
 	case patternTarget:
-		return engine.Item{Kind: engine.Pattern, Value: t.value}, checkName("Pattern", t.value)
+		return coherence.Item{Kind: coherence.Pattern, Value: t.value}, checkName("Pattern", t.value)
 	case prefixTarget:
-		return engine.Item{Kind: engine.Pattern, Value: glob.Escape(t.value) + "*"}, checkName("Prefix", t.value)
+		return coherence.Item{Kind: coherence.Pattern, Value: glob.Escape(t.value) + "*"}, checkName("Prefix", t.value)
 	case allTarget:
-		return engine.Item{Kind: engine.All}, nil
+		return coherence.Item{Kind: coherence.All}, nil
 	default:
-		return engine.Item{}, &ConfigError{"Target", t, "one made by Key, Tag, Path, Group, Pattern, Prefix or All"}
+		return coherence.Item{}, &ConfigError{"Target", t, "one made by Key, Tag, Path, Group, Pattern, Prefix or All"}
 	}
 }
 
@@ -119,8 +121,8 @@ func badPath(v string) error {
 }
 
 // items checks all targets before any of them is acted on.
-func items(targets []Target) ([]engine.Item, error) {
-	list := make([]engine.Item, 0, len(targets))
+func items(targets []Target) ([]coherence.Item, error) {
+	list := make([]coherence.Item, 0, len(targets))
 	for _, t := range targets {
 		it, err := t.item()
 		if err != nil {

@@ -15,7 +15,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/larderhq/larder/core/internal/engine"
+	"github.com/larderhq/larder/core/internal/coherence"
 	"github.com/larderhq/larder/core/internal/tier"
 )
 
@@ -282,7 +282,7 @@ func (a *worker[K, V]) round(due uint64) (more uint64) {
 // tell invalidates what carries the keys of what has been applied as tags. Where that is
 // not known to have happened, the change stays in the queue, and is applied again.
 func (a *worker[K, V]) tell(results []*outcome[K, V]) {
-	var items []engine.Item
+	var items []coherence.Item
 	for _, r := range results {
 		if r.err == nil {
 			items = append(items, tagItem(r.record.Key))
@@ -297,7 +297,7 @@ func (a *worker[K, V]) tell(results []*outcome[K, V]) {
 	if err == nil {
 		return
 	}
-	pending := make(map[engine.Item]bool, len(failed))
+	pending := make(map[coherence.Item]bool, len(failed))
 	for _, it := range failed {
 		pending[it] = true
 	}
@@ -584,7 +584,7 @@ func (a *worker[K, V]) settled(r *outcome[K, V]) tier.Settled {
 // account counts what has been settled, and tells of it.
 func (a *worker[K, V]) account(results []*outcome[K, V]) {
 	w := a.w
-	var over []engine.Item // what readers may have, and does not hold
+	var over []coherence.Item // what readers may have, and does not hold
 	var dead []*outcome[K, V]
 	overtaken := 0
 	for _, r := range results {
@@ -611,7 +611,7 @@ func (a *worker[K, V]) account(results []*outcome[K, V]) {
 			w.lag.Store(int64(time.Duration(s.claimed.Now-r.record.First) * time.Microsecond))
 			continue
 		}
-		over = append(over, engine.Item{Kind: engine.Key, Value: r.record.Key}, tagItem(r.record.Key))
+		over = append(over, coherence.Item{Kind: coherence.Key, Value: r.record.Key}, tagItem(r.record.Key))
 	}
 	if len(over) > 0 {
 		call, cancel := context.WithTimeout(context.WithoutCancel(w.ctx), remoteWait)

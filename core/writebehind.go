@@ -9,7 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/larderhq/larder/core/internal/engine"
+	"github.com/larderhq/larder/core/internal/coherence"
 	"github.com/larderhq/larder/core/internal/naming"
 	"github.com/larderhq/larder/core/internal/queue"
 	"github.com/larderhq/larder/core/internal/tier"
@@ -111,7 +111,7 @@ type WriteBehind[K comparable, V any] struct {
 	apply func(context.Context, []Change[K, V]) error
 	o     WriteBehindOptions[K, V]
 	id    func(string) (K, error)
-	e     *engine.Engine
+	e     *coherence.Engine
 
 	puts   chan *change
 	lanes  [tier.MaxPartitions]lane
@@ -431,8 +431,8 @@ func (w *WriteBehind[K, V]) lockMerge(ctx context.Context, key string) (unlock f
 
 func (w *WriteBehind[K, V]) mergeOnce(ctx context.Context, id K, key string, v V, tags []string) (done bool, err error) {
 	turn := w.e.Alone(key, []string{naming.Tag(key)})
-	defer turn.Finish(engine.Outcome{Verdict: engine.Unshareable})
-	f := turn.Fetch(ctx, engine.Query{Codec: mapCodec[K, V]{w.m}, Anew: true, Wait: w.o.Wait})
+	defer turn.Finish(coherence.Outcome{Verdict: coherence.Unshareable})
+	f := turn.Fetch(ctx, coherence.Query{Codec: mapCodec[K, V]{w.m}, Anew: true, Wait: w.o.Wait})
 	switch {
 	case !w.e.Shares() || turn.Lease() != "":
 	case w.answers(w.e.Home(key)): // this process is behind the tier, or others have the lease

@@ -6,7 +6,7 @@ import (
 
 	"github.com/larderhq/larder/core"
 	"github.com/larderhq/larder/core/httpcache/internal/field"
-	"github.com/larderhq/larder/core/internal/engine"
+	"github.com/larderhq/larder/core/internal/coherence"
 	"github.com/larderhq/larder/core/internal/loadscope"
 )
 
@@ -34,7 +34,7 @@ func readDirectives(h Header) directives {
 
 // life is how long a response may be used, and how.
 type life struct {
-	lifetime engine.Lifetime
+	lifetime coherence.Lifetime
 	stated   bool  // the response states its lifetime itself
 	guess    bool  // it is guessed, of a status that nobody guesses of unless it is public
 	age      int64 // seconds it had when it came
@@ -134,7 +134,7 @@ func (rt *Route) stated(status int, h Header, dir *directives, date time.Time) (
 		}
 		return 0, true, "" // RFC 9111 section 5.3: in the past
 	case byDefault[status] && class.TTL > 0:
-		return engine.Jittered(class.TTL, class.Jitter), false, ""
+		return coherence.Jittered(class.TTL, class.Jitter), false, ""
 	case gone(status) && class.NegativeTTL > 0:
 		return class.NegativeTTL, false, ""
 	}

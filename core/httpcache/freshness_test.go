@@ -12,7 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/larderhq/larder/core"
-	"github.com/larderhq/larder/core/internal/engine"
+	"github.com/larderhq/larder/core/internal/coherence"
 	"github.com/larderhq/larder/core/internal/loadscope"
 )
 
@@ -84,7 +84,7 @@ func (all judges) check(tb testing.TB, d *dice) {
 	if got.stated { // as loading.settle does
 		since = r.born
 	}
-	en := &engine.Entry{Value: r, Born: r.born, FreshUntil: since + int64(got.lifetime.Fresh)}
+	en := &coherence.Entry{Value: r, Born: r.born, FreshUntil: since + int64(got.lifetime.Fresh)}
 	en.StaleUntil = en.FreshUntil + int64(got.lifetime.Stale)
 	en.KeepUntil = en.FreshUntil + int64(max(got.lifetime.Stale, got.lifetime.Spare))
 	require.Equal(tb, want.fresh, time.Duration(en.FreshUntil-came), "fresh for: %d %v", o.status, h)
@@ -100,7 +100,7 @@ func (all judges) check(tb testing.TB, d *dice) {
 		t := d.later(&want, &q)
 		now := came + int64(t)
 		state := en.State(now)
-		if state == engine.Gone { // nothing to answer, whatever would be allowed
+		if state == coherence.Gone { // nothing to answer, whatever would be allowed
 			require.False(tb, want.spares(t), "kept no longer than %v: %v", t, h)
 			require.False(tb, want.answers(t, &asked{class: rt.class}), "kept no longer than %v: %v", t, h)
 			continue

@@ -10,7 +10,7 @@ import (
 
 	"github.com/larderhq/larder/core"
 	"github.com/larderhq/larder/core/internal/bridge"
-	"github.com/larderhq/larder/core/internal/engine"
+	"github.com/larderhq/larder/core/internal/coherence"
 	"github.com/larderhq/larder/core/internal/hotkeys"
 	"github.com/larderhq/larder/core/internal/naming"
 	"github.com/larderhq/larder/core/internal/warmup"
@@ -61,7 +61,7 @@ func KeepWarmBy(ctx context.Context, cache *core.Cache, o core.KeepWarmOptions, 
 			_, err := hotRequest(ctx, it.Name)
 			return it.About, err == nil
 		},
-		Leave: func(en *engine.Entry) bool { _, ok := en.Value.(*response); return !ok },
+		Leave: func(en *coherence.Entry) bool { _, ok := en.Value.(*response); return !ok },
 		Renew: func(ctx context.Context, due warmup.Due, items []hotkeys.Item[string]) (filled, failed int) {
 			for _, it := range items {
 				if ctx.Err() != nil {
@@ -159,7 +159,7 @@ func hotRequest(ctx context.Context, name string) (*http.Request, error) {
 
 // renewal is a request of KeepWarm's on its way through the framework to its route.
 type renewal struct {
-	engine  *engine.Engine
+	engine  *coherence.Engine
 	due     warmup.Due
 	reached bool // a route of the cache
 	ran     bool // the handler
@@ -176,7 +176,7 @@ func (rt *Route) renew(ex Exchange, w *renewal) error {
 	w.reached = true
 	for range maxRounds {
 		f := rt.find(a, rt.engine.Now())
-		if f.response != nil && f.state == engine.Fresh && !w.due(f.entry) {
+		if f.response != nil && f.state == coherence.Fresh && !w.due(f.entry) {
 			break
 		}
 		tags, _ := rt.tagsNow(ex, &a.line)
@@ -201,24 +201,24 @@ func (rt *Route) renew(ex Exchange, w *renewal) error {
 }
 
 // renewIn is renew in a turn. again: what was found says where to look.
-func (rt *Route) renewIn(a *ask, turn *engine.Turn, f *found, w *renewal, missing string) (again bool, err error) {
+func (rt *Route) renewIn(a *ask, turn *coherence.Turn, f *found, w *renewal, missing string) (again bool, err error) {
 	defer func() {
 		if !a.deferred {
-			turn.Finish(engine.Outcome{Verdict: engine.Failed}) // whatever happened to the handler
+			turn.Finish(coherence.Outcome{Verdict: coherence.Failed}) // whatever happened to the handler
 		}
 	}()
 	ctx, cancel := context.WithTimeout(withoutRefresh(a.ex.Context()), rt.class.LoadTimeout)
 	defer cancel()
-	q := engine.Query{Codec: codec{}, Key: entryKey(a, f), Seen: f.entry, Background: true}
+	q := coherence.Query{Codec: codec{}, Key: entryKey(a, f), Seen: f.entry, Background: true}
 	got := turn.Fetch(ctx, q)
 	if got.Entry != nil && w.due(got.Entry) {
 		turn.Refuse(got.Entry)
 		got = turn.Fetch(ctx, q)
 	}
 	switch {
-	case got.Entry != nil && got.State == engine.Fresh: // somebody has made it anew, or it is an index
+	case got.Entry != nil && got.State == coherence.Fresh: // somebody has made it anew, or it is an index
 		rt.took(a.key, got.Entry)
-		turn.Finish(engine.Outcome{Verdict: engine.Shared, Entry: got.Entry, Found: true})
+		turn.Finish(coherence.Outcome{Verdict: coherence.Shared, Entry: got.Entry, Found: true})
 		return true, nil
 	case got.Busy, !turn.MayStore():
 		return false, nil

@@ -9,16 +9,16 @@ import (
 	"time"
 
 	"github.com/larderhq/larder/core"
-	"github.com/larderhq/larder/core/internal/engine"
+	"github.com/larderhq/larder/core/internal/coherence"
 	"github.com/larderhq/larder/core/internal/loadscope"
 	"github.com/larderhq/larder/core/internal/waitgraph"
 )
 
 // lead runs the handler in a turn, stores what it answered and sends it.
-func (rt *Route) lead(a *ask, turn *engine.Turn, shield *shield, fwd, missing string) error {
+func (rt *Route) lead(a *ask, turn *coherence.Turn, shield *shield, fwd, missing string) error {
 	defer func() {
 		if !a.deferred {
-			turn.Finish(engine.Outcome{Verdict: engine.Failed}) // whatever happened to the handler
+			turn.Finish(coherence.Outcome{Verdict: coherence.Failed}) // whatever happened to the handler
 			shield.end()
 		}
 	}()
@@ -26,7 +26,7 @@ func (rt *Route) lead(a *ask, turn *engine.Turn, shield *shield, fwd, missing st
 }
 
 // load is lead without the leader's client: it also runs in the background.
-func (rt *Route) load(a *ask, turn *engine.Turn, s *shield, fwd, missing string) error {
+func (rt *Route) load(a *ask, turn *coherence.Turn, s *shield, fwd, missing string) error {
 	ex := a.ex
 	rt.engine.Count.Loads.Add(1)
 	l := rt.newLoading(a, turn, s, fwd, missing)
@@ -75,7 +75,7 @@ func (rt *Route) load(a *ask, turn *engine.Turn, s *shield, fwd, missing string)
 	case c.Broken != 0:
 		rt.engine.Count.LoadErrors.Add(1)
 		if c.Broken < 500 || !rt.answerSpare(a, turn, c.Broken) {
-			turn.Finish(engine.Outcome{Verdict: engine.Failed}) // those who wait do not wait for this client
+			turn.Finish(coherence.Outcome{Verdict: coherence.Failed}) // those who wait do not wait for this client
 			ex.Release(l.unstored(incomplete))
 		}
 	case l.validated(c.Status):
@@ -98,7 +98,7 @@ func (rt *Route) load(a *ask, turn *engine.Turn, s *shield, fwd, missing string)
 type loading struct {
 	rt           *Route
 	a            *ask
-	turn         *engine.Turn
+	turn         *coherence.Turn
 	shield       *shield
 	fwd, missing string
 	scope        *loadscope.Scope
@@ -114,12 +114,12 @@ type loading struct {
 	// time to ask the shared tier.
 	again func(context.Context, func(Exchange))
 	there found // what was there before it was stored
-	made  *engine.Entry
+	made  *coherence.Entry
 }
 
 // newLoading prepares a run in a turn that may fill in what it answers. The request
 // is frozen, and what the handler can be asked about is looked for.
-func (rt *Route) newLoading(a *ask, turn *engine.Turn, s *shield, fwd, missing string) *loading {
+func (rt *Route) newLoading(a *ask, turn *coherence.Turn, s *shield, fwd, missing string) *loading {
 	if f, ok := a.ex.(Freezer); ok {
 		f.Freeze()
 	}
@@ -185,7 +185,7 @@ func (l *loading) pass(reason string) []Field {
 	l.passed = true
 	l.d = no(reason)
 	if l.c.Status >= 500 {
-		l.d.verdict, l.d.forget = engine.Failed, true
+		l.d.verdict, l.d.forget = coherence.Failed, true
 	}
 	l.rt.notStored(l.a, l.turn, l.d)
 	l.shield.expose()
@@ -210,7 +210,7 @@ func (l *loading) settle(status int, h Header, said loadscope.Said, before []str
 		own, still := resolveAll(rt.tags, a.ex)
 		if still != "" {
 			rt.warnMissing(still, &a.line)
-			d.store, d.reason, d.verdict = false, "missing-parameter", engine.Unshareable
+			d.store, d.reason, d.verdict = false, "missing-parameter", coherence.Unshareable
 		}
 		late = append(late, own...)
 	}
@@ -221,7 +221,7 @@ func (l *loading) settle(status int, h Header, said loadscope.Said, before []str
 	slices.Sort(late)
 	late = slices.Compact(late)
 	if d.store && len(rt.tags)+len(late) > core.MaxTagsPerEntry {
-		d.store, d.reason, d.verdict = false, "too-many-tags", engine.Unshareable
+		d.store, d.reason, d.verdict = false, "too-many-tags", coherence.Unshareable
 	}
 	return late
 }
@@ -233,7 +233,7 @@ func (l *loading) varied(f *found) {
 	case d.part != nil && f.varies(l.a.ex): // it may be for nobody else
 		l.d = conditional()
 	case len(f.index.varied(d.vary)) > maxVaried:
-		d.store, d.reason, d.verdict = false, "varies-on-too-much", engine.Unshareable
+		d.store, d.reason, d.verdict = false, "varies-on-too-much", coherence.Unshareable
 	}
 }
 
@@ -242,7 +242,7 @@ func (l *loading) store(said loadscope.Said) {
 	rt, a, c := l.rt, l.a, l.c
 	late := l.settle(c.Status, c.Header, said, nil)
 	if l.d.store && l.d.part != nil && !partLength(c, &l.d) {
-		l.d.store, l.d.reason, l.d.verdict, l.d.forget = false, incomplete, engine.Unshareable, true
+		l.d.store, l.d.reason, l.d.verdict, l.d.forget = false, incomplete, coherence.Unshareable, true
 	}
 	var r *response
 	var add []Field
@@ -294,64 +294,64 @@ func (l *loading) place(r *response, late []string) {
 	r.forOrigins = r.forOrigins || r.suitsOrigins(a.ex) || l.renewed && l.prior.response.forOrigins
 }
 
-func (l *loading) fill(r *response, late []string) engine.Fill {
-	refuse := engine.Stored
+func (l *loading) fill(r *response, late []string) coherence.Fill {
+	refuse := coherence.Stored
 	if l.a.wish.noStore { // those who wait are answered from it, and nobody later
-		refuse = engine.Unwanted
+		refuse = coherence.Unwanted
 	}
 	lag := max(l.rt.class.ReplicaLag, l.scope.Said().ReplicaLag)
 	l.turn.Reads(lag)
-	return engine.Fill{
+	return coherence.Fill{
 		Refuse: refuse, Codec: codec{}, Key: r.key, Value: r, Size: r.size(), Lifetime: l.d.lifetime, Tags: late, ReplicaLag: lag,
 	}
 }
 
 // keep stores a response that has its place, and ends the turn with it.
-func (l *loading) keep(r *response, late []string) engine.Refusal {
+func (l *loading) keep(r *response, late []string) coherence.Refusal {
 	rt, a, d, there := l.rt, l.a, &l.d, &l.there
 	en, refusal := l.turn.Fill(context.WithoutCancel(l.shield.ctx), l.fill(r, late))
 	l.made = en
 	switch {
-	case (refusal == engine.Stored || refusal == engine.Deferred) && r.key != a.key && r.part == nil:
+	case (refusal == coherence.Stored || refusal == coherence.Deferred) && r.key != a.key && r.part == nil:
 		rt.addVariant(a.key, r, d)
-	case refusal == engine.NoLease && l.replaces:
+	case refusal == coherence.NoLease && l.replaces:
 		l.turn.ForgetEntry(l.shield.ctx, l.prior.response.key, l.prior.entry) // it is like that no more
-	case refusal == engine.NoLease && there.uncacheable:
+	case refusal == coherence.NoLease && there.uncacheable:
 		// It is not so any more. Whoever comes next takes the lease again.
 		rt.engine.Forget([]string{a.key, a.key + credsSuffix, a.key + conditionSuffix})
 	}
 	defer l.later(refusal)
 	switch {
 	case d.shared():
-		l.turn.Finish(engine.Outcome{Verdict: engine.Shared, Entry: en, Tags: late})
+		l.turn.Finish(coherence.Outcome{Verdict: coherence.Shared, Entry: en, Tags: late})
 	case r.part != nil: // for those who wait it is there now
-		l.turn.Finish(engine.Outcome{Verdict: engine.Again})
+		l.turn.Finish(coherence.Outcome{Verdict: coherence.Again})
 	case r.status >= 500:
-		l.turn.Finish(engine.Outcome{Verdict: engine.Failed})
+		l.turn.Finish(coherence.Outcome{Verdict: coherence.Failed})
 	default:
-		l.turn.Finish(engine.Outcome{Verdict: engine.Unshareable})
+		l.turn.Finish(coherence.Outcome{Verdict: coherence.Unshareable})
 	}
 	return refusal
 }
 
 // later has the handler run again behind the response if what it answered could not be
 // stored for want of time to ask the shared tier.
-func (l *loading) later(refusal engine.Refusal) {
+func (l *loading) later(refusal coherence.Refusal) {
 	rt, key, run := l.rt, l.a.key, l.again
-	if run == nil || refusal != engine.NoLease {
+	if run == nil || refusal != coherence.NoLease {
 		return
 	}
-	rt.engine.Later(l.shield.ctx, l.turn.Key(), l.turn.Tags(), rt.gate, 2*rt.class.LoadTimeout, func(ctx context.Context, turn *engine.Turn) {
+	rt.engine.Later(l.shield.ctx, l.turn.Key(), l.turn.Tags(), rt.gate, 2*rt.class.LoadTimeout, func(ctx context.Context, turn *coherence.Turn) {
 		rt.refreshNow(ctx, key, turn, run)
 	})
 }
 
 // notStored tells those who wait how it ended and remembers what is uncacheable.
-func (rt *Route) notStored(a *ask, turn *engine.Turn, d decision) {
+func (rt *Route) notStored(a *ask, turn *coherence.Turn, d decision) {
 	if d.conditional {
 		rt.engine.Note(a.key+conditionSuffix, uncacheable{}, 0, rememberUncacheable, codec{})
 	}
-	if !d.forget && d.verdict == engine.Unshareable {
+	if !d.forget && d.verdict == coherence.Unshareable {
 		key := a.key
 		if a.creds.any() {
 			key += credsSuffix
@@ -360,12 +360,12 @@ func (rt *Route) notStored(a *ask, turn *engine.Turn, d decision) {
 		switch {
 		case f.response == nil && len(f.lists) == 0:
 			rt.engine.Note(key, uncacheable{}, 0, rememberUncacheable, codec{})
-		case f.response != nil && f.state != engine.Fresh && !a.creds.any() && !d.provoked && d.reason != Streamed && d.reason != Oversized:
+		case f.response != nil && f.state != coherence.Fresh && !a.creds.any() && !d.provoked && d.reason != Streamed && d.reason != Oversized:
 			turn.ForgetEntry(a.ex.Context(), f.response.key, f.entry) // it is like that no more
 		}
 	}
-	if d.verdict == engine.Unshareable {
-		turn.Finish(engine.Outcome{Verdict: engine.Unshareable})
+	if d.verdict == coherence.Unshareable {
+		turn.Finish(coherence.Outcome{Verdict: coherence.Unshareable})
 	}
 	// Failed waits for the handler's end: until then it counts against MaxLoadsAfterError.
 }
@@ -379,14 +379,14 @@ func (rt *Route) hasSpare(a *ask) bool {
 
 // answerSpare answers with an older response in place of an error (RFC 5861
 // section 4). Those who wait get it as well: it is as valid as a hit.
-func (rt *Route) answerSpare(a *ask, turn *engine.Turn, status int) bool {
+func (rt *Route) answerSpare(a *ask, turn *coherence.Turn, status int) bool {
 	now := rt.engine.Now()
 	f := rt.find(a, now)
 	if f.response == nil || !f.response.spare(f.entry, now) || a.wish.anew() {
 		return false
 	}
 	rt.engine.Count.StaleHits.Add(1)
-	turn.Finish(engine.Outcome{Verdict: engine.Shared, Entry: f.entry, Found: true})
+	turn.Finish(coherence.Outcome{Verdict: coherence.Shared, Entry: f.entry, Found: true})
 	a.ex.Reply(f.response.answer(a.ex, a.creds.lacks, a.line.Method, []Field{
 		ageField(f.response.age(now)),
 		forwarded{fwd: fwdStale, status: status, detail: "stale-if-error"}.field(),

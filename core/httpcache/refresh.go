@@ -3,7 +3,7 @@ package httpcache
 import (
 	"context"
 
-	"github.com/larderhq/larder/core/internal/engine"
+	"github.com/larderhq/larder/core/internal/coherence"
 )
 
 // refresh has the entry loaded again in the background, unless somebody does
@@ -17,7 +17,7 @@ func (rt *Route) refresh(ex Exchange) {
 	f := rt.find(a, rt.engine.Now())
 	if rt.engine.Thrifty() {
 		if run := ex.Detach(); run != nil {
-			rt.engine.Later(ex.Context(), a.flightKey(&f), tags, rt.gate, 2*rt.class.LoadTimeout, func(ctx context.Context, turn *engine.Turn) {
+			rt.engine.Later(ex.Context(), a.flightKey(&f), tags, rt.gate, 2*rt.class.LoadTimeout, func(ctx context.Context, turn *coherence.Turn) {
 				rt.refreshNow(ctx, a.key, turn, run)
 			})
 		}
@@ -30,7 +30,7 @@ func (rt *Route) refresh(ex Exchange) {
 	led := false
 	defer func() {
 		if !led { // the adapter panicked, or there is no room
-			turn.Finish(engine.Outcome{Verdict: engine.Failed})
+			turn.Finish(coherence.Outcome{Verdict: coherence.Failed})
 		}
 	}()
 	run := ex.Detach()
@@ -39,8 +39,8 @@ func (rt *Route) refresh(ex Exchange) {
 	}))
 }
 
-func (rt *Route) refreshNow(ctx context.Context, key string, turn *engine.Turn, run func(context.Context, func(Exchange))) {
-	defer turn.Finish(engine.Outcome{Verdict: engine.Failed})
+func (rt *Route) refreshNow(ctx context.Context, key string, turn *coherence.Turn, run func(context.Context, func(Exchange))) {
+	defer turn.Finish(coherence.Outcome{Verdict: coherence.Failed})
 	defer func() {
 		if v := recover(); v != nil { // no server stands behind this goroutine
 			rt.engine.Count.LoadErrors.Add(1)
@@ -54,18 +54,18 @@ func (rt *Route) refreshNow(ctx context.Context, key string, turn *engine.Turn, 
 			return
 		}
 		f := rt.find(a, rt.engine.Now())
-		q := engine.Query{Codec: codec{}, Key: entryKey(a, &f), Seen: f.entry, Wait: rt.class.LoadTimeout, Background: !turn.Behind() || f.entry != nil}
+		q := coherence.Query{Codec: codec{}, Key: entryKey(a, &f), Seen: f.entry, Wait: rt.class.LoadTimeout, Background: !turn.Behind() || f.entry != nil}
 		got := turn.Fetch(ctx, q)
-		if got.Entry != nil && got.State == engine.Stale { // another one than was answered, and no better
+		if got.Entry != nil && got.State == coherence.Stale { // another one than was answered, and no better
 			turn.Refuse(got.Entry)
 			got = turn.Fetch(ctx, q)
 		}
 		switch {
 		case got.Busy: // another instance refreshes it
 			return
-		case got.Entry != nil && got.State == engine.Fresh: // and has done so
+		case got.Entry != nil && got.State == coherence.Fresh: // and has done so
 			rt.took(key, got.Entry)
-			turn.Finish(engine.Outcome{Verdict: engine.Shared, Entry: got.Entry})
+			turn.Finish(coherence.Outcome{Verdict: coherence.Shared, Entry: got.Entry})
 			return
 		case turn.Behind() && !turn.MayStore(): // it would be of no use to anybody
 			return

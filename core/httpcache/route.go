@@ -13,7 +13,7 @@ import (
 
 	"github.com/larderhq/larder/core"
 	"github.com/larderhq/larder/core/internal/bridge"
-	"github.com/larderhq/larder/core/internal/engine"
+	"github.com/larderhq/larder/core/internal/coherence"
 	"github.com/larderhq/larder/core/internal/naming"
 )
 
@@ -35,7 +35,7 @@ type Config struct {
 type Route struct {
 	cache  *core.Cache
 	parts  bridge.Parts // of cache
-	engine *engine.Engine
+	engine *coherence.Engine
 	class  core.Class // its HTTP never changes
 
 	className string
@@ -52,7 +52,7 @@ type Route struct {
 	credentials []string
 	// otherCredentials are those that are no members of Names.
 	otherCredentials []string
-	gate             engine.Gate
+	gate             coherence.Gate
 	log              *slog.Logger
 	budget           time.Duration // of the shared tier
 	once             *warnings
@@ -83,8 +83,8 @@ func (rt *Route) now() *Route {
 // same reports whether they are one route, whichever class they have.
 func (rt *Route) same(other *Route) bool { return rt.latest == other.latest }
 
-func gateOf(class *core.Class) engine.Gate {
-	return engine.Gate{MaxLoadsAfterError: class.MaxLoadsAfterError, Wait: class.LoadTimeout, ReplicaLag: class.ReplicaLag}
+func gateOf(class *core.Class) coherence.Gate {
+	return coherence.Gate{MaxLoadsAfterError: class.MaxLoadsAfterError, Wait: class.LoadTimeout, ReplicaLag: class.ReplicaLag}
 }
 
 // NewRoute makes a cached route, or says in a *core.ConfigError what is wrong.

@@ -5,7 +5,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/larderhq/larder/core/internal/engine"
+	"github.com/larderhq/larder/core/internal/coherence"
 )
 
 // A session library writes its cookie as the header goes out, behind the cache's
@@ -46,8 +46,8 @@ func (o *outgoing) answer(status Field) Answer {
 func (l *loading) conclude(r *response, late []string, said forwarded, out outgoing) {
 	ex := l.a.ex
 	l.place(r, late)
-	status := func(refusal engine.Refusal) Field {
-		said.stored, said.detail = refusal == engine.Stored, string(refusal)
+	status := func(refusal coherence.Refusal) Field {
+		said.stored, said.detail = refusal == coherence.Stored, string(refusal)
 		return said.field()
 	}
 	front, _ := frontOf(ex)
@@ -84,7 +84,7 @@ func (l *loading) keepUnless(own bool, r *response, late []string) {
 		l.keep(r, late)
 		return
 	}
-	l.d.store, l.d.reason, l.d.verdict = false, setCookie, engine.Unshareable
+	l.d.store, l.d.reason, l.d.verdict = false, setCookie, coherence.Unshareable
 	l.rt.notStored(l.a, l.turn, l.d)
 }
 
@@ -105,7 +105,7 @@ func (l *loading) keepWhenSent(d Deferrer, r *response, late []string) {
 			if sent != nil {
 				l.keepUnless(l.setsCookie(sent), r, late)
 			}
-			l.turn.Finish(engine.Outcome{Verdict: engine.Failed})
+			l.turn.Finish(coherence.Outcome{Verdict: coherence.Failed})
 			l.shield.end()
 			rt.sending.CompareAndDelete(key, over)
 			close(over)

@@ -6,7 +6,7 @@ import (
 	"net/http"
 	"sync"
 
-	"github.com/larderhq/larder/core/internal/engine"
+	"github.com/larderhq/larder/core/internal/coherence"
 	"github.com/larderhq/larder/core/internal/loadscope"
 	"github.com/larderhq/larder/core/internal/waitgraph"
 )
@@ -62,7 +62,7 @@ func (rt *Route) Serve(ex Exchange) error {
 	now := rt.engine.Now()
 	if !w.said {
 		// The key is a view of the buffer: it is looked up, not kept.
-		if en, state := rt.engine.LookupAt(view(key), now); state >= engine.Stale {
+		if en, state := rt.engine.LookupAt(view(key), now); state >= coherence.Stale {
 			if r, ok := en.Value.(*response); ok && !r.validate && r.usable(ex, creds) {
 				rt.hit(ex, creds.lacks, line.Method, en, r, state, now)
 				return nil
@@ -122,9 +122,9 @@ func (rt *Route) identify(dst []byte, ex Exchange, line *Line) (key []byte, cred
 
 // found is what the store has for a request.
 type found struct {
-	entry       *engine.Entry
+	entry       *coherence.Entry
 	response    *response
-	state       engine.State
+	state       coherence.State
 	index       *index     // of the resource's variants
 	lists       [][]string // what responses of the resource have varied on: index.lists
 	uncacheable bool
@@ -133,7 +133,7 @@ type found struct {
 
 // find looks in the store, variants and parts included.
 func (rt *Route) find(a *ask, now int64) (f found) {
-	take := func(en *engine.Entry, state engine.State) bool {
+	take := func(en *coherence.Entry, state coherence.State) bool {
 		r, ok := en.Value.(*response)
 		if !ok || !r.usable(a.ex, a.creds) {
 			return false
@@ -141,7 +141,7 @@ func (rt *Route) find(a *ask, now int64) (f found) {
 		f.entry, f.response, f.state = en, r, state
 		return true
 	}
-	if en, state := rt.engine.LookupAt(a.key, now); state != engine.Gone && !take(en, state) {
+	if en, state := rt.engine.LookupAt(a.key, now); state != coherence.Gone && !take(en, state) {
 		switch v := en.Value.(type) {
 		case *index:
 			f.index, f.lists = v, v.lists
@@ -149,7 +149,7 @@ func (rt *Route) find(a *ask, now int64) (f found) {
 				if !v.answers(names, a.ex) {
 					continue
 				}
-				if en, state := rt.engine.LookupAt(rt.variantKey(a.key, names, a.ex), now); state != engine.Gone && take(en, state) {
+				if en, state := rt.engine.LookupAt(rt.variantKey(a.key, names, a.ex), now); state != coherence.Gone && take(en, state) {
 					break
 				}
 			}
@@ -165,7 +165,7 @@ func (rt *Route) find(a *ask, now int64) (f found) {
 		return f
 	}
 	if a.line.Method == http.MethodGet && len(a.ex.Values("Range")) > 0 && !f.varies(a.ex) { // RFC 9110 section 14.2
-		if en, state := rt.engine.LookupAt(a.key+partSuffix, now); state != engine.Gone {
+		if en, state := rt.engine.LookupAt(a.key+partSuffix, now); state != coherence.Gone {
 			r, ok := en.Value.(*response)
 			if f.parts = ok && r.part != nil; f.parts && r.covers(a.ex) && take(en, state) {
 				return f
@@ -192,7 +192,7 @@ func (f *found) serves(a *ask, now int64) bool {
 // remembered reports whether key stands for requests that nobody queues for.
 func (rt *Route) remembered(key string, now int64) bool {
 	en, state := rt.engine.LookupAt(key, now)
-	if state == engine.Gone {
+	if state == coherence.Gone {
 		return false
 	}
 	_, ok := en.Value.(uncacheable)
@@ -235,8 +235,8 @@ func (a *ask) flightKey(f *found) string {
 }
 
 // hit answers from the store, and has a stale or early chosen entry refreshed.
-func (rt *Route) hit(ex Exchange, lacks Names, method string, en *engine.Entry, r *response, state engine.State, now int64) {
-	if state == engine.Fresh {
+func (rt *Route) hit(ex Exchange, lacks Names, method string, en *coherence.Entry, r *response, state coherence.State, now int64) {
+	if state == coherence.Fresh {
 		rt.engine.Count.Hits.Add(1)
 	} else {
 		rt.engine.Count.StaleHits.Add(1)
@@ -244,7 +244,7 @@ func (rt *Route) hit(ex Exchange, lacks Names, method string, en *engine.Entry, 
 	if s := rt.engine.Pages.Load(); s != nil && s.Sampled() {
 		rt.learn(s, ex, lacks, r)
 	}
-	if state == engine.Stale || en.Early(now) {
+	if state == coherence.Stale || en.Early(now) {
 		rt.refresh(ex)
 	}
 	ex.Reply(r.answer(ex, lacks, method, r.hitFields(now, en.FreshUntil)))
@@ -292,7 +292,7 @@ func (rt *Route) serveMiss(a *ask) error {
 		}
 		turn, out, err := e.Enter(ex.Context(), flight, tags, gate)
 		switch {
-		case errors.Is(err, engine.ErrCircle):
+		case errors.Is(err, coherence.ErrCircle):
 			return rt.leadAlone(a, tags, fwd, missing)
 		case err != nil:
 			// The client has gone, its time is up, or it waited for twice LoadTimeout. To run the handler now would
@@ -336,35 +336,35 @@ func (rt *Route) leadAlone(a *ask, tags []string, fwd, missing string) error {
 }
 
 // lookAgain answers what somebody may have filled in between the look and the turn.
-func (rt *Route) lookAgain(a *ask, turn *engine.Turn) bool {
+func (rt *Route) lookAgain(a *ask, turn *coherence.Turn) bool {
 	looked := false
 	defer func() {
 		if !looked { // an adapter's Values panicked
-			turn.Finish(engine.Outcome{Verdict: engine.Failed})
+			turn.Finish(coherence.Outcome{Verdict: coherence.Failed})
 		}
 	}()
 	now := rt.engine.Now()
 	f := rt.find(a, now)
 	looked = true
-	if f.state != engine.Fresh || !f.serves(a, now) {
+	if f.state != coherence.Fresh || !f.serves(a, now) {
 		return false
 	}
-	turn.Finish(engine.Outcome{Verdict: engine.Shared, Entry: f.entry, Found: true})
+	turn.Finish(coherence.Outcome{Verdict: coherence.Shared, Entry: f.entry, Found: true})
 	rt.hit(a.ex, a.creds.lacks, a.line.Method, f.entry, f.response, f.state, now)
 	return true
 }
 
 // fetch asks the shared tier, before the handler is run. answered: it had the
 // response. again: it had what says where to look.
-func (rt *Route) fetch(ctx context.Context, a *ask, turn *engine.Turn, f *found) (answered, again bool) {
-	q := engine.Query{Codec: codec{}, Key: entryKey(a, f), Wait: rt.class.LoadTimeout, Anew: a.wish.anew(), Seen: f.entry}
+func (rt *Route) fetch(ctx context.Context, a *ask, turn *coherence.Turn, f *found) (answered, again bool) {
+	q := coherence.Query{Codec: codec{}, Key: entryKey(a, f), Wait: rt.class.LoadTimeout, Anew: a.wish.anew(), Seen: f.entry}
 	if loadscope.From(ctx).Loading() != nil { // a load within a load
-		q.Wait = engine.Abroad(q.Wait)
+		q.Wait = coherence.Abroad(q.Wait)
 	}
 	settled := false
 	defer func() {
 		if !settled { // an adapter's Values panicked, or the tier
-			turn.Finish(engine.Outcome{Verdict: engine.Failed})
+			turn.Finish(coherence.Outcome{Verdict: coherence.Failed})
 		}
 	}()
 	answered, again = rt.fetched(ctx, a, turn, q)
@@ -373,20 +373,20 @@ func (rt *Route) fetch(ctx context.Context, a *ask, turn *engine.Turn, f *found)
 }
 
 // fetched is fetch, with the question.
-func (rt *Route) fetched(ctx context.Context, a *ask, turn *engine.Turn, q engine.Query) (answered, again bool) {
+func (rt *Route) fetched(ctx context.Context, a *ask, turn *coherence.Turn, q coherence.Query) (answered, again bool) {
 	ask := turn.Fetch
 	if a.wish.noStore {
 		ask = turn.Look // it has nothing to fill in, and takes no lease from who has
 	}
 	got := ask(ctx, q)
-	if got.Entry == nil || got.State < engine.Stale {
+	if got.Entry == nil || got.State < coherence.Stale {
 		return false, false
 	}
 	rt.took(a.key, got.Entry)
 	if r, ok := got.Entry.Value.(*response); ok {
 		now := rt.engine.Now()
 		if r.fits(a) && a.wish.takes(r, got.Entry, got.State, now) {
-			turn.Finish(engine.Outcome{Verdict: engine.Shared, Entry: got.Entry, Found: true})
+			turn.Finish(coherence.Outcome{Verdict: coherence.Shared, Entry: got.Entry, Found: true})
 			rt.hit(a.ex, a.creds.lacks, a.line.Method, got.Entry, r, got.State, now)
 			return true, false
 		}
@@ -396,7 +396,7 @@ func (rt *Route) fetched(ctx context.Context, a *ask, turn *engine.Turn, q engin
 		}
 		return false, false
 	}
-	turn.Finish(engine.Outcome{Verdict: engine.Shared, Entry: got.Entry})
+	turn.Finish(coherence.Outcome{Verdict: coherence.Shared, Entry: got.Entry})
 	return false, true
 }
 
@@ -404,12 +404,12 @@ func (rt *Route) fetched(ctx context.Context, a *ask, turn *engine.Turn, q engin
 // takes no lease and runs nothing.
 func (rt *Route) fromTier(a *ask, f *found, tags []string) bool {
 	turn := rt.engine.Alone(a.key, tags)
-	defer turn.Finish(engine.Outcome{Verdict: engine.Failed})
-	got := turn.Look(a.ex.Context(), engine.Query{Codec: codec{}, Key: entryKey(a, f), Seen: f.entry})
+	defer turn.Finish(coherence.Outcome{Verdict: coherence.Failed})
+	got := turn.Look(a.ex.Context(), coherence.Query{Codec: codec{}, Key: entryKey(a, f), Seen: f.entry})
 	if got.Entry != nil {
 		rt.took(a.key, got.Entry)
 	}
-	return got.Entry != nil && got.State >= engine.Stale
+	return got.Entry != nil && got.State >= coherence.Stale
 }
 
 // unavailable answers a request whose context ended while it waited. Nobody is
@@ -428,7 +428,7 @@ func notCached() Answer {
 
 func (a *ask) forwardReason(f *found) string {
 	switch {
-	case a.wish.noCache, f.response != nil && f.state == engine.Fresh:
+	case a.wish.noCache, f.response != nil && f.state == coherence.Fresh:
 		return fwdRequest
 	case f.response != nil:
 		return fwdStale

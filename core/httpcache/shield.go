@@ -4,7 +4,7 @@ import (
 	"context"
 	"time"
 
-	"github.com/larderhq/larder/core/internal/engine"
+	"github.com/larderhq/larder/core/internal/coherence"
 )
 
 // shield is the context of a run of the handler that others may wait for: its
@@ -16,7 +16,7 @@ type shield struct {
 	stop   func() bool
 }
 
-func newShield(client context.Context, turn *engine.Turn, limit time.Duration) *shield {
+func newShield(client context.Context, turn *coherence.Turn, limit time.Duration) *shield {
 	s := &shield{client: client}
 	ctx, cancel := context.WithCancel(context.WithoutCancel(client))
 	s.ctx, s.cancel = shielded{ctx, client}, cancel

@@ -5,7 +5,7 @@ import (
 	"slices"
 
 	"github.com/larderhq/larder/core/httpcache/internal/field"
-	"github.com/larderhq/larder/core/internal/engine"
+	"github.com/larderhq/larder/core/internal/coherence"
 	"github.com/larderhq/larder/core/internal/loadscope"
 )
 
@@ -65,7 +65,7 @@ func (l *loading) renew(by Header, said loadscope.Said) {
 	}
 	r.born = l.turn.Began()
 	l.turn.ForgetEntry(l.shield.ctx, old.key, l.prior.entry)
-	l.turn.Finish(engine.Outcome{Verdict: l.d.verdict})
+	l.turn.Finish(coherence.Outcome{Verdict: l.d.verdict})
 	status.detail = l.d.reason
 	(&outgoing{reply: l.reply(r, by)}).send(l.a.ex, status.field())
 }
@@ -156,9 +156,9 @@ func (rt *Route) forwardHead(a *ask, f *found, fwd string) error {
 		return rt.forward(a.ex, fwd, "")
 	}
 	s := newShield(a.ex.Context(), turn, rt.class.LoadTimeout)
-	defer turn.Finish(engine.Outcome{Verdict: engine.Again}) // it is no answer to who waits for a GET
+	defer turn.Finish(coherence.Outcome{Verdict: coherence.Again}) // it is no answer to who waits for a GET
 	defer s.end()
-	turn.Fetch(s.ctx, engine.Query{Codec: codec{}, Key: f.response.key, Seen: f.entry, Anew: true, Background: true})
+	turn.Fetch(s.ctx, coherence.Query{Codec: codec{}, Key: f.response.key, Seen: f.entry, Anew: true, Background: true})
 	l := rt.newLoading(a, turn, s, fwd, missing)
 	defer l.leave()
 	l.c = &Capture{head: func(status int, h Header) (bool, []Field) {
@@ -205,5 +205,5 @@ func (l *loading) learn(status int, h Header) bool {
 		return false
 	}
 	l.place(r, late)
-	return l.keep(r, late) == engine.Stored
+	return l.keep(r, late) == coherence.Stored
 }

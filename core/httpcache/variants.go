@@ -4,7 +4,7 @@ import (
 	"slices"
 	"time"
 
-	"github.com/larderhq/larder/core/internal/engine"
+	"github.com/larderhq/larder/core/internal/coherence"
 )
 
 // addVariant puts a variant into the resource's index. The index outlives the
@@ -15,7 +15,7 @@ func (rt *Route) addVariant(resource string, r *response, d *decision) {
 	var next *index
 	var gone []variant
 	var keep int64
-	rt.engine.Amend(resource, func(old engine.Lasting, until int64) (engine.Lasting, int64) {
+	rt.engine.Amend(resource, func(old coherence.Lasting, until int64) (coherence.Lasting, int64) {
 		ix, _ := old.(*index)
 		if ix == nil {
 			ix = &index{}
@@ -55,13 +55,13 @@ func (rt *Route) tell(resource string, ix *index, now, keep int64) {
 }
 
 // took counts a variant that has come from the shared tier.
-func (rt *Route) took(resource string, en *engine.Entry) {
+func (rt *Route) took(resource string, en *coherence.Entry) {
 	r, ok := en.Value.(*response)
 	if !ok || r.part != nil || r.key == resource {
 		return
 	}
 	var gone []variant
-	rt.engine.Amend(resource, func(old engine.Lasting, until int64) (engine.Lasting, int64) {
+	rt.engine.Amend(resource, func(old coherence.Lasting, until int64) (coherence.Lasting, int64) {
 		ix, _ := old.(*index)
 		if ix == nil || slices.ContainsFunc(ix.variants, func(v variant) bool { return v.key == r.key }) {
 			return nil, 0

@@ -8,7 +8,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/larderhq/larder/core"
-	"github.com/larderhq/larder/core/internal/engine"
+	"github.com/larderhq/larder/core/internal/coherence"
 )
 
 func wishRoute(t *testing.T, honoured []string) *Route {
@@ -22,10 +22,10 @@ func wishRoute(t *testing.T, honoured []string) *Route {
 
 // The response of these tests came 10 s old, is fresh for 90 s more, is answered
 // stale for 30 s after that, and is kept for 1000 s.
-func wished(at time.Duration) (*response, *engine.Entry, engine.State, int64) {
+func wished(at time.Duration) (*response, *coherence.Entry, coherence.State, int64) {
 	const came = int64(5 * time.Second)
 	r := &response{status: http.StatusOK, initialAge: 10, born: came}
-	en := &engine.Entry{
+	en := &coherence.Entry{
 		Value: r, Born: came, FreshUntil: came + int64(90*time.Second), StaleUntil: came + int64(120*time.Second), KeepUntil: came + int64(1000*time.Second),
 	}
 	now := came + int64(at)
@@ -103,7 +103,7 @@ func TestWhatARequestTakes(t *testing.T) {
 			}
 			r, en, state, now := wished(tt.at)
 			w := wishRoute(t, nil).wishes(ex)
-			got := state != engine.Gone && w.takes(r, en, state, now)
+			got := state != coherence.Gone && w.takes(r, en, state, now)
 			require.Equal(t, tt.want, got)
 		})
 	}

@@ -4,14 +4,14 @@
 package bridge
 
 import (
-	"github.com/larderhq/larder/core/internal/engine"
+	"github.com/larderhq/larder/core/internal/coherence"
 	"github.com/larderhq/larder/core/internal/loadscope"
 	"github.com/larderhq/larder/core/internal/warmup"
 )
 
 // Parts are the parts of a cache.
 type Parts struct {
-	Engine *engine.Engine
+	Engine *coherence.Engine
 	// NewScope returns a scope for a load or a write of the cache.
 	NewScope func() *loadscope.Scope
 	// ClassRevision returns how many calls of SetClasses have succeeded. A route derives

@@ -20,7 +20,7 @@ import (
 
 const histories = "./core/internal/test/histories"
 
-// mutant is a rule of package engine, and the tests that notice when it is taken out:
+// mutant is a rule of package coherence, and the tests that notice when it is taken out:
 // they find old values answered, and nothing else.
 //
 // The histories find what chance finds often. A rule whose loss chance finds too seldom,
@@ -28,7 +28,7 @@ const histories = "./core/internal/test/histories"
 type mutant struct {
 	mutate.Rule
 	history  bool   // the histories find it
-	directed string // the tests of package engine that find it
+	directed string // the tests of package coherence that find it
 	word     string // what a failure says; "": STALE
 }
 
@@ -37,7 +37,7 @@ type mutant struct {
 func mutants() []mutant {
 	const (
 		gone   = "GivenAStoredEntry_WhenInvalidated_ThenItIsGone"
-		engine = "core/internal/engine/"
+		engine = "core/internal/coherence/"
 	)
 	rule := func(name string, edits ...mutate.Edit) mutate.Rule { return mutate.Rule{Name: name, Edits: edits} }
 	return []mutant{
@@ -101,7 +101,7 @@ func TestRuleOfTheEngineTakenOutIsMissed(t *testing.T) {
 	for _, mutant := range mutants() {
 		t.Run(mutant.Name, func(t *testing.T) {
 			t.Parallel()
-			out, ok := runTests(t, buildWithout(t, m, mutant.Rule, "./core/internal/engine"), "^Test("+mutant.directed+")", "")
+			out, ok := runTests(t, buildWithout(t, m, mutant.Rule, "./core/internal/coherence"), "^Test("+mutant.directed+")", "")
 			mustFail(t, out, ok, cmp.Or(mutant.word, "STALE")+": ")
 			t.Logf("RULE %s is missed by %s", mutant.Name, mutant.directed)
 			if !mutant.history {
@@ -120,7 +120,7 @@ func TestRuleOfTheEngineTakenOutIsMissed(t *testing.T) {
 // with all rules.
 func passesWhole(t *testing.T, m *mutate.Module) {
 	t.Helper()
-	engine := buildWithout(t, m, mutate.Rule{}, "./core/internal/engine")
+	engine := buildWithout(t, m, mutate.Rule{}, "./core/internal/coherence")
 	var directed []string
 	for _, m := range mutants() {
 		directed = append(directed, strings.Split(m.directed, "|")...)

@@ -24,7 +24,7 @@ import (
 // broken_test.go.
 func engineRules() []mutate.Rule {
 	const (
-		engine = "core/internal/engine/"
+		engine = "core/internal/coherence/"
 		behind = "core/"
 	)
 	rule := func(name string, edits ...mutate.Edit) mutate.Rule { return mutate.Rule{Name: name, Edits: edits} }

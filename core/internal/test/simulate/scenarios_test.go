@@ -14,7 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/larderhq/larder/core"
-	"github.com/larderhq/larder/core/internal/engine"
+	"github.com/larderhq/larder/core/internal/coherence"
 	"github.com/larderhq/larder/core/internal/test/memtier"
 	"github.com/larderhq/larder/core/internal/tier"
 )
@@ -216,7 +216,7 @@ func TestScenario_GivenASuspendedMachine_WhenItWakes_ThenItAnswersNothingThatItK
 	play(t, func(s *scene) {
 		var suspended atomic.Int64
 		b := s.actor("b")
-		x, err := engine.New(engine.Settings{MaxBytes: 1 << 20, LongestLoad: time.Second, Refreshes: 1, Shared: &engine.Sharing{
+		x, err := coherence.New(coherence.Settings{MaxBytes: 1 << 20, LongestLoad: time.Second, Refreshes: 1, Shared: &coherence.Sharing{
 			Tier: &actor{s: s, tier: s.server.Tier("x"), parts: 4}, Budget: 50 * ms, Log: slog.New(slog.DiscardHandler),
 			Layout: tier.Layout{Namespace: "larder", Partitions: 4, MaxStaleness: time.Second},
 			Wall:   func() int64 { return time.Now().UnixNano() + suspended.Load() },
@@ -224,24 +224,24 @@ func TestScenario_GivenASuspendedMachine_WhenItWakes_ThenItAnswersNothingThatItK
 		require.NoError(s, err)
 		defer func() { require.NoError(s, x.Close(context.Background())) }()
 		time.Sleep(3 * time.Second)
-		turn, _, err := x.Enter(s.Context(), "row:1", nil, engine.Gate{MaxLoadsAfterError: 1, Wait: time.Second})
+		turn, _, err := x.Enter(s.Context(), "row:1", nil, coherence.Gate{MaxLoadsAfterError: 1, Wait: time.Second})
 		require.NoError(s, err)
-		require.Nil(s, turn.Fetch(s.Context(), engine.Query{Codec: bytesCodec{}, Wait: time.Second}).Entry)
-		_, refused := turn.Fill(s.Context(), engine.Fill{Value: []byte("old"), Lifetime: engine.Lifetime{Fresh: time.Hour}, Codec: bytesCodec{}})
-		require.Equal(s, engine.Stored, refused)
-		turn.Finish(engine.Outcome{Verdict: engine.Unshareable})
+		require.Nil(s, turn.Fetch(s.Context(), coherence.Query{Codec: bytesCodec{}, Wait: time.Second}).Entry)
+		_, refused := turn.Fill(s.Context(), coherence.Fill{Value: []byte("old"), Lifetime: coherence.Lifetime{Fresh: time.Hour}, Codec: bytesCodec{}})
+		require.Equal(s, coherence.Stored, refused)
+		turn.Finish(coherence.Outcome{Verdict: coherence.Unshareable})
 		_, state := x.Lookup("row:1")
-		require.Equal(s, engine.Fresh, state)
+		require.Equal(s, coherence.Fresh, state)
 
 		// It is suspended; its clock stands still, the others' go on, and it hears nothing.
 		s.server.SetFaults(memtier.Faults{HintLost: 1})
 		suspended.Store(int64(time.Hour))
 		require.NoError(s, b.cache.Invalidate(s.Context(), core.Key("row:1")))
-		if _, state = x.Lookup("row:1"); state != engine.Gone {
+		if _, state = x.Lookup("row:1"); state != coherence.Gone {
 			s.Fatal("STALE: what was invalidated while it was suspended is answered")
 		}
 		time.Sleep(time.Second)
-		if _, state = x.Lookup("row:1"); state != engine.Gone {
+		if _, state = x.Lookup("row:1"); state != coherence.Gone {
 			s.Fatal("STALE: what was invalidated while it was suspended is answered later")
 		}
 	})

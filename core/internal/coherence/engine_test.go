@@ -1,0 +1,343 @@
+package coherence
+
+import (
+	"context"
+	"fmt"
+	"runtime"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+func TestGivenAPattern_WhenInvalidated_ThenItIsTheNameThatMatchesWithoutTheVariant(t *testing.T) {
+	e := open(t)
+	variant := "item:1" + string(rune(NameEnd)) + "gzip"
+	require.Equal(t, "item:1", Name(variant))
+	require.Equal(t, "item:1", Name("item:1"))
+	store(t, e, variant, "old", nil, nil)
+	store(t, e, "item:10", "kept", nil, nil)
+	load := e.NewLoad(variant, nil)
+	e.fence([]Item{{Kind: Pattern, Value: "item:1"}})
+	mustBeGone(t, e, variant)
+	load.Fill(fillOf("old", nil))
+	mustBeGone(t, e, variant)
+	mustBe(t, e, "item:10", "kept")
+}
+
+func TestGivenALoadThatIsStoredUnderAnotherKey_WhenThatKeyIsInvalidated_ThenItIsNotStored(t *testing.T) {
+	e := open(t)
+	load := e.NewLoad("item", nil)
+	e.fence([]Item{{Kind: Key, Value: key}})
+	f := fillOf("old", nil)
+	f.Key = key
+	load.Fill(f)
+	mustBeGone(t, e, key)
+	mustBeGone(t, e, "item")
+	f.Value = "new"
+	e.NewLoad("item", nil).Fill(f)
+	mustBe(t, e, key, "new")
+}
+
+func TestGivenATagNamedTwice_WhenStored_ThenItIsKeptOnce(t *testing.T) {
+	e := open(t)
+	en := store(t, e, key, "v", []string{"t:a"}, []string{"t:a", "t:b", "t:b"})
+	require.Len(t, en.stamps, 3) // the era and two tags
+}
+
+func TestGivenATurnWithRoomInItsTags_WhenTwoLoadsNameLateTags_ThenTheyDoNotShareThem(t *testing.T) {
+	e := open(t)
+	tags := append(make([]string, 0, 8), "t:a") // room to append into
+	one, two := e.NewLoad("one", tags), e.NewLoad("two", tags)
+	one.Fill(fillOf("1", []string{"t:one"}))
+	two.Fill(fillOf("2", []string{"t:two"}))
+	e.fence([]Item{{Kind: Tag, Value: "t:one"}})
+	mustBeGone(t, e, "one")
+	mustBe(t, e, "two", "2")
+}
+
+func TestGivenAMark_WhenPut_ThenItIsFoundUntilItsEndOrAnInvalidationOfAll(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := open(t)
+		e.Put("mark", 7, 8, minute)
+		mustBeInt := func() {
+			en, state := e.Lookup("mark")
+			require.Equal(t, Fresh, state)
+			require.Equal(t, 7, en.Value)
+		}
+		mustBeInt()
+		time.Sleep(minute)
+		mustBeGone(t, e, "mark")
+		e.Put("mark", 7, 8, minute)
+		mustBeInt()
+		e.fence([]Item{{Kind: All}})
+		mustBeGone(t, e, "mark")
+		e.Put("mark", 7, 8, minute)
+		e.Drop("mark")
+		mustBeGone(t, e, "mark")
+	})
+}
+
+func TestGivenADroppedEntry_WhenALoadIsUnderWay_ThenItStores(t *testing.T) {
+	e := open(t)
+	store(t, e, key, "bad", nil, nil)
+	load := e.NewLoad(key, nil)
+	e.Drop(key)
+	load.Fill(fillOf("good", nil))
+	mustBe(t, e, key, "good")
+}
+
+func TestGivenADeadEntry_WhenItIsLookedUpAsANewOneArrives_ThenTheNewOneStays(t *testing.T) {
+	e := open(t)
+	old := store(t, e, key, "old", []string{"t:a"}, nil)
+	e.fence([]Item{{Kind: Tag, Value: "t:a"}})
+	store(t, e, key, "new", []string{"t:a"}, nil)
+	e.tier.dropEntry(key, old)
+	mustBe(t, e, key, "new")
+}
+
+// Limits.
+
+func settle(e *Engine) {
+	e.tier.cache.CleanUp()
+	synctest.Wait()
+	e.tier.cache.CleanUp()
+}
+
+func TestGivenAFloodOfKeys_WhenItIsOver_ThenTheTierHoldsNoMoreThanItMay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const limit = 1 << 20
+		e := openWith(t, Settings{MaxBytes: limit, LongestLoad: minute, Refreshes: 1})
+		body := strings.Repeat("x", 1000)
+		for i := range 12_000 {
+			k := fmt.Sprint("item:", i)
+			e.NewLoad(k, []string{k}).Fill(fillOf(body, nil))
+			if i%3_000 == 2_999 {
+				settle(e)
+				entries, bytes := e.Size()
+				require.LessOrEqual(t, bytes, uint64(limit))
+				require.Greater(t, bytes, uint64(limit)*3/4, "the room is used")
+				require.InDelta(t, limit/(1000+overhead), entries, 50)
+			}
+		}
+		require.Greater(t, e.Count.Evicted.Load(), int64(10_000))
+	})
+}
+
+func TestGivenAFloodOfKeys_WhenItIsOver_ThenTheHeapIsBounded(t *testing.T) {
+	if testing.Short() {
+		t.Skip("measures the heap")
+	}
+	const limit = 4 << 20
+	heap := func() int64 {
+		runtime.GC()
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return int64(m.HeapAlloc)
+	}
+	before := heap()
+	e := openWith(t, Settings{MaxBytes: limit, LongestLoad: minute, Refreshes: 1})
+	for i := range 30_000 {
+		k := fmt.Sprint("item:", i)
+		e.NewLoad(k, []string{"t:" + k, "t:all"}).Fill(Fill{Value: make([]byte, 1000), Size: 1000, Lifetime: Lifetime{Fresh: hour}})
+	}
+	e.tier.cache.CleanUp()
+	grown := heap() - before
+	t.Logf("a tier of %d bytes takes %d of the heap, %.2f times", limit, grown, float64(grown)/limit)
+	require.Less(t, grown, int64(2*limit))
+	runtime.KeepAlive(e)
+}
+
+func TestGivenAHotKey_WhenAFloodOfKeysIsAskedForOnce_ThenItStays(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := openWith(t, Settings{MaxBytes: 1 << 20, LongestLoad: minute, Refreshes: 1})
+		body := strings.Repeat("x", 1000)
+		hits, reads := 0, 0
+		for i := range 20_000 {
+			once := fmt.Sprint("once:", i)
+			if _, state := e.Lookup(once); state == Gone {
+				e.NewLoad(once, nil).Fill(fillOf(body, nil))
+			}
+			if i%4 == 0 {
+				reads++
+				hot := fmt.Sprint("hot:", i/4%50)
+				if _, state := e.Lookup(hot); state == Fresh {
+					hits++
+				} else {
+					e.NewLoad(hot, nil).Fill(fillOf(body, nil))
+				}
+			}
+			if i%64 == 0 {
+				settle(e)
+			}
+		}
+		t.Logf("%d of %d reads of hot keys are hits", hits, reads)
+		require.Greater(t, float64(hits)/float64(reads), 0.9)
+	})
+}
+
+func TestGivenAValueLargerThanTheTier_WhenFilled_ThenItIsRefusedAndNothingElseGoes(t *testing.T) {
+	e := openWith(t, Settings{MaxBytes: 1 << 16, LongestLoad: minute, Refreshes: 1})
+	store(t, e, key, "v", nil, nil)
+	f := fillOf("", nil)
+	f.Size = 1 << 16
+	en, refusal := e.NewLoad("large", nil).Fill(f)
+	require.Equal(t, TooLarge, refusal)
+	require.NotNil(t, en, "its load's caller is answered from it")
+	mustBeGone(t, e, "large")
+	mustBe(t, e, key, "v")
+}
+
+func TestGivenTagsOfEntriesThatHaveGone_WhenMemoryIsCollected_ThenTheirGenerationsAreForgotten(t *testing.T) {
+	e := openWith(t, Settings{MaxBytes: 1 << 18, LongestLoad: minute, Refreshes: 1})
+	const flood = 100_000
+	most := 0
+	for i := range flood {
+		k := fmt.Sprint("item:", i)
+		e.NewLoad(k, []string{"t:" + k}).Fill(fillOf("v", nil))
+		if i%10_000 == 0 {
+			e.tier.cache.CleanUp()
+			runtime.GC()
+			most = max(most, e.Tags())
+		}
+	}
+	living, _ := e.Size()
+	t.Logf("%d tags were carried in turn, %d entries live; at most %d tags were remembered", flood, living, most)
+	// Up to minSweep per shard are not worth a sweep; beyond that twice what lived
+	// at the last sweep, and what was made between two collections.
+	require.Less(t, most, 64*minSweep+20_000)
+}
+
+func TestGivenTagsThatNobodyCarries_WhenTheyAreInvalidated_ThenNothingIsKeptOfThem(t *testing.T) {
+	e := open(t)
+	for i := range 100_000 {
+		e.fence([]Item{{Kind: Tag, Value: fmt.Sprint("t:", i)}})
+	}
+	require.Zero(t, e.Tags())
+	require.LessOrEqual(t, len(e.journal.ring), logCapacity)
+}
+
+func TestGivenALivingEntry_WhenMemoryIsCollected_ThenItsTagsStillReachIt(t *testing.T) {
+	e := open(t)
+	store(t, e, key, "old", []string{"t:a"}, []string{"t:b"})
+	for range 3 {
+		runtime.GC()
+	}
+	mustBe(t, e, key, "old")
+	e.fence([]Item{{Kind: Tag, Value: "t:b"}})
+	mustBeGone(t, e, key)
+}
+
+func TestGivenASweepOfStamps_WhenOthersLive_ThenTheyStayTheSame(t *testing.T) {
+	s := newStamps()
+	held := map[string]*stamp{}
+	for i := range 100_000 {
+		tag := fmt.Sprint("t:", i)
+		st := s.get(tag)
+		if i%100 == 0 {
+			held[tag] = st
+		}
+		if i%10_000 == 0 {
+			runtime.GC()
+		}
+	}
+	for tag, st := range held {
+		require.Same(t, st, s.get(tag))
+		s.kill(tag)
+		require.True(t, st.dead.Load())
+		require.NotSame(t, st, s.get(tag))
+	}
+}
+
+// The end.
+
+func TestGivenAnEngine_WhenClosed_ThenNothingIsStoredAndASecondCloseDoesNothing(t *testing.T) {
+	e := open(t)
+	store(t, e, key, "v", nil, nil)
+	load := e.NewLoad("later", nil)
+	require.False(t, e.Closed())
+	require.NoError(t, e.Close(t.Context()))
+	require.True(t, e.Closed())
+	_, refusal := load.Fill(fillOf("v", nil))
+	require.Equal(t, NotOpen, refusal)
+	e.Put("mark", 1, 1, minute)
+	mustBeGone(t, e, key)
+	mustBeGone(t, e, "later")
+	mustBeGone(t, e, "mark")
+	require.False(t, e.Spawn(t.Context(), minute, func(context.Context) { t.Error("it runs") }))
+	require.False(t, e.Background(t.Context(), minute, func(context.Context) { t.Error("it runs") }))
+	e.fence([]Item{{Kind: All}, {Kind: Key, Value: key}, {Kind: Tag, Value: "t"}, {Kind: Pattern, Value: "*"}})
+	_ = e.beginHere([]Item{{Kind: Key, Value: key}}, minute).End(context.Background(), nil)
+	require.NoError(t, e.Close(t.Context()))
+}
+
+func TestGivenLoadsInTheBackground_WhenClosed_ThenTheyAreCancelledAndWaitedFor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := open(t)
+		var ended atomic.Int64
+		for range 3 {
+			require.True(t, e.Background(t.Context(), hour, func(ctx context.Context) {
+				<-ctx.Done()
+				time.Sleep(time.Second) // it tidies up
+				ended.Add(1)
+			}))
+		}
+		start := time.Now()
+		require.NoError(t, e.Close(t.Context()))
+		require.EqualValues(t, 3, ended.Load())
+		require.Equal(t, time.Second, time.Since(start))
+	})
+}
+
+func TestGivenALoadThatDoesNotListen_WhenClosed_ThenItIsWaitedForSoLongOnly(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := open(t)
+		release := make(chan struct{})
+		require.True(t, e.Spawn(t.Context(), hour, func(context.Context) { <-release }))
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		defer cancel()
+		start := time.Now()
+		require.ErrorIs(t, e.Close(ctx), context.DeadlineExceeded)
+		require.Equal(t, 5*time.Second, time.Since(start))
+		close(release)
+	})
+}
+
+func TestGivenAsManyRefreshesAsMayRun_WhenAnotherIsAskedFor_ThenItIsLeftOut(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := openWith(t, Settings{MaxBytes: 1 << 20, LongestLoad: minute, Refreshes: 2})
+		release := make(chan struct{})
+		wait := func(context.Context) { <-release }
+		require.True(t, e.Background(t.Context(), hour, wait))
+		require.True(t, e.Background(t.Context(), hour, wait))
+		require.False(t, e.Background(t.Context(), hour, wait))
+		require.EqualValues(t, 1, e.Count.RefreshesSkipped.Load())
+		require.True(t, e.Spawn(t.Context(), hour, wait), "a load that somebody waits for needs no place")
+		close(release)
+		synctest.Wait()
+		require.True(t, e.Background(t.Context(), hour, func(context.Context) {}))
+	})
+}
+
+func TestGivenALoadInTheBackground_WhenItsCallerGoesAway_ThenItKeepsTheValuesAndNotTheCancellation(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := open(t)
+		type word struct{}
+		parent, cancel := context.WithCancel(context.WithValue(t.Context(), word{}, "value"))
+		checked := make(chan struct{})
+		start := time.Now()
+		e.Background(parent, minute, func(ctx context.Context) {
+			defer close(checked)
+			<-ctx.Done()
+			require.Equal(t, "value", ctx.Value(word{}))
+			require.ErrorIs(t, ctx.Err(), context.DeadlineExceeded)
+			require.Equal(t, minute, time.Since(start))
+		})
+		cancel()
+		<-checked
+	})
+}

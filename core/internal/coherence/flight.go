@@ -1,0 +1,530 @@
+package coherence
+
+import (
+	"container/list"
+	"context"
+	"errors"
+	"hash/maphash"
+	"math"
+	"sync"
+	"time"
+
+	"github.com/larderhq/larder/core/internal/loadscope"
+	"github.com/larderhq/larder/core/internal/waitgraph"
+)
+
+// A flight is the loads of one key that are under way and those who wait for
+// them. It begins with one load at a time. After a load that failed, as many as
+// Gate.MaxLoadsAfterError may run, so that waiters are neither served one by one by a slow
+// failure nor stampede what has just failed. After one whose value may not be
+// shared, nobody waits any more.
+type flight struct {
+	key       string
+	tags      []string
+	began     int64
+	seen      uint64 // items of the log before it have been compared with key and tags
+	caughtUp  int64  // from when on replicas have what the loads may have read too early, and nobody joins; 0: they did not
+	limit     int
+	running   int
+	leases    []*held // that turns of the flight have in the shared tier
+	closed    bool
+	settled   *settled      // its load has ended, and its fill is on its way: the outcome of who comes; nil: not yet
+	waiters   list.List     // of *waiter
+	unwatched chan struct{} // closed when nobody waits any more; nil unless asked for
+	overdue   *time.Timer
+	who       waitgraph.Flight // loads in it
+}
+
+type waiter struct {
+	joined uint64       // position of the log at the time of joining
+	at     int64        // that time
+	wake   chan Outcome // buffered: waking never blocks
+}
+
+type flights struct {
+	seed   maphash.Seed
+	shards [64]flightShard
+}
+
+type flightShard struct {
+	mu sync.Mutex
+	m  map[string]*flight
+}
+
+func newFlights() *flights {
+	fs := &flights{seed: maphash.MakeSeed()}
+	for i := range fs.shards {
+		fs.shards[i].m = make(map[string]*flight)
+	}
+	return fs
+}
+
+func (fs *flights) shard(key string) *flightShard {
+	return &fs.shards[maphash.String(fs.seed, key)%uint64(len(fs.shards))]
+}
+
+// Gate bounds a flight.
+type Gate struct {
+	MaxLoadsAfterError int           // loads at a time once one has failed
+	Wait               time.Duration // how long a load is waited for before others are let go beside it
+	Anew               bool          // a load that has ended is none to join
+	// ReplicaLag is how long a replica may lag that loads read. Who comes when it is over
+	// does not join a load that began before.
+	ReplicaLag time.Duration
+}
+
+// Verdict is how a load ended for those who waited for it.
+type Verdict uint8
+
+// The verdicts.
+const (
+	Shared      Verdict = iota + 1 // Outcome.Entry or Err is everybody's
+	Failed                         // a panic, a cancellation, a 5xx: the next ones try, MaxLoadsAfterError at a time
+	Unshareable                    // it was its leader's alone: everybody goes on by himself
+	Again                          // it says nothing to the others: they start over
+
+	granted // it is this waiter's turn to load
+)
+
+// Outcome is what a load came to.
+type Outcome struct {
+	Verdict Verdict
+	Entry   *Entry
+	Err     error
+	Tags    []string // beside those the flight was entered with
+	Found   bool     // Entry is no load's: it was there
+	// ReplicaLag is that of the load, as it was known at its end.
+	ReplicaLag time.Duration
+}
+
+// Turn is the right and the duty to load. Exactly one call of Finish ends it,
+// whatever happens to the load.
+type Turn struct {
+	*Load
+	f    *flight // nil: beside any flight
+	gate Gate
+	done bool
+	load *waitgraph.Load // nil: not known yet
+
+	// With a shared tier:
+	held    *held    // the lease to fill it; nil: what is loaded is stored nowhere
+	late    []string // the tags of the entry that was found there
+	refused *Entry   // what was found and is of no use
+	asked   *asking  // what it has been asked, and the time that is left for it
+
+	patience int  // budgets for that; 0: one
+	behind   bool // nobody waits for it: see TryLater
+	noted    bool // it is the one of its key
+
+	deferred *deferred // the fill that goes on although the caller was answered; nil: none
+}
+
+// ErrBusy says that a load was waited for as long as may be. To load beside it
+// then would turn a database that hangs into one that is stampeded.
+var ErrBusy = errors.New("larder: waited twice LoadTimeout for other loads of the same key")
+
+// ErrCircle says that a load waits for the caller's own, by way of others or of another
+// instance: it would not end before that. The caller loads beside it.
+var ErrCircle = errors.New("larder: a load that waits for the caller's own")
+
+// maxAbroad bounds for how long a load within a load waits for another instance's:
+// nobody sees from here whether that one waits for the outer load.
+const maxAbroad = 2 * time.Second
+
+// Abroad returns how long a load within a load waits for another instance's, where one
+// by itself waits for so long.
+func Abroad(wait time.Duration) time.Duration { return min(wait/4, maxAbroad) }
+
+// Runs says which load a turn's is, before that begins.
+func (t *Turn) Runs(l *waitgraph.Load) {
+	t.load = l
+	if t.f != nil && !t.done {
+		t.f.who.Runs(l)
+	}
+}
+
+// Running returns the load that Runs has named.
+func (t *Turn) Running() *waitgraph.Load { return t.load }
+
+// Enter joins the flight of key, or begins one. It returns either a turn (the
+// caller loads), or the outcome of somebody else's load, or an error: ctx's, when
+// it ended first, ErrBusy, or ErrCircle. tags are those known before the load; gate
+// applies to the flight that this call begins.
+func (e *Engine) Enter(ctx context.Context, key string, tags []string, gate Gate) (*Turn, Outcome, error) {
+	sh := e.flights.shard(key)
+	outer := loadscope.From(ctx).Loading()
+	until := time.Now().Add(2 * gate.Wait)
+	for {
+		if err := ctx.Err(); err != nil {
+			return nil, Outcome{}, err
+		}
+		sh.mu.Lock()
+		f := sh.m[key]
+		var joined uint64
+		if f != nil {
+			var fenced bool
+			if joined, fenced = e.catchUp(f); fenced {
+				e.leave(sh, f)
+				f = nil
+			}
+		}
+		if f != nil && f.settled != nil {
+			if o, ok := f.settled.outcome(e); ok && !gate.Anew {
+				sh.mu.Unlock()
+				e.Count.Coalesced.Add(1)
+				return nil, o, nil
+			}
+			e.leave(sh, f)
+			f = nil
+		}
+		if f == nil {
+			turn := e.begin(sh, key, tags, gate)
+			sh.mu.Unlock()
+			return turn, Outcome{}, nil
+		}
+		if f.running < f.limit {
+			f.running++
+			f.who.Turn()
+			sh.mu.Unlock()
+			return e.turn(f, key, tags, gate), Outcome{}, nil
+		}
+		leave, ok := waitFor(outer, f)
+		if !ok {
+			sh.mu.Unlock()
+			return nil, Outcome{}, ErrCircle
+		}
+		w := &waiter{joined: joined, at: e.Now(), wake: make(chan Outcome, 1)}
+		place := f.waiters.PushBack(w)
+		if f.overdue == nil {
+			f.overdue = time.AfterFunc(gate.Wait, func() { e.overdue(sh, f, gate) })
+		}
+		sh.mu.Unlock()
+		e.Count.Coalesced.Add(1)
+
+		o, err := w.await(ctx, until, outer, Abroad(gate.Wait))
+		leave()
+		if err == nil {
+			switch o.Verdict {
+			case Again:
+				continue
+			case granted:
+				return e.turn(f, key, tags, gate), Outcome{}, nil
+			default:
+				return nil, o, nil
+			}
+		}
+		// Leaving: what arrived at the same moment is passed on.
+		sh.mu.Lock()
+		f.waiters.Remove(place)
+		f.checkWatched()
+		select {
+		case o := <-w.wake:
+			if o.Verdict == granted {
+				f.running--
+				f.who.Ended(nil)
+				e.grant(sh, f)
+			}
+		default:
+		}
+		sh.mu.Unlock()
+		return nil, Outcome{}, err
+	}
+}
+
+// waitFor notes that a load waits for a flight. Nobody waits for who is no load.
+func waitFor(outer *waitgraph.Load, f *flight) (leave func(), ok bool) {
+	if outer == nil {
+		return func() {}, true
+	}
+	return outer.For(&f.who)
+}
+
+// await is wait until a time. A load that waits within a load looks, every so often,
+// whether another instance holds it up.
+func (w *waiter) await(ctx context.Context, until time.Time, outer *waitgraph.Load, abroad time.Duration) (Outcome, error) {
+	for {
+		left := time.Until(until)
+		if outer == nil || left <= abroad {
+			return w.wait(ctx, left)
+		}
+		o, err := w.wait(ctx, abroad)
+		if !errors.Is(err, ErrBusy) {
+			return o, err
+		}
+		if outer.HeldUp(abroad) {
+			return Outcome{}, ErrCircle
+		}
+	}
+}
+
+// TryLead begins a flight of key unless one is under way.
+func (e *Engine) TryLead(key string, tags []string, gate Gate) (*Turn, bool) {
+	sh := e.flights.shard(key)
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	if f := sh.m[key]; f != nil {
+		if _, fenced := e.catchUp(f); !fenced {
+			return nil, false
+		}
+		e.leave(sh, f)
+	}
+	return e.begin(sh, key, tags, gate), true
+}
+
+// Alone returns a turn outside any flight, for a load that nobody can share.
+func (e *Engine) Alone(key string, tags []string) *Turn {
+	return e.turn(nil, key, tags, Gate{})
+}
+
+func (e *Engine) begin(sh *flightShard, key string, tags []string, gate Gate) *Turn {
+	l := e.NewLoad(key, tags)
+	f := &flight{key: key, tags: tags, began: l.began, seen: l.pos, limit: 1, running: 1}
+	if gate.ReplicaLag > 0 {
+		f.caughtUp = l.caughtUp(gate.ReplicaLag, nil)
+	}
+	f.who.Turn()
+	sh.m[key] = f
+	return &Turn{Load: l, f: f, gate: gate}
+}
+
+func (e *Engine) turn(f *flight, key string, tags []string, gate Gate) *Turn {
+	return &Turn{Load: e.NewLoad(key, tags), f: f, gate: gate}
+}
+
+// leave makes way for another flight of the key: what this one loads will be
+// stored nowhere, and so it needs no lease. The caller holds the shard's lock.
+func (e *Engine) leave(sh *flightShard, f *flight) {
+	delete(sh.m, f.key)
+	if !e.closed.Load() {
+		for _, h := range f.leases {
+			e.release(h)
+		}
+	}
+	f.leases = nil
+}
+
+// catchUp compares the flight with the items that came since it was last
+// compared. The caller holds the shard's lock.
+func (e *Engine) catchUp(f *flight) (head uint64, fenced bool) {
+	e.lapse(e.Now())
+	e.journal.mu.RLock()
+	defer e.journal.mu.RUnlock()
+	head = e.journal.head
+	fenced = e.concern(f.seen, f.key, f.tags) != 0
+	f.seen = head
+	now := e.Now()
+	fenced = fenced || f.caughtUp != 0 && now >= f.caughtUp
+	if s := e.shared; s != nil && !fenced {
+		// What this process has not heard of in time may fence it (R7), or what the load has
+		// made use of while that was legal yet.
+		fenced = !s.legal(s.everything(), now) && (now-f.began >= s.delta || f.began < s.lapsed())
+	}
+	return head, fenced
+}
+
+func (w *waiter) wait(ctx context.Context, limit time.Duration) (Outcome, error) {
+	timer := time.NewTimer(limit)
+	defer timer.Stop()
+	select {
+	case o := <-w.wake:
+		return o, nil
+	case <-ctx.Done():
+		return Outcome{}, ctx.Err()
+	case <-timer.C:
+		return Outcome{}, ErrBusy
+	}
+}
+
+// overdue lets others load beside a load that takes longer than it may.
+func (e *Engine) overdue(sh *flightShard, f *flight, gate Gate) {
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	if !f.closed && f.limit < math.MaxInt {
+		f.limit = max(f.limit, 1+gate.MaxLoadsAfterError)
+		e.grant(sh, f)
+	}
+}
+
+// grant gives free places to waiters and forgets a flight that nobody is in.
+// The caller holds the shard's lock.
+func (e *Engine) grant(sh *flightShard, f *flight) {
+	for f.running < f.limit && f.waiters.Len() > 0 {
+		f.running++
+		f.who.Turn()
+		f.wakeFirst(Outcome{Verdict: granted})
+	}
+	if f.running == 0 {
+		e.close(sh, f)
+	}
+}
+
+func (f *flight) wakeFirst(o Outcome) {
+	w := f.waiters.Remove(f.waiters.Front()).(*waiter)
+	w.wake <- o
+	f.checkWatched()
+}
+
+func (e *Engine) close(sh *flightShard, f *flight) {
+	f.closed = true
+	if f.overdue != nil {
+		f.overdue.Stop()
+	}
+	if sh.m[f.key] == f {
+		delete(sh.m, f.key)
+	}
+}
+
+// Waited reports whether somebody waits for this turn's load.
+func (t *Turn) Waited() bool {
+	select {
+	case <-t.Unwatched():
+		return false
+	default:
+		return true
+	}
+}
+
+// Unwatched returns a channel that is closed as soon as nobody waits for this
+// turn's load.
+func (t *Turn) Unwatched() <-chan struct{} {
+	if t.f == nil {
+		return closedChannel
+	}
+	sh := t.e.flights.shard(t.f.key)
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	if t.f.waiters.Len() == 0 {
+		return closedChannel
+	}
+	if t.f.unwatched == nil {
+		t.f.unwatched = make(chan struct{})
+	}
+	return t.f.unwatched
+}
+
+var closedChannel = func() chan struct{} { //nolint:gochecknoglobals // a constant
+	c := make(chan struct{})
+	close(c)
+	return c
+}()
+
+// checkWatched tells who asked when the last waiter has gone. The caller holds
+// the shard's lock.
+func (f *flight) checkWatched() {
+	if f.unwatched != nil && f.waiters.Len() == 0 {
+		close(f.unwatched)
+		f.unwatched = nil
+	}
+}
+
+// Finish ends the turn and wakes those who wait for it. Calls after the first
+// do nothing. It is not safe for concurrent use.
+func (t *Turn) Finish(o Outcome) {
+	if t.done {
+		return
+	}
+	t.done = true
+	o.ReplicaLag = t.gate.ReplicaLag
+	t.release()
+	if t.noted {
+		t.e.behind.done(t.key)
+	}
+	if t.f == nil {
+		return
+	}
+	e, f := t.e, t.f
+	sh := e.flights.shard(f.key)
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	f.running--
+	f.who.Ended(t.load)
+	if f.closed {
+		return
+	}
+	switch o.Verdict {
+	case Shared:
+		if !t.linger(sh, o) {
+			e.close(sh, f)
+		}
+		late := append(o.Tags[:len(o.Tags):len(o.Tags)], t.late...)
+		at, caughtUp := t.fencedAt(late), t.replicaCaughtUp(late)
+		// An entry that is not this load's own was found in the tier. It may carry
+		// any tags, and be about to be taken out: it must be valid as of now.
+		dead := o.Entry != nil && o.Entry != t.made && (o.Entry.removed.Load() || o.Entry.State(e.Now()) == Gone) && !o.Entry.loose
+		for f.waiters.Len() > 0 {
+			w := f.waiters.Front().Value.(*waiter)
+			if dead || at != 0 && at < w.joined || caughtUp != 0 && caughtUp <= w.at {
+				f.wakeFirst(Outcome{Verdict: Again})
+			} else {
+				f.wakeFirst(o)
+			}
+		}
+	case Again:
+		e.close(sh, f)
+		for f.waiters.Len() > 0 {
+			f.wakeFirst(Outcome{Verdict: Again})
+		}
+	case Unshareable:
+		// Those who come later begin a flight of their own, with a limit again.
+		if sh.m[f.key] == f {
+			delete(sh.m, f.key)
+		}
+		f.limit = math.MaxInt
+		e.grant(sh, f)
+	default:
+		if sh.m[f.key] != f { // fenced: those who came later have a flight of their own
+			e.close(sh, f)
+			for f.waiters.Len() > 0 {
+				f.wakeFirst(Outcome{Verdict: Again})
+			}
+			return
+		}
+		f.limit = max(f.limit, t.gate.MaxLoadsAfterError)
+		e.grant(sh, f)
+	}
+}
+
+// fencedAt returns the position of the first item since the load began that
+// concerns it, late tags included, or 0.
+func (t *Turn) fencedAt(late []string) uint64 {
+	tags := t.tags
+	if len(late) > 0 {
+		tags = append(tags[:len(tags):len(tags)], late...)
+	}
+	t.e.journal.mu.RLock()
+	defer t.e.journal.mu.RUnlock()
+	return t.e.concern(t.pos, t.key, tags)
+}
+
+// caughtUp returns when the first replica lag ends that the load has begun within, by when
+// this process heard of what was invalidated; 0: there is none. The tier's marks may end
+// earlier. Who joins before this moment, and makes another value of what the load
+// has read, has begun that value's load within the same lag, as this process sees it:
+// that is not stored.
+func (l *Load) caughtUp(lag time.Duration, late []string) int64 {
+	tags := append(l.tags[:len(l.tags):len(l.tags)], late...)
+	j := l.e.journal
+	j.mu.RLock()
+	defer j.mu.RUnlock()
+	from := j.since(l.began - int64(lag))
+	pos := l.e.concern(from, l.key, tags)
+	switch {
+	case pos == 0 || pos >= l.pos: // what came later fences the load
+		return 0
+	case pos < j.tail(): // it is not known any more: it may be over
+		return l.began
+	}
+	return j.at(pos).at + int64(lag)
+}
+
+// Reads says that the load has read from a replica that lags so far behind: it has read
+// another entry whose class says so.
+func (t *Turn) Reads(lag time.Duration) { t.gate.ReplicaLag = max(t.gate.ReplicaLag, lag) }
+
+// replicaCaughtUp is caughtUp for all that is known of the turn's load at its end.
+func (t *Turn) replicaCaughtUp(late []string) int64 {
+	if t.gate.ReplicaLag <= 0 {
+		return 0
+	}
+	return t.Load.caughtUp(t.gate.ReplicaLag, late)
+}

@@ -1,0 +1,448 @@
+package coherence
+
+import (
+	"context"
+	"fmt"
+	"runtime"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+
+	"github.com/maypok86/otter/v2"
+	"github.com/stretchr/testify/require"
+)
+
+// The tests in this file are the interleavings of doc.go, one by one and each way
+// of naming an entry. Each fails in every run if the rule it is about is taken out.
+
+// L.position < I.append < L.check.
+func TestGivenALoadUnderWay_WhenInvalidated_ThenItsValueIsNotStored(t *testing.T) {
+	for _, n := range namings() {
+		t.Run(n.name, func(t *testing.T) {
+			e := open(t)
+			load := e.NewLoad(key, n.early)
+			e.fence(n.items)
+			_, refusal := load.Fill(fillOf("old", n.late))
+			mustBeGone(t, e, key)
+			require.Equal(t, Fenced, refusal)
+			require.EqualValues(t, 1, e.Count.Refused.Load())
+		})
+	}
+}
+
+// A stamp is made by L after I killed the old one: the new stamp is alive, but the
+// check refuses.
+func TestGivenALoadUnderWay_WhenItNamesATagThatOthersHaveCarriedSinceItsInvalidation_ThenItsValueIsNotStored(t *testing.T) {
+	e := open(t)
+	load := e.NewLoad(key, nil)
+	e.fence([]Item{{Kind: Tag, Value: "t:late"}})
+	store(t, e, "item:2", "new", []string{"t:late"}, nil) // the tag's stamp is alive again
+	load.Fill(fillOf("old", []string{"t:late"}))
+	mustBeGone(t, e, key)
+	mustBe(t, e, "item:2", "new")
+}
+
+// L.position < L.insert < I.append.
+func TestGivenAStoredEntry_WhenInvalidated_ThenItIsGone(t *testing.T) {
+	for _, n := range namings() {
+		t.Run(n.name, func(t *testing.T) {
+			e := open(t)
+			store(t, e, key, "old", n.early, n.late)
+			mustBe(t, e, key, "old")
+			e.fence(n.items)
+			mustBeGone(t, e, key)
+		})
+	}
+}
+
+func TestGivenAStaleOrSpareEntry_WhenInvalidated_ThenItIsGone(t *testing.T) {
+	for _, n := range namings() {
+		t.Run(n.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				e := open(t)
+				for _, window := range []Lifetime{{Fresh: 1, Stale: hour}, {Fresh: 1, Spare: hour}} {
+					f := fillOf("old", n.late)
+					f.Lifetime = window
+					e.NewLoad(key, n.early).Fill(f)
+					e.fence(n.items)
+					mustBeGone(t, e, key)
+				}
+			})
+		})
+	}
+}
+
+// I.append < L.position.
+func TestGivenAnInvalidation_WhenALoadBeginsAfterIt_ThenItsValueIsStored(t *testing.T) {
+	for _, n := range namings() {
+		t.Run(n.name, func(t *testing.T) {
+			e := open(t)
+			e.fence(n.items)
+			store(t, e, key, "new", n.early, n.late)
+			mustBe(t, e, key, "new")
+		})
+	}
+}
+
+func TestGivenALoadUnderWay_WhenSomethingElseIsInvalidated_ThenItsValueIsStored(t *testing.T) {
+	e := open(t)
+	load := e.NewLoad(key, []string{"t:a"})
+	e.fence([]Item{{Kind: Key, Value: "item:11"}, {Kind: Key, Value: "t:a"}, {Kind: Tag, Value: "t:z"}, {Kind: Tag, Value: key}, {Kind: Pattern, Value: "item:??"}})
+	load.Fill(fillOf("new", []string{"t:b"}))
+	mustBe(t, e, key, "new")
+}
+
+// R joins L, L.position < I.append: R starts a load of its own.
+func TestGivenALoadUnderWay_WhenInvalidated_ThenWhoComesLaterDoesNotJoinIt(t *testing.T) {
+	for _, n := range namings() {
+		if n.late != nil {
+			continue // what the load names late cannot be known on joining, see below
+		}
+		t.Run(n.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				e := open(t)
+				gate := Gate{MaxLoadsAfterError: 4, Wait: minute}
+				first, _, err := e.Enter(t.Context(), key, n.early, gate)
+				require.NoError(t, err)
+				e.fence(n.items)
+
+				later := enter(t, e, n.early, gate)
+				synctest.Wait()
+				if later.turn() == nil {
+					t.Error("DOOMED: a reader that began after the invalidation waits for the load before it")
+				}
+				if turn, ok := e.TryLead(key, n.early, gate); ok {
+					t.Error("a refresh began beside a load that nothing has fenced")
+					turn.Finish(Outcome{Verdict: Failed})
+				}
+				first.Finish(Outcome{Verdict: Shared, Entry: Loose("old")})
+				later.finish(t, "new")
+			})
+		})
+	}
+}
+
+func TestGivenALoadUnderWay_WhenInvalidated_ThenARefreshBeginsBesideIt(t *testing.T) {
+	for _, n := range namings() {
+		if n.late != nil {
+			continue
+		}
+		t.Run(n.name, func(t *testing.T) {
+			e := open(t)
+			first, ok := e.TryLead(key, n.early, Gate{MaxLoadsAfterError: 4, Wait: minute})
+			require.True(t, ok)
+			defer first.Finish(Outcome{Verdict: Failed})
+			e.fence(n.items)
+			second, ok := e.TryLead(key, n.early, Gate{MaxLoadsAfterError: 4, Wait: minute})
+			if !ok {
+				t.Fatal("DOOMED: the refresh leaves it to the load before the invalidation")
+			}
+			second.Finish(Outcome{Verdict: Failed})
+		})
+	}
+}
+
+// R joins L, L names the tag late: the check at L's end finds the item between
+// L.position and R's join.
+func TestGivenAReaderWhoJoinedAfterAnInvalidation_WhenTheLoadNamesItsTagLate_ThenTheReaderLoadsAgain(t *testing.T) {
+	for name, late := range map[string][]string{
+		"it is the only tag":  {"t:late"},
+		"it is one of many":   {"t:x", "t:y", "t:late"},
+		"nothing is storable": {"t:late"}, // the value is shared, but stored nowhere
+		"it is an error":      {"t:late"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				e := open(t)
+				gate := Gate{MaxLoadsAfterError: 4, Wait: minute}
+				lead, _, err := e.Enter(t.Context(), key, []string{"t:early"}, gate)
+				require.NoError(t, err)
+				before := enter(t, e, []string{"t:early"}, gate)
+				synctest.Wait()
+				e.fence([]Item{{Kind: Tag, Value: "t:late"}})
+				after := enter(t, e, []string{"t:early"}, gate)
+				synctest.Wait()
+				require.Nil(t, before.turn())
+				require.Nil(t, after.turn())
+
+				out := Outcome{Verdict: Shared, Tags: late}
+				switch name {
+				case "nothing is storable":
+					out.Entry = Loose("old")
+				case "it is an error":
+					out.Err = errTested
+				default:
+					out.Entry, _ = lead.Load.Fill(fillOf("old", late))
+				}
+				lead.Finish(out)
+				synctest.Wait()
+				require.Equal(t, out, before.get().out, "who joined before the invalidation shares the load")
+				mustBeGone(t, e, key)
+				if after.turn() == nil {
+					t.Error("STALE: who joined after the invalidation got what was loaded before it")
+				} else {
+					after.finish(t, "new")
+				}
+			})
+		})
+	}
+}
+
+func TestGivenReadersWhoMustLoadAgain_WhenOneOfThemLoads_ThenTheOthersShareIt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := open(t)
+		gate := Gate{MaxLoadsAfterError: 4, Wait: minute}
+		lead, _, err := e.Enter(t.Context(), key, nil, gate)
+		require.NoError(t, err)
+		e.fence([]Item{{Kind: Tag, Value: "t:late"}})
+		var readers []*reader
+		for range 10 {
+			readers = append(readers, enter(t, e, nil, gate))
+		}
+		synctest.Wait()
+		lead.Finish(Outcome{Verdict: Shared, Entry: Loose("old"), Tags: []string{"t:late"}})
+		synctest.Wait()
+
+		turns := 0
+		for _, r := range readers {
+			if r.turn() != nil {
+				turns++
+				r.turn().Finish(Outcome{Verdict: Shared, Entry: Loose("new")})
+			}
+		}
+		synctest.Wait()
+		require.Equal(t, 1, turns)
+		for _, r := range readers {
+			if r.turn() == nil {
+				require.Equal(t, "new", r.value())
+			}
+		}
+	})
+}
+
+// A value that is put is fenced by whatever follows its own invalidation, however
+// closely: of two that are put at a time, the later one stays.
+func TestGivenAValueBeingPut_WhenAnInvalidationFollowsItsOwn_ThenItIsNotStored(t *testing.T) {
+	e := open(t)
+	store(t, e, key, "old", []string{"t:a"}, nil)
+	held, release := hold(e)
+	<-held
+	start := e.journal.position()
+	load := make(chan *Load)
+	go func() { load <- e.renew([]Item{{Kind: Key, Value: key}}, key, []string{"t:a"}) }()
+	if appended(e, start) { // and now it waits to take out what is there
+		e.fence([]Item{{Kind: Tag, Value: "t:a"}})
+	}
+	close(release)
+	l := <-load
+	if e.journal.position() == start+1 { // all of it was one step
+		e.fence([]Item{{Kind: Tag, Value: "t:a"}})
+	}
+	l.Fill(fillOf("put", nil))
+	mustBeGone(t, e, key)
+
+	l = e.renew([]Item{{Kind: Key, Value: key}}, key, []string{"t:a"})
+	l.Fill(fillOf("put", nil))
+	mustBe(t, e, key, "put")
+}
+
+// hold keeps the entry's place in the tier, so that it cannot be taken out.
+func hold(e *Engine) (held <-chan struct{}, release chan<- struct{}) {
+	h, r := make(chan struct{}), make(chan struct{})
+	go func() {
+		e.tier.cache.ComputeIfPresent(key, func(old *Entry) (*Entry, otter.ComputeOp) {
+			close(h)
+			<-r
+			return old, otter.CancelOp
+		})
+	}()
+	return h, r
+}
+
+// A leader that looks again, now that it is its turn, may find an entry while an
+// invalidation is between its item and the removal. The leader began before that
+// invalidation returned and may be answered so; who joins it after the return may
+// not.
+func TestGivenAnEntryFoundByALeaderDuringAnInvalidation_WhenAReaderJoinsAfterIt_ThenTheReaderDoesNotShareTheEntry(t *testing.T) {
+	for _, items := range [][]Item{{{Kind: Key, Value: key}}} { // the others are one step
+		t.Run(fmt.Sprint(items[0].Kind), func(t *testing.T) {
+			e := open(t)
+			store(t, e, key, "old", nil, nil)
+			gate := Gate{MaxLoadsAfterError: 4, Wait: minute}
+
+			held, release := hold(e)
+			done := make(chan struct{})
+			<-held
+			start := e.journal.position()
+			go func() {
+				e.fence(items)
+				close(done)
+			}()
+			if !appended(e, start) { // item and removal are one step
+				close(release)
+				<-done
+				mustBeGone(t, e, key)
+				return
+			}
+			leader, _, err := e.Enter(t.Context(), key, nil, gate)
+			require.NoError(t, err)
+			found, state := e.Lookup(key)
+			close(release)
+			<-done // the invalidation has returned
+
+			require.Equal(t, Fresh, state, "the entry was there to be found")
+			joined := enter(t, e, nil, gate)
+			for !joined.done() && !leader.Waited() {
+				runtime.Gosched()
+			}
+			leader.Finish(Outcome{Verdict: Shared, Entry: found})
+			for !joined.done() {
+				runtime.Gosched()
+			}
+			if joined.turn() == nil {
+				t.Errorf("STALE: a reader that began after the invalidation shares %q", joined.value())
+			} else {
+				joined.finish(t, "new")
+			}
+		})
+	}
+}
+
+// appended waits for the log to move. It returns false if the log's lock is held
+// instead: then whoever appends does more under it.
+func appended(e *Engine, start uint64) bool {
+	for busy := 0; busy < 100_000; {
+		if !e.journal.mu.TryRLock() {
+			busy++
+		} else {
+			moved := e.journal.head != start
+			e.journal.mu.RUnlock()
+			if moved {
+				return true
+			}
+			busy = 0
+		}
+		runtime.Gosched()
+	}
+	return false
+}
+
+// What is not known is not stored: the log has a bound.
+func TestGivenALoadOlderThanTheLog_WhenItEnds_ThenItIsNeitherStoredNorSharedWithWhoCameLater(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := open(t)
+		gate := Gate{MaxLoadsAfterError: 4, Wait: minute}
+		lead, _, err := e.Enter(t.Context(), key, nil, gate)
+		require.NoError(t, err)
+		before := enter(t, e, nil, gate)
+		synctest.Wait()
+		e.fence([]Item{{Kind: Tag, Value: "t:late"}})
+		after := enter(t, e, nil, gate)
+		synctest.Wait()
+		for i := range logCapacity { // and the item about the tag is trimmed
+			e.fence([]Item{{Kind: Key, Value: fmt.Sprint("other:", i)}})
+		}
+		en, refusal := lead.Load.Fill(fillOf("old", []string{"t:late"}))
+		lead.Finish(Outcome{Verdict: Shared, Entry: en, Tags: []string{"t:late"}})
+		synctest.Wait()
+		mustBeGone(t, e, key)
+		require.Equal(t, Fenced, refusal)
+		require.Equal(t, "old", before.value())
+		if after.value() == "old" {
+			t.Error("STALE: a reader shares a load although the log since then is not known")
+		} else {
+			after.finish(t, "new")
+		}
+	})
+}
+
+func TestGivenALogThatHasBeenTrimmed_WhenALoadIsYoungEnough_ThenItIsStored(t *testing.T) {
+	e := open(t)
+	for i := range logCapacity + 100 {
+		e.fence([]Item{{Kind: Key, Value: fmt.Sprint("other:", i)}})
+	}
+	load := e.NewLoad(key, nil)
+	for i := range logCapacity { // exactly as many as the log holds
+		e.fence([]Item{{Kind: Key, Value: fmt.Sprint("other:", i)}})
+	}
+	_, refusal := load.Fill(fillOf("new", nil))
+	require.Equal(t, Stored, refusal)
+	load = e.NewLoad(key, nil)
+	e.fence(make([]Item, logCapacity+1)) // one more, at once
+	_, refusal = load.Fill(fillOf("old", nil))
+	require.Equal(t, Fenced, refusal)
+}
+
+func TestGivenManyItems_WhenTheLogWrapsAround_ThenEachIsFoundWhereItIs(t *testing.T) {
+	e := &Engine{journal: newJournal()}
+	e.parts.Store(1)
+	j := e.journal
+	for i := range 3*logCapacity + 7 {
+		j.append(int64(i), []Item{{Kind: Key, Value: fmt.Sprint(i)}})
+		pos := uint64(i) + 1
+		if i%1001 == 0 {
+			require.Equal(t, pos, e.concern(max(j.tail(), pos-min(pos-1, 50)), fmt.Sprint(i), nil))
+			require.Zero(t, e.concern(pos, "another", nil))
+			require.Equal(t, pos, j.since(int64(i)))
+			require.Equal(t, pos+1, j.since(int64(i)+1), "nothing is that young")
+		}
+	}
+	require.LessOrEqual(t, len(j.ring), logCapacity)
+}
+
+// reader is a call of Enter that runs in a goroutine of its own.
+type reader struct{ result atomic.Pointer[result] }
+
+type result struct {
+	turn *Turn
+	out  Outcome
+	err  error
+}
+
+// enter calls Enter in a goroutine.
+func enter(t *testing.T, e *Engine, tags []string, gate Gate) *reader {
+	return enterAs(t.Context(), e, tags, gate)
+}
+
+func enterAs(ctx context.Context, e *Engine, tags []string, gate Gate) *reader {
+	r := new(reader)
+	go func() {
+		turn, out, err := e.Enter(ctx, key, tags, gate)
+		r.result.Store(&result{turn, out, err})
+	}()
+	return r
+}
+
+// done reports whether Enter has returned; until then the rest is empty.
+func (r *reader) done() bool { return r.result.Load() != nil }
+
+func (r *reader) get() result {
+	if res := r.result.Load(); res != nil {
+		return *res
+	}
+	return result{}
+}
+
+// turn is the reader's right to load, or nil.
+func (r *reader) turn() *Turn { return r.get().turn }
+
+// value is what the reader got from somebody else's load, or nil.
+func (r *reader) value() any {
+	if en := r.get().out.Entry; en != nil {
+		return en.Value
+	}
+	return nil
+}
+
+// finish loads value in the reader's turn.
+func (r *reader) finish(t *testing.T, value string) {
+	t.Helper()
+	require.NoError(t, r.get().err)
+	turn := r.turn()
+	if turn == nil {
+		t.Errorf("the reader has no turn to load, but %v", r.value())
+		return
+	}
+	en, _ := turn.Load.Fill(fillOf(value, nil))
+	turn.Finish(Outcome{Verdict: Shared, Entry: en})
+}

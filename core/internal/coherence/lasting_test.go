@@ -1,0 +1,130 @@
+package coherence
+
+import (
+	"context"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/larderhq/larder/core/internal/tier"
+)
+
+// letters is what is known, as letters in order.
+type letters string
+
+func (l letters) Covers(other Lasting) bool {
+	return !strings.ContainsFunc(string(other.(letters)), func(r rune) bool { return !strings.ContainsRune(string(l), r) })
+}
+
+func (l letters) Join(other Lasting) Lasting {
+	for _, r := range other.(letters) {
+		if !strings.ContainsRune(string(l), r) {
+			l += letters(r)
+		}
+	}
+	return l
+}
+
+func (l letters) Size() int    { return len(l) }
+func (l letters) Codec() Codec { return letterCodec{} }
+
+type letterCodec struct{}
+
+func (letterCodec) Encode(value any) ([]byte, bool) {
+	l, ok := value.(letters)
+	return []byte(l), ok
+}
+
+func (letterCodec) Decode(payload []byte, _ int64) (any, int, bool) {
+	return letters(payload), len(payload), !strings.Contains(string(payload), "?")
+}
+
+// onePlace is one place of a tier; between is what others write before each write.
+type onePlace struct {
+	tier.Session
+	there   string
+	between []string
+	wrote   []string
+}
+
+func (p *onePlace) Learn(_ context.Context, _ string, payload []byte, _ time.Duration) (was tier.Entry, err error) {
+	if len(p.between) > 0 {
+		p.there, p.between = p.between[0], p.between[1:]
+	}
+	if p.there != "" {
+		was = tier.Entry{ID: tier.LearntMark + "id", Payload: []byte(p.there)}
+	}
+	p.there = string(payload)
+	p.wrote = append(p.wrote, p.there)
+	return was, nil
+}
+
+func TestGivenSeveralInstances_WhenTheyLearnAtATime_ThenNothingIsLost(t *testing.T) {
+	for name, c := range map[string]struct {
+		place onePlace
+		wrote []string
+		news  bool
+	}{
+		"nothing is there":         {onePlace{}, []string{"a"}, false},
+		"as much is there":         {onePlace{there: "a"}, []string{"a"}, false},
+		"less is there":            {onePlace{there: "-"}, []string{"a", "a-"}, true},
+		"more is there":            {onePlace{there: "ab"}, []string{"a", "ab"}, false},
+		"something else is there":  {onePlace{there: "b"}, []string{"a", "ab"}, true},
+		"others come between":      {onePlace{between: []string{"b", "c", "abcd"}}, []string{"a", "ab", "abc", "abcd"}, true},
+		"what nobody reads is":     {onePlace{there: "?"}, []string{"a"}, true},
+		"others come all the time": {onePlace{between: strings.Split("bcdefghijk", "")}, strings.Fields("a ab abc abcd abcde abcdef abcdefg abcdefgh"), true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			e, err := New(Settings{MaxBytes: 1 << 20, LongestLoad: time.Second, Refreshes: 1})
+			require.NoError(t, err)
+			defer func() { require.NoError(t, e.Close(context.Background())) }()
+			e.join("k", letters("a"), e.Now()+int64(time.Minute))
+			news, payload, ok := e.learn(context.Background(), &c.place, "k", letters("a"), time.Minute)
+			require.True(t, ok)
+			require.Equal(t, c.news, news, "somebody may know less")
+			require.Equal(t, c.wrote, c.place.wrote)
+			require.Equal(t, c.place.there, string(payload))
+		})
+	}
+}
+
+func TestGivenALastingValue_WhenLessIsPutOrHeard_ThenItStays(t *testing.T) {
+	e, err := New(Settings{MaxBytes: 1 << 20, LongestLoad: time.Second, Refreshes: 1})
+	require.NoError(t, err)
+	defer func() { require.NoError(t, e.Close(context.Background())) }()
+	l := e.NewLoad("k", nil)
+	e.join("k", letters("a"), e.Now()+int64(time.Minute))
+
+	_, refusal := l.Fill(Fill{Value: "less", Size: 4, Lifetime: Lifetime{Fresh: time.Minute}})
+	require.Equal(t, Replaced, refusal)
+	require.False(t, e.Put("k", "mark", 4, time.Minute))
+	e.fence([]Item{told("k", []byte("b"))})
+	en, state := e.Lookup("k")
+	require.Equal(t, Fresh, state)
+	require.Equal(t, letters("ab"), en.Value)
+
+	e.Drop("k")
+	l = e.NewLoad("k", nil)
+	require.True(t, e.Put("k", "mark", 4, time.Minute))
+	e.fence([]Item{told("k", []byte("b"))})
+	_, state = e.Lookup("k")
+	require.Equal(t, Gone, state, "what is less goes")
+	_, refusal = l.Fill(Fill{Value: "less", Size: 4, Lifetime: Lifetime{Fresh: time.Minute}})
+	require.Equal(t, Fenced, refusal)
+}
+
+func FuzzToldOf(f *testing.F) {
+	f.Add("k", "payload", "")
+	f.Add("", "", "\x00\x00\x00\x05"+string(rune(NameEnd)))
+	f.Fuzz(func(t *testing.T, key, payload, other string) {
+		k, p, ok := toldOf(told(key, []byte(payload)))
+		require.True(t, ok)
+		require.Equal(t, key, k)
+		require.Equal(t, payload, p)
+		if k, p, ok := toldOf(Item{Kind: Key, Value: other}); ok {
+			require.Equal(t, other, told(k, []byte(p)).Value)
+		}
+	})
+}
