@@ -279,9 +279,23 @@ local function lift(item)
   return true
 end
 
+-- lives returns the fields of an item's hash that tell how long what is there would live.
+-- What has gone needs none: a steady flow of intents would leave one for each entry.
+local function lives(item, others)
+  local of = {}
+  if invalidates or not (others or mode == BEGIN) then return of end -- all has gone, or nobody could lift it
+  if item.kind == TAG then
+    of.gen = true
+  else
+    for j = item.entries, item.entries + versions - 1 do of['x:' .. entry_id(KEYS[j])] = true end
+  end
+  return of
+end
+
 -- touch takes the own intent out, marks those of others, and enters what there is
 -- to enter. The hash lasts as long as anything in it has to be known.
-local function touch(key, tok)
+local function touch(item, tok)
+  local key = item.intents
   local h = good(redis.pcall('HGETALL', key))
   if h.err then
     if mode == ABANDON then return end
@@ -302,10 +316,9 @@ local function touch(key, tok)
       end
     end
   end
-  if not others and mode ~= BEGIN then -- nobody is left who could lift what was capped
-    for i = 1, #h, 2 do
-      if h[i] == 'gen' or string.sub(h[i], 1, 2) == 'x:' then redis.call('HDEL', key, h[i]) end
-    end
+  local of = lives(item, others)
+  for i = 1, #h, 2 do
+    if (h[i] == 'gen' or string.sub(h[i], 1, 2) == 'x:') and not of[h[i]] then redis.call('HDEL', key, h[i]) end
   end
   if mode == ABANDON then return end
   local until_ = 0
@@ -329,7 +342,7 @@ local said = items
 if mode == BEGIN then
   said = {}
   for _, item in ipairs(items) do
-    if item.intents then touch(item.intents, '') end
+    if item.intents then touch(item, '') end
     if item.kind == TAG then
       cap_generation(item)
     elseif item.kind == KEY then
@@ -347,7 +360,7 @@ elseif mode == ABANDON then
   for _, item in ipairs(items) do
     if item.intents and not untouched then
       there = lift(item) or there
-      touch(item.intents, '')
+      touch(item, '')
     end
   end
   if not there then return {'done', now} end
@@ -368,7 +381,7 @@ local reply = {'done', now}
 for i, item in ipairs(said) do
   local tok = base .. '.' .. i
   if item.intents then
-    if not untouched then touch(item.intents, tok) end
+    if not untouched then touch(item, tok) end
   elseif lag > 0 and (item.kind == PATTERN or item.kind == ALL or item.kind == ERA) then
     redis.call('HSET', head, 'lag', digits(math.max(tonumber(field(head, 'lag')) or 0, now + lag)))
   end

@@ -35,7 +35,7 @@ func engineRules() []mutate.Rule {
 		rule("R4", mutate.Always(engine+"shared.go", `now < s.legalUntil.Load()`)),
 		// What is read is kept although an item came between.
 		rule("R5", mutate.Never(engine+"fetch.go", `e.concern(l.pos, l.key, tags) != 0`),
-			mutate.Never(engine+"mirror.go", `e.concern(pos, "", []string{tag}) != 0 || era.dead.Load() || !e.intents.mayKeep(math.MaxInt64, e.Now())`)),
+			mutate.Never(engine+"mirror.go", `e.concern(pos, "", []string{tag}) != 0 || era.dead.Load() || !e.intents.mayKeep(e.Now(), e.Now())`)),
 		// Generations of what is found are not compared.
 		rule("R6", mutate.After(engine+"fetch.go", `func (a *asking) generations(ctx context.Context, ses tier.Session, en *tier.Entry) bool {`, `if true { return true }`)),
 		// Eras of what is found are not compared.
@@ -93,7 +93,7 @@ func engineRules() []mutate.Rule {
 		rule("R27-Busy", mutate.Never(engine+"fetch.go", `l.Queued != nil && !a.q.Anew`),
 			mutate.Replace(engine+"fetch.go", "case l.Token != \"\":\n", "case l.Token == \"\":\n\t\t\tl.Queued = nil\n\t\tcase l.Token != \"\":\n")),
 		// What carries the key of a change as a tag is not told of it.
-		rule("R27-Announce", mutate.Replace(behind+"wbcommit.go", `, Tag: TagName(c.key)}`, `}`)),
+		rule("R27-Announce", mutate.Replace(behind+"wbcommit.go", `, Tag: naming.Tag(c.key)}`, `}`)),
 		// Tags are invalidated after a change has been settled.
 		rule("R27-Tag", mutate.Replace(behind+"wbapply.go", "\ta.tell(results)\n", ""), mutate.Replace(behind+"wbapply.go", `a.account(results)`, "a.tell(results)\n\ta.account(results)")),
 		// A change is settled although its tag could not be invalidated.
