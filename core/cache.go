@@ -11,9 +11,11 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/larderhq/larder/core/internal/bridge"
 	"github.com/larderhq/larder/core/internal/coherence"
 	"github.com/larderhq/larder/core/internal/loadscope"
 	"github.com/larderhq/larder/core/internal/tier"
+	"github.com/larderhq/larder/core/internal/warmup"
 )
 
 // Cache is a cache. Make one with New, share it by all handlers and maps of the
@@ -118,78 +120,6 @@ func (c *Cache) disown(prefix string) {
 	delete(c.queues, prefix)
 }
 
-// Invalidate makes every answer that begins after it returned nil come from a
-// load that began after it was called: whatever was stored, stale or on its way.
-// All targets are checked before the first is acted on. ctx bounds the wait for a
-// shared tier, not whether it happens: a request that has ended may have committed.
-//
-// With a shared tier this holds on this instance at once, and on every other as
-// soon as a message reaches it, or after Options.MaxStaleness if none does;
-// InvalidateEverywhere waits for that. An error that is ErrPending says that the tier has not confirmed it: this instance answers from
-// the tier nothing that it concerns, and tries until it succeeds, but other
-// instances may answer the old value, and the promise is lost if the process dies
-// before. Without a deadline in ctx the tier is waited for a second.
-//
-// A Pattern or Prefix has half of that time. If the tier holds more than can be
-// looked at in it, everything is invalidated instead: see Sweep.
-func (c *Cache) Invalidate(ctx context.Context, targets ...Target) error {
-	list, err := items(targets)
-	if err != nil {
-		return err
-	}
-	if c.engine.Closed() {
-		return ErrClosed
-	}
-	call, cancel := c.bound(ctx)
-	defer cancel()
-	return c.engine.Invalidate(call, list)
-}
-
-// InvalidateEverywhere is Invalidate, and returns nil only when the promise holds on
-// every instance that shares the cache: about the largest MaxStaleness of all instances
-// later. ctx bounds that wait. Without a shared tier it is Invalidate. An error that is
-// neither ErrPending nor a *ConfigError says that the targets are invalidated, and that
-// other instances may answer the old values for up to MaxStaleness.
-func (c *Cache) InvalidateEverywhere(ctx context.Context, targets ...Target) error {
-	if err := c.Invalidate(ctx, targets...); err != nil {
-		return err
-	}
-	return c.WaitEverywhere(ctx)
-}
-
-// WaitEverywhere returns nil when each invalidation that has returned nil on this
-// instance before the call holds on every instance that shares the cache: about the
-// largest MaxStaleness of all instances later. It is for callers of Sweep, Map.Put and
-// the like; see InvalidateEverywhere. Without a shared tier it returns at once.
-func (c *Cache) WaitEverywhere(ctx context.Context) error {
-	if err := c.engine.Everywhere(ctx); err != nil {
-		return fmt.Errorf("larder: invalidated, but not known to hold everywhere yet: %w", err)
-	}
-	return nil
-}
-
-// remoteWait is how long an invalidation waits for the shared tier where the
-// caller does not say.
-const remoteWait = time.Second
-
-// bound returns a context for a call to the shared tier that has to be made
-// although the request may have ended.
-func (c *Cache) bound(ctx context.Context) (context.Context, context.CancelFunc) {
-	limit := remoteWait
-	if deadline, ok := ctx.Deadline(); ok && ctx.Err() == nil {
-		limit = time.Until(deadline)
-	}
-	return context.WithTimeout(context.WithoutCancel(ctx), max(limit, c.opts.RemoteBudget))
-}
-
-// request returns a context for such a call of a request, which waits for no
-// longer than its budget, or, where that has no room for them, for a few round trips: what
-// a writer invalidates would be pending in any case.
-func (c *Cache) request(ctx context.Context) (context.Context, context.CancelFunc) {
-	limit := max(c.opts.RemoteBudget, min(3*c.engine.RoundTrip(), remoteWait))
-	return context.WithTimeout(context.WithoutCancel(ctx), limit)
-}
-
 // Enabled reports whether the cache answers. See SetEnabled.
 func (c *Cache) Enabled() bool { return !c.off.Load() && !c.engine.Closed() }
 
@@ -251,4 +181,15 @@ func (c *Cache) register(prefix string, kind mapKind) error {
 	}
 	c.maps[prefix] = kind
 	return nil
+}
+
+func init() { //nolint:gochecknoinits // the link to httpcache, see package bridge
+	bridge.Link(bridge.Core{
+		Parts: func(cache any) bridge.Parts {
+			c := cache.(*Cache)
+			return bridge.Parts{Engine: c.engine, NewScope: c.scope, ClassRevision: c.classRevision}
+		},
+		WarmPlan:     func(o any) (warmup.Plan, error) { return o.(WarmOptions).plan() },
+		KeepWarmPlan: func(o any) (warmup.KeepPlan, error) { return o.(KeepWarmOptions).plan() },
+	})
 }

@@ -2,8 +2,13 @@ package core
 
 import (
 	"bytes"
+	"encoding"
+	"encoding/binary"
 	"encoding/json"
 	"fmt"
+	"reflect"
+	"slices"
+	"strings"
 )
 
 // Codec turns the values of a Map into bytes and back. It must be safe for
@@ -30,4 +35,377 @@ func (jsonCodec) Unmarshal(data []byte, v any) error {
 		return fmt.Errorf("larder: %d trailing bytes after the value", len(rest))
 	}
 	return nil
+}
+
+// mapCodec is how the shared tier keeps the values of a map: a byte that says what
+// it is, the validator with its length before it where there is one, and the bytes
+// of the map's own codec.
+type mapCodec[K comparable, V any] struct{ m *Map[K, V] }
+
+const (
+	absentValue    = 0
+	encodedValue   = 1
+	validatedValue = 2
+)
+
+// Encode implements engine.Codec.
+func (c mapCodec[K, V]) Encode(value any) (payload []byte, ok bool) {
+	head := []byte{encodedValue}
+	if v, ok := value.(validated); ok {
+		head = binary.AppendUvarint([]byte{validatedValue}, uint64(len(v.validator)))
+		head = append(head, v.validator...)
+		value = v.value
+	}
+	switch v := value.(type) {
+	case absent:
+		return []byte{absentValue}, true
+	case []byte:
+		return append(head, v...), true
+	case kept[V]:
+		data, err := c.m.marshal(v.v)
+		return append(head, data...), err == nil
+	}
+	return nil, false
+}
+
+// Decode implements engine.Codec.
+func (c mapCodec[K, V]) Decode(payload []byte, _ int64) (value any, size int, ok bool) {
+	validator, data, ok := splitPayload(payload)
+	switch {
+	case !ok:
+		return nil, 0, false
+	case data == nil:
+		return absent{}, 0, true
+	case c.m.clone == nil:
+		return withValidator(data, validator), len(data) + len(validator), true
+	}
+	var v V
+	if c.m.codec.Unmarshal(data, &v) != nil {
+		return nil, 0, false
+	}
+	return withValidator(kept[V]{v, len(data)}, validator), len(data) + len(validator), true
+}
+
+// splitPayload returns the parts of a payload. data is nil for an absent value.
+func splitPayload(payload []byte) (validator string, data []byte, ok bool) {
+	if len(payload) == 0 {
+		return "", nil, false
+	}
+	switch kind, rest := payload[0], payload[1:]; kind {
+	case absentValue:
+		return "", nil, len(rest) == 0
+	case encodedValue:
+		return "", rest, true
+	case validatedValue:
+		n, length := binary.Uvarint(rest)
+		if length <= 0 || n == 0 || n > MaxValidatorBytes || n > uint64(len(rest)-length) {
+			return "", nil, false
+		}
+		end := length + int(n)
+		return string(rest[length:end]), rest[end:], true
+	}
+	return "", nil, false
+}
+
+// validated is a stored value with its validator.
+type validated struct {
+	value     any // []byte or kept
+	validator string
+}
+
+func withValidator(value any, validator string) any {
+	if validator == "" {
+		return value
+	}
+	return validated{value, validator}
+}
+
+// What a miss answers has been through the codec, as what a hit answers has. So a type
+// of which JSON always loses a part would lose it at once, and silently. NewMap refuses
+// it, and names the part. What depends on the value (NaN, invalid UTF-8, an integer
+// beyond 2^53 in an interface, the monotonic part of a time) is found as it is stored.
+
+// checkJSON returns a *ConfigError if JSON cannot keep all of a value of type t.
+func checkJSON(t reflect.Type) error {
+	w := jsonWalk{seen: make(map[jsonPlace]bool)}
+	l := w.typ(t, "", true)
+	if l == nil {
+		return nil
+	}
+	return &ConfigError{t.String() + l.path, l.why, "what JSON keeps, a type that implements json.Marshaler and json.Unmarshaler, or a codec that keeps it (MapOptions.Codec)"}
+}
+
+// jsonLoss is a part of a type that JSON loses, and why.
+type jsonLoss struct{ path, why string }
+
+type jsonPlace struct {
+	t    reflect.Type
+	addr bool
+}
+
+// jsonWalk looks at a type as package encoding/json does.
+type jsonWalk struct{ seen map[jsonPlace]bool }
+
+//nolint:gochecknoglobals // constants
+var (
+	jsonMarshaler   = reflect.TypeFor[json.Marshaler]()
+	jsonUnmarshaler = reflect.TypeFor[json.Unmarshaler]()
+	textMarshaler   = reflect.TypeFor[encoding.TextMarshaler]()
+	textUnmarshaler = reflect.TypeFor[encoding.TextUnmarshaler]()
+)
+
+// marshals reports whether values of t say themselves how they are encoded. Methods of
+// pointers count where the value is addressable.
+func marshals(t reflect.Type, addr bool) bool {
+	p := reflect.PointerTo(t)
+	return t.Implements(jsonMarshaler) || t.Implements(textMarshaler) ||
+		addr && (p.Implements(jsonMarshaler) || p.Implements(textMarshaler))
+}
+
+// unmarshals reports whether values of t say themselves how they are decoded.
+func unmarshals(t reflect.Type) bool {
+	p := reflect.PointerTo(t)
+	return t.Implements(jsonUnmarshaler) || t.Implements(textUnmarshaler) || p.Implements(jsonUnmarshaler) || p.Implements(textUnmarshaler)
+}
+
+// typ looks at values of t. addr: they are addressable where they are encoded.
+func (w *jsonWalk) typ(t reflect.Type, path string, addr bool) *jsonLoss {
+	if w.seen[jsonPlace{t, addr}] {
+		return nil
+	}
+	w.seen[jsonPlace{t, addr}] = true
+	if marshals(t, addr) && t.Kind() != reflect.Interface {
+		if unmarshals(t) {
+			return ofAnother(t, path)
+		}
+		return nil // whether it decodes can be told of a value only
+	}
+	switch t.Kind() {
+	case reflect.Chan, reflect.Func, reflect.Complex64, reflect.Complex128, reflect.UnsafePointer:
+		return &jsonLoss{path, t.String() + ": JSON has no such values"}
+	case reflect.Interface:
+		if t.NumMethod() > 0 {
+			return &jsonLoss{path, t.String() + ": JSON decodes nothing into an interface with methods"}
+		}
+	case reflect.Pointer:
+		return w.typ(t.Elem(), path, true)
+	case reflect.Slice:
+		return w.typ(t.Elem(), path+"[]", true)
+	case reflect.Array:
+		return w.typ(t.Elem(), path+"[]", addr)
+	case reflect.Map:
+		if !jsonKey(t.Key()) {
+			return &jsonLoss{path, t.String() + ": JSON has no such keys"}
+		}
+		return w.typ(t.Elem(), path+"[]", false)
+	case reflect.Struct:
+		return w.fields(t, path, addr)
+	}
+	return nil
+}
+
+// jsonKey reports whether keys of type t can be encoded, and decoded.
+func jsonKey(t reflect.Type) bool {
+	switch t.Kind() {
+	case reflect.String, reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64,
+		reflect.Uint, reflect.Uint8, reflect.Uint16, reflect.Uint32, reflect.Uint64, reflect.Uintptr:
+		return true
+	}
+	return t.Implements(textMarshaler) && reflect.PointerTo(t).Implements(textUnmarshaler)
+}
+
+// jsonField is a field of a struct, or of one that is embedded in it.
+type jsonField struct {
+	name   string // in JSON
+	path   string
+	t      reflect.Type
+	depth  int
+	tagged bool
+	addr   bool
+}
+
+// fields looks at the fields of a struct.
+func (w *jsonWalk) fields(t reflect.Type, path string, addr bool) *jsonLoss {
+	list, lost := jsonFields(t, jsonField{path: path, addr: addr}, nil)
+	if lost != nil {
+		return lost
+	}
+	byName := make(map[string][]jsonField)
+	for _, f := range list {
+		byName[f.name] = append(byName[f.name], f)
+	}
+	for _, f := range list {
+		if hidden := hiddenBy(f, byName[f.name]); hidden != "" {
+			return &jsonLoss{f.path, fmt.Sprintf("called %q in JSON as %s is: JSON leaves it out", f.name, strings.TrimPrefix(hidden, "."))}
+		}
+		if l := w.typ(f.t, f.path, f.addr); l != nil {
+			return l
+		}
+	}
+	return nil
+}
+
+// hiddenBy returns the path of a field on account of which JSON leaves f out, "" if there
+// is none: of those with one name the least deep counts, then the one whose tag says so,
+// if there is one such.
+func hiddenBy(f jsonField, same []jsonField) string {
+	for _, other := range same {
+		if other.path == f.path {
+			continue
+		}
+		if other.depth < f.depth || other.depth == f.depth && (other.tagged || !f.tagged) {
+			return other.path
+		}
+	}
+	return ""
+}
+
+// jsonFields returns the fields of t that JSON may keep, those of embedded structs
+// included, or the first that it does not.
+func jsonFields(t reflect.Type, in jsonField, within []reflect.Type) (list []jsonField, lost *jsonLoss) {
+	if slices.Contains(within, t) {
+		return nil, nil
+	}
+	within = append(within[:len(within):len(within)], t)
+	for i := range t.NumField() {
+		sf := t.Field(i)
+		if sf.Name == "_" || !hasContent(sf.Type) {
+			continue
+		}
+		f := jsonField{path: in.path + "." + sf.Name, t: sf.Type, depth: in.depth, addr: in.addr}
+		tag, _, _ := strings.Cut(sf.Tag.Get("json"), ",")
+		if why := leftOut(sf); why != "" {
+			return nil, &jsonLoss{f.path, why}
+		}
+		f.name, f.tagged = sf.Name, validTag(tag)
+		if f.tagged {
+			f.name = tag
+		}
+		embedded := sf.Type
+		if embedded.Kind() == reflect.Pointer && embedded.Name() == "" {
+			embedded = embedded.Elem()
+		}
+		if !sf.Anonymous || f.tagged || embedded.Kind() != reflect.Struct {
+			list = append(list, f)
+			continue
+		}
+		f.depth++
+		f.addr = f.addr || sf.Type.Kind() == reflect.Pointer
+		more, lost := jsonFields(embedded, f, within)
+		if lost != nil {
+			return nil, lost
+		}
+		list = append(list, more...)
+	}
+	return list, nil
+}
+
+// leftOut says why JSON leaves a field out, "" if it does not.
+func leftOut(sf reflect.StructField) string {
+	t := sf.Type
+	pointer := sf.Anonymous && t.Kind() == reflect.Pointer
+	if pointer {
+		t = t.Elem()
+	}
+	switch {
+	case sf.Tag.Get("json") == "-":
+		return `tagged json:"-": JSON leaves it out`
+	case sf.IsExported():
+		return ""
+	case pointer && t.Kind() == reflect.Struct:
+		return "an embedded pointer to an unexported struct: JSON cannot decode it"
+	case sf.Anonymous && t.Kind() == reflect.Struct: // its exported fields are the outer one's
+		return ""
+	}
+	return "unexported: JSON leaves it out"
+}
+
+// hasContent reports whether a value of type t has anything to keep. A lock has not.
+func hasContent(t reflect.Type) bool {
+	if t.PkgPath() == "sync" {
+		switch t.Name() {
+		case "Mutex", "RWMutex", "Once", "WaitGroup", "Pool":
+			return false
+		}
+	}
+	return t.Size() > 0
+}
+
+// validTag reports whether encoding/json takes a name of a tag.
+func validTag(name string) bool {
+	return name != "" && !strings.ContainsFunc(name, func(r rune) bool {
+		return strings.ContainsRune("\"\\,'`", r) || r < ' '
+	})
+}
+
+// ofAnother finds a struct whose methods are those of an embedded field: of the other
+// fields JSON has nothing.
+func ofAnother(t reflect.Type, path string) *jsonLoss {
+	if t.Kind() == reflect.Pointer {
+		t = t.Elem()
+	}
+	if t.Kind() != reflect.Struct {
+		return nil
+	}
+	from, other := "", ""
+	for i := range t.NumField() {
+		switch sf := t.Field(i); {
+		case sf.Anonymous && marshals(sf.Type, true):
+			from = sf.Name
+		case other == "" && sf.IsExported() && hasContent(sf.Type):
+			other = sf.Name
+		}
+	}
+	if from == "" || other == "" || !sameJSON(t) {
+		return nil
+	}
+	return &jsonLoss{path + "." + other, fmt.Sprintf("beside the embedded %s, whose methods encode the whole: JSON leaves it out", from)}
+}
+
+// sameJSON reports whether values of a struct encode alike, whatever its fields hold that
+// are not embedded.
+func sameJSON(t reflect.Type) (same bool) {
+	defer func() {
+		if recover() != nil { // a method that does not expect such a value
+			same = false
+		}
+	}()
+	one, two := reflect.New(t), reflect.New(t)
+	for i := range t.NumField() {
+		sf := t.Field(i)
+		if !sf.IsExported() {
+			continue
+		}
+		for _, v := range []reflect.Value{one, two} {
+			if f := v.Elem().Field(i); sf.Anonymous && f.Kind() == reflect.Pointer {
+				f.Set(reflect.New(f.Type().Elem()))
+			}
+		}
+		if !sf.Anonymous {
+			fill(two.Elem().Field(i))
+		}
+	}
+	a, err := json.Marshal(one.Interface())
+	b, err2 := json.Marshal(two.Interface())
+	return err == nil && err2 == nil && bytes.Equal(a, b)
+}
+
+// fill puts something into v that is not the zero value, if that is simple.
+func fill(v reflect.Value) {
+	switch v.Kind() {
+	case reflect.Bool:
+		v.SetBool(true)
+	case reflect.String:
+		v.SetString("x")
+	case reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64:
+		v.SetInt(1)
+	case reflect.Uint, reflect.Uint8, reflect.Uint16, reflect.Uint32, reflect.Uint64:
+		v.SetUint(1)
+	case reflect.Float32, reflect.Float64:
+		v.SetFloat(1)
+	case reflect.Pointer:
+		v.Set(reflect.New(v.Type().Elem()))
+	case reflect.Slice:
+		v.Set(reflect.MakeSlice(v.Type(), 1, 1))
+	}
 }

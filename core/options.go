@@ -4,6 +4,8 @@ import (
 	"log/slog"
 	"strings"
 	"time"
+
+	"github.com/larderhq/larder/core/internal/tier"
 )
 
 // Options configure a Cache. Every field is optional.
@@ -118,3 +120,12 @@ func (o Options) resolve() (Options, error) {
 	o.Classes, err = o.Classes.resolve()
 	return o, err
 }
+
+// Remote is the tier that several instances share: redisstore.New returns the one on
+// Redis. The interface is sealed: its types are internal, so that only this module
+// implements it.
+//
+// With a Remote, an instance answers from its own memory only while it is known to follow
+// the Remote's log of invalidations: for at most Options.MaxStaleness after the last
+// proof. Without that proof, requests go to their handlers.
+type Remote interface{ tier.Tier }
