@@ -221,7 +221,7 @@ func (x *exchange) Run(ctx context.Context, c *httpcache.Capture) error {
 	}
 	finished = true
 	if res.Committed {
-		x.Capture.GiveUp(res.Status) // Context.JSON sets it, be it too late
+		x.Capture.Abort(res.Status) // Context.JSON sets it, be it too late
 	}
 	x.Capture.Finish(0) // a handler that has not answered leaves it to Echo, or to middleware outside
 	return err
@@ -231,12 +231,12 @@ func (x *exchange) Run(ctx context.Context, c *httpcache.Capture) error {
 // one to remember. It returns what is left of the error.
 func (x *exchange) answer(res *echo.Response, c *httpcache.Capture, err error) error {
 	he := &httpcache.HandlerError{Err: err, Status: status(res, err)}
-	if res.Committed || !c.Asks(he.Status) {
+	if res.Committed || !c.WantsErrorAnswer(he.Status) {
 		return he
 	}
 	header, fresh := res.Header().Clone(), *res
 	x.echo.Error(err)
-	if c.Takes() {
+	if c.KeepsErrorAnswer() {
 		return nil
 	}
 	he.Status = c.Status
@@ -255,13 +255,13 @@ var hooks = func() []int { //nolint:gochecknoglobals // a constant
 	return f.Index
 }()
 
-// Front implements httpcache.Fronted: writers, and hooks of [echo.Response.Before].
-func (x *exchange) Front() httpcache.Front {
+// Outer implements httpcache.OuterReporter: writers, and hooks of [echo.Response.Before].
+func (x *exchange) Outer() httpcache.Outer {
 	res := x.echo.Response()
 	if hooks == nil || reflect.ValueOf(res).Elem().FieldByIndex(hooks).Len() > 0 {
-		return httpcache.Unknown
+		return httpcache.OuterUnknown
 	}
-	return httpcache.FrontOf(res.Writer)
+	return httpcache.OuterOf(res.Writer)
 }
 
 // status returns the status that an error is answered with: the handler's, or what
@@ -290,7 +290,7 @@ type overruling struct {
 // Warn implements echo.Logger.
 func (o overruling) Warn(args ...any) {
 	if o.capture.Size() > 0 {
-		o.capture.GiveUp(http.StatusInternalServerError)
+		o.capture.Abort(http.StatusInternalServerError)
 	}
 	o.Logger.Warn(args...)
 }
@@ -317,6 +317,6 @@ func (x *exchange) Detach() func(context.Context, func(httpcache.Exchange)) {
 		r.URL = u // as it was before Pre middleware rewrote it
 	}
 	return func(ctx context.Context, _ func(httpcache.Exchange)) {
-		httpcache.ServeNowhere(e, r.WithContext(ctx))
+		httpcache.ServeDiscarding(e, r.WithContext(ctx))
 	}
 }

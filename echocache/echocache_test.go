@@ -33,9 +33,9 @@ func newCache(t testing.TB) *core.Cache {
 	cache, err := core.New(core.Options{
 		Logger: slog.New(slog.DiscardHandler),
 		Classes: core.Classes{
-			"hour":  {TTL: time.Hour, NegativeTTL: time.Hour},
-			"stale": {TTL: time.Minute, StaleWhileRevalidate: time.Minute},
-			"spare": {TTL: time.Minute, StaleIfError: time.Minute},
+			"hour":     {TTL: time.Hour, NegativeTTL: time.Hour},
+			"stale":    {TTL: time.Minute, StaleWhileRevalidate: time.Minute},
+			"fallback": {TTL: time.Minute, StaleIfError: time.Minute},
 		},
 	})
 	require.NoError(t, err)
@@ -372,7 +372,7 @@ func TestOlderResponseInPlaceOfAnError(t *testing.T) {
 						return c.fail(ec)
 					}
 					return ec.String(http.StatusOK, "well")
-				}, o.middleware, echocache.Cache(newCache(t), "spare"))
+				}, o.middleware, echocache.Cache(newCache(t), "fallback"))
 				require.Equal(t, "well", get(e, "/").Body.String())
 				fail = true
 				time.Sleep(90 * time.Second)
@@ -394,7 +394,7 @@ func TestClientErrorsAreNotReplaced(t *testing.T) {
 				return fmt.Errorf("looking: %w", echo.ErrNotFound)
 			}
 			return ec.String(http.StatusOK, "well")
-		}, echocache.Cache(newCache(t), "spare"))
+		}, echocache.Cache(newCache(t), "fallback"))
 		get(e, "/")
 		fail = true
 		time.Sleep(90 * time.Second)

@@ -27,14 +27,14 @@ func (x *exchange) Detach() func(context.Context, func(httpcache.Exchange)) {
 	fctx.Init2(connLike(from), server.Logger, true)
 	req := &fctx.Request
 	from.Request.CopyTo(req)
-	if httpcache.AsksByContent(x.c.Method()) {
+	if httpcache.IsQuery(x.c.Method()) {
 		req.SetBodyRaw(bytes.Clone(from.Request.Body()))
 	} else {
 		req.ResetBody()
 		req.Header.SetMethod(fiber.MethodGet)
 	}
 	req.SetRequestURI(string(req.Header.RequestURI()))
-	httpcache.DropConditional(func(name string) { drop(&req.Header, name) })
+	httpcache.DropConditions(func(name string) { drop(&req.Header, name) })
 	fctx.Response.Header.SetNoDefaultContentType(server.NoDefaultContentType)
 	if server.DisableHeaderNamesNormalizing {
 		fctx.Response.Header.DisableNormalizing()

@@ -115,12 +115,12 @@ func must(h fiber.Handler, err error) fiber.Handler {
 }
 
 func middleware(serve func(httpcache.Exchange) error, writes bool) fiber.Handler {
-	fronts := new(sync.Map)
+	outers := new(sync.Map)
 	return func(c *fiber.Ctx) error {
 		continueRefresh(c)
 		x := exchanges.Get().(*exchange)
-		x.fronts = fronts
-		x.c, x.route, x.writes, x.frozen, x.ran, x.deferred = c, c.Route(), writes, false, false, false
+		x.outers = outers
+		x.c, x.route, x.writes, x.snapshotTaken, x.ran, x.deferred = c, c.Route(), writes, false, false, false
 		err := serve(x)
 		x.c = nil
 		if !x.deferred { // otherwise it is still asked what the request was
@@ -136,26 +136,26 @@ func middleware(serve func(httpcache.Exchange) error, writes bool) fiber.Handler
 var exchanges = sync.Pool{New: func() any { return new(exchange) }} //nolint:gochecknoglobals // shared scratch
 
 type exchange struct {
-	c          *fiber.Ctx   // nil when the middleware has returned
-	route      *fiber.Route // that the middleware is on
-	fronts     *sync.Map    // of the middleware's routes: httpcache.Front
-	writes     bool
-	asTheyCome bool // names of fields are; once c is nil
-	frozen     bool
-	ran        bool
-	deferred   bool                    // it is in use until the answer has been sent
-	request    fasthttp.RequestHeader  // as it was at Freeze
-	before     fasthttp.ResponseHeader // what outer middleware had set before Run
-	values     []string
-	target     []byte
+	c             *fiber.Ctx   // nil when the middleware has returned
+	route         *fiber.Route // that the middleware is on
+	outers        *sync.Map    // of the middleware's routes: httpcache.Outer
+	writes        bool
+	asTheyCome    bool // names of fields are; once c is nil
+	snapshotTaken bool
+	ran           bool
+	deferred      bool                    // it is in use until the answer has been sent
+	request       fasthttp.RequestHeader  // as it was at SnapshotFields
+	before        fasthttp.ResponseHeader // what outer middleware had set before Run
+	values        []string
+	target        []byte
 }
 
 var (
-	_ httpcache.Exchange = (*exchange)(nil)
-	_ httpcache.Freezer  = (*exchange)(nil)
-	_ httpcache.Asker    = (*exchange)(nil)
-	_ httpcache.Fronted  = (*exchange)(nil)
-	_ httpcache.Deferrer = (*exchange)(nil)
+	_ httpcache.Exchange         = (*exchange)(nil)
+	_ httpcache.FieldSnapshotter = (*exchange)(nil)
+	_ httpcache.ContentReader    = (*exchange)(nil)
+	_ httpcache.OuterReporter    = (*exchange)(nil)
+	_ httpcache.SentNotifier     = (*exchange)(nil)
 )
 
 // Context implements httpcache.Exchange.
@@ -205,7 +205,7 @@ func (x *exchange) Run(ctx context.Context, capture *httpcache.Capture) error {
 // be one to remember. It returns whether that is the answer to the request.
 func (x *exchange) answer(capture *httpcache.Capture, he *httpcache.HandlerError) bool {
 	resp := x.c.Response()
-	if resp.IsBodyStream() || resp.ImmediateHeaderFlush || x.c.Context().Hijacked() || !capture.Asks(he.Status) {
+	if resp.IsBodyStream() || resp.ImmediateHeaderFlush || x.c.Context().Hijacked() || !capture.WantsErrorAnswer(he.Status) {
 		return false
 	}
 	var was fasthttp.Response
@@ -214,7 +214,7 @@ func (x *exchange) answer(capture *httpcache.Capture, he *httpcache.HandlerError
 		_ = x.c.SendStatus(http.StatusInternalServerError) // as Fiber does
 	}
 	x.fill(capture)
-	if capture.Takes() {
+	if capture.KeepsErrorAnswer() {
 		return true
 	}
 	he.Status = capture.Status
@@ -254,7 +254,7 @@ func (x *exchange) fill(capture *httpcache.Capture) (streamed bool) {
 		// has not been able to write all it meant to (a proxy whose upstream died). What
 		// has been encoded since has another length anyway.
 		if stated := resp.Header.ContentLength(); stated > 0 && stated != len(body) && len(resp.Header.ContentEncoding()) == 0 {
-			capture.Broken = http.StatusInternalServerError
+			capture.AbortStatus = http.StatusInternalServerError
 		}
 	case !capture.Tail: // Fiber sends the tail of a write later anyway
 		add = capture.Pass(httpcache.Oversized)

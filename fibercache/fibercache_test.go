@@ -277,7 +277,7 @@ func TestStaleInPlaceOfAnError(t *testing.T) {
 				s := newSite(t)
 				s.Use(func(c *fiber.Ctx) error { c.Set("X-Outer", c.Get("X-Request")); return c.Next() })
 				failing := false
-				s.Get("/", fibercache.Cache(cache, "spare"), func(c *fiber.Ctx) error {
+				s.Get("/", fibercache.Cache(cache, "fallback"), func(c *fiber.Ctx) error {
 					if failing {
 						c.Set("X-Failed", "yes")
 						c.Set("X-Outer", "changed")

@@ -68,7 +68,7 @@ func (v *header) Own() []httpcache.Field {
 	for _, f := range v.final {
 		if i, there := find(before, f.Name); there {
 			f.Mode = httpcache.Set
-			if added, rest := httpcache.Added(f.Values, before[i].Values); added {
+			if added, rest := httpcache.AddedValues(f.Values, before[i].Values); added {
 				if len(rest) == 0 {
 					continue
 				}
@@ -233,7 +233,7 @@ func join(h *fasthttp.ResponseHeader, f *httpcache.Field) {
 	if len(lines) == 0 {
 		lines = []string{""}
 	}
-	lines = httpcache.Joined(lines, f)
+	lines = httpcache.JoinList(lines, f)
 	h.Del(f.Name)
 	for _, line := range lines {
 		h.Add(f.Name, line)

@@ -108,7 +108,7 @@ func (x *exchange) namesAsTheyCome() bool {
 // Values implements httpcache.Exchange.
 func (x *exchange) Values(name string) []string {
 	h := &x.request
-	if !x.frozen {
+	if !x.snapshotTaken {
 		h = &x.c.Request().Header
 	}
 	x.values = x.values[:0]
@@ -129,7 +129,7 @@ func (x *exchange) Values(name string) []string {
 	return x.values
 }
 
-// Content implements httpcache.Asker. fasthttp has read all content, unless the app
+// Content implements httpcache.ContentReader. fasthttp has read all content, unless the app
 // streams it; then it is read here where its length is known to be within the limit.
 func (x *exchange) Content(limit int) ([]byte, bool) {
 	req := x.c.Request()
@@ -140,26 +140,26 @@ func (x *exchange) Content(limit int) ([]byte, bool) {
 	return body, len(body) <= limit
 }
 
-// Names implements httpcache.Credentialed. fasthttp's VisitAll would parse the
+// Fields implements httpcache.FieldReporter. fasthttp's VisitAll would parse the
 // cookies, and show them from then on in another way than they came.
-func (x *exchange) Names() (names httpcache.Names) {
+func (x *exchange) Fields() (set httpcache.FieldSet) {
 	h := &x.request
-	if !x.frozen {
+	if !x.snapshotTaken {
 		h = &x.c.Request().Header
 	}
 	raw := x.namesAsTheyCome()
-	names.Add(fiber.HeaderCookie) // which PeekKeys leaves out once they are parsed
+	set.Add(fiber.HeaderCookie) // which PeekKeys leaves out once they are parsed
 	for _, key := range h.PeekKeys() {
 		name := view.UnsafeString(key)
 		if raw {
 			if !ascii(name) {
-				return httpcache.AnyName // Values folds letters that are no ASCII to some that are
+				return httpcache.AllFields // Values folds letters that are no ASCII to some that are
 			}
 			name = http.CanonicalHeaderKey(name)
 		}
-		names.Add(name)
+		set.Add(name)
 	}
-	return names
+	return set
 }
 
 func ascii(s string) bool {
@@ -171,16 +171,16 @@ func ascii(s string) bool {
 	return true
 }
 
-// Certified implements httpcache.Credentialed.
-func (x *exchange) Certified() bool {
+// HasClientCertificate implements httpcache.FieldReporter.
+func (x *exchange) HasClientCertificate() bool {
 	state := x.c.Context().TLSConnectionState()
 	return state != nil && len(state.PeerCertificates) > 0
 }
 
-// Freeze implements httpcache.Freezer.
-func (x *exchange) Freeze() {
+// SnapshotFields implements httpcache.FieldSnapshotter.
+func (x *exchange) SnapshotFields() {
 	x.c.Request().Header.CopyTo(&x.request)
-	x.frozen = true
+	x.snapshotTaken = true
 }
 
 // ask shows the handler other conditions than the request's own, and returns what
@@ -193,7 +193,7 @@ func (x *exchange) ask(conditions []httpcache.Field) (undo func()) {
 	was.Set(place)
 	place.SetZero()
 	x.request.CopyTo(h)
-	httpcache.DropConditional(func(name string) { drop(h, name) })
+	httpcache.DropConditions(func(name string) { drop(h, name) })
 	for _, f := range conditions {
 		h.Set(f.Name, f.Values[0])
 	}

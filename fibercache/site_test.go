@@ -36,10 +36,10 @@ func TestMain(m *testing.M) {
 func newCache(t testing.TB) *core.Cache {
 	t.Helper()
 	cache, err := core.New(core.Options{Classes: core.Classes{
-		"hour":  {TTL: time.Hour},
-		"stale": {TTL: time.Minute, StaleWhileRevalidate: time.Minute},
-		"spare": {TTL: time.Minute, StaleIfError: time.Hour},
-		"small": {TTL: time.Hour, MaxEntryBytes: 100},
+		"hour":     {TTL: time.Hour},
+		"stale":    {TTL: time.Minute, StaleWhileRevalidate: time.Minute},
+		"fallback": {TTL: time.Minute, StaleIfError: time.Hour},
+		"small":    {TTL: time.Hour, MaxEntryBytes: 100},
 	}})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, cache.Close()) })

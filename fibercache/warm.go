@@ -24,7 +24,7 @@ const patience = time.Minute
 // believes X-Forwarded-Proto of its proxy, and is warmed through that. A page that takes
 // longer than a minute counts as failed.
 func Warm(ctx context.Context, app *fiber.App, urls iter.Seq[string], o core.WarmOptions) (core.WarmResult, error) {
-	return httpcache.WarmBy(ctx, urls, o, func(r *http.Request) int {
+	return httpcache.WarmFunc(ctx, urls, o, func(r *http.Request) int {
 		if r.URL.Scheme != "http" {
 			return http.StatusBadGateway
 		}
@@ -33,7 +33,7 @@ func Warm(ctx context.Context, app *fiber.App, urls iter.Seq[string], o core.War
 			return http.StatusBadGateway
 		}
 		_ = resp.Body.Close() // it is in memory
-		return httpcache.Warmed(resp.StatusCode, resp.Header.Values("Cache-Status"))
+		return httpcache.WarmStatus(resp.StatusCode, resp.Header.Values("Cache-Status"))
 	})
 }
 
@@ -45,7 +45,7 @@ func KeepWarm(ctx context.Context, cache *core.Cache, app *fiber.App, o core.Kee
 		return &core.ConfigError{Field: "app", Value: nil, Allowed: "an app"}
 	}
 	handler, server := app.Handler(), app.Server()
-	return httpcache.KeepWarmBy(ctx, cache, o, func(r *http.Request) int {
+	return httpcache.KeepWarmFunc(ctx, cache, o, func(r *http.Request) int {
 		fctx := new(fasthttp.RequestCtx)
 		here := &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)}
 		c := conn{local: here, remote: here}
@@ -77,6 +77,6 @@ func KeepWarm(ctx context.Context, cache *core.Cache, app *fiber.App, o core.Kee
 		for _, v := range fctx.Response.Header.PeekAll("Cache-Status") {
 			said = append(said, string(v))
 		}
-		return httpcache.Warmed(fctx.Response.StatusCode(), said)
+		return httpcache.WarmStatus(fctx.Response.StatusCode(), said)
 	})
 }

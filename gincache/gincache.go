@@ -173,7 +173,7 @@ func (x *exchange) Run(ctx context.Context, c *httpcache.Capture) error {
 	implicit := 0
 	if !w.Written() && !outer.Written() { // a HandleContext writes to Gin's own
 		outer.WriteHeader(w.status)
-		if w.recorded && (!failed || w.status >= 400 && c.Asks(w.status)) {
+		if w.recorded && (!failed || w.status >= 400 && c.WantsErrorAnswer(w.status)) {
 			implicit = w.status
 		}
 	}
@@ -181,8 +181,8 @@ func (x *exchange) Run(ctx context.Context, c *httpcache.Capture) error {
 	if !failed {
 		return nil
 	}
-	if c.Asks(w.status) && c.Takes() {
-		c.Failure = failure(g.Errors.Last())
+	if c.WantsErrorAnswer(w.status) && c.KeepsErrorAnswer() {
+		c.ErrorMessage = failure(g.Errors.Last())
 		return nil
 	}
 	err := &httpcache.HandlerError{Err: g.Errors.Last(), Status: w.status}
@@ -207,8 +207,8 @@ func (x *exchange) Reply(a httpcache.Answer) {
 	x.StdExchange.Reply(x.replies(a))
 }
 
-// ReplyHeader implements httpcache.Sender.
-func (x *exchange) ReplyHeader(a httpcache.Answer) httpcache.Sent {
+// ReplyHeader implements httpcache.HeaderSender.
+func (x *exchange) ReplyHeader(a httpcache.Answer) httpcache.SentHeader {
 	return x.StdExchange.ReplyHeader(x.replies(a))
 }
 
@@ -217,8 +217,8 @@ func (x *exchange) replies(a httpcache.Answer) httpcache.Answer {
 	x.gin.Abort()
 	x.gin.Errors = x.gin.Errors[:min(len(x.gin.Errors), x.errors)]
 	x.out.final = true
-	if a.Failure != "" {
-		_ = x.gin.Error(errors.New(a.Failure))
+	if a.ErrorMessage != "" {
+		_ = x.gin.Error(errors.New(a.ErrorMessage))
 		if len(a.Body) == 0 {
 			x.out.final = false
 			a.Extra = append(a.Extra[:len(a.Extra):len(a.Extra)], httpcache.Field{Name: "Content-Length", Mode: httpcache.Remove})
@@ -227,16 +227,16 @@ func (x *exchange) replies(a httpcache.Answer) httpcache.Answer {
 	return a
 }
 
-// Front implements httpcache.Fronted: a writer in place of Gin's own, or one behind
+// Outer implements httpcache.OuterReporter: a writer in place of Gin's own, or one behind
 // that.
-func (x *exchange) Front() httpcache.Front {
+func (x *exchange) Outer() httpcache.Outer {
 	w := x.out.ResponseWriter
 	t := reflect.TypeOf(w)
 	own, unwraps := w.(interface{ Unwrap() http.ResponseWriter })
 	if !unwraps || t.Kind() != reflect.Pointer || t.Elem().PkgPath() != ginPackage {
-		return httpcache.Unknown
+		return httpcache.OuterUnknown
 	}
-	return httpcache.FrontOf(own.Unwrap())
+	return httpcache.OuterOf(own.Unwrap())
 }
 
 var ginPackage = reflect.TypeFor[gin.Engine]().PkgPath() //nolint:gochecknoglobals // a constant
@@ -250,6 +250,6 @@ func (x *exchange) Detach() func(context.Context, func(httpcache.Exchange)) {
 	}
 	e, r := (*gin.Engine)(f.UnsafePointer()), httpcache.DetachRequest(context.WithoutCancel(x.Context()), x.Request)
 	return func(ctx context.Context, _ func(httpcache.Exchange)) {
-		httpcache.ServeNowhere(e, r.WithContext(ctx))
+		httpcache.ServeDiscarding(e, r.WithContext(ctx))
 	}
 }

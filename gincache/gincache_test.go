@@ -36,9 +36,9 @@ func newCache(t testing.TB) *core.Cache {
 	cache, err := core.New(core.Options{
 		Logger: slog.New(slog.DiscardHandler),
 		Classes: core.Classes{
-			"hour":  {TTL: time.Hour, NegativeTTL: time.Hour},
-			"stale": {TTL: time.Minute, StaleWhileRevalidate: time.Minute},
-			"spare": {TTL: time.Minute, StaleIfError: time.Minute},
+			"hour":     {TTL: time.Hour, NegativeTTL: time.Hour},
+			"stale":    {TTL: time.Minute, StaleWhileRevalidate: time.Minute},
+			"fallback": {TTL: time.Minute, StaleIfError: time.Minute},
 		},
 	})
 	require.NoError(t, err)
@@ -358,7 +358,7 @@ func TestOlderResponseInPlaceOfAnError(t *testing.T) {
 						c.JSON(http.StatusInternalServerError, gin.H{"message": c.Errors.Last().Error()})
 					}
 				})
-				r.GET("/", o.middleware, gincache.Cache(newCache(t), "spare"), func(c *gin.Context) {
+				r.GET("/", o.middleware, gincache.Cache(newCache(t), "fallback"), func(c *gin.Context) {
 					if failing {
 						fail(c)
 						return

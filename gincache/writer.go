@@ -67,7 +67,7 @@ func (w *writer) WriteHeader(status int) {
 	switch {
 	case status <= 0:
 	case w.Written():
-		w.capture.GiveUp(status)
+		w.capture.Abort(status)
 	default:
 		w.status, w.recorded = status, true
 	}

@@ -181,7 +181,7 @@ func (x *exchange) Detach() func(context.Context, func(httpcache.Exchange)) {
 			return nil // its handler need not be that of GET
 		}
 		return func(ctx context.Context, load func(httpcache.Exchange)) {
-			httpcache.ServeNowhere(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			httpcache.ServeDiscarding(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				load(&exchange{StdExchange: httpcache.StdExchange{Writer: w, Request: r}, next: x.next})
 			}), r.WithContext(ctx))
 		}
@@ -193,7 +193,7 @@ func (x *exchange) Detach() func(context.Context, func(httpcache.Exchange)) {
 	return func(ctx context.Context, _ func(httpcache.Exchange)) {
 		again := r.WithContext(serverContext{ctx})
 		again.URL = u // as it was before anybody rewrote it
-		httpcache.ServeNowhere(handler, again)
+		httpcache.ServeDiscarding(handler, again)
 	}
 }
 

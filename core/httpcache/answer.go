@@ -16,7 +16,7 @@ import (
 // no range: that middleware would encode the part, which nobody could put together
 // with the rest of an encoded whole. lacks are fields that the request is known not to
 // have.
-func (r *response) answer(ex Exchange, lacks Names, method string, extra []Field) Answer {
+func (r *response) answer(ex Exchange, lacks FieldSet, method string, extra []Field) Answer {
 	a, etag, recoded := r.inFull(ex, extra)
 	switch { // in the order of RFC 9110 section 13.2.2
 	case lacks.has(conditionName) && r.part == nil: // as most hits
@@ -46,7 +46,7 @@ func (r *response) answer(ex Exchange, lacks Names, method string, extra []Field
 // inFull plans the whole of the stored response, in the coding that suits the request.
 // recoded says that middleware in front may encode that content.
 func (r *response) inFull(ex Exchange, extra []Field) (a Answer, etag string, recoded bool) {
-	a = Answer{Status: r.status, Fields: r.sent, Extra: extra, Body: r.body, Failure: r.failure, length: r.length}
+	a = Answer{Status: r.status, Fields: r.sent, Extra: extra, Body: r.body, ErrorMessage: r.failure, length: r.length}
 	etag = r.etag
 	out := outsideOf(ex)
 	if e := r.chosen(ex, out); e != nil {

@@ -10,9 +10,9 @@ import (
 // credentials says what a request brings that makes its response its own.
 type credentials struct {
 	authorization bool
-	by            string // what counts as Authorization does; "": that itself
-	cookies       bool   // that the class does not account for
-	lacks         Names  // the fields that the request is known not to have
+	by            string   // what counts as Authorization does; "": that itself
+	cookies       bool     // that the class does not account for
+	lacks         FieldSet // the fields that the request is known not to have
 }
 
 func (c credentials) any() bool { return c.authorization || c.cookies }
@@ -27,7 +27,7 @@ func (c *credentials) reason() string {
 
 // credentialsOf reads what a request says of who asks. What the class names is part of
 // the identity and needs no care.
-func (rt *Route) credentialsOf(ex Exchange, lacks Names) (c credentials) {
+func (rt *Route) credentialsOf(ex Exchange, lacks FieldSet) (c credentials) {
 	http := &rt.class.HTTP
 	c.lacks = lacks
 	c.cookies = !lacks.has(cookieName) && http.Cookies == nil && len(ex.Values("Cookie")) > 0
@@ -51,13 +51,13 @@ func (rt *Route) credentialsOf(ex Exchange, lacks Names) (c credentials) {
 // brings reports whether a request has a credential.
 func brings(ex Exchange, name string) bool {
 	if name == core.ClientCertificate {
-		x, ok := ex.(Credentialed)
-		return ok && x.Certified()
+		x, ok := ex.(FieldReporter)
+		return ok && x.HasClientCertificate()
 	}
 	return len(ex.Values(name)) > 0
 }
 
-// others returns the credentials that are no member of Names.
+// others returns the credentials that are no member of FieldSet.
 func others(credentials []string) (names []string) {
 	for _, name := range credentials {
 		if name == core.ClientCertificate || !slices.Contains(core.CredentialFields(), name) {

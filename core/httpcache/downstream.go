@@ -60,10 +60,10 @@ func decided(values []string) bool {
 	return cc.MaxAge.Present || cc.SMaxAge.Present || cc.NoStore || cc.NoCache || cc.Private
 }
 
-// Joined returns the lines of a list, at least one, with the members of a field of mode
+// JoinList returns the lines of a list, at least one, with the members of a field of mode
 // Join in the last of them. A Cache-Control of outer middleware that has decided itself,
 // this time, is left alone.
-func Joined(lines []string, f *Field) []string {
+func JoinList(lines []string, f *Field) []string {
 	if f.Name == "Cache-Control" && decided(lines) {
 		return lines
 	}

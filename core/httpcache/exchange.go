@@ -16,7 +16,7 @@ type Exchange interface {
 	// be views of a buffer that is reused after the request.
 	Line() Line
 	// Values returns the values of a request field, in order, by canonical name.
-	// The result is valid until the next call and must not be changed. After Freeze
+	// The result is valid until the next call and must not be changed. After SnapshotFields
 	// it returns what it did then, whatever a handler has done to the request.
 	Values(name string) []string
 	// Param returns a path parameter of the route, decoded once; "*" is the
@@ -49,16 +49,16 @@ type Exchange interface {
 // not look into that one puts the value there for the run, under the same key.
 const ContextKey = loadscope.Key
 
-// A Freezer is an Exchange whose request could be changed by those who handle it:
-// all are. Freeze is called before Run, when what Values returns still counts
+// A FieldSnapshotter is an Exchange whose request could be changed by those who handle it:
+// all are. SnapshotFields is called before Run, when what Values returns still counts
 // afterwards.
-type Freezer interface{ Freeze() }
+type FieldSnapshotter interface{ SnapshotFields() }
 
-// An Asker is an Exchange whose request may have content that says what is asked for: all
+// A ContentReader is an Exchange whose request may have content that says what is asked for: all
 // are. Content reads the content of a request, and leaves it for the handlers, and for
 // those of a copy that Detach makes. ok is false where there is more than limit, which the
 // handlers then read as it comes, or where it cannot be read, which they then find out.
-type Asker interface {
+type ContentReader interface {
 	Content(limit int) (content []byte, ok bool)
 }
 
@@ -104,7 +104,7 @@ const (
 	Append             // behind it
 	Absent             // only where there is none
 	Remove             // the handler took it out; there are no values
-	Join               // in the same line, as further members of its list: see Joined
+	Join               // in the same line, as further members of its list: see JoinList
 	Merge              // behind it, but for values that are there
 )
 
@@ -116,8 +116,8 @@ type Answer struct {
 	Body   []byte
 	// NoBody says that the body is not to be sent (HEAD, 304, 204).
 	NoBody bool
-	// Failure is Capture's, of the stored response.
-	Failure string
+	// ErrorMessage is Capture's, of the stored response.
+	ErrorMessage string
 
 	length lengthField
 }
@@ -148,10 +148,10 @@ type Capture struct {
 	// request as it is. Afterwards the request is as it was.
 	Conditions []Field
 
-	head  func(status int, h Header) (hold bool, add []Field)
-	pass  func(reason string) (add []Field)
-	asks  func(status int) bool
-	takes func() bool
+	head             func(status int, h Header) (hold bool, add []Field)
+	pass             func(reason string) (add []Field)
+	wantsErrorAnswer func(status int) bool
+	keepsErrorAnswer func() bool
 
 	// What was held back. Held is false when everything has been passed on, and
 	// when the handler answered nothing at all.
@@ -159,13 +159,13 @@ type Capture struct {
 	Status int // also when not held; 0: nothing was answered
 	Header Header
 	Body   []byte
-	// Broken says that the handler gave up after its header was final, and with which
+	// AbortStatus says that the handler gave up after its header was final, and with which
 	// status it would have answered: what is held is not the whole of a response. 0: it
 	// did not.
-	Broken int
-	// Failure is the message of the error that the answer is about, for frameworks whose
+	AbortStatus int
+	// ErrorMessage is the message of the error that the answer is about, for frameworks whose
 	// middleware in front answers by errors that stand beside the answer.
-	Failure string
+	ErrorMessage string
 }
 
 // stores reports whether what is held back may be stored.
@@ -190,21 +190,23 @@ func (c *Capture) Pass(reason string) (add []Field) {
 	return c.pass(reason)
 }
 
-// Asks reports whether the framework's own answer to an error that a handler has returned
+// WantsErrorAnswer reports whether the framework's own answer to an error that a handler has returned
 // is to be captured, although the framework gives it outside: it may be one to remember.
 // status is what the framework is going to answer, 0 if that cannot be told. The adapter
-// has the error answered into the capture, and asks Takes.
-func (c *Capture) Asks(status int) bool { return c.asks != nil && c.asks(status) }
+// has the error answered into the capture, and asks KeepsErrorAnswer.
+func (c *Capture) WantsErrorAnswer(status int) bool {
+	return c.wantsErrorAnswer != nil && c.wantsErrorAnswer(status)
+}
 
-// Takes reports whether the answer to an error that was captured is the answer to the
+// KeepsErrorAnswer reports whether the answer to an error that was captured is the answer to the
 // request, as if the handler had given it: the adapter's Run then returns no error.
 // Otherwise the adapter takes the answer back, so that middleware outside finds the error
 // and nothing answered, as without a cache, and calls Retract.
-func (c *Capture) Takes() bool { return c.takes != nil && c.takes() }
+func (c *Capture) KeepsErrorAnswer() bool { return c.keepsErrorAnswer != nil && c.keepsErrorAnswer() }
 
 // Retract forgets an answer that has been taken back.
 func (c *Capture) Retract() {
-	c.Held, c.Status, c.Header, c.Body, c.Broken, c.Failure = false, 0, nil, nil, 0, ""
+	c.Held, c.Status, c.Header, c.Body, c.AbortStatus, c.ErrorMessage = false, 0, nil, nil, 0, ""
 }
 
 // The reasons to Pass.

@@ -244,7 +244,7 @@ func (d *dice) asked(q *asked) *request {
 
 // later draws when it is asked: best about where something ends.
 func (d *dice) later(v *verdict, q *asked) time.Duration {
-	around := []time.Duration{0, v.fresh, v.fresh + v.stale, v.fresh + v.spare, v.fresh + time.Minute}
+	around := []time.Duration{0, v.fresh, v.fresh + v.stale, v.fresh + v.fallback, v.fresh + time.Minute}
 	for _, name := range []string{"max-age", "max-stale", "min-fresh"} {
 		if n, ok := q.honoured().seconds(name); ok {
 			s := time.Duration(n) * time.Second

@@ -89,7 +89,7 @@ func (all judges) check(tb testing.TB, d *dice) {
 	en.KeepUntil = en.FreshUntil + int64(max(got.lifetime.Stale, got.lifetime.Spare))
 	require.Equal(tb, want.fresh, time.Duration(en.FreshUntil-came), "fresh for: %d %v", o.status, h)
 	require.Equal(tb, want.mustValidate, r.validate, "to be validated: %v", h)
-	require.GreaterOrEqual(tb, got.lifetime.Spare, max(0, want.spare), "kept for: %v", h)
+	require.GreaterOrEqual(tb, got.lifetime.Spare, max(0, want.fallback), "kept for: %v", h)
 	if want.validator { // section 4.3: however stale it was when it came
 		require.GreaterOrEqual(tb, time.Duration(en.KeepUntil-since), keepForValidation, "kept to be validated: %v", h)
 	}
@@ -101,14 +101,14 @@ func (all judges) check(tb testing.TB, d *dice) {
 		now := came + int64(t)
 		state := en.State(now)
 		if state == coherence.Gone { // nothing to answer, whatever would be allowed
-			require.False(tb, want.spares(t), "kept no longer than %v: %v", t, h)
+			require.False(tb, want.replacesError(t), "kept no longer than %v: %v", t, h)
 			require.False(tb, want.answers(t, &asked{class: rt.class}), "kept no longer than %v: %v", t, h)
 			continue
 		}
-		w := rt.wishes(ex)
-		require.Equal(tb, want.answers(t, &q), w.takes(r, en, state, now), "answered %v later to %q %q: %d %v\n%+v",
+		w := rt.requestDirectivesOf(ex)
+		require.Equal(tb, want.answers(t, &q), w.allows(r, en, state, now), "answered %v later to %q %q: %d %v\n%+v",
 			t, ex.header["Cache-Control"], ex.header["Pragma"], o.status, h, want)
-		require.Equal(tb, want.spares(t), r.spare(en, now), "in place of an error %v later: %d %v", t, o.status, h)
+		require.Equal(tb, want.replacesError(t), r.mayReplaceError(en, now), "in place of an error %v later: %d %v", t, o.status, h)
 	}
 	for _, name := range []string{"Set-Cookie", "X-A"} { // sections 5.2.2.4 and 5.2.2.7
 		want := len(h.Values(name)) > 0 && !slices.Contains(o.strips(), name)

@@ -12,11 +12,11 @@ import (
 // verdict is what the model makes of a response. Times count from when the
 // response came.
 type verdict struct {
-	store bool
-	fresh time.Duration // for how long; negative: it was stale already
-	age   time.Duration // how old it was
-	stale time.Duration // how long after that it is answered while it is refreshed
-	spare time.Duration // and in place of an error
+	store    bool
+	fresh    time.Duration // for how long; negative: it was stale already
+	age      time.Duration // how old it was
+	stale    time.Duration // how long after that it is answered while it is refreshed
+	fallback time.Duration // and in place of an error
 
 	mustValidate bool // before any use
 	strict       bool // once it is stale
@@ -61,15 +61,15 @@ func (o *drawn) judge() (v verdict) {
 	if v.strict {
 		return v
 	}
-	v.stale, v.spare = o.class.StaleWhileRevalidate, o.class.StaleIfError
+	v.stale, v.fallback = o.class.StaleWhileRevalidate, o.class.StaleIfError
 	if (o.status == http.StatusNotFound || o.status == http.StatusGone) && !stated {
-		v.stale, v.spare = 0, 0 // the class's windows are not for what is not there
+		v.stale, v.fallback = 0, 0 // the class's windows are not for what is not there
 	}
 	if n, ok := cc.seconds("stale-while-revalidate"); ok {
 		v.stale = min(time.Duration(n)*time.Second, core.MaxDuration)
 	}
 	if n, ok := cc.seconds("stale-if-error"); ok {
-		v.spare = min(time.Duration(n)*time.Second, core.MaxDuration)
+		v.fallback = min(time.Duration(n)*time.Second, core.MaxDuration)
 	}
 	return v
 }
@@ -151,10 +151,10 @@ func (v *verdict) answers(t time.Duration, q *asked) bool {
 	return t < v.fresh+v.stale
 }
 
-// spares reports whether it stands in for an error at the time t: RFC 5861
+// replacesError reports whether it stands in for an error at the time t: RFC 5861
 // section 4, and the window of section 3, in which errors are not seen at all. On
 // purpose a part never does.
-func (v *verdict) spares(t time.Duration) bool {
-	window := max(v.stale, v.spare)
+func (v *verdict) replacesError(t time.Duration) bool {
+	window := max(v.stale, v.fallback)
 	return !v.strict && !v.part && window > 0 && t < v.fresh+window
 }

@@ -30,17 +30,17 @@ const (
 const (
 	partEnd = coherence.NameEnd
 
-	partPlain     = '=' // length, bytes
-	partHashed    = '#' // 32 bytes
-	partAbsent    = '-' // nothing
-	partCount     = 'n' // a number; as many parts follow
-	partIdentity  = 'i' // a part follows
-	partOriginal  = 'o' // a part follows
-	partVariant   = 'v' // pairs of parts follow
-	partCondition = 'm' // nothing: requests with a condition or range
-	partCreds     = 'c' // nothing: a flight of requests that bring credentials
-	partOfWhole   = 'p' // nothing: a part of the content
-	partQuestion  = 'q' // 32 bytes; parts for questionFields follow
+	partPlain        = '=' // length, bytes
+	partHashed       = '#' // 32 bytes
+	partAbsent       = '-' // nothing
+	partCount        = 'n' // a number; as many parts follow
+	partIdentity     = 'i' // a part follows
+	partOriginal     = 'o' // a part follows
+	partVariant      = 'v' // pairs of parts follow
+	partCondition    = 'm' // nothing: requests with a condition or range
+	partCreds        = 'c' // nothing: a flight of requests that bring credentials
+	partOfWhole      = 'p' // nothing: a part of the content
+	partQueryContent = 'q' // 32 bytes; parts for queryContentFields follow
 )
 
 // appendKey appends the key of the resource that the request asks for. It returns
@@ -205,7 +205,7 @@ const (
 
 // preferred finds, among the variants of a resource, one in the language that the
 // request ranks highest.
-func (rt *Route) preferred(a *ask, ix *index, now int64) (f found) {
+func (rt *Route) preferred(a *cacheRequest, ix *index, now int64) (f lookup) {
 	for i := range ix.variants {
 		en, state := rt.engine.LookupAt(ix.variants[i].key, now)
 		if state == coherence.Gone {
@@ -214,7 +214,7 @@ func (rt *Route) preferred(a *ask, ix *index, now int64) (f found) {
 		r, ok := en.Value.(*response)
 		if ok && len(r.vary) == 1 && r.vary[0] == acceptLanguage && ix.answers(r.vary, a.ex) && r.usable(a.ex, a.creds) &&
 			field.PrefersLanguage(a.ex.Values(acceptLanguage), r.header().Values("Content-Language")) {
-			return found{entry: en, response: r, state: state}
+			return lookup{entry: en, response: r, state: state}
 		}
 	}
 	return f
@@ -232,8 +232,8 @@ type index struct {
 	lists [][]string // of field names, sorted; the first has all names, longer ones precede shorter ones
 	// variants are those that this process has, the oldest first. The shared tier keeps
 	// only the rest: what a new variant costs there does not grow with their number.
-	variants []variant
-	told     *told // nil: the shared tier has not been told of the lists
+	variants  []variant
+	published *published // nil: the shared tier has not been told of the lists
 	// implied says that no response named Accept-Encoding in its Vary, and some were
 	// encoded: one that is not encoded is for everybody.
 	implied bool
@@ -245,9 +245,9 @@ type variant struct {
 	own bool // this process has stored it; others come from the shared tier
 }
 
-// told is until when the shared tier keeps the lists of an index, on the engine's clock,
+// published is until when the shared tier keeps the lists of an index, on the engine's clock,
 // if it takes them.
-type told struct{ until atomic.Int64 }
+type published struct{ until atomic.Int64 }
 
 // maxLists is how many lists of one resource are remembered, maxVaried how many
 // names a resource may vary on that does not always vary on the same.
@@ -325,7 +325,7 @@ func (rt *Route) indexOf(resource string) *index {
 // with returns the index with a list and a variant added, and the variants that must go
 // to keep it within its bound. The caller sets implied.
 func (ix *index) with(names []string, v variant, maxVariants int) (next *index, gone []variant) {
-	next = &index{lists: listsOf(slices.Insert(slices.Clone(ix.lists), 0, names)...), told: ix.told}
+	next = &index{lists: listsOf(slices.Insert(slices.Clone(ix.lists), 0, names)...), published: ix.published}
 	next.variants = make([]variant, 0, len(ix.variants)+1)
 	for _, old := range ix.variants {
 		if old.key != v.key {
@@ -356,7 +356,7 @@ func (ix *index) Join(other coherence.Lasting) coherence.Lasting {
 	if !ok || ix.Covers(o) {
 		return ix
 	}
-	return &index{lists: listsOf(slices.Concat(ix.lists, o.lists)...), variants: ix.variants, told: ix.told, implied: ix.impliesAsWell(o)}
+	return &index{lists: listsOf(slices.Concat(ix.lists, o.lists)...), variants: ix.variants, published: ix.published, implied: ix.impliesAsWell(o)}
 }
 
 // impliesAsWell is implied of what two indexes know together.

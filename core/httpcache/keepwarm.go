@@ -36,12 +36,12 @@ func KeepWarm(ctx context.Context, cache *core.Cache, server http.Handler, o cor
 	if server == nil {
 		return &core.ConfigError{Field: "server", Value: nil, Allowed: "a handler"}
 	}
-	return KeepWarmBy(ctx, cache, o, askHandler(server))
+	return KeepWarmFunc(ctx, cache, o, askHandler(server))
 }
 
-// KeepWarmBy is KeepWarm for a server that is not an http.Handler: ask has it answer a
+// KeepWarmFunc is KeepWarm for a server that is not an http.Handler: ask has it answer a
 // request, with its context, and returns the status.
-func KeepWarmBy(ctx context.Context, cache *core.Cache, o core.KeepWarmOptions, ask func(*http.Request) (status int)) error {
+func KeepWarmFunc(ctx context.Context, cache *core.Cache, o core.KeepWarmOptions, ask func(*http.Request) (status int)) error {
 	if cache == nil {
 		return &core.ConfigError{Field: "cache", Value: nil, Allowed: "a cache made by core.New"}
 	}
@@ -67,7 +67,7 @@ func KeepWarmBy(ctx context.Context, cache *core.Cache, o core.KeepWarmOptions, 
 				if ctx.Err() != nil {
 					break
 				}
-				w := &renewal{engine: e, due: due}
+				w := &warmRequest{engine: e, due: due}
 				r, err := hotRequest(context.WithValue(ctx, RefreshKey, w), it.Name) //nolint:staticcheck // a string on purpose, see RefreshKey
 				status := 0
 				if err == nil {
@@ -92,8 +92,8 @@ const maxHot = 4 << 10
 // everybody, and are repeated.
 var negotiated = []string{"Accept", "Accept-Encoding", acceptLanguage} //nolint:gochecknoglobals // a constant
 
-// learn counts a hit, if anybody could have caused it.
-func (rt *Route) learn(s *hotkeys.Sketch[string], ex Exchange, lacks Names, r *response) {
+// recordHit counts a hit, if anybody could have caused it.
+func (rt *Route) recordHit(s *hotkeys.Sketch[string], ex Exchange, lacks FieldSet, r *response) {
 	if rt.identity != nil || r.part != nil || r.key == "" || rt.credentialsOf(ex, lacks).any() || len(ex.Values("Cookie")) > 0 {
 		return
 	}
@@ -137,7 +137,7 @@ func (rt *Route) learn(s *hotkeys.Sketch[string], ex Exchange, lacks Names, r *r
 	}
 }
 
-// hotRequest makes the request that learn has written down.
+// hotRequest makes the request that recordHit has written down.
 func hotRequest(ctx context.Context, name string) (*http.Request, error) {
 	if len(name) > maxHot {
 		return nil, errors.New("larder: too long")
@@ -157,25 +157,25 @@ func hotRequest(ctx context.Context, name string) (*http.Request, error) {
 	return r, nil
 }
 
-// renewal is a request of KeepWarm's on its way through the framework to its route.
-type renewal struct {
+// warmRequest is a request of KeepWarm's on its way through the framework to its route.
+type warmRequest struct {
 	engine  *coherence.Engine
 	due     warmup.Due
 	reached bool // a route of the cache
 	ran     bool // the handler
 }
 
-// renew has the handler answer a request of KeepWarm's, if what is there is about to
+// keepWarm has the handler answer a request of KeepWarm's, if what is there is about to
 // expire, and nobody else does it, or has done so.
-func (rt *Route) renew(ex Exchange, w *renewal) error {
-	a, missing := rt.asked(ex)
+func (rt *Route) keepWarm(ex Exchange, w *warmRequest) error {
+	a, missing := rt.requestOf(ex)
 	if a == nil || !rt.cache.Enabled() {
 		ex.Reply(notCached())
 		return nil
 	}
 	w.reached = true
 	for range maxRounds {
-		f := rt.find(a, rt.engine.Now())
+		f := rt.lookup(a, rt.engine.Now())
 		if f.response != nil && f.state == coherence.Fresh && !w.due(f.entry) {
 			break
 		}
@@ -188,7 +188,7 @@ func (rt *Route) renew(ex Exchange, w *renewal) error {
 		if !ok {
 			break
 		}
-		again, err := rt.renewIn(a, turn, &f, w, missing)
+		again, err := rt.keepWarmInTurn(a, turn, &f, w, missing)
 		if w.ran || err != nil {
 			return err
 		}
@@ -200,8 +200,8 @@ func (rt *Route) renew(ex Exchange, w *renewal) error {
 	return nil
 }
 
-// renewIn is renew in a turn. again: what was found says where to look.
-func (rt *Route) renewIn(a *ask, turn *coherence.Turn, f *found, w *renewal, missing string) (again bool, err error) {
+// keepWarmInTurn is keepWarm in a turn. again: what was found says where to look.
+func (rt *Route) keepWarmInTurn(a *cacheRequest, turn *coherence.Turn, f *lookup, w *warmRequest, missing string) (again bool, err error) {
 	defer func() {
 		if !a.deferred {
 			turn.Finish(coherence.Outcome{Verdict: coherence.Failed}) // whatever happened to the handler
@@ -217,7 +217,7 @@ func (rt *Route) renewIn(a *ask, turn *coherence.Turn, f *found, w *renewal, mis
 	}
 	switch {
 	case got.Entry != nil && got.State == coherence.Fresh: // somebody has made it anew, or it is an index
-		rt.took(a.key, got.Entry)
+		rt.adopt(a.key, got.Entry)
 		turn.Finish(coherence.Outcome{Verdict: coherence.Shared, Entry: got.Entry, Found: true})
 		return true, nil
 	case got.Busy, !turn.MayStore():
@@ -227,5 +227,5 @@ func (rt *Route) renewIn(a *ask, turn *coherence.Turn, f *found, w *renewal, mis
 		rt.engine.Count.Refreshes.Add(1)
 	}
 	w.ran = true
-	return false, rt.load(a, turn, background(ctx), a.forwardReason(f), missing)
+	return false, rt.load(a, turn, backgroundContext(ctx), a.forwardReason(f), missing)
 }

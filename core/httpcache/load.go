@@ -15,26 +15,26 @@ import (
 )
 
 // lead runs the handler in a turn, stores what it answered and sends it.
-func (rt *Route) lead(a *ask, turn *coherence.Turn, shield *shield, fwd, missing string) error {
+func (rt *Route) lead(a *cacheRequest, turn *coherence.Turn, detached *detachedContext, fwd, missing string) error {
 	defer func() {
 		if !a.deferred {
 			turn.Finish(coherence.Outcome{Verdict: coherence.Failed}) // whatever happened to the handler
-			shield.end()
+			detached.end()
 		}
 	}()
-	return rt.load(a, turn, shield, fwd, missing)
+	return rt.load(a, turn, detached, fwd, missing)
 }
 
 // load is lead without the leader's client: it also runs in the background.
-func (rt *Route) load(a *ask, turn *coherence.Turn, s *shield, fwd, missing string) error {
+func (rt *Route) load(a *cacheRequest, turn *coherence.Turn, s *detachedContext, fwd, missing string) error {
 	ex := a.ex
 	rt.engine.Count.Loads.Add(1)
 	l := rt.newLoading(a, turn, s, fwd, missing)
 	defer l.leave()
 	if turn.Missed() { // before the handler can change the request
-		l.again = ex.Detach()
+		l.rerun = ex.Detach()
 	}
-	c := &Capture{Limit: rt.class.MaxEntryBytes, head: l.head, pass: l.pass, asks: l.asks, takes: l.takes}
+	c := &Capture{Limit: rt.class.MaxEntryBytes, head: l.head, pass: l.pass, wantsErrorAnswer: l.wantsErrorAnswer, keepsErrorAnswer: l.keepsErrorAnswer}
 	l.c = c
 	if l.prior.response != nil {
 		c.Conditions = l.prior.response.conditions()
@@ -44,12 +44,12 @@ func (rt *Route) load(a *ask, turn *coherence.Turn, s *shield, fwd, missing stri
 		if c.Header == nil {
 			c.Header = storedHeader{}
 		}
-		l.renew(c.Header, l.scope.Said()) // it says so by an error
+		l.freshen(c.Header, l.scope.Said()) // it says so by an error
 		return nil
 	}
 	if err != nil {
 		rt.engine.Count.LoadErrors.Add(1)
-		if (c.Status == 0 || c.Held) && errorStatus(err) >= 500 && rt.answerSpare(a, turn, errorStatus(err)) {
+		if (c.Status == 0 || c.Held) && errorStatus(err) >= 500 && rt.answerFallback(a, turn, errorStatus(err)) {
 			return nil
 		}
 		switch {
@@ -67,22 +67,22 @@ func (rt *Route) load(a *ask, turn *coherence.Turn, s *shield, fwd, missing stri
 		return nil
 	}
 	if l.d.store && wrongLength(c) {
-		c.Broken = http.StatusInternalServerError
+		c.AbortStatus = http.StatusInternalServerError
 	}
 	said := l.scope.Said()
 	turn.Reads(said.ReplicaLag)
 	switch {
-	case c.Broken != 0:
+	case c.AbortStatus != 0:
 		rt.engine.Count.LoadErrors.Add(1)
-		if c.Broken < 500 || !rt.answerSpare(a, turn, c.Broken) {
+		if c.AbortStatus < 500 || !rt.answerFallback(a, turn, c.AbortStatus) {
 			turn.Finish(coherence.Outcome{Verdict: coherence.Failed}) // those who wait do not wait for this client
 			ex.Release(l.unstored(incomplete))
 		}
 	case l.validated(c.Status):
-		l.renew(c.Header, said)
+		l.freshen(c.Header, said)
 	case !l.d.store: // a 5xx that was held back because an older response can stand in
 		rt.engine.Count.LoadErrors.Add(1)
-		if !rt.answerSpare(a, turn, c.Status) {
+		if !rt.answerFallback(a, turn, c.Status) {
 			ex.Release(l.unstored(l.d.reason))
 		}
 	case s.ctx.Err() != nil:
@@ -96,34 +96,34 @@ func (rt *Route) load(a *ask, turn *coherence.Turn, s *shield, fwd, missing stri
 
 // loading is one run of a handler for a response that may be stored.
 type loading struct {
-	rt           *Route
-	a            *ask
-	turn         *coherence.Turn
-	shield       *shield
-	fwd, missing string
-	scope        *loadscope.Scope
-	c            *Capture
-	d            decision
-	prior        found  // what the handler is asked to validate, if response is set
-	replaces     bool   // it was asked, and has answered something else
-	renewed      bool   // it was asked, and has said that the prior response holds
-	asked        bool   // the framework, for its answer to an error
-	passed       bool   // the answer goes out as it comes
-	leave        func() // ends the wait of the load that this one is part of
-	// again runs the handler for the same request behind the response, nil if there was
+	rt            *Route
+	a             *cacheRequest
+	turn          *coherence.Turn
+	detached      *detachedContext
+	fwd, missing  string
+	scope         *loadscope.Scope
+	c             *Capture
+	d             decision
+	prior         lookup // what the handler is asked to validate, if response is set
+	replaces      bool   // it was asked, and has answered something else
+	freshened     bool   // it was asked, and has said that the prior response holds
+	errorCaptured bool   // the framework, for its answer to an error
+	passed        bool   // the answer goes out as it comes
+	leave         func() // ends the wait of the load that this one is part of
+	// rerun runs the handler for the same request behind the response, nil if there was
 	// time to ask the shared tier.
-	again func(context.Context, func(Exchange))
-	there found // what was there before it was stored
-	made  *coherence.Entry
+	rerun    func(context.Context, func(Exchange))
+	existing lookup // what was there before it was stored
+	filled   *coherence.Entry
 }
 
 // newLoading prepares a run in a turn that may fill in what it answers. The request
-// is frozen, and what the handler can be asked about is looked for.
-func (rt *Route) newLoading(a *ask, turn *coherence.Turn, s *shield, fwd, missing string) *loading {
-	if f, ok := a.ex.(Freezer); ok {
-		f.Freeze()
+// is snapshot, and what the handler can be asked about is looked for.
+func (rt *Route) newLoading(a *cacheRequest, turn *coherence.Turn, s *detachedContext, fwd, missing string) *loading {
+	if f, ok := a.ex.(FieldSnapshotter); ok {
+		f.SnapshotFields()
 	}
-	l := &loading{rt: rt, a: a, turn: turn, shield: s, fwd: fwd, missing: missing, scope: rt.parts.NewScope()}
+	l := &loading{rt: rt, a: a, turn: turn, detached: s, fwd: fwd, missing: missing, scope: rt.parts.NewScope()}
 	if turn.Running() == nil {
 		turn.Runs(new(waitgraph.Load))
 	}
@@ -142,11 +142,11 @@ func (l *loading) head(status int, h Header) (hold bool, add []Field) {
 		return true, nil
 	}
 	l.d = l.rt.decide(status, h, l.a.creds, l.scope.Said())
-	if l.d.store || l.asked || status >= 500 && l.rt.hasSpare(l.a) {
+	if l.d.store || l.errorCaptured || status >= 500 && l.rt.hasFallback(l.a) {
 		return true, nil
 	}
 	l.rt.notStored(l.a, l.turn, l.d)
-	l.shield.expose()
+	l.detached.cancelIfClientLeft()
 	return false, l.unstored(l.d.reason)
 }
 
@@ -166,18 +166,18 @@ func (l *loading) began() time.Time {
 	return time.Now().Add(time.Duration(l.turn.Began() - l.rt.engine.Now()))
 }
 
-// asks reports whether the framework's answer to an error is to be captured: that of a "not
+// wantsErrorAnswer reports whether the framework's answer to an error is to be captured: that of a "not
 // found" in a class that remembers it. Middleware outside finds every other error as
 // without a cache, and the error handler is asked once.
-func (l *loading) asks(status int) bool {
-	l.asked = l.rt.class.NegativeTTL > 0 && gone(status)
-	return l.asked
+func (l *loading) wantsErrorAnswer(status int) bool {
+	l.errorCaptured = l.rt.class.NegativeTTL > 0 && gone(status)
+	return l.errorCaptured
 }
 
-// takes reports whether the framework's answer to an error is remembered, or has gone out.
+// keepsErrorAnswer reports whether the framework's answer to an error is remembered, or has gone out.
 // The client is then answered by it, as those will be who find it in the store.
-func (l *loading) takes() bool {
-	return l.passed || l.c.Broken == 0 && gone(l.c.Status) && l.d.store
+func (l *loading) keepsErrorAnswer() bool {
+	return l.passed || l.c.AbortStatus == 0 && gone(l.c.Status) && l.d.store
 }
 
 // pass lets through what cannot be held back.
@@ -188,14 +188,14 @@ func (l *loading) pass(reason string) []Field {
 		l.d.verdict, l.d.forget = coherence.Failed, true
 	}
 	l.rt.notStored(l.a, l.turn, l.d)
-	l.shield.expose()
+	l.detached.cancelIfClientLeft()
 	return l.unstored(reason)
 }
 
-// settle completes the decision with what the handler has said until its end, and
+// completeDecision completes the decision with what the handler has said until its end, and
 // returns the tags that have become known since the load began, and those that the
 // response had before.
-func (l *loading) settle(status int, h Header, said loadscope.Said, before []string) (late []string) {
+func (l *loading) completeDecision(status int, h Header, said loadscope.Said, before []string) (lateTags []string) {
 	rt, a := l.rt, l.a
 	if said.NoStore || said.TTLSet {
 		l.d = rt.decide(status, h, a.creds, said)
@@ -204,7 +204,7 @@ func (l *loading) settle(status int, h Header, said loadscope.Said, before []str
 	if d.stated { // RFC 9111 section 4.2.3: the time it took counts
 		d.lifetime.Since = l.turn.Began()
 	}
-	late = append(append(said.Tags, groupTags(&a.line, h)...), before...)
+	lateTags = append(append(said.Tags, groupTags(&a.line, h)...), before...)
 	if d.store && l.missing != "" {
 		// Outside the router the parameters appear only now.
 		own, still := resolveAll(rt.tags, a.ex)
@@ -212,22 +212,22 @@ func (l *loading) settle(status int, h Header, said loadscope.Said, before []str
 			rt.warnMissing(still, &a.line)
 			d.store, d.reason, d.verdict = false, "missing-parameter", coherence.Unshareable
 		}
-		late = append(late, own...)
+		lateTags = append(lateTags, own...)
 	}
 	if d.store {
-		f := rt.find(a, rt.engine.Now())
+		f := rt.lookup(a, rt.engine.Now())
 		l.varied(&f)
 	}
-	slices.Sort(late)
-	late = slices.Compact(late)
-	if d.store && len(rt.tags)+len(late) > core.MaxTagsPerEntry {
+	slices.Sort(lateTags)
+	lateTags = slices.Compact(lateTags)
+	if d.store && len(rt.tags)+len(lateTags) > core.MaxTagsPerEntry {
 		d.store, d.reason, d.verdict = false, "too-many-tags", coherence.Unshareable
 	}
-	return late
+	return lateTags
 }
 
 // varied applies to a response what others of its resource have varied on.
-func (l *loading) varied(f *found) {
+func (l *loading) varied(f *lookup) {
 	switch d := &l.d; {
 	case f.index == nil:
 	case d.part != nil && f.varies(l.a.ex): // it may be for nobody else
@@ -240,7 +240,7 @@ func (l *loading) varied(f *found) {
 // store fills in what was captured, wakes who waits for it, and answers.
 func (l *loading) store(said loadscope.Said) {
 	rt, a, c := l.rt, l.a, l.c
-	late := l.settle(c.Status, c.Header, said, nil)
+	lateTags := l.completeDecision(c.Status, c.Header, said, nil)
 	if l.d.store && l.d.part != nil && !partLength(c, &l.d) {
 		l.d.store, l.d.reason, l.d.verdict, l.d.forget = false, incomplete, coherence.Unshareable, true
 	}
@@ -255,7 +255,7 @@ func (l *loading) store(said loadscope.Said) {
 		return
 	}
 	l.replaces = c.Conditions != nil
-	r.failure = c.Failure
+	r.failure = c.ErrorMessage
 	out := outgoing{add: add}
 	if outsideOf(a.ex).encodesContent(r.header()) {
 		out.add = forAnyCoding(add, 0)
@@ -265,7 +265,7 @@ func (l *loading) store(said loadscope.Said) {
 		// not know the validator that the client's are about.
 		out.reply = l.reply(r, c.Header)
 	}
-	l.conclude(r, late, forwarded{fwd: l.fwd}, out)
+	l.storeAndAnswer(r, lateTags, forwarded{fwd: l.fwd}, out)
 }
 
 // reply is the answer to the client whose request was run, from the response that came
@@ -279,51 +279,51 @@ func (l *loading) reply(r *response, by Header) *Answer {
 	return &answer
 }
 
-// place finds where a response is to be stored.
-func (l *loading) place(r *response, late []string) {
+// assignKey finds where a response is to be stored.
+func (l *loading) assignKey(r *response, lateTags []string) {
 	rt, a := l.rt, l.a
-	r.born, r.key, r.tags = l.turn.Began(), a.key, late
-	l.there = rt.find(a, rt.engine.Now())
+	r.born, r.key, r.tags = l.turn.Began(), a.key, lateTags
+	l.existing = rt.lookup(a, rt.engine.Now())
 	switch {
 	case r.part != nil:
 		r.key, r.asked = a.key+partSuffix, strings.Clone(rangeOf(a.ex))
-	case len(l.d.vary) > 0 || len(l.there.lists) > 0:
-		r.vary = l.there.index.varied(l.d.vary)
+	case len(l.d.vary) > 0 || len(l.existing.lists) > 0:
+		r.vary = l.existing.index.varied(l.d.vary)
 		r.key = rt.variantKey(a.key, r.vary, a.ex)
 	}
-	r.forOrigins = r.forOrigins || r.suitsOrigins(a.ex) || l.renewed && l.prior.response.forOrigins
+	r.forOrigins = r.forOrigins || r.suitsOrigins(a.ex) || l.freshened && l.prior.response.forOrigins
 }
 
-func (l *loading) fill(r *response, late []string) coherence.Fill {
+func (l *loading) fill(r *response, lateTags []string) coherence.Fill {
 	refuse := coherence.Stored
-	if l.a.wish.noStore { // those who wait are answered from it, and nobody later
+	if l.a.directives.noStore { // those who wait are answered from it, and nobody later
 		refuse = coherence.Unwanted
 	}
 	lag := max(l.rt.class.ReplicaLag, l.scope.Said().ReplicaLag)
 	l.turn.Reads(lag)
 	return coherence.Fill{
-		Refuse: refuse, Codec: codec{}, Key: r.key, Value: r, Size: r.size(), Lifetime: l.d.lifetime, Tags: late, ReplicaLag: lag,
+		Refuse: refuse, Codec: codec{}, Key: r.key, Value: r, Size: r.size(), Lifetime: l.d.lifetime, Tags: lateTags, ReplicaLag: lag,
 	}
 }
 
-// keep stores a response that has its place, and ends the turn with it.
-func (l *loading) keep(r *response, late []string) coherence.Refusal {
-	rt, a, d, there := l.rt, l.a, &l.d, &l.there
-	en, refusal := l.turn.Fill(context.WithoutCancel(l.shield.ctx), l.fill(r, late))
-	l.made = en
+// fillAndFinish stores a response that has its place, and ends the turn with it.
+func (l *loading) fillAndFinish(r *response, lateTags []string) coherence.Refusal {
+	rt, a, d, there := l.rt, l.a, &l.d, &l.existing
+	en, refusal := l.turn.Fill(context.WithoutCancel(l.detached.ctx), l.fill(r, lateTags))
+	l.filled = en
 	switch {
 	case (refusal == coherence.Stored || refusal == coherence.Deferred) && r.key != a.key && r.part == nil:
 		rt.addVariant(a.key, r, d)
 	case refusal == coherence.NoLease && l.replaces:
-		l.turn.ForgetEntry(l.shield.ctx, l.prior.response.key, l.prior.entry) // it is like that no more
+		l.turn.ForgetEntry(l.detached.ctx, l.prior.response.key, l.prior.entry) // it is like that no more
 	case refusal == coherence.NoLease && there.uncacheable:
 		// It is not so any more. Whoever comes next takes the lease again.
 		rt.engine.Forget([]string{a.key, a.key + credsSuffix, a.key + conditionSuffix})
 	}
-	defer l.later(refusal)
+	defer l.reloadLater(refusal)
 	switch {
 	case d.shared():
-		l.turn.Finish(coherence.Outcome{Verdict: coherence.Shared, Entry: en, Tags: late})
+		l.turn.Finish(coherence.Outcome{Verdict: coherence.Shared, Entry: en, Tags: lateTags})
 	case r.part != nil: // for those who wait it is there now
 		l.turn.Finish(coherence.Outcome{Verdict: coherence.Again})
 	case r.status >= 500:
@@ -334,20 +334,20 @@ func (l *loading) keep(r *response, late []string) coherence.Refusal {
 	return refusal
 }
 
-// later has the handler run again behind the response if what it answered could not be
+// reloadLater has the handler run again behind the response if what it answered could not be
 // stored for want of time to ask the shared tier.
-func (l *loading) later(refusal coherence.Refusal) {
-	rt, key, run := l.rt, l.a.key, l.again
+func (l *loading) reloadLater(refusal coherence.Refusal) {
+	rt, key, run := l.rt, l.a.key, l.rerun
 	if run == nil || refusal != coherence.NoLease {
 		return
 	}
-	rt.engine.Later(l.shield.ctx, l.turn.Key(), l.turn.Tags(), rt.gate, 2*rt.class.LoadTimeout, func(ctx context.Context, turn *coherence.Turn) {
+	rt.engine.Later(l.detached.ctx, l.turn.Key(), l.turn.Tags(), rt.gate, 2*rt.class.LoadTimeout, func(ctx context.Context, turn *coherence.Turn) {
 		rt.refreshNow(ctx, key, turn, run)
 	})
 }
 
 // notStored tells those who wait how it ended and remembers what is uncacheable.
-func (rt *Route) notStored(a *ask, turn *coherence.Turn, d decision) {
+func (rt *Route) notStored(a *cacheRequest, turn *coherence.Turn, d decision) {
 	if d.conditional {
 		rt.engine.Note(a.key+conditionSuffix, uncacheable{}, 0, rememberUncacheable, codec{})
 	}
@@ -356,7 +356,7 @@ func (rt *Route) notStored(a *ask, turn *coherence.Turn, d decision) {
 		if a.creds.any() {
 			key += credsSuffix
 		}
-		f := rt.find(a, rt.engine.Now())
+		f := rt.lookup(a, rt.engine.Now())
 		switch {
 		case f.response == nil && len(f.lists) == 0:
 			rt.engine.Note(key, uncacheable{}, 0, rememberUncacheable, codec{})
@@ -370,19 +370,19 @@ func (rt *Route) notStored(a *ask, turn *coherence.Turn, d decision) {
 	// Failed waits for the handler's end: until then it counts against MaxLoadsAfterError.
 }
 
-// hasSpare reports whether an older response may stand in for an error.
-func (rt *Route) hasSpare(a *ask) bool {
+// hasFallback reports whether an older response may stand in for an error.
+func (rt *Route) hasFallback(a *cacheRequest) bool {
 	now := rt.engine.Now()
-	f := rt.find(a, now)
-	return f.response != nil && f.response.spare(f.entry, now) && !a.wish.anew()
+	f := rt.lookup(a, now)
+	return f.response != nil && f.response.mayReplaceError(f.entry, now) && !a.directives.demandsNew()
 }
 
-// answerSpare answers with an older response in place of an error (RFC 5861
+// answerFallback answers with an older response in place of an error (RFC 5861
 // section 4). Those who wait get it as well: it is as valid as a hit.
-func (rt *Route) answerSpare(a *ask, turn *coherence.Turn, status int) bool {
+func (rt *Route) answerFallback(a *cacheRequest, turn *coherence.Turn, status int) bool {
 	now := rt.engine.Now()
-	f := rt.find(a, now)
-	if f.response == nil || !f.response.spare(f.entry, now) || a.wish.anew() {
+	f := rt.lookup(a, now)
+	if f.response == nil || !f.response.mayReplaceError(f.entry, now) || a.directives.demandsNew() {
 		return false
 	}
 	rt.engine.Count.StaleHits.Add(1)

@@ -9,12 +9,12 @@ import (
 // refresh has the entry loaded again in the background, unless somebody does
 // already. It takes what it needs of the request before that ends.
 func (rt *Route) refresh(ex Exchange) {
-	a, _ := rt.asked(ex)
+	a, _ := rt.requestOf(ex)
 	if a == nil {
 		return
 	}
 	tags, _ := rt.tagsNow(ex, &a.line)
-	f := rt.find(a, rt.engine.Now())
+	f := rt.lookup(a, rt.engine.Now())
 	if rt.engine.Thrifty() {
 		if run := ex.Detach(); run != nil {
 			rt.engine.Later(ex.Context(), a.flightKey(&f), tags, rt.gate, 2*rt.class.LoadTimeout, func(ctx context.Context, turn *coherence.Turn) {
@@ -49,11 +49,11 @@ func (rt *Route) refreshNow(ctx context.Context, key string, turn *coherence.Tur
 	}()
 	r := &refreshing{route: rt}
 	r.load = func(ex Exchange) {
-		a, missing := rt.asked(ex)
+		a, missing := rt.requestOf(ex)
 		if a == nil || a.key != key { // rewritten on its way here: not what the turn is for
 			return
 		}
-		f := rt.find(a, rt.engine.Now())
+		f := rt.lookup(a, rt.engine.Now())
 		q := coherence.Query{Codec: codec{}, Key: entryKey(a, &f), Seen: f.entry, Wait: rt.class.LoadTimeout, Background: !turn.Behind() || f.entry != nil}
 		got := turn.Fetch(ctx, q)
 		if got.Entry != nil && got.State == coherence.Stale { // another one than was answered, and no better
@@ -64,7 +64,7 @@ func (rt *Route) refreshNow(ctx context.Context, key string, turn *coherence.Tur
 		case got.Busy: // another instance refreshes it
 			return
 		case got.Entry != nil && got.State == coherence.Fresh: // and has done so
-			rt.took(key, got.Entry)
+			rt.adopt(key, got.Entry)
 			turn.Finish(coherence.Outcome{Verdict: coherence.Shared, Entry: got.Entry})
 			return
 		case turn.Behind() && !turn.MayStore(): // it would be of no use to anybody
@@ -72,13 +72,13 @@ func (rt *Route) refreshNow(ctx context.Context, key string, turn *coherence.Tur
 		}
 		rt.engine.Count.Refreshes.Add(1)
 		// The error is the handler's, and the handler has no client.
-		_ = rt.load(a, turn, background(withoutRefresh(ex.Context())), fwdStale, missing)
+		_ = rt.load(a, turn, backgroundContext(withoutRefresh(ex.Context())), fwdStale, missing)
 	}
 	run(context.WithValue(ctx, RefreshKey, r), r.load) //nolint:staticcheck // a string on purpose, see RefreshKey
 }
 
 // entryKey is where the response to a request is stored, as far as is known.
-func entryKey(a *ask, f *found) string {
+func entryKey(a *cacheRequest, f *lookup) string {
 	if len(f.lists) > 0 {
 		return a.rt.variantKey(a.key, f.lists[0], a.ex)
 	}
@@ -100,13 +100,13 @@ func withoutRefresh(ctx context.Context) context.Context {
 	return context.WithValue(ctx, RefreshKey, (*refreshing)(nil)) //nolint:staticcheck // as above
 }
 
-// asked reads a request that has been found cacheable before; nil if it is not.
-func (rt *Route) asked(ex Exchange) (a *ask, missing string) {
+// requestOf reads a request that has been found cacheable before; nil if it is not.
+func (rt *Route) requestOf(ex Exchange) (a *cacheRequest, missing string) {
 	line := ex.Line()
 	key, creds, _, _, reason := rt.identify(nil, ex, &line)
 	if reason != "" {
 		return nil, ""
 	}
 	_, missing = rt.tagsNow(ex, &line)
-	return &ask{rt: rt, ex: ex, line: line.clone(), key: string(key), creds: creds}, missing
+	return &cacheRequest{rt: rt, ex: ex, line: line.clone(), key: string(key), creds: creds}, missing
 }

@@ -227,9 +227,9 @@ func TestWhoInsistsIsAnsweredByNothingOlder(t *testing.T) {
 			var all sync.WaitGroup
 			all.Go(func() { require.Equal(t, "1", ask(b, http.MethodGet).Body.String()) })
 			time.Sleep(time.Millisecond)
-			for _, wish := range []string{"no-cache", "max-age=5"} {
+			for _, directive := range []string{"no-cache", "max-age=5"} {
 				all.Go(func() {
-					require.NotEqual(t, "1", ask(b, http.MethodGet, "Cache-Control", wish).Body.String(), wish)
+					require.NotEqual(t, "1", ask(b, http.MethodGet, "Cache-Control", directive).Body.String(), directive)
 				})
 			}
 			all.Wait()

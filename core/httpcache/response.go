@@ -46,7 +46,7 @@ type response struct {
 	whole int64       // the length of the whole, -1: unknown
 	asked string      // the Range it answers
 
-	failure string // Capture.Failure
+	failure string // Capture.ErrorMessage
 
 	encoded []encodedBody // its content once more, for those who accept that
 	codings []string      // the codings of encoded, in order of preference
@@ -154,7 +154,7 @@ func (r *response) read() {
 	}
 	r.rangeless = !takesBytes(h.Values("Accept-Ranges"))
 	r.sent = sentFields(r.fields)
-	if len(r.body) > untold {
+	if len(r.body) > maxImplicitLength {
 		r.length = newLengthField(len(r.body))
 	}
 }
@@ -171,7 +171,7 @@ func sentFields(fields []Field) []Field {
 			continue
 		}
 		sent := slices.Clone(fields)
-		sent[own].Values = Joined(sent[own].Values, &sent[at])
+		sent[own].Values = JoinList(sent[own].Values, &sent[at])
 		return sentFields(slices.Delete(sent, at, at+1))
 	}
 	return fields
@@ -217,9 +217,9 @@ func (r *response) counted() int {
 	return len(r.body) + max(0, n-freeFieldBytes)
 }
 
-// spare reports whether the response may stand in for an error (RFC 5861 section
+// mayReplaceError reports whether the response may stand in for an error (RFC 5861 section
 // 4): in its stale window, and for as long as it, or its class, says.
-func (r *response) spare(en *coherence.Entry, now int64) bool {
+func (r *response) mayReplaceError(en *coherence.Entry, now int64) bool {
 	until := max(en.StaleUntil, en.FreshUntil+int64(r.forError))
 	return !r.strict && r.part == nil && until > en.FreshUntil && now < until
 }

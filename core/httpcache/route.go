@@ -50,7 +50,7 @@ type Route struct {
 	// credentials are the request fields that count as Authorization does: those of
 	// the class that are not part of the identity.
 	credentials []string
-	// otherCredentials are those that are no members of Names.
+	// otherCredentials are those that are no members of FieldSet.
 	otherCredentials []string
 	gate             coherence.Gate
 	log              *slog.Logger

@@ -28,7 +28,7 @@ func (o *outgoing) send(ex Exchange, status Field) {
 	ex.Release(append(o.add, status))
 }
 
-func (o *outgoing) sendHeader(s Sender, status Field) Sent {
+func (o *outgoing) sendHeader(s HeaderSender, status Field) SentHeader {
 	if o.reply != nil {
 		return s.ReplyHeader(o.answer(status))
 	}
@@ -41,47 +41,47 @@ func (o *outgoing) answer(status Field) Answer {
 	return a
 }
 
-// conclude stores a response and answers the client. said says how, but for what
+// storeAndAnswer stores a response and answers the client. said says how, but for what
 // became of the storing.
-func (l *loading) conclude(r *response, late []string, said forwarded, out outgoing) {
+func (l *loading) storeAndAnswer(r *response, lateTags []string, said forwarded, out outgoing) {
 	ex := l.a.ex
-	l.place(r, late)
+	l.assignKey(r, lateTags)
 	status := func(refusal coherence.Refusal) Field {
 		said.stored, said.detail = refusal == coherence.Stored, string(refusal)
 		return said.field()
 	}
-	front, _ := frontOf(ex)
-	s, sends := ex.(Sender)
-	d, defers := ex.(Deferrer)
+	front, _ := outerOf(ex)
+	s, sends := ex.(HeaderSender)
+	d, defers := ex.(SentNotifier)
 	switch {
-	case front == ServerOnly || !sends && !defers:
-		out.send(ex, status(l.keep(r, late)))
+	case front == OuterNone || !sends && !defers:
+		out.send(ex, status(l.fillAndFinish(r, lateTags)))
 	case sends:
-		sent := out.sendHeader(s, status(l.turn.Foresee(l.fill(r, late))))
+		sent := out.sendHeader(s, status(l.turn.Foresee(l.fill(r, lateTags))))
 		own := l.setsCookie(sent)
-		l.keepUnless(own, r, late)
+		l.fillUnlessPrivate(own, r, lateTags)
 		ex.Release(nil)
 		if !own && l.setsCookie(sent) { // it came with the content
-			l.turn.ForgetEntry(l.shield.ctx, r.key, l.made)
+			l.turn.ForgetEntry(l.detached.ctx, r.key, l.filled)
 			if l.rt.indexOf(l.a.key) == nil { // what the resource varies on is not forgotten for it
 				l.rt.engine.Note(l.a.key, uncacheable{}, 0, rememberUncacheable, codec{})
 			}
 		}
 	default:
-		out.send(ex, status(l.turn.Foresee(l.fill(r, late))))
-		l.keepWhenSent(d, r, late)
+		out.send(ex, status(l.turn.Foresee(l.fill(r, lateTags))))
+		l.fillWhenSent(d, r, lateTags)
 	}
 }
 
 // setsCookie reports whether an answer has turned out to be its client's own.
-func (l *loading) setsCookie(sent Sent) bool {
+func (l *loading) setsCookie(sent SentHeader) bool {
 	return !l.rt.class.HTTP.AllowSetCookie && !l.d.withoutCookie && len(sent.Values("Set-Cookie")) > 0
 }
 
-// keepUnless stores a response unless it is its client's own.
-func (l *loading) keepUnless(own bool, r *response, late []string) {
+// fillUnlessPrivate stores a response unless it is its client's own.
+func (l *loading) fillUnlessPrivate(own bool, r *response, lateTags []string) {
 	if !own {
-		l.keep(r, late)
+		l.fillAndFinish(r, lateTags)
 		return
 	}
 	l.d.store, l.d.reason, l.d.verdict = false, setCookie, coherence.Unshareable
@@ -92,27 +92,27 @@ func (l *loading) keepUnless(own bool, r *response, late []string) {
 // slowly, where its answer is seen only when it has been sent.
 const maxSending = time.Second
 
-// keepWhenSent is keepUnless when the answer has been sent, which is after Serve has
+// fillWhenSent is fillUnlessPrivate when the answer has been sent, which is after Serve has
 // returned. Requests that come meanwhile wait for that.
-func (l *loading) keepWhenSent(d Deferrer, r *response, late []string) {
+func (l *loading) fillWhenSent(d SentNotifier, r *response, lateTags []string) {
 	rt, key := l.rt, l.a.key
 	over := make(chan struct{})
 	rt.sending.Store(key, over)
 	l.a.deferred = true
 	var once sync.Once
-	end := func(sent Sent) {
+	end := func(sent SentHeader) {
 		once.Do(func() {
 			if sent != nil {
-				l.keepUnless(l.setsCookie(sent), r, late)
+				l.fillUnlessPrivate(l.setsCookie(sent), r, lateTags)
 			}
 			l.turn.Finish(coherence.Outcome{Verdict: coherence.Failed})
-			l.shield.end()
+			l.detached.end()
 			rt.sending.CompareAndDelete(key, over)
 			close(over)
 		})
 	}
 	timer := time.AfterFunc(maxSending, func() { end(nil) })
-	d.WhenSent(func(sent Sent) {
+	d.NotifySent(func(sent SentHeader) {
 		timer.Stop()
 		end(sent)
 	})
@@ -120,7 +120,7 @@ func (l *loading) keepWhenSent(d Deferrer, r *response, late []string) {
 
 // waitSending waits until the answer of a load for the same resource has been sent,
 // if it is not known before whether it may be stored. It returns whether it waited.
-func (rt *Route) waitSending(a *ask) bool {
+func (rt *Route) waitSending(a *cacheRequest) bool {
 	over, ok := rt.sending.Load(a.key)
 	if !ok {
 		return false

@@ -11,14 +11,14 @@ import (
 	"github.com/larderhq/larder/core/internal/waitgraph"
 )
 
-// ask is one request as the cache sees it.
-type ask struct {
-	rt    *Route
-	ex    Exchange
-	line  Line
-	key   string // of the resource
-	creds credentials
-	wish  wish
+// cacheRequest is one request as the cache sees it.
+type cacheRequest struct {
+	rt         *Route
+	ex         Exchange
+	line       Line
+	key        string // of the resource
+	creds      credentials
+	directives requestDirectives
 	// deferred says that the load that it has led to ends when its answer has been sent.
 	deferred bool
 }
@@ -32,9 +32,9 @@ func (rt *Route) Serve(ex Exchange) error {
 			r.load(ex)
 			return nil
 		}
-	case *renewal:
+	case *warmRequest:
 		if r.engine == rt.engine {
-			return rt.now().renew(ex, r)
+			return rt.now().keepWarm(ex, r)
 		}
 	}
 	line := ex.Line()
@@ -60,7 +60,7 @@ func (rt *Route) Serve(ex Exchange) error {
 	}
 	*buf = key
 	now := rt.engine.Now()
-	if !w.said {
+	if !w.restricts {
 		// The key is a view of the buffer: it is looked up, not kept.
 		if en, state := rt.engine.LookupAt(view(key), now); state >= coherence.Stale {
 			if r, ok := en.Value.(*response); ok && !r.validate && r.usable(ex, creds) {
@@ -69,7 +69,7 @@ func (rt *Route) Serve(ex Exchange) error {
 			}
 		}
 	}
-	return rt.serveMiss(&ask{rt: rt, ex: ex, line: line.clone(), key: string(key), creds: creds, wish: w})
+	return rt.serveMiss(&cacheRequest{rt: rt, ex: ex, line: line.clone(), key: string(key), creds: creds, directives: w})
 }
 
 // keyBuffers are where keys are made. What is kept of them is copied.
@@ -83,7 +83,7 @@ func putKeyBuffer(buf *[]byte) {
 }
 
 // identify makes the key of a request, or says why it is left alone.
-func (rt *Route) identify(dst []byte, ex Exchange, line *Line) (key []byte, creds credentials, w wish, fwd, reason string) {
+func (rt *Route) identify(dst []byte, ex Exchange, line *Line) (key []byte, creds credentials, w requestDirectives, fwd, reason string) {
 	switch {
 	case rt.skip != nil && rt.skip(ex):
 		return nil, creds, w, fwdBypass, "skipped"
@@ -108,11 +108,11 @@ func (rt *Route) identify(dst []byte, ex Exchange, line *Line) (key []byte, cred
 		creds = rt.credentialsOf(ex, lacks)
 	}
 	if !lacks.has(directiveName) {
-		w = rt.wishes(ex)
+		w = rt.requestDirectivesOf(ex)
 	}
 	key, reason = rt.appendKey(dst, ex, line, id)
 	if reason == "" && line.Method == methodQuery {
-		key, reason = rt.appendQuestion(key, ex)
+		key, reason = rt.appendQueryContent(key, ex)
 	}
 	if reason != "" {
 		return nil, creds, w, fwdBypass, reason
@@ -120,8 +120,8 @@ func (rt *Route) identify(dst []byte, ex Exchange, line *Line) (key []byte, cred
 	return key, creds, w, "", ""
 }
 
-// found is what the store has for a request.
-type found struct {
+// lookup is what the store has for a request.
+type lookup struct {
 	entry       *coherence.Entry
 	response    *response
 	state       coherence.State
@@ -131,8 +131,8 @@ type found struct {
 	parts       bool // the handler answers ranges itself
 }
 
-// find looks in the store, variants and parts included.
-func (rt *Route) find(a *ask, now int64) (f found) {
+// lookup looks in the store, variants and parts included.
+func (rt *Route) lookup(a *cacheRequest, now int64) (f lookup) {
 	take := func(en *coherence.Entry, state coherence.State) bool {
 		r, ok := en.Value.(*response)
 		if !ok || !r.usable(a.ex, a.creds) {
@@ -182,11 +182,11 @@ func (rt *Route) find(a *ask, now int64) (f found) {
 }
 
 // varies reports whether the request has a field that the resource is known to vary on.
-func (f *found) varies(ex Exchange) bool { return f.index != nil && !f.index.answers(nil, ex) }
+func (f *lookup) varies(ex Exchange) bool { return f.index != nil && !f.index.answers(nil, ex) }
 
 // serves reports whether what was found may be answered as it is.
-func (f *found) serves(a *ask, now int64) bool {
-	return f.response != nil && a.wish.takes(f.response, f.entry, f.state, now)
+func (f *lookup) serves(a *cacheRequest, now int64) bool {
+	return f.response != nil && a.directives.allows(f.response, f.entry, f.state, now)
 }
 
 // remembered reports whether key stands for requests that nobody queues for.
@@ -210,7 +210,7 @@ const (
 	partSuffix      = string(rune(partEnd)) + string(rune(partOfWhole))
 )
 
-func (a *ask) conditional() bool {
+func (a *cacheRequest) conditional() bool {
 	for _, name := range conditionalFields {
 		if len(a.ex.Values(name)) > 0 {
 			return true
@@ -220,7 +220,7 @@ func (a *ask) conditional() bool {
 }
 
 // flightKey is what requests queue by: those that can be expected to share.
-func (a *ask) flightKey(f *found) string {
+func (a *cacheRequest) flightKey(f *lookup) string {
 	key := a.key
 	if len(f.lists) > 0 {
 		key = a.rt.variantKey(a.key, f.lists[0], a.ex)
@@ -235,14 +235,14 @@ func (a *ask) flightKey(f *found) string {
 }
 
 // hit answers from the store, and has a stale or early chosen entry refreshed.
-func (rt *Route) hit(ex Exchange, lacks Names, method string, en *coherence.Entry, r *response, state coherence.State, now int64) {
+func (rt *Route) hit(ex Exchange, lacks FieldSet, method string, en *coherence.Entry, r *response, state coherence.State, now int64) {
 	if state == coherence.Fresh {
 		rt.engine.Count.Hits.Add(1)
 	} else {
 		rt.engine.Count.StaleHits.Add(1)
 	}
 	if s := rt.engine.Pages.Load(); s != nil && s.Sampled() {
-		rt.learn(s, ex, lacks, r)
+		rt.recordHit(s, ex, lacks, r)
 	}
 	if state == coherence.Stale || en.Early(now) {
 		rt.refresh(ex)
@@ -255,16 +255,16 @@ func (rt *Route) hit(ex Exchange, lacks Names, method string, en *coherence.Entr
 const maxRounds = 3
 
 // serveMiss answers a request that the first look did not.
-func (rt *Route) serveMiss(a *ask) error {
+func (rt *Route) serveMiss(a *cacheRequest) error {
 	ex, e := a.ex, rt.engine
 	counted, gate := false, rt.gate
-	gate.Anew = a.wish.anew()
+	gate.Anew = a.directives.demandsNew()
 	for round := 0; ; round++ {
 		now := e.Now()
-		f := rt.find(a, now)
+		f := rt.lookup(a, now)
 		if !f.serves(a, now) && !f.uncacheable && rt.waitSending(a) {
 			now = e.Now()
-			f = rt.find(a, now)
+			f = rt.lookup(a, now)
 		}
 		if f.serves(a, now) {
 			rt.hit(ex, a.creds.lacks, a.line.Method, f.entry, f.response, f.state, now)
@@ -280,8 +280,8 @@ func (rt *Route) serveMiss(a *ask) error {
 		}
 		tags, missing := rt.tagsNow(ex, &a.line)
 		flight := a.flightKey(&f)
-		if a.wish.onlyIfCached {
-			if round < maxRounds && rt.fromTier(a, &f, tags) {
+		if a.directives.onlyIfCached {
+			if round < maxRounds && rt.importFromTier(a, &f, tags) {
 				continue
 			}
 			ex.Reply(notCached())
@@ -301,9 +301,9 @@ func (rt *Route) serveMiss(a *ask) error {
 			return nil //nolint:nilerr // it has been answered
 		case turn == nil:
 			r, ok := out.Entry.Value.(*response)
-			if ok && out.Found && a.wish.said { // it was there before, and need not be what this one wants
+			if ok && out.Found && a.directives.restricts { // it was there before, and need not be what this one wants
 				now := e.Now()
-				ok = a.wish.takes(r, out.Entry, out.Entry.State(now), now)
+				ok = a.directives.allows(r, out.Entry, out.Entry.State(now), now)
 			}
 			if ok && r.fits(a) {
 				e.Count.Hits.Add(1)
@@ -314,29 +314,29 @@ func (rt *Route) serveMiss(a *ask) error {
 			continue
 		}
 		turn.Runs(new(waitgraph.Load))
-		if !a.wish.anew() && rt.lookAgain(a, turn) {
+		if !a.directives.demandsNew() && rt.recheck(a, turn) {
 			return nil
 		}
-		shield := newShield(ex.Context(), turn, rt.class.LoadTimeout)
-		if answered, again := rt.fetch(shield.ctx, a, turn, &f); answered {
-			shield.end()
+		detached := newDetachedContext(ex.Context(), turn, rt.class.LoadTimeout)
+		if answered, again := rt.fetch(detached.ctx, a, turn, &f); answered {
+			detached.end()
 			return nil
 		} else if again {
-			shield.end()
+			detached.end()
 			continue
 		}
-		return rt.lead(a, turn, shield, fwd, missing)
+		return rt.lead(a, turn, detached, fwd, missing)
 	}
 }
 
 // leadAlone runs the handler for this request only.
-func (rt *Route) leadAlone(a *ask, tags []string, fwd, missing string) error {
+func (rt *Route) leadAlone(a *cacheRequest, tags []string, fwd, missing string) error {
 	turn := rt.engine.Alone(a.key, tags)
-	return rt.lead(a, turn, newShield(a.ex.Context(), turn, rt.class.LoadTimeout), fwd, missing)
+	return rt.lead(a, turn, newDetachedContext(a.ex.Context(), turn, rt.class.LoadTimeout), fwd, missing)
 }
 
-// lookAgain answers what somebody may have filled in between the look and the turn.
-func (rt *Route) lookAgain(a *ask, turn *coherence.Turn) bool {
+// recheck answers what somebody may have filled in between the look and the turn.
+func (rt *Route) recheck(a *cacheRequest, turn *coherence.Turn) bool {
 	looked := false
 	defer func() {
 		if !looked { // an adapter's Values panicked
@@ -344,7 +344,7 @@ func (rt *Route) lookAgain(a *ask, turn *coherence.Turn) bool {
 		}
 	}()
 	now := rt.engine.Now()
-	f := rt.find(a, now)
+	f := rt.lookup(a, now)
 	looked = true
 	if f.state != coherence.Fresh || !f.serves(a, now) {
 		return false
@@ -356,8 +356,8 @@ func (rt *Route) lookAgain(a *ask, turn *coherence.Turn) bool {
 
 // fetch asks the shared tier, before the handler is run. answered: it had the
 // response. again: it had what says where to look.
-func (rt *Route) fetch(ctx context.Context, a *ask, turn *coherence.Turn, f *found) (answered, again bool) {
-	q := coherence.Query{Codec: codec{}, Key: entryKey(a, f), Wait: rt.class.LoadTimeout, Anew: a.wish.anew(), Seen: f.entry}
+func (rt *Route) fetch(ctx context.Context, a *cacheRequest, turn *coherence.Turn, f *lookup) (answered, again bool) {
+	q := coherence.Query{Codec: codec{}, Key: entryKey(a, f), Wait: rt.class.LoadTimeout, Anew: a.directives.demandsNew(), Seen: f.entry}
 	if loadscope.From(ctx).Loading() != nil { // a load within a load
 		q.Wait = coherence.Abroad(q.Wait)
 	}
@@ -367,31 +367,31 @@ func (rt *Route) fetch(ctx context.Context, a *ask, turn *coherence.Turn, f *fou
 			turn.Finish(coherence.Outcome{Verdict: coherence.Failed})
 		}
 	}()
-	answered, again = rt.fetched(ctx, a, turn, q)
+	answered, again = rt.fetchQuery(ctx, a, turn, q)
 	settled = true
 	return answered, again
 }
 
-// fetched is fetch, with the question.
-func (rt *Route) fetched(ctx context.Context, a *ask, turn *coherence.Turn, q coherence.Query) (answered, again bool) {
+// fetchQuery is fetch, with the question.
+func (rt *Route) fetchQuery(ctx context.Context, a *cacheRequest, turn *coherence.Turn, q coherence.Query) (answered, again bool) {
 	ask := turn.Fetch
-	if a.wish.noStore {
+	if a.directives.noStore {
 		ask = turn.Look // it has nothing to fill in, and takes no lease from who has
 	}
 	got := ask(ctx, q)
 	if got.Entry == nil || got.State < coherence.Stale {
 		return false, false
 	}
-	rt.took(a.key, got.Entry)
+	rt.adopt(a.key, got.Entry)
 	if r, ok := got.Entry.Value.(*response); ok {
 		now := rt.engine.Now()
-		if r.fits(a) && a.wish.takes(r, got.Entry, got.State, now) {
+		if r.fits(a) && a.directives.allows(r, got.Entry, got.State, now) {
 			turn.Finish(coherence.Outcome{Verdict: coherence.Shared, Entry: got.Entry, Found: true})
 			rt.hit(a.ex, a.creds.lacks, a.line.Method, got.Entry, r, got.State, now)
 			return true, false
 		}
 		turn.Refuse(got.Entry)
-		if !a.wish.noStore {
+		if !a.directives.noStore {
 			turn.Fetch(ctx, q)
 		}
 		return false, false
@@ -400,14 +400,14 @@ func (rt *Route) fetched(ctx context.Context, a *ask, turn *coherence.Turn, q co
 	return false, true
 }
 
-// fromTier brings what the shared tier has for a request into this process. It
+// importFromTier brings what the shared tier has for a request into this process. It
 // takes no lease and runs nothing.
-func (rt *Route) fromTier(a *ask, f *found, tags []string) bool {
+func (rt *Route) importFromTier(a *cacheRequest, f *lookup, tags []string) bool {
 	turn := rt.engine.Alone(a.key, tags)
 	defer turn.Finish(coherence.Outcome{Verdict: coherence.Failed})
 	got := turn.Look(a.ex.Context(), coherence.Query{Codec: codec{}, Key: entryKey(a, f), Seen: f.entry})
 	if got.Entry != nil {
-		rt.took(a.key, got.Entry)
+		rt.adopt(a.key, got.Entry)
 	}
 	return got.Entry != nil && got.State >= coherence.Stale
 }
@@ -426,9 +426,9 @@ func notCached() Answer {
 		forwarded{detail: "only-if-cached"}.field())
 }
 
-func (a *ask) forwardReason(f *found) string {
+func (a *cacheRequest) forwardReason(f *lookup) string {
 	switch {
-	case a.wish.noCache, f.response != nil && f.state == coherence.Fresh:
+	case a.directives.noCache, f.response != nil && f.state == coherence.Fresh:
 		return fwdRequest
 	case f.response != nil:
 		return fwdStale
@@ -441,7 +441,7 @@ func (a *ask) forwardReason(f *found) string {
 
 // fits reports whether a response that was made for another request, of the same
 // resource, may be answered to this one.
-func (r *response) fits(a *ask) bool {
+func (r *response) fits(a *cacheRequest) bool {
 	if r.part != nil || !r.usable(a.ex, a.creds) || r.key != a.key && r.key != a.rt.variantKey(a.key, r.vary, a.ex) {
 		return false
 	}
@@ -480,9 +480,9 @@ var conditionalFields = []string{ //nolint:gochecknoglobals // a constant
 	"If-None-Match", "If-Modified-Since", "If-Match", "If-Unmodified-Since", "If-Range", "Range",
 }
 
-// DropConditional removes them from a request: del removes a field. It is for an
+// DropConditions removes them from a request: del removes a field. It is for an
 // adapter whose Detach copies requests that are not net/http's.
-func DropConditional(del func(name string)) {
+func DropConditions(del func(name string)) {
 	for _, name := range conditionalFields {
 		del(name)
 	}

@@ -16,7 +16,7 @@ type StdExchange struct {
 	Request *http.Request
 	Capture *Writer // of the run under way
 
-	frozen http.Header
+	snapshot http.Header
 }
 
 // Line implements Exchange.
@@ -65,31 +65,31 @@ func sameTarget(target string, l *Line) bool {
 
 // Values implements Exchange.
 func (x *StdExchange) Values(name string) []string {
-	if x.frozen != nil {
-		return x.frozen[name]
+	if x.snapshot != nil {
+		return x.snapshot[name]
 	}
 	return x.Request.Header[name]
 }
 
-// Names implements Credentialed.
-func (x *StdExchange) Names() (names Names) {
+// Fields implements FieldReporter.
+func (x *StdExchange) Fields() (set FieldSet) {
 	header := x.Request.Header
-	if x.frozen != nil {
-		header = x.frozen
+	if x.snapshot != nil {
+		header = x.snapshot
 	}
 	for name := range header {
-		names.Add(name)
+		set.Add(name)
 	}
-	return names
+	return set
 }
 
-// Certified implements Credentialed.
-func (x *StdExchange) Certified() bool {
+// HasClientCertificate implements FieldReporter.
+func (x *StdExchange) HasClientCertificate() bool {
 	return x.Request.TLS != nil && len(x.Request.TLS.PeerCertificates) > 0
 }
 
-// Freeze implements Freezer.
-func (x *StdExchange) Freeze() { x.frozen = x.Request.Header.Clone() }
+// SnapshotFields implements FieldSnapshotter.
+func (x *StdExchange) SnapshotFields() { x.snapshot = x.Request.Header.Clone() }
 
 // Context implements Exchange.
 func (x *StdExchange) Context() context.Context { return x.Request.Context() }
@@ -110,7 +110,7 @@ func (x *StdExchange) Reply(a Answer) {
 	h := w.Header()
 	encodes := len(h["Content-Encoding"]) > 0 // middleware in front does, and says so
 	var length []Field
-	if !a.NoBody && !encodes && len(a.Body) > untold {
+	if !a.NoBody && !encodes && len(a.Body) > maxImplicitLength {
 		length = a.length.of(len(a.Body))
 	}
 	setFields(h, a.Fields, a.Extra, length)
@@ -120,9 +120,9 @@ func (x *StdExchange) Reply(a Answer) {
 	}
 }
 
-// untold is the most content whose length net/http finds out by itself, as the
+// maxImplicitLength is the most content whose length net/http finds out by itself, as the
 // handler has returned: a header has one field less then.
-const untold = 2 << 10
+const maxImplicitLength = 2 << 10
 
 // lengthField states the length of content, where nothing has stated it, as it was made
 // for all answers with content of this length.
@@ -148,7 +148,7 @@ func (l lengthField) of(n int) []Field {
 // stateLength states the length of the content that follows, where the server would
 // not.
 func stateLength(h http.Header, n int) {
-	if n <= untold {
+	if n <= maxImplicitLength {
 		return
 	}
 	if _, there := h["Content-Length"]; !there {
@@ -193,9 +193,9 @@ func setInto(h http.Header, fields []Field, copies []string) []string {
 		case f.Mode == Remove:
 			delete(h, f.Name)
 		case f.Mode == Join && len(old) > 0:
-			h[f.Name] = Joined(old, f)
+			h[f.Name] = JoinList(old, f)
 		case f.Mode == Merge && there:
-			h[f.Name] = Merged(old, f.Values)
+			h[f.Name] = MergeValues(old, f.Values)
 		case f.Mode == Append && there:
 			h[f.Name] = append(old[:len(old):len(old)], f.Values...)
 		case f.Values == nil: // net/http's way to suppress a field of its own
@@ -209,8 +209,8 @@ func setInto(h http.Header, fields []Field, copies []string) []string {
 	return copies
 }
 
-// Merged returns values with those added that it lacks.
-func Merged(old, values []string) []string {
+// MergeValues returns values with those added that it lacks.
+func MergeValues(old, values []string) []string {
 	merged := old[:len(old):len(old)]
 	for _, v := range values {
 		if !slices.Contains(old, v) {
@@ -220,7 +220,7 @@ func Merged(old, values []string) []string {
 	return merged
 }
 
-// Before implements Fronted.
+// Before implements OuterReporter.
 func (x *StdExchange) Before(name string) []string {
 	if x.Capture != nil {
 		return canonical(x.Capture.before)[name]
@@ -228,17 +228,17 @@ func (x *StdExchange) Before(name string) []string {
 	return x.Writer.Header()[name]
 }
 
-// Front implements Fronted.
-func (x *StdExchange) Front() Front { return FrontOf(x.Writer) }
+// Outer implements OuterReporter.
+func (x *StdExchange) Outer() Outer { return OuterOf(x.Writer) }
 
-// ReleaseHeader implements Sender.
-func (x *StdExchange) ReleaseHeader(fields []Field) Sent {
+// ReleaseHeader implements HeaderSender.
+func (x *StdExchange) ReleaseHeader(fields []Field) SentHeader {
 	x.Capture.releaseHeader(fields)
 	return sentHeader{x.Writer}
 }
 
-// ReplyHeader implements Sender.
-func (x *StdExchange) ReplyHeader(a Answer) Sent {
+// ReplyHeader implements HeaderSender.
+func (x *StdExchange) ReplyHeader(a Answer) SentHeader {
 	x.Capture.replyHeader(a)
 	return sentHeader{x.Writer}
 }
@@ -246,7 +246,7 @@ func (x *StdExchange) ReplyHeader(a Answer) Sent {
 // sentHeader is the header of a writer as it is.
 type sentHeader struct{ w http.ResponseWriter }
 
-// Values implements Sent.
+// Values implements SentHeader.
 func (h sentHeader) Values(name string) []string { return canonical(h.w.Header())[name] }
 
 // Handle has the handlers behind the middleware answer the request, once, with ctx as
@@ -270,7 +270,7 @@ func (x *StdExchange) Handle(ctx context.Context, c *Capture, handle func(*http.
 			return
 		}
 		if v := recover(); v == http.ErrAbortHandler { //nolint:errorlint // as net/http compares it
-			c.Broken = http.StatusBadGateway
+			c.AbortStatus = http.StatusBadGateway
 		} else if v != nil {
 			panic(v)
 		}
@@ -342,7 +342,7 @@ func ServerOf(ctx context.Context) *http.Server {
 // partial or conditional.
 func DetachRequest(ctx context.Context, r *http.Request) *http.Request {
 	c := r.Clone(ctx)
-	if q, ok := r.Body.(*question); ok && r.Method == methodQuery {
+	if q, ok := r.Body.(*queryContent); ok && r.Method == methodQuery {
 		c.Body, c.ContentLength, c.TransferEncoding = q.again(), int64(len(q.content)), nil
 	} else {
 		if r.Method != methodQuery {

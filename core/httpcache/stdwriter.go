@@ -69,7 +69,7 @@ func (w *Writer) WriteHeader(status int) {
 		return
 	}
 	if w.status != 0 || w.state == hijacked {
-		w.GiveUp(status)
+		w.Abort(status)
 		return
 	}
 	w.status, w.stated = status, -1
@@ -88,11 +88,11 @@ func (w *Writer) WriteHeader(status int) {
 	w.sendHeader(add)
 }
 
-// GiveUp tells that the handler would now rather answer another status than the one that
+// Abort tells that the handler would now rather answer another status than the one that
 // is final: a template has broken half-way, and http.Error follows.
-func (w *Writer) GiveUp(status int) {
+func (w *Writer) Abort(status int) {
 	if w.state == holding && status != w.status {
-		w.c.Broken = status
+		w.c.AbortStatus = status
 	}
 }
 
@@ -150,7 +150,7 @@ func (w *Writer) content(p []byte, write func([]byte) (int, error)) (int, error)
 	}
 	w.written += int64(len(p))
 	if w.stated >= 0 && w.written > w.stated {
-		w.GiveUp(http.StatusInternalServerError)
+		w.Abort(http.StatusInternalServerError)
 		return 0, http.ErrContentLength
 	}
 	if w.state == tailing {
@@ -355,7 +355,7 @@ func (w *Writer) Finish(implicit int) {
 		w.c.Body = slices.Clip(w.buf)
 		// The type that net/http would tell from what is written: hits need it as well.
 		_, typed := w.final["Content-Type"]
-		_, encoded := Added(w.final["Content-Encoding"], w.before["Content-Encoding"])
+		_, encoded := AddedValues(w.final["Content-Encoding"], w.before["Content-Encoding"])
 		if !typed && len(w.buf) > 0 && len(encoded) == 0 {
 			w.final.Set("Content-Type", http.DetectContentType(w.buf))
 		}
@@ -420,7 +420,7 @@ func (w *Writer) releaseHeader(fields []Field) {
 
 // sendHeld sends the header of what is held back whole.
 func (w *Writer) sendHeld(fields []Field) {
-	if w.stated < 0 && !w.c.Tail && w.c.Broken == 0 && len(canonical(w.before)["Content-Encoding"]) == 0 {
+	if w.stated < 0 && !w.c.Tail && w.c.AbortStatus == 0 && len(canonical(w.before)["Content-Encoding"]) == 0 {
 		stateLength(w.final, len(w.buf))
 	}
 	w.sendHeader(fields)
@@ -499,7 +499,7 @@ func (h stdHeader) Own() []Field {
 		if old, there := before[name]; there && len(old) == 0 && len(values) == 0 {
 			continue // suppressed, as it was
 		}
-		if added, rest := Added(values, before[name]); added {
+		if added, rest := AddedValues(values, before[name]); added {
 			if len(rest) == 0 {
 				continue
 			}

@@ -20,13 +20,13 @@ func (l *loading) findPrior() {
 	if l.rt.class.HTTP.NoValidation || len(l.a.ex.Values("If-Match")) > 0 || len(l.a.ex.Values("If-Unmodified-Since")) > 0 {
 		return
 	}
-	f := l.rt.find(l.a, l.rt.engine.Now())
+	f := l.rt.lookup(l.a, l.rt.engine.Now())
 	if f.response == nil || f.response.part != nil || len(f.response.conditions()) == 0 {
 		return
 	}
 	// What another instance has invalidated, and this one has not heard of, must not
 	// be renewed: it would be valid again for everybody.
-	if l.turn.StillValid(l.shield.ctx, f.entry, f.response.key, slices.Concat(f.response.tags, l.turn.Tags())) {
+	if l.turn.StillValid(l.detached.ctx, f.entry, f.response.key, slices.Concat(f.response.tags, l.turn.Tags())) {
 		l.prior = f
 	}
 }
@@ -53,18 +53,18 @@ func (l *loading) validated(status int) bool {
 	return status == http.StatusNotModified && l.prior.response != nil
 }
 
-// renew stores the prior response again, with the fields that a 304 brought, and
+// freshen stores the prior response again, with the fields that a 304 brought, and
 // answers it.
-func (l *loading) renew(by Header, said loadscope.Said) {
+func (l *loading) freshen(by Header, said loadscope.Said) {
 	old := l.prior.response
-	r, late := l.merge(by, said)
+	r, lateTags := l.merge(by, said)
 	status := forwarded{fwd: l.fwd, status: http.StatusNotModified}
 	if l.d.store {
-		l.conclude(r, late, status, outgoing{reply: l.reply(r, by)})
+		l.storeAndAnswer(r, lateTags, status, outgoing{reply: l.reply(r, by)})
 		return
 	}
 	r.born = l.turn.Began()
-	l.turn.ForgetEntry(l.shield.ctx, old.key, l.prior.entry)
+	l.turn.ForgetEntry(l.detached.ctx, old.key, l.prior.entry)
 	l.turn.Finish(coherence.Outcome{Verdict: l.d.verdict})
 	status.detail = l.d.reason
 	(&outgoing{reply: l.reply(r, by)}).send(l.a.ex, status.field())
@@ -72,16 +72,16 @@ func (l *loading) renew(by Header, said loadscope.Said) {
 
 // merge makes a response of the prior one and the header of a newer answer, and
 // decides what may be done with it.
-func (l *loading) merge(by Header, said loadscope.Said) (r *response, late []string) {
+func (l *loading) merge(by Header, said loadscope.Said) (r *response, lateTags []string) {
 	old := l.prior.response
-	l.renewed = true
+	l.freshened = true
 	h := old.updated(by)
 	l.d = l.rt.decide(old.status, h, l.a.creds, said)
-	late = l.settle(old.status, h, said, old.tags)
+	lateTags = l.completeDecision(old.status, h, said, old.tags)
 	// What outer middleware had added to Vary is not among the response's own fields.
 	l.d.vary = union(l.d.vary, old.vary)
 	r, _ = l.rt.newResponse(old.status, h, old.body, &l.d, old.encoded, l.began())
-	return r, late
+	return r, lateTags
 }
 
 // forThisClient are the fields of an answer that only the client who asked for it
@@ -142,8 +142,8 @@ func (h mergedHeader) Before(name string) []string { return outer(h.newer, name)
 
 // forwardHead runs the handler for a HEAD that no stored response answers. What it
 // says of the response to GET, that is stored, counts (RFC 9111 section 4.3.5).
-func (rt *Route) forwardHead(a *ask, f *found, fwd string) error {
-	if a.wish.onlyIfCached {
+func (rt *Route) forwardHead(a *cacheRequest, f *lookup, fwd string) error {
+	if a.directives.onlyIfCached {
 		a.ex.Reply(notCached())
 		return nil
 	}
@@ -155,7 +155,7 @@ func (rt *Route) forwardHead(a *ask, f *found, fwd string) error {
 	if !ok { // a GET is under way: it says more
 		return rt.forward(a.ex, fwd, "")
 	}
-	s := newShield(a.ex.Context(), turn, rt.class.LoadTimeout)
+	s := newDetachedContext(a.ex.Context(), turn, rt.class.LoadTimeout)
 	defer turn.Finish(coherence.Outcome{Verdict: coherence.Again}) // it is no answer to who waits for a GET
 	defer s.end()
 	turn.Fetch(s.ctx, coherence.Query{Codec: codec{}, Key: f.response.key, Seen: f.entry, Anew: true, Background: true})
@@ -163,7 +163,7 @@ func (rt *Route) forwardHead(a *ask, f *found, fwd string) error {
 	defer l.leave()
 	l.c = &Capture{head: func(status int, h Header) (bool, []Field) {
 		rt.engine.Count.Bypassed.Add(1)
-		return false, unstored(status, h, statusField(fwd, l.learn(status, h), ""))
+		return false, unstored(status, h, statusField(fwd, l.freshenByHead(status, h), ""))
 	}}
 	err := a.ex.Run(loadscope.With(s.ctx, l.scope), l.c)
 	if err != nil && l.c.Status == 0 {
@@ -172,9 +172,9 @@ func (rt *Route) forwardHead(a *ask, f *found, fwd string) error {
 	return err
 }
 
-// learn applies the answer to a HEAD to the stored response to GET. It returns
+// freshenByHead applies the answer to a HEAD to the stored response to GET. It returns
 // whether that has been stored anew.
-func (l *loading) learn(status int, h Header) bool {
+func (l *loading) freshenByHead(status int, h Header) bool {
 	old := l.prior.response
 	if old == nil || status != http.StatusOK {
 		return false
@@ -189,7 +189,7 @@ func (l *loading) learn(status int, h Header) bool {
 			continue
 		}
 		if first(is) != first(was) {
-			l.turn.ForgetEntry(l.shield.ctx, old.key, l.prior.entry)
+			l.turn.ForgetEntry(l.detached.ctx, old.key, l.prior.entry)
 			return false
 		}
 		if name == "Etag" || name == "Last-Modified" && field.StrongDate(old.lastModified, old.date) {
@@ -199,11 +199,11 @@ func (l *loading) learn(status int, h Header) bool {
 	if compared == 0 { // nothing says that it is the same
 		return false
 	}
-	r, late := l.merge(h, l.scope.Said())
+	r, lateTags := l.merge(h, l.scope.Said())
 	if !l.d.store {
-		l.turn.ForgetEntry(l.shield.ctx, old.key, l.prior.entry)
+		l.turn.ForgetEntry(l.detached.ctx, old.key, l.prior.entry)
 		return false
 	}
-	l.place(r, late)
-	return l.keep(r, late) == coherence.Stored
+	l.assignKey(r, lateTags)
+	return l.fillAndFinish(r, lateTags) == coherence.Stored
 }

@@ -23,8 +23,8 @@ func (rt *Route) addVariant(resource string, r *response, d *decision) {
 		next, gone = ix.with(r.vary, variant{key: r.key, own: true}, rt.class.HTTP.MaxVariants)
 		said := slices.Contains(d.vary, acceptEncoding) && !d.implied
 		next.implied = !said && (ix.implied || !ix.has(acceptEncoding)) && next.has(acceptEncoding)
-		if !ix.Covers(next) || next.told == nil {
-			next.told = &told{}
+		if !ix.Covers(next) || next.published == nil {
+			next.published = &published{}
 		}
 		keep = until
 		if life := &d.lifetime; len(d.vary) > 0 || keep == 0 {
@@ -34,28 +34,28 @@ func (rt *Route) addVariant(resource string, r *response, d *decision) {
 	})
 	rt.drop(gone)
 	if next != nil {
-		rt.tell(resource, next, now, keep)
+		rt.publish(resource, next, now, keep)
 	}
 }
 
-// tell puts the lists of an index into the shared tier, unless that keeps them for as
+// publish puts the lists of an index into the shared tier, unless that keeps them for as
 // long as the variants already. It keeps them a quarter longer, so that not each variant
 // prolongs them.
-func (rt *Route) tell(resource string, ix *index, now, keep int64) {
-	until := ix.told.until.Load()
+func (rt *Route) publish(resource string, ix *index, now, keep int64) {
+	until := ix.published.until.Load()
 	longer := keep + (keep-now)/4
-	if until >= keep || !ix.told.until.CompareAndSwap(until, longer) {
+	if until >= keep || !ix.published.until.CompareAndSwap(until, longer) {
 		return
 	}
 	rt.engine.Learn(resource, ix, time.Duration(longer-now), func(ok bool) {
 		if !ok { // the next variant tries again
-			ix.told.until.CompareAndSwap(longer, 0)
+			ix.published.until.CompareAndSwap(longer, 0)
 		}
 	})
 }
 
-// took counts a variant that has come from the shared tier.
-func (rt *Route) took(resource string, en *coherence.Entry) {
+// adopt counts a variant that has come from the shared tier.
+func (rt *Route) adopt(resource string, en *coherence.Entry) {
 	r, ok := en.Value.(*response)
 	if !ok || r.part != nil || r.key == resource {
 		return

@@ -25,7 +25,7 @@ import (
 // A net/http server's Handler, an Echo and a Gin engine are such handlers; for Fiber
 // there is fibercache.Warm.
 func Warm(ctx context.Context, server http.Handler, urls iter.Seq[string], o core.WarmOptions) (core.WarmResult, error) {
-	return WarmBy(ctx, urls, o, askHandler(server))
+	return WarmFunc(ctx, urls, o, askHandler(server))
 }
 
 // askHandler returns what has a handler answer a request.
@@ -35,14 +35,14 @@ func askHandler(server http.Handler) func(*http.Request) (status int) {
 		ctx := context.WithValue(context.WithValue(r.Context(), http.ServerContextKey, s), http.LocalAddrContextKey, here)
 		ctx, end := context.WithCancel(ctx) // as a server's does when the request has been answered
 		defer end()
-		n := ServeNowhere(server, accepted(r.WithContext(ctx)))
-		return Warmed(n.Status(), n.Header().Values(cacheStatus))
+		n := ServeDiscarding(server, accepted(r.WithContext(ctx)))
+		return WarmStatus(n.Status(), n.Header().Values(cacheStatus))
 	}
 }
 
-// Warmed returns the status that an answer to warming counts as: that of a failure, where
+// WarmStatus returns the status that an answer to warming counts as: that of a failure, where
 // its Cache-Status says that the handler broke off.
-func Warmed(status int, cacheStatus []string) int {
+func WarmStatus(status int, cacheStatus []string) int {
 	if slices.ContainsFunc(cacheStatus, func(s string) bool {
 		return strings.HasPrefix(s, CacheName+";") && strings.HasSuffix(s, "; detail="+incomplete)
 	}) {
@@ -71,9 +71,9 @@ func accepted(r *http.Request) *http.Request {
 	return r
 }
 
-// WarmBy is Warm for a server that is not an http.Handler: ask has it answer a
+// WarmFunc is Warm for a server that is not an http.Handler: ask has it answer a
 // request, and returns the status.
-func WarmBy(ctx context.Context, urls iter.Seq[string], o core.WarmOptions, ask func(*http.Request) (status int)) (core.WarmResult, error) {
+func WarmFunc(ctx context.Context, urls iter.Seq[string], o core.WarmOptions, ask func(*http.Request) (status int)) (core.WarmResult, error) {
 	if o.Batch == 0 {
 		o.Batch = 1
 	}

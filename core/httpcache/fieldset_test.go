@@ -11,7 +11,7 @@ import (
 
 func TestEveryFieldThatIsLookedForOnAHitIsAMemberOfNames(t *testing.T) {
 	for _, name := range slices.Concat(conditionalFields, []string{"Upgrade", "Authorization", "Cookie", "Cache-Control", "Pragma", originField}) {
-		var names Names
+		var names FieldSet
 		names.Add(name)
 		require.NotZero(t, names, name)
 		require.False(t, (^names).has(memberOf(name)), name)
@@ -23,7 +23,7 @@ func TestEveryFieldThatIsLookedForOnAHitIsAMemberOfNames(t *testing.T) {
 }
 
 func TestFieldsThatNobodyLooksForAreNoMembersOfNames(t *testing.T) {
-	var names Names
+	var names FieldSet
 	for _, name := range []string{"", "A", "Accept", "Accept-Encoding", "Accept-Language", "Dnt", "Host", "Origins", "User-Agent", "X-Request-Id", "if-match"} {
 		names.Add(name)
 	}
@@ -33,8 +33,8 @@ func TestFieldsThatNobodyLooksForAreNoMembersOfNames(t *testing.T) {
 
 func TestARequestOfAnUnknownExchangeMayHaveEveryField(t *testing.T) {
 	require.Zero(t, lacking(struct{ Exchange }{}))
-	require.True(t, (^Names(0)).has(cookieName))
-	require.False(t, (^AnyName).has(cookieName))
+	require.True(t, (^FieldSet(0)).has(cookieName))
+	require.False(t, (^AllFields).has(cookieName))
 }
 
 func TestCredentialsOfAClassThatAreNotWellKnownAreLookedForEachTime(t *testing.T) {

@@ -11,7 +11,7 @@ import (
 	"github.com/larderhq/larder/core/internal/coherence"
 )
 
-func wishRoute(t *testing.T, honoured []string) *Route {
+func directivesRoute(t *testing.T, honoured []string) *Route {
 	cache, err := core.New(core.Options{Classes: core.Classes{"": {HTTP: core.HTTPPolicy{RequestDirectives: honoured}}}})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, cache.Close()) })
@@ -102,8 +102,8 @@ func TestWhatARequestTakes(t *testing.T) {
 				ex.header["Cache-Control"] = []string{tt.control}
 			}
 			r, en, state, now := wished(tt.at)
-			w := wishRoute(t, nil).wishes(ex)
-			got := state != coherence.Gone && w.takes(r, en, state, now)
+			w := directivesRoute(t, nil).requestDirectivesOf(ex)
+			got := state != coherence.Gone && w.allows(r, en, state, now)
 			require.Equal(t, tt.want, got)
 		})
 	}
@@ -111,39 +111,39 @@ func TestWhatARequestTakes(t *testing.T) {
 
 // Section 4.2.4: what must not be answered stale is not, whatever is asked for.
 func TestNoWishTakesAStaleResponseThatForbidsIt(t *testing.T) {
-	rt := wishRoute(t, nil)
+	rt := directivesRoute(t, nil)
 	for _, control := range []string{"max-stale", "max-stale=1000", "max-age=1000, max-stale", "only-if-cached, max-stale", "only-if-cached", "min-fresh=0", "foo"} {
 		ex := &request{header: http.Header{"Cache-Control": {control}}}
-		w := rt.wishes(ex)
+		w := rt.requestDirectivesOf(ex)
 		for _, at := range []time.Duration{90 * time.Second, 90*time.Second + 1, 200 * time.Second} {
 			r, en, _, now := wished(at)
 			r.strict, en.StaleUntil = true, en.FreshUntil // as Route.lifetime makes them
-			require.False(t, w.takes(r, en, en.State(now), now), "%s after %v", control, at)
+			require.False(t, w.allows(r, en, en.State(now), now), "%s after %v", control, at)
 		}
 		r, en, state, now := wished(89 * time.Second)
 		r.strict = true
-		require.True(t, w.takes(r, en, state, now), "%s: it is fresh", control)
+		require.True(t, w.allows(r, en, state, now), "%s: it is fresh", control)
 	}
 }
 
 // Sections 4 and 5.2.2.4.
 func TestNoWishTakesWhatHasToBeValidated(t *testing.T) {
-	rt := wishRoute(t, nil)
+	rt := directivesRoute(t, nil)
 	for _, control := range []string{"", "max-stale", "max-age=1000", "only-if-cached", "min-fresh=0"} {
 		ex := &request{header: http.Header{}}
 		if control != "" {
 			ex.header["Cache-Control"] = []string{control}
 		}
-		w := rt.wishes(ex)
+		w := rt.requestDirectivesOf(ex)
 		r, en, state, now := wished(0)
 		r.validate, r.strict = true, true
-		require.False(t, w.takes(r, en, state, now), control)
+		require.False(t, w.allows(r, en, state, now), control)
 	}
 }
 
 // Section 5.4: Pragma counts where there is no Cache-Control.
 func TestPragmaOfARequest(t *testing.T) {
-	rt := wishRoute(t, nil)
+	rt := directivesRoute(t, nil)
 	for _, tt := range []struct {
 		pragma, control []string
 		want            bool
@@ -161,8 +161,8 @@ func TestPragmaOfARequest(t *testing.T) {
 			ex.header["Cache-Control"] = tt.control
 		}
 		r, en, state, now := wished(0)
-		w := rt.wishes(ex)
-		require.Equal(t, tt.want, w.takes(r, en, state, now), "%q %q", tt.pragma, tt.control)
+		w := rt.requestDirectivesOf(ex)
+		require.Equal(t, tt.want, w.allows(r, en, state, now), "%q %q", tt.pragma, tt.control)
 	}
 }
 
@@ -189,24 +189,24 @@ func TestAClassListsWhichWishesCount(t *testing.T) {
 		{[]string{"no-cache"}, http.Header{"Pragma": {"no-cache"}}, 0, false},
 	} {
 		r, en, state, now := wished(tt.at)
-		w := wishRoute(t, tt.honoured).wishes(&request{header: tt.header})
-		require.Equal(t, tt.want, w.takes(r, en, state, now), "%q of %v", tt.honoured, tt.header)
+		w := directivesRoute(t, tt.honoured).requestDirectivesOf(&request{header: tt.header})
+		require.Equal(t, tt.want, w.allows(r, en, state, now), "%q of %v", tt.honoured, tt.header)
 	}
 }
 
 // What nothing stored can satisfy is not looked for again before the handler runs.
 func TestWishesThatNothingStoredSatisfies(t *testing.T) {
-	rt := wishRoute(t, nil)
+	rt := directivesRoute(t, nil)
 	for control, want := range map[string]bool{
 		"no-cache": true, "max-age=0": true, "max-age=x": true, "no-cache, max-stale": true,
 		"max-age=1": false, "max-age=0, max-stale": false, "max-age=0, max-stale=0": false, "min-fresh=5": false, "max-stale": false, "only-if-cached": false,
 	} {
-		w := rt.wishes(&request{header: http.Header{"Cache-Control": {control}}})
-		require.Equal(t, want, w.anew(), control)
+		w := rt.requestDirectivesOf(&request{header: http.Header{"Cache-Control": {control}}})
+		require.Equal(t, want, w.demandsNew(), control)
 	}
 	both := &request{header: http.Header{"Cache-Control": {"no-store, only-if-cached"}}}
-	w := rt.wishes(both)
-	require.Equal(t, wish{noStore: true}, w, "only-if-cached is for a class that names it, and no-store takes anything")
-	w = wishRoute(t, []string{"no-store", "only-if-cached"}).wishes(both)
-	require.Equal(t, wish{said: true, noStore: true, onlyIfCached: true}, w)
+	w := rt.requestDirectivesOf(both)
+	require.Equal(t, requestDirectives{noStore: true}, w, "only-if-cached is for a class that names it, and no-store takes anything")
+	w = directivesRoute(t, []string{"no-store", "only-if-cached"}).requestDirectivesOf(both)
+	require.Equal(t, requestDirectives{restricts: true, noStore: true, onlyIfCached: true}, w)
 }

@@ -7,19 +7,19 @@ import (
 	"github.com/larderhq/larder/core/internal/coherence"
 )
 
-// shield is the context of a run of the handler that others may wait for: its
+// detachedContext is the context of a run of the handler that others may wait for: its
 // client's going does not end it while they do, for as long as a load may take.
-type shield struct {
+type detachedContext struct {
 	ctx    context.Context
 	cancel context.CancelFunc
 	client context.Context // nil: a background refresh
 	stop   func() bool
 }
 
-func newShield(client context.Context, turn *coherence.Turn, limit time.Duration) *shield {
-	s := &shield{client: client}
+func newDetachedContext(client context.Context, turn *coherence.Turn, limit time.Duration) *detachedContext {
+	s := &detachedContext{client: client}
 	ctx, cancel := context.WithCancel(context.WithoutCancel(client))
-	s.ctx, s.cancel = shielded{ctx, client}, cancel
+	s.ctx, s.cancel = clientContext{ctx, client}, cancel
 	s.stop = context.AfterFunc(client, func() {
 		timer := time.NewTimer(limit)
 		defer timer.Stop()
@@ -33,35 +33,35 @@ func newShield(client context.Context, turn *coherence.Turn, limit time.Duration
 	return s
 }
 
-// expose lets the client's going end the run: nobody waits any more.
-func (s *shield) expose() {
+// cancelIfClientLeft lets the client's going end the run: nobody waits any more.
+func (s *detachedContext) cancelIfClientLeft() {
 	if s.client != nil && s.client.Err() != nil {
 		s.cancel()
 	}
 }
 
-func (s *shield) end() {
+func (s *detachedContext) end() {
 	if s.stop != nil { // it has a client
 		s.stop()
 		s.cancel()
 	}
 }
 
-// background is the shield of a run that has no client.
-func background(ctx context.Context) *shield { return &shield{ctx: ctx} }
+// backgroundContext is the detachedContext of a run that has no client.
+func backgroundContext(ctx context.Context) *detachedContext { return &detachedContext{ctx: ctx} }
 
-// shielded tells a handler of its client's deadline and of why it has been
+// clientContext tells a handler of its client's deadline and of why it has been
 // cancelled, as the client's own context would.
-type shielded struct {
+type clientContext struct {
 	context.Context
 	client context.Context
 }
 
 // Deadline implements context.Context.
-func (s shielded) Deadline() (time.Time, bool) { return s.client.Deadline() }
+func (s clientContext) Deadline() (time.Time, bool) { return s.client.Deadline() }
 
 // Err implements context.Context.
-func (s shielded) Err() error {
+func (s clientContext) Err() error {
 	err := s.Context.Err()
 	if err != nil {
 		if own := s.client.Err(); own != nil {

@@ -9,29 +9,29 @@ import (
 	"time"
 )
 
-// Nowhere is a ResponseWriter whose answer goes nowhere. It has the methods that
+// DiscardWriter is a ResponseWriter whose answer goes nowhere. It has the methods that
 // net/http's own has, and those that succeed in front of a client succeed here: a handler
 // that checks their errors answers in the background as it does in front.
-type Nowhere struct {
+type DiscardWriter struct {
 	header http.Header
 	status atomic.Int32
 }
 
 var (
-	_ http.ResponseWriter = (*Nowhere)(nil)
-	_ http.Flusher        = (*Nowhere)(nil)
-	_ http.Hijacker       = (*Nowhere)(nil)
-	_ io.ReaderFrom       = (*Nowhere)(nil)
-	_ io.StringWriter     = (*Nowhere)(nil)
+	_ http.ResponseWriter = (*DiscardWriter)(nil)
+	_ http.Flusher        = (*DiscardWriter)(nil)
+	_ http.Hijacker       = (*DiscardWriter)(nil)
+	_ io.ReaderFrom       = (*DiscardWriter)(nil)
+	_ io.StringWriter     = (*DiscardWriter)(nil)
 )
 
-// NewNowhere returns a Nowhere.
-func NewNowhere() *Nowhere { return &Nowhere{header: make(http.Header)} }
+// NewDiscardWriter returns a DiscardWriter.
+func NewDiscardWriter() *DiscardWriter { return &DiscardWriter{header: make(http.Header)} }
 
-// ServeNowhere has a handler answer a request whose answer goes nowhere. What it has
+// ServeDiscarding has a handler answer a request whose answer goes nowhere. What it has
 // uploaded is removed, as a server does.
-func ServeNowhere(h http.Handler, r *http.Request) *Nowhere {
-	n := NewNowhere()
+func ServeDiscarding(h http.Handler, r *http.Request) *DiscardWriter {
+	n := NewDiscardWriter()
 	defer func() {
 		if r.MultipartForm != nil {
 			_ = r.MultipartForm.RemoveAll() // as a server: nobody could do anything about it
@@ -42,63 +42,63 @@ func ServeNowhere(h http.Handler, r *http.Request) *Nowhere {
 }
 
 // Status returns the status of the answer.
-func (n *Nowhere) Status() int {
+func (n *DiscardWriter) Status() int {
 	n.status.CompareAndSwap(0, http.StatusOK)
 	return int(n.status.Load())
 }
 
 // Header implements http.ResponseWriter.
-func (n *Nowhere) Header() http.Header { return n.header }
+func (n *DiscardWriter) Header() http.Header { return n.header }
 
 // WriteHeader implements http.ResponseWriter.
-func (n *Nowhere) WriteHeader(status int) {
+func (n *DiscardWriter) WriteHeader(status int) {
 	if status >= 200 || status == http.StatusSwitchingProtocols {
 		n.status.CompareAndSwap(0, int32(min(status, 999))) //nolint:gosec // it fits
 	}
 }
 
 // Write implements http.ResponseWriter.
-func (n *Nowhere) Write(p []byte) (int, error) {
+func (n *DiscardWriter) Write(p []byte) (int, error) {
 	n.WriteHeader(http.StatusOK)
 	return len(p), nil
 }
 
 // WriteString implements io.StringWriter.
-func (n *Nowhere) WriteString(s string) (int, error) {
+func (n *DiscardWriter) WriteString(s string) (int, error) {
 	n.WriteHeader(http.StatusOK)
 	return len(s), nil
 }
 
 // ReadFrom implements io.ReaderFrom.
-func (n *Nowhere) ReadFrom(r io.Reader) (int64, error) {
+func (n *DiscardWriter) ReadFrom(r io.Reader) (int64, error) {
 	n.WriteHeader(http.StatusOK)
 	return io.Copy(io.Discard, r)
 }
 
 // Flush implements http.Flusher.
-func (n *Nowhere) Flush() { n.WriteHeader(http.StatusOK) }
+func (n *DiscardWriter) Flush() { n.WriteHeader(http.StatusOK) }
 
 // FlushError is what http.ResponseController calls.
-func (n *Nowhere) FlushError() error {
+func (n *DiscardWriter) FlushError() error {
 	n.Flush()
 	return nil
 }
 
 // SetReadDeadline, SetWriteDeadline and EnableFullDuplex are what
 // http.ResponseController calls. There is nothing that could take long.
-func (n *Nowhere) SetReadDeadline(time.Time) error { return nil }
+func (n *DiscardWriter) SetReadDeadline(time.Time) error { return nil }
 
 // SetWriteDeadline is as SetReadDeadline.
-func (n *Nowhere) SetWriteDeadline(time.Time) error { return nil }
+func (n *DiscardWriter) SetWriteDeadline(time.Time) error { return nil }
 
 // EnableFullDuplex is as SetReadDeadline.
-func (n *Nowhere) EnableFullDuplex() error { return nil }
+func (n *DiscardWriter) EnableFullDuplex() error { return nil }
 
 // Hijack implements http.Hijacker: there is no connection.
-func (n *Nowhere) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+func (n *DiscardWriter) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	return nil, nil, http.ErrNotSupported
 }
 
 // CloseNotify implements http.CloseNotifier, which Gin's streams insist on: there
 // is no client that could go away.
-func (n *Nowhere) CloseNotify() <-chan bool { return nil }
+func (n *DiscardWriter) CloseNotify() <-chan bool { return nil }

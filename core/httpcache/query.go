@@ -12,24 +12,24 @@ import (
 // covers them, with the content and what describes it in their identity. Nothing is made
 // equal that is not the same byte for byte: only the handler knows what means the same.
 
-// AsksByContent reports whether the content of a request of a method says what is asked
+// IsQuery reports whether the content of a request of a method says what is asked
 // for, so that a copy of the request needs it. It is for an adapter whose Detach copies
 // requests that are not net/http's.
-func AsksByContent(method string) bool { return method == methodQuery }
+func IsQuery(method string) bool { return method == methodQuery }
 
-// questionFields describe the content of a QUERY. Together with it they are the question.
-var questionFields = []string{ //nolint:gochecknoglobals // a constant
+// queryContentFields describe the content of a QUERY. Together with it they are the question.
+var queryContentFields = []string{ //nolint:gochecknoglobals // a constant
 	"Content-Type", "Content-Encoding", "Content-Language", "Content-Location",
 }
 
-// appendQuestion appends the question of a QUERY to a key. Its content is read, up to the
+// appendQueryContent appends the question of a QUERY to a key. Its content is read, up to the
 // class's MaxEntryBytes: beyond, it is left to the handler, as is a request that does not say
 // what its content is, which is to be refused.
-func (rt *Route) appendQuestion(dst []byte, ex Exchange) (key []byte, reason string) {
+func (rt *Route) appendQueryContent(dst []byte, ex Exchange) (key []byte, reason string) {
 	if len(ex.Values("Content-Type")) == 0 {
 		return dst, "no-content-type"
 	}
-	asker, ok := ex.(Asker)
+	asker, ok := ex.(ContentReader)
 	if !ok {
 		return dst, "request-has-content"
 	}
@@ -38,8 +38,8 @@ func (rt *Route) appendQuestion(dst []byte, ex Exchange) (key []byte, reason str
 		return dst, "content-too-large"
 	}
 	sum := sha256.Sum256(content)
-	dst = append(append(dst, partEnd, partQuestion), sum[:]...)
-	for _, name := range questionFields {
+	dst = append(append(dst, partEnd, partQueryContent), sum[:]...)
+	for _, name := range queryContentFields {
 		dst = appendRequestField(dst, ex, name)
 	}
 	if len(dst) > maxKey {
@@ -48,19 +48,19 @@ func (rt *Route) appendQuestion(dst []byte, ex Exchange) (key []byte, reason str
 	return dst, ""
 }
 
-// question is the content of a QUERY that has been read, for the handler to read again.
-type question struct {
+// queryContent is the content of a QUERY that has been read, for the handler to read again.
+type queryContent struct {
 	*bytes.Reader
 	content []byte
 	body    io.Closer
 }
 
 // Close implements io.Closer.
-func (q *question) Close() error { return q.body.Close() }
+func (q *queryContent) Close() error { return q.body.Close() }
 
 // again returns the content for a copy of the request.
-func (q *question) again() *question {
-	return &question{bytes.NewReader(q.content), q.content, io.NopCloser(nil)}
+func (q *queryContent) again() *queryContent {
+	return &queryContent{bytes.NewReader(q.content), q.content, io.NopCloser(nil)}
 }
 
 // rest is content of which the beginning has been read.
@@ -69,16 +69,16 @@ type rest struct {
 	io.Closer
 }
 
-// failed is the error that the content has come to.
-type failed struct{ err error }
+// failingReader is the error that the content has come to.
+type failingReader struct{ err error }
 
 // Read implements io.Reader.
-func (f failed) Read([]byte) (int, error) { return 0, f.err }
+func (f failingReader) Read([]byte) (int, error) { return 0, f.err }
 
-// Content implements Asker.
+// Content implements ContentReader.
 func (x *StdExchange) Content(limit int) (content []byte, ok bool) {
 	r := x.Request
-	switch q, asked := r.Body.(*question); {
+	switch q, asked := r.Body.(*queryContent); {
 	case asked:
 		return q.content, true
 	case r.Body == nil || r.Body == http.NoBody:
@@ -90,12 +90,12 @@ func (x *StdExchange) Content(limit int) (content []byte, ok bool) {
 	content, err := io.ReadAll(io.LimitReader(body, int64(limit)+1))
 	switch {
 	case err != nil:
-		r.Body = rest{io.MultiReader(bytes.NewReader(content), failed{err}), body}
+		r.Body = rest{io.MultiReader(bytes.NewReader(content), failingReader{err}), body}
 		return nil, false
 	case len(content) > limit:
 		r.Body = rest{io.MultiReader(bytes.NewReader(content), body), body}
 		return nil, false
 	}
-	r.Body = &question{bytes.NewReader(content), content, body}
+	r.Body = &queryContent{bytes.NewReader(content), content, body}
 	return content, true
 }

@@ -9,57 +9,57 @@ import (
 	"github.com/larderhq/larder/core/httpcache/internal/field"
 )
 
-// Front is what stands between the cache and the client, as far as it can change an
+// Outer is what stands between the cache and the client, as far as it can change an
 // answer as that is sent.
-type Front uint8
+type Outer uint8
 
 // The fronts.
 const (
-	ServerOnly Front = iota // nothing
-	Unknown                 // middleware that may
-	Encoder                 // middleware that encodes content
+	OuterNone    Outer = iota // nothing
+	OuterUnknown              // middleware that may
+	OuterEncoder              // middleware that encodes content
 )
 
-// A Fronted is an Exchange that tells what stands in front of it.
-type Fronted interface {
+// An OuterReporter is an Exchange that tells what stands in front of it.
+type OuterReporter interface {
 	// Before returns what outer middleware had set of a field of the answer when the
 	// request came, by canonical name.
 	Before(name string) []string
-	Front() Front
+	Outer() Outer
 }
 
-// Sent is the header of an answer as it was sent.
-type Sent interface {
+// SentHeader is the header of an answer as it was sent.
+type SentHeader interface {
 	// Values returns the values of a field, by canonical name.
 	Values(name string) []string
 }
 
-// A Sender is an Exchange that can send an answer's header ahead of its content, so
+// A HeaderSender is an Exchange that can send an answer's header ahead of its content, so
 // that what middleware in front adds to it as it goes out is seen before the answer
 // is given to anybody else. Release then sends the rest.
-type Sender interface {
-	ReleaseHeader(fields []Field) Sent
-	ReplyHeader(a Answer) Sent
+type HeaderSender interface {
+	ReleaseHeader(fields []Field) SentHeader
+	ReplyHeader(a Answer) SentHeader
 }
 
-// A Deferrer is an Exchange whose framework sends an answer when all middleware has
-// returned. WhenSent has fn called, once, when the answer has been sent and before
-// the request is over; until then Values goes on returning what it did at Freeze.
-type Deferrer interface{ WhenSent(fn func(Sent)) }
+// A SentNotifier is an Exchange whose framework sends an answer when all middleware has
+// returned. NotifySent has fn called, once, when the answer has been sent and before
+// the request is over; until then Values goes on returning what it did at SnapshotFields.
+type SentNotifier interface{ NotifySent(fn func(SentHeader)) }
 
-// frontOf returns what stands in front of an exchange, and whether it says itself
+// outerOf returns what stands in front of an exchange, and whether it says itself
 // that it encodes this answer's content.
-func frontOf(ex Exchange) (front Front, encodes bool) {
-	x, ok := ex.(Fronted)
+func outerOf(ex Exchange) (front Outer, encodes bool) {
+	x, ok := ex.(OuterReporter)
 	if !ok {
-		return ServerOnly, false
+		return OuterNone, false
 	}
-	front = x.Front()
+	front = x.Outer()
 	switch {
 	case len(x.Before("Content-Encoding")) > 0:
-		return Encoder, true
+		return OuterEncoder, true
 	case hasName(x.Before("Vary"), "Accept-Encoding"):
-		return Encoder, false
+		return OuterEncoder, false
 	}
 	return front, false
 }
@@ -80,11 +80,11 @@ type outside struct {
 }
 
 func outsideOf(ex Exchange) outside {
-	front, encodes := frontOf(ex)
-	if front == ServerOnly {
+	front, encodes := outerOf(ex)
+	if front == OuterNone {
 		return outside{}
 	}
-	return outside{encodes: encodes || mayBeEncodedFor(ex.Values("Accept-Encoding")), encoder: front == Encoder}
+	return outside{encodes: encodes || mayBeEncodedFor(ex.Values("Accept-Encoding")), encoder: front == OuterEncoder}
 }
 
 // mayBeEncodedFor reports whether Accept-Encoding names a coding, or accepts any.
@@ -178,14 +178,14 @@ func outer(h Header, name string) []string {
 // those that outer middleware had set before it.
 func ownValues(h Header, name string) []string {
 	values := h.Values(name)
-	_, added := Added(values, outer(h, name))
+	_, added := AddedValues(values, outer(h, name))
 	return added
 }
 
-// Added returns what has been added to values that were there before; not ok: they
+// AddedValues returns what has been added to values that were there before; not ok: they
 // have been replaced, and all are new. A handler that appends to a line adds the rest
 // of that.
-func Added(values, before []string) (ok bool, added []string) {
+func AddedValues(values, before []string) (ok bool, added []string) {
 	n := len(before)
 	switch {
 	case n == 0 || len(values) < n:
@@ -245,17 +245,17 @@ func withName(names []string, name string) []string {
 	return slices.Insert(names, i, name)
 }
 
-// FrontOf tells whether a ResponseWriter is the server's own.
-func FrontOf(w http.ResponseWriter) Front {
-	if _, ok := w.(*Nowhere); ok {
-		return ServerOnly
+// OuterOf tells whether a ResponseWriter is the server's own.
+func OuterOf(w http.ResponseWriter) Outer {
+	if _, ok := w.(*DiscardWriter); ok {
+		return OuterNone
 	}
 	t := reflect.TypeOf(w)
 	if t != nil && t.Kind() == reflect.Pointer {
 		switch t.Elem().PkgPath() {
 		case "net/http", "net/http/httptest", "golang.org/x/net/http2":
-			return ServerOnly
+			return OuterNone
 		}
 	}
-	return Unknown
+	return OuterUnknown
 }

@@ -13,36 +13,36 @@ import (
 	"github.com/larderhq/larder/core/httpcache"
 )
 
-// Front implements httpcache.Fronted. Fiber's middleware changes an answer after its
+// Outer implements httpcache.OuterReporter. Fiber's middleware changes an answer after its
 // handlers have returned, without a writer that could be looked at. The middleware on
 // the way to the route is known by the files that its functions are in: an app's
 // routes and their handlers stay as they are.
-func (x *exchange) Front() httpcache.Front {
-	if front, ok := x.fronts.Load(x.route); ok {
-		return front.(httpcache.Front)
+func (x *exchange) Outer() httpcache.Outer {
+	if front, ok := x.outers.Load(x.route); ok {
+		return front.(httpcache.Outer)
 	}
-	front := frontOf(x.c.App().Stack(), x.route)
-	x.fronts.Store(x.route, front)
+	front := outerOf(x.c.App().Stack(), x.route)
+	x.outers.Store(x.route, front)
 	return front
 }
 
-// frontOf returns what stands in front of the first middleware of this package on a
+// outerOf returns what stands in front of the first middleware of this package on a
 // route.
-func frontOf(stack [][]*fiber.Route, at *fiber.Route) httpcache.Front {
+func outerOf(stack [][]*fiber.Route, at *fiber.Route) httpcache.Outer {
 	for _, routes := range stack {
 		i := slices.Index(routes, at)
 		if i < 0 {
 			continue
 		}
-		front := httpcache.ServerOnly
+		front := httpcache.OuterNone
 		for _, r := range routes[:i] {
 			if meets(r, at) {
-				front = max(front, frontOfHandlers(r.Handlers))
+				front = max(front, outerOfHandlers(r.Handlers))
 			}
 		}
-		return max(front, frontOfHandlers(at.Handlers))
+		return max(front, outerOfHandlers(at.Handlers))
 	}
-	return httpcache.Unknown
+	return httpcache.OuterUnknown
 }
 
 // meets reports whether a request for a route may have come through an earlier one:
@@ -65,9 +65,9 @@ func literal(path string) string {
 	return strings.TrimRight(strings.ToLower(path), "/")
 }
 
-// frontOfHandlers returns what handlers do to an answer, up to the first one of this
+// outerOfHandlers returns what handlers do to an answer, up to the first one of this
 // package.
-func frontOfHandlers(handlers []fiber.Handler) (front httpcache.Front) {
+func outerOfHandlers(handlers []fiber.Handler) (front httpcache.Outer) {
 	for _, h := range handlers {
 		file := fileOf(h)
 		if file == ownFile {
@@ -79,9 +79,9 @@ func frontOfHandlers(handlers []fiber.Handler) (front httpcache.Front) {
 		}
 		switch {
 		case name == "compress":
-			front = max(front, httpcache.Encoder)
+			front = max(front, httpcache.OuterEncoder)
 		case !harmless[name]:
-			front = max(front, httpcache.Unknown)
+			front = max(front, httpcache.OuterUnknown)
 		}
 	}
 	return front
@@ -109,7 +109,7 @@ var harmless = map[string]bool{ //nolint:gochecknoglobals // a constant
 	"monitor": true, "pprof": true, "recover": true, "redirect": true, "requestid": true, "rewrite": true,
 }
 
-// Before implements httpcache.Fronted.
+// Before implements httpcache.OuterReporter.
 func (x *exchange) Before(name string) []string {
 	h := &x.before
 	if !x.ran {
@@ -132,9 +132,9 @@ func (x *exchange) Before(name string) []string {
 	return values
 }
 
-// WhenSent implements httpcache.Deferrer: fasthttp closes a request's user values
+// NotifySent implements httpcache.SentNotifier: fasthttp closes a request's user values
 // when its answer has been sent.
-func (x *exchange) WhenSent(fn func(httpcache.Sent)) {
+func (x *exchange) NotifySent(fn func(httpcache.SentHeader)) {
 	x.deferred, x.asTheyCome = true, x.namesAsTheyCome()
 	fctx := x.c.Context()
 	w := &whenSent{header: &fctx.Response.Header, fn: fn}
@@ -143,7 +143,7 @@ func (x *exchange) WhenSent(fn func(httpcache.Sent)) {
 
 type whenSent struct {
 	header *fasthttp.ResponseHeader
-	fn     func(httpcache.Sent)
+	fn     func(httpcache.SentHeader)
 }
 
 // Close implements io.Closer.

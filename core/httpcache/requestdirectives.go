@@ -12,8 +12,8 @@ import (
 // wish is what a request says it wants of a cache (RFC 9111 section 5.2.1), as far
 // as the class lets it. The zero wish is satisfied by whatever the cache would
 // answer anyway.
-type wish struct {
-	said                       bool // anything of what it takes
+type requestDirectives struct {
+	restricts                  bool // anything of what it takes
 	noCache                    bool
 	noStore                    bool // of what becomes of it; it takes anything
 	onlyIfCached               bool
@@ -30,19 +30,19 @@ func (rt *Route) honours(directive string) bool {
 }
 
 // wishes reads a request's wish.
-func (rt *Route) wishes(ex Exchange) (w wish) {
+func (rt *Route) requestDirectivesOf(ex Exchange) (w requestDirectives) {
 	if list := rt.class.HTTP.RequestDirectives; list != nil && len(list) == 0 {
 		return w
 	}
 	values := ex.Values("Cache-Control")
 	if len(values) == 0 {
 		if pragmaNoCache(ex.Values("Pragma")) && rt.honours("no-cache") { // RFC 9111 section 5.4
-			w.said, w.noCache = true, true
+			w.restricts, w.noCache = true, true
 		}
 		return w
 	}
 	cc := field.ParseCacheControl(values)
-	w = wish{
+	w = requestDirectives{
 		noCache:      (cc.NoCache || len(cc.NoCacheFields) > 0) && rt.honours("no-cache"),
 		onlyIfCached: cc.OnlyIfCached && rt.honours("only-if-cached"),
 	}
@@ -55,7 +55,7 @@ func (rt *Route) wishes(ex Exchange) (w wish) {
 	if rt.honours("max-stale") {
 		w.maxStale, w.maxStaleAny = cc.MaxStale, cc.MaxStaleAny
 	}
-	w.said = w != wish{}
+	w.restricts = w != requestDirectives{}
 	w.noStore = cc.NoStore && rt.honours("no-store") // RFC 9111 section 5.2.1.5
 	return w
 }
@@ -71,17 +71,17 @@ func pragmaNoCache(values []string) bool {
 	})
 }
 
-// anew reports whether nothing will do that is there already.
-func (w *wish) anew() bool {
-	return w.noCache || w.maxAge.Present && w.maxAge.Value == 0 && !w.lenient()
+// demandsNew reports whether nothing will do that is there already.
+func (w *requestDirectives) demandsNew() bool {
+	return w.noCache || w.maxAge.Present && w.maxAge.Value == 0 && !w.acceptsStale()
 }
 
-func (w *wish) lenient() bool { return w.maxStale.Present || w.maxStaleAny }
+func (w *requestDirectives) acceptsStale() bool { return w.maxStale.Present || w.maxStaleAny }
 
 // takes reports whether a stored response may be answered as it is, by its own
 // freshness (RFC 9111 section 4.2) and the request's wish (section 5.2.1).
-func (w *wish) takes(r *response, en *coherence.Entry, state coherence.State, now int64) bool {
-	if !w.said {
+func (w *requestDirectives) allows(r *response, en *coherence.Entry, state coherence.State, now int64) bool {
+	if !w.restricts {
 		return state >= coherence.Stale && !r.validate
 	}
 	if w.noCache || r.validate {

@@ -18,7 +18,7 @@ import (
 func TestOlderResponseStandsInForAnErrorThatHasBeenAnswered(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r, failing := gin.New(), false
-		r.GET("/", gincache.Cache(newCache(t), "spare"), func(c *gin.Context) {
+		r.GET("/", gincache.Cache(newCache(t), "fallback"), func(c *gin.Context) {
 			if failing {
 				_ = c.AbortWithError(http.StatusBadGateway, errors.New("broken"))
 				return
