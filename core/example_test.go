@@ -128,7 +128,7 @@ func ExampleCache_Begin() {
 	case errors.Is(failed, errRefused):
 		intent.Abandon() // nothing was written
 	case failed != nil:
-		err = intent.Lapse(ctx) // it may still be committed
+		err = intent.Lapse(ctx) // the database may still commit it
 	default:
 		err = intent.End(ctx)
 	}
@@ -269,7 +269,7 @@ func ExampleMap_GetMany() {
 	}
 	ctx, ids, u := context.Background(), []int64{41, 42, 43}, User{Name: "Ada L."}
 
-	found, err := users.GetMany(ctx, ids, loadUsers) // one load for what is missing
+	found, err := users.GetMany(ctx, ids, loadUsers) // one load for the missing ids
 	fmt.Println(found, err)
 	err = users.Write(ctx, 42, u, saveUser) // write-through: saved, and in the cache
 	fmt.Println(err)
@@ -349,20 +349,20 @@ func ExampleWriteBehind() {
 
 	queue, err := core.NewWriteBehind(views, saveViews, core.WriteBehindOptions[int64, int]{
 		Interval: time.Second,
-		Merge:    func(old, more int) int { return old + more }, // without it Put replaces the value
+		Merge:    func(old, more int) int { return old + more }, // without Merge, Put replaces the value
 		Load:     loadViews,
 	})
 	if err != nil {
 		panic(err)
 	}
 	for range 3 {
-		if err := queue.Put(ctx, 42, 1); err != nil { // queued, and what every reader gets from here on
+		if err := queue.Put(ctx, 42, 1); err != nil { // queued: from here on every reader gets it
 			panic(err)
 		}
 	}
 	n, err := views.Get(ctx, 42, loadViews)
 	fmt.Println("read:", n, err)
-	err = queue.Close(ctx) // applies what is left in this process; with Redis other servers do, too
+	err = queue.Close(ctx) // applies the queue of this process; with Redis, other servers apply it too
 	fmt.Println(rows[42], err)
 	// Output:
 	// read: 3 <nil>
