@@ -27,7 +27,7 @@ func always(Ctx) bool { return true }
 func asSentCases() []testCase {
 	asks := func(name string) func(Ctx) bool { return func(c Ctx) bool { return len(c.Values(name)) > 0 } }
 	return []testCase{
-		over("a response whose cookie is set as its header goes out is not stored", func(s *site) {
+		over("a response with a cookie set as its header is sent is not stored", func(s *site) {
 			for _, size := range []int{0, 1, 5_000, 500_000} {
 				s := newSite(s.TB, s.f, s.by)
 				use, _ := session(always)
@@ -41,7 +41,7 @@ func asSentCases() []testCase {
 			}
 		}),
 
-		over("what begins no session is stored behind middleware that may begin one", func(s *site) {
+		over("a response without a session is stored behind session middleware", func(s *site) {
 			use, _ := session(asks("X-Begin"))
 			body := func(run int64) string { return fmt.Sprint(run, strings.Repeat(".", 100_000)) }
 			p := &page{body: func(_ Ctx, run int64) string { return body(run) }}
@@ -55,7 +55,7 @@ func asSentCases() []testCase {
 			require.EqualValues(s, 2, p.runs.Load())
 		}),
 
-		within("those who wait do not get a response whose cookie is set as its header goes out", func(s *site) {
+		within("waiting requests do not get a response with a late cookie", func(s *site) {
 			use, _ := session(asks("X-Begin"))
 			p := &page{hold: s.gate()}
 			s.handle("GET /p/{id}", p.serve, use, s.cached("hour"))
@@ -73,7 +73,7 @@ func asSentCases() []testCase {
 			require.NotEqual(s, "run 1", s.get("/p/1").body)
 		}),
 
-		within("those who wait get a response that turns out to set no cookie", func(s *site) {
+		within("waiting requests get a response that sets no cookie after all", func(s *site) {
 			use, _ := session(asks("X-Begin"))
 			p := &page{hold: s.gate()}
 			s.handle("GET /p/{id}", p.serve, use, s.cached("hour"))
@@ -89,7 +89,7 @@ func asSentCases() []testCase {
 			s.get("/p/1").is("run 1").isHit()
 		}),
 
-		within("a renewed response whose cookie is set as its header goes out is not stored", func(s *site) {
+		within("a renewed response with a late cookie is not stored", func(s *site) {
 			use, _ := session(asks("X-Begin"))
 			o := &original{etag: `"v1"`}
 			o.fields = []string{"Cache-Control: max-age=60"}
@@ -101,7 +101,7 @@ func asSentCases() []testCase {
 			s.get("/p/1").isNoHit()
 		}),
 
-		within("a refresh in the background whose cookie is set as its header goes out is not stored", func(s *site) {
+		within("a background refresh with a late cookie is not stored", func(s *site) {
 			use, _ := session(asks("X-Begin"))
 			p := &page{}
 			s.handle("GET /p/{id}", p.serve, use, s.cached("stale"))
@@ -112,7 +112,7 @@ func asSentCases() []testCase {
 			require.NotEqual(s, "run 2", s.get("/p/1").body)
 		}),
 
-		over("a class that allows it stores what sets a cookie as its header goes out", func(s *site) {
+		over("AllowSetCookie stores a response with a late cookie", func(s *site) {
 			use, _ := session(always)
 			p := &page{}
 			s.handle("GET /p/{id}", p.serve, use, s.cached("set-cookie"))
@@ -121,7 +121,7 @@ func asSentCases() []testCase {
 			require.Equal(s, []string{"session=2"}, a.header.Values("Set-Cookie"))
 		}),
 
-		over("a request for what is uncacheable by a late cookie waits for nobody", func(s *site) {
+		over("a resource that is uncacheable by a late cookie is not collapsed", func(s *site) {
 			use, _ := session(always)
 			p := &page{}
 			s.handle("GET /p/{id}", p.serve, use, s.cached("hour"))
@@ -136,7 +136,7 @@ func asSentCases() []testCase {
 		}),
 
 		// As scs says it behind the cache, and others do.
-		over("no-cache that names Set-Cookie permits nothing where no lifetime is stated", func(s *site) {
+		over("no-cache for Set-Cookie permits no storing without a lifetime", func(s *site) {
 			p := &page{}
 			s.handle("GET /p/{id}", p.serve, s.cached("hour"))
 			for i, c := range []struct {

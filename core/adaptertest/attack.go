@@ -150,18 +150,18 @@ func unkeyedCases() []testCase {
 		w.done()
 	}
 	return []testCase{
-		over("attack: a field that a response repeats reaches nobody else where the response varies on it", func(s *site) {
+		over("attack: an echoed field that the response varies on is not shared", func(s *site) {
 			everyField(s.twice("hour", reflect(unkeyed(), true), "GET /p/{id}"))
 		}),
 
-		over("attack: a field that a response repeats reaches nobody else where the class names it", func(s *site) {
+		over("attack: an echoed field that the class names is not shared", func(s *site) {
 			o := core.Options{Classes: classes()}
 			o.Classes["all"] = core.Class{TTL: time.Hour, HTTP: core.HTTPPolicy{Headers: unkeyed()}}
 			s.open(o)
 			everyField(s.twice("all", reflect(unkeyed(), false), "GET /p/{id}"))
 		}),
 
-		over("attack: a host that the framework believes is in nobody else's links", func(s *site) {
+		over("attack: a forwarded host is in no other client's links", func(s *site) {
 			w := s.twice("hour", func(c Ctx) error {
 				return c.Text(200, "https://"+c.Host()+"/login")
 			}, "GET /p/{id}")
@@ -174,7 +174,7 @@ func unkeyedCases() []testCase {
 			w.done()
 		}),
 
-		over("attack: a redirect that is made of the request's host is nobody else's", func(s *site) {
+		over("attack: a redirect to the request's host is not shared", func(s *site) {
 			w := s.twice("hour", func(c Ctx) error {
 				scheme := "https"
 				if v := c.Values("X-Forwarded-Scheme"); len(v) > 0 {
@@ -192,7 +192,7 @@ func unkeyedCases() []testCase {
 			w.done()
 		}),
 
-		over("attack: fields of a request that look like a cache's are not believed", func(s *site) {
+		over("attack: request fields that imitate a cache's have no effect", func(s *site) {
 			w := s.twice("minute", echo, "GET /p/{id}")
 			for _, f := range []string{
 				"Cache-Status: Larder; hit; ttl=99999", "Age: 59", "Expires: 0", "Set-Cookie: a=1", "Vary: *", "ETag: \"evil\"",
@@ -211,7 +211,7 @@ func unkeyedCases() []testCase {
 			}
 		}),
 
-		within("attack: who waits for an attacker's run does not get what was made for him", func(s *site) {
+		within("attack: a request that waits for an attacker's run gets its own page", func(s *site) {
 			p := &page{hold: s.gate(), fields: []string{"Vary: X-Forwarded-Host"}, body: func(c Ctx, _ int64) string {
 				return fmt.Sprintf("%q", c.Values("X-Forwarded-Host"))
 			}}
@@ -236,7 +236,7 @@ func urlCases() []testCase {
 		"[::1]", origin + " evil.example", origin + ", evil.example", origin + "\tevil", "http://" + origin, origin + ";evil",
 	}
 	return []testCase{
-		over("attack: a Host of the attacker's choice is in nobody else's page", func(s *site) {
+		over("attack: a Host of the attacker's choice is in no other client's page", func(s *site) {
 			w := s.twice("hour", echo, "GET /p/{id}", "GET /f/{rest...}")
 			for _, host := range hosts {
 				w.survives(at(host, target("/f/{n}")), target("/f/{n}"))
@@ -247,7 +247,7 @@ func urlCases() []testCase {
 			w.done()
 		}),
 
-		over("attack: a Host that goes on as a path is no other host's path", func(s *site) {
+		over("attack: a Host that contains a path is not another host's path", func(s *site) {
 			w := s.twice("hour", echo, "GET /f/{rest...}")
 			w.survives(at(origin+"/f", target("/f/{n}")), target("/f/f/{n}"))
 			w.survives(at(origin+"/f/x", target("/f/{n}")), target("/f/x/f/{n}"))
@@ -258,7 +258,7 @@ func urlCases() []testCase {
 			w.done()
 		}),
 
-		over("attack: a Host in another case changes nothing but its case", func(s *site) {
+		over("attack: a Host in another case has the same entry", func(s *site) {
 			w := s.twice("hour", echo, "GET /p/{id}")
 			w.ask(at("SHOP.Example", target("/p/1")))
 			got, want := w.ask(target("/p/1")), w.plain.ask(target("/p/1"))
@@ -267,7 +267,7 @@ func urlCases() []testCase {
 
 		// Paths that two parsers may take for each other: delimiters, what is escaped,
 		// what is normalized.
-		over("attack: a path that resembles another one is not answered for it", func(s *site) {
+		over("attack: a path that resembles another has its own entry", func(s *site) {
 			w := s.twice("hour", echo, "GET /f/{rest...}", "GET /p/{id}")
 			for _, path := range confusing("/f/{n}/profile") {
 				w.survives(target(path), target("/f/{n}/profile"))
@@ -279,7 +279,7 @@ func urlCases() []testCase {
 			w.done()
 		}),
 
-		over("attack: what a router says of a path that it does not like is said of that path only", func(s *site) {
+		over("attack: a router's redirect or error belongs to its own path", func(s *site) {
 			s.app.Outside = []Use{s.cached("negative")}
 			w := &twice{site: s, plain: s.another()}
 			s.handle("GET /f/{rest...}", echo)
@@ -339,7 +339,7 @@ func parameterCases() []testCase {
 		return c.Text(200, fmt.Sprintf("%q %q", values(query, false), values(query, true)))
 	}
 	return []testCase{
-		over("attack: a parameter that is cloaked in another one counts as itself", func(s *site) {
+		over("attack: a parameter cloaked in another counts as itself", func(s *site) {
 			w := s.twice("query-q", handler, "GET /p/{id}")
 			for _, hidden := range []string{
 				"q=1&utm_content=x;q=evil", "utm_content=x;q=evil&q=1", "q=1;q=evil", "q=1&q=evil", "q=evil&q=1", "q=1&%71=evil", "%71=evil&q=1",
@@ -353,7 +353,7 @@ func parameterCases() []testCase {
 			w.done()
 		}),
 
-		over("attack: queries that some parser takes for each other are not", func(s *site) {
+		over("attack: queries that a parser may confuse have entries of their own", func(s *site) {
 			all := []string{
 				"", "?", "?a=1", "?a=1&", "?a=1&&", "?a=1;b=2", "?a=1&b=2", "?a=1%26b=2", "?a=1&amp;b=2", "?a=1?b=2", "?a=1%3bb=2",
 				"?a=1&a=2", "?a=2&a=1", "?a=1&%61=2", "?a[]=1", "?a%5b%5d=1", "?A=1", "?a=1+2", "?a=1%202", "?a=1%2b2", "?a=1%2B2",
@@ -370,7 +370,7 @@ func parameterCases() []testCase {
 			}
 		}),
 
-		over("attack: parameters in another order are the same only to who cannot tell", func(s *site) {
+		over("attack: the order of parameters counts unless the class ignores it", func(s *site) {
 			first := func(c Ctx) error { // a handler that reads the first pair of each name, and one that reads the last
 				_, query, _ := strings.Cut(c.Target(), "?")
 				v, _ := url.ParseQuery(query)
@@ -388,7 +388,7 @@ func parameterCases() []testCase {
 			}
 		}),
 
-		over("attack: the content of a GET changes nobody else's page", func(s *site) {
+		over("attack: the content of a GET changes no other client's page", func(s *site) {
 			w := s.twice("hour", func(c Ctx) error { return c.Text(200, c.Target()+" "+c.Body()) }, "GET /p/{id}")
 			fat := func(body string, fields ...string) request {
 				return request{method: "GET", target: "/p/{n}", body: body, fields: fields}
@@ -429,7 +429,7 @@ func deceptionCases() []testCase {
 		"Cookie: session", "Cookie: =ann",
 	}
 	return []testCase{
-		over("attack: what a lured victim has been answered is not stored, whatever the path looks like", func(s *site) {
+		over("attack: a lured victim's response is not stored, whatever its path", func(s *site) {
 			w := s.twice("hour", private, "GET /f/{rest...}")
 			for _, path := range confusing("/f/{n}/profile") {
 				w.survives(with(target(path), credentials[0]), target("/f/{n}/profile"))
@@ -452,7 +452,7 @@ func deceptionCases() []testCase {
 			w.done()
 		}),
 
-		over("attack: a victim's page stays his where Connection names his credentials", func(s *site) {
+		over("attack: naming credentials in Connection does not share the page", func(s *site) {
 			w := s.twice("hour", private, "GET /p/{id}")
 			for _, c := range credentials {
 				for _, hop := range []string{"Cookie", "cookie, authorization", "close, Authorization", "Keep-Alive, Cookie", "Cache-Control"} {
@@ -462,7 +462,7 @@ func deceptionCases() []testCase {
 			w.done()
 		}),
 
-		over("attack: what Connection names counts nevertheless", func(s *site) {
+		over("attack: a field that Connection names still counts", func(s *site) {
 			w := s.twice("headers", reflect([]string{"X-Tenant", "X-Region"}, false), "GET /p/{id}")
 			for _, hop := range []string{"X-Tenant", "close, x-tenant", "X-Region, X-Tenant"} {
 				w.survives(with(target("/p/{n}"), "Connection: "+hop, "X-Tenant: evil"), target("/p/{n}"), with(target("/p/{n}"), "X-Tenant: mine"))
@@ -470,7 +470,7 @@ func deceptionCases() []testCase {
 			w.done()
 		}),
 
-		over("attack: a response that names its own fields in Connection is judged by them all the same", func(s *site) {
+		over("attack: a response is judged by the fields its Connection names, too", func(s *site) {
 			p, q := &page{}, &page{fields: []string{"Connection: close, X-User, Vary", "Vary: X-User"}, body: says("X-User")}
 			s.handle("GET /p/{id}", p.serve, s.cached("hour"))
 			s.handle("GET /q/{id}", q.serve, s.cached("hour"))
@@ -487,7 +487,7 @@ func deceptionCases() []testCase {
 		}),
 
 		// Parsers of cookies differ in spaces, quotes, and which of two counts.
-		over("attack: a cookie that matters counts however it is spelled", func(s *site) {
+		over("attack: a cookie that matters counts in every spelling", func(s *site) {
 			w := s.twice("theme-cookie", func(c Ctx) error {
 				r := http.Request{Header: http.Header{"Cookie": c.Values("Cookie")}}
 				var first string
@@ -532,7 +532,7 @@ func outageCases() []testCase {
 		}
 	}
 	return []testCase{
-		over("attack: an error that a request provokes is not stored in a class that remembers none", func(s *site) {
+		over("attack: a provoked error is not stored without NegativeTTL", func(s *site) {
 			for _, status := range []int{
 				400, 401, 402, 403, 404, 405, 406, 408, 409, 410, 411, 413, 414, 415, 416, 417, 421, 422, 426, 428, 429, 431, 451, 500, 501, 502, 503, 504, 505, 511,
 			} {
@@ -546,7 +546,7 @@ func outageCases() []testCase {
 			}
 		}),
 
-		over("attack: of the errors that a request provokes a class remembers only what is not there", func(s *site) {
+		over("attack: NegativeTTL stores only not found of the provoked errors", func(s *site) {
 			for _, status := range []int{400, 401, 403, 406, 408, 411, 412, 413, 415, 416, 417, 421, 422, 428, 429, 431, 500, 502, 503, 504} {
 				h := touchy(status, has("X-Bad"))
 				w := &twice{site: s.another(), plain: s.another()}
@@ -557,7 +557,7 @@ func outageCases() []testCase {
 			}
 		}),
 
-		over("attack: an oversized request harms nobody else", func(s *site) {
+		over("attack: an oversized request harms no other client", func(s *site) {
 			w := s.twice("hour", touchy(400, func(c Ctx) bool {
 				v := c.Values("X-Big")
 				return len(v) > 0 && len(strings.Join(v, "")) > 4000 || len(v) > 50
@@ -579,7 +579,7 @@ func outageCases() []testCase {
 			w.done()
 		}),
 
-		over("attack: a character that no field may have harms nobody else", func(s *site) {
+		over("attack: a character that no field may have harms no other client", func(s *site) {
 			w := s.twice("hour", touchy(400, func(c Ctx) bool {
 				v := c.Values("X-Meta")
 				return len(v) > 0 && v[0] != "plain"
@@ -593,7 +593,7 @@ func outageCases() []testCase {
 			w.done()
 		}),
 
-		over("attack: a method that a field or parameter names harms no GET", func(s *site) {
+		over("attack: a method override in a field or parameter harms no GET", func(s *site) {
 			names := []string{"X-Http-Method-Override", "X-Http-Method", "X-Method-Override"}
 			w := s.twice("hour", touchy(405, func(c Ctx) bool { return has(names...)(c) || strings.Contains(c.Target(), "_method") }), "GET /p/{id}")
 			for _, method := range []string{"POST", "PUT", "DELETE", "HEAD", "OPTIONS", "TRACE", "PURGE", "BAN", "evil"} {
@@ -606,7 +606,7 @@ func outageCases() []testCase {
 			w.done()
 		}),
 
-		over("attack: what a client asks of the connection harms nobody else", func(s *site) {
+		over("attack: connection options of a request harm no other client", func(s *site) {
 			w := s.twice("hour", touchy(400, has("Expect", "Upgrade", "Te", "Trailer", "Http2-Settings", "Proxy-Authorization", "Sec-Websocket-Key")), "GET /p/{id}")
 			for _, fields := range [][]string{
 				{"Expect: 100-continue"}, {"Expect: evil"}, {"Upgrade: h2c", "Connection: Upgrade, HTTP2-Settings", "HTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA"}, {"Upgrade: websocket"},
@@ -633,7 +633,7 @@ func outageCases() []testCase {
 			w.done()
 		}),
 
-		over("attack: what a client asks of the cache takes the page from nobody", func(s *site) {
+		over("attack: request directives take the page from no other client", func(s *site) {
 			w := s.twice("hour", echo, "GET /p/{id}")
 			for _, directive := range []string{
 				"Cache-Control: no-store", "Cache-Control: no-cache", "Pragma: no-cache", "Cache-Control: max-age=0", "Cache-Control: only-if-cached", "Cache-Control: min-fresh=99999999",
@@ -652,7 +652,7 @@ func outageCases() []testCase {
 			}
 		}),
 
-		within("attack: a herd that insists on a run of the handler gets one", func(s *site) {
+		within("attack: a herd that insists on a handler run shares one", func(s *site) {
 			for _, directive := range []string{"Cache-Control: no-cache", "Pragma: no-cache", "Cache-Control: max-age=0"} {
 				s := newSite(s.TB, s.f, s.by)
 				p := &page{body: func(Ctx, int64) string { return "the page" }}
@@ -701,7 +701,7 @@ func collisionCases() []testCase {
 		}
 	}
 	return []testCase{
-		over("attack: values that imitate a key's own parts share no entry", func(s *site) {
+		over("attack: values that imitate parts of a key share no entry", func(s *site) {
 			names := []string{"X-Tenant", "X-Region"}
 			w := s.twice("headers", reflect(names, false), "GET /p/{id}")
 			var all []request
@@ -714,7 +714,7 @@ func collisionCases() []testCase {
 			apart(w, append(all, target("/p/1")))
 		}),
 
-		over("attack: values that imitate a variant's parts share no entry", func(s *site) {
+		over("attack: values that imitate parts of a variant share no entry", func(s *site) {
 			s.open(core.Options{Classes: core.Classes{"many": {TTL: time.Hour, HTTP: core.HTTPPolicy{MaxVariants: 1024}}}})
 			w := s.twice("many", reflect([]string{"X-Tenant", "X-Region"}, true), "GET /p/{id}")
 			var all []request
@@ -724,7 +724,7 @@ func collisionCases() []testCase {
 			apart(w, all)
 		}),
 
-		over("attack: an identity that imitates another one's is another one", func(s *site) {
+		over("attack: an identity that imitates another shares no entry", func(s *site) {
 			// A bare app tells what each is to get; in it nobody is left alone.
 			w := &twice{site: s, plain: s.another()}
 			h := reflect([]string{"X-User", "X-Tenant"}, false)
@@ -737,7 +737,7 @@ func collisionCases() []testCase {
 			apart(w, all)
 		}),
 
-		over("attack: cookies that imitate a key's parts share no entry", func(s *site) {
+		over("attack: cookies that imitate parts of a key share no entry", func(s *site) {
 			w := s.twice("theme-cookie", func(c Ctx) error {
 				var values []string
 				for _, line := range c.Values("Cookie") {
@@ -758,7 +758,7 @@ func collisionCases() []testCase {
 			apart(w, all)
 		}),
 
-		over("attack: paths and queries that imitate a key's parts share no entry", func(s *site) {
+		over("attack: paths and queries that imitate parts of a key share no entry", func(s *site) {
 			w := s.twice("headers", func(c Ctx) error {
 				return c.Text(200, fmt.Sprintf("%s %q", c.Target(), c.Values("X-Tenant")))
 			}, "GET /f/{rest...}")
@@ -772,7 +772,7 @@ func collisionCases() []testCase {
 			apart(w, all)
 		}),
 
-		over("attack: a parameter that imitates a tag's own characters is invalidated, and nobody else's page with it", func(s *site) {
+		over("attack: a parameter that imitates a tag invalidates only its own page", func(s *site) {
 			db := &row{}
 			s.handle("GET /p/{id}", db.read, s.cached("hour", "p:{id}"))
 			s.handle("PUT /p/{id}", db.write, s.invalidates("p:{id}"))
@@ -801,7 +801,7 @@ func collisionCases() []testCase {
 func bodyCases() []testCase {
 	const whole = "0123456789"
 	return []testCase{
-		over("attack: a part is never answered as the whole", func(s *site) {
+		over("attack: a part is never served as the whole", func(s *site) {
 			w := s.twice("hour", func(c Ctx) error {
 				if v := c.Values("Range"); len(v) > 0 {
 					c.Set("Content-Range", "bytes 0-1/10")
@@ -817,7 +817,7 @@ func bodyCases() []testCase {
 			}
 		}),
 
-		over("attack: a part that a handler calls the whole stays with who asked for it", func(s *site) {
+		over("attack: a part with status 200 goes only to the client that asked", func(s *site) {
 			w := s.twice("hour", func(c Ctx) error {
 				if v := c.Values("Range"); len(v) > 0 {
 					c.Set("Content-Range", "bytes 0-1/10")
@@ -840,7 +840,7 @@ func bodyCases() []testCase {
 			s.get("/p/1").is(page).isHit()
 		}),
 
-		over("attack: nobody is answered an encoding that the attacker has chosen", func(s *site) {
+		over("attack: an encoding that an attacker chose goes to no other client", func(s *site) {
 			w := s.twice("hour", func(c Ctx) error {
 				if v := c.Values("Accept-Encoding"); len(v) > 0 {
 					coding, _, _ := strings.Cut(v[0], ",")
@@ -883,7 +883,7 @@ func bodyCases() []testCase {
 		}),
 
 		// What is stored must not be renewed by a 304 that is about something else.
-		within("attack: the answer to an attacker's condition renews nothing, and adds nothing to what is stored", func(s *site) {
+		within("attack: the 304 to an attacker's condition changes no entry", func(s *site) {
 			p := &page{}
 			s.handle("GET /p/{id}", func(c Ctx) error {
 				p.runs.Add(1)
@@ -946,7 +946,7 @@ func bodyCases() []testCase {
 			}
 		}),
 
-		over("attack: a response that sets a cookie is nobody else's, whatever a request says", func(s *site) {
+		over("attack: no request makes a response with a cookie shared", func(s *site) {
 			w := s.twice("hour", func(c Ctx) error {
 				if v := c.Values("X-Session"); len(v) > 0 {
 					c.Add("Set-Cookie", "session="+v[0])
@@ -975,7 +975,7 @@ func boundedCases() []testCase {
 			w.right(target("/p/1")).isHit()
 		}),
 
-		over("attack: a response that varies on what a request lists keeps no more than its class allows", func(s *site) {
+		over("attack: a Vary that repeats the request stays within MaxVariants", func(s *site) {
 			w := s.twice("two-variants", func(c Ctx) error {
 				if v := c.Values("X-List"); len(v) > 0 {
 					c.Set("Vary", v[0])
@@ -1003,7 +1003,7 @@ func boundedCases() []testCase {
 			w.right(target("/p/1")).isHit()
 		}),
 
-		over("attack: what is too long for a key is answered, and stored nowhere", func(s *site) {
+		over("attack: a request too long for a key is answered and not stored", func(s *site) {
 			w := s.twice("headers", func(c Ctx) error {
 				return c.Text(200, fmt.Sprint(len(c.Target()), len(c.Values("X-Tenant"))))
 			}, "GET /p/{id}")

@@ -43,7 +43,7 @@ func boundsCases() []testCase {
 		}),
 
 		// Elsewhere: a response over the limit reached the waiting requests empty.
-		within("those who wait for an oversized response get it whole, each from its own run", func(s *site) {
+		within("waiting requests each run an oversized response themselves", func(s *site) {
 			body := strings.Repeat("x", 10*smallBytes)
 			p := &page{hold: s.gate(), body: func(_ Ctx, run int64) string { return fmt.Sprint(body, run) }}
 			s.handle("GET /p/{id}", p.serve, s.cached("small"))
@@ -61,7 +61,7 @@ func boundsCases() []testCase {
 
 		// Elsewhere: the bound counted bodies only, or metadata and body were two keys of which
 		// one was evicted.
-		over("the store is bounded in bytes of all that it holds, and an entry goes as a whole", func(s *site) {
+		over("MaxBytes bounds all that is stored; an entry is evicted whole", func(s *site) {
 			const limit = 256 << 10
 			s.open(core.Options{Classes: classes(), MaxBytes: limit})
 			field := strings.Repeat("f", 2000)
@@ -81,7 +81,7 @@ func boundsCases() []testCase {
 		}),
 
 		// Elsewhere: eviction was linear under a lock, and an unlocked iteration ended the process.
-		over("evictions and invalidations among concurrent requests leave every answer whole", func(s *site) {
+		over("evictions and invalidations leave concurrent responses whole", func(s *site) {
 			s.open(core.Options{Classes: classes(), MaxBytes: 64 << 10})
 			filler := strings.Repeat("f", 2000)
 			s.handle("GET /p/{id}", func(c Ctx) error { return c.Text(200, "body of "+c.Param("id")+filler) }, s.cached("hour", "p:{id}"))
@@ -113,7 +113,7 @@ func boundsCases() []testCase {
 		}),
 
 		// Elsewhere: requests with no-cache left bookkeeping behind until live entries were evicted.
-		over("requests that ask for a response from the handler leave nothing behind", func(s *site) {
+		over("requests that say no-cache leave nothing behind", func(s *site) {
 			p := &page{}
 			s.handle("GET /p/{id}", p.serve, s.cached("hour"))
 			s.get("/p/1").is("run 1")

@@ -40,7 +40,7 @@ func compressedCases() []testCase {
 		require.Equal(s, []string{"W/" + strong}, a.header.Values("ETag"))
 	}
 	return []testCase{
-		over("a range of what a compressor in front encodes is answered by the whole", func(s *site) {
+		over("a range behind a compressor is answered by the whole", func(s *site) {
 			p := behind(s, "hour")
 			for _, want := range []string{"bytes=0-9", "bytes=-5", "bytes=0-1,4-5", "bytes=999999-", "bytes=x"} {
 				whole(s, s.get("/p/1", gzipped, "Range: "+want).isHit())
@@ -49,7 +49,7 @@ func compressedCases() []testCase {
 			require.EqualValues(s, 2, p.runs.Load())
 		}),
 
-		over("a range is cut behind a compressor for a client that accepts no encoding", func(s *site) {
+		over("a range behind a compressor is cut if no encoding is accepted", func(s *site) {
 			p := behind(s, "hour")
 			for _, accepts := range []string{"X-A: 1", "Accept-Encoding: identity", "Accept-Encoding: identity;q=1, *;q=0", "Accept-Encoding:"} {
 				a := s.get("/p/1", accepts, "Range: bytes=2-9").isHit()
@@ -61,7 +61,7 @@ func compressedCases() []testCase {
 			require.EqualValues(s, 1, p.runs.Load())
 		}),
 
-		over("content is encoded once, by the cache or by a compressor in front", func(s *site) {
+		over("content is encoded once, by the cache or by a compressor", func(s *site) {
 			p := behind(s, "encodings")
 			for range 2 {
 				once(s, s.get("/p/1", gzipped).isHit())
@@ -79,7 +79,7 @@ func compressedCases() []testCase {
 			require.EqualValues(s, 2, p.runs.Load())
 		}),
 
-		over("an ETag that the cache adds is weak where a compressor in front may encode", func(s *site) {
+		over("an added ETag is weak where a compressor may encode", func(s *site) {
 			p := behind(s, "hour")
 			strong := s.get("/p/1").is(text).isHit().header.Get("ETag")
 			require.True(s, strings.HasPrefix(strong, `"`), strong)
@@ -101,7 +101,7 @@ func compressedCases() []testCase {
 			require.EqualValues(s, 2, p.runs.Load())
 		}),
 
-		over("a client that has what is loaded again behind a compressor is told so by the weak ETag", func(s *site) {
+		over("a reloaded response behind a compressor is a 304 by its weak ETag", func(s *site) {
 			p := behind(s, "hour")
 			tag := s.get("/p/1", gzipped).isHit().header.Get("ETag")
 			a := s.get("/p/2", gzipped, "If-None-Match: "+tag).says(made)
@@ -110,7 +110,7 @@ func compressedCases() []testCase {
 			require.EqualValues(s, 2, p.runs.Load())
 		}),
 
-		over("those who wait behind a compressor get the whole, encoded once, with a weak ETag", func(s *site) {
+		over("waiting requests behind a compressor get one encoding, a weak ETag", func(s *site) {
 			p := behind(s, "hour")
 			strong := s.get("/p/1").header.Get("ETag")
 			p.hold = s.gate()
@@ -125,7 +125,7 @@ func compressedCases() []testCase {
 			weak(s, strong, a)
 		}),
 
-		over("If-Range is never met by a weak ETag, nor is a part cut for a strong one that is encoded", func(s *site) {
+		over("If-Range behind a compressor never gives a part", func(s *site) {
 			behind(s, "hour")
 			strong := s.get("/p/1").header.Get("ETag")
 			for _, tag := range []string{"W/" + strong, strong} {
@@ -136,7 +136,7 @@ func compressedCases() []testCase {
 			require.Equal(s, 206, s.get("/p/1", "Range: bytes=0-9", "If-Range: "+strong).isHit().status)
 		}),
 
-		over("a handler's own ETag stays behind a compressor, and no part is cut", func(s *site) {
+		over("a handler's ETag stays behind a compressor, and no part is cut", func(s *site) {
 			p := behind(s, "hour", `ETag: "v1"`)
 			for _, f := range []string{"X-A: 1", `If-Range: "v1"`} {
 				a := s.get("/p/1", gzipped, "Range: bytes=0-9", f).isHit()
@@ -147,7 +147,7 @@ func compressedCases() []testCase {
 			require.EqualValues(s, 1, p.runs.Load())
 		}),
 
-		over("middleware in front that encodes nothing leaves ranges to those who accept no encoding, at least", func(s *site) {
+		over("middleware in front that may encode leaves ranges to identity clients", func(s *site) {
 			p := &page{body: func(Ctx, int64) string { return text }}
 			s.handle("GET /p/{id}", p.serve, AsSent(func(c Ctx) { c.Set("X-Sent", "1") }), s.cached("hour"))
 			strong := s.get("/p/1").is(text).header.Get("ETag")
@@ -160,7 +160,7 @@ func compressedCases() []testCase {
 			require.Equal(s, []string{"W/" + strong}, a.header.Values("ETag"))
 		}),
 
-		over("where nothing in front may encode a range is cut, and an ETag strong, for everybody", func(s *site) {
+		over("without a compressor ranges are cut and ETags are strong", func(s *site) {
 			p := &page{body: func(Ctx, int64) string { return text }}
 			s.handle("GET /p/{id}", p.serve, s.cached("hour"))
 			strong := s.get("/p/1", gzipped).is(text).header.Get("ETag")
@@ -172,7 +172,7 @@ func compressedCases() []testCase {
 			require.Equal(s, []string{"bytes"}, a.header.Values("Accept-Ranges"))
 		}),
 
-		over("a part that a handler answers is not cut smaller where a compressor may encode it", func(s *site) {
+		over("a handler's part is not cut smaller behind a compressor", func(s *site) {
 			p := &page{status: 206, fields: []string{"Cache-Control: max-age=60", "Content-Range: bytes 0-9/26"}, body: func(Ctx, int64) string { return alphabet[:10] }}
 			s.handle("GET /p/{id}", p.serve, Compresses{}, s.cached("hour"))
 			s.get("/p/1", "Range: bytes=0-9")

@@ -32,7 +32,7 @@ func credentialCases() []testCase {
 			s.get("/p/z", "X-Api-Key: a", "Authorization: b").says("Larder; fwd=uri-miss; detail=authorization")
 		}),
 
-		within("requests with different keys get a response each", func(s *site) {
+		within("requests with different API keys get a response each", func(s *site) {
 			const users = 6
 			p := &page{hold: s.gate(), body: says("X-Api-Key")}
 			s.handle("GET /me", p.serve, s.cached("hour"))
@@ -47,7 +47,7 @@ func credentialCases() []testCase {
 			}
 		}),
 
-		over("a response to a key is stored if it says that it may be", func(s *site) {
+		over("a response to an API key is stored if it is marked public", func(s *site) {
 			p := &page{}
 			s.handle("GET /p/{id}", p.serve, s.cached("hour"))
 			for i, cc := range []string{"public", "s-maxage=60", "must-revalidate"} {
@@ -61,7 +61,7 @@ func credentialCases() []testCase {
 			s.get("/p/4", "X-Api-Key: a").says("Larder; fwd=uri-miss; detail=x-api-key")
 		}),
 
-		over("a key that the class names tells responses apart", func(s *site) {
+		over("an API key that the class names is part of the identity", func(s *site) {
 			p := &page{body: says("X-Api-Key")}
 			s.handle("GET /p/{id}", p.serve, s.cached("by-key"))
 			a := s.get("/p/1", "X-Api-Key: a").says("Larder; fwd=uri-miss; stored")
@@ -83,7 +83,7 @@ func credentialCases() []testCase {
 			s.get("/none/2", "Authorization: a").says("Larder; fwd=uri-miss; detail=authorization")
 		}),
 
-		over("an identity takes the place of keys", func(s *site) {
+		over("an identity function takes the place of API keys", func(s *site) {
 			p := &page{body: says("X-User")}
 			s.handle("GET /cart", p.serve, CachedRoute{Cached: Cached{s.cache, "hour", nil}, IdentityField: "X-User"})
 			a := s.get("/cart", "X-User: ann", "X-Api-Key: a").says("Larder; fwd=uri-miss; stored")

@@ -73,7 +73,7 @@ func directiveCases() []testCase {
 		}))
 	}
 	return append(cases, []testCase{
-		within("an answer that is stale because the request allows it says so", func(s *site) {
+		within("a stale response under max-stale says so", func(s *site) {
 			p := &page{}
 			s.handle("GET /p/{id}", p.serve, s.cached("minute"))
 			s.get("/p/1").is("run 1")
@@ -84,7 +84,7 @@ func directiveCases() []testCase {
 			s.get("/p/1").is("run 2").isNoHit()
 		}),
 
-		within("a stale window is nothing to a request that bounds the age", func(s *site) {
+		within("max-age and min-fresh rule out StaleWhileRevalidate", func(s *site) {
 			p := &page{}
 			s.handle("GET /p/{id}", p.serve, s.cached("stale"))
 			s.get("/p/1").is("run 1")
@@ -94,7 +94,7 @@ func directiveCases() []testCase {
 			s.get("/p/1", "Cache-Control: max-stale=0").is("run 2").isHit()
 		}),
 
-		within("only-if-cached is answered from what is stored, or 504, without the handler", func(s *site) {
+		within("only-if-cached is answered from the store, or by 504", func(s *site) {
 			const only = "Cache-Control: only-if-cached"
 			p := &page{}
 			s.handle("GET /p/{id}", p.serve, s.cached("only-if-cached"))
@@ -121,7 +121,7 @@ func directiveCases() []testCase {
 			s.get("/p/1").is("run 2").isNoHit()
 		}),
 
-		within("only-if-cached asks no handler to validate either", func(s *site) {
+		within("only-if-cached does not validate", func(s *site) {
 			o := &original{etag: `"v1"`}
 			o.fields = []string{"Cache-Control: no-cache"}
 			s.handle("GET /p/{id}", o.serve, s.cached("only-if-cached"))
@@ -152,7 +152,7 @@ func directiveCases() []testCase {
 			s.get("/n/1", "Cache-Control: max-stale").is("run 7").isNoHit()
 		}),
 
-		within("those who ask at the time for what is there now share one run", func(s *site) {
+		within("concurrent requests that say no-cache share one run", func(s *site) {
 			for _, asks := range []string{"max-age=0", "no-cache", "max-age=9", "min-fresh=3600"} {
 				s := newSite(s.TB, s.f, s.by)
 				p := &page{}

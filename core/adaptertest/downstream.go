@@ -35,7 +35,7 @@ func downstreamCases() []testCase {
 		{"Cache-Control: public|Expires: Sun, 02 Jan 2000 00:00:00 GMT", "public"},
 		{"Cache-Control: no-cache, public", "no-cache, public"},
 	} {
-		cases = append(cases, within("a cache further down is left no guess: "+c.said, func(s *site) {
+		cases = append(cases, within("a cache downstream may not guess a lifetime: "+c.said, func(s *site) {
 			for _, where := range []string{"handler", "outer middleware"} {
 				s := newSite(s.TB, s.f, s.by)
 				p := &page{}
@@ -89,7 +89,7 @@ func downstreamCases() []testCase {
 		{"no-store", "hour", []string{"Cache-Control: no-store"}, 200, "GET", nil, "no-store"},
 		{"not modified", "hour", []string{`ETag: "v1"`}, 304, "GET", []string{hasV1}, ""},
 	} {
-		cases = append(cases, over("what is not stored leaves no guess either: "+c.what, func(s *site) {
+		cases = append(cases, over("a response that is not stored allows no guess: "+c.what, func(s *site) {
 			p := &page{fields: c.fields, status: c.status, body: func(Ctx, int64) string { return strings.Repeat("x", smallBytes+1) }}
 			serve := p.serve
 			if c.status == 304 {
@@ -121,7 +121,7 @@ func (s *site) date(a answer) time.Time {
 
 func dateCases() []testCase {
 	return []testCase{
-		over("a guess that the handler asks for is left to others as well", func(s *site) {
+		over("a guess that the handler asks for is left to caches downstream", func(s *site) {
 			// Nobody guesses of a 302 unless it is public, and the class has no lifetime of its own.
 			changed := time.Now().Add(-time.Hour).UTC().Format(http.TimeFormat)
 			p := &page{status: 302, fields: []string{"Cache-Control: public", "Last-Modified: " + changed}}
@@ -136,7 +136,7 @@ func dateCases() []testCase {
 			}
 		}),
 
-		over("a Cache-Control that is set in front is completed only where it decides nothing", func(s *site) {
+		over("an outer Cache-Control is completed only if it decides nothing", func(s *site) {
 			s.handle("GET /p/{id}", (&page{}).serve, Around(func(c Ctx, next func() error) error {
 				for _, v := range c.Values("X-Outer") {
 					c.Set("Cache-Control", v)
@@ -150,7 +150,7 @@ func dateCases() []testCase {
 			require.Equal(s, []string{"no-cache"}, s.get("/p/1").isHit().header.Values("Cache-Control"))
 		}),
 
-		over("a stream leaves no guess as far as its header has not gone out", func(s *site) {
+		over("a stream allows no guess if its header has not been sent", func(s *site) {
 			s.handle("GET /p/{id}", func(c Ctx) error {
 				c.Set("Cache-Control", "public")
 				return c.Stream(func(w io.Writer, flush func()) {
@@ -162,7 +162,7 @@ func dateCases() []testCase {
 			require.Equal(s, "public, no-cache", a.header.Get("Cache-Control"))
 		}),
 
-		within("the Date of an answer from the store is that of its load, and its Age counts from there", func(s *site) {
+		within("the Date of a hit is that of its load, and Age counts from it", func(s *site) {
 			made := time.Now().Truncate(time.Second)
 			p := &page{fields: []string{"Expires: " + made.Add(time.Minute).UTC().Format(http.TimeFormat)}}
 			s.handle("GET /p/{id}", p.serve, s.cached(""))
@@ -181,7 +181,7 @@ func dateCases() []testCase {
 			}
 		}),
 
-		within("the Date of who waits is that of the load, however long that takes", func(s *site) {
+		within("the Date of a collapsed response is that of the load", func(s *site) {
 			made := time.Now().Truncate(time.Second)
 			p := &page{hold: s.gate()}
 			s.handle("GET /p/{id}", p.serve, s.cached("minute"))
@@ -223,7 +223,7 @@ func dateCases() []testCase {
 			require.Equal(s, "61", a.header.Get("Age"))
 		}),
 
-		within("a date is no validator of what was made in the same second", func(s *site) {
+		within("a date does not validate a response of the same second", func(s *site) {
 			for _, class := range []string{"hour", "no-etag"} {
 				s := newSite(s.TB, s.f, s.by)
 				db := &row{}
@@ -241,7 +241,7 @@ func dateCases() []testCase {
 			}
 		}),
 
-		within("an answer that is late has no later date than what it has missed", func(s *site) {
+		within("a late response has no later Date than the change it missed", func(s *site) {
 			var value, reads = "old", 0
 			hold := s.gate()
 			s.handle("GET /p/{id}", func(c Ctx) error {
@@ -262,7 +262,7 @@ func dateCases() []testCase {
 			s.get("/p/1", "If-Modified-Since: "+date).is("new").isHit()
 		}),
 
-		within("Last-Modified is no validator of what was read in the same second", func(s *site) {
+		within("Last-Modified does not validate a load of the same second", func(s *site) {
 			// Modified twice in one second, and read in between.
 			o := &original{modified: time.Now().UTC().Format(http.TimeFormat)}
 			s.handle("GET /p/{id}", o.serve, s.cached("minute"))
@@ -295,7 +295,7 @@ func dateCases() []testCase {
 			s.get("/p/1").is("run 3").says("Larder; fwd=stale; stored")
 		}),
 
-		within("an ETag is asked about alone where Last-Modified is of the same second", func(s *site) {
+		within("only the ETag is sent if Last-Modified is of the same second", func(s *site) {
 			o := &original{etag: `"v1"`, modified: time.Now().UTC().Format(http.TimeFormat)}
 			s.handle("GET /p/{id}", o.serve, s.cached("minute"))
 			s.get("/p/1").is("run 1")
@@ -333,7 +333,7 @@ func lengthCases() []testCase {
 		}))
 	}
 	return append(cases, []testCase{
-		over("a handler that wants no ranges cut is heard", func(s *site) {
+		over("Accept-Ranges: none of the handler is kept, and no range is cut", func(s *site) {
 			for _, said := range []string{"none", "None", "items"} {
 				s := newSite(s.TB, s.f, s.by)
 				s.letters("Accept-Ranges: " + said)
@@ -347,7 +347,7 @@ func lengthCases() []testCase {
 			s.get("/p/1", "Range: bytes=0-2").isPart("abc").isHit()
 		}),
 
-		over("only content has ranges", func(s *site) {
+		over("only a response with content has ranges", func(s *site) {
 			for _, c := range []struct {
 				status int
 				body   string

@@ -41,7 +41,7 @@ func encodingCases() []testCase {
 		return p
 	}
 	return []testCase{
-		over("stored content is encoded for those who accept it, and plain for the others", func(s *site) {
+		over("stored content is encoded for clients that accept it", func(s *site) {
 			p := prose(s, `ETag: "v1"`, "X-A: 1")
 			lengths := map[string]int{}
 			for _, c := range []struct{ accepts, coding string }{
@@ -82,7 +82,7 @@ func encodingCases() []testCase {
 			require.Equal(s, 1, s.cache.Stats().Entries)
 		}),
 
-		over("who runs the handler is told that others may get it encoded", func(s *site) {
+		over("the first response says that it varies on Accept-Encoding", func(s *site) {
 			p := &page{fields: []string{"Vary: Accept"}, body: func(Ctx, int64) string { return text }}
 			s.handle("GET /p/{id}", p.serve, s.cached("encodings"))
 			for range 2 {
@@ -93,7 +93,7 @@ func encodingCases() []testCase {
 			require.EqualValues(s, 1, p.runs.Load())
 		}),
 
-		over("an ETag that the cache makes is another one for each encoding, and a weak one stays weak", func(s *site) {
+		over("each encoding has an ETag of its own, and a weak one stays weak", func(s *site) {
 			weak := &page{fields: []string{`ETag: W/"v1"`}, body: func(Ctx, int64) string { return text }}
 			s.handle("GET /weak", weak.serve, s.cached("encodings"))
 			prose(s)
@@ -106,7 +106,7 @@ func encodingCases() []testCase {
 			require.Equal(s, text, a.decoded())
 		}),
 
-		over("HEAD tells what GET would answer, encoded", func(s *site) {
+		over("HEAD answers the encoded fields of GET", func(s *site) {
 			prose(s, `ETag: "v1"`)
 			get := s.get("/p/1", "Accept-Encoding: gzip").isHit()
 			head := s.do("HEAD", "/p/1", "Accept-Encoding: gzip").isHit()
@@ -116,7 +116,7 @@ func encodingCases() []testCase {
 			}
 		}),
 
-		over("a client that has it in the encoding that it would get is told so", func(s *site) {
+		over("a client that has the encoded version gets 304", func(s *site) {
 			p := prose(s, `ETag: "v1"`)
 			for _, c := range []struct {
 				accepts, tag string
@@ -141,7 +141,7 @@ func encodingCases() []testCase {
 			require.EqualValues(s, 1, p.runs.Load())
 		}),
 
-		over("a range is one of the encoded content where that is what is answered", func(s *site) {
+		over("a range of an encoded response counts encoded bytes", func(s *site) {
 			prose(s, `ETag: "v1"`)
 			whole := s.get("/p/1", "Accept-Encoding: gzip").isHit()
 			for _, f := range []string{"X-A: 1", `If-Range: "v1-gzip"`} {
@@ -161,7 +161,7 @@ func encodingCases() []testCase {
 			require.Equal(s, fmt.Sprintf("bytes 2-9/%d", len(text)), a.header.Get("Content-Range"))
 		}),
 
-		over("content stays as it is that is small, of a dense type, encoded already, or not to be changed", func(s *site) {
+		over("small, dense, encoded and no-transform content stays plain", func(s *site) {
 			for _, c := range []struct {
 				status int
 				size   int
@@ -193,7 +193,7 @@ func encodingCases() []testCase {
 			}
 		}),
 
-		over("content is encoded of the types that get smaller", func(s *site) {
+		over("content types that compress well are encoded", func(s *site) {
 			for _, kind := range []string{
 				"text/html; charset=utf-8", "text/css", "application/json", "application/problem+json", "image/svg+xml", "application/javascript", "APPLICATION/JSON",
 			} {
@@ -210,7 +210,7 @@ func encodingCases() []testCase {
 			}
 		}),
 
-		over("fields that are made of the plain content are not the encoded content's", func(s *site) {
+		over("fields about the plain content are not on the encoded one", func(s *site) {
 			prose(s, "Content-Md5: x", "Content-Digest: sha-256=:eA==:", "Repr-Digest: sha-256=:eA==:", fmt.Sprint("Content-Length: ", len(text)))
 			for _, name := range []string{"Content-Md5", "Content-Digest", "Repr-Digest"} {
 				require.NotEmpty(s, s.get("/p/1").is(text).isHit().header.Values(name), name)
@@ -218,7 +218,7 @@ func encodingCases() []testCase {
 			}
 		}),
 
-		within("those who wait get it encoded", func(s *site) {
+		within("waiting requests get the encoded response", func(s *site) {
 			p := prose(s)
 			p.hold = s.gate()
 			leader := s.start("GET", "/p/2")
@@ -248,12 +248,12 @@ func encodingCases() []testCase {
 			require.Equal(s, []string{"Accept-Encoding"}, a.header.Values("Vary"))
 		}),
 
-		over("content is not changed where the word to shared caches forbids it", func(s *site) {
+		over("no-transform in CDN-Cache-Control forbids encoding", func(s *site) {
 			prose(s, "CDN-Cache-Control: max-age=60, no-transform")
 			require.True(s, s.get("/p/1", "Accept-Encoding: gzip").isHit().body == text)
 		}),
 
-		within("content that a 304 says is not to be changed is encoded no more", func(s *site) {
+		within("no-transform in a 304 ends encoding", func(s *site) {
 			o := &original{etag: `"v1"`, renewal: []string{"Cache-Control: max-age=60, no-transform"}}
 			o.fields, o.body = []string{"Cache-Control: max-age=60"}, func(Ctx, int64) string { return text }
 			s.handle("GET /p/{id}", o.serve, s.cached("encodings"))

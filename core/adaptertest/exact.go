@@ -150,7 +150,7 @@ func exactCases() []testCase {
 func headerCases() []testCase {
 	return []testCase{
 		// Elsewhere: the max-age sent downstream kept copies alive that no invalidation could reach.
-		over("Cache-Control: no-cache is added where the handler has said nothing, and only there", func(s *site) {
+		over("no-cache is added only where the handler sets no Cache-Control", func(s *site) {
 			p := &page{}
 			s.handle("GET /p/{id}", p.serve, s.cached("hour"))
 			for i, c := range []struct{ said, want []string }{
@@ -168,7 +168,7 @@ func headerCases() []testCase {
 			}
 		}),
 
-		over("what is not stored is passed on without additions but Cache-Status", func(s *site) {
+		over("a response that is not stored gets nothing but Cache-Status", func(s *site) {
 			p := &page{fields: []string{"Vary: *", "Cache-Control: max-age=60"}}
 			s.handle("GET /p/{id}", p.serve, s.cached("hour"))
 			s.handle("GET /bare", p.serve)
@@ -179,7 +179,7 @@ func headerCases() []testCase {
 			require.Equal(s, bare.header, a.header)
 		}),
 
-		over("Cache-Status is appended to what is there", func(s *site) {
+		over("Cache-Status is appended to an existing one", func(s *site) {
 			p := &page{fields: []string{"Cache-Status: Database; hit"}}
 			s.handle("GET /p/{id}", p.serve, s.cached("hour"))
 			want := []string{"Database; hit", "Larder; fwd=uri-miss; stored"}
@@ -200,7 +200,7 @@ func headerCases() []testCase {
 			require.NotContains(s, h, "Proxy-Authenticate")
 		}),
 
-		over("a field counts however its name is spelled", func(s *site) {
+		over("a field counts in every spelling of its name", func(s *site) {
 			for i, c := range []struct{ name, value, detail string }{
 				{"cache-control", "no-store", "no-store"},
 				{"set-cookie", "a=1", "set-cookie"},
@@ -252,7 +252,7 @@ func headerCases() []testCase {
 			}
 		}, noResponseWriter),
 
-		over("early hints pass, and are no part of the response", func(s *site) {
+		over("early hints pass and are not stored", func(s *site) {
 			h := func(c Ctx) error {
 				c.EarlyHints("</style.css>; rel=preload")
 				return c.Text(200, "hello")
@@ -265,7 +265,7 @@ func headerCases() []testCase {
 			require.Empty(s, s.get("/p/1").is("hello").isHit().header.Values("Link"))
 		}, noEarlyHints),
 
-		over("a response with trailers that it has not announced passes through and is not stored", func(s *site) {
+		over("a response with unannounced trailers passes and is not stored", func(s *site) {
 			body := strings.Repeat("x", 5000) // long enough to be sent in chunks
 			s.handle("GET /p/{id}", func(c Ctx) error {
 				_, err := io.WriteString(c.ResponseWriter(), body)
@@ -285,7 +285,7 @@ func headerCases() []testCase {
 			}
 		}, noResponseWriter),
 
-		over("a response that says that it is a part is not stored", func(s *site) {
+		over("a response with Content-Range and status 200 is not stored", func(s *site) {
 			p := &page{fields: []string{"Content-Range: bytes 0-4/10"}}
 			s.handle("GET /p/{id}", p.serve, s.cached("hour"))
 			for range 2 {
@@ -293,7 +293,7 @@ func headerCases() []testCase {
 			}
 		}),
 
-		over("a response that is shorter than it states is not stored", func(s *site) {
+		over("a response shorter than its Content-Length is not stored", func(s *site) {
 			h := func(c Ctx) error {
 				c.Set("Content-Length", "10")
 				_, err := c.Write([]byte("hello"))
@@ -308,7 +308,7 @@ func headerCases() []testCase {
 			}
 		}, noResponseWriter),
 
-		over("Age is what the response came with, and then counts", func(s *site) {
+		over("Age starts with the response's own and then counts", func(s *site) {
 			p := &page{fields: []string{"Age: 7", "Cache-Control: max-age=3600"}}
 			s.handle("GET /p/{id}", p.serve, s.cached("hour"))
 			require.Equal(s, []string{"7"}, s.get("/p/1").header.Values("Age"))
@@ -322,7 +322,7 @@ func validatorCases() []testCase {
 		return len(tag) > 10 && strings.HasPrefix(tag, `"`) && strings.HasSuffix(tag, `"`)
 	}
 	return []testCase{
-		over("a stored response without validator gets a strong ETag of its content", func(s *site) {
+		over("a stored response without a validator gets a strong ETag", func(s *site) {
 			p := &page{body: func(c Ctx, _ int64) string { return "content of " + strings.ToLower(c.Param("id")) }}
 			s.handle("GET /p/{id}", p.serve, s.cached("hour"))
 			tag := s.get("/p/a").says("Larder; fwd=uri-miss; stored").header.Get("ETag")
@@ -332,7 +332,7 @@ func validatorCases() []testCase {
 			require.NotEqual(s, tag, s.get("/p/b").header.Get("ETag"), "other content")
 		}),
 
-		over("no ETag is added where there is a validator, no 200, or the class wants none", func(s *site) {
+		over("no ETag is added beside a validator, without 200, or with NoETag", func(s *site) {
 			p := &page{}
 			s.handle("GET /p/{id}", p.serve, s.cached("negative"))
 			s.handle("GET /n/{id}", p.serve, s.cached("no-etag"))
@@ -354,7 +354,7 @@ func validatorCases() []testCase {
 			}
 		}),
 
-		over("a client that has the stored response is told so", func(s *site) {
+		over("a client that has the stored response gets 304", func(s *site) {
 			p := &page{fields: []string{`ETag: "v1"`, "Vary: Accept", "Content-Language: de", "X-A: 1", "Cache-Control: max-age=60"}}
 			s.handle("GET /p/{id}", p.serve, s.cached("hour"))
 			s.get("/p/1").is("run 1")
@@ -388,7 +388,7 @@ func validatorCases() []testCase {
 			require.EqualValues(s, 1, p.runs.Load())
 		}),
 
-		over("a client that has the ETag that was added is told so", func(s *site) {
+		over("a client that has the added ETag gets 304", func(s *site) {
 			p := &page{}
 			s.handle("GET /p/{id}", p.serve, s.cached("hour"))
 			tag := s.get("/p/1").header.Get("ETag")
@@ -396,7 +396,7 @@ func validatorCases() []testCase {
 			require.Equal(s, 304, s.do("HEAD", "/p/1", "If-None-Match: "+tag).isHit().status)
 		}),
 
-		over("If-Modified-Since is compared with Last-Modified, and If-None-Match wins", func(s *site) {
+		over("If-Modified-Since is evaluated, and If-None-Match wins over it", func(s *site) {
 			p := &page{fields: []string{"Last-Modified: " + lastModified, `ETag: "v1"`}}
 			s.handle("GET /p/{id}", p.serve, s.cached("hour"))
 			s.get("/p/1")
@@ -415,7 +415,7 @@ func validatorCases() []testCase {
 			}
 		}),
 
-		over("a redirect that is stored is not turned into a 304", func(s *site) {
+		over("a stored redirect is not turned into a 304", func(s *site) {
 			p := &page{status: 301, fields: []string{`ETag: "v1"`, "Location: /p/2"}}
 			s.handle("GET /p/{id}", p.serve, s.cached("hour"))
 			s.get("/p/1")
@@ -469,7 +469,7 @@ func validatorCases() []testCase {
 		}),
 
 		// Elsewhere: a 304 was stored, and the waiting requests got it.
-		within("those who wait do not get the answer to the leader's condition, nor rush the handler for it", func(s *site) {
+		within("a 304 to the leader is not shared, and waiting requests do not rush", func(s *site) {
 			const n = 50
 			first, rest := s.gate(), s.gate()
 			p := &page{}
@@ -499,7 +499,7 @@ func validatorCases() []testCase {
 			}
 		}),
 
-		over("the type that is told from the content is told to HEAD as well", func(s *site) {
+		over("a sniffed Content-Type is on the HEAD response as well", func(s *site) {
 			s.handle("GET /p/{id}", func(c Ctx) error {
 				_, err := c.Write([]byte("<html><body>hello"))
 				return err
@@ -510,7 +510,7 @@ func validatorCases() []testCase {
 			require.Equal(s, want, s.do("HEAD", "/p/1").isHit().header.Values("Content-Type"))
 		}),
 
-		over("HEAD is answered from what GET has stored, and stores nothing itself", func(s *site) {
+		over("HEAD is answered from a stored GET and stores nothing", func(s *site) {
 			for _, size := range []int{0, 5, 5000} {
 				p := &page{fields: []string{"X-A: 1"}, body: func(Ctx, int64) string { return strings.Repeat("x", size) }}
 				path := fmt.Sprint("/p", size)
@@ -543,7 +543,7 @@ func validatorCases() []testCase {
 func captureCases() []testCase {
 	return []testCase{
 		// Elsewhere: the body was stored without a copy, and a pooled buffer overwrote it.
-		over("what is stored is not what the handler's and the framework's buffers become", func(s *site) {
+		over("a stored response shares no buffer with handler or framework", func(s *site) {
 			buf := make([]byte, 64)
 			var mu sync.Mutex // handlers share the buffer
 			s.handle("GET /p/{id}", func(c Ctx) error {
@@ -575,7 +575,7 @@ func captureCases() []testCase {
 		}),
 
 		// Elsewhere: each chunk was appended to the entry, and concurrent misses stored a doubled body.
-		within("a response that is written in pieces is stored once, whole", func(s *site) {
+		within("a response written in pieces is stored once, whole", func(s *site) {
 			g := s.gate()
 			h := func(c Ctx) error {
 				for _, piece := range []string{"one ", "", "two ", "three"} {
@@ -598,7 +598,7 @@ func captureCases() []testCase {
 		}),
 
 		// Elsewhere: what was written before a panic was stored as complete.
-		over("what was written before a panic is not stored", func(s *site) {
+		over("a response cut off by a panic is not stored", func(s *site) {
 			var runs atomic.Int64
 			s.handle("GET /p/{id}", func(c Ctx) error {
 				add(c, []string{"X-A: 1"})
@@ -618,7 +618,7 @@ func captureCases() []testCase {
 		}),
 
 		// Elsewhere: a hit did not stop the handler chain.
-		over("a hit runs nothing behind the middleware", func(s *site) {
+		over("a hit runs nothing inside the middleware", func(s *site) {
 			var inner atomic.Int64
 			p := &page{}
 			s.handle("GET /p/{id}", p.serve, s.cached("hour"), Around(func(c Ctx, next func() error) error {
@@ -633,7 +633,7 @@ func captureCases() []testCase {
 		}),
 
 		// Elsewhere: an optional method of the writer, such as WriteString, bypassed the capture.
-		over("every way to write is captured", func(s *site) {
+		over("every way to write a response is captured", func(s *site) {
 			ways := map[string]func(w http.ResponseWriter) error{
 				"Write":       func(w http.ResponseWriter) error { _, err := w.Write([]byte("hello world")); return err },
 				"WriteString": func(w http.ResponseWriter) error { _, err := io.WriteString(w, "hello world"); return err },
@@ -668,7 +668,7 @@ func captureCases() []testCase {
 			require.EqualValues(s, len(ways), runs.Load())
 		}, noResponseWriter),
 
-		over("what a handler can do with its writer without the cache it can do with it", func(s *site) {
+		over("a handler's writer can do the same as without the cache", func(s *site) {
 			can := func(c Ctx) error {
 				w := c.ResponseWriter()
 				_, flusher := w.(http.Flusher)
@@ -685,7 +685,7 @@ func captureCases() []testCase {
 			s.do("PUT", "/p").is(want)
 		}, noResponseWriter),
 
-		over("what a handler leaves to the middleware around it to answer is answered by it, and not stored", func(s *site) {
+		over("an answer that outer middleware writes is not stored", func(s *site) {
 			p := &page{}
 			s.handle("GET /p/{id}", func(Ctx) error { p.enter(); return nil }, Around(func(c Ctx, next func() error) error {
 				if err := next(); err != nil {
@@ -703,7 +703,7 @@ func captureCases() []testCase {
 		}, implicitAnswer),
 
 		// Elsewhere: an error that a handler returned was stored as an empty 200.
-		over("an error that a handler returns is answered by the framework, and not stored", func(s *site) {
+		over("an error that a handler returns is answered and not stored", func(s *site) {
 			var runs atomic.Int64
 			fail := func(c Ctx) error { runs.Add(1); return s.f.Error(404) }
 			s.handle("GET /bare", fail)
@@ -719,7 +719,7 @@ func captureCases() []testCase {
 			require.EqualValues(s, 3, runs.Load())
 		}, noErrors),
 
-		over("what a handler wrote before it returned an error is not stored", func(s *site) {
+		over("a body written before a returned error is not stored", func(s *site) {
 			var runs atomic.Int64
 			h := func(c Ctx) error {
 				run := runs.Add(1)
@@ -742,7 +742,7 @@ func captureCases() []testCase {
 func outerCases() []testCase {
 	return []testCase{
 		// Elsewhere: a field that outer middleware had set for one request was stored and sent to others.
-		over("what outer middleware has set for one request is not stored, nor overwritten", func(s *site) {
+		over("fields of outer middleware are neither stored nor overwritten", func(s *site) {
 			p := &page{fields: []string{"X-Own: handler", "Vary: Accept", "Server-Timing: db;dur=1"}}
 			var n atomic.Int64
 			outer := Around(func(c Ctx, next func() error) error {
@@ -772,7 +772,7 @@ func outerCases() []testCase {
 			}
 		}),
 
-		over("what the handler sets in place of outer middleware's is its own", func(s *site) {
+		over("a field that the handler sets over outer middleware's is its own", func(s *site) {
 			var n atomic.Int64
 			outer := Around(func(c Ctx, next func() error) error {
 				c.Set("X-Frame-Options", fmt.Sprint("outer ", n.Add(1)))
@@ -792,7 +792,7 @@ func outerCases() []testCase {
 			}
 		}),
 
-		over("what the handler takes out of outer middleware's fields is out on a hit as well", func(s *site) {
+		over("an outer field that the handler deletes is deleted on a hit", func(s *site) {
 			var can bool
 			s.handle("GET /p/{id}", func(c Ctx) error {
 				r, ok := c.(Remover)
@@ -814,7 +814,7 @@ func outerCases() []testCase {
 			require.Empty(s, a.header.Values("X-Frame-Options"))
 		}),
 
-		over("outer middleware's Cache-Control stays, and is no word of the handler's", func(s *site) {
+		over("outer middleware's Cache-Control stays and has no effect", func(s *site) {
 			p := &page{}
 			s.handle("GET /p/{id}", p.serve, Around(func(c Ctx, next func() error) error {
 				c.Set("Cache-Control", "max-age=5")
@@ -825,7 +825,7 @@ func outerCases() []testCase {
 			}
 		}),
 
-		over("what outer middleware does after the handler has the effect it has without a cache", func(s *site) {
+		over("outer middleware after the handler works as without a cache", func(s *site) {
 			p := &page{}
 			late := Around(func(c Ctx, next func() error) error {
 				err := next()
@@ -840,7 +840,7 @@ func outerCases() []testCase {
 		}),
 
 		// Elsewhere: the stored header map was shared with requests.
-		over("outer middleware that changes a header that it was given changes nothing that is stored", func(s *site) {
+		over("outer middleware that changes a header value changes no entry", func(s *site) {
 			p := &page{fields: []string{"X-Own: a", "X-Own: b"}}
 			s.handle("GET /p/{id}", p.serve, Around(func(c Ctx, next func() error) error {
 				err := next()

@@ -51,7 +51,7 @@ func (s *site) sameBut(want, got answer) {
 // An error is answered as it is without a cache, in every framework by the same rules.
 func errorCases() []testCase {
 	cases := []testCase{
-		within("a failure that no class remembers says so in each framework", func(s *site) {
+		within("a failure without NegativeTTL has the same status in each framework", func(s *site) {
 			f := &failing{s: s}
 			s.handle("GET /bare", f.serve)
 			s.handle("GET /p/{id}", f.serve, s.cached("hour"))
@@ -71,7 +71,7 @@ func errorCases() []testCase {
 			require.Contains(s, s.get("/p/1").isNoHit().cacheStatus(), "Larder; fwd=uri-miss; detail=")
 		}),
 
-		over("a failure says that the cache is switched off, or was passed by", func(s *site) {
+		over("a failure says that the cache is disabled or bypassed", func(s *site) {
 			f := &failing{s: s, status: 404}
 			s.handle("GET /n/{id}", f.serve, CachedRoute{Cached: Cached{s.cache, "negative", nil}, SkipField: "X-Skip"})
 			s.get("/n/1", "X-Skip: 1").says("Larder; fwd=bypass; detail=skipped")
@@ -82,7 +82,7 @@ func errorCases() []testCase {
 			require.Equal(s, 404, s.get("/n/1").says("Larder; fwd=uri-miss; stored").status)
 		}),
 
-		within("an older response stands in for a failure in the foreground", func(s *site) {
+		within("a stale response replaces a failed load", func(s *site) {
 			f := &failing{s: s}
 			s.handle("GET /p/{id}", f.serve, s.cached("spare"))
 			s.get("/p/1").is("run 1")
@@ -95,7 +95,7 @@ func errorCases() []testCase {
 			}
 		}),
 
-		within("an error of the app's own that says that it is not found is remembered", func(s *site) {
+		within("NegativeTTL stores an app's own error that means not found", func(s *site) {
 			var runs atomic.Int64
 			missing := func(Ctx) error { runs.Add(1); return fmt.Errorf("row 7: %w", s.f.OwnError) }
 			s.handle("GET /bare", missing)
@@ -107,7 +107,7 @@ func errorCases() []testCase {
 			require.EqualValues(s, 2, runs.Load())
 		}, noOwnError),
 
-		within("an error of the app's own that is answered otherwise is left to the framework", func(s *site) {
+		within("an app's own error is answered by the framework", func(s *site) {
 			broken := func(c Ctx) error {
 				c.Set("X-A", "1")
 				return errors.New("broken")
@@ -128,7 +128,7 @@ func errorCases() []testCase {
 			}
 		}, noErrors),
 
-		within("those who wait for what is not found share it", func(s *site) {
+		within("waiting requests share a not found", func(s *site) {
 			f := &failing{s: s, status: 404}
 			g := s.gate()
 			s.handle("GET /p/{id}", func(c Ctx) error {

@@ -71,7 +71,7 @@ func fieldBoundCases() []testCase {
 			require.EqualValues(s, 3, g.runs.Load())
 		}),
 
-		over("header fields count in however many lines they come", func(s *site) {
+		over("header fields count in any number of lines", func(s *site) {
 			g := s.growing("hour")
 			g.lines = 128
 			g.bytes.Store(wide) // with its names it is more
@@ -97,7 +97,7 @@ func fieldBoundCases() []testCase {
 			}
 		}),
 
-		within("those who wait for a response with too large a header each get their own", func(s *site) {
+		within("waiting requests each run a response with too large a header", func(s *site) {
 			g := s.growing("hour")
 			g.bytes.Store(tooWide)
 			g.hold = s.gate()
@@ -120,7 +120,7 @@ func fieldBoundCases() []testCase {
 			g.whole(s.get("/p/1")).says(tooLarge)
 		}),
 
-		within("a HEAD whose fields make a response too large takes it out", func(s *site) {
+		within("a HEAD whose fields make a response too large removes it", func(s *site) {
 			g := s.growing("hour")
 			g.etag = `"v1"`
 			g.whole(s.get("/p/1")).says("Larder; fwd=uri-miss; stored")
@@ -150,7 +150,7 @@ func fieldBoundCases() []testCase {
 			s.get("/p/1", "Cache-Control: only-if-cached").says("Larder; detail=only-if-cached")
 		}),
 
-		within("a response with too large a header does not go to the shared tier", func(s *site) {
+		within("a response with too large a header is not sent to the tier", func(s *site) {
 			server := memtier.New(memtier.Config{})
 			s.Cleanup(server.Close)
 			s.open(core.Options{Classes: classes(), Remote: server.Tier("a")})

@@ -71,7 +71,7 @@ func freshCases() []testCase {
 		}),
 
 		// Elsewhere: a TTL below one second became 0.
-		within("a TTL below a second is kept to the millisecond", func(s *site) {
+		within("a TTL below a second is exact to the millisecond", func(s *site) {
 			p := &page{}
 			s.handle("GET /p/{id}", p.serve, s.cached("half-second"))
 			s.get("/p/1").is("run 1")
@@ -81,7 +81,7 @@ func freshCases() []testCase {
 			s.get("/p/1").is("run 2").isNoHit()
 		}),
 
-		within("Expires is measured from the response's own Date, and so is its age", func(s *site) {
+		within("Expires and age are measured from the response's own Date", func(s *site) {
 			date := time.Now().Add(-10 * time.Second).UTC()
 			p := &page{fields: []string{"Date: " + date.Format(http.TimeFormat), "Expires: " + date.Add(40*time.Second).Format(http.TimeFormat)}}
 			s.handle("GET /p/{id}", p.serve, s.cached("hour"))
@@ -94,7 +94,7 @@ func freshCases() []testCase {
 
 		// RFC 9111 section 4.2.3: what a response states counts from its request,
 		// the class's TTL from when it was there.
-		within("the time that a response took counts against the lifetime that it states, not against the class's", func(s *site) {
+		within("the load's time counts against a stated lifetime, not the class's", func(s *site) {
 			for _, c := range []struct {
 				field string
 				fresh time.Duration
@@ -111,7 +111,7 @@ func freshCases() []testCase {
 			}
 		}),
 
-		within("a class may change: what is stored keeps its lifetime, what is stored afterwards has the new one", func(s *site) {
+		within("a changed class applies to responses stored afterwards", func(s *site) {
 			p := &page{}
 			s.handle("GET /p/{id}", p.serve, s.cached("minute", "p:{id}"))
 			s.get("/p/1").says("Larder; fwd=uri-miss; stored")
@@ -134,7 +134,7 @@ func freshCases() []testCase {
 			s.get("/p/5").says("Larder; fwd=uri-miss; detail=too-large")
 		}),
 
-		within("a run of the handler goes by the class that its request came under", func(s *site) {
+		within("a load uses the class as of its request", func(s *site) {
 			p := &page{}
 			s.handle("GET /p/{id}", p.serve, s.cached("stale"))
 			s.get("/p/1").is("run 1")
@@ -160,7 +160,7 @@ func freshCases() []testCase {
 			s.settles(func() bool { return p.runs.Load() == 5 && p.in.Load() == 0 }, "both are refreshed, under the class that they have now")
 		}),
 
-		within("a response that states that it is over is not stored", func(s *site) {
+		within("a response that states an expired lifetime is not stored", func(s *site) {
 			for i, fields := range [][]string{
 				{"Cache-Control: max-age=0"},
 				{"Cache-Control: s-maxage=0, max-age=10"},
@@ -178,7 +178,7 @@ func freshCases() []testCase {
 			}
 		}),
 
-		within("a class without TTL stores what states its lifetime, and nothing else", func(s *site) {
+		within("a class without a TTL stores only responses with a lifetime", func(s *site) {
 			p := &page{}
 			s.handle("GET /p/{id}", p.serve, s.cached(""))
 			for range 2 {
@@ -189,7 +189,7 @@ func freshCases() []testCase {
 			s.get("/p/2").is("run 3").isHit()
 		}),
 
-		within("not found is remembered for NegativeTTL, and not at all without one", func(s *site) {
+		within("not found is stored for NegativeTTL, and never without it", func(s *site) {
 			for _, status := range []int{404, 410} {
 				s := newSite(s.TB, s.f, s.by)
 				p := &page{status: status}
@@ -208,7 +208,7 @@ func freshCases() []testCase {
 			}
 		}),
 
-		within("what is not found is not answered stale", func(s *site) {
+		within("not found is not answered stale", func(s *site) {
 			p := &page{status: 404}
 			s.handle("GET /p/{id}", p.serve, s.cached("all-windows"))
 			s.get("/p/1").says("Larder; fwd=uri-miss; stored")
@@ -258,7 +258,7 @@ func freshCases() []testCase {
 			}
 		}),
 
-		within("no-cache asks for a response from the handler and renews what is stored", func(s *site) {
+		within("no-cache runs the handler and renews the entry", func(s *site) {
 			p := &page{}
 			s.handle("GET /p/{id}", p.serve, s.cached("minute"))
 			s.get("/p/1").is("run 1")
@@ -273,7 +273,7 @@ func freshCases() []testCase {
 			s.get("/p/1").is("run 3").isHit()
 		}),
 
-		within("a class can be deaf to what requests ask", func(s *site) {
+		within("a class can ignore request directives", func(s *site) {
 			p := &page{}
 			s.handle("GET /p/{id}", p.serve, s.cached("no-directives"))
 			s.get("/p/1").is("run 1")
@@ -283,7 +283,7 @@ func freshCases() []testCase {
 		}),
 
 		// Elsewhere: the key had expired at its TTL, or only the first stale hit was refreshed.
-		within("a stale response is answered at once and refreshed behind it, again and again", func(s *site) {
+		within("a stale response is a hit and is refreshed in the background", func(s *site) {
 			p := &page{}
 			s.handle("GET /p/{id}", p.serve, s.cached("stale"))
 			s.get("/p/1").is("run 1")
@@ -309,7 +309,7 @@ func freshCases() []testCase {
 			s.get("/p/1").is("run 2").isNoHit()
 		}),
 
-		within("many requests for a stale response set off one refresh", func(s *site) {
+		within("concurrent requests for a stale response start one refresh", func(s *site) {
 			p := &page{}
 			s.handle("GET /p/{id}", p.serve, s.cached("stale"))
 			s.get("/p/1").is("run 1")
@@ -323,7 +323,7 @@ func freshCases() []testCase {
 			p.hold.open()
 		}),
 
-		within("a refresh runs outside the request that set it off: with its values, without its end, with a limit", func(s *site) {
+		within("a refresh has its request's values, not its end, and a limit", func(s *site) {
 			type key struct{}
 			var first atomic.Bool
 			var ended atomic.Int64
@@ -381,7 +381,7 @@ func freshCases() []testCase {
 			require.Equal(s, context.Canceled, cause.Load())
 		}),
 
-		within("a refresh sees the URL, the parameters and the fields of its request, but no condition of the client's", func(s *site) {
+		within("a refresh has its request's URL and fields, but no conditions", func(s *site) {
 			p := &page{fields: []string{`ETag: "v1"`, "Vary: Accept-Language"}}
 			seen := &seen[string]{}
 			p.began = func(c Ctx) {
@@ -403,7 +403,7 @@ func freshCases() []testCase {
 			s.get("/p/a%20b?z=1&a=2", "Accept-Language: de").is("run 3").isNoHit()
 		}),
 
-		within("a HEAD for a stale response has it refreshed by a GET", func(s *site) {
+		within("a HEAD for a stale response starts a refresh by GET", func(s *site) {
 			p := &page{body: func(c Ctx, run int64) string { return fmt.Sprint(c.Method(), " run ", run) }}
 			s.handle("GET /p/{id}", p.serve, s.cached("stale"))
 			s.get("/p/1").is("GET run 1")
@@ -426,7 +426,7 @@ func freshCases() []testCase {
 		}),
 
 		// Elsewhere: a panic of the leader reached everybody who waited, or ended the process.
-		within("a refresh that panics ends nothing but itself", func(s *site) {
+		within("a refresh that panics ends only itself", func(s *site) {
 			p := &page{body: func(_ Ctx, run int64) string {
 				if run == 2 {
 					panic(errors.New("in a refresh"))
@@ -464,7 +464,7 @@ func freshCases() []testCase {
 			s.get("/p/1").is("run 3").says("Larder; hit; ttl=60")
 		}),
 
-		within("a stale response whose refresh turns out not to be cacheable is answered no more", func(s *site) {
+		within("a stale response whose refresh is uncacheable is dropped", func(s *site) {
 			p := &page{}
 			s.handle("GET /p/{id}", p.serve, s.cached("stale"))
 			s.get("/p/1").is("run 1")
@@ -494,7 +494,7 @@ func freshCases() []testCase {
 			}
 		}),
 
-		within("what is invalidated is not answered stale", func(s *site) {
+		within("an invalidated response is not answered stale", func(s *site) {
 			p := &page{}
 			s.handle("GET /p/{id}", p.serve, s.cached("stale", "p:{id}"))
 			s.handle("GET /s/{id}", p.serve, s.cached("spare", "p:{id}"))
@@ -507,7 +507,7 @@ func freshCases() []testCase {
 			require.Equal(s, 503, s.get("/s/1").isNoHit().status)
 		}),
 
-		within("an older response stands in for an error, for its window", func(s *site) {
+		within("a stale response replaces an error within StaleIfError", func(s *site) {
 			p := &page{}
 			s.handle("GET /p/{id}", p.serve, s.cached("spare"))
 			s.get("/p/1").is("run 1")
@@ -526,7 +526,7 @@ func freshCases() []testCase {
 			require.Equal(s, 503, s.get("/p/1").isNoHit().status)
 		}),
 
-		within("an older response stands in for 5xx only, and only where the class says so", func(s *site) {
+		within("StaleIfError applies to 5xx only", func(s *site) {
 			p := &page{}
 			s.handle("GET /p/{id}", p.serve, s.cached("spare"))
 			s.handle("GET /n/{id}", p.serve, s.cached("minute"))
@@ -539,7 +539,7 @@ func freshCases() []testCase {
 			require.Equal(s, 503, s.get("/n/1").isNoHit().status)
 		}),
 
-		within("an older response stands in for an error that the handler returns", func(s *site) {
+		within("a stale response replaces an error that the handler returns", func(s *site) {
 			fail := 0
 			s.handle("GET /p/{id}", func(c Ctx) error {
 				if fail != 0 {
@@ -555,7 +555,7 @@ func freshCases() []testCase {
 			require.Equal(s, 404, s.get("/p/1").isNoHit().status)
 		}, noErrors),
 
-		within("those who wait for a load that fails are answered by the older response as well", func(s *site) {
+		within("waiting requests get the stale response when the load fails", func(s *site) {
 			p := &page{}
 			s.handle("GET /p/{id}", p.serve, s.cached("spare"))
 			s.get("/p/1").is("run 1")
@@ -570,7 +570,7 @@ func freshCases() []testCase {
 			require.EqualValues(s, 2, p.runs.Load())
 		}),
 
-		within("what must be revalidated is not answered stale", func(s *site) {
+		within("a response with must-revalidate is not answered stale", func(s *site) {
 			for i, cc := range []string{"max-age=60, must-revalidate", "max-age=60, proxy-revalidate", "s-maxage=60"} {
 				s := newSite(s.TB, s.f, s.by)
 				p := &page{fields: []string{"Cache-Control: " + cc}}
@@ -584,7 +584,7 @@ func freshCases() []testCase {
 			}
 		}),
 
-		within("the stale windows that a response states win over the class's", func(s *site) {
+		within("a response's stale windows win over the class's", func(s *site) {
 			p := &page{fields: []string{"Cache-Control: max-age=60, stale-while-revalidate=10"}}
 			s.handle("GET /p/{id}", p.serve, s.cached("minute"))
 			s.get("/p/1").is("run 1")
@@ -606,7 +606,7 @@ func freshCases() []testCase {
 			require.Equal(s, 503, s.get("/p/1").isNoHit().status)
 		}),
 
-		within("what is loaded within ReplicaLag after an invalidation is answered but not stored", func(s *site) {
+		within("a load within ReplicaLag after an invalidation is not stored", func(s *site) {
 			p := &page{}
 			s.handle("GET /p/{id}", p.serve, s.cached("replica-lag", "p:{id}"))
 			if s.f.Shared { // a tier that begins anew does not know what it has lost
@@ -621,7 +621,7 @@ func freshCases() []testCase {
 			s.get("/p/1").is("run 3").isHit()
 		}),
 
-		within("who comes after the ReplicaLag is not answered by a load within it", func(s *site) {
+		within("a request after ReplicaLag does not join a load within it", func(s *site) {
 			for name, tags := range map[string][]string{"early": {"{id}"}, "late": nil} {
 				s = newSite(s.TB, s.f, s.by)
 				p := &page{hold: s.gate(), body: func(c Ctx, run int64) string {
@@ -650,7 +650,7 @@ func freshCases() []testCase {
 			}
 		}),
 
-		within("a page of a value that was loaded within its ReplicaLag is not stored", func(s *site) {
+		within("a page made of a value loaded within ReplicaLag is not stored", func(s *site) {
 			ways := map[string]func(ctx context.Context, users *core.Map[string, string], load core.Loader[string, string]) (string, error){
 				"get": func(ctx context.Context, users *core.Map[string, string], load core.Loader[string, string]) (string, error) {
 					return users.Get(ctx, "1", load)
@@ -708,7 +708,7 @@ func freshCases() []testCase {
 			}
 		}),
 
-		within("Age counts on from what the response came with", func(s *site) {
+		within("Age continues from the response's own Age", func(s *site) {
 			p := &page{fields: []string{"Age: 7", "Cache-Control: max-age=100"}}
 			s.handle("GET /p/{id}", p.serve, s.cached("hour"))
 			s.get("/p/1").is("run 1")

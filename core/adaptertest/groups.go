@@ -49,7 +49,7 @@ func groupCases() []testCase {
 		require.Equal(s, groups, got)
 	}
 	return []testCase{
-		over("the answer to an unsafe request takes out the groups that it names", func(s *site) {
+		over("the answer to a write invalidates the groups it names", func(s *site) {
 			grouped(s, `Cache-Group-Invalidation: "a"`)
 			for _, path := range []string{"/cached/1", "/declared/1"} {
 				store(s)
@@ -58,14 +58,14 @@ func groupCases() []testCase {
 			}
 		}),
 
-		over("several groups can be taken out", func(s *site) {
+		over("a write can invalidate several groups", func(s *site) {
 			grouped(s, `Cache-Group-Invalidation: "b", "nobody's"`, `Cache-Group-Invalidation: "A"`)
 			store(s)
 			s.do("POST", "/cached/1")
 			gone(s, "b", "ab", "a+b", "upper")
 		}),
 
-		over("what names no group takes none out", func(s *site) {
+		over("a write that names no group invalidates none", func(s *site) {
 			for _, said := range []string{"a", `"a`, `"a", a`, `("a")`, "X-A: 1"} {
 				s := newSite(s.TB, s.f, s.by)
 				grouped(s, "Cache-Group-Invalidation: "+said)
@@ -76,7 +76,7 @@ func groupCases() []testCase {
 			}
 		}),
 
-		over("a write that fails or is refused takes no group out", func(s *site) {
+		over("a write that fails or is refused invalidates no group", func(s *site) {
 			grouped(s, `Cache-Group-Invalidation: "a"`)
 			store(s)
 			require.Equal(s, 500, s.do("POST", "/failing/1").status)
@@ -84,7 +84,7 @@ func groupCases() []testCase {
 			gone(s)
 		}),
 
-		over("the answer to a safe request takes no group out", func(s *site) {
+		over("the answer to a safe request invalidates no group", func(s *site) {
 			grouped(s, `Cache-Group-Invalidation: "a"`)
 			store(s)
 			s.get("/cached/1").isNoHit()
@@ -115,7 +115,7 @@ func groupCases() []testCase {
 			secured.get("/p/a").isNoHit()
 		}),
 
-		over("core.Group takes a group of an origin out", func(s *site) {
+		over("core.Group invalidates a group of one origin", func(s *site) {
 			grouped(s)
 			store(s)
 			s.invalidate(core.Group("https://"+origin, "a"), core.Group("http://other.example", "a"), core.Group("http://"+origin, "c"))
@@ -152,7 +152,7 @@ func groupCases() []testCase {
 			}
 		}),
 
-		within("a load that began before its group was taken out is not stored", func(s *site) {
+		within("a load that began before its group's invalidation is not stored", func(s *site) {
 			p := &page{fields: []string{`Cache-Groups: "a"`}, hold: s.gate()}
 			s.handle("GET /p/{id}", p.serve, s.cached("hour"))
 			first := s.start("GET", "/p/1")

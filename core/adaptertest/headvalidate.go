@@ -12,7 +12,7 @@ import (
 // what else a handler may do that is asked.
 func headValidateCases() []testCase {
 	return []testCase{
-		within("a HEAD that tells of the same version renews what is stored", func(s *site) {
+		within("a HEAD with the same version renews the entry", func(s *site) {
 			for _, o := range []*original{{etag: `"v1"`}, {modified: lastModified}} {
 				s := newSite(s.TB, s.f, s.by)
 				s.handle("GET /p/{id}", o.serve, s.cached("minute"))
@@ -26,7 +26,7 @@ func headValidateCases() []testCase {
 			}
 		}),
 
-		within("a HEAD that tells of another version ends what is stored", func(s *site) {
+		within("a HEAD with another version removes the entry", func(s *site) {
 			for _, c := range []struct{ o, then *original }{
 				{&original{etag: `"v1"`}, &original{etag: `"v2"`}},
 				{&original{modified: lastModified}, &original{modified: "Sun, 02 Jan 2000 00:00:00 GMT"}},
@@ -44,7 +44,7 @@ func headValidateCases() []testCase {
 			}
 		}),
 
-		within("a HEAD that fails or tells of no version leaves what is stored to be validated", func(s *site) {
+		within("a HEAD without a version leaves the entry to be validated", func(s *site) {
 			o := &original{etag: `"v1"`}
 			s.handle("GET /p/{id}", o.serve, s.cached("minute"))
 			s.get("/p/1").is("run 1")
@@ -74,7 +74,7 @@ func headValidateCases() []testCase {
 			}
 		}, noErrors),
 
-		within("a condition that only the handler can answer is left to it", func(s *site) {
+		within("a condition that only the handler can evaluate is left to it", func(s *site) {
 			for _, f := range []string{`If-Match: "v0"`, "If-Unmodified-Since: " + lastModified} {
 				s := newSite(s.TB, s.f, s.by)
 				o := &original{etag: `"v1"`}
@@ -86,7 +86,7 @@ func headValidateCases() []testCase {
 			}
 		}),
 
-		within("a 304 to a condition of the client's is nobody else's, if there is nothing to renew", func(s *site) {
+		within("a 304 without an entry to renew is not shared", func(s *site) {
 			o := &original{etag: `"v1"`}
 			s.handle("GET /p/{id}", o.serve, s.cached("minute"))
 			a := s.get("/p/1", hasV1).says("Larder; fwd=uri-miss; detail=partial-or-conditional")

@@ -12,7 +12,7 @@ import (
 func hitCases() []testCase {
 	const old, future = "Sun, 06 Nov 1994 08:49:37 GMT", "Fri, 31 Dec 2399 23:59:59 GMT"
 	return []testCase{
-		over("what middleware in front makes of a request counts on a hit", func(s *site) {
+		over("changes to the request by outer middleware count on a hit", func(s *site) {
 			can := true
 			p := &page{fields: []string{`Etag: "v"`, "Last-Modified: " + old, "Cache-Control: max-age=60"}}
 			s.handle("GET /p/{id}", p.serve, Around(func(c Ctx, next func() error) error {
@@ -55,7 +55,7 @@ func hitCases() []testCase {
 			}
 		}),
 
-		over("what middleware in front adds to a field of a hit is in that field of that hit", func(s *site) {
+		over("outer middleware can add to a field of a hit", func(s *site) {
 			for _, size := range []int{1, 5_000} { // the longer one's length is stated by the cache
 				s := newSite(s.TB, s.f, s.by)
 				body := strings.Repeat("x", size)
@@ -89,7 +89,7 @@ func hitCases() []testCase {
 			}
 		}),
 
-		over("what middleware in front makes of the fields of a hit reaches no other", func(s *site) {
+		over("outer middleware's changes to a hit reach no other hit", func(s *site) {
 			body := strings.Repeat("x", 5_000)
 			p := &page{fields: []string{"X-Own: a"}, body: func(Ctx, int64) string { return body }}
 			s.handle("GET /p/{id}", p.serve, AsSent(func(c Ctx) {

@@ -120,7 +120,7 @@ func identityCases() []testCase {
 	fields("long fields", true, []string{"X-Tenant: " + big}, []string{"X-Tenant: " + big})
 
 	return slices.Concat(cases, []testCase{
-		over("http and https are two", func(s *site) {
+		over("http and https have entries of their own", func(s *site) {
 			p := &page{}
 			s.handle("GET /p/{id}", p.serve, s.cached("hour"))
 			secure := s.secured()
@@ -130,7 +130,7 @@ func identityCases() []testCase {
 			secure.get("/p/1").is("run 2").isHit()
 		}),
 
-		over("the same URL in two classes is two", func(s *site) {
+		over("the same URL in two classes has two entries", func(s *site) {
 			p, q := &page{}, &page{}
 			s.handle("GET /p/{id}", p.serve, s.cached("hour"))
 			other := s.another()
@@ -142,7 +142,7 @@ func identityCases() []testCase {
 		}),
 
 		// A client can choose the Host that it asks a route of another host with.
-		over("the same URL of two routes with other tags is two", func(s *site) {
+		over("the same URL of routes with other tags has two entries", func(s *site) {
 			p, q := &page{}, &page{}
 			s.handle("GET /p/{id}", p.serve, s.cached("hour", "p:{id}"))
 			other := s.another()
@@ -172,7 +172,7 @@ func identityCases() []testCase {
 		}),
 
 		// Elsewhere: the key left out the host, the query, the method or the body.
-		over("other methods are not answered from what GET has stored", func(s *site) {
+		over("other methods are not answered from a stored GET", func(s *site) {
 			p := &page{body: func(c Ctx, run int64) string { return fmt.Sprint(c.Method(), " run ", run) }}
 			for _, method := range []string{"GET", "DELETE", "OPTIONS", "PATCH"} {
 				s.handle(method+" /p/{id}", p.serve, s.cached("hour"))
@@ -185,7 +185,7 @@ func identityCases() []testCase {
 		}),
 
 		// Elsewhere: the key left out the host, the query, the method or the body.
-		within("a DELETE does not wait for a GET of the same URL, nor a GET for a DELETE", func(s *site) {
+		within("a DELETE and a GET of one URL do not wait for each other", func(s *site) {
 			p := &page{hold: s.gate()}
 			s.handle("GET /p/{id}", p.serve, s.cached("hour"))
 			s.handle("DELETE /p/{id}", p.serve, s.cached("hour"))
@@ -226,7 +226,7 @@ func identityCases() []testCase {
 		}),
 
 		// Elsewhere: a query that contained an administrative path gave access to its key.
-		over("a path in another URL's query has nothing to do with it", func(s *site) {
+		over("a path inside another URL's query is not that path", func(s *site) {
 			p := &page{}
 			s.handle("GET /p/{id}", p.serve, s.cached("hour"))
 			s.get("/p/1?next=/p/admin").is("run 1")

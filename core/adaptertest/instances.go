@@ -69,7 +69,7 @@ func instanceVaryCases() []testCase {
 	const lang, x, noCache = "Accept-Language", "X-Kind", "Cache-Control: no-cache"
 	many := core.Classes{"many": {TTL: time.Hour, HTTP: core.HTTPPolicy{MaxVariants: 1024}}}
 	return []testCase{
-		within("what a new variant costs the shared tier does not grow with their number", func(s *site) {
+		within("the cost of a new variant does not grow with their number", func(s *site) {
 			server := memtier.New(memtier.Config{})
 			s.Cleanup(server.Close)
 			shared := &noted{Tier: server.Tier("noted")}
@@ -94,7 +94,7 @@ func instanceVaryCases() []testCase {
 			s.get("/p/1", lang+": x0").isHit()
 		}),
 
-		within("a response without Vary of one instance answers nobody once another has seen Vary", func(s *site) {
+		within("Vary seen by one instance ends another's response without it", func(s *site) {
 			a, b := s.twoInstances()
 			p := sometimes(x)
 			for _, it := range []*site{a, b} {
@@ -109,7 +109,7 @@ func instanceVaryCases() []testCase {
 			a.get("/p/1", x+": foreign").is(`X-Kind "foreign" run 3`).isHit()
 		}),
 
-		within("what one instance learns that a resource varies on the others heed", func(s *site) {
+		within("instances join what they know a resource varies on", func(s *site) {
 			a, b := s.twoInstances()
 			p := sometimes("X-A", "X-B")
 			for _, it := range []*site{a, b} {
@@ -125,7 +125,7 @@ func instanceVaryCases() []testCase {
 			a.get("/p/1", "X-A: 1").is(`X-A "1" X-B "" run 1`).isHit()
 		}),
 
-		within("a load without Vary under way in one instance hides nothing that another learns", func(s *site) {
+		within("a load without Vary does not replace what another instance learnt", func(s *site) {
 			a, b := s.twoInstances()
 			slow := s.gate()
 			for _, it := range []*site{a, b} {
@@ -151,7 +151,7 @@ func instanceVaryCases() []testCase {
 			b.get("/p/1", x+": a").is("for a").isHit()
 		}),
 
-		within("a request for an answer anew hides nothing that another instance has learnt", func(s *site) {
+		within("no-cache does not replace what another instance learnt", func(s *site) {
 			a, b := s.twoInstances()
 			p := sometimes(x)
 			for _, it := range []*site{a, b} {
@@ -166,7 +166,7 @@ func instanceVaryCases() []testCase {
 			a.get("/p/1").is(`X-Kind "" run 2`).isHit()
 		}),
 
-		within("an instance keeps no more variants of other instances than its class allows", func(s *site) {
+		within("MaxVariants bounds variants that other instances stored", func(s *site) {
 			a, b := s.twoInstances()
 			p := &page{fields: []string{"Vary: " + lang}}
 			for _, it := range []*site{a, b} {

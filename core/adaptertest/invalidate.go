@@ -36,7 +36,7 @@ func invalidateCases() []testCase {
 	var cases []testCase
 	for _, n := range named {
 		cases = append(cases,
-			over("what is named by "+n.name+" is gone, and nothing else", func(s *site) {
+			over("an invalidation by "+n.name+" removes the entry, and nothing else", func(s *site) {
 				p := &page{body: func(c Ctx, run int64) string { return fmt.Sprint(c.Target(), " run ", run) }}
 				s.handle("GET /p/{id}", p.serve, s.cached("hour", "p:{id}", "catalog"))
 				s.handle("GET /other", p.serve, s.cached("hour", "other"))
@@ -55,7 +55,7 @@ func invalidateCases() []testCase {
 			}),
 
 			// Elsewhere: a load that began before an invalidation, of everything above all, stored its value after it.
-			within("a load that began before what it loads was named by "+n.name+" is not stored", func(s *site) {
+			within("a load from before an invalidation by "+n.name+" is not stored", func(s *site) {
 				p := &page{hold: s.gate()}
 				s.handle("GET /p/{id}", p.serve, s.cached("hour", "p:{id}", "catalog"))
 				a := s.start("GET", "/p/1")
@@ -120,7 +120,7 @@ func targetCases() []testCase {
 			}
 		}),
 
-		over("an invalidation that is refused has done nothing", func(s *site) {
+		over("a refused invalidation has no effect", func(s *site) {
 			p := &page{}
 			s.handle("GET /p/{id}", p.serve, s.cached("hour", "p:{id}"))
 			s.get("/p/1").is("run 1")
@@ -138,7 +138,7 @@ func targetCases() []testCase {
 		}),
 
 		// Rule R10: a tag that is known only as the handler answers.
-		within("a load that names a tag late is not stored if that tag was invalidated since it began", func(s *site) {
+		within("a load is not stored if its late tag was invalidated meanwhile", func(s *site) {
 			p := &page{hold: s.gate(), body: func(c Ctx, run int64) string {
 				if err := core.AddTags(c.Context(), "late"); err != nil {
 					return err.Error()
@@ -165,7 +165,7 @@ func templateCases() []testCase {
 	}
 	long := strings.Repeat("x", 300)
 	cases := []testCase{
-		over("middleware outside routing learns the parameters as the handler runs", func(s *site) {
+		over("middleware outside routing learns parameters from the handler's run", func(s *site) {
 			p := &page{}
 			s.app.Outside = []Use{s.cached("hour", "p:{id}")}
 			s.handle("GET /p/{id}", p.serve)
@@ -177,7 +177,7 @@ func templateCases() []testCase {
 			s.get("/p/2").is("run 2").isHit()
 		}),
 
-		over("invalidating middleware outside routing refuses what it cannot announce, before the handler", func(s *site) {
+		over("a write outside routing is refused if its tags are not known first", func(s *site) {
 			p := &page{}
 			s.app.Outside = []Use{s.invalidates("p:{id}")}
 			s.handle("PUT /p/{id}", p.serve)
@@ -188,7 +188,7 @@ func templateCases() []testCase {
 			require.Zero(s, p.runs.Load())
 		}, paramsOutside),
 
-		over("a route whose tag names a parameter that it does not have is not cached, and says so once", func(s *site) {
+		over("a route with an unknown parameter in a tag is not cached, logged once", func(s *site) {
 			p := &page{}
 			s.handle("GET /p/{id}", p.serve, s.cached("hour", "p:{id}", "x:{nope}"))
 			for i := range 3 {
@@ -197,7 +197,7 @@ func templateCases() []testCase {
 			require.Equal(s, 1, s.log.count("names a path parameter"))
 		}),
 
-		over("a write whose tag names a parameter that it does not have is refused before the handler", func(s *site) {
+		over("a write with an unknown parameter in a tag is refused", func(s *site) {
 			p := &page{}
 			s.handle("PUT /p/{id}", p.serve, s.invalidates("p:{id}", "x:{nope}"))
 			a := s.do("PUT", "/p/1")
@@ -207,7 +207,7 @@ func templateCases() []testCase {
 			require.Zero(s, p.runs.Load())
 		}),
 
-		over("a tag that its parameters make too long is hashed", func(s *site) {
+		over("a tag that is too long by its parameters is hashed", func(s *site) {
 			p := &page{}
 			head, id := strings.Repeat("t", 1000), strings.Repeat("x", 100)
 			s.handle("GET /p/{id}", p.serve, s.cached("hour", head+"{id}"))
@@ -220,7 +220,7 @@ func templateCases() []testCase {
 			s.get("/p/" + id).is("run 4").isNoHit()
 		}),
 
-		over("several parameters of one tag, in any order", func(s *site) {
+		over("a tag can have several parameters in any order", func(s *site) {
 			p := &page{}
 			s.handle("GET /m/{a}/{b}", p.serve, s.cached("hour", "m:{b}:{a}:{b}"))
 			s.get("/m/1/2").is("run 1")
@@ -230,7 +230,7 @@ func templateCases() []testCase {
 			s.get("/m/1/2").is("run 2").isNoHit()
 		}),
 
-		over("what is wrong with a route is said when it is built", func(s *site) {
+		over("a wrong route fails when it is built", func(s *site) {
 			none := Cached{nil, "hour", nil}
 			for name, u := range map[string]Use{
 				"no cache":               none,

@@ -133,7 +133,7 @@ func lifetimeCases() []testCase {
 		}))
 	}
 	return append(cases, []testCase{
-		within("a status that the class's TTL does not apply to is stored if it states its lifetime", func(s *site) {
+		within("a status without the class's TTL is stored by a stated lifetime", func(s *site) {
 			for i, status := range []int{201, 302, 307, 400, 403, 404, 429, 451, 500, 503} {
 				for _, said := range []string{"Cache-Control: max-age=10", "Expires: " + time.Now().Add(10*time.Second).UTC().Format(http.TimeFormat)} {
 					s := newSite(s.TB, s.f, s.by)
@@ -148,7 +148,7 @@ func lifetimeCases() []testCase {
 			}
 		}),
 
-		within("must-understand lets no-store count only where the status is not understood", func(s *site) {
+		within("must-understand overrides no-store for known statuses only", func(s *site) {
 			for _, c := range []struct {
 				status       int
 				said, detail string
@@ -174,7 +174,7 @@ func lifetimeCases() []testCase {
 			}
 		}),
 
-		within("a field that is for one client is kept from the others", func(s *site) {
+		within("a field for one client is kept from the others", func(s *site) {
 			var fields []string
 			s.handle("GET /p/{id}", func(c Ctx) error {
 				add(c, fields)
@@ -196,7 +196,7 @@ func lifetimeCases() []testCase {
 			}
 		}),
 
-		within("a field that is for one client is kept from those who wait", func(s *site) {
+		within("a field for one client is kept from waiting requests", func(s *site) {
 			p := &page{fields: []string{`Cache-Control: private="X-Mine"`, "X-Mine: 1"}, hold: s.gate()}
 			s.handle("GET /p/{id}", p.serve, s.cached("hour"))
 			all := s.starts(5, "GET", "/p/1")
@@ -209,14 +209,14 @@ func lifetimeCases() []testCase {
 			require.Equal(s, 1, n)
 		}),
 
-		within("a field that is for one client is kept for him where the entry is his own", func(s *site) {
+		within("a field for one client is kept in an entry of an identity", func(s *site) {
 			p := &page{fields: []string{`Cache-Control: max-age=60, private="X-Mine"`, "X-Mine: 1"}}
 			s.handle("GET /p/{id}", p.serve, CachedRoute{Cached: Cached{s.cache, "hour", nil}, IdentityField: "X-User"})
 			s.get("/p/1", "X-User: a").is("run 1")
 			require.Equal(s, "1", s.get("/p/1", "X-User: a").is("run 1").isHit().header.Get("X-Mine"))
 		}),
 
-		within("a response is as old as its Date says, or its Age, if that is more", func(s *site) {
+		within("a response's age is the larger of Age and the time since Date", func(s *site) {
 			for _, c := range []struct {
 				ago  time.Duration
 				age  string
@@ -258,7 +258,7 @@ func lifetimeCases() []testCase {
 			s.get("/p/1").says("Larder; hit; ttl=60")
 		}, noDateOverride),
 
-		within("a class may store cookies and send them to everybody", func(s *site) {
+		within("AllowSetCookie stores cookies and sends them to all clients", func(s *site) {
 			p := &page{fields: []string{"Set-Cookie: a=1", "Set-Cookie: b=2"}}
 			s.handle("GET /p/{id}", p.serve, s.cached("set-cookie"))
 			s.get("/p/1").is("run 1").says("Larder; fwd=uri-miss; stored")

@@ -12,7 +12,7 @@ import (
 // Rules that could be taken out of the engine without a case that noticed.
 func missedCases() []testCase {
 	return []testCase{
-		within("what outer middleware makes a response vary on tells it apart when it has been renewed as well", func(s *site) {
+		within("a renewed response still varies on outer middleware's Vary", func(s *site) {
 			o := &original{etag: `"v1"`}
 			o.fields, o.body = []string{"Vary: X-A", "Cache-Control: max-age=60"}, says("X-B")
 			outer := Around(func(c Ctx, next func() error) error {
@@ -27,7 +27,7 @@ func missedCases() []testCase {
 			s.get("/p/1", "X-A: 1", "X-B: 2").is(`X-B ["2"] run 3`).isNoHit()
 		}),
 
-		within("a 304 does not bring back the Age that the response had when it came", func(s *site) {
+		within("a 304 does not restore the Age of the first response", func(s *site) {
 			o := &original{etag: `"v1"`}
 			o.fields = []string{"Cache-Control: max-age=60", "Age: 30"}
 			s.handle("GET /p/{id}", o.serve, s.cached("hour"))
@@ -41,7 +41,7 @@ func missedCases() []testCase {
 		}),
 
 		// Each of these looks like another one once its lines are joined.
-		over("lines of a field that the class names are others where they are parted otherwise", func(s *site) {
+		over("a named field split into other lines is another variant", func(s *site) {
 			p := &page{body: says("X-Tenant")}
 			s.handle("GET /p/{id}", p.serve, s.cached("headers"))
 			lists := [][]string{{"ab", "c"}, {"a", "bc"}, {"a", "b,c"}, {"a,b", "c"}, {"a,b,c"}, {"a", "b", "c"}}
@@ -62,7 +62,7 @@ func missedCases() []testCase {
 			}
 		}),
 
-		over("spaces in a list that the class names do not count", func(s *site) {
+		over("spaces in a named field's list do not count", func(s *site) {
 			p := &page{}
 			s.handle("GET /p/{id}", p.serve, s.cached("headers"))
 			s.get("/p/1", "X-Tenant: a, b").is("run 1").isNoHit()
@@ -71,7 +71,7 @@ func missedCases() []testCase {
 			s.get("/p/1", "X-Tenant: a b").is("run 2").isNoHit()
 		}),
 
-		over("NoStore counts as well that is said when the answer has begun", func(s *site) {
+		over("NoStore counts after the response has begun", func(s *site) {
 			p := &page{}
 			s.handle("GET /p/{id}", func(c Ctx) error {
 				if err := p.serve(c); err != nil {
@@ -84,7 +84,7 @@ func missedCases() []testCase {
 		}),
 
 		// RFC 9111 section 5.2.2.6 binds all on the way, whoever CDN-Cache-Control is for.
-		over("content is not changed where the word to everybody forbids it, beside one to shared caches", func(s *site) {
+		over("no-transform counts beside a CDN-Cache-Control without it", func(s *site) {
 			text := strings.Repeat("a text that gets smaller. ", 200)
 			p := &page{body: func(Ctx, int64) string { return text }, fields: []string{"CDN-Cache-Control: max-age=60", "Cache-Control: no-transform"}}
 			s.handle("GET /p/{id}", p.serve, s.cached("encodings"))

@@ -29,7 +29,7 @@ func outerVaryCases() []testCase {
 		})
 	}
 	return []testCase{
-		over("origins that CORS in front of the cache tells apart share a response", func(s *site) {
+		over("origins share a response behind CORS middleware", func(s *site) {
 			for _, always := range []bool{true, false} {
 				s := newSite(s.TB, s.f, s.by)
 				p := &page{fields: []string{"Vary: Accept"}}
@@ -47,7 +47,7 @@ func outerVaryCases() []testCase {
 			}
 		}),
 
-		over("lists that middleware in front and the handler add to are merged on a hit", func(s *site) {
+		over("lists of outer middleware and handler are merged on a hit", func(s *site) {
 			for name, handlers := range map[string]string{
 				"Vary": "Accept", "Link": "</a.css>; rel=preload", "Server-Timing": "db;dur=1", "Access-Control-Expose-Headers": "X-Total", "Via": "1.1 a",
 			} {
@@ -73,7 +73,7 @@ func outerVaryCases() []testCase {
 			}
 		}),
 
-		over("a handler that joins its Vary to that of middleware in front says its own", func(s *site) {
+		over("a handler that appends to an outer Vary keeps its own names", func(s *site) {
 			p := &page{body: func(c Ctx, run int64) string {
 				joined := "Accept"
 				if len(c.Values("Origin")) > 0 {
@@ -88,7 +88,7 @@ func outerVaryCases() []testCase {
 			require.Equal(s, "Origin, Accept", strings.Join(a.header.Values("Vary"), ", "))
 		}),
 
-		over("cookies that do not matter to a class do not tell responses apart behind a session", func(s *site) {
+		over("cookies that do not matter share a response behind a session", func(s *site) {
 			p := &page{}
 			s.handle("GET /p/{id}", p.serve, varies("Cookie"), s.cached("no-cookie"))
 			for i := range 60 {
@@ -97,7 +97,7 @@ func outerVaryCases() []testCase {
 			}
 		}),
 
-		over("spellings of Accept-Encoding share a response behind middleware that says it encodes", func(s *site) {
+		over("spellings of Accept-Encoding share a response behind a compressor", func(s *site) {
 			p := &page{}
 			s.handle("GET /p/{id}", p.serve, varies("Accept-Encoding"), s.cached("hour"))
 			for _, v := range []string{"gzip", "gzip, br", "br", "deflate, gzip", "*", "identity"} {
@@ -105,7 +105,7 @@ func outerVaryCases() []testCase {
 			}
 		}),
 
-		over("what a handler varies on itself counts, be it what middleware in front varies on as well", func(s *site) {
+		over("a handler's Vary counts where outer middleware sets it as well", func(s *site) {
 			p := &page{fields: []string{"Vary: Origin"}, body: says("Origin")}
 			s.handle("GET /p/{id}", p.serve, cors(true), s.cached("hour"))
 			a := s.get("/p/1", "Origin: https://a.example").is(`Origin ["https://a.example"] run 1`)
@@ -116,7 +116,7 @@ func outerVaryCases() []testCase {
 
 		// The handler's content depends on it, and the handler leaves it to the
 		// middleware to say so.
-		over("what middleware in front chooses content by tells responses apart", func(s *site) {
+		over("a field that outer middleware chooses content by is a variant", func(s *site) {
 			p := &page{body: says("Accept-Language")}
 			s.handle("GET /p/{id}", p.serve, varies("Accept-Language, Origin"), s.cached("hour"))
 			s.get("/p/1", "Accept-Language: en").is(`Accept-Language ["en"] run 1`)
@@ -125,7 +125,7 @@ func outerVaryCases() []testCase {
 			require.Equal(s, []string{"Accept-Language, Origin"}, a.header.Values("Vary"))
 		}),
 
-		over("nothing is stored behind middleware that says that all varies", func(s *site) {
+		over("nothing is stored behind middleware that sets Vary: *", func(s *site) {
 			s.handle("GET /p/{id}", (&page{}).serve, varies("*"), s.cached("hour"))
 			s.get("/p/1").says("Larder; fwd=uri-miss; detail=vary-star")
 		}),

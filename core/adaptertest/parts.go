@@ -47,7 +47,7 @@ func (p *parts) serve(c Ctx) error {
 // Parts that handlers answer themselves (RFC 9111 section 3.3).
 func partCases() []testCase {
 	return []testCase{
-		over("a part that the handler answers is stored for those who want it or less, never for the whole", func(s *site) {
+		over("a stored part answers ranges within it, never the whole", func(s *site) {
 			p := &parts{fields: []string{"Cache-Control: max-age=60", `ETag: "v1"`}}
 			s.handle("GET /p/{id}", p.serve, s.cached("hour", "p:{id}"))
 			s.get("/p/1", "Range: bytes=3-9").isPart("defghij").says("Larder; fwd=uri-miss; stored")
@@ -66,7 +66,7 @@ func partCases() []testCase {
 			s.get("/p/1", "Range: bytes=3-9").isPart("defghij").isNoHit()
 		}),
 
-		over("what a stored part does not have goes to the handler, and the latest part is kept", func(s *site) {
+		over("a range outside a stored part runs the handler and replaces it", func(s *site) {
 			p := &parts{fields: []string{"Cache-Control: max-age=60"}}
 			s.handle("GET /p/{id}", p.serve, s.cached("hour", "p:{id}"))
 			for range 2 {
@@ -94,7 +94,7 @@ func partCases() []testCase {
 			require.Equal(s, "ef", s.get("/p/1", "Range: bytes=4-5").isNoHit().body)
 		}),
 
-		over("a part is not stored that states no lifetime, varies, or is not what it says", func(s *site) {
+		over("a part without a lifetime, with Vary or malformed is not stored", func(s *site) {
 			for _, c := range []struct {
 				fields []string
 				extra  string
@@ -117,7 +117,7 @@ func partCases() []testCase {
 			}
 		}),
 
-		within("a part that has expired is nothing to validate", func(s *site) {
+		within("an expired part is not validated", func(s *site) {
 			p := &parts{fields: []string{"Cache-Control: max-age=60, stale-while-revalidate=60", `ETag: "v1"`}}
 			s.handle("GET /p/{id}", p.serve, s.cached("all-windows"))
 			s.get("/p/1", "Range: bytes=3-9").isPart("defghij").isNoHit()

@@ -15,7 +15,7 @@ import (
 func preconditionCases() []testCase {
 	const before, after = "Thu, 30 Dec 1999 23:59:59 GMT", "Fri, 31 Dec 1999 00:00:01 GMT"
 	cases := []testCase{
-		over("a hit is refused whose preconditions do not hold, in their order", func(s *site) {
+		over("a hit whose preconditions fail is 412, in RFC order", func(s *site) {
 			p := s.letters(hasETag, "Last-Modified: "+lastModified, "Cache-Control: max-age=60", "Cdn-Cache-Control: max-age=90",
 				"Expires: Sun, 02 Jan 2100 00:00:00 GMT", "X-A: 1")
 			for _, c := range []struct {
@@ -62,7 +62,7 @@ func preconditionCases() []testCase {
 			require.EqualValues(s, 1, p.runs.Load())
 		}),
 
-		over("a precondition by a validator that the cache has made is evaluated, also for who comes first", func(s *site) {
+		over("a precondition on an added ETag is evaluated on a miss as well", func(s *site) {
 			p := &page{body: func(Ctx, int64) string { return alphabet }}
 			s.handle("GET /p/{id}", p.serve, s.cached("hour"))
 			made := s.get("/p/1").is(alphabet).header.Get("ETag")
@@ -74,12 +74,12 @@ func preconditionCases() []testCase {
 			s.get("/p/3").is(alphabet).isHit()
 		}),
 
-		over("what has no Last-Modified has none that a precondition could be about", func(s *site) {
+		over("If-Unmodified-Since without a Last-Modified is ignored", func(s *site) {
 			s.letters(hasETag)
 			s.get("/p/1", "If-Unmodified-Since: "+before).is(alphabet).isHit()
 		}),
 
-		over("a precondition is about what is there: not found, and redirects, are answered", func(s *site) {
+		over("a precondition on a not found or a redirect is ignored", func(s *site) {
 			for _, status := range []int{404, 301} {
 				s := newSite(s.TB, s.f, s.by)
 				p := &page{status: status, fields: []string{hasETag, "Last-Modified: " + lastModified, "Cache-Control: max-age=60"}}
@@ -91,7 +91,7 @@ func preconditionCases() []testCase {
 			}
 		}),
 
-		within("each who waits is answered by its own preconditions", func(s *site) {
+		within("each waiting request is answered by its own preconditions", func(s *site) {
 			o := &original{etag: `"v2"`}
 			o.hold = s.gate()
 			s.handle("GET /p/{id}", o.serve, s.cached("hour"))
@@ -106,7 +106,7 @@ func preconditionCases() []testCase {
 			right.answer().is("run 1")
 		}),
 
-		within("a range of a file goes on from where it ended, by the date of the file", func(s *site) {
+		within("If-Range with a file's date continues a download", func(s *site) {
 			// As http.ServeContent answers: without a Date and without an ETag.
 			p := s.letters("Last-Modified: " + lastModified)
 			time.Sleep(time.Second)
@@ -116,7 +116,7 @@ func preconditionCases() []testCase {
 			require.EqualValues(s, 1, p.runs.Load())
 		}),
 
-		over("an answer that says that a range is not there is kept by nobody", func(s *site) {
+		over("a 416 carries no lifetime and no validators", func(s *site) {
 			s.letters(hasETag, "Last-Modified: "+lastModified, "Cache-Control: public, max-age=60", "CDN-Cache-Control: max-age=60",
 				"Surrogate-Control: max-age=60", "Expires: Sun, 02 Jan 2100 00:00:00 GMT", "Access-Control-Allow-Origin: *")
 			a := s.get("/p/1", "Range: bytes=99-").isHit()
@@ -126,7 +126,7 @@ func preconditionCases() []testCase {
 			a.keptByNobody()
 		}),
 
-		over("an answer of the cache's own is kept by nobody, whatever is set in front", func(s *site) {
+		over("the cache's own answers are no-store, whatever is set in front", func(s *site) {
 			outer := Around(func(c Ctx, next func() error) error {
 				add(c, []string{"Cache-Control: public, max-age=60", "CDN-Cache-Control: max-age=60", "Surrogate-Control: max-age=60", "Expires: Sun, 02 Jan 2100 00:00:00 GMT"})
 				return next()
@@ -148,7 +148,7 @@ func preconditionCases() []testCase {
 			a.keptByNobody()
 		}),
 
-		within("who has waited for too long is told so, and the answer is kept by nobody", func(s *site) {
+		within("a request that has waited too long gets 503 with no-store", func(s *site) {
 			p := &page{hold: s.gate()}
 			s.handle("GET /p/{id}", p.serve, s.cached("load-timeout"))
 			all := s.starts(7, "GET", "/p/1")
@@ -167,7 +167,7 @@ func preconditionCases() []testCase {
 			require.Positive(s, gone)
 		}),
 
-		within("only-if-cached is heard by a class that names it, and by no other", func(s *site) {
+		within("only-if-cached counts only in a class that names it", func(s *site) {
 			p := &page{}
 			s.handle("GET /p/{id}", p.serve, s.cached("minute"))
 			s.get("/p/1", "Cache-Control: only-if-cached").is("run 1").says("Larder; fwd=uri-miss; stored")
@@ -183,7 +183,7 @@ func preconditionCases() []testCase {
 func noStoreCases() []testCase {
 	const noStore = "Cache-Control: no-store"
 	return []testCase{
-		over("a request that says no-store is answered from what is stored", func(s *site) {
+		over("a request with no-store can be a hit", func(s *site) {
 			p := &page{}
 			s.handle("GET /p/{id}", p.serve, s.cached("hour"))
 			s.get("/p/1").is("run 1")
@@ -194,7 +194,7 @@ func noStoreCases() []testCase {
 			require.EqualValues(s, 1, p.runs.Load())
 		}),
 
-		over("the response to a request that says no-store is not stored", func(s *site) {
+		over("the response to a request with no-store is not stored", func(s *site) {
 			o := &original{etag: `"v1"`}
 			s.handle("GET /p/{id}", o.serve, s.cached("hour"))
 			for i := range 3 {
@@ -205,7 +205,7 @@ func noStoreCases() []testCase {
 			s.get("/p/1").is("run 4").isHit()
 		}),
 
-		within("requests that say no-store share a run, with one another and with others", func(s *site) {
+		within("requests with no-store collapse with all others", func(s *site) {
 			p := &page{hold: s.gate()}
 			s.handle("GET /p/{id}", p.serve, s.cached("hour"))
 			for run, leads := range []string{noStore, "X-A: 1"} {
@@ -230,7 +230,7 @@ func noStoreCases() []testCase {
 			s.get("/p/1").is("run 2").isHit()
 		}),
 
-		within("a request that says no-store renews nothing", func(s *site) {
+		within("a request with no-store renews nothing", func(s *site) {
 			o := &original{etag: `"v1"`}
 			s.handle("GET /p/{id}", o.serve, s.cached("minute"))
 			s.get("/p/1").is("run 1")
@@ -244,7 +244,7 @@ func noStoreCases() []testCase {
 			s.get("/p/1", "Cache-Control: no-store, no-cache").is("run 1").says("Larder; fwd=request; fwd-status=304; detail=no-store")
 		}),
 
-		within("a stale response is refreshed although who gets it says no-store", func(s *site) {
+		within("a stale response is refreshed for a request with no-store", func(s *site) {
 			p := &page{}
 			s.handle("GET /p/{id}", p.serve, s.cached("stale"))
 			s.get("/p/1").is("run 1")
@@ -254,7 +254,7 @@ func noStoreCases() []testCase {
 			s.get("/p/1", noStore).is("run 2").isHit()
 		}),
 
-		over("a variant and a part that a request asks not to store are not", func(s *site) {
+		over("a variant and a part for a request with no-store are not stored", func(s *site) {
 			p := &page{fields: []string{"Vary: Accept"}, body: says("Accept")}
 			part := &page{status: 206, fields: []string{"Content-Range: bytes 0-2/26", "Cache-Control: max-age=60"}, body: func(Ctx, int64) string { return "abc" }}
 			s.handle("GET /v/{id}", p.serve, s.cached("hour"))

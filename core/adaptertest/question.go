@@ -27,7 +27,7 @@ func results() *page {
 // Safe methods by IANA's registry invalidate nothing, and QUERY (RFC 10008) is cached.
 func questionCases() []testCase {
 	cases := []testCase{
-		over("the content of a QUERY and what describes it are its identity, byte for byte", func(s *site) {
+		over("the content of a QUERY and its type are part of its identity", func(s *site) {
 			p := results()
 			s.handle("QUERY /p", p.serve, s.cached("hour"))
 			s.handle("GET /p", p.serve, s.cached("hour"))
@@ -51,7 +51,7 @@ func questionCases() []testCase {
 			require.Empty(s, s.do("HEAD", "/p").isHit().body)
 		}),
 
-		over("the content of a QUERY that comes in chunks is that of one with a length", func(s *site) {
+		over("a chunked QUERY has the same identity as one with a length", func(s *site) {
 			p := results()
 			s.handle("QUERY /p", p.serve, s.cached("hour"))
 			s.query("/p", "a=1").is(`QUERY "a=1" run 1`)
@@ -59,7 +59,7 @@ func questionCases() []testCase {
 				is(`QUERY "a=1" run 1`).isHit()
 		}),
 
-		over("a QUERY is left to the handler, with its content, that says not what it is, or is too large", func(s *site) {
+		over("a QUERY without Content-Type or too large is a bypass", func(s *site) {
 			p := &page{body: func(c Ctx, run int64) string { return fmt.Sprint(len(c.Body()), " run ", run) }}
 			s.handle("QUERY /p", p.serve, s.cached("small"))
 			for run := 1; run <= 2; run++ {
@@ -76,7 +76,7 @@ func questionCases() []testCase {
 			s.query("/p", large[1:]).isHit()
 		}),
 
-		within("QUERY requests of the same content share one run, others have their own", func(s *site) {
+		within("only QUERY requests of the same content collapse", func(s *site) {
 			p := results()
 			p.hold = s.gate()
 			s.handle("QUERY /p", p.serve, s.cached("hour"))
@@ -96,7 +96,7 @@ func questionCases() []testCase {
 			require.EqualValues(s, 2, p.runs.Load())
 		}),
 
-		over("what invalidates a URL invalidates its QUERY entries", func(s *site) {
+		over("invalidating a URL invalidates its QUERY entries", func(s *site) {
 			p := results()
 			s.handle("QUERY /p/{id}", p.serve, s.cached("hour", "p:{id}"))
 			s.handle("PUT /p/{id}", p.serve, s.invalidates("x"))
@@ -138,7 +138,7 @@ func questionCases() []testCase {
 			require.EqualValues(s, 6, p.runs.Load())
 		}),
 
-		within("a QUERY is validated, with its content, and answered by its conditions", func(s *site) {
+		within("a QUERY is validated with its content", func(s *site) {
 			var runs, asked atomic.Int64
 			s.handle("QUERY /p", func(c Ctx) error {
 				runs.Add(1)
@@ -161,7 +161,7 @@ func questionCases() []testCase {
 			require.EqualValues(s, 2, runs.Load())
 		}),
 
-		over("a QUERY's answer keeps its fields, is answered whole, and is one client's where it should be", func(s *site) {
+		over("a stored QUERY keeps its fields, has no ranges and no credentials", func(s *site) {
 			p := results()
 			p.fields = []string{"Content-Location: /results/7", "Location: /queries/7", `Accept-Query: "text/plain"`}
 			s.handle("QUERY /p", p.serve, s.cached("hour"))

@@ -95,7 +95,7 @@ func rangeCases() []testCase {
 			require.EqualValues(s, 1, p.runs.Load())
 		}),
 
-		over("a range that is not there is answered 416", func(s *site) {
+		over("a range beyond the content is answered 416", func(s *site) {
 			p := s.letters(`ETag: "v1"`)
 			for _, want := range []string{"bytes=26-", "bytes=99-100", "bytes=-0", "bytes=26-,30-31"} {
 				a := s.get("/p/1", "Range: "+want).isHit()
@@ -108,7 +108,7 @@ func rangeCases() []testCase {
 			require.EqualValues(s, 1, p.runs.Load())
 		}),
 
-		over("a range that makes no sense is ignored", func(s *site) {
+		over("a malformed range is ignored", func(s *site) {
 			p := s.letters()
 			for _, want := range []string{
 				"bytes=", "bytes=2-1", "bytes=a-b", "bytes=1", "bytes 0-1", "items=0-1", "bytes=0-1;2-3", "bytes=--1", "bytes=0x0-1", "bytes=+0-1",
@@ -121,7 +121,7 @@ func rangeCases() []testCase {
 			require.EqualValues(s, 1, p.runs.Load())
 		}),
 
-		over("If-Range gives the range only of the version that it names", func(s *site) {
+		over("If-Range gives a range only of the version it names", func(s *site) {
 			body := func(Ctx, int64) string { return alphabet }
 			weak := &page{fields: []string{`ETag: W/"v1"`}, body: body}
 			none := &page{body: body}
@@ -154,7 +154,7 @@ func rangeCases() []testCase {
 			s.get("/p/1", "Range: bytes=99-", `If-Range: "v0"`).is(alphabet).isHit()
 		}),
 
-		within("If-Range takes a date that is Last-Modified, where that is a second old", func(s *site) {
+		within("If-Range accepts a Last-Modified that is a second old", func(s *site) {
 			p := s.letters("Last-Modified: "+lastModified, "Date: Fri, 31 Dec 1999 00:00:01 GMT")
 			s.get("/p/1", "Range: bytes=0-2", "If-Range: "+lastModified).isPart("abc").isHit()
 			s.get("/p/1", "Range: bytes=0-2", "If-Range: Sun, 02 Jan 2000 00:00:00 GMT").is(alphabet).isHit()
@@ -171,7 +171,7 @@ func rangeCases() []testCase {
 			require.Empty(s, a.header.Values("Content-Range"))
 		}),
 
-		over("a condition is looked at before the range", func(s *site) {
+		over("a condition is evaluated before the range", func(s *site) {
 			s.letters(`ETag: "v1"`, "Last-Modified: "+lastModified)
 			for _, f := range []string{hasV1, "If-Modified-Since: " + lastModified} {
 				a := s.get("/p/1", "Range: bytes=0-2", f).isHit()
@@ -181,7 +181,7 @@ func rangeCases() []testCase {
 			s.get("/p/1", "Range: bytes=0-2", `If-None-Match: "v0"`).isPart("abc").isHit()
 		}),
 
-		over("only 200 has ranges, and only if there is something in it", func(s *site) {
+		over("only a 200 with content has ranges", func(s *site) {
 			for _, c := range []struct {
 				status int
 				body   string
@@ -196,7 +196,7 @@ func rangeCases() []testCase {
 			}
 		}),
 
-		within("who waits for the whole gets the range of it that it has asked for", func(s *site) {
+		within("a waiting request gets the range it asked for", func(s *site) {
 			p := s.letters()
 			p.hold = s.gate()
 			whole := s.start("GET", "/p/2", "Range: bytes=0-2") // which the handler does not know

@@ -13,7 +13,7 @@ import (
 // Validation at each use, by HEAD, and where it comes to something else.
 func revalidateCases() []testCase {
 	return []testCase{
-		within("an invalidation while the handler is asked leaves nothing renewed", func(s *site) {
+		within("an invalidation during a validation leaves nothing renewed", func(s *site) {
 			o := &original{etag: `"v1"`}
 			s.handle("GET /p/{id}", o.serve, s.cached("minute", "p:{id}"))
 			s.get("/p/1").is("run 1")
@@ -35,7 +35,7 @@ func revalidateCases() []testCase {
 			s.get("/p/1").is("run 3").isHit()
 		}),
 
-		within("what a handler has named its response stays its name when it is renewed", func(s *site) {
+		within("a renewed response keeps the tags its handler added", func(s *site) {
 			o := &original{etag: `"v1"`}
 			names := []string{"first", "second", "third"} // of its answers, one each
 			s.handle("GET /p/{id}", func(c Ctx) error {
@@ -79,7 +79,7 @@ func revalidateCases() []testCase {
 			}
 		}),
 
-		within("nobody waits for another one's validation of what says no-cache", func(s *site) {
+		within("requests for a no-cache response do not wait for a validation", func(s *site) {
 			o := &original{etag: `"v1"`}
 			o.fields = []string{"Cache-Control: no-cache"}
 			s.handle("GET /p/{id}", o.serve, s.cached("minute"))
@@ -101,7 +101,7 @@ func revalidateCases() []testCase {
 			require.EqualValues(s, 11, o.runs.Load(), "and each has run it or asked")
 		}),
 
-		within("what is over when it comes is validated by the next one, and answered to nobody who waits", func(s *site) {
+		within("a response expired on arrival is not shared, and is validated next", func(s *site) {
 			o := &original{etag: `"v1"`}
 			o.fields, o.hold = []string{"Cache-Control: max-age=0"}, s.gate()
 			s.handle("GET /p/{id}", o.serve, s.cached("minute"))
@@ -125,7 +125,7 @@ func revalidateCases() []testCase {
 			}
 		}),
 
-		within("no-cache makes nothing storable whose status states no lifetime", func(s *site) {
+		within("no-cache does not make a status storable by itself", func(s *site) {
 			for _, status := range []int{302, 403, 500} {
 				s := newSite(s.TB, s.f, s.by)
 				o := &original{etag: `"v1"`}
@@ -138,7 +138,7 @@ func revalidateCases() []testCase {
 			}
 		}),
 
-		within("a request that says no-cache has what is stored validated", func(s *site) {
+		within("a request with no-cache validates the entry", func(s *site) {
 			o := &original{etag: `"v1"`}
 			s.handle("GET /p/{id}", o.serve, s.cached("minute"))
 			s.get("/p/1").is("run 1")
@@ -150,7 +150,7 @@ func revalidateCases() []testCase {
 			}
 		}),
 
-		within("a 304 that forbids to store it ends what is stored", func(s *site) {
+		within("a 304 with no-store removes the entry", func(s *site) {
 			for _, c := range []struct{ field, detail string }{
 				{"Set-Cookie: a=1", "set-cookie"},
 				{"Cache-Control: no-store", "no-store"},
@@ -170,7 +170,7 @@ func revalidateCases() []testCase {
 			}
 		}),
 
-		within("an error in place of a 304 passes, unless the older response may stand in", func(s *site) {
+		within("an error in place of a 304 passes unless StaleIfError applies", func(s *site) {
 			for _, c := range []struct {
 				class, said string
 				window      time.Duration

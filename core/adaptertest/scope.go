@@ -103,7 +103,7 @@ func scopeCases() []testCase {
 		)
 	}
 	return append(cases,
-		over("SetTTL wins over what the class and the response state", func(s *site) {
+		over("SetTTL wins over the class and the response", func(s *site) {
 			p := &page{began: func(c Ctx) { require.NoError(s, core.SetTTL(c.Context(), time.Minute)) }}
 			s.handle("GET /p/{id}", p.serve, s.cached("hour"))
 			s.handle("GET /none/{id}", p.serve, s.cached(""))
@@ -146,7 +146,7 @@ func scopeCases() []testCase {
 			}
 		}),
 
-		over("outside cached and invalidating routes there is nothing to speak of", func(s *site) {
+		over("outside cached and invalidating routes the calls do nothing", func(s *site) {
 			s.handle("GET /bare", func(c Ctx) error {
 				for _, err := range []error{
 					core.AddTags(c.Context(), "a"), core.SetTTL(c.Context(), time.Second), core.NoStore(c.Context()),
@@ -161,7 +161,7 @@ func scopeCases() []testCase {
 			s.get("/bare").is("nothing")
 		}),
 
-		over("a handler behind the middleware has the values of outer middleware's context", func(s *site) {
+		over("a handler has the values of outer middleware's context", func(s *site) {
 			type key struct{}
 			s.handle("GET /p/{id}", func(c Ctx) error { return c.Text(200, fmt.Sprint(c.Context().Value(key{}))) },
 				Around(func(c Ctx, next func() error) error {
@@ -176,7 +176,7 @@ func scopeCases() []testCase {
 // The switch, and the end.
 func switchCases() []testCase {
 	return []testCase{
-		over("switched off, requests go to their handlers and nothing is stored or answered", func(s *site) {
+		over("a disabled cache passes requests and stores nothing", func(s *site) {
 			p := &page{}
 			s.handle("GET /p/{id}", p.serve, s.cached("hour", "p:{id}"))
 			s.get("/p/1").is("run 1")
@@ -189,7 +189,7 @@ func switchCases() []testCase {
 			s.get("/p/2").is("run 4").says("Larder; fwd=uri-miss; stored")
 		}),
 
-		over("switched off, an invalidation still happens", func(s *site) {
+		over("a disabled cache still invalidates", func(s *site) {
 			db := &row{}
 			s.handle("GET /p/{id}", db.read, s.cached("hour", "p:{id}"))
 			s.handle("PUT /p/{id}", db.write, s.invalidates("p:{id}"))
@@ -200,7 +200,7 @@ func switchCases() []testCase {
 			s.get("/p/1").is("value 1").isNoHit()
 		}),
 
-		over("switched off, an unsafe request through a cached route still invalidates", func(s *site) {
+		over("a write through a cached route of a disabled cache invalidates", func(s *site) {
 			db := &row{}
 			s.handle("GET /p/{id}", db.read, s.cached("hour", "p:{id}"))
 			s.handle("PUT /p/{id}", db.write, s.cached("hour", "p:{id}"))
@@ -211,7 +211,7 @@ func switchCases() []testCase {
 			s.get("/p/1").is("value 1").isNoHit()
 		}),
 
-		within("a load that was under way when the cache was switched off does no harm", func(s *site) {
+		within("a load under way when the cache is disabled is not stored", func(s *site) {
 			p := &page{hold: s.gate()}
 			s.handle("GET /p/{id}", p.serve, s.cached("hour"))
 			all := s.starts(3, "GET", "/p/1")
@@ -223,7 +223,7 @@ func switchCases() []testCase {
 			}
 		}),
 
-		over("with a closed cache handlers answer as without one", func(s *site) {
+		over("with a closed cache handlers answer as without a cache", func(s *site) {
 			db := &row{}
 			s.handle("GET /p/{id}", db.read, s.cached("hour", "p:{id}"))
 			s.handle("PUT /p/{id}", db.write, s.invalidates("p:{id}"))

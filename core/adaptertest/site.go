@@ -21,6 +21,7 @@ import (
 
 	"github.com/larderhq/larder/core"
 	"github.com/larderhq/larder/core/internal/test/memtier"
+	"github.com/larderhq/larder/core/internal/tier"
 )
 
 // transport is how a site is reached.
@@ -63,6 +64,9 @@ func (s *site) open(o core.Options) {
 		server := memtier.New(memtier.Config{})
 		s.Cleanup(server.Close)
 		o.Remote = server.Tier("site")
+		if s.by != inMemory {
+			s.unhurried(&o)
+		}
 	}
 	cache, err := core.New(o)
 	require.NoError(s, err)
@@ -71,6 +75,32 @@ func (s *site) open(o core.Options) {
 	}
 	s.cache = cache
 	s.Cleanup(func() { require.NoError(s, cache.Close()) })
+}
+
+// unhurried gives a cache on the machine's clock time enough for a busy machine, so that no
+// case over sockets depends on how soon a goroutine runs: a request's budget, the legality
+// of what is kept, and the leases last. What time does to them the cases in a bubble show.
+func (s *site) unhurried(o *core.Options) {
+	o.Remote = unhurried{o.Remote.(tier.Tier)}
+	o.RemoteBudget, o.MaxStaleness = patience, patience
+}
+
+// unhurried is a tier whose leases last.
+type unhurried struct{ tier.Tier }
+
+func (u unhurried) Open(ctx context.Context, want tier.Layout) (tier.Session, error) {
+	ses, err := u.Tier.Open(ctx, want)
+	return unhurriedSession{ses}, err
+}
+
+type unhurriedSession struct{ tier.Session }
+
+func (s unhurriedSession) Acquire(ctx context.Context, name, seen string, tags []string, d time.Duration) (tier.Lease, error) {
+	return s.Session.Acquire(ctx, name, seen, tags, max(d, patience))
+}
+
+func (s unhurriedSession) Extend(ctx context.Context, l tier.Lease, d time.Duration) (bool, error) {
+	return s.Session.Extend(ctx, l, max(d, patience))
 }
 
 // classes are the kinds of data of the suite, each named after what it has.

@@ -27,7 +27,7 @@ func herd() int {
 func stampedeCases() []testCase {
 	n := herd()
 	return []testCase{
-		within("concurrent requests for what is not there run the handler once", func(s *site) {
+		within("concurrent misses of one URL run the handler once", func(s *site) {
 			p := &page{hold: s.gate()}
 			s.handle("GET /p/{id}", p.serve, s.cached("hour"))
 			all := s.starts(n, "GET", "/p/1")
@@ -43,7 +43,7 @@ func stampedeCases() []testCase {
 			require.Zero(s, time.Since(at), "who waits is woken, and does not poll")
 		}),
 
-		within("those who wait get the whole response: status, fields, bytes", func(s *site) {
+		within("waiting requests get the whole response: status, fields, body", func(s *site) {
 			p := &page{hold: s.gate(), status: 301, fields: []string{"Location: /p/2", "Link: </a>", "Link: </b>"}}
 			s.handle("GET /p/{id}", p.serve, s.cached("hour"))
 			all := s.starts(3, "GET", "/p/1")
@@ -62,7 +62,7 @@ func stampedeCases() []testCase {
 		}),
 
 		// Elsewhere: one lock for all keys was held during I/O.
-		within("requests for one URL do not wait for another one's", func(s *site) {
+		within("requests for one URL do not wait for another's", func(s *site) {
 			slow := &page{hold: s.gate()}
 			s.handle("GET /slow", slow.serve, s.cached("hour"))
 			s.handle("GET /fast", (&page{}).serve, s.cached("hour"))
@@ -74,7 +74,7 @@ func stampedeCases() []testCase {
 		}),
 
 		// Elsewhere: a panic of the leader reached everybody who waited, or ended the process.
-		within("a leader that panics costs those who wait nothing but time", func(s *site) {
+		within("a leader that panics does not fail the waiting requests", func(s *site) {
 			p := &page{hold: s.gate()}
 			p.body = func(_ Ctx, run int64) string {
 				if run == 1 {
@@ -100,7 +100,7 @@ func stampedeCases() []testCase {
 			s.get("/p/1").isHit()
 		}),
 
-		within("a panic alone does not block the URL", func(s *site) {
+		within("a panic does not block the URL", func(s *site) {
 			p := &page{body: func(_ Ctx, run int64) string {
 				if run == 1 {
 					panic(http.ErrAbortHandler)
@@ -113,7 +113,7 @@ func stampedeCases() []testCase {
 		}),
 
 		// Elsewhere: the leader's client went away, and everybody who waited got its cancellation.
-		within("a leader whose client goes away still answers those who wait", func(s *site) {
+		within("a leader whose client disconnects answers the waiting requests", func(s *site) {
 			var ended atomic.Bool
 			p := &page{hold: s.gate()}
 			p.body = func(c Ctx, run int64) string {
@@ -136,7 +136,7 @@ func stampedeCases() []testCase {
 			s.get("/p/1").is("run 1").isHit()
 		}),
 
-		within("a handler for whose response nobody waits any more is cancelled, and what it answers then is not stored", func(s *site) {
+		within("a handler without a waiting client is cancelled and not stored", func(s *site) {
 			var ended atomic.Bool
 			p := &page{}
 			p.body = func(c Ctx, run int64) string {
@@ -155,7 +155,7 @@ func stampedeCases() []testCase {
 			s.get("/p/1").is("run 2").says("Larder; fwd=uri-miss; stored")
 		}, noClientCancel),
 
-		within("a handler whose client has gone is cancelled when the last one who waited goes", func(s *site) {
+		within("a handler is cancelled when its last waiting client disconnects", func(s *site) {
 			var ended atomic.Bool
 			s.handle("GET /p/{id}", func(c Ctx) error {
 				<-c.Context().Done()
@@ -177,7 +177,7 @@ func stampedeCases() []testCase {
 			require.True(s, ended.Load())
 		}, noClientCancel),
 
-		within("a handler's context tells of its client's deadline and end", func(s *site) {
+		within("a handler's context has its client's deadline and end", func(s *site) {
 			var left time.Duration
 			var err error
 			s.handle("GET /p/{id}", func(c Ctx) error {
@@ -197,7 +197,7 @@ func stampedeCases() []testCase {
 			require.Equal(s, context.DeadlineExceeded, err)
 		}),
 
-		within("a handler whose client has gone is given the class's LoadTimeout for those who wait", func(s *site) {
+		within("a handler without its client has LoadTimeout for waiting requests", func(s *site) {
 			var ended atomic.Int64
 			start := time.Now()
 			s.handle("GET /p/{id}", func(c Ctx) error {
@@ -220,7 +220,7 @@ func stampedeCases() []testCase {
 			require.EqualValues(s, 10*time.Second, ended.Load())
 		}, noClientCancel),
 
-		within("one who gives up waiting disturbs nobody", func(s *site) {
+		within("a waiting client that disconnects affects no other", func(s *site) {
 			p := &page{hold: s.gate()}
 			s.handle("GET /p/{id}", p.serve, s.cached("hour"))
 			leader := s.start("GET", "/p/1")
@@ -238,7 +238,7 @@ func stampedeCases() []testCase {
 		}),
 
 		// Elsewhere: a waiting request got an empty response when its leader's run failed.
-		within("after a 5xx no more than MaxLoadsAfterError run at a time, and everybody gets an answer", func(s *site) {
+		within("after a 5xx at most MaxLoadsAfterError handlers run concurrently", func(s *site) {
 			first, rest := s.gate(), s.gate()
 			p := &page{status: 503}
 			p.began = func(Ctx) {
@@ -264,7 +264,7 @@ func stampedeCases() []testCase {
 			require.EqualValues(s, n, p.runs.Load())
 		}),
 
-		within("after a 5xx that is not to be stored, streams or is too large no more than MaxLoadsAfterError run at a time", func(s *site) {
+		within("MaxLoadsAfterError holds after an uncacheable 5xx", func(s *site) {
 			for _, c := range []struct {
 				class string
 				h     func(c Ctx) error
@@ -303,7 +303,7 @@ func stampedeCases() []testCase {
 			}
 		}),
 
-		within("a 5xx that is followed by a success is shared with all who wait then", func(s *site) {
+		within("a success after a 5xx is shared with all waiting requests", func(s *site) {
 			p := &page{hold: s.gate()}
 			s.handle("GET /p/{id}", func(c Ctx) error {
 				if p.runs.Load() == 0 {
@@ -326,7 +326,7 @@ func stampedeCases() []testCase {
 			require.LessOrEqual(s, p.runs.Load(), int64(1+maxLoads))
 		}),
 
-		within("those who wait for a response that is not stored go on by themselves", func(s *site) {
+		within("waiting requests run an uncacheable response themselves", func(s *site) {
 			for _, status := range []int{302, 404, 403} {
 				s := newSite(s.TB, s.f, s.by)
 				first, rest := s.gate(), s.gate()
@@ -350,7 +350,7 @@ func stampedeCases() []testCase {
 			}
 		}),
 
-		within("those who wait for a handler that returns an error get the framework's answer each", func(s *site) {
+		within("waiting requests each get the framework's answer to an error", func(s *site) {
 			var runs atomic.Int64
 			g := s.gate()
 			s.handle("GET /p/{id}", func(Ctx) error {
@@ -370,7 +370,7 @@ func stampedeCases() []testCase {
 			require.EqualValues(s, 10, runs.Load())
 		}, noErrors),
 
-		within("a load that takes longer than LoadTimeout is not waited for any more: others are let go beside it", func(s *site) {
+		within("waiting requests run beside a load that exceeds LoadTimeout", func(s *site) {
 			slow, rest := s.gate(), s.gate()
 			p := &page{}
 			p.began = func(Ctx) {
@@ -404,7 +404,7 @@ func stampedeCases() []testCase {
 		}),
 
 		// Elsewhere: the wait for a lock had no limit.
-		within("nobody waits longer than twice LoadTimeout, or runs a handler after that", func(s *site) {
+		within("no request waits longer than twice LoadTimeout", func(s *site) {
 			p := &page{hold: s.gate()}
 			s.handle("GET /p/{id}", p.serve, s.cached("load-timeout"))
 			all := s.starts(10, "GET", "/p/1")
@@ -431,7 +431,7 @@ func stampedeCases() []testCase {
 			s.get("/p/1").isHit()
 		}),
 
-		within("a leader whose client reads slowly holds up nobody", func(s *site) {
+		within("a leader whose client reads slowly delays no other request", func(s *site) {
 			body := strings.Repeat("0123456789", 20_000)
 			p := &page{hold: s.gate(), body: func(Ctx, int64) string { return body }}
 			s.handle("GET /p/{id}", p.serve, s.cached("hour"))
@@ -449,7 +449,7 @@ func stampedeCases() []testCase {
 			x.finish().is(body)
 		}),
 
-		within("a HEAD that misses waits for nobody and is waited for by nobody", func(s *site) {
+		within("a HEAD that misses does not collapse", func(s *site) {
 			p := &page{hold: s.gate()}
 			s.handle("GET /p/{id}", p.serve, s.cached("hour"))
 			all := []*pending{s.start("HEAD", "/p/1")}
@@ -464,7 +464,7 @@ func stampedeCases() []testCase {
 			}
 		}),
 
-		within("those who ask for a response from the handler share one run", func(s *site) {
+		within("waiting requests that say no-cache share one run", func(s *site) {
 			p := &page{}
 			s.handle("GET /p/{id}", p.serve, s.cached("hour"))
 			s.get("/p/1").is("run 1")
@@ -481,7 +481,7 @@ func stampedeCases() []testCase {
 
 		// Elsewhere: a request that began after an invalidation waited for a load that had begun
 		// before it, and got the old value.
-		within("a request that begins after an invalidation does not join the load that began before it", func(s *site) {
+		within("a request after an invalidation does not join an earlier load", func(s *site) {
 			for _, named := range []struct {
 				name   string
 				target core.Target
@@ -515,7 +515,7 @@ func stampedeCases() []testCase {
 			}
 		}),
 
-		within("a request that waits is let go when its own context ends", func(s *site) {
+		within("a waiting request ends when its own context ends", func(s *site) {
 			p := &page{hold: s.gate()}
 			s.handle("GET /p/{id}", p.serve, Around(func(c Ctx, next func() error) error {
 				if len(c.Values("X-Deadline")) == 0 {

@@ -15,7 +15,7 @@ import (
 // stopped working. What streams passes through, and stays what it was.
 func streamCases() []testCase {
 	return []testCase{
-		within("events pass one by one while the handler runs, and are not stored", func(s *site) {
+		within("events pass one by one and are not stored", func(s *site) {
 			p := &page{}
 			var gates []*gate
 			for range 3 {
@@ -53,7 +53,7 @@ func streamCases() []testCase {
 			require.EqualValues(s, 2, p.runs.Load())
 		}),
 
-		within("those who wait for a response that turns out to be a stream are not held up", func(s *site) {
+		within("waiting requests are not delayed by a stream", func(s *site) {
 			p := &page{}
 			start, end := s.gate(), s.gate()
 			s.handle("GET /events", func(c Ctx) error {
@@ -77,7 +77,7 @@ func streamCases() []testCase {
 			s.get("/events").is("first last").isNoHit()
 		}),
 
-		within("a stream ends when its client goes away", func(s *site) {
+		within("a stream ends when its client disconnects", func(s *site) {
 			ended := make(chan struct{})
 			s.handle("GET /events", func(c Ctx) error {
 				ctx := c.Context()
@@ -103,7 +103,7 @@ func streamCases() []testCase {
 			}, "the handler's context has ended")
 		}, noClientCancel),
 
-		within("a stream that others waited for ends when its client goes away", func(s *site) {
+		within("a stream with waiting requests ends when its client disconnects", func(s *site) {
 			p := &page{hold: s.gate()}
 			var ended, left int
 			s.handle("GET /events", func(c Ctx) error {
@@ -156,7 +156,7 @@ func streamCases() []testCase {
 			require.EqualValues(s, 2*len(part)-90_000, n)
 		}, noResponseWriter),
 
-		within("what is known to be uncacheable passes as it is written", func(s *site) {
+		within("a response known to be uncacheable passes as it is written", func(s *site) {
 			g := s.gate()
 			part := strings.Repeat("x", 100_000)
 			s.handle("GET /p/{id}", func(c Ctx) error {
@@ -181,7 +181,7 @@ func streamCases() []testCase {
 			require.True(s, strings.HasSuffix(string(rest), "xend"))
 		}, noResponseWriter),
 
-		over("http.Flusher, and a ResponseController's Flush and deadlines, work", func(s *site) {
+		over("http.Flusher and a ResponseController's Flush and deadlines work", func(s *site) {
 			ways := map[string]func(w http.ResponseWriter) error{
 				"flusher": func(w http.ResponseWriter) error { w.(http.Flusher).Flush(); return nil },
 				"controller": func(w http.ResponseWriter) error {
@@ -234,7 +234,7 @@ func streamCases() []testCase {
 			require.Equal(s, "hello", string(body))
 		}, noResponseWriter),
 
-		over("a handler can take the connection over", func(s *site) {
+		over("a handler can hijack the connection", func(s *site) {
 			hijack := func(c Ctx) error {
 				conn, rw, err := http.NewResponseController(c.ResponseWriter()).Hijack()
 				if err != nil {
@@ -266,7 +266,7 @@ func streamCases() []testCase {
 			s.get("/p/1").is("hijacked").isNoHit()
 		}, noResponseWriter),
 
-		over("a request that offers to switch protocols is left alone, if it is declined too", func(s *site) {
+		over("a declined Upgrade request is a bypass", func(s *site) {
 			p := &page{}
 			s.handle("GET /p/{id}", p.serve, s.cached("hour"))
 			s.get("/p/1").is("run 1")
@@ -274,7 +274,7 @@ func streamCases() []testCase {
 			s.get("/p/1").is("run 1").isHit()
 		}),
 
-		over("a request to switch protocols is left alone", func(s *site) {
+		over("an Upgrade request is a bypass", func(s *site) {
 			s.handle("GET /ws", func(c Ctx) error {
 				conn, _, err := http.NewResponseController(c.ResponseWriter()).Hijack()
 				if err != nil {
@@ -301,7 +301,7 @@ func streamCases() []testCase {
 			}
 		}, noResponseWriter),
 
-		over("io.ReaderFrom works, captured and passing", func(s *site) {
+		over("io.ReaderFrom works on captured and passing responses", func(s *site) {
 			small, large := strings.Repeat("x", 900), strings.Repeat("y", 100_000)
 			s.handle("GET /p/{id}", func(c Ctx) error {
 				// io.Copy uses io.ReaderFrom where the writer has it.

@@ -16,7 +16,7 @@ import (
 // Loads that wait for others, and loads under way when the cache is closed.
 func underWayCases() []testCase {
 	return []testCase{
-		within("closed, requests under way are answered as if it were open", func(s *site) {
+		within("requests under way are answered when the cache is closed", func(s *site) {
 			p := &page{hold: s.gate()}
 			s.handle("GET /p/{id}", p.serve, s.cached("hour"))
 			all := s.starts(3, "GET", "/p/1")
@@ -31,7 +31,7 @@ func underWayCases() []testCase {
 			s.get("/p/1").is("run 3").says("")
 		}),
 
-		within("closed, the data of pages under way is loaded to the end", func(s *site) {
+		within("data of requests under way is loaded when the cache is closed", func(s *site) {
 			db := newQuery(s)
 			s.handle("GET /p/{id}", db.page, s.cached("hour"))
 			s.handle("GET /q/{id}", db.page, s.cached("hour"))
@@ -45,7 +45,7 @@ func underWayCases() []testCase {
 			s.get("/p/1").is("row 1").says("")
 		}),
 
-		within("closed, a request that waits for a refresh is answered by it", func(s *site) {
+		within("a request that waits for a refresh is answered after Close", func(s *site) {
 			p := &page{}
 			s.handle("GET /p/{id}", p.serve, s.cached("stale"))
 			s.get("/p/1").is("run 1")
@@ -61,7 +61,7 @@ func underWayCases() []testCase {
 			closed()
 		}),
 
-		within("pages whose data ask for each other are answered at once", func(s *site) {
+		within("pages whose data load each other do not deadlock", func(s *site) {
 			users, err := core.NewMap(s.cache, core.MapOptions[string, string]{Class: "hour", Prefix: "user"})
 			require.NoError(s, err)
 			other := map[string]string{"1": "2", "2": "1"}
@@ -84,7 +84,7 @@ func underWayCases() []testCase {
 			require.Equal(s, time.Second, time.Since(began))
 		}),
 
-		within("a row and a pattern that a parameter names stay what they are when other requests come", func(s *site) {
+		within("ids and patterns made of parameters survive their request", func(s *site) {
 			users, err := core.NewMap(s.cache, core.MapOptions[string, string]{Class: "stale", Prefix: "user"})
 			require.NoError(s, err)
 			row := func(_ context.Context, id string) (string, error) {

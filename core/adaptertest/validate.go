@@ -94,7 +94,7 @@ func validateCases() []testCase {
 		}))
 	}
 	return append(cases, []testCase{
-		within("the handler is asked for the cache, and the client is answered by its own conditions", func(s *site) {
+		within("a validation uses the cache's validators, the answer the client's", func(s *site) {
 			o := &original{etag: `"v1"`}
 			s.handle("GET /p/{id}", o.serve, s.cached("minute"))
 			s.get("/p/1").is("run 1")
@@ -121,7 +121,7 @@ func validateCases() []testCase {
 			}
 		}),
 
-		within("a new version in place of a 304 takes the old one's place", func(s *site) {
+		within("a new version in place of a 304 replaces the old one", func(s *site) {
 			o := &original{etag: `"v1"`}
 			s.handle("GET /p/{id}", o.serve, s.cached("minute"))
 			s.get("/p/1").is("run 1")
@@ -145,7 +145,7 @@ func validateCases() []testCase {
 			}
 		}),
 
-		within("a 304's fields take the place of those that are stored, but for those of the content", func(s *site) {
+		within("a 304's fields replace stored ones except those of the content", func(s *site) {
 			o := &original{etag: `"v1"`, renewal: []string{
 				"Cache-Control: max-age=120", "X-A: 2", "X-New: 1", "Content-Md5: other", "Content-Range: bytes 0-1/9", "Content-Encoding: br",
 			}}
@@ -163,7 +163,7 @@ func validateCases() []testCase {
 			}
 		}),
 
-		within("a 304 that says nothing new renews by what the response has said", func(s *site) {
+		within("a 304 without fields renews by the stored lifetime", func(s *site) {
 			o := &original{etag: `"v1"`}
 			o.fields = []string{"Cache-Control: max-age=30"}
 			s.handle("GET /p/{id}", o.serve, s.cached("hour"))
@@ -173,7 +173,7 @@ func validateCases() []testCase {
 			s.get("/p/1").is("run 1").says("Larder; hit; ttl=30")
 		}),
 
-		within("not found is validated as well, and stays what it is", func(s *site) {
+		within("a not found is validated and renewed", func(s *site) {
 			o := &original{etag: `"v1"`}
 			o.status = 404
 			s.handle("GET /p/{id}", o.serve, s.cached("negative"))
@@ -185,7 +185,7 @@ func validateCases() []testCase {
 			require.Equal(s, 404, s.get("/p/1").isHit().status)
 		}),
 
-		within("those who wait for a validation share it", func(s *site) {
+		within("waiting requests share a validation", func(s *site) {
 			o := &original{etag: `"v1"`}
 			s.handle("GET /p/{id}", o.serve, s.cached("minute"))
 			s.get("/p/1").is("run 1")
@@ -238,7 +238,7 @@ func validateCases() []testCase {
 			require.EqualValues(s, 2, o.runs.Load())
 		}),
 
-		within("an ETag that the cache has made is no question to the handler", func(s *site) {
+		within("an added ETag is not sent to the handler", func(s *site) {
 			o := &original{}
 			s.handle("GET /p/{id}", o.serve, s.cached("minute"))
 			require.NotEmpty(s, s.get("/p/1").is("run 1").header.Get("ETag"))
@@ -248,7 +248,7 @@ func validateCases() []testCase {
 			require.Equal(s, []string{"", "", ""}, o.asked.all())
 		}),
 
-		within("a class without validation runs the handler anew", func(s *site) {
+		within("a class with NoValidation reloads instead of validating", func(s *site) {
 			o := &original{etag: `"v1"`}
 			s.handle("GET /p/{id}", o.serve, s.cached("no-validation"))
 			s.get("/p/1").is("run 1")
@@ -261,7 +261,7 @@ func validateCases() []testCase {
 			require.Equal(s, []string{"", "", "", ""}, o.asked.all())
 		}),
 
-		within("what has expired is kept for validation, but not for ever", func(s *site) {
+		within("an expired response is kept for validation for a limited time", func(s *site) {
 			o := &original{etag: `"v1"`}
 			s.handle("GET /p/{id}", o.serve, s.cached("minute"))
 			s.get("/p/1").is("run 1")

@@ -15,7 +15,7 @@ import (
 func varyCases() []testCase {
 	const lang = "Accept-Language"
 	return []testCase{
-		over("each variant is answered to its own requests, and the older ones still are", func(s *site) {
+		over("each variant answers its own requests, older ones included", func(s *site) {
 			p := &page{fields: []string{"Vary: accept-language"}, body: says(lang)}
 			s.handle("GET /p/{id}", p.serve, s.cached("hour"))
 
@@ -34,7 +34,7 @@ func varyCases() []testCase {
 			s.get("/p/1").is(`Accept-Language [] run 4`).isHit()
 		}),
 
-		over("variants are compared as lists: spaces do not count, all else does", func(s *site) {
+		over("variants are compared as lists: only spaces are ignored", func(s *site) {
 			p := &page{fields: []string{"Vary: X-List"}, body: says("X-List")}
 			s.handle("GET /p/{id}", p.serve, s.cached("hour"))
 
@@ -47,7 +47,7 @@ func varyCases() []testCase {
 		}),
 
 		// RFC 9111 section 4.1. In what the class names they are told apart.
-		over("what a response varies on is the same in one line and in several", func(s *site) {
+		over("a field that varies is the same in one line and in several", func(s *site) {
 			p := &page{fields: []string{"Vary: X-List"}, body: says("X-List")}
 			s.handle("GET /p/{id}", p.serve, s.cached("hour"))
 			s.get("/p/1", "X-List: a", "X-List: b, c").says("Larder; fwd=uri-miss; stored")
@@ -56,7 +56,7 @@ func varyCases() []testCase {
 			s.get("/p/1", "X-List: b", "X-List: a, c").says("Larder; fwd=vary-miss; stored")
 		}),
 
-		over("what a handler does to its request does not change whom its response is for", func(s *site) {
+		over("a handler's changes to its request do not change the variant", func(s *site) {
 			p := &page{fields: []string{"Vary: Accept-Language"}, body: says(lang)}
 			can := true
 			s.handle("GET /p/{id}", p.serve, s.cached("hour"), Around(func(c Ctx, next func() error) error {
@@ -74,7 +74,7 @@ func varyCases() []testCase {
 			s.get("/p/1", lang+": xx").is(`Accept-Language ["xx"] run 2`).isNoHit()
 		}),
 
-		over("a response that varies on more hides none that varied on less", func(s *site) {
+		over("a response that varies on more hides no older variant", func(s *site) {
 			p := &page{body: func(c Ctx, run int64) string {
 				if len(c.Values("X-B")) > 0 {
 					c.Set("Vary", "X-A, X-B")
@@ -103,7 +103,7 @@ func varyCases() []testCase {
 			s.get("/p/1", "X-A: 1", "X-B: 1", "X-C: 1", "X-D: 2").is("run 1").isHit()
 		}),
 
-		over("a response that varies on everything is not stored", func(s *site) {
+		over("a response with Vary: * is not stored", func(s *site) {
 			p := &page{fields: []string{"Vary: Accept, *"}}
 			s.handle("GET /p/{id}", p.serve, s.cached("hour"))
 			s.get("/p/1").is("run 1").says("Larder; fwd=uri-miss; detail=vary-star")
@@ -111,7 +111,7 @@ func varyCases() []testCase {
 		}),
 
 		// Elsewhere: a gzip body went to a client that had not asked for it. The handler says nothing of Vary.
-		over("an encoded response goes only to those who accept its encoding", func(s *site) {
+		over("an encoded response goes only to clients that accept it", func(s *site) {
 			p := &page{body: func(c Ctx, run int64) string {
 				if v := c.Values("Accept-Encoding"); len(v) > 0 && strings.HasPrefix(v[0], "gzip") {
 					c.Set("Content-Encoding", "gzip")
@@ -129,7 +129,7 @@ func varyCases() []testCase {
 		}),
 
 		// A handler that encodes whatever it was asked: the store must not.
-		over("an encoded response is kept from those who refuse it, whatever it varies on", func(s *site) {
+		over("an encoded response without Vary is kept from clients that refuse it", func(s *site) {
 			p := &page{fields: []string{"Content-Encoding: gzip", "Vary: X-Unrelated"}}
 			s.handle("GET /p/{id}", p.serve, s.cached("hour"))
 			s.get("/p/1", "Accept-Encoding: gzip").is("run 1").says("Larder; fwd=uri-miss; stored")
@@ -145,7 +145,7 @@ func varyCases() []testCase {
 		}),
 
 		// The promise "one load".
-		within("those who wait are answered from the leader's run only if they ask for the same variant", func(s *site) {
+		within("waiting requests share only a run of their own variant", func(s *site) {
 			p := &page{hold: s.gate(), fields: []string{"Vary: Accept-Language"}, body: says(lang)}
 			s.handle("GET /p/{id}", p.serve, s.cached("hour"))
 
@@ -168,7 +168,7 @@ func varyCases() []testCase {
 			require.EqualValues(s, 2, p.runs.Load())
 		}),
 
-		within("once it is known what a resource varies on, its variants do not wait for each other", func(s *site) {
+		within("known variants of a resource do not wait for each other", func(s *site) {
 			p := &page{fields: []string{"Vary: Accept-Language"}}
 			s.handle("GET /p/{id}", p.serve, s.cached("hour"))
 			s.get("/p/1", lang+": en").is("run 1")
@@ -181,7 +181,7 @@ func varyCases() []testCase {
 			}
 		}),
 
-		within("those who wait for a response whose encoding they do not accept go on by themselves", func(s *site) {
+		within("waiting requests do not share an encoding they do not accept", func(s *site) {
 			p := &page{hold: s.gate(), body: func(c Ctx, run int64) string {
 				if len(c.Values("Accept-Encoding")) > 0 {
 					c.Set("Content-Encoding", "gzip")
@@ -238,7 +238,7 @@ func sometimes(names ...string) *page {
 func sometimesVaryCases() []testCase {
 	const x = "X-Kind"
 	return []testCase{
-		over("a newer response without Vary answers nobody with a field varied on", func(s *site) {
+		over("a newer response without Vary answers no request with the field", func(s *site) {
 			s.handle("GET /p/{id}", sometimes(x).serve, s.cached("hour"))
 			s.get("/p/1", x+": a").is(`X-Kind "a" run 1`).says("Larder; fwd=uri-miss; stored")
 			s.get("/p/1").is(`X-Kind "" run 2`).says("Larder; fwd=vary-miss; stored")
@@ -252,7 +252,7 @@ func sometimesVaryCases() []testCase {
 			s.get("/p/1", x+": c").is(`X-Kind "c" run 5`).isNoHit()
 		}),
 
-		over("an older response without Vary answers nobody with a field varied on later", func(s *site) {
+		over("an older response without Vary answers no later variant", func(s *site) {
 			s.handle("GET /p/{id}", sometimes(x).serve, s.cached("hour"))
 			s.get("/p/1").is(`X-Kind "" run 1`).isNoHit()
 			s.get("/p/1", x+": a", "Cache-Control: no-cache").is(`X-Kind "a" run 2`)
@@ -263,7 +263,7 @@ func sometimesVaryCases() []testCase {
 			s.get("/p/1").is(body).isHit()
 		}),
 
-		over("responses that vary on different fields answer nobody who sends both", func(s *site) {
+		over("responses with different Vary answer no request with both fields", func(s *site) {
 			s.handle("GET /p/{id}", sometimes("X-A", "X-B").serve, s.cached("hour"))
 			s.get("/p/1", "X-A: 1").is(`X-A "1" X-B "" run 1`)
 			s.get("/p/1", "X-B: 1").is(`X-A "" X-B "1" run 2`).isNoHit()
@@ -276,7 +276,7 @@ func sometimesVaryCases() []testCase {
 			s.get("/p/1", "X-B: 1", "X-A: 1", "X-B: 2").isNoHit()
 		}),
 
-		over("a HEAD is not answered from a response without Vary if it has the field", func(s *site) {
+		over("a HEAD with the field is no hit of a response without Vary", func(s *site) {
 			s.handle("GET /p/{id}", sometimes(x).serve, s.cached("hour"))
 			s.get("/p/1", x+": a")
 			s.get("/p/1")
@@ -285,7 +285,7 @@ func sometimesVaryCases() []testCase {
 			s.do("HEAD", "/p/1", x+": b").isNoHit()
 		}),
 
-		over("a range is not answered from a response without Vary if it has the field", func(s *site) {
+		over("a range with the field is no hit of a response without Vary", func(s *site) {
 			s.handle("GET /p/{id}", func(c Ctx) error {
 				if v := strings.Join(c.Values(x), ""); v != "" {
 					c.Set("Vary", x)
@@ -305,7 +305,7 @@ func sometimesVaryCases() []testCase {
 			s.get("/p/1", x+": b").is("of b").isHit()
 		}),
 
-		over("what is not found varies as the resource does", func(s *site) {
+		over("a not found varies as its resource does", func(s *site) {
 			s.handle("GET /p/{id}", func(c Ctx) error {
 				if v := strings.Join(c.Values(x), ""); v != "" {
 					c.Set("Vary", x)
@@ -320,7 +320,7 @@ func sometimesVaryCases() []testCase {
 			require.Equal(s, 404, s.get("/p/1").isHit().status)
 		}),
 
-		over("an invalidation takes all variants out, those without Vary as well", func(s *site) {
+		over("an invalidation removes all variants, those without Vary as well", func(s *site) {
 			s.handle("GET /p/{id}", sometimes(x).serve, s.cached("hour", "p:{id}"))
 			s.handle("POST /p/{id}", func(c Ctx) error { return c.Text(200, "") }, s.invalidates("p:{id}"))
 			for i, change := range []func(){
@@ -336,7 +336,7 @@ func sometimesVaryCases() []testCase {
 			}
 		}),
 
-		within("a short response without Vary does not make the cache forget what varies", func(s *site) {
+		within("a short-lived response without Vary does not replace the index", func(s *site) {
 			s.handle("GET /p/{id}", func(c Ctx) error {
 				if v := strings.Join(c.Values(x), ""); v != "" {
 					c.Set("Vary", x)
@@ -354,7 +354,7 @@ func sometimesVaryCases() []testCase {
 			s.get("/p/1", x+": a").is("for a").isHit()
 		}),
 
-		within("a response without Vary stays its request's own when it is renewed", func(s *site) {
+		within("a renewed response without Vary stays its request's own", func(s *site) {
 			runs := 0
 			s.handle("GET /p/{id}", func(c Ctx) error {
 				runs++
@@ -391,7 +391,7 @@ func sometimesVaryCases() []testCase {
 			s.settles(func() bool { return s.cache.Stats().Entries <= 3 }, "two variants and their index are kept")
 		}),
 
-		over("a resource that varies on more and more is not stored in the end", func(s *site) {
+		over("a resource that varies on ever more fields ends up not stored", func(s *site) {
 			p := &page{body: func(c Ctx, run int64) string {
 				c.Set("Vary", fmt.Sprint("X-", run))
 				return fmt.Sprint("run ", run)
@@ -405,7 +405,7 @@ func sometimesVaryCases() []testCase {
 		}),
 
 		// CORS middleware that is silent to requests without Origin.
-		over("a response to a request without Origin answers no Origin before one was seen", func(s *site) {
+		over("a response without Origin answers no first request with Origin", func(s *site) {
 			p := &page{body: func(c Ctx, run int64) string {
 				if v := strings.Join(c.Values("Origin"), ""); v != "" {
 					c.Set("Vary", "Origin")

@@ -69,7 +69,7 @@ func brokenCases() []testCase {
 	var cases []testCase
 	for name, tear := range torn() {
 		cases = append(cases,
-			over("half a page is not stored that is followed by "+name, func(s *site) {
+			over("an incomplete page is not stored after "+name, func(s *site) {
 				var runs atomic.Int64
 				s.handle("GET /p/{id}", func(c Ctx) error {
 					if runs.Add(1) <= 2 {
@@ -85,7 +85,7 @@ func brokenCases() []testCase {
 				s.get("/p/1").is("whole").isHit()
 			}),
 
-			within("an older response stands in for half a page that is followed by "+name, func(s *site) {
+			within("a stale response replaces an incomplete page after "+name, func(s *site) {
 				var runs atomic.Int64
 				s.handle("GET /p/{id}", func(c Ctx) error {
 					if runs.Add(1) > 1 {
@@ -100,7 +100,7 @@ func brokenCases() []testCase {
 				require.Equal(s, "text/plain; charset=utf-8", strings.ToLower(a.header.Get("Content-Type")))
 			}),
 
-			within("a refresh that comes to half a page leaves what there is, after "+name, func(s *site) {
+			within("a refresh to an incomplete page keeps the old one after "+name, func(s *site) {
 				var runs atomic.Int64
 				s.handle("GET /p/{id}", func(c Ctx) error {
 					if runs.Add(1) == 2 {
@@ -119,7 +119,7 @@ func brokenCases() []testCase {
 		)
 	}
 	return append(cases,
-		within("those who wait for what turns out to be half a page are not answered by it", func(s *site) {
+		within("waiting requests do not get an incomplete page", func(s *site) {
 			p := &page{hold: s.gate()}
 			s.handle("GET /p/{id}", func(c Ctx) error {
 				if p.enter() == 1 {
@@ -139,7 +139,7 @@ func brokenCases() []testCase {
 			}
 		}),
 
-		over("a second status that is the first one again says nothing", func(s *site) {
+		over("a second WriteHeader with the same status has no effect", func(s *site) {
 			s.handle("GET /p/{id}", func(c Ctx) error {
 				c.Status(203)
 				if _, err := c.Write([]byte("whole")); err != nil {
@@ -154,7 +154,7 @@ func brokenCases() []testCase {
 			require.Equal(s, "whole", s.get("/p/1").isHit().body)
 		}),
 
-		over("a response that is longer or shorter than it states is not stored", func(s *site) {
+		over("a response of another length than stated is not stored", func(s *site) {
 			var stated string
 			s.handle("GET /p/{id}", func(c Ctx) error {
 				c.Set("Content-Length", stated)
@@ -238,7 +238,7 @@ func proxyCases() []testCase {
 			"a request": func(s *site) { s.get("/p/1") },
 		}
 		for who, asks := range warms {
-			cases = append(cases, over("a page is not stored whose upstream dies "+name+", if asked for by "+who, func(s *site) {
+			cases = append(cases, over("a page whose upstream dies "+name+" is not stored by "+who, func(s *site) {
 				says := atomic.Pointer[string]{}
 				text := dead
 				says.Store(&text)
@@ -251,7 +251,7 @@ func proxyCases() []testCase {
 				s.get("/p/1").is("whole").isHit()
 			}, unless...))
 		}
-		cases = append(cases, over("a page is not refreshed whose upstream dies "+name, func(s *site) {
+		cases = append(cases, over("a refresh whose upstream dies "+name+" keeps the old page", func(s *site) {
 			var asked atomic.Int64
 			s.open(core.Options{Classes: core.Classes{"brief": {TTL: 50 * time.Millisecond, StaleWhileRevalidate: time.Hour}}})
 			s.handle("GET /p/{id}", s.proxied(s.upstream(func() string {
@@ -261,11 +261,11 @@ func proxyCases() []testCase {
 				return alive
 			})), s.cached("brief"))
 			s.get("/p/1").is("whole")
-			s.settles(func() bool { return s.get("/p/1").is("whole").status == 200 && asked.Load() == 2 }, "a refresh has asked")
-			s.settles(func() bool { return s.get("/p/1").is("whole").status == 200 && asked.Load() > 2 }, "and another one")
+			// The request that begins the second refresh comes after the end of the first.
+			s.settles(func() bool { return s.get("/p/1").is("whole").status == 200 && asked.Load() > 2 }, "a second refresh has asked")
 		}, unless...))
 	}
-	return append(cases, over("a page that is warmed finds what a request's does", func(s *site) {
+	return append(cases, over("a warmed request has the same properties as a client's", func(s *site) {
 		var found []string
 		s.handle("GET /p/{id}", func(c Ctx) error {
 			return c.(HandlerRunner).RunHandler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -296,7 +296,7 @@ func uploadCases() []testCase {
 		"an invalidating route": func(s *site) Use { return s.invalidates("files") },
 		"a cached route":        func(s *site) Use { return s.cached("hour") },
 	} {
-		cases = append(cases, over("the files of an upload to "+name+" go with its request", func(s *site) {
+		cases = append(cases, over("the files of an upload to "+name+" are removed after it", func(s *site) {
 			const size = 1 << 18
 			dir := s.TempDir()
 			s.Setenv("TMPDIR", dir)
@@ -324,7 +324,7 @@ func uploadCases() []testCase {
 			s.settles(func() bool { return len(files()) == 0 }, "no file is left")
 		}))
 	}
-	return append(cases, over("middleware in front finds what a handler has parsed of the request", func(s *site) {
+	return append(cases, over("outer middleware has the form that a handler parsed", func(s *site) {
 		var found url.Values
 		outer := Around(func(c Ctx, next func() error) error {
 			err := next()
@@ -381,7 +381,7 @@ func controllerCases() []testCase {
 			}
 		}},
 	} {
-		cases = append(cases, within("a refresh succeeds whose handler asks for "+way.name+" and checks the error", func(s *site) {
+		cases = append(cases, within("a refresh succeeds if its handler uses "+way.name+"", func(s *site) {
 			p := &page{}
 			ask := func(c Ctx, next func() error) error {
 				if err := way.try(c.ResponseWriter()); err != nil {
@@ -398,7 +398,7 @@ func controllerCases() []testCase {
 			s.get("/p/1").is("run 2").isHit()
 		}, noResponseWriter))
 	}
-	return append(cases, within("a refresh has no connection that its handler could take over", func(s *site) {
+	return append(cases, within("a refresh has no connection to hijack", func(s *site) {
 		p := &page{}
 		var refused error
 		s.handle("GET /p/{id}", func(c Ctx) error {

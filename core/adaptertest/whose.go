@@ -32,7 +32,7 @@ func whoseCases() []testCase {
 		}),
 
 		// Elsewhere: concurrent requests with different Authorization shared one run, and one user got another's body.
-		over("an anonymous response is not answered to a request with Authorization, nor the other way round", func(s *site) {
+		over("anonymous and authorized requests do not share a response", func(s *site) {
 			p := &page{}
 			s.handle("GET /p/{id}", p.serve, s.cached("hour"))
 
@@ -42,7 +42,7 @@ func whoseCases() []testCase {
 			s.get("/p/1").is("run 2").isHit()
 		}),
 
-		over("a response to Authorization is stored if it says that it may be", func(s *site) {
+		over("a response to Authorization is stored if it is marked public", func(s *site) {
 			p := &page{}
 			s.handle("GET /p/{id}", p.serve, s.cached("hour"))
 			for i, cc := range []string{"public", "s-maxage=60", "must-revalidate"} {
@@ -71,7 +71,7 @@ func whoseCases() []testCase {
 		}),
 
 		// Elsewhere: private, no-store and no-cache in the response were ignored.
-		over("a response that forbids a shared cache to store it is not stored", func(s *site) {
+		over("a response with private or no-store is not stored", func(s *site) {
 			p := &page{}
 			s.handle("GET /p/{id}", p.serve, s.cached("hour"))
 			for i, c := range []struct{ lines, reason string }{
@@ -94,14 +94,14 @@ func whoseCases() []testCase {
 			}
 		}),
 
-		over("what a quoted argument says is no directive", func(s *site) {
+		over("a quoted argument is not a directive", func(s *site) {
 			p := &page{fields: []string{`Cache-Control: ext="no-store, private", max-age=60`}}
 			s.handle("GET /p/{id}", p.serve, s.cached("hour"))
 			s.get("/p/1").says("Larder; fwd=uri-miss; stored")
 			s.get("/p/1").is("run 1").isHit()
 		}),
 
-		over("the response to a request with cookies is stored and answered only if it is public", func(s *site) {
+		over("a response to a request with cookies is stored only if public", func(s *site) {
 			p := &page{}
 			s.handle("GET /p/{id}", p.serve, s.cached("hour"))
 
@@ -118,7 +118,7 @@ func whoseCases() []testCase {
 			s.get("/p/3", "Cookie: session=a").is("run 5").says("Larder; fwd=uri-miss; detail=cookie")
 		}),
 
-		over("the cookies that the class names are part of the identity, and only those", func(s *site) {
+		over("only the cookies that the class names are part of the identity", func(s *site) {
 			p := &page{body: says("Cookie")}
 			s.handle("GET /p/{id}", p.serve, s.cached("theme-cookie"))
 
@@ -136,7 +136,7 @@ func whoseCases() []testCase {
 			s.get("/p/1", "Cookie: theme=light", "Cookie: theme=dark").isHit() // the same to every parser
 		}),
 
-		over("a class that says that no cookie matters answers all alike", func(s *site) {
+		over("a class without relevant cookies answers all requests alike", func(s *site) {
 			p := &page{}
 			s.handle("GET /p/{id}", p.serve, s.cached("no-cookie"))
 			s.get("/p/1", "Cookie: session=a").is("run 1").says("Larder; fwd=uri-miss; stored")
@@ -144,7 +144,7 @@ func whoseCases() []testCase {
 			s.get("/p/1").is("run 1").isHit()
 		}),
 
-		over("an identity gives each user entries of his own, private ones too", func(s *site) {
+		over("an identity gives each user entries, private ones too", func(s *site) {
 			p := &page{body: says("X-User"), fields: []string{"Cache-Control: private, max-age=60"}}
 			s.handle("GET /cart", p.serve, CachedRoute{Cached: Cached{s.cache, "hour", nil}, IdentityField: "X-User"})
 
@@ -157,7 +157,7 @@ func whoseCases() []testCase {
 			s.get("/cart").is(`X-User [] run 4`).says("Larder; fwd=bypass; detail=no-identity")
 		}),
 
-		over("a request that the route skips is left alone", func(s *site) {
+		over("a request that Skip selects is a bypass", func(s *site) {
 			p := &page{}
 			s.handle("GET /p/{id}", p.serve, CachedRoute{Cached: Cached{s.cache, "hour", nil}, SkipField: "X-Preview"})
 			s.get("/p/1", "X-Preview: 1").is("run 1").says("Larder; fwd=bypass; detail=skipped")
@@ -167,7 +167,7 @@ func whoseCases() []testCase {
 		}),
 
 		// The promise "one load": what may not be shared is not shared, and nobody queues for it.
-		within("those who wait for a response that turns out private go on by themselves, all at once", func(s *site) {
+		within("waiting requests for a private response all run concurrently", func(s *site) {
 			n := herd()
 			leader, rest := s.gate(), s.gate()
 			p := &page{body: says("X-User"), fields: []string{"Cache-Control: private"}}
@@ -194,7 +194,7 @@ func whoseCases() []testCase {
 		}),
 
 		// Elsewhere: one key that could not be stored made all its requests wait for each other.
-		within("nobody queues for what was found uncacheable", func(s *site) {
+		within("requests for an uncacheable response do not collapse", func(s *site) {
 			p := &page{fields: []string{"Cache-Control: no-store"}}
 			s.handle("GET /p/{id}", p.serve, s.cached("hour"))
 			s.get("/p/1").is("run 1")
@@ -217,7 +217,7 @@ func whoseCases() []testCase {
 		}),
 
 		// Elsewhere: one key that could not be stored made all its requests wait for each other.
-		within("what is uncacheable for those with credentials is queued for by the others", func(s *site) {
+		within("a response uncacheable with credentials collapses without them", func(s *site) {
 			p := &page{}
 			s.handle("GET /p/{id}", p.serve, s.cached("hour"))
 			s.get("/p/1", "Authorization: a").says("Larder; fwd=uri-miss; detail=authorization")
@@ -234,7 +234,7 @@ func whoseCases() []testCase {
 			require.EqualValues(s, 1+5+1, p.runs.Load())
 		}),
 
-		within("a request without credentials does not wait for one with", func(s *site) {
+		within("a request without credentials does not join one with them", func(s *site) {
 			p := &page{hold: s.gate()}
 			s.handle("GET /p/{id}", p.serve, s.cached("hour"))
 			a := s.start("GET", "/p/1", "Authorization: a")

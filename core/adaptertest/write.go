@@ -43,7 +43,7 @@ func (r *row) write(c Ctx) error {
 func writeCases() []testCase {
 	cases := []testCase{
 		// Elsewhere: the client saw the write's response before the invalidation, and read the old value back.
-		over("what was written is read back by the next request", func(s *site) {
+		over("a write is read back by the next request", func(s *site) {
 			db := &row{}
 			s.handle("GET /p/{id}", db.read, s.cached("hour", "p:{id}"))
 			s.handle("GET /list", db.read, s.cached("hour", "list"))
@@ -58,7 +58,7 @@ func writeCases() []testCase {
 			}
 		}),
 
-		over("a write leaves alone what its tags and path do not name", func(s *site) {
+		over("a write leaves entries with other tags and paths", func(s *site) {
 			db := &row{}
 			s.handle("GET /p/{id}", db.read, s.cached("hour", "p:{id}"))
 			s.handle("PUT /p/{id}", db.write, s.invalidates("p:{id}"))
@@ -67,7 +67,7 @@ func writeCases() []testCase {
 			s.get("/p/2").is("value 0").isHit()
 		}),
 
-		over("a write invalidates its own path, all queries, without a tag for it", func(s *site) {
+		over("a write invalidates its own path with all queries", func(s *site) {
 			db := &row{}
 			s.handle("GET /items", db.read, s.cached("hour"))
 			s.handle("POST /items", db.write, s.invalidates("unrelated"))
@@ -81,7 +81,7 @@ func writeCases() []testCase {
 			}
 		}),
 
-		over("a safe request through an invalidating route invalidates its tags, not its path", func(s *site) {
+		over("a safe request on a write route invalidates only its tags", func(s *site) {
 			db := &row{}
 			s.handle("GET /p/{id}", db.read, s.cached("hour", "p:{id}"))
 			s.handle("GET /touch/{id}", db.write, s.cached("hour"), s.invalidates("p:{id}"))
@@ -91,7 +91,7 @@ func writeCases() []testCase {
 			s.get("/p/1").is("value 1").isNoHit()
 		}),
 
-		over("an unsafe request through a cached route invalidates its URI and the route's tags", func(s *site) {
+		over("an unsafe request on a cached route invalidates URI and tags", func(s *site) {
 			db := &row{}
 			s.handle("GET /p/{id}", db.read, s.cached("hour", "p:{id}"))
 			s.handle("GET /view/{id}", db.read, s.cached("hour", "p:{id}"))
@@ -111,7 +111,7 @@ func writeCases() []testCase {
 			}
 		}),
 
-		over("an unsafe request through a cached route that is refused leaves what is stored", func(s *site) {
+		over("a refused unsafe request on a cached route invalidates nothing", func(s *site) {
 			db := &row{status: 409}
 			s.handle("GET /p/{id}", db.read, s.cached("hour", "p:{id}"))
 			s.handle("POST /p/{id}", db.write, s.cached("hour", "p:{id}"))
@@ -121,7 +121,7 @@ func writeCases() []testCase {
 			s.do("POST", "/p/1", "X-A: 1")
 		}),
 
-		over("an unsafe request through a cached route outside routing invalidates", func(s *site) {
+		over("an unsafe request on a cached route outside routing invalidates", func(s *site) {
 			db := &row{}
 			s.app.Outside = []Use{s.cached("hour", "p:{id}")}
 			s.handle("GET /p/{id}", db.read)
@@ -135,7 +135,7 @@ func writeCases() []testCase {
 			s.get("/view/1").is("value 1").isNoHit()
 		}),
 
-		over("a write invalidates what its answer names, of the same host", func(s *site) {
+		over("a write invalidates what its Location names on the same host", func(s *site) {
 			db := &row{}
 			var fields []string
 			s.handle("GET /items/{id}", db.read, s.cached("hour"))
@@ -177,7 +177,7 @@ func writeCases() []testCase {
 			}
 		}),
 
-		within("what is read while a write is under way is shared, and gone when it ends", func(s *site) {
+		within("a load during a write is shared until the write ends", func(s *site) {
 			db := &row{hold: s.gate()}
 			s.handle("GET /p/{id}", db.read, s.cached("hour", "p:{id}"))
 			s.handle("PUT /p/{id}", db.write, s.invalidates("p:{id}"))
@@ -194,7 +194,7 @@ func writeCases() []testCase {
 			s.get("/p/1").is("value 2").isNoHit()
 		}),
 
-		within("what is read while a write is under way does not outlive the write's deadline", func(s *site) {
+		within("a load during a write does not outlive the write's deadline", func(s *site) {
 			db := &row{hold: s.gate()}
 			s.handle("GET /p/{id}", db.read, s.cached("hour", "p:{id}"))
 			s.handle("PUT /p/{id}", db.write, s.invalidates("p:{id}"))
@@ -209,7 +209,7 @@ func writeCases() []testCase {
 			w.answer().is("wrote 1")
 		}),
 
-		within("a write whose client goes away invalidates all the same", func(s *site) {
+		within("a write whose client disconnects still invalidates", func(s *site) {
 			db := &row{hold: s.gate()}
 			s.handle("GET /p/{id}", db.read, s.cached("hour", "p:{id}"))
 			s.handle("PUT /p/{id}", db.write, s.invalidates("p:{id}"))
@@ -225,7 +225,7 @@ func writeCases() []testCase {
 			s.get("/p/1").is("value 2").isNoHit()
 		}),
 
-		within("a write that panics may have committed: it invalidates", func(s *site) {
+		within("a write that panics invalidates", func(s *site) {
 			db := &row{}
 			s.handle("GET /p/{id}", db.read, s.cached("hour", "p:{id}"))
 			s.handle("PUT /p/{id}", db.write, s.invalidates("p:{id}"))
@@ -268,7 +268,7 @@ func writeCases() []testCase {
 // refusedCases are writes that are refused: they cost nothing.
 func refusedCases() (cases []testCase) {
 	refused := func(name string, answer func(c Ctx, s *site) error, unless ...flag) testCase {
-		return within("a write that is refused costs nothing: "+name, func(s *site) {
+		return within("a refused write removes nothing: "+name, func(s *site) {
 			db := &row{}
 			for _, target := range []string{"/p/{id}", "/list"} {
 				s.handle("GET "+target, db.read, s.cached("hour", "catalog"))
@@ -301,7 +301,7 @@ func refusedCases() (cases []testCase) {
 		cases = append(cases, refused(fmt.Sprint(status, " by an error"), func(_ Ctx, s *site) error { return s.f.Error(status) }, noErrors))
 	}
 	return append(cases,
-		within("a write that is refused costs nothing while another one is under way", func(s *site) {
+		within("a refused write during another removes nothing", func(s *site) {
 			db := &row{hold: s.gate()}
 			s.handle("GET /list", db.read, s.cached("hour", "catalog"))
 			s.handle("PUT /p/{id}", db.write, s.invalidates("catalog"))
@@ -319,7 +319,7 @@ func refusedCases() (cases []testCase) {
 		}),
 
 		// The status says that nothing was changed; the handler knows better.
-		within("a write that answers 4xx and has changed something says so itself", func(s *site) {
+		within("a write that answers 4xx can invalidate by core.Invalidate", func(s *site) {
 			db := &row{}
 			g := s.gate()
 			s.handle("GET /p/{id}", db.read, s.cached("hour", "p:{id}"))
@@ -349,7 +349,7 @@ func refusedCases() (cases []testCase) {
 // write's deadline.
 func lateCommitCases() (cases []testCase) {
 	late := func(name string, answer func(c Ctx, s *site) error, unless ...flag) testCase {
-		return within("a commit that follows the answer is seen at the deadline: "+name, func(s *site) {
+		return within("a late commit is seen by the deadline: "+name, func(s *site) {
 			db := &row{}
 			s.handle("GET /p/{id}", db.read, s.cached("hour", "p:{id}"))
 			s.handle("GET /other", db.read, s.cached("hour", "other"))
@@ -376,7 +376,7 @@ func lateCommitCases() (cases []testCase) {
 	}
 	return append(cases,
 		late("a panic", func(Ctx, *site) error { panic(http.ErrAbortHandler) }),
-		within("a commit that follows the answer soon is seen soon after it", func(s *site) {
+		within("a commit soon after the answer is seen soon", func(s *site) {
 			db := &row{}
 			s.handle("GET /p/{id}", db.read, s.cached("hour", "p:{id}"))
 			s.handle("PUT /p/{id}", func(c Ctx) error {
@@ -393,7 +393,7 @@ func lateCommitCases() (cases []testCase) {
 			s.get("/p/1").is("value 1").isNoHit() // the last of the deadlines
 			s.get("/p/1").isHit()
 		}),
-		within("a commit that follows the answer is seen at the deadline: what the handler has named", func(s *site) {
+		within("a late commit is seen by the deadline: tags of the handler", func(s *site) {
 			db := &row{}
 			s.handle("GET /other", db.read, s.cached("hour", "other"))
 			s.handle("PUT /p/{id}", func(c Ctx) error {
@@ -408,7 +408,7 @@ func lateCommitCases() (cases []testCase) {
 			time.Sleep(30 * time.Second)
 			s.get("/other").is("value 1").isNoHit()
 		}),
-		within("a commit that follows the answer is seen at the deadline: its client has gone", func(s *site) {
+		within("a late commit is seen by the deadline: its client disconnected", func(s *site) {
 			db := &row{}
 			g := s.gate()
 			var begun atomic.Bool
@@ -537,7 +537,7 @@ func heldCases() []testCase {
 			return err
 		}, std},
 	} {
-		cases = append(cases, within("the end of a write's answer waits for the write: "+sh.name, func(s *site) {
+		cases = append(cases, within("the last byte of a write's answer follows it: "+sh.name, func(s *site) {
 			db := &row{}
 			g := s.gate()
 			s.handle("GET /p/{id}", db.read, s.cached("hour", "p:{id}"))
@@ -563,7 +563,7 @@ func heldCases() []testCase {
 		}, sh.unless...))
 	}
 	return append(cases,
-		within("a write's stream passes event by event, but for its last byte", func(s *site) {
+		within("a write's stream passes event by event except its last byte", func(s *site) {
 			g := s.gate()
 			s.handle("PUT /w/{id}", func(c Ctx) error {
 				return c.Stream(func(w io.Writer, flush func()) {
@@ -589,7 +589,7 @@ func heldCases() []testCase {
 			require.Equal(s, "\n", string(rest))
 		}, noResponseWriter),
 
-		within("events of a write pass whole while it is under way, and their end waits for it", func(s *site) {
+		within("a write's events pass at once, their end with the write", func(s *site) {
 			db := &row{}
 			g := s.gate()
 			s.handle("GET /p/{id}", db.read, s.cached("hour", "p:{id}"))
@@ -623,7 +623,7 @@ func heldCases() []testCase {
 			s.get("/p/1").is("value 1").isNoHit()
 		}, noResponseWriter),
 
-		within("events of a write whose length is stated are held back at their end", func(s *site) {
+		within("a write's events with a stated length are held back at the end", func(s *site) {
 			g := s.gate()
 			s.handle("POST /w/{id}", func(c Ctx) error {
 				c.Set("Content-Type", "text/event-stream")
@@ -641,7 +641,7 @@ func heldCases() []testCase {
 			w.answer().is("data: first\n\n")
 		}, noResponseWriter),
 
-		over("a write's answer is the handler's, exactly", func(s *site) {
+		over("a write's answer is exactly the handler's", func(s *site) {
 			h := func(c Ctx) error {
 				add(c, []string{"X-A: 1", "X-A: 2", "Set-Cookie: a=1", "Set-Cookie: b=2", "Location: /p/1"})
 				return c.Text(201, "made")
