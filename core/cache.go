@@ -37,9 +37,10 @@ type Cache struct {
 	told sync.Map // of maps, by prefix: that a value could not be kept
 }
 
-// New makes a cache. It fails with a *ConfigError if o is wrong. With a Remote it
-// waits for it up to a second, and goes on without it, to connect later, unless
-// RequireRemote is set; it fails if the Remote can be reached and cannot be used.
+// New makes a cache. It fails with a *ConfigError if o is wrong, and with ErrUnusable if
+// the Remote can be reached and cannot be used. New waits for a Remote for up to 1 s, and
+// then succeeds without it and connects later. With RequireRemote it waits for up to 5 s,
+// and then fails.
 func New(o Options) (*Cache, error) {
 	o, err := o.resolve()
 	if err != nil {

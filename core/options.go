@@ -13,9 +13,11 @@ type Options struct {
 	// Remote is the tier that instances share. nil: everything stays in this
 	// process.
 	Remote Remote
-	// RequireRemote makes New fail when Remote cannot be reached, refuses a call, or
-	// proves nothing of what was invalidated. By default New succeeds and connects later,
-	// unless to try again is in vain (ErrUnusable).
+	// RequireRemote makes New fail if Remote refuses a call, proves nothing of past
+	// invalidations, or is not ready within 5 s. Until then New tries again, since a server
+	// may be slow while it starts; the error contains the reason of the last failure. By
+	// default New waits for Remote for up to 1 s, succeeds in any case and connects later,
+	// unless Remote is unusable (ErrUnusable).
 	RequireRemote bool
 	// RemoteBudget bounds the time that one request waits for Remote, all in all. It does
 	// not bound loads, nor the wait for a load of another instance. Default 50ms.

@@ -188,12 +188,12 @@ func parseHints(payload string) (hints []tier.Hint) {
 			return nil
 		}
 		for f := range slices.Chunk(fields[2:], itemFields) {
-			kind, err := kindOf(f[0])
-			if err != nil {
-				return nil
+			item := tier.Item{Kind: kindOf(f[0]), Value: f[1]}
+			if item.Check() != nil {
+				return nil // the log has it as well, where it is an error
 			}
 			hints = append(hints, tier.Hint{Partition: p, Item: tier.Logged{
-				Item:     tier.Item{Kind: kind, Value: f[1]},
+				Item:     item,
 				Position: tier.Position{ID: f[2], Token: f[3]},
 				Before:   f[4],
 			}})

@@ -37,11 +37,11 @@ func readLog(r *reply) (tier.Log, error) {
 	l := tier.Log{Joined: r.int() == 1, Trimmed: r.int() == 1}
 	items := r.array()
 	for r.err == nil && items.err == nil && len(items.rest) > 0 {
-		kind, err := kindOf(items.string())
-		if err != nil && items.err == nil {
-			items.err = err
-		}
+		kind := kindOf(items.string())
 		item := tier.Logged{Item: tier.Item{Kind: kind, Value: items.string()}}
+		if err := item.Check(); err != nil && items.err == nil {
+			items.err = fmt.Errorf("%w: %w", errReply, err)
+		}
 		item.ID, item.Token, item.Before = items.string(), items.string(), items.string()
 		l.Items = append(l.Items, item)
 	}
@@ -54,10 +54,12 @@ func readLog(r *reply) (tier.Log, error) {
 	return l, nil
 }
 
-func kindOf(s string) (tier.Kind, error) {
+// kindOf returns the kind of an item, 0 for text that is no kind at all. The caller
+// checks the item: see tier.Item.Check.
+func kindOf(s string) tier.Kind {
 	n, err := strconv.ParseUint(s, 10, 8)
-	if k := tier.Kind(n); err == nil && k >= tier.Key && k <= tier.Closed {
-		return k, nil
+	if err != nil {
+		return 0
 	}
-	return 0, fmt.Errorf("%w: an item of kind %q", errReply, s)
+	return tier.Kind(n)
 }

@@ -2,7 +2,6 @@ package redisstore
 
 import (
 	"math"
-	"strconv"
 	"testing"
 	"time"
 
@@ -15,7 +14,7 @@ func TestHintsThatMakeNoSenseAreIgnored(t *testing.T) {
 	for _, payload := range []string{
 		"", "L", "L1", "L2" + "1:w1:k", "L11:w", "L11:w1:k1:k", "L11:w0:", "L11:w9:k", "L11:w-1:k", "L11:w:k", "L1x", "L1:",
 		"L11:w99999999999999999999:k", "L11:i1:01:11:k1:01:t", "L11:i1:x1:11:k1:01:t1:b", "L11:i1:01:91:k1:01:t1:b",
-		"L11:i1:01:01:k1:01:t1:b", "L11:i", "L11:i1:0", "L11:i1:31:21:k1:01:t1:b1:2", "L11:i1:31:21:k1:01:t1:b1:91:l1:01:u1:t",
+		"L11:i1:01:01:k1:01:t1:b", "L11:i1:01:81:k1:01:t1:b", "L11:i1:01:61:k1:01:t1:b", "L11:i", "L11:i1:0", "L11:i1:31:21:k1:01:t1:b1:2", "L11:i1:31:21:k1:01:t1:b1:91:l1:01:u1:t",
 	} {
 		require.Empty(t, parseHints(payload), "%q", payload)
 	}
@@ -30,14 +29,29 @@ func TestHintsThatMakeNoSenseAreIgnored(t *testing.T) {
 	require.Equal(t, []tier.Hint{first, second}, parseHints("L11:i1:31:21:k1:01:t1:b1:10:1:11:u1:t"))
 }
 
+func TestAnUnknownLogItemIsAnError(t *testing.T) {
+	logOf := func(kind, value string) *reply {
+		return newReply([]any{int64(1), int64(0), []any{kind, value, "1-0", "t", "b"}})
+	}
+	for _, item := range []struct{ kind, value, why string }{
+		{"8", "k", "kind 8"}, {"0", "k", "kind 0"}, {"x", "k", "kind 0"}, {"6", "1:soon:w:k", "no intent"},
+	} {
+		_, err := readLog(logOf(item.kind, item.value))
+		require.ErrorIs(t, err, errReply)
+		require.ErrorContains(t, err, item.why)
+	}
+	l, err := readLog(logOf("6", "1:5:w:k"))
+	require.NoError(t, err)
+	require.Len(t, l.Items, 1)
+}
+
 func FuzzHints(f *testing.F) {
 	f.Add("L11:w1:k")
 	f.Add("L11:i1:31:21:k1:01:t1:b1:10:1:11:u1:t")
 	f.Fuzz(func(t *testing.T, payload string) {
 		for _, h := range parseHints(payload) {
 			if h.Wake == "" {
-				_, err := kindOf(strconv.Itoa(int(h.Item.Kind)))
-				require.NoError(t, err)
+				require.NoError(t, h.Item.Check())
 			}
 			require.Less(t, len(h.Wake)+len(h.Item.Value)+len(h.Item.Token)+len(h.Item.Before), len(payload))
 		}

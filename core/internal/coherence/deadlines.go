@@ -109,12 +109,8 @@ func (s *shared) intent(p int, it Item) bool {
 	default:
 		return false
 	}
-	in, ok := tier.IntentOf(it)
-	f := &s.parts[p]
-	switch {
-	case !ok: // of a later version: what it is about is not known
-		s.e.fence([]Item{eraItem(p)})
-	case f.clock.known:
+	in, _ := tier.IntentOf(it) // the item has been checked
+	if f := &s.parts[p]; f.clock.known {
 		now := s.e.Now()
 		first, last := f.clock.reached(now, in.Deadline)
 		if now >= first { // before anything is verified

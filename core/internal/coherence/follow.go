@@ -2,6 +2,7 @@ package coherence
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -185,6 +186,10 @@ func (s *shared) hint(p int, it tier.Logged) {
 	defer s.follow.Unlock()
 	f := &s.parts[p]
 	if f.seen(it.Token) {
+		return
+	}
+	if it.Check() != nil {
+		s.wake() // the log has it as well: the round that reads it there fails
 		return
 	}
 	intent := s.intent(p, it.Item)
@@ -614,6 +619,11 @@ func (s *shared) catchUp(ctx context.Context, ses tier.Session, p int, h *tier.H
 	since, err := ses.Log(ctx, p, *from)
 	if err != nil {
 		return err
+	}
+	for _, it := range since.Items {
+		if err := it.Check(); err != nil {
+			return fmt.Errorf("larder: the log of partition %d cannot be followed: %w", p, err)
+		}
 	}
 	if s.joined(p, from, h, &since, a) {
 		return nil

@@ -45,14 +45,17 @@ const (
 	// maxKeep is the longest that an entry stays in the shared tier: generations
 	// and the versions of deploys are remembered longer.
 	maxKeep = 7 * 24 * time.Hour
-	// firstRounds is how many rounds New waits for, at most.
+	// firstRounds is the number of rounds that New makes at most. Where the tier is
+	// required, only those count that succeed and prove nothing.
 	firstRounds = 5
+	// firstPause is the time between two attempts to reach a tier that is required.
+	firstPause = 50 * time.Millisecond
 	// vainRounds is how many rounds in a row succeed and prove nothing of a partition
 	// before that is taken for a failure.
 	vainRounds = 10
-	// openTimeout bounds the first attempt to connect, while New waits. Later ones, and
-	// that of who requires it, have more: to connect, to say hello and to agree takes
-	// several round trips.
+	// openTimeout bounds the time that New waits for a tier that is not required.
+	// maxOpenTimeout bounds the time that New waits for a required one, and each later
+	// attempt to connect: a connection, HELLO and the layout take several round trips.
 	openTimeout    = time.Second
 	maxOpenTimeout = 5 * time.Second
 	// agreeEvery is how often this instance's part of the layout is renewed.
@@ -122,16 +125,7 @@ func (e *Engine) share(o Sharing) error {
 		e.parts.Store(int32(o.Layout.Partitions))
 	}
 	e.shared = s
-	limit := openTimeout
-	if o.Required { // a tier that is far away takes several round trips to be opened
-		limit = maxOpenTimeout
-	}
-	ctx, cancel := context.WithTimeout(e.ctx, limit)
-	defer cancel()
-	err := s.open(ctx)
-	if err == nil {
-		err = s.verifyFirst(ctx)
-	}
+	err := s.start()
 	if tier.IsPermanent(err) && !errors.Is(err, tier.ErrUnusable) {
 		err = fmt.Errorf("%w: %w", tier.ErrUnusable, err)
 	}
@@ -153,18 +147,83 @@ func (e *Engine) share(o Sharing) error {
 	return nil
 }
 
+// start opens the tier and verifies the partitions, while New waits. A tier that is
+// required is tried again until maxOpenTimeout is over: the server may be starting, or
+// slow at first.
+func (s *shared) start() error {
+	limit := openTimeout
+	if s.Required {
+		limit = maxOpenTimeout
+	}
+	ctx, cancel := context.WithTimeout(s.e.ctx, limit)
+	defer cancel()
+	if !s.Required {
+		if err := s.open(ctx); err != nil {
+			return err
+		}
+		return s.verifyFirst(ctx)
+	}
+	err := s.insist(ctx, s.open)
+	if err == nil {
+		vain := 0
+		err = s.insist(ctx, func(ctx context.Context) error {
+			err := s.verifyOnce(ctx)
+			if vain++; !errors.Is(err, errUnverified) {
+				vain = 0
+			}
+			if vain >= firstRounds {
+				return fmt.Errorf("%w: %w", errVain, err)
+			}
+			return err
+		})
+	}
+	if err != nil && ctx.Err() != nil {
+		return fmt.Errorf("larder: the shared tier, which is required, was not ready within %v: %w", limit, err)
+	}
+	return err
+}
+
+// errVain says that further rounds would prove as little as those before.
+var errVain = errors.New("larder: rounds without proof")
+
+// insist repeats an attempt until it succeeds, fails for good, or ctx ends. The error is
+// that of the last attempt which ctx did not cut short, if there is one.
+func (s *shared) insist(ctx context.Context, attempt func(context.Context) error) error {
+	var reason error
+	for {
+		err := attempt(ctx)
+		if err == nil || tier.IsPermanent(err) || errors.Is(err, tier.ErrUnusable) || errors.Is(err, errVain) {
+			return err
+		}
+		if reason == nil || ctx.Err() == nil {
+			reason = err
+		}
+		if !sleep(ctx, firstPause, nil) {
+			return reason
+		}
+	}
+}
+
 // verifyFirst makes the first rounds: heads that are not there are made by one and
 // verified by the next. What fails may succeed at the next.
 func (s *shared) verifyFirst(ctx context.Context) (err error) {
 	for range firstRounds {
-		if err = s.round(ctx); err == nil && s.unverified() {
-			err = errUnverified
-		}
-		if err == nil || tier.IsPermanent(err) || ctx.Err() != nil {
+		if err = s.verifyOnce(ctx); err == nil || tier.IsPermanent(err) || ctx.Err() != nil {
 			break
 		}
 	}
 	return err
+}
+
+// verifyOnce makes one round, and fails if some partition is unverified after it.
+func (s *shared) verifyOnce(ctx context.Context) error {
+	if err := s.round(ctx); err != nil {
+		return err
+	}
+	if s.unverified() {
+		return errUnverified
+	}
+	return nil
 }
 
 // open makes the session and agrees on the layout: before the first hit.

@@ -179,6 +179,19 @@ func IntentOf(it Item) (in Intent, ok bool) {
 	return in, ok && kerr == nil && derr == nil && at >= 0 && at <= maxDeadline && (in.Kind == Key || in.Kind == Tag)
 }
 
+// Check returns an error for an item that Protocol does not define: one of an unknown
+// kind, or a Begun item that is no intent. An instance cannot know what such an item
+// invalidates, so it must not follow the log beyond it (R2, R24).
+func (it Item) Check() error {
+	if it.Kind < Key || it.Kind > Closed {
+		return fmt.Errorf("log item of the unknown kind %d: protocol %d has kinds %d to %d", it.Kind, Protocol, Key, Closed)
+	}
+	if _, ok := IntentOf(it); it.Kind == Begun && !ok {
+		return fmt.Errorf("log item of kind %d with the value %q, which is no intent of protocol %d", it.Kind, it.Value, Protocol)
+	}
+	return nil
+}
+
 // maxDeadline is far beyond any clock, and a number of nanoseconds.
 const maxDeadline = 1 << 42
 

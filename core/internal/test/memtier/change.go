@@ -3,6 +3,7 @@ package memtier
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -65,6 +66,9 @@ func (st *step) change(ch tier.Change) ([]tier.Logged, error) {
 	}
 	if ch.Mode != tier.Begin && ch.Mode != tier.Abandon {
 		st.lag(ch)
+	}
+	for _, it := range ch.Items {
+		st.forgetGone(it)
 	}
 	if !ok {
 		h = st.newHead(tier.Position{})
@@ -146,6 +150,39 @@ func (st *step) capGeneration(tag string, deadline int64) {
 		st.setIntents(k, in)
 	}
 	st.set(at, value{generation{g.token, true}, min(v.until, deadline)})
+}
+
+// forgetGone removes the expiries of entries and generations that are gone from the
+// intents on an item: nothing can lift them, and a steady flow of overlapping intents
+// would keep one for each.
+func (st *step) forgetGone(it tier.Item) {
+	if it.Kind != tier.Key && it.Kind != tier.Tag {
+		return
+	}
+	k := intentsKey(it.Kind, it.Value)
+	in := st.intentsAt(k)
+	if len(in.lives) == 0 && in.made.token == "" {
+		return
+	}
+	in = in.clone()
+	if in.made.token != st.generation(it.Value).token || it.Kind == tier.Key {
+		in.made = lived{}
+	}
+	there := map[string]bool{}
+	for version := range st.server.versions[st.session.layout.Namespace] {
+		there[st.entryID(it.Value, version)] = true
+	}
+	maps.DeleteFunc(in.lives, func(id string, _ int64) bool { return !there[id] })
+	st.setIntents(k, in)
+}
+
+// entryID returns the id of the entry of a key under a version, "" if there is none.
+func (st *step) entryID(name, version string) string {
+	v, ok := st.get(key{kind: Entry, version: version, name: name}, st.now)
+	if !ok {
+		return ""
+	}
+	return v.data.(tier.Entry).ID
 }
 
 // lift lets what an intent has capped live on, as far as no other intent forbids it.
