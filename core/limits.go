@@ -14,7 +14,7 @@ const (
 	MaxKeyBytes = naming.MaxBytes
 	// MaxTagsPerEntry is how many tags an entry can carry. What names more is not
 	// stored.
-	MaxTagsPerEntry = 64
+	MaxTagsPerEntry = naming.MaxTags
 	// MaxValidatorBytes is the longest validator, in bytes.
 	MaxValidatorBytes = 1024
 	// MaxDuration is the longest duration of a class: a year.

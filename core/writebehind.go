@@ -4,147 +4,121 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strconv"
-	"sync"
-	"sync/atomic"
+	"runtime/debug"
+	"strings"
 	"time"
 
-	"github.com/larderhq/larder/core/internal/coherence"
-	"github.com/larderhq/larder/core/internal/naming"
-	"github.com/larderhq/larder/core/internal/queue"
+	"github.com/larderhq/larder/core/internal/loadscope"
 	"github.com/larderhq/larder/core/internal/tier"
+	"github.com/larderhq/larder/core/internal/writebehind"
+	"github.com/larderhq/larder/core/internal/writebehind/queue"
 )
 
 // Errors of write-behind.
 var (
-	// ErrNotQueued is returned when nobody knows that a change is in the queue. It may
-	// be there all the same, or come to be within 2s: the tier's reply may have been
-	// lost. To write it again is safe.
-	ErrNotQueued = errors.New("larder: the change is not known to be queued")
-	// ErrQueueFull is returned when there was no room in the queue for as long as the
-	// caller waited. The change is not in the queue.
-	ErrQueueFull = errors.New("larder: the write-behind queue is full")
-	// ErrPoison is what apply wraps, for a batch of one or in a BatchError, for a
-	// change that it will never take: it becomes a dead letter at once.
-	ErrPoison = errors.New("larder: a change that can never be applied")
+	// ErrNotQueued is returned when it is unknown whether a change is in the queue: the
+	// reply of the tier may have been lost. The change may be in the queue, or arrive there
+	// within 2s. It is safe to write it again.
+	ErrNotQueued = writebehind.ErrNotQueued
+	// ErrQueueFull is returned when the queue had no room for as long as the caller waited.
+	// The change is not in the queue.
+	ErrQueueFull = writebehind.ErrQueueFull
+	// ErrPoison marks a change that can never be applied. An apply wraps it in the error of
+	// a batch of one, or in a BatchError. The change becomes a dead letter at once.
+	ErrPoison = writebehind.ErrPoison
 )
 
 // Change is a change of one id that is to be applied.
 type Change[K comparable, V any] struct {
 	ID      K
 	Value   V
-	Deleted bool // there is no value any more
-	// Version grows with every change of the id. A database that stores it with the row
-	// and refuses a smaller one is safe from a worker that was paused in the middle of
-	// apply for longer than its lease of the queue, and came back after another one had
-	// applied something newer.
+	Deleted bool // the id has no value any more
+	// Version grows with every change of the id. A worker that was paused in the middle of
+	// apply for longer than its lease of the queue may apply a change after another worker
+	// has applied a newer one. A database is safe from that if it stores the version with
+	// the row and refuses a smaller one.
 	Version int64
 	Attempt int       // 1: the first
-	Queued  time.Time // when the first change since the id was last clean was queued, on the tier's clock
+	Queued  time.Time // of the first change since the queue last held none of the id, on the tier's clock
 }
 
-// WriteBehindOptions are all optional, but that Merge needs Load.
+// WriteBehindOptions configures a WriteBehind. All fields are optional, except that Merge
+// requires Load.
 type WriteBehindOptions[K comparable, V any] struct {
-	// Batch is how many changes one apply gets at most. Default 100, at most 1000.
+	// Batch is the largest number of changes of one apply. Default 100, at most 1000.
 	Batch int
-	// Interval is how long a change waits for others, before it is applied, while there is
-	// room for more. Default 1s.
+	// Interval is how long a change waits for others before it is applied, while the queue
+	// has room. Default 1s.
 	Interval time.Duration
-	// Workers is how many batches this process applies at a time: of different
-	// partitions, so never of the same id. Default 2, at most 64. -1: none, for a process
-	// that leaves it to others; not without a shared tier.
+	// Workers is how many batches this process applies concurrently. They are of different
+	// partitions, and so of different ids. Default 2, at most 64. -1 means no workers: other
+	// processes apply the changes, which requires a shared tier.
 	Workers int
-	// MaxQueued is how many ids may wait in the queue; beyond it Put waits for room. They
-	// spread over the partitions of the tier, each of which has room for its share and a
-	// half. Default 100 000.
+	// MaxQueued is how many ids the queue holds; Put waits for room when it is full. Each
+	// partition of the tier has room for its share and a half. Default 100 000.
 	MaxQueued int
-	// Wait is how long Put and Delete wait for room and for the tier, where their context
-	// does not end before. Default 5s.
+	// Wait bounds how long Put and Delete wait for room and for the tier, besides their
+	// context. Default 5s.
 	Wait time.Duration
-	// ApplyTimeout is the deadline of an apply. What one has not applied that goes on for
-	// longer, others apply. Default 30s.
+	// ApplyTimeout is the deadline of an apply. Other workers apply the changes of an apply
+	// that runs longer. Default 30s.
 	ApplyTimeout time.Duration
-	// Retry is how long a change that failed waits for the next attempt. It doubles with
-	// each, up to MaxRetry. Defaults 100ms and 1m.
+	// Retry is the wait before the second attempt to apply a change. It doubles with each
+	// attempt, up to MaxRetry. Defaults 100ms and 1m.
 	Retry, MaxRetry time.Duration
-	// MaxAttempts is how often a change is tried before it becomes a dead letter. Default
-	// 20: about 12 minutes. An error of a whole batch may be the database's: after one, its
-	// changes are tried one by one, and while nothing at all is applied none becomes a
-	// dead letter for it.
+	// MaxAttempts is the number of attempts after which a change becomes a dead letter.
+	// Default 20, which takes about 12 minutes. An error of a whole batch may be the
+	// database's: the changes of the batch are then tried one by one, and none becomes a dead
+	// letter for that error while no change at all can be applied.
 	MaxAttempts int
-	// Merge is for partial changes: it puts change on what holds now, which is what is
-	// queued, or else what Load loads (the zero V where that says ErrNotFound), and
-	// returns what is to be queued. It may be called more than once for one Put, and
-	// must change neither. With it Put reads before it writes. What has become a dead letter
-	// does not hold: the next Put merges with what Load loads, without it, as readers see
-	// it. A counter whose increment became a dead letter is short by that until the letter is
-	// dealt with, and to replay the letter would undo what came after it: OnDead is where to
-	// note an increment that must not be lost.
+	// Merge makes Put a partial change: it applies change to the latest value and returns the
+	// new value. The latest value is the queued one, or else the one that Load returns, or
+	// the zero V where Load returns ErrNotFound. Merge may run more than once for one Put,
+	// and must modify neither argument. With Merge, Put reads before it writes.
+	//
+	// A dead letter is no longer the latest value: the next Put merges with the value that
+	// Load returns, as readers see it. A counter whose increment has become a dead letter is
+	// short by that increment, and Replay of the dead letter would undo later increments.
+	// OnDead is the place to record an increment that must not be lost.
 	Merge func(old, change V) V
 	Load  Loader[K, V]
-	// OnDead is told of each change that became a dead letter, from the worker's
-	// goroutine. It must not wait for the queue.
+	// OnDead receives each change that has become a dead letter, on the worker's goroutine.
+	// It must not wait for the queue.
 	OnDead func(Change[K, V], error)
 }
 
-// WriteBehind is a queue of changes of a map's values, and the workers that apply them
-// to where the values really live. It answers when a change is in the queue: from then
-// on every reader of the map gets it, in other processes as soon as the message arrives
-// and after MaxStaleness at the latest, and pages that carry the id's key as a tag are
-// made anew. Workers of any instance apply the changes, in batches, in order per id, each
-// at least once; of changes of one id that wait, only the last is applied.
+// WriteBehind is a queue of changes of a map's values, and the workers that apply them to
+// the database. Put returns when the change is in the queue. From then on every reader of
+// the map gets it; readers in other processes get it when the message arrives, and after
+// MaxStaleness at the latest. Entries that carry the id's key as a tag are invalidated.
+// Workers of any instance apply the changes in batches, in order per id, each at least once.
+// Pending changes of one id coalesce; the latest wins.
 //
-// With a shared tier the queue is in the tier and lasts as long as the tier's own data:
-// a Redis without appendonly loses it when it restarts, a failover loses what the
-// replica had not got. Without one it is in this process: Close applies what is left, and
-// a crash loses it.
+// With a shared tier the queue is in the tier and as durable as the tier: a Redis without
+// appendonly loses it when it restarts, and a failover loses the changes that the replica
+// had not received. Without a shared tier the queue is in this process: Close applies it,
+// and a crash loses it.
 //
-// Where the map's class has a ReplicaLag, what has been applied stays in the queue for that
-// long: a process applies Workers times Batch changes per ReplicaLag, at most.
+// Where the map's class has a ReplicaLag, an applied change stays in the queue for that
+// long: a process applies at most Workers × Batch changes per ReplicaLag.
 //
-// Of an id, all writes go through the queue: what another writer puts into the database
-// is overwritten by what is queued. While the cache is switched off, and while the tier
-// does not answer (it cannot be reached, it is full, the id's slot is on its way), Get
-// loads from the database, which may be behind the queue.
+// Send every write of an id through the queue: a queued change overwrites the value that
+// another writer puts into the database. While the cache is switched off, and while the
+// tier does not answer (it is unreachable or full, or the id's slot migrates), Get loads
+// from the database, which may be behind the queue.
 type WriteBehind[K comparable, V any] struct {
-	m     *Map[K, V]
-	apply func(context.Context, []Change[K, V]) error
-	o     WriteBehindOptions[K, V]
-	id    func(string) (K, error)
-	e     *coherence.Engine
-
-	puts   chan *change
-	lanes  [tier.MaxPartitions]lane
-	aside  sync.WaitGroup                   // those who empty lanes
-	silent [tier.MaxPartitions]atomic.Int64 // when they are asked with the others again
-
-	merging [64]chan struct{} // of ids whose changes are partial, by hash: who changes one
-
-	life      sync.RWMutex  // held by who hands in a change
-	closing   chan struct{} // nobody hands in any more
-	once      sync.Once
-	quit      chan struct{}   // the committer ends,
-	committed chan struct{}   // and has ended
-	ctx       context.Context // of workers
-	stop      context.CancelFunc
-	work      sync.WaitGroup
-	flushing  atomic.Int32
-	workers   []*worker[K, V]
-	unusable  atomic.Pointer[error] // why nothing may be queued
-	asked     atomic.Int64          // when it was asked whether it is durable, by a change
-	checked   atomic.Bool
-
-	applied, failed, dead, overtaken, coalesced atomic.Int64
-	lag                                         atomic.Int64
+	m        *Map[K, V]
+	o        WriteBehindOptions[K, V]
+	pipeline *writebehind.Pipeline
 }
 
-// NewWriteBehind makes the queue of a map, and begins to apply what is in it. apply gets
-// changes of different ids and puts them where the values live; its errors are of all
-// of them, or a BatchError[K] of some. It may be called again with what it has applied
+// NewWriteBehind returns the queue of a map, and starts to apply it. apply gets changes of
+// different ids and writes them to the database. Its error is the error of all changes, or a
+// BatchError[K] with the errors of some. It may get a change again that it has applied
 // already.
 //
-// It fails if the tier can be reached and might evict what is queued. The queue is
-// closed by Close, or by the cache's.
+// NewWriteBehind fails if the tier can be reached and may evict queued changes. Close of the
+// queue or of the cache ends it.
 func NewWriteBehind[K comparable, V any](
 	m *Map[K, V], apply func(ctx context.Context, changes []Change[K, V]) error, o WriteBehindOptions[K, V],
 ) (*WriteBehind[K, V], error) {
@@ -154,22 +128,37 @@ func NewWriteBehind[K comparable, V any](
 	if apply == nil {
 		return nil, &ConfigError{"apply", nil, "a function"}
 	}
-	if err := m.checkType(); err != nil { // what waits is encoded in any case
+	if err := m.checkType(); err != nil { // the queue encodes values, whatever the class does
 		return nil, err
 	}
-	e := m.c.engine
-	o, err := o.resolve(e.Shares())
+	if (o.Merge == nil) != (o.Load == nil) {
+		return nil, &ConfigError{"WriteBehindOptions.Load", o.Load != nil, "a function with Merge, which requires it, and none without"}
+	}
+	id, err := idDecoder[K]()
 	if err != nil {
 		return nil, err
 	}
-	w := &WriteBehind[K, V]{
-		m: m, apply: apply, o: o, e: e,
-		puts: make(chan *change, maxCommit), closing: make(chan struct{}), quit: make(chan struct{}), committed: make(chan struct{}),
+	config := writeBehindConfig{
+		batch: o.Batch, workers: o.Workers, maxQueued: o.MaxQueued, maxAttempts: o.MaxAttempts,
+		interval: o.Interval, wait: o.Wait, applyTimeout: o.ApplyTimeout, retry: o.Retry, maxRetry: o.MaxRetry,
 	}
-	for i := range w.merging {
-		w.merging[i] = make(chan struct{}, 1)
+	pipeline, err := m.c.newPipeline(m.prefix, config, writeBehindTarget[K, V]{m, apply, id, o.OnDead})
+	if err != nil {
+		return nil, err
 	}
-	if w.id, err = idDecoder[K](); err != nil {
+	return &WriteBehind[K, V]{m, o, pipeline}, nil
+}
+
+// writeBehindConfig is the part of WriteBehindOptions that no type parameter concerns.
+type writeBehindConfig struct {
+	batch, workers, maxQueued, maxAttempts        int
+	interval, wait, applyTimeout, retry, maxRetry time.Duration
+}
+
+// newPipeline returns the queue of a map, started, which Close of the cache closes.
+func (c *Cache) newPipeline(prefix string, o writeBehindConfig, target writebehind.Target) (*writebehind.Pipeline, error) {
+	e := c.engine
+	if err := o.resolve(e.Shares()); err != nil {
 		return nil, err
 	}
 	if e.Closed() {
@@ -178,42 +167,40 @@ func NewWriteBehind[K comparable, V any](
 	if !e.Shares() {
 		e.UseQueue(queue.NewLocal())
 	}
-	w.ctx, w.stop = context.WithCancel(context.Background())
-	check, cancel := context.WithTimeout(w.ctx, remoteWait)
-	defer cancel()
-	if err := w.check(check); errors.Is(err, ErrUnusable) {
-		w.stop()
+	p, err := writebehind.New(writebehind.Config{
+		Queue: prefix, Engine: e, Target: target, Logger: c.opts.Logger, Closed: ErrClosed, Bound: c.bound,
+		Committer: writebehind.CommitterConfig{MaxQueued: o.maxQueued, Wait: o.wait},
+		Worker: writebehind.WorkerConfig{
+			Workers: o.workers, Batch: o.batch, Interval: o.interval, ApplyTimeout: o.applyTimeout,
+			Retry: o.retry, MaxRetry: o.maxRetry, MaxAttempts: o.maxAttempts,
+		},
+	})
+	if err != nil {
 		return nil, err
 	}
-	if err := m.c.own(m.prefix, w.shut); err != nil {
-		w.stop()
+	if err := c.own(prefix, p.Close); err != nil {
+		p.Discontinue()
 		return nil, err
 	}
-	w.work.Go(w.commits)
-	for i := range max(0, o.Workers) {
-		a := newWorker(w, i)
-		w.workers = append(w.workers, a)
-	}
-	for _, a := range w.workers {
-		w.work.Go(a.run)
-	}
-	return w, nil
+	p.Start()
+	return p, nil
 }
 
-func (o WriteBehindOptions[K, V]) resolve(shared bool) (WriteBehindOptions[K, V], error) {
+// resolve checks options and fills in the defaults.
+func (o *writeBehindConfig) resolve(shared bool) error {
 	for _, d := range []struct {
 		name string
 		d    *time.Duration
 		def  time.Duration
 	}{
-		{"Interval", &o.Interval, time.Second},
-		{"Wait", &o.Wait, 5 * time.Second},
-		{"ApplyTimeout", &o.ApplyTimeout, 30 * time.Second},
-		{"Retry", &o.Retry, 100 * time.Millisecond},
-		{"MaxRetry", &o.MaxRetry, time.Minute},
+		{"Interval", &o.interval, time.Second},
+		{"Wait", &o.wait, 5 * time.Second},
+		{"ApplyTimeout", &o.applyTimeout, 30 * time.Second},
+		{"Retry", &o.retry, 100 * time.Millisecond},
+		{"MaxRetry", &o.maxRetry, time.Minute},
 	} {
 		if err := checkDuration("WriteBehindOptions."+d.name, *d.d); err != nil {
-			return o, err
+			return err
 		}
 		if *d.d == 0 {
 			*d.d = d.def
@@ -224,78 +211,40 @@ func (o WriteBehindOptions[K, V]) resolve(shared bool) (WriteBehindOptions[K, V]
 		n             *int
 		def, min, max int
 	}{
-		{"Batch", &o.Batch, 100, 1, 1000},
-		{"MaxQueued", &o.MaxQueued, 100_000, 1, 1 << 30},
-		{"MaxAttempts", &o.MaxAttempts, 20, 1, 1 << 20},
+		{"Batch", &o.batch, 100, 1, 1000},
+		{"MaxQueued", &o.maxQueued, 100_000, 1, 1 << 30},
+		{"MaxAttempts", &o.maxAttempts, 20, 1, 1 << 20},
 	} {
 		if *n.n == 0 {
 			*n.n = n.def
 		}
 		if *n.n < n.min || *n.n > n.max {
-			return o, &ConfigError{"WriteBehindOptions." + n.name, *n.n, fmt.Sprintf("0 (%d), or %d to %d", n.def, n.min, n.max)}
+			return &ConfigError{"WriteBehindOptions." + n.name, *n.n, fmt.Sprintf("0 (%d), or %d to %d", n.def, n.min, n.max)}
 		}
 	}
-	if o.Workers == 0 {
-		o.Workers = 2
+	if o.workers == 0 {
+		o.workers = 2
 	}
 	switch {
-	case o.Workers < -1 || o.Workers > tier.MaxPartitions:
-		return o, &ConfigError{"WriteBehindOptions.Workers", o.Workers, "-1 (none), 0 (2), or 1 to 64"}
-	case o.Workers == -1 && !shared:
-		return o, &ConfigError{"WriteBehindOptions.Workers", o.Workers, "0 or more without a shared tier: nobody else could apply"}
-	case (o.Merge == nil) != (o.Load == nil):
-		return o, &ConfigError{"WriteBehindOptions.Load", o.Load != nil, "a function with Merge, which needs it, and none without"}
+	case o.workers < -1 || o.workers > tier.MaxPartitions:
+		return &ConfigError{"WriteBehindOptions.Workers", o.workers, "-1 (none), 0 (2), or 1 to 64"}
+	case o.workers == -1 && !shared:
+		return &ConfigError{"WriteBehindOptions.Workers", o.workers, "0 or more without a shared tier: no other process could apply"}
 	}
-	return o, nil
+	return nil
 }
 
-// check asks the tier whether it keeps what is queued.
-func (w *WriteBehind[K, V]) check(ctx context.Context) error {
-	q, err := w.e.Queue()
-	if err == nil {
-		err = q.Durable(ctx)
-	}
-	switch {
-	case errors.Is(err, ErrUnusable):
-		if w.unusable.Swap(&err) == nil {
-			w.m.c.opts.Logger.Error("larder: write-behind: nothing can be queued", "queue", w.m.prefix, "error", err)
-		}
-	case err == nil:
-		w.unusable.Store(nil)
-		w.checked.Store(true)
-	}
-	return err
-}
-
-// usable fails where the tier is known to be of no use. What has not been checked is.
-func (w *WriteBehind[K, V]) usable(ctx context.Context) error {
-	if err := w.unusable.Load(); err != nil {
-		return *err
-	}
-	if w.checked.Load() {
-		return nil
-	}
-	// It asks every server: one that does not answer must not keep each change waiting.
-	now, last := time.Now().UnixNano(), w.asked.Load()
-	if now-last < int64(lookEvery) || !w.asked.CompareAndSwap(last, now) {
-		return nil
-	}
-	ctx, cancel := context.WithTimeout(ctx, remoteWait)
-	defer cancel()
-	return w.check(ctx)
-}
-
-// Put changes the value of id to v, or, with WriteBehindOptions.Merge, in the way
-// that v says. tags are those that its loader would name: readers store it under
-// them. What carries the id's key as a tag is invalidated in the same step. It waits while
-// the queue is full.
+// Put changes the value of id to v, or, with WriteBehindOptions.Merge, merges v into it.
+// Readers store the value under tags, as if its loader had named them. Put invalidates the
+// entries that carry the id's key as a tag in the same step. It waits while the queue is
+// full.
 //
-// After Put has returned without an error this instance answers the change, or a later one,
-// even where the tier does not answer a reader within RemoteBudget: as long as what was
-// invalidated has been verified within MaxStaleness, and nothing else of the id, of its tags
-// or of everything has been invalidated since. Changes that are kept for that take an eighth of
-// MaxEntryBytes at most, besides; the oldest go. Other instances answer the change when they have
-// heard of it; a reader of theirs whom the tier does not answer gets what the database has.
+// After Put has returned without an error this instance answers the change or a later one,
+// even where the tier does not answer a reader within RemoteBudget, as long as invalidations
+// were verified within MaxStaleness, and none of the id, of its tags or of everything came
+// since. The changes that are kept for that take at most another eighth of MaxEntryBytes; the
+// oldest are evicted. Other instances answer the change when the message arrives; a reader of
+// theirs that the tier does not answer gets the value of the database.
 func (w *WriteBehind[K, V]) Put(ctx context.Context, id K, v V, tags ...string) error {
 	if w.o.Merge != nil {
 		return w.merge(ctx, id, v, tags)
@@ -304,344 +253,246 @@ func (w *WriteBehind[K, V]) Put(ctx context.Context, id K, v V, tags ...string) 
 	if err != nil {
 		return err
 	}
-	return w.queue(ctx, c)
+	return w.pipeline.Put(ctx, c)
 }
 
-// Delete changes id to one that does not exist: ErrNotFound to readers.
+// Delete deletes the value of id: readers get ErrNotFound.
 func (w *WriteBehind[K, V]) Delete(ctx context.Context, id K) error {
 	key, err := w.m.Key(id)
 	if err != nil {
 		return err
 	}
+	c := writebehind.NewChange(key, writebehind.Record{Deleted: true})
 	if w.o.Merge != nil {
-		call, cancel := context.WithTimeout(ctx, w.o.Wait)
-		defer cancel()
-		unlock, err := w.lockMerge(call, key)
-		if err != nil {
-			return err
-		}
-		defer unlock()
+		return w.pipeline.PutAmongMerges(ctx, c)
 	}
-	return w.queue(ctx, newChange(key, queued{deleted: true}))
+	return w.pipeline.Put(ctx, c)
 }
 
-// PutMany is Put of several values, with the same tags, and not of partial changes. If
-// some were not queued the error is a BatchError[K].
+// PutMany is Put of several values with the same tags. It is not available with
+// WriteBehindOptions.Merge. If some changes were not queued the error is a BatchError[K].
 func (w *WriteBehind[K, V]) PutMany(ctx context.Context, values map[K]V, tags ...string) error {
 	if w.o.Merge != nil {
 		return &ConfigError{"WriteBehindOptions.Merge", "set", "none for PutMany, which does not read"}
 	}
-	changes := make(map[K]*change, len(values))
-	for id, v := range values { // what is wrong is found before anything is done
+	ids := make([]K, 0, len(values))
+	changes := make([]*writebehind.Change, 0, len(values))
+	for id, v := range values { // all values are checked before the first is queued
 		c, err := w.change(id, v, tags)
 		if err != nil {
 			return err
 		}
-		changes[id] = c
+		ids, changes = append(ids, id), append(changes, c)
 	}
-	ctx, cancel := context.WithTimeout(ctx, w.o.Wait)
-	defer cancel()
-	errs := make(BatchError[K])
-	for id, c := range changes {
-		if err := w.hand(ctx, c); err != nil {
-			errs[w.m.resultKey(id)] = err
-			delete(changes, id)
-		}
+	errs := w.pipeline.PutAll(ctx, changes)
+	if len(errs) == 0 {
+		return nil
 	}
-	for id, c := range changes {
-		if err := c.wait(ctx); err != nil {
-			errs[w.m.resultKey(id)] = err
-		}
+	batch := make(BatchError[K], len(errs))
+	for i, err := range errs {
+		batch[w.m.resultKey(ids[i])] = err
 	}
-	if len(errs) > 0 {
-		return errs
-	}
-	return nil
+	return batch
 }
 
-// change checks what a caller brings.
-func (w *WriteBehind[K, V]) change(id K, v V, tags []string) (*change, error) {
+// change returns the change of an id to v.
+func (w *WriteBehind[K, V]) change(id K, v V, tags []string) (*writebehind.Change, error) {
 	key, err := w.m.Key(id)
 	if err != nil {
 		return nil, err
 	}
-	names, err := tagNames(tags)
+	r, err := w.record(key, v, tags)
 	if err != nil {
 		return nil, err
 	}
-	data, err := w.m.marshal(v)
-	if err != nil {
-		return nil, fmt.Errorf("larder: encode a value of %s: %w", w.m.prefix, err)
-	}
-	if err := w.m.now().checkSize(key, len(data)); err != nil {
-		return nil, err
-	}
-	return newChange(key, queued{tags: names, data: data}), nil
+	return writebehind.NewChange(key, r), nil
 }
 
-// merge queues what becomes of what holds now. The lease of the key says that nothing
-// has come between; whoever changes or invalidates the key ends it.
+// record encodes a value.
+func (w *WriteBehind[K, V]) record(key string, v V, tags []string) (r writebehind.Record, err error) {
+	if r.Tags, err = tagNames(tags); err != nil {
+		return r, err
+	}
+	if r.Data, err = w.m.marshal(v); err != nil {
+		return r, fmt.Errorf("larder: encode a value of %s: %w", w.m.prefix, err)
+	}
+	return r, w.m.now().checkSize(key, len(r.Data))
+}
+
+// merge queues a partial change.
 func (w *WriteBehind[K, V]) merge(ctx context.Context, id K, v V, tags []string) error {
 	key, err := w.m.Key(id)
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, w.o.Wait)
-	defer cancel()
-	unlock, err := w.lockMerge(ctx, key) // of this process; others are kept out by the lease
-	if err != nil {
-		return err
-	}
-	defer unlock()
-	deadline, _ := ctx.Deadline()
-	for pause := fullRetry; ; pause = min(2*pause, maxMergePause) {
-		done, err := w.mergeOnce(ctx, id, key, v, tags)
-		full := errors.Is(err, ErrQueueFull)
-		switch {
-		case !full && (done || err != nil):
-			return err
-		case full && time.Until(deadline) <= pause: // or the next attempt would end in the middle
-			return err
-		}
-		select {
-		case <-time.After(pause):
-		case <-w.closing:
-			return ErrClosed
-		case <-ctx.Done():
-			if full {
-				return fmt.Errorf("%w: %w", ErrQueueFull, ctx.Err())
+	return w.pipeline.Merge(ctx, writebehind.Merge{
+		Key: key, Codec: mapCodec[K, V]{w.m},
+		Apply: func(ctx context.Context, queued *tier.Queued) (r writebehind.Record, err error) {
+			var old V
+			if queued != nil {
+				old, _, err = w.m.queuedValue(queued)
+			} else {
+				old, err = w.o.Load(ctx, id)
 			}
-			return fmt.Errorf("%w: %w", ErrNotQueued, ctx.Err())
-		}
-	}
+			if err != nil && !errors.Is(err, ErrNotFound) {
+				return r, err
+			}
+			return w.record(key, w.o.Merge(old, v), tags)
+		},
+	})
 }
 
-// maxMergePause is how long a partial change waits at most before it reads again.
-const maxMergePause = 200 * time.Millisecond
+// Flush returns when every change that any instance queued before the call has been applied
+// or has become a dead letter. A change that a later one has replaced counts as applied when
+// the later one is. If ctx ends first, Flush returns its error, with the number of waiting
+// changes.
+func (w *WriteBehind[K, V]) Flush(ctx context.Context) error { return w.pipeline.Flush(ctx) }
 
-func (w *WriteBehind[K, V]) lockMerge(ctx context.Context, key string) (unlock func(), err error) {
-	slot := w.merging[tier.Partition(key, len(w.merging))]
-	select {
-	case slot <- struct{}{}:
-		return func() { <-slot }, nil
-	case <-ctx.Done():
-		return nil, fmt.Errorf("%w: %w", ErrNotQueued, ctx.Err())
-	}
-}
-
-func (w *WriteBehind[K, V]) mergeOnce(ctx context.Context, id K, key string, v V, tags []string) (done bool, err error) {
-	turn := w.e.Alone(key, []string{naming.Tag(key)})
-	defer turn.Finish(coherence.Outcome{Verdict: coherence.Unshareable})
-	f := turn.Fetch(ctx, coherence.Query{Codec: mapCodec[K, V]{w.m}, Anew: true, Wait: w.o.Wait})
-	switch {
-	case !w.e.Shares() || turn.Lease() != "":
-	case w.answers(w.e.Home(key)): // this process is behind the tier, or others have the lease
-		return false, nil
-	default:
-		return false, fmt.Errorf("%w: the shared tier does not answer", ErrNotQueued)
-	}
-	var old V
-	if f.Queued != nil {
-		old, err = w.m.queuedValue(f.Queued)
-	} else {
-		old, err = w.o.Load(ctx, id)
-	}
-	if err != nil && !errors.Is(err, ErrNotFound) {
-		return false, err
-	}
-	c, err := w.change(id, w.o.Merge(old, v), tags)
-	if err != nil {
-		return false, err
-	}
-	c.lease = turn.Lease()
-	err = w.queue(ctx, c)
-	if errors.Is(err, errLeaseLost) {
-		return false, nil
-	}
-	return true, err
-}
-
-// queue hands a change to the committer and waits for what becomes of it.
-func (w *WriteBehind[K, V]) queue(ctx context.Context, c *change) error {
-	ctx, cancel := context.WithTimeout(ctx, w.o.Wait)
-	defer cancel()
-	if err := w.hand(ctx, c); err != nil {
-		return err
-	}
-	return c.wait(ctx)
-}
-
-func (w *WriteBehind[K, V]) hand(ctx context.Context, c *change) error {
-	if err := w.usable(ctx); errors.Is(err, ErrUnusable) {
-		return err
-	}
-	w.life.RLock()
-	defer w.life.RUnlock()
-	select {
-	case <-w.closing:
-		return ErrClosed
-	default:
-	}
-	c.until, _ = ctx.Deadline()
-	select {
-	case w.puts <- c:
-		return nil
-	case <-w.closing:
-		return ErrClosed
-	case <-ctx.Done():
-		return fmt.Errorf("%w: %w", ErrQueueFull, ctx.Err())
-	}
-}
-
-// Flush returns when everything that was queued before, by whomever, has been applied,
-// or has become a dead letter. Where a later change of the id has taken the place of one, it
-// is the later one that must have been. It waits for ctx at most, whose error it returns then, with how much is left.
-func (w *WriteBehind[K, V]) Flush(ctx context.Context) error {
-	w.flushing.Add(1)
-	defer w.flushing.Add(-1)
-	var until []int64
-	tick := time.NewTicker(flushTick)
-	defer tick.Stop()
-	wait, last := "it is not known how many", error(nil)
-	for {
-		left, err := w.left(ctx, &until)
-		switch {
-		case err == nil && left == 0:
-			return nil
-		case err == nil:
-			wait, last = strconv.Itoa(left), nil
-		case ctx.Err() == nil:
-			last = err
-		}
-		for _, a := range w.workers {
-			a.wake()
-		}
-		select {
-		case <-tick.C:
-		case <-w.ctx.Done():
-			return ErrClosed
-		case <-ctx.Done():
-			return errors.Join(fmt.Errorf("larder: flush: %s changes wait: %w", wait, ctx.Err()), last)
-		}
-	}
-}
-
-// flushTick is how often Flush looks.
-const flushTick = 20 * time.Millisecond
-
-// left returns how many records there are in partitions that hold one of a version up to
-// until, which it fills in if it is nil.
-func (w *WriteBehind[K, V]) left(ctx context.Context, until *[]int64) (int, error) {
-	states, err := w.states(ctx)
-	if err != nil {
-		return 0, err
-	}
-	if *until == nil {
-		for _, st := range states {
-			*until = append(*until, st.Last)
-		}
-	}
-	left := 0
-	for p, st := range states {
-		if p < len(*until) && st.First != 0 && st.First <= (*until)[p] {
-			left += st.Depth
-		}
-	}
-	return left, nil
-}
-
-func (w *WriteBehind[K, V]) states(ctx context.Context) ([]tier.QueueState, error) {
-	q, err := w.e.Queue()
-	if err != nil {
-		return nil, err
-	}
-	ctx, cancel := context.WithTimeout(ctx, remoteWait)
-	defer cancel()
-	states, err := q.States(ctx, w.m.prefix)
-	for _, st := range states {
-		err = errors.Join(err, st.Err)
-	}
-	return states, err
-}
-
-// Close ends the queue in this process: Put and Delete return ErrClosed, what is being
-// applied is finished. Without a shared tier it applies what is queued first; with one
-// that stays in the queue, for other instances and for the next start. ctx bounds it;
-// then contexts of applies are cancelled, and the error says what is lost, if anything
-// is. A second Close does nothing.
+// Close ends the queue in this process: Put and Delete return ErrClosed, and running applies
+// are finished. Without a shared tier Close applies the queued changes first; with one they
+// stay in the queue, for other instances and for the next start. When ctx ends, the contexts
+// of applies are cancelled, and the error says whether changes are lost. A second Close does
+// nothing.
 func (w *WriteBehind[K, V]) Close(ctx context.Context) error {
 	w.m.c.disown(w.m.prefix)
-	return w.shut(ctx)
-}
-
-// shut is Close for the cache.
-func (w *WriteBehind[K, V]) shut(ctx context.Context) (err error) {
-	w.once.Do(func() { err = w.end(ctx) })
-	return err
-}
-
-func (w *WriteBehind[K, V]) end(ctx context.Context) (err error) {
-	defer w.stop()
-	close(w.closing)
-	w.life.Lock() // who handed in a change has done so
-	close(w.quit)
-	w.life.Unlock()
-	select {
-	case <-w.committed:
-		if !w.e.Shares() {
-			err = w.Flush(ctx)
-		}
-	case <-ctx.Done():
-		err = ctx.Err()
-	}
-	if err != nil && !w.e.Shares() {
-		err = fmt.Errorf("larder: close of write-behind: what waits is lost: %w", err)
-	}
-	for _, a := range w.workers {
-		a.end()
-	}
-	done := make(chan struct{})
-	go func() {
-		w.work.Wait()
-		close(done)
-	}()
-	select {
-	case <-done:
-		return err
-	case <-ctx.Done():
-		return errors.Join(err, fmt.Errorf("larder: close of write-behind: an apply was cancelled: %w", ctx.Err()))
-	}
+	return w.pipeline.Close(ctx)
 }
 
 // WriteBehindStats is the state of a queue.
 type WriteBehindStats struct {
-	Depth     int           // ids that wait, in all
-	Retrying  int           // of these, after a failed attempt
+	Depth     int           // waiting ids, in all
+	Retrying  int           // waiting ids whose last attempt failed
 	Dead      int           // dead letters
-	Oldest    time.Duration // how long the longest has been waiting
+	Oldest    time.Duration // how long the oldest change has waited
 	Lag       time.Duration // how long the last change that this process applied had waited
 	Applied   int64         // changes that this process applied
-	Coalesced int64         // changes of this process that another one of the same moment took the place of
-	Failed    int64         // attempts of this process that failed
+	Coalesced int64         // changes of this process that a later one replaced before they were recorded
+	Failed    int64         // failed attempts of this process
 	Died      int64         // changes that this process made dead letters
 	Overtaken int64         // changes that this process applied after it had lost its lease of the queue: see Change.Version
 }
 
-// Stats asks the tier for the state of the queue. With an error the counters of this
-// process are right.
+// Stats asks the tier for the state of the queue. With an error, only the counters of this
+// process (Lag, Applied, Coalesced, Failed, Died, Overtaken) are right.
 func (w *WriteBehind[K, V]) Stats(ctx context.Context) (WriteBehindStats, error) {
-	s := WriteBehindStats{
-		Lag: time.Duration(w.lag.Load()), Applied: w.applied.Load(), Coalesced: w.coalesced.Load(),
-		Failed: w.failed.Load(), Died: w.dead.Load(), Overtaken: w.overtaken.Load(),
+	s, err := w.pipeline.Stats(ctx)
+	return WriteBehindStats(s), err
+}
+
+// writeBehindTarget decodes the records of a map and applies them.
+type writeBehindTarget[K comparable, V any] struct {
+	m      *Map[K, V]
+	apply  func(context.Context, []Change[K, V]) error
+	id     func(string) (K, error)
+	onDead func(Change[K, V], error)
+}
+
+// Decode implements writebehind.Target. It returns a Change[K, V], as far as it got.
+func (t writeBehindTarget[K, V]) Decode(rec *tier.Queued) (any, error) {
+	c, err := t.decode(rec)
+	return c, err
+}
+
+func (t writeBehindTarget[K, V]) decode(rec *tier.Queued) (c Change[K, V], err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			err = fmt.Errorf("%w: %w", writebehind.ErrMalformed, t.Panicked(v, debug.Stack()))
+		}
+	}()
+	c.Version, c.Attempt, c.Queued = rec.Version, rec.Attempts+1, time.UnixMicro(rec.First)
+	text, ok := strings.CutPrefix(rec.Key, t.m.prefix+":")
+	if !ok {
+		return c, fmt.Errorf("%w: key %q", writebehind.ErrMalformed, rec.Key)
 	}
-	states, err := w.states(ctx)
-	for _, st := range states {
-		s.Depth += st.Depth
-		s.Retrying += st.Retrying
-		s.Dead += st.Dead
-		if st.First > 0 {
-			s.Oldest = max(s.Oldest, time.Duration(st.Now-st.First)*time.Microsecond)
+	if c.ID, err = t.id(text); err != nil {
+		return c, fmt.Errorf("%w: id %q: %w", writebehind.ErrMalformed, text, err)
+	}
+	c.Value, _, err = t.m.queuedValue(rec)
+	if errors.Is(err, ErrNotFound) {
+		c.Deleted, err = true, nil
+	}
+	return c, err
+}
+
+// Apply implements writebehind.Target.
+func (t writeBehindTarget[K, V]) Apply(ctx context.Context, changes []any) (each []error, rest error) {
+	list := make([]Change[K, V], len(changes))
+	for i, c := range changes {
+		list[i], _ = c.(Change[K, V])
+	}
+	err := t.apply(ctx, list)
+	failed, all := batchErrors[K](err)
+	if all {
+		return nil, err
+	}
+	each = make([]error, len(list))
+	known := 0
+	for i, c := range list {
+		if own, ok := failed[c.ID]; ok {
+			each[i] = own
+			known++
 		}
 	}
-	return s, err
+	if known < len(failed) { // it names other ids: a change that is not known to be applied is applied again
+		rest = err
+	}
+	return each, rest
+}
+
+// batchErrors returns the errors of single changes. all: the error is of all changes.
+func batchErrors[K comparable](err error) (failed BatchError[K], all bool) {
+	for is := err; is != nil; is = errors.Unwrap(is) { // joined errors say more than their BatchError
+		if failed, ok := is.(BatchError[K]); ok { //nolint:errorlint // one in a chain, not in a tree
+			return failed, false
+		}
+	}
+	return nil, err != nil
+}
+
+// Buried implements writebehind.Target.
+func (t writeBehindTarget[K, V]) Buried(change any, why error) {
+	if t.onDead != nil {
+		c, _ := change.(Change[K, V])
+		t.onDead(c, why)
+	}
+}
+
+// Class implements writebehind.Target.
+func (t writeBehindTarget[K, V]) Class() (replicaLag, ttl time.Duration) {
+	class := t.m.now().class
+	return class.ReplicaLag, class.TTL
+}
+
+// Panicked implements writebehind.Target.
+func (t writeBehindTarget[K, V]) Panicked(value any, stack []byte) error {
+	t.m.c.engine.Count.Panics.Add(1)
+	return &PanicError{Value: value, Stack: stack}
+}
+
+// queuedValue returns the value of a queued change, and its tags: ErrNotFound if it deletes
+// the value.
+func (m *Map[K, V]) queuedValue(rec *tier.Queued) (v V, tags []string, err error) {
+	r, ok := writebehind.DecodeRecord(rec.Payload)
+	switch {
+	case !ok:
+		return v, nil, writebehind.ErrMalformed
+	case r.Deleted:
+		return v, nil, ErrNotFound
+	}
+	if err := m.codec.Unmarshal(r.Data, &v); err != nil {
+		var zero V
+		return zero, nil, fmt.Errorf("%w: %w", writebehind.ErrMalformed, err)
+	}
+	return v, r.Tags, nil
+}
+
+// fromQueue returns a queued change as the result of a load. ok is false if it does not
+// decode: then the database has to be asked.
+func (m *Map[K, V]) fromQueue(rec *tier.Queued) (r loaded[V], said loadscope.Said, ok bool) {
+	r.v, said.Tags, r.err = m.queuedValue(rec)
+	if errors.Is(r.err, writebehind.ErrMalformed) {
+		m.c.engine.Count.Undecodable.Add(1)
+		return loaded[V]{}, loadscope.Said{}, false
+	}
+	return r, said, true
 }

@@ -208,8 +208,8 @@ func (s *session) States(ctx context.Context, queue string) ([]tier.QueueState, 
 	return states, nil
 }
 
-// Letters implements the seam.
-func (s *session) Letters(ctx context.Context, partition int, queue, after string, n int) ([]tier.Letter, error) {
+// DeadLetters implements the seam.
+func (s *session) DeadLetters(ctx context.Context, partition int, queue, after string, n int) ([]tier.DeadLetter, error) {
 	if err := s.in(partition); err != nil {
 		return nil, failed("read dead letters", err)
 	}
@@ -227,7 +227,7 @@ func (s *session) Letters(ctx context.Context, partition int, queue, after strin
 	return letters, nil
 }
 
-func (s *session) lettersOf(ctx context.Context, key, from, to string, n int) ([]tier.Letter, error) {
+func (s *session) lettersOf(ctx context.Context, key, from, to string, n int) ([]tier.DeadLetter, error) {
 	cmd := redis.NewCmd(ctx, "xrange", key, from, to, "count", n)
 	s.send(ctx, []redis.Cmder{cmd})
 	if err := cmd.Err(); err != nil {
@@ -240,8 +240,8 @@ func (s *session) lettersOf(ctx context.Context, key, from, to string, n int) ([
 }
 
 // readLetters reads entries of the stream. What is no letter is left out.
-func readLetters(r *reply) ([]tier.Letter, error) {
-	var letters []tier.Letter
+func readLetters(r *reply) ([]tier.DeadLetter, error) {
+	var letters []tier.DeadLetter
 	for r.err == nil && len(r.rest) > 0 {
 		entry := r.array()
 		id, fields := entry.string(), entry.array()
@@ -259,7 +259,7 @@ func readLetters(r *reply) ([]tier.Letter, error) {
 		if !ok1 || !ok2 || !ok3 || values["k"] == "" || values["p"] == "" {
 			continue
 		}
-		letters = append(letters, tier.Letter{
+		letters = append(letters, tier.DeadLetter{
 			ID: id, Reason: values["why"],
 			Queued: tier.Queued{
 				Key: values["k"], Version: version, First: first, Attempts: int(attempts), Payload: []byte(values["p"]),
@@ -269,40 +269,54 @@ func readLetters(r *reply) ([]tier.Letter, error) {
 	return letters, r.err
 }
 
-// Replay implements the seam. The letter's key says what the script has to name.
-// Executed twice, it finds its own nonce in what it has queued; without again it finds
-// nothing and says so.
-func (s *session) Replay(ctx context.Context, partition int, queue, id string, again bool) (bool, error) {
+// Replay implements the seam. Executed twice, it finds its own nonce in the record that it
+// has queued.
+func (s *session) Replay(ctx context.Context, partition int, queue, id string) (bool, error) {
+	return s.endDeadLetter(ctx, partition, queue, id, true)
+}
+
+// Discard implements the seam. Executed twice, it finds no dead letter the second time.
+func (s *session) Discard(ctx context.Context, partition int, queue, id string) (bool, error) {
+	return s.endDeadLetter(ctx, partition, queue, id, false)
+}
+
+// endDeadLetter deletes a dead letter. replayed: its change is queued again. The script
+// names the keys of the dead letter's key, which has to be read before.
+func (s *session) endDeadLetter(ctx context.Context, partition int, queue, id string, replayed bool) (bool, error) {
+	doing := "discard a dead letter"
+	if replayed {
+		doing = "replay a dead letter"
+	}
 	if err := s.in(partition); err != nil {
-		return false, failed("replay", err)
+		return false, failed(doing, err)
 	}
 	letters, err := s.lettersOf(ctx, s.names.letters(partition, queue), id, id, 1)
 	if err != nil {
-		return false, failed("replay", err)
+		return false, failed(doing, err)
 	}
 	if len(letters) == 0 {
 		return false, nil
 	}
 	r, _, err := s.known(ctx, partition, func() call {
-		return s.replayCall(partition, queue, id, letters[0].Key, again)
+		return s.replayCall(partition, queue, id, letters[0].Key, replayed)
 	})
 	if err != nil {
-		return false, failed("replay", err)
+		return false, failed(doing, err)
 	}
 	ok := r.int() == 1
 	if r.err != nil {
-		return false, failed("replay", r.err)
+		return false, failed(doing, r.err)
 	}
 	return ok, nil
 }
 
-func (s *session) replayCall(p int, queue, id, key string, again bool) call {
+func (s *session) replayCall(p int, queue, id, key string, replayed bool) call {
 	versions := s.knownVersions()
 	keys := append(s.names.queue(p, queue), s.names.head(p), s.names.log(p))
 	args := s.changeArgs(tier.Change{Partition: p}, versions)
 	return call{
 		script: replayScript,
 		keys:   s.changeKeys(keys, p, versions, key),
-		args:   append(args, queue, id, key, again),
+		args:   append(args, queue, id, key, replayed),
 	}
 }

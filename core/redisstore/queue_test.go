@@ -77,9 +77,9 @@ func state(t testing.TB, s *session) tier.QueueState {
 	return states[0]
 }
 
-func letters(t testing.TB, s *session) []tier.Letter {
+func letters(t testing.TB, s *session) []tier.DeadLetter {
 	t.Helper()
-	all, err := s.Letters(t.Context(), 0, "q", "", 1000)
+	all, err := s.DeadLetters(t.Context(), 0, "q", "", 1000)
 	require.NoError(t, err)
 	return all
 }
@@ -110,7 +110,7 @@ func TestGivenAFullServer_WhenChangesAreQueued_ThenNothingHappens(t *testing.T) 
 			_, err := s.Enqueue(ctx, changes("old", "new"))
 			require.ErrorContains(t, err, "OOM")
 			id := letters(t, s)[0].ID
-			_, err = s.Replay(ctx, 0, "q", id, true)
+			_, err = s.Replay(ctx, 0, "q", id)
 			require.ErrorContains(t, err, "OOM")
 			require.Equal(t, before, dump(t, client))
 
@@ -123,7 +123,7 @@ func TestGivenAFullServer_WhenChangesAreQueued_ThenNothingHappens(t *testing.T) 
 			).Held)
 			st := state(t, s)
 			require.Equal(t, []int{2, 1, 2}, []int{st.Depth, st.Retrying, st.Dead})
-			ok, err := s.Replay(ctx, 0, "q", id, false)
+			ok, err := s.Discard(ctx, 0, "q", id)
 			require.NoError(t, err)
 			require.True(t, ok)
 			require.NoError(t, client.ConfigSet(ctx, "maxmemory", "0").Err())
@@ -253,7 +253,7 @@ func TestGivenWrongTypesUnderTheKeysOfAQueue_ThenTheyAreMadeAnew(t *testing.T) {
 				spoil()
 				settle(t, s, tier.Settled{Key: "third", Version: third, Retry: time.Minute}, tier.Settled{Key: "fourth", Version: third + 1, Dead: "why"})
 				for _, l := range letters(t, s) {
-					_, err := s.Replay(ctx, 0, "q", l.ID, true)
+					_, err := s.Replay(ctx, 0, "q", l.ID)
 					require.NoError(t, err)
 				}
 				spoil()
@@ -329,9 +329,9 @@ func TestGivenNonsenseForARecord_ThenScriptsAndWeAgreeThatItIsNone(t *testing.T)
 			require.NoError(t, client.HSet(ctx, keys[5], "key", text).Err())
 			require.NoError(t, client.XAdd(ctx, &redis.XAddArgs{Stream: keys[4], Values: []string{"k", text, text, "x"}}).Err())
 			letters(t, s)
-			_, err := s.Replay(ctx, 0, "q", text, true)
+			_, err := s.Replay(ctx, 0, "q", text)
 			if err == nil {
-				_, err = s.Letters(ctx, 0, "q", text, 1)
+				_, err = s.DeadLetters(ctx, 0, "q", text, 1)
 			}
 			if err != nil {
 				require.ErrorContains(t, err, "Invalid stream ID")
@@ -540,7 +540,8 @@ func TestWhileASlotIsOnItsWayAQueueIsRefusedAsAWhole(t *testing.T) {
 				require.NoError(t, states[1].Err)
 				return states[0].Err
 			},
-			"replay": func() error { _, err := s.Replay(ctx, 0, "q", letter.ID, true); return err },
+			"replay":  func() error { _, err := s.Replay(ctx, 0, "q", letter.ID); return err },
+			"discard": func() error { _, err := s.Discard(ctx, 0, "q", letter.ID); return err },
 		} {
 			require.ErrorIs(t, do(), tier.ErrMigrating, name)
 		}
@@ -558,7 +559,7 @@ func TestWhileASlotIsOnItsWayAQueueIsRefusedAsAWhole(t *testing.T) {
 	require.Equal(t, before, all())
 	require.Len(t, claim(t, s).Records, 4)
 	require.True(t, settle(t, s, tier.Settled{Key: names[2], Version: versions[2]}).Held)
-	ok, err := s.Replay(ctx, 0, "q", letter.ID, true)
+	ok, err := s.Replay(ctx, 0, "q", letter.ID)
 	require.NoError(t, err)
 	require.True(t, ok)
 	enqueue(t, s, names[5])

@@ -14,6 +14,9 @@ import (
 // MaxBytes is the longest key, tag or pattern, in bytes.
 const MaxBytes = 1024
 
+// MaxTags is how many tags an entry can carry.
+const MaxTags = 64
+
 // Tag returns the name under which entries carry a user's tag.
 func Tag(tag string) string { return tier.TagPrefix + tag }
 

@@ -27,7 +27,7 @@ import (
 // of a queue comes back under another name.
 //
 // While a part of the partition is on its way to another server, everything but Durable
-// and Letters fails with ErrMigrating, and nothing is changed.
+// and DeadLetters fails with ErrMigrating, and nothing is changed.
 type Queue interface {
 	// Durable fails (errors.Is ErrUnusable) if a server may evict what is queued: it
 	// names the setting. Other errors say that it could not be asked.
@@ -51,14 +51,16 @@ type Queue interface {
 	// where that did not succeed.
 	States(ctx context.Context, queue string) ([]QueueState, error)
 
-	// Letters returns dead letters of a partition, the oldest first, after one with an
-	// id ("": from the beginning), at most n and MaxClaim. A partition keeps about 10,000
-	// of a queue: beyond that the oldest are lost.
-	Letters(ctx context.Context, partition int, queue, after string, n int) ([]Letter, error)
-	// Replay takes a dead letter out, and with again queues its change anew, in the
-	// way of Enqueue (without limit), unless a change of its key is queued: that is newer.
-	// ok is false if it is not there, or a later change has taken its place.
-	Replay(ctx context.Context, partition int, queue, id string, again bool) (ok bool, err error)
+	// DeadLetters returns up to n (and MaxClaim) dead letters of a partition, the oldest
+	// first, from the one after an id on ("": from the beginning). A partition keeps about
+	// 10,000 of a queue; the oldest are evicted.
+	DeadLetters(ctx context.Context, partition int, queue, after string, n int) ([]DeadLetter, error)
+	// Replay deletes a dead letter and queues its change again, as Enqueue does without a
+	// limit, unless a change of its key is queued, which is newer. ok is false if there is no
+	// such dead letter, or a later change has superseded it.
+	Replay(ctx context.Context, partition int, queue, id string) (ok bool, err error)
+	// Discard deletes a dead letter. ok is false if there is no such dead letter.
+	Discard(ctx context.Context, partition int, queue, id string) (ok bool, err error)
 }
 
 // Enqueue are changes to be queued. Their keys are of the partition.
@@ -162,8 +164,8 @@ type QueueState struct {
 	Now      int64
 }
 
-// Letter is a dead letter.
-type Letter struct {
+// DeadLetter is a change that could not be applied.
+type DeadLetter struct {
 	ID     string // in the partition's stream
 	Queued        // Attempts: how many failed
 	Reason string

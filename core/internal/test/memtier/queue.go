@@ -7,8 +7,8 @@ import (
 	"strings"
 	"time"
 
-	"github.com/larderhq/larder/core/internal/queue"
 	"github.com/larderhq/larder/core/internal/tier"
+	"github.com/larderhq/larder/core/internal/writebehind/queue"
 )
 
 var errLate = tier.ErrLate
@@ -176,19 +176,19 @@ func (c *session) States(ctx context.Context, name string) ([]tier.QueueState, e
 	return states, nil
 }
 
-// Letters implements tier.Session.
-func (c *session) Letters(ctx context.Context, partition int, name, after string, n int) ([]tier.Letter, error) {
+// DeadLetters implements tier.Session.
+func (c *session) DeadLetters(ctx context.Context, partition int, name, after string, n int) ([]tier.DeadLetter, error) {
 	if err := c.in(partition); err != nil {
 		return nil, err
 	}
 	name, after = strings.Clone(name), strings.Clone(after)
-	return do(ctx, c, partition, func(st *step) ([]tier.Letter, error) {
-		return st.queues().Letters(name, after, n)
+	return do(ctx, c, partition, func(st *step) ([]tier.DeadLetter, error) {
+		return st.queues().DeadLetters(name, after, n)
 	})
 }
 
 // Replay implements tier.Session.
-func (c *session) Replay(ctx context.Context, partition int, name, id string, again bool) (bool, error) {
+func (c *session) Replay(ctx context.Context, partition int, name, id string) (bool, error) {
 	if err := c.in(partition); err != nil {
 		return false, err
 	}
@@ -198,7 +198,7 @@ func (c *session) Replay(ctx context.Context, partition int, name, id string, ag
 			return false, tier.ErrMigrating
 		}
 		q := st.queues().Clone()
-		k, ok := q.Replay(name, id, again, st.next(), st.nonce)
+		k, ok := q.Replay(name, id, st.next(), st.nonce)
 		if k != "" {
 			if err := st.refuseFull(); err != nil {
 				return false, err
@@ -209,6 +209,23 @@ func (c *session) Replay(ctx context.Context, partition int, name, id string, ag
 			}
 			st.shard.given = max(st.shard.given, q.State(name, 0).Last)
 		}
+		st.setQueues(q)
+		return ok, nil
+	})
+}
+
+// Discard implements tier.Session.
+func (c *session) Discard(ctx context.Context, partition int, name, id string) (bool, error) {
+	if err := c.in(partition); err != nil {
+		return false, err
+	}
+	name, id = strings.Clone(name), strings.Clone(id)
+	return do(ctx, c, partition, func(st *step) (bool, error) {
+		if st.shard.migrating {
+			return false, tier.ErrMigrating
+		}
+		q := st.queues().Clone()
+		ok := q.Discard(name, id)
 		st.setQueues(q)
 		return ok, nil
 	})

@@ -245,12 +245,16 @@ func (s *lined) States(ctx context.Context, queue string) ([]tier.QueueState, er
 	return over(ctx, s.l, func() ([]tier.QueueState, error) { return s.Session.States(ctx, queue) })
 }
 
-func (s *lined) Letters(ctx context.Context, p int, queue, after string, n int) ([]tier.Letter, error) {
-	return over(ctx, s.l, func() ([]tier.Letter, error) { return s.Session.Letters(ctx, p, queue, after, n) })
+func (s *lined) DeadLetters(ctx context.Context, p int, queue, after string, n int) ([]tier.DeadLetter, error) {
+	return over(ctx, s.l, func() ([]tier.DeadLetter, error) { return s.Session.DeadLetters(ctx, p, queue, after, n) })
 }
 
-func (s *lined) Replay(ctx context.Context, p int, queue, id string, again bool) (bool, error) {
-	return over(ctx, s.l, func() (bool, error) { return s.Session.Replay(ctx, p, queue, id, again) })
+func (s *lined) Replay(ctx context.Context, p int, queue, id string) (bool, error) {
+	return over(ctx, s.l, func() (bool, error) { return s.Session.Replay(ctx, p, queue, id) })
+}
+
+func (s *lined) Discard(ctx context.Context, p int, queue, id string) (bool, error) {
+	return over(ctx, s.l, func() (bool, error) { return s.Session.Discard(ctx, p, queue, id) })
 }
 
 func (s *lined) Hints(ctx context.Context, ready func(), fn func(tier.Hint)) error {

@@ -25,7 +25,7 @@ import (
 func engineRules() []mutate.Rule {
 	const (
 		engine = "core/internal/coherence/"
-		behind = "core/"
+		behind = "core/internal/writebehind/"
 	)
 	rule := func(name string, edits ...mutate.Edit) mutate.Rule { return mutate.Rule{Name: name, Edits: edits} }
 	return []mutate.Rule{
@@ -93,14 +93,14 @@ func engineRules() []mutate.Rule {
 		rule("R27-Busy", mutate.Never(engine+"fetch.go", `l.Queued != nil && !a.q.Anew`),
 			mutate.Replace(engine+"fetch.go", "case l.Token != \"\":\n", "case l.Token == \"\":\n\t\t\tl.Queued = nil\n\t\tcase l.Token != \"\":\n")),
 		// What carries the key of a change as a tag is not told of it.
-		rule("R27-Announce", mutate.Replace(behind+"wbcommit.go", `, Tag: naming.Tag(c.key)}`, `}`)),
+		rule("R27-Announce", mutate.Replace(behind+"committer.go", `naming.Tag(ch.key)}`, `naming.Tag(ch.key)[:0]}`)),
 		// Tags are invalidated after a change has been settled.
-		rule("R27-Tag", mutate.Replace(behind+"wbapply.go", "\ta.tell(results)\n", ""), mutate.Replace(behind+"wbapply.go", `a.account(results)`, "a.tell(results)\n\ta.account(results)")),
+		rule("R27-Tag", mutate.Replace(behind+"round.go", "\tw.invalidateTags(outcomes)\n", ""), mutate.Replace(behind+"round.go", `w.account(outcomes)`, "w.invalidateTags(outcomes)\n\tw.account(outcomes)")),
 		// A change is settled although its tag could not be invalidated.
-		rule("R27-Told", mutate.After(behind+"wbapply.go", `failed, err := a.w.e.InvalidateApplied(call, items)`, `err = nil`)),
+		rule("R27-Told", mutate.After(behind+"round.go", `failed, err := w.Engine.InvalidateApplied(ctx, items)`, `err = nil`)),
 		// An apply goes on when its worker has lost the queue.
-		rule("R27-Keep", mutate.Replace(behind+"wbapply.go", `workerLease-margin)), cancel)`, `workerLease-margin)), func() {})`),
-			mutate.Replace(behind+"wbapply.go", "case lost.Load():\n\t\t\t\tcancel()", `case lost.Load():`)),
+		rule("R27-Keep", mutate.Replace(behind+"lease.go", `workerLease-leaseMargin)), cancel)`, `workerLease-leaseMargin)), func() {})`),
+			mutate.Replace(behind+"lease.go", "case lost:\n\t\t\t\tcancel()", `case lost:`)),
 	}
 }
 

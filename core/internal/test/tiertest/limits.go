@@ -189,8 +189,9 @@ func calls(c tier.Session, l tier.Lease) []call {
 			}
 			return err
 		}},
-		{"Letters", func(ctx context.Context) error { _, err := c.Letters(ctx, 0, "q", "", 1); return err }},
-		{"Replay", func(ctx context.Context) error { _, err := c.Replay(ctx, 0, "q", "1", true); return err }},
+		{"DeadLetters", func(ctx context.Context) error { _, err := c.DeadLetters(ctx, 0, "q", "", 1); return err }},
+		{"Replay", func(ctx context.Context) error { _, err := c.Replay(ctx, 0, "q", "1"); return err }},
+		{"Discard", func(ctx context.Context) error { _, err := c.Discard(ctx, 0, "q", "1"); return err }},
 		{"Hints", func(ctx context.Context) error {
 			ctx, cancel := context.WithTimeout(ctx, second)
 			defer cancel()

@@ -266,9 +266,11 @@ func enqueueCases() []testCase {
 			require.Error(s, err)
 			_, err = c.Settle(c.ctx(), tier.Settle{Queue: "q", Worker: "w", Partition: partitions})
 			require.Error(s, err)
-			_, err = c.Letters(c.ctx(), partitions, "q", "", 1)
+			_, err = c.DeadLetters(c.ctx(), partitions, "q", "", 1)
 			require.Error(s, err)
-			_, err = c.Replay(c.ctx(), -1, "q", "1", true)
+			_, err = c.Replay(c.ctx(), -1, "q", "1")
+			require.Error(s, err)
+			_, err = c.Discard(c.ctx(), partitions, "q", "1")
 			require.Error(s, err)
 			require.Empty(s, c.enqueueAll(tier.Enqueue{Limit: 1}))
 			for _, st := range c.states() {
@@ -674,7 +676,7 @@ func letterCases() []testCase {
 			require.Len(s, letters, 5)
 			for i, l := range letters {
 				require.NotEmpty(s, l.ID)
-				require.Equal(s, tier.Letter{
+				require.Equal(s, tier.DeadLetter{
 					ID: l.ID, Reason: "reason " + strconv.Itoa(i),
 					Queued: tier.Queued{Key: names[i], Version: l.Version, First: l.First, Attempts: 2, Payload: []byte("payload " + strconv.Itoa(i))},
 				}, l)
@@ -682,13 +684,13 @@ func letterCases() []testCase {
 			}
 			require.Equal(s, 5, c.states()[0].Dead)
 			require.Zero(s, c.states()[0].Depth)
-			two, err := c.Letters(c.ctx(), 0, "q", letters[1].ID, 2)
+			two, err := c.DeadLetters(c.ctx(), 0, "q", letters[1].ID, 2)
 			require.NoError(s, err)
 			require.Equal(s, letters[2:4], two)
-			none, err := c.Letters(c.ctx(), 0, "q", letters[4].ID, 2)
+			none, err := c.DeadLetters(c.ctx(), 0, "q", letters[4].ID, 2)
 			require.NoError(s, err)
 			require.Empty(s, none)
-			other, err := c.Letters(c.ctx(), 0, "other", "", 2)
+			other, err := c.DeadLetters(c.ctx(), 0, "other", "", 2)
 			require.NoError(s, err)
 			require.Empty(s, other)
 			require.Empty(s, c.letters(1))
@@ -706,8 +708,8 @@ func letterCases() []testCase {
 			require.Len(s, left, 1)
 			require.Equal(s, other, left[0].Key)
 			require.Equal(s, 1, c.states()[0].Dead)
-			require.False(s, c.replay(0, letter.ID, true))
-			require.False(s, c.replay(0, letter.ID, false))
+			require.False(s, c.replay(0, letter.ID))
+			require.False(s, c.discard(0, letter.ID))
 			require.Equal(s, v, c.queued(name).Version)
 			w.bury(name, "dead again", "why")
 			require.Equal(s, "dead again", string(c.letters(0)[1].Payload))
@@ -721,14 +723,14 @@ func letterCases() []testCase {
 			letter := c.letters(0)[0]
 			c.put(name, "of the database")
 			at := c.heads()[0].Position
-			require.True(s, c.replay(0, letter.ID, true))
+			require.True(s, c.replay(0, letter.ID))
 			q := c.queued(name)
 			require.Greater(s, q.Version, letter.Version)
 			require.Equal(s, tier.Queued{Key: name, Version: q.Version, First: q.Version, Payload: []byte("payload")}, *q)
 			require.False(s, c.has(name), "it is invalidated")
 			require.Equal(s, []string{name}, values(c.log(0, at).Items))
 			require.Empty(s, c.letters(0))
-			require.False(s, c.replay(0, letter.ID, true), "it is there once")
+			require.False(s, c.replay(0, letter.ID), "it is there once")
 			require.Equal(s, []tier.Queued{*q}, w.claim(10).Records)
 			w.settle(tier.Settled{Key: name, Version: q.Version, Dead: "again"})
 			require.Equal(s, 1, c.letters(0)[0].Attempts)
@@ -741,8 +743,8 @@ func letterCases() []testCase {
 			w.bury(name, "payload", "why")
 			id := c.letters(0)[0].ID
 			e := c.put(name, "payload")
-			require.True(s, c.replay(0, id, false))
-			require.False(s, c.replay(0, id, false))
+			require.True(s, c.discard(0, id))
+			require.False(s, c.discard(0, id))
 			require.Empty(s, c.letters(0))
 			require.Equal(s, e.ID, c.entry(name).ID)
 			require.Nil(s, c.queued(name))
@@ -755,7 +757,7 @@ func letterCases() []testCase {
 			c.worker("w", 0).bury(name, "payload", "why")
 			id := c.letters(0)[0].ID
 			c.enqueueAll(tier.Enqueue{Queue: "other", Limit: 1}, name, "newer")
-			require.False(s, c.replay(0, id, true))
+			require.False(s, c.replay(0, id))
 			require.Equal(s, "newer", string(c.queued(name).Payload))
 			require.Empty(s, c.letters(0))
 		}},
@@ -806,16 +808,23 @@ func (c *client) states() []tier.QueueState {
 	return states
 }
 
-func (c *client) letters(partition int) []tier.Letter {
+func (c *client) letters(partition int) []tier.DeadLetter {
 	c.Helper()
-	letters, err := c.Letters(c.ctx(), partition, "q", "", 100)
+	letters, err := c.DeadLetters(c.ctx(), partition, "q", "", 100)
 	require.NoError(c, err)
 	return letters
 }
 
-func (c *client) replay(partition int, id string, again bool) bool {
+func (c *client) replay(partition int, id string) bool {
 	c.Helper()
-	ok, err := c.Replay(c.ctx(), partition, "q", id, again)
+	ok, err := c.Replay(c.ctx(), partition, "q", id)
+	require.NoError(c, err)
+	return ok
+}
+
+func (c *client) discard(partition int, id string) bool {
+	c.Helper()
+	ok, err := c.Discard(c.ctx(), partition, "q", id)
 	require.NoError(c, err)
 	return ok
 }

@@ -6,23 +6,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func FuzzQueued(f *testing.F) {
-	f.Add(queued{deleted: true}.encode())
-	f.Add(queued{data: []byte("{}"), tags: []string{"t:a", "t:b"}}.encode())
-	f.Add([]byte{1, 1, 255, 255, 255})
-	f.Add([]byte{1, 1, 1, 200, 1})
-	f.Fuzz(func(t *testing.T, b []byte) {
-		q, ok := decodeQueued(b)
-		if !ok {
-			return
-		}
-		again, ok := decodeQueued(q.encode())
-		require.True(t, ok)
-		require.Equal(t, q, again)
-	})
-}
-
-func TestGivenIds_WhenTheyAreEncodedAndDecoded_ThenTheyAreTheSame(t *testing.T) {
+func TestAnEncodedIDDecodesToItself(t *testing.T) {
 	roundTrip(t, "a:b", "", "x y")
 	roundTrip(t, -7, 0, 1<<40)
 	roundTrip[uint8](t, 0, 255)

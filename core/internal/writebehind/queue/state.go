@@ -12,8 +12,8 @@ import (
 	"github.com/larderhq/larder/core/internal/tier"
 )
 
-// maxLetters is how many dead letters a queue keeps. Beyond that the oldest are lost.
-const maxLetters = 10_000
+// maxDeadLetters is how many dead letters a queue keeps. Beyond that the oldest are lost.
+const maxDeadLetters = 10_000
 
 // State is the queues of one partition: for each key at most one record. Times are
 // microseconds, as versions are. It is not safe for concurrent use. What it is given
@@ -43,7 +43,7 @@ type part struct {
 	retries ordered // by due
 	worker  string
 	until   int64
-	letters []tier.Letter // ids grow
+	letters []tier.DeadLetter // ids grow
 	letter  map[string]string
 }
 
@@ -292,11 +292,11 @@ func (s *State) settle(p *part, r *record, of tier.Settled, now int64, nonce str
 // bury makes a record a dead letter.
 func (s *State) bury(p *part, r *record, why string, now int64) {
 	s.letter = max(now, s.letter+1)
-	l := tier.Letter{ID: strconv.FormatInt(s.letter, 10), Queued: r.Queued, Reason: strings.Clone(why)}
+	l := tier.DeadLetter{ID: strconv.FormatInt(s.letter, 10), Queued: r.Queued, Reason: strings.Clone(why)}
 	l.Attempts++
 	p.letters = append(p.letters, l)
 	p.letter[r.Key] = l.ID
-	for len(p.letters) > maxLetters {
+	for len(p.letters) > maxDeadLetters {
 		p.unbury(0)
 	}
 }
@@ -320,7 +320,7 @@ func (p *part) supersede(key string) {
 
 // find returns where a letter is, -1 if nowhere.
 func (p *part) find(id string) int {
-	return slices.IndexFunc(p.letters, func(l tier.Letter) bool { return l.ID == id })
+	return slices.IndexFunc(p.letters, func(l tier.DeadLetter) bool { return l.ID == id })
 }
 
 // State is that of the interface.
@@ -343,8 +343,8 @@ func (s *State) State(queue string, now int64) tier.QueueState {
 	return st
 }
 
-// Letters is that of the interface.
-func (s *State) Letters(queue, after string, n int) ([]tier.Letter, error) {
+// DeadLetters is that of the interface.
+func (s *State) DeadLetters(queue, after string, n int) ([]tier.DeadLetter, error) {
 	from := int64(0)
 	if after != "" {
 		var err error
@@ -356,7 +356,7 @@ func (s *State) Letters(queue, after string, n int) ([]tier.Letter, error) {
 	if p == nil {
 		return nil, nil
 	}
-	var letters []tier.Letter
+	var letters []tier.DeadLetter
 	for _, l := range p.letters {
 		if id, _ := strconv.ParseInt(l.ID, 10, 64); id <= from {
 			continue
@@ -372,17 +372,14 @@ func (s *State) Letters(queue, after string, n int) ([]tier.Letter, error) {
 
 // Replay is that of the interface. It returns also the key of what it has queued, which
 // is to be invalidated, "" if it has queued nothing.
-func (s *State) Replay(queue, id string, again bool, now int64, nonce string) (key string, ok bool) {
+func (s *State) Replay(queue, id string, now int64, nonce string) (key string, ok bool) {
 	p := s.part(queue)
 	i := p.find(id)
 	if i < 0 {
-		return "", again && s.wrote(nonce)
+		return "", s.wrote(nonce)
 	}
 	l := p.letters[i]
 	p.unbury(i)
-	if !again {
-		return "", true
-	}
 	if s.records[l.Key] != nil {
 		return "", false // what is queued is newer
 	}
@@ -392,6 +389,17 @@ func (s *State) Replay(queue, id string, again bool, now int64, nonce string) (k
 		queue:  strings.Clone(queue), by: nonce,
 	})
 	return l.Key, true
+}
+
+// Discard is that of the interface.
+func (s *State) Discard(queue, id string) (ok bool) {
+	p := s.part(queue)
+	i := p.find(id)
+	if i < 0 {
+		return false
+	}
+	p.unbury(i)
+	return true
 }
 
 // wrote says whether a record is the doing of a call.

@@ -132,32 +132,32 @@ func TestGivenADeadLetter_WhenItIsReplayed_ThenItIsQueuedAnewOnce(t *testing.T) 
 	v := put(t, l, 10, "a", "b")
 	take(t, l, "w", 10)
 	settled(t, l, "w", tier.Settled{Key: "a", Version: v[0], Dead: "why"}, tier.Settled{Key: "b", Version: v[1], Dead: "why"})
-	letters, err := l.Letters(t.Context(), 0, "q", "", 10)
+	letters, err := l.DeadLetters(t.Context(), 0, "q", "", 10)
 	require.NoError(t, err)
 	require.Equal(t, []string{"a", "b"}, []string{letters[0].Key, letters[1].Key})
 	for _, want := range []bool{true, false} {
-		ok, err := l.Replay(t.Context(), 0, "q", letters[0].ID, true)
+		ok, err := l.Replay(t.Context(), 0, "q", letters[0].ID)
 		require.NoError(t, err)
 		require.Equal(t, want, ok)
 	}
 	require.Equal(t, []string{"a"}, keysOf(take(t, l, "w", 10)))
 	put(t, l, 10, "b")
 	require.Zero(t, state(t, l).Dead, "a later change takes it out")
-	_, err = l.Letters(t.Context(), 0, "q", "nonsense", 10)
+	_, err = l.DeadLetters(t.Context(), 0, "q", "nonsense", 10)
 	require.Error(t, err)
 }
 
 func TestGivenMoreDeadLettersThanAreKept_ThenTheOldestGo(t *testing.T) {
 	l := NewLocal()
-	for i := range maxLetters + 5 {
+	for i := range maxDeadLetters + 5 {
 		k := strconv.Itoa(i)
 		v := put(t, l, 10, k)[0]
 		take(t, l, "w", 1)
 		settled(t, l, "w", tier.Settled{Key: k, Version: v, Dead: "why"})
 	}
-	require.Equal(t, maxLetters, state(t, l).Dead)
-	require.Len(t, l.state.queues["q"].letter, maxLetters)
-	letters, err := l.Letters(t.Context(), 0, "q", "", 1)
+	require.Equal(t, maxDeadLetters, state(t, l).Dead)
+	require.Len(t, l.state.queues["q"].letter, maxDeadLetters)
+	letters, err := l.DeadLetters(t.Context(), 0, "q", "", 1)
 	require.NoError(t, err)
 	require.Equal(t, "5", letters[0].Key)
 }
@@ -169,9 +169,9 @@ func TestWhatALocalQueueCannotDoIsRefused(t *testing.T) {
 	require.ErrorIs(t, err, errNoLease)
 	_, err = l.Enqueue(ctx, tier.Enqueue{Partition: 1, Queue: "q", Limit: 1, Changes: []tier.QueueChange{{Key: "k", Payload: []byte("x")}}})
 	require.Error(t, err)
-	_, err = l.Letters(ctx, 1, "q", "", 1)
+	_, err = l.DeadLetters(ctx, 1, "q", "", 1)
 	require.Error(t, err)
-	_, err = l.Replay(ctx, 1, "q", "1", true)
+	_, err = l.Replay(ctx, 1, "q", "1")
 	require.Error(t, err)
 	_, err = l.Claim(ctx, tier.Claim{Queue: "q"})
 	require.Error(t, err)

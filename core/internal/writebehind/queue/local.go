@@ -106,13 +106,13 @@ func (l *Local) States(ctx context.Context, queue string) ([]tier.QueueState, er
 	return []tier.QueueState{l.state.State(queue, l.now())}, nil
 }
 
-// Letters implements tier.Queue.
-func (l *Local) Letters(ctx context.Context, partition int, queue, after string, n int) ([]tier.Letter, error) {
+// DeadLetters implements tier.Queue.
+func (l *Local) DeadLetters(ctx context.Context, partition int, queue, after string, n int) ([]tier.DeadLetter, error) {
 	if err := l.enter(ctx, in(partition)); err != nil {
 		return nil, err
 	}
 	defer l.mu.Unlock()
-	letters, err := l.state.Letters(queue, after, n)
+	letters, err := l.state.DeadLetters(queue, after, n)
 	if err != nil {
 		return nil, fmt.Errorf("queue: %w", err)
 	}
@@ -120,11 +120,20 @@ func (l *Local) Letters(ctx context.Context, partition int, queue, after string,
 }
 
 // Replay implements tier.Queue, and invalidates nothing.
-func (l *Local) Replay(ctx context.Context, partition int, queue, id string, again bool) (bool, error) {
+func (l *Local) Replay(ctx context.Context, partition int, queue, id string) (bool, error) {
 	if err := l.enter(ctx, in(partition)); err != nil {
 		return false, err
 	}
 	defer l.mu.Unlock()
-	_, ok := l.state.Replay(queue, id, again, l.now(), "")
+	_, ok := l.state.Replay(queue, id, l.now(), "")
 	return ok, nil
+}
+
+// Discard implements tier.Queue.
+func (l *Local) Discard(ctx context.Context, partition int, queue, id string) (bool, error) {
+	if err := l.enter(ctx, in(partition)); err != nil {
+		return false, err
+	}
+	defer l.mu.Unlock()
+	return l.state.Discard(queue, id), nil
 }
