@@ -878,7 +878,7 @@ func TestGivenAQueueWithoutATier_WhenItCannotBeFlushedInTime_ThenCloseEndsAndSay
 		began := time.Now()
 		err := l.a.Close(ctx)
 		require.ErrorIs(l.t, err, context.DeadlineExceeded)
-		require.ErrorContains(l.t, err, "what waits is lost")
+		require.ErrorContains(l.t, err, "waiting changes are lost")
 		require.ErrorContains(l.t, err, "5 changes")
 		require.Equal(l.t, 10*time.Second, time.Since(began))
 	})
