@@ -1,6 +1,6 @@
-// Package core is a cache for data and for whole responses that is never stale
-// after an invalidation. It knows no web framework: packages nethttp, echocache,
-// gincache and fibercache put one line of middleware on top of it.
+// Package core is a cache for values and for whole HTTP responses that is never
+// stale after an invalidation. It depends on no web framework: packages nethttp,
+// echocache, gincache and fibercache are the middleware on top of it.
 //
 //	cache, err := core.New(core.Options{
 //		Classes: core.Classes{
@@ -12,28 +12,32 @@
 //
 // # What it promises
 //
-// Let an Invalidate that began at s return nil at t. Whatever begins after t is
-// answered only from loads that began after s: by key, tag, path, pattern or all,
-// whatever was stored, stale or on its way. In one process this holds without
-// exception. Who announces no change gets no promise beyond the class's TTL.
+// Let a call of [Cache.Invalidate] begin at time s and return nil at time t. Every
+// read that begins after t is answered only from loads that began after s. This
+// holds for keys, tags, paths, patterns and everything, and it covers fresh values,
+// stale values and running loads. In one process it holds without exception. Over
+// several processes it holds as soon as a message arrives, and after
+// [Options.MaxStaleness] at the latest. A change that is not announced becomes
+// visible when the TTL ends.
 //
-// However many ask for one key at the same time, its loader or handler runs once.
-// Those who wait share its value or its error, never its panic or cancellation.
+// Concurrent reads of one key share one run of its loader or handler. They share
+// its value or its error, and never its panic or its cancellation.
 //
 // # How it fails
 //
-// It gives way to the handler. A value that is too large, that was invalidated as
-// it was loaded or that does not decode is a miss, not an error. Bad input is a
-// *ConfigError that names the field, its value and what is allowed, before
-// anything has been done.
+// If the cache fails, the handler or loader runs. A value that is too large, that
+// was invalidated during its load or that does not decode is a miss and not an
+// error. Bad input is a [*ConfigError] that names the field, its value and the
+// allowed values. It is returned before anything is done.
 //
 // # How it works
 //
-// Classes say how long a kind of data lives. Every entry carries tags; a tag has a
-// generation, and invalidating the tag ends the generation in O(1), however many
-// entries carry it. A load knows what was invalidated since it began, and what it
-// loaded is not stored if that concerns it. A writer opens an intent (Begin), so
-// that even a writer that dies between its commit and its invalidation leaves
-// nothing old behind. The in-process tier is Otter v2, bounded in bytes. PROTOCOL.md,
-// beside this file, states every rule with the failure that it prevents.
+// A [Class] sets the lifetime of one kind of data. Every entry has tags, and every
+// tag has a generation. An invalidation of the tag ends its generation in O(1),
+// however many entries have the tag. A load reads the invalidations since its
+// begin: if one concerns its value, the value is not stored. A writer opens an
+// intent ([Cache.Begin]), which invalidates at a deadline even if the writer dies
+// after its commit. The in-process tier is Otter v2, with a limit in bytes.
+// PROTOCOL.md, beside this file, states every rule and the failure that it
+// prevents.
 package core
