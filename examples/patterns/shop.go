@@ -64,7 +64,7 @@ func NewShop(db Database, options core.Options) (*Shop, error) {
 		return nil, err
 	}
 	// guide: maps
-	products, err := core.NewMap(cache, core.MapOptions[int64, Product]{Class: "product", Prefix: "product"}) // class, prefix
+	products, err := core.NewMap(cache, core.MapOptions[int64, Product]{Class: "product", Prefix: "product"})
 	// guide: end
 	if err != nil {
 		return nil, errors.Join(err, cache.Close())
