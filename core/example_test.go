@@ -389,3 +389,182 @@ func ExampleCache_Sweep() {
 	}
 	// Output: 0 entries of 0 keys on 0 servers
 }
+
+func ExampleNew() {
+	cache, err := core.New(core.Options{
+		Classes:  core.Classes{"product": {TTL: 5 * time.Minute, StaleWhileRevalidate: time.Minute}},
+		MaxBytes: 256 << 20,
+	})
+	if err != nil {
+		panic(err)
+	}
+	defer cache.Close()
+	class, err := cache.Class("product")
+	fmt.Println(class.TTL, class.LoadTimeout, err)
+
+	_, err = core.New(core.Options{MaxBytes: -1})
+	fmt.Println(err)
+	// Output:
+	// 5m0s 30s <nil>
+	// larder: Options.MaxBytes is -1; allowed: 0 (64 MiB), or 65536 and more
+}
+
+func ExampleMap_Lookup() {
+	cache := newCache()
+	defer cache.Close()
+	users, err := core.NewMap(cache, core.MapOptions[int64, User]{Class: "profile", Prefix: "user"})
+	if err != nil {
+		panic(err)
+	}
+	load := func(context.Context, int64) (User, error) { return User{Name: "Ada"}, nil }
+	for range 2 {
+		r, err := users.Lookup(context.Background(), 42, load)
+		fmt.Println(r.Value.Name, "from", r.Source, "stale:", r.Stale, err)
+	}
+	// Output:
+	// Ada from loader stale: false <nil>
+	// Ada from process stale: false <nil>
+}
+
+func ExampleMap_Put() {
+	cache := newCache()
+	defer cache.Close()
+	ctx := context.Background()
+	users, err := core.NewMap(cache, core.MapOptions[int64, User]{Class: "profile", Prefix: "user"})
+	if err != nil {
+		panic(err)
+	}
+	// After the commit of UPDATE users SET name = 'Grace' WHERE id = 42:
+	fmt.Println(users.Put(ctx, 42, User{Name: "Grace"}, "staff"))
+	fmt.Println(users.PutMany(ctx, map[int64]User{43: {Name: "Ada"}}))
+	u, err := users.Get(ctx, 42, func(context.Context, int64) (User, error) { panic("it is cached") })
+	fmt.Println(u.Name, err)
+	// Output:
+	// <nil>
+	// <nil>
+	// Grace <nil>
+}
+
+func ExampleMap_Write() {
+	cache := newCache()
+	defer cache.Close()
+	ctx := context.Background()
+	users, err := core.NewMap(cache, core.MapOptions[int64, User]{Class: "profile", Prefix: "user"})
+	if err != nil {
+		panic(err)
+	}
+	save := func(ctx context.Context, id int64, u User) error { return nil } // UPDATE users …
+	fmt.Println(users.Write(ctx, 42, User{Name: "Grace"}, save))
+	refuse := func(context.Context, int64, User) error { return errors.New("the name is taken") }
+	fmt.Println(users.Write(ctx, 42, User{Name: "Ada"}, refuse))
+	// Output:
+	// <nil>
+	// the name is taken
+}
+
+func ExampleMap_Warm() {
+	cache := newCache()
+	defer cache.Close()
+	users, err := core.NewMap(cache, core.MapOptions[int64, User]{Class: "profile", Prefix: "user"})
+	if err != nil {
+		panic(err)
+	}
+	load := func(_ context.Context, ids []int64) (map[int64]User, error) { // SELECT … WHERE id = ANY($1)
+		values := make(map[int64]User)
+		for _, id := range ids {
+			values[id] = User{Name: fmt.Sprint("user ", id)}
+		}
+		return values, nil
+	}
+	ids := slices.Values([]int64{1, 2, 3})
+	r, err := users.Warm(context.Background(), ids, load, core.WarmOptions{Batch: 2, PerSecond: 1000})
+	fmt.Println(r.Items, r.Filled, r.Failed, err)
+	// Output: 3 3 0 <nil>
+}
+
+func ExampleMap_KeepWarm() {
+	cache := newCache()
+	users, err := core.NewMap(cache, core.MapOptions[int64, User]{Class: "profile", Prefix: "user"})
+	if err != nil {
+		panic(err)
+	}
+	load := func(context.Context, []int64) (map[int64]User, error) { return nil, nil }
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error)
+	go func() { done <- users.KeepWarm(ctx, load, core.KeepWarmOptions{Top: 100, Every: time.Second}) }()
+
+	cancel() // the app is shut down
+	fmt.Println(<-done)
+	fmt.Println(cache.Close())
+	// Output:
+	// context canceled
+	// <nil>
+}
+
+func ExampleSetTTL() {
+	cache := newCache()
+	defer cache.Close()
+	ctx := context.Background()
+	users, err := core.NewMap(cache, core.MapOptions[int64, User]{Class: "profile", Prefix: "user"})
+	if err != nil {
+		panic(err)
+	}
+	load := func(ctx context.Context, id int64) (User, error) {
+		if id == 0 { // a guest
+			return User{Name: "guest"}, core.NoStore(ctx)
+		}
+		return User{Name: "Ada"}, core.SetTTL(ctx, 10*time.Minute) // instead of the class's hour
+	}
+	for _, id := range []int64{0, 42} {
+		r, err := users.Lookup(ctx, id, load)
+		fmt.Println(r.Value.Name, r.Fresh.Round(time.Minute), err)
+	}
+	fmt.Println(core.SetTTL(ctx, time.Minute))
+	// Output:
+	// guest 0s <nil>
+	// Ada 10m0s <nil>
+	// larder: context does not belong to a cached handler, an invalidating handler or a loader
+}
+
+func ExamplePattern() {
+	cache := newCache()
+	defer cache.Close()
+	ctx := context.Background()
+	fmt.Println(cache.Invalidate(ctx, core.Pattern("user:4?"), core.Prefix("cart:")))
+	fmt.Println(cache.Invalidate(ctx, core.Key("user:42"), core.Tag("staff"), core.Path("/staff")))
+	fmt.Println(cache.Invalidate(ctx, core.Group("https://shop.example", "catalog")))
+	fmt.Println(cache.Invalidate(ctx, core.Path("/staff?page=1")))
+	// Output:
+	// <nil>
+	// <nil>
+	// <nil>
+	// larder: Path is "/staff?page=1"; allowed: "/…" or an absolute URL without query, fragment or control characters (a path covers every query)
+}
+
+func ExampleCache_SetEnabled() {
+	cache := newCache()
+	defer cache.Close()
+	cache.SetEnabled(false)
+	users, err := core.NewMap(cache, core.MapOptions[int64, User]{Class: "profile", Prefix: "user"})
+	if err != nil {
+		panic(err)
+	}
+	for range 2 {
+		_, err = users.Get(context.Background(), 42, func(context.Context, int64) (User, error) { return User{}, nil })
+	}
+	s := cache.Stats()
+	fmt.Println(s.Bypassed, s.Hits, s.Misses, err)
+	// Output: 2 0 0 <nil>
+}
+
+func ExampleCredentialFields() {
+	cache, err := core.New(core.Options{Classes: core.Classes{"account": {
+		TTL:  time.Minute,
+		HTTP: core.HTTPPolicy{Credentials: append(core.CredentialFields(), "X-Our-Session")},
+	}}})
+	fmt.Println(err)
+	fmt.Println(cache.Close())
+	// Output:
+	// <nil>
+	// <nil>
+}

@@ -1,0 +1,59 @@
+package redisstore_test
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/larderhq/larder/core"
+	"github.com/larderhq/larder/core/internal/test/redisserver"
+	"github.com/larderhq/larder/core/redisstore"
+)
+
+func ExampleNew() {
+	server, err := redisserver.Start(context.Background(), redisserver.Options{}) // a redis-server
+	if err != nil {
+		panic(err)
+	}
+	defer server.Close()
+	client := redis.NewClient(&redis.Options{Addr: server.Addr()})
+	defer client.Close()
+
+	cache, err := core.New(core.Options{
+		Classes:       core.Classes{"product": {TTL: 5 * time.Minute}},
+		Remote:        redisstore.New(client),
+		RequireRemote: true, // an error, if Redis cannot be reached
+	})
+	if err != nil {
+		panic(err)
+	}
+	fmt.Println(cache.InvalidateEverywhere(context.Background(), core.Tag("catalog")))
+	fmt.Println(cache.Close()) // before the client
+	// Output:
+	// <nil>
+	// <nil>
+}
+
+func ExampleACL() {
+	rules := redisstore.ACL("shop") // for Options.Namespace "shop"
+	fmt.Println("ACL SETUSER larder on >password", strings.Join(rules[:4], " "), "…")
+	// Output: ACL SETUSER larder on >password resetkeys resetchannels ~shop:* &shop:* …
+}
+
+func ExampleProgram() {
+	server, err := redisserver.Start(context.Background(), redisserver.Options{})
+	if err != nil {
+		panic(err)
+	}
+	defer server.Close()
+	client := redis.NewClient(&redis.Options{Addr: server.Addr()})
+	defer client.Close()
+
+	// Any program may do this, in any language, while caches of the namespace run.
+	err = client.Eval(context.Background(), redisstore.Program(), []string{"shop:{00}:head"}, "tag", "product:42").Err()
+	fmt.Println(err != nil) // no cache has made the namespace "shop" yet
+	// Output: true
+}
