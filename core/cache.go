@@ -18,8 +18,8 @@ import (
 	"github.com/larderhq/larder/core/internal/warmup"
 )
 
-// Cache is a cache. Make one with New, share it by all handlers and maps of the
-// app, and Close it. All its methods are safe for concurrent use.
+// Cache is a cache. Make one with [New], share it by all handlers and maps of the app,
+// and [Cache.Close] it. All methods are safe for concurrent use.
 type Cache struct {
 	opts    Options // but for the classes
 	engine  *coherence.Engine
@@ -34,13 +34,14 @@ type Cache struct {
 	// queues are those of maps, by prefix, and how each is closed.
 	queues map[string]func(context.Context) error
 
-	told sync.Map // of maps, by prefix: that a value could not be kept
+	unencodable sync.Map // prefixes of maps whose first value that does not encode is logged
 }
 
-// New makes a cache. It fails with a *ConfigError if o is wrong, and with ErrUnusable if
-// the Remote can be reached and cannot be used. New waits for a Remote for up to 1 s, and
-// then succeeds without it and connects later. With RequireRemote it waits for up to 5 s,
-// and then fails.
+// New returns a cache. A field of o that is wrong is a *[ConfigError].
+//
+// With a Remote, New waits up to a second for it. If it cannot be reached, New succeeds
+// and the cache connects later. With Options.RequireRemote, New waits up to 5 s, and then
+// fails. If the Remote can be reached and cannot be used, the error is [ErrUnusable].
 func New(o Options) (*Cache, error) {
 	o, err := o.resolve()
 	if err != nil {
@@ -70,11 +71,14 @@ func New(o Options) (*Cache, error) {
 	return c, nil
 }
 
-// Close ends the cache's goroutines and frees its memory. Write-behind queues are
-// closed first (WriteBehind.Close), for up to Options.CloseTimeout. Loads in the
-// background are cancelled; those that somebody waits for go on to their end. Close
-// waits for all of them, for as long; the error says that some went on. Handlers
-// and maps stay usable: they run as if there were no cache. A second Close does nothing.
+// Close ends the cache's goroutines and frees its memory. It closes the write-behind
+// queues first ([WriteBehind.Close]), for up to Options.CloseTimeout. Then it cancels the
+// loads in the background, and waits for up to Options.CloseTimeout again until all loads
+// have ended: a load that a caller waits for is not cancelled.
+//
+// The error says which loads or queued changes are left; the cache is closed in any case.
+// Handlers and maps stay usable: they run as if there were no cache. A second Close does
+// nothing.
 func (c *Cache) Close() error {
 	queues := c.closeQueues()
 	ctx, cancel := context.WithTimeout(context.Background(), c.opts.CloseTimeout)
@@ -121,15 +125,17 @@ func (c *Cache) disown(prefix string) {
 	delete(c.queues, prefix)
 }
 
-// Enabled reports whether the cache answers. See SetEnabled.
+// Enabled reports whether the cache is open and switched on. See [Cache.SetEnabled].
 func (c *Cache) Enabled() bool { return !c.off.Load() && !c.engine.Closed() }
 
-// SetEnabled switches the cache off and on at run time. Off, every request goes
-// to its handler and every Get to its loader, nothing is stored, and
-// invalidations still happen: what is there when it is switched on is valid.
+// SetEnabled switches the cache off and on at run time. While it is off, every request
+// goes to its handler and every Get to its loader, and nothing is stored. Invalidations
+// still happen, so that the entries are valid when the cache is switched on. A new cache
+// is on.
 func (c *Cache) SetEnabled(on bool) { c.off.Store(!on) }
 
-// Class returns the class of that name as it is now, with its defaults filled in.
+// Class returns the class of that name as of the latest [Cache.SetClasses], with its
+// defaults filled in. A name that no class has is a *[ConfigError], with the zero Class.
 func (c *Cache) Class(name string) (Class, error) {
 	classes := c.classes.Load().by
 	class, ok := classes[name]
@@ -140,8 +146,8 @@ func (c *Cache) Class(name string) (Class, error) {
 	return class, nil
 }
 
-// Options returns the options with their defaults filled in, and the classes as
-// they are now. The map of classes is the caller's own.
+// Options returns the options with their defaults filled in, and the classes as of the
+// latest [Cache.SetClasses]. The map of classes is the caller's own.
 func (c *Cache) Options() Options {
 	o := c.opts
 	o.Classes = maps.Clone(c.classes.Load().by)

@@ -11,15 +11,18 @@ import (
 	"strings"
 )
 
-// Codec turns the values of a Map into bytes and back. It must be safe for
-// concurrent use, and Unmarshal must not keep data. What Marshal returns is copied.
+// Codec turns the values of a [Map] into bytes and back. It must be safe for concurrent
+// use. An error of Marshal or Unmarshal makes a value one that is answered and not
+// stored, or a miss; it never reaches a caller of Get.
 type Codec interface {
+	// Marshal encodes v, which has the map's type of value. Its result is copied.
 	Marshal(v any) ([]byte, error)
+	// Unmarshal decodes data into v, a pointer to a zero value. It must not keep data.
 	Unmarshal(data []byte, v any) error
 }
 
-// JSON is the default Codec: encoding/json, with trailing bytes refused. NewMap
-// refuses types of which it loses a part; a codec that embeds it is not looked at.
+// JSON is the default [Codec]: encoding/json, with trailing bytes refused. [NewMap]
+// refuses types of which it loses a part. A codec that embeds JSON is not checked.
 var JSON Codec = jsonCodec{} //nolint:gochecknoglobals // stateless
 
 type jsonCodec struct{}
@@ -37,10 +40,64 @@ func (jsonCodec) Unmarshal(data []byte, v any) error {
 	return nil
 }
 
-// mapCodec is how the shared tier keeps the values of a map: a byte that says what
-// it is, the validator with its length before it where there is one, and the bytes
-// of the map's own codec.
-type mapCodec[K comparable, V any] struct{ m *Map[K, V] }
+// valueType is the type of a map's values: how they are made, encoded and copied. Values
+// are boxed: a *V in an any.
+type valueType struct {
+	t       reflect.Type // V
+	codec   Codec
+	make    func() any          // boxes the zero value
+	bare    func(box any) any   // returns a V, for codecs
+	clone   func(box any) any   // nil: no MapOptions.Clone
+	version func(box any) int64 // nil: no MapOptions.Version
+}
+
+func valueTypeOf[V any](codec Codec, clone func(V) V, version func(V) int64) valueType {
+	t := valueType{
+		t: reflect.TypeFor[V](), codec: codec,
+		make: func() any { return new(V) },
+		bare: func(box any) any { return unboxed[V](box) },
+	}
+	if clone != nil {
+		t.clone = func(box any) any {
+			v := clone(unboxed[V](box))
+			return &v
+		}
+	}
+	if version != nil {
+		t.version = func(box any) int64 { return version(unboxed[V](box)) }
+	}
+	return t
+}
+
+// checkType returns a *ConfigError if the codec is JSON and loses a part of the type.
+func (t *valueType) checkType() error {
+	if _, ok := t.codec.(jsonCodec); !ok {
+		return nil // the codec is the caller's responsibility
+	}
+	return checkJSON(t.t)
+}
+
+// encode returns bytes that nothing else refers to.
+func (t *valueType) encode(box any) ([]byte, error) {
+	if _, ok := t.codec.(jsonCodec); ok {
+		return t.codec.Marshal(box) // a pointer, so that its methods count
+	}
+	data, err := t.codec.Marshal(t.bare(box))
+	return bytes.Clone(data), err // the codec may reuse its buffer, or return the value's own
+}
+
+func (t *valueType) decode(data []byte) (any, error) {
+	box := t.make()
+	if err := t.codec.Unmarshal(data, box); err != nil {
+		return nil, err
+	}
+	return box, nil
+}
+
+// mapCodec is how the shared tier keeps the values of a map: a byte for the kind of value,
+// the validator with its length before it where there is one, and the bytes of the map's
+// own codec.
+type mapCodec struct{ t *valueType }
 
 const (
 	absentValue    = 0
@@ -48,8 +105,8 @@ const (
 	validatedValue = 2
 )
 
-// Encode implements engine.Codec.
-func (c mapCodec[K, V]) Encode(value any) (payload []byte, ok bool) {
+// Encode implements coherence.Codec.
+func (c mapCodec) Encode(value any) (payload []byte, ok bool) {
 	head := []byte{encodedValue}
 	if v, ok := value.(validated); ok {
 		head = binary.AppendUvarint([]byte{validatedValue}, uint64(len(v.validator)))
@@ -61,29 +118,29 @@ func (c mapCodec[K, V]) Encode(value any) (payload []byte, ok bool) {
 		return []byte{absentValue}, true
 	case []byte:
 		return append(head, v...), true
-	case kept[V]:
-		data, err := c.m.marshal(v.v)
+	case kept:
+		data, err := c.t.encode(v.value)
 		return append(head, data...), err == nil
 	}
 	return nil, false
 }
 
-// Decode implements engine.Codec.
-func (c mapCodec[K, V]) Decode(payload []byte, _ int64) (value any, size int, ok bool) {
+// Decode implements coherence.Codec.
+func (c mapCodec) Decode(payload []byte, _ int64) (value any, size int, ok bool) {
 	validator, data, ok := splitPayload(payload)
 	switch {
 	case !ok:
 		return nil, 0, false
 	case data == nil:
 		return absent{}, 0, true
-	case c.m.clone == nil:
+	case c.t.clone == nil:
 		return withValidator(data, validator), len(data) + len(validator), true
 	}
-	var v V
-	if c.m.codec.Unmarshal(data, &v) != nil {
+	box, err := c.t.decode(data)
+	if err != nil {
 		return nil, 0, false
 	}
-	return withValidator(kept[V]{v, len(data)}, validator), len(data) + len(validator), true
+	return withValidator(kept{box, len(data)}, validator), len(data) + len(validator), true
 }
 
 // splitPayload returns the parts of a payload. data is nil for an absent value.

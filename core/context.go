@@ -8,9 +8,13 @@ import (
 	"github.com/larderhq/larder/core/internal/naming"
 )
 
-// AddTags adds tags to what the running handler or loader is about to answer.
-// ctx is the handler's or loader's own; Gin's and Fiber's contexts work as well
-// as the request's. What names more than MaxTagsPerEntry tags is not stored.
+// AddTags adds tags to the entry of the running handler or loader. ctx is the handler's
+// or loader's own; Gin's and Fiber's contexts work as well as the request's. An entry
+// with more than [MaxTagsPerEntry] tags is not stored.
+//
+// The error is [ErrNoScope], or a *[ConfigError] for a tag that is empty, longer than
+// [MaxKeyBytes] or has control characters: then the entry is not stored, since it could
+// not be invalidated by that tag.
 func AddTags(ctx context.Context, tags ...string) error {
 	s := loadscope.From(ctx)
 	if s == nil {
@@ -28,9 +32,10 @@ func AddTags(ctx context.Context, tags ...string) error {
 	return nil
 }
 
-// SetTTL replaces the class's TTL for what the running handler or loader is
-// about to answer. It wins over what an HTTP response states; it stores nothing
-// that may not be stored. 0 means not to store.
+// SetTTL replaces the class's TTL for the entry of the running handler or loader: 0,
+// which means not to store, or [MinDuration] to [MaxDuration]. It takes precedence over
+// the lifetime that an HTTP response states, but stores no response that may not be
+// stored. The error is [ErrNoScope], or a *[ConfigError]: then the entry is not stored.
 func SetTTL(ctx context.Context, ttl time.Duration) error {
 	s := loadscope.From(ctx)
 	if s == nil {
@@ -44,8 +49,8 @@ func SetTTL(ctx context.Context, ttl time.Duration) error {
 	return nil
 }
 
-// NoStore keeps what the running handler or loader is about to answer out of
-// the cache.
+// NoStore keeps the answer of the running handler or loader out of the cache. The error
+// is [ErrNoScope].
 func NoStore(ctx context.Context) error {
 	s := loadscope.From(ctx)
 	if s == nil {
@@ -55,9 +60,9 @@ func NoStore(ctx context.Context) error {
 	return nil
 }
 
-// Invalidate is Cache.Invalidate of the cache that the running handler or loader
-// belongs to. A handler behind an Invalidate middleware uses it for what it
-// learns only as it runs, after its commit.
+// Invalidate is [Cache.Invalidate] of the cache that the running handler or loader
+// belongs to, with its errors, or [ErrNoScope]. A handler behind an Invalidate middleware
+// calls it, after its commit, for targets that are known only then.
 func Invalidate(ctx context.Context, targets ...Target) error {
 	s := loadscope.From(ctx)
 	if s == nil {
@@ -66,8 +71,8 @@ func Invalidate(ctx context.Context, targets ...Target) error {
 	return s.Invalidate(ctx, targets)
 }
 
-// InvalidateEverywhere is Cache.InvalidateEverywhere of the cache that the running
-// handler or loader belongs to.
+// InvalidateEverywhere is [Cache.InvalidateEverywhere] of the cache that the running
+// handler or loader belongs to, with its errors, or [ErrNoScope].
 func InvalidateEverywhere(ctx context.Context, targets ...Target) error {
 	if err := Invalidate(ctx, targets...); err != nil {
 		return err

@@ -6,20 +6,22 @@ import (
 	"time"
 )
 
-// Invalidate makes every answer that begins after it returned nil come from a
-// load that began after it was called: whatever was stored, stale or on its way.
-// All targets are checked before the first is acted on. ctx bounds the wait for a
-// shared tier, not whether it happens: a request that has ended may have committed.
+// Invalidate makes every answer that begins after it has returned nil come from a load
+// that began after it was called. That holds for stored and stale entries and for loads
+// under way. All targets are checked before the first is invalidated: with a
+// *[ConfigError] or [ErrClosed] nothing has been. At least one target is required. ctx
+// bounds the wait for a shared tier, a second without a deadline, but not the
+// invalidation, since a request that has ended may have committed.
 //
-// With a shared tier this holds on this instance at once, and on every other as
-// soon as a message reaches it, or after Options.MaxStaleness if none does;
-// InvalidateEverywhere waits for that. An error that is ErrPending says that the tier has not confirmed it: this instance answers from
-// the tier nothing that it concerns, and tries until it succeeds, but other
-// instances may answer the old value, and the promise is lost if the process dies
-// before. Without a deadline in ctx the tier is waited for a second.
+// With a shared tier this holds on this instance at once, and on every other as soon as a
+// message reaches it, or after Options.MaxStaleness if none does;
+// [Cache.InvalidateEverywhere] waits for that. [ErrPending] says that the tier has not
+// confirmed the invalidation: this instance answers from the tier nothing that the
+// targets name, and tries again until it succeeds. Meanwhile other instances may answer
+// the old value, and the promise is lost if the process dies.
 //
-// A Pattern or Prefix has half of that time. If the tier holds more than can be
-// looked at in it, everything is invalidated instead: see Sweep.
+// A [Pattern] or [Prefix] has half of the time. If the tier holds more keys than can be
+// compared in it, everything is invalidated instead: see [Cache.Sweep].
 func (c *Cache) Invalidate(ctx context.Context, targets ...Target) error {
 	list, err := items(targets)
 	if err != nil {
@@ -33,11 +35,11 @@ func (c *Cache) Invalidate(ctx context.Context, targets ...Target) error {
 	return c.engine.Invalidate(call, list)
 }
 
-// InvalidateEverywhere is Invalidate, and returns nil only when the promise holds on
-// every instance that shares the cache: about the largest MaxStaleness of all instances
-// later. ctx bounds that wait. Without a shared tier it is Invalidate. An error that is
-// neither ErrPending nor a *ConfigError says that the targets are invalidated, and that
-// other instances may answer the old values for up to MaxStaleness.
+// InvalidateEverywhere is [Cache.Invalidate], and returns nil only when the promise holds
+// on every instance that shares the cache: about the largest MaxStaleness of all
+// instances later. ctx bounds that wait. Without a shared tier it is Invalidate. An error
+// that is none of [ErrPending], [ErrClosed] and *[ConfigError] says that the targets are
+// invalidated, and that other instances may answer the old values for up to MaxStaleness.
 func (c *Cache) InvalidateEverywhere(ctx context.Context, targets ...Target) error {
 	if err := c.Invalidate(ctx, targets...); err != nil {
 		return err
@@ -47,8 +49,10 @@ func (c *Cache) InvalidateEverywhere(ctx context.Context, targets ...Target) err
 
 // WaitEverywhere returns nil when each invalidation that has returned nil on this
 // instance before the call holds on every instance that shares the cache: about the
-// largest MaxStaleness of all instances later. It is for callers of Sweep, Map.Put and
-// the like; see InvalidateEverywhere. Without a shared tier it returns at once.
+// largest MaxStaleness of all instances later. It follows [Cache.Sweep], [Map.Put] and
+// other calls that have no InvalidateEverywhere of their own. ctx bounds the wait; an
+// error says that another instance may still answer an old value. Without a shared tier
+// it returns nil at once.
 func (c *Cache) WaitEverywhere(ctx context.Context) error {
 	if err := c.engine.Everywhere(ctx); err != nil {
 		return fmt.Errorf("larder: invalidated, but not known to hold everywhere yet: %w", err)
@@ -78,36 +82,38 @@ func (c *Cache) request(ctx context.Context) (context.Context, context.CancelFun
 	return context.WithTimeout(context.WithoutCancel(ctx), limit)
 }
 
-// SweepResult is what a Sweep has done. Without a shared tier all is zero but
-// Duration: the entries of this process are compared when they are looked up.
+// SweepResult is what a [Cache.Sweep] has done. Without a shared tier only Duration is
+// set: the entries of this process are compared when they are looked up.
 type SweepResult struct {
-	Servers int   // that have been scanned
-	Keys    int64 // that these held, about, when it began: all are looked at, foreign ones too
-	Removed int64 // entries taken out of the shared tier
-	// Everything says why everything in the cache was invalidated instead of what was
-	// named. nil: it was not.
+	// Servers is how many servers have been scanned.
+	Servers int
+	// Keys is about how many keys the servers held at the beginning. All are compared, also
+	// those of other programs.
+	Keys int64
+	// Removed is how many entries were removed from the shared tier.
+	Removed int64
+	// Everything is the reason why everything in the cache was invalidated, instead of the
+	// targets alone. nil: only the targets were.
 	Everything error
-	Duration   time.Duration
+	// Duration is how long the sweep took.
+	Duration time.Duration
 }
 
-// Sweep is Invalidate for patterns and prefixes over a shared tier of any size. The
-// promise is the same, also for what is loaded or read while it runs. Until it returns,
-// what it has not reached yet may be answered.
+// Sweep is [Cache.Invalidate] for patterns and prefixes over a shared tier of any size.
+// The promise is the same, also for values that are loaded or read while it runs. Until
+// Sweep returns, entries that it has not reached yet may be answered. Other targets may
+// be among them; they are invalidated first.
 //
-// It looks at every key on the servers that hold entries, on several servers at a time,
-// in batches that keep none of them from others for long; after each batch a server has
-// as much time to itself as the batch took. That lasts for as long as it has to, or
-// ctx does. If ctx ends first, or servers or slots have changed meanwhile, so
-// that keys may have escaped, everything in the cache is invalidated instead: that is
-// O(1), leaves the cache cold, and is in the result.
+// Sweep compares every key on the servers that hold entries, on several servers
+// concurrently, in short batches; after each batch it leaves the server alone for as long
+// as the batch took. ctx alone bounds it. If ctx ends first, or servers or slots have
+// changed meanwhile, so that keys may have been skipped, everything in the cache is
+// invalidated instead: that is O(1), leaves the cache cold, and is in
+// SweepResult.Everything. A cache runs one Sweep at a time; others wait.
 //
-// An error that is ErrPending is Invalidate's: a server has failed, and what is left is
-// tried again, soon by invalidating everything. The result says what was done. Every
-// other error says that nothing was done: a *ConfigError,
-// ErrClosed, or that of a ctx that ended before the sweep began. A cache runs one at
-// a time; others wait.
-//
-// Other targets may be among them; they are invalidated first.
+// With [ErrPending] the result is valid: a server has failed, and the rest is tried
+// again, soon by invalidating everything. With any other error nothing was done: a
+// *[ConfigError], [ErrClosed], or that of a ctx that ended before the sweep began.
 func (c *Cache) Sweep(ctx context.Context, targets ...Target) (SweepResult, error) {
 	began := time.Now()
 	list, err := items(targets)

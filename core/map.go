@@ -1,74 +1,44 @@
 package core
 
 import (
-	"bytes"
 	"context"
-	"errors"
-	"fmt"
 	"reflect"
-	"runtime/debug"
-	"strings"
 	"sync/atomic"
+	"time"
 
 	"github.com/larderhq/larder/core/internal/coherence"
 	"github.com/larderhq/larder/core/internal/hotkeys"
 	"github.com/larderhq/larder/core/internal/loadscope"
-	"github.com/larderhq/larder/core/internal/naming"
-	"github.com/larderhq/larder/core/internal/waitgraph"
 )
 
-// Loader loads the value of one id from where it really lives. Its context
-// carries the caller's values, not its cancellation: the load may be for others
-// as well, and ends at the class's LoadTimeout. A context that may be recycled (a
-// framework's own, such as *gin.Context or *fasthttp.RequestCtx, or a type that embeds no
-// context.Context) is asked for values only until the caller's call returns: a load that
-// goes on, or begins in the background, has none of them then. The context of the
-// *http.Request has no such end. An error that wraps ErrNotFound is
-// remembered for the class's NegativeTTL.
+// Loader loads the value of one id from the database.
+//
+// Its context carries the caller's values, but not its cancellation, since other callers
+// may wait for the load as well: it ends at the class's LoadTimeout. A context that may be
+// recycled (a framework's own, such as *gin.Context or *fasthttp.RequestCtx, or a type that
+// embeds no context.Context) is asked for values only until the caller's call returns: a
+// load that goes on, or begins in the background, has none of them then. The context of an
+// *http.Request has no such end.
+//
+// An error that wraps [ErrNotFound] is remembered for the class's NegativeTTL. Of a value
+// that comes with an error only the loader's own caller can see anything.
 type Loader[K comparable, V any] func(ctx context.Context, id K) (V, error)
 
 // Map is a typed cache of values by id. The value of id 42 in a map with the
 // prefix "user" has the key "user:42", which is also a tag: a page that shows
-// the user carries it, and Invalidate and Put take the page with them.
+// the user carries it, and [Map.Invalidate] and [Map.Put] invalidate the page with it.
 //
-// No caller can change what another one gets: each has a value of his own,
-// decoded from the stored bytes or made by MapOptions.Clone.
+// Each caller gets its own copy of a value, decoded from the stored bytes or made by
+// MapOptions.Clone, so that no caller can change the value of another. All methods are safe
+// for concurrent use. Make one with [NewMap].
 type Map[K comparable, V any] struct {
-	c      *Cache
-	name   string // of the class
-	prefix string
-	id     func(K) (string, error)
-	own    func(K) K // returns a copy that shares no buffer with the caller's id
-	codec  Codec
-	clone  func(V) V
-	hot    *atomic.Pointer[hotkeys.Sketch[K]] // what KeepWarm learns; it points to nil while that does not run
-
-	version func(V) int64 // nil: values have none
-
-	// A map for one operation has the class as it is at that revision. The caller's map
-	// has none, but the latest of these.
-	class    Class
-	revision uint64
-	latest   *atomic.Pointer[Map[K, V]]
+	base *mapBase
+	id   func(K) (string, error)
+	own  func(K) K                          // returns a copy that shares no buffer with the caller's id
+	hot  *atomic.Pointer[hotkeys.Sketch[K]] // of KeepWarm; it points to nil while that does not run
 }
 
-// now returns the map for one operation, from its beginning to its end.
-func (m *Map[K, V]) now() *Map[K, V] {
-	if m.latest == nil { // it is one
-		return m
-	}
-	revision := m.c.classRevision()
-	if is := m.latest.Load(); is != nil && is.revision == revision {
-		return is
-	}
-	is := *m
-	is.latest, is.revision = nil, revision
-	is.class, _ = m.c.Class(m.name) // none is ever taken out
-	m.latest.Store(&is)
-	return &is
-}
-
-// MapOptions configure a Map. Prefix is required.
+// MapOptions configure a [Map]. Prefix is required.
 type MapOptions[K comparable, V any] struct {
 	// Class is the name of the map's class, which needs a TTL. Default "", the default
 	// class.
@@ -77,16 +47,16 @@ type MapOptions[K comparable, V any] struct {
 	// with the prefix "user". A prefix has 1 to 1024 bytes, belongs to one type of map, and
 	// is neither "http" nor "https".
 	Prefix string
-	// Codec encodes the values. Default JSON.
+	// Codec encodes the values. Default [JSON].
 	Codec Codec
 	// Clone returns a deep copy of a value: it copies everything that a caller could
 	// change. With Clone the map keeps values in process as they are, and each caller gets
 	// a copy, which saves the decoding per hit. With a shared tier the kept value has been
-	// through the codec once.
+	// through the codec once. Default nil: each hit decodes.
 	Clone func(V) V
 	// Version returns the version that the database gives to a value and that grows with
 	// each change of the id: a row's version or a counter, not a time. Values of version 0
-	// or less are not compared.
+	// or less are not compared. Default nil: no value is compared.
 	//
 	// An older value never takes the place of a newer one that is cached and may still be
 	// answered. A load that reads an older value, from a replica that lags for example, is
@@ -103,584 +73,115 @@ type MapOptions[K comparable, V any] struct {
 	Version func(V) int64
 }
 
-// NewMap returns a map of the values of type V by ids of type K. It returns a *ConfigError
-// for a field of o that is wrong.
+// NewMap returns a map of the values of type V by ids of type K. Its error is a
+// *[ConfigError] that names the field of o that is wrong. A second map with the prefix, types
+// and options of another one shares its values.
 //
-// NewMap refuses a type of value of which JSON always loses a part (an unexported field,
-// one that is tagged json:"-", a function, an interface with methods), and names the part,
-// unless o has a Codec, or, without a shared tier, a Clone.
+// K is a string, integer or bool type, or implements encoding.TextMarshaler. NewMap refuses
+// a V of which JSON always loses a part (an unexported field, one that is tagged json:"-", a
+// function, an interface with methods), and names the part, unless o has a Codec, or, without
+// a shared tier, a Clone.
 func NewMap[K comparable, V any](c *Cache, o MapOptions[K, V]) (*Map[K, V], error) {
-	if c == nil {
-		return nil, &ConfigError{"cache", nil, "a cache made by New"}
-	}
-	class, prefix := strings.Clone(o.Class), strings.Clone(o.Prefix)
-	m := &Map[K, V]{
-		c: c, name: class, prefix: prefix, own: ownerOf[K](), codec: o.Codec, clone: o.Clone, version: o.Version,
-		hot: new(atomic.Pointer[hotkeys.Sketch[K]]), latest: new(atomic.Pointer[Map[K, V]]),
-	}
-	_, err := c.Class(class)
+	base, err := newMapBase(c, o.Class, o.Prefix, valueTypeOf(o.Codec, o.Clone, o.Version))
 	if err != nil {
 		return nil, err
 	}
-	if err := checkName("MapOptions.Prefix", prefix); err != nil {
-		return nil, err
-	}
-	if prefix == "http" || prefix == "https" {
-		return nil, &ConfigError{"MapOptions.Prefix", prefix, "not http or https: the keys of responses begin so"}
-	}
-	if m.id, err = idEncoder[K](); err != nil {
-		return nil, err
-	}
-	if m.codec == nil {
-		m.codec = JSON
-	}
-	if m.encodes() {
-		if err := m.checkType(); err != nil {
-			return nil, err
-		}
-	}
-	kind := fmt.Sprintf("%v of class %q, codec %T, clone %v, version %v", reflect.TypeFor[Map[K, V]](), class, m.codec, m.clone != nil, m.version != nil)
-	if err := c.register(prefix, mapKind{class, kind}); err != nil {
-		return nil, err
-	}
-	return m, nil
-}
-
-// Key returns the key of id, for Key and Tag targets.
-func (m *Map[K, V]) Key(id K) (string, error) {
-	text, err := m.id(id)
+	id, err := idEncoder[K]()
 	if err != nil {
-		return "", fmt.Errorf("larder: id of %s: %w", m.prefix, err)
+		return nil, err
 	}
-	if err := checkName("id of "+m.prefix, text); err != nil {
-		return "", err
+	if err := base.register(reflect.TypeFor[Map[K, V]]()); err != nil {
+		return nil, err
 	}
-	key := m.prefix + ":" + text
-	return key, checkName("key", key)
+	return &Map[K, V]{base, id, ownerOf[K](), new(atomic.Pointer[hotkeys.Sketch[K]])}, nil
 }
 
-// absent is stored where the loader said ErrNotFound, kept where the map has a
-// clone function, and the encoded bytes otherwise; see also validated.
-type (
-	absent      struct{}
-	kept[V any] struct {
-		v    V
-		size int // encoded
-	}
-)
+// Key returns the key of id, for [Key] and [Tag] targets. Its error is that of the id's
+// MarshalText, or a *[ConfigError] for an id without text, with control characters, or of
+// more than [MaxKeyBytes] together with the prefix.
+func (m *Map[K, V]) Key(id K) (string, error) { return m.base.key(m.id(id)) }
 
-// Get answers the value of id: from the cache, or from load, which runs once
-// however many ask at the same time. They share its value or its error, but not
-// its cancellation or panic: after one of these, or an error of another kind than
-// a stale value can stand in for, see Class.StaleIfError and Class.MaxLoadsAfterError.
+// Get returns the value of id: from the cache, or from load, which runs once however many
+// callers ask concurrently. They share its value or its error, but not its cancellation or
+// panic: after one of these, the next caller loads, and up to Class.MaxLoadsAfterError
+// callers do so concurrently. A stale value stands in for an error within
+// Class.StaleIfError.
 //
-// What a miss answers is what a hit will: the value has been encoded and decoded. One
-// that cannot be (NaN in JSON) is answered as load returned it, and stored nowhere: the
-// log tells of the first, and Stats.Unencodable counts.
+// The errors are: that of load; [ErrNotFound] while "not found" is remembered; a
+// *[ConfigError] for a nil load or an id that is no valid key; the error of ctx, if it ends
+// first; [ErrBusy] after a wait of twice Class.LoadTimeout for other loads; and a
+// *[PanicError]. The value that comes with an error is V's zero value, or what this call's
+// own load returned with it.
 //
-// Loads may ask for other values of the same map, or of other caches. One that would wait
-// for a load that waits for it, be it by way of others, loads beside it: for its caller
-// alone. Where the other one runs in another instance, that is so after two seconds, or a
+// A miss answers the same value as a later hit: it has been encoded and decoded. A value
+// that does not encode (NaN in JSON) is answered as load returned it, and not stored: the
+// first is logged, and Stats.Unencodable counts all.
+//
+// Loads may get other values of the same map, or of other caches. A load that would wait
+// for a load that waits for it, directly or through others, loads beside it, for its caller
+// alone. Where the other load runs in another instance, that happens after two seconds, or a
 // quarter of the LoadTimeout.
 //
-// With the cache closed or switched off it calls load.
+// With the cache closed or switched off Get calls load.
 func (m *Map[K, V]) Get(ctx context.Context, id K, load Loader[K, V]) (V, error) {
 	return m.get(ctx, id, load, nil)
 }
 
-// get is Get. It writes down where the value comes from if info is not nil.
-func (m *Map[K, V]) get(ctx context.Context, id K, load Loader[K, V], info *origin) (V, error) {
-	m = m.now()
-	var zero V
+// get is Get. It notes where the value comes from if info is not nil.
+func (m *Map[K, V]) get(ctx context.Context, id K, load Loader[K, V], info *origin) (v V, err error) {
 	key, err := m.Key(id)
 	if err != nil {
-		return zero, err
+		return v, err
 	}
 	if load == nil {
-		return zero, &ConfigError{"load", nil, "a function"}
+		return v, &ConfigError{"load", nil, "a function"}
 	}
-	e := m.c.engine
-	if !m.c.Enabled() {
-		e.Count.Bypassed.Add(1)
-		return load(loadscope.With(ctx, m.scope(ctx)), id)
+	s := m.base.snapshot()
+	if !s.c.Enabled() {
+		s.c.engine.Count.Bypassed.Add(1)
+		return load(loadscope.With(ctx, s.scope(ctx)), id)
 	}
-	m.asked(key, id)
-	now := e.Now()
-	if en, state := e.LookupAt(key, now); state >= coherence.Stale {
-		if v, err, ok := m.read(en); ok {
-			if state == coherence.Fresh {
-				e.Count.Hits.Add(1)
-			} else {
-				e.Count.StaleHits.Add(1)
-			}
-			if state == coherence.Stale || en.Early(now) {
-				m.refresh(ctx, en, key, id, load)
-			}
-			info.set(FromProcess, en)
-			return v, err
-		}
-		e.Drop(key)
-	}
-	e.Count.Misses.Add(1)
-	tags := []string{naming.Tag(key)}
-	outer := loadscope.From(ctx)
-	outer.Reads(m.class.ReplicaLag) // what is stored, and hit, has waited for the replicas
-	if outer.Within(e, key) {       // a loader that asks for its own value
-		return m.beside(ctx, key, id, load)
-	}
-	turn, out, err := e.Enter(ctx, key, tags, m.gate())
-	outer.Reads(out.ReplicaLag)
-	switch {
-	case errors.Is(err, coherence.ErrCircle):
-		return m.beside(ctx, key, id, load)
-	case err != nil:
-		return zero, err
-	case turn == nil && out.Err != nil:
-		info.waited(out)
-		return zero, out.Err
-	case turn == nil:
-		if v, err, ok := m.read(out.Entry); ok {
-			info.waited(out)
-			return v, err
-		}
-		turn = e.Alone(key, tags) // what does not decode is a miss
-	}
-	if v, err, ok := m.lookAgain(turn, info); ok {
-		return v, err
-	}
-	// The tier is asked here, which takes its budget at most.
-	if v, err, ok := m.look(ctx, turn, id, load, info); ok {
-		return v, err
-	}
-	// The load runs detached. Its leader waits for it as the others do.
-	result, own, run := make(chan loaded[V], 1), m.own(id), new(waitgraph.Load)
-	left := make(chan struct{})
-	defer close(left)
-	defer outer.Begins(run)()
-	turn.Runs(run)
-	lent, end := coherence.Lend(ctx)
-	defer end()
-	if !e.Serve(lent, 2*m.class.LoadTimeout, left, []*coherence.Turn{turn}, func(ctx context.Context) { m.load(ctx, turn, nil, own, load, result) }) {
-		turn.Finish(coherence.Outcome{Verdict: coherence.Failed})
-		return load(loadscope.With(ctx, m.scope(ctx)), id)
-	}
-	select {
-	case r := <-result:
-		if r.spare {
-			e.Count.StaleHits.Add(1)
-		}
-		info.loaded(r.from, r.entry, r.instead)
-		return r.v, r.err
-	case <-ctx.Done():
-		return zero, ctx.Err()
-	}
-}
-
-// maxBeside bounds how often a key is loaded beside its flight within one load: its
-// loader asks for it over and over.
-const maxBeside = 32
-
-// beside loads within a load that others wait for, where to wait for them would be to
-// wait for itself. What comes of it is the caller's alone, and stored nowhere.
-func (m *Map[K, V]) beside(ctx context.Context, key string, id K, load Loader[K, V]) (v V, err error) {
-	sc, e := m.scope(ctx), m.c.engine
-	if sc.Besides(e, key) >= maxBeside {
-		return v, fmt.Errorf("larder: the loader of %s asks for %s again, %d times within itself", m.prefix, key, maxBeside)
-	}
-	sc.Beside = strings.Clone(key)
-	run, cancel := context.WithTimeout(ctx, m.class.LoadTimeout)
-	defer cancel()
-	e.Count.Loads.Add(1)
-	defer func() {
-		if p := recover(); p != nil {
-			e.Count.Panics.Add(1)
-			err = &PanicError{Value: p, Stack: debug.Stack()}
-		}
-		if err != nil && !errors.Is(err, ErrNotFound) {
-			e.Count.LoadErrors.Add(1)
-		}
-	}()
-	v, err = load(loadscope.With(run, sc), id)
-	sc.Outer.Reads(sc.Said().ReplicaLag)
-	if err != nil {
-		return v, err
-	}
-	var fill coherence.Fill
-	asHit, err := m.keep(&fill, v, "")
-	if err != nil {
-		m.notKept(err)
-		return v, nil
-	}
-	return asHit, nil
-}
-
-// lookAgain looks for what somebody filled in between the first look and the turn.
-func (m *Map[K, V]) lookAgain(turn *coherence.Turn, info *origin) (v V, err error, ok bool) {
-	read := false
-	defer func() {
-		if !read { // the codec or clone function panicked
-			turn.Finish(coherence.Outcome{Verdict: coherence.Failed})
-		}
-	}()
-	if en, state := m.c.engine.Lookup(turn.Key()); state == coherence.Fresh {
-		if v, err, ok = m.read(en); ok {
-			info.set(FromProcess, en)
-			turn.Finish(coherence.Outcome{Verdict: coherence.Shared, Entry: en})
-		}
-	}
-	read = true
-	return v, err, ok
-}
-
-func (m *Map[K, V]) gate() coherence.Gate {
-	return coherence.Gate{MaxLoadsAfterError: m.class.MaxLoadsAfterError, Wait: m.class.LoadTimeout, ReplicaLag: m.class.ReplicaLag}
-}
-
-type loaded[V any] struct {
-	v     V
-	err   error
-	spare bool // v stands in for an error
-	cut   bool // the load's context had ended
-
-	prior *coherence.Entry // what the loader was offered, nil: nothing
-
-	// For Lookup.
-	from    Source
-	entry   *coherence.Entry
-	instead error // the error that v stands in for
-
-	stored   bool // it was stored
-	storable bool // it would be, if there had been time for the shared tier
-}
-
-// load runs the loader in a turn, stores what it returned and puts it into
-// result, which has room for it.
-//
-// seen is the entry that a refresh is to replace, nil for a miss.
-func (m *Map[K, V]) load(ctx context.Context, turn *coherence.Turn, seen *coherence.Entry, id K, load Loader[K, V], result chan<- loaded[V]) {
-	e := m.c.engine
-	sc := m.scope(ctx)
-	p := &prior[K, V]{m: m, turn: turn}
-	if turn.Running() == nil {
-		turn.Runs(new(waitgraph.Load))
-		sc.Outer = nil // it goes on behind its caller
-	}
-	sc.Leads, sc.Prior, sc.Load = turn.Key(), p.offer, turn.Running()
-	if seen != nil {
-		sc.Outer = nil // nobody waits for a refresh
-	}
-	var r loaded[V]
-	finished := false
-	defer func() {
-		if !finished {
-			// A panic of the loader, codec or clone function, or Goexit (then recover
-			// returns nil). Nothing but this stands between it and the process.
-			e.Count.Panics.Add(1)
-			e.Count.LoadErrors.Add(1)
-			r.err = &PanicError{Value: recover(), Stack: debug.Stack()}
-			p.end()
-			turn.Finish(coherence.Outcome{Verdict: coherence.Failed})
-		}
-		result <- r
-	}()
-	if m.fetch(ctx, sc, turn, seen, id, load, &r) {
-		finished = true
-		return
-	}
-	e.Count.Loads.Add(1)
-	if seen != nil {
-		e.Count.Refreshes.Add(1)
-	}
-	run, cancel := context.WithTimeout(ctx, m.class.LoadTimeout)
-	defer cancel()
-	r.v, r.err = load(loadscope.With(run, sc), id)
-	sc.Outer.Reads(sc.Said().ReplicaLag)
-	r.cut, r.prior = run.Err() != nil, p.end()
-	missed := turn.Missed()
-	m.settle(ctx, turn, sc.Said(), &r)
-	finished = true
-	if missed && r.storable {
-		m.later(ctx, nil, turn.Key(), id, load)
-	}
-}
-
-// fetch answers from the shared tier, and finishes the turn, if it has the value.
-func (m *Map[K, V]) fetch(ctx context.Context, sc *loadscope.Scope, turn *coherence.Turn, seen *coherence.Entry, id K, load Loader[K, V], r *loaded[V]) bool {
-	q := m.query()
-	if sc.Outer.Loading() != nil {
-		q.Wait = coherence.Abroad(q.Wait)
-	}
-	q.Seen, q.Background = seen, seen != nil
-	f := turn.Fetch(ctx, q)
-	if f.Queued != nil {
-		queued, said, ok := m.fromQueue(f.Queued)
-		if ok {
-			*r = queued
-			m.settle(ctx, turn, said, r)
-			r.from = FromQueue
-		}
-		return ok
-	}
-	if f.Busy { // another instance refreshes it
-		turn.Finish(coherence.Outcome{Verdict: coherence.Failed})
-		return true
-	}
-	if f.Entry != nil && f.State >= coherence.Stale {
-		v, err, ok := m.found(ctx, turn, f, id, load)
-		if ok {
-			r.v, r.err, r.from, r.entry = v, err, FromRemote, f.Entry
-			return true
-		}
-		turn.Fetch(ctx, q)
-	}
-	if turn.Behind() && !turn.MayStore() { // it would be of no use to anybody
-		turn.Finish(coherence.Outcome{Verdict: coherence.Failed})
-		return true
-	}
-	return false
-}
-
-func (m *Map[K, V]) query() coherence.Query {
-	return coherence.Query{Codec: mapCodec[K, V]{m}, Wait: m.class.LoadTimeout, Queue: true}
-}
-
-// look answers from what the shared tier has.
-func (m *Map[K, V]) look(ctx context.Context, turn *coherence.Turn, id K, load Loader[K, V], info *origin) (v V, err error, ok bool) {
-	looked := false
-	defer func() {
-		if !looked { // the codec or clone function panicked
-			turn.Finish(coherence.Outcome{Verdict: coherence.Failed})
-		}
-	}()
-	q := m.query()
-	q.Leads = true
-	if f := turn.Look(ctx, q); f.Entry != nil && f.State >= coherence.Stale {
-		if v, err, ok = m.found(ctx, turn, f, id, load); ok {
-			info.set(FromRemote, f.Entry)
-		}
-	}
-	looked = true
-	return v, err, ok
-}
-
-// found answers from what the shared tier has, and finishes the turn, if it
-// decodes.
-func (m *Map[K, V]) found(ctx context.Context, turn *coherence.Turn, f coherence.Found, id K, load Loader[K, V]) (v V, err error, ok bool) {
-	v, err, ok = m.read(f.Entry)
-	if !ok { // it is replaced
-		m.c.engine.Drop(turn.Key())
-		turn.Refuse(f.Entry)
-		return v, err, false
-	}
-	turn.Finish(coherence.Outcome{Verdict: coherence.Shared, Entry: f.Entry, Found: true})
-	if f.State == coherence.Stale {
-		m.refresh(ctx, f.Entry, turn.Key(), id, load)
-	}
-	return v, err, true
-}
-
-// settle stores what a loader returned and tells those who wait for it.
-func (m *Map[K, V]) settle(ctx context.Context, turn *coherence.Turn, said loadscope.Said, r *loaded[V]) {
-	e := m.c.engine
-	turn.Reads(said.ReplicaLag)
-	fill := coherence.Fill{ReplicaLag: max(m.class.ReplicaLag, said.ReplicaLag), Codec: mapCodec[K, V]{m}}
-	renewed := m.renew(&fill, &said, r)
-	fill.Tags = said.Tags
-	out := coherence.Outcome{Verdict: coherence.Shared, Tags: said.Tags}
-	switch {
-	case r.err == nil:
-		if !renewed {
-			v, err := m.keep(&fill, r.v, said.Validator)
-			if err != nil { // what cannot be kept is the caller's alone
-				m.notKept(err)
-				m.forgetOlder(ctx, turn)
-				turn.Finish(coherence.Outcome{Verdict: coherence.Unshareable})
-				return
-			}
-			r.v = v
-			if m.outdated(turn, r) {
-				return
-			}
-		}
-		said.NoStore = said.NoStore || fill.Size > m.class.MaxEntryBytes
-		fill.Lifetime = m.lifetime(said)
-	case errors.Is(r.err, ErrNotFound):
-		fill.Value, fill.Lifetime.Fresh = absent{}, m.class.NegativeTTL
-		out.Err = r.err
-	default:
-		e.Count.LoadErrors.Add(1)
-		if en, v, err, ok := m.spare(turn.Key()); ok {
-			r.instead, r.from, r.entry = r.err, FromProcess, en
-			r.v, r.err, r.spare, out.Entry = v, err, true, en
-		} else if r.cut || errors.Is(r.err, context.Canceled) || errors.Is(r.err, context.DeadlineExceeded) {
-			out.Verdict = coherence.Failed
-		} else {
-			out.Err = r.err
-		}
-		turn.Finish(out)
-		return
-	}
-	if said.NoStore || fill.Lifetime.Fresh == 0 {
-		fill.Lifetime = coherence.Lifetime{}
-		// Made for those who wait, stored for nobody; and what it is instead of is
-		// not answered any longer.
-		out.Entry = coherence.Loose(fill.Value)
-		m.forgetOlder(ctx, turn)
-	} else {
-		var refusal coherence.Refusal
-		out.Entry, refusal = turn.Fill(ctx, fill)
-		switch refusal {
-		case coherence.Stored:
-			r.entry, r.stored = out.Entry, r.err == nil
-		case coherence.Deferred:
-			r.entry = out.Entry
-		case coherence.NoLease:
-			r.storable = true
-		}
-	}
-	if said.Unnamed { // who came later cannot be told from who came in time
-		out = coherence.Outcome{Verdict: coherence.Unshareable}
-	}
-	turn.Finish(out)
-}
-
-// forgetOlder takes out what a value that is not stored takes the place of.
-func (m *Map[K, V]) forgetOlder(ctx context.Context, turn *coherence.Turn) {
-	if en, state := m.c.engine.Lookup(turn.Key()); state != coherence.Gone && state != coherence.Fresh {
-		turn.ForgetEntry(ctx, turn.Key(), en)
-	}
-}
-
-// encodes reports whether what a hit answers has been encoded.
-func (m *Map[K, V]) encodes() bool { return m.clone == nil || m.c.engine.Shares() }
-
-// checkType returns a *ConfigError if the map's codec is JSON and loses a part of V.
-func (m *Map[K, V]) checkType() error {
-	if _, ok := m.codec.(jsonCodec); !ok {
-		return nil // it is for the caller's own to know
-	}
-	return checkJSON(reflect.TypeFor[V]())
-}
-
-// marshal encodes v. The result is nobody else's.
-func (m *Map[K, V]) marshal(v V) ([]byte, error) {
-	if _, ok := m.codec.(jsonCodec); ok {
-		return m.codec.Marshal(&v) // so that methods of pointers count
-	}
-	data, err := m.codec.Marshal(v)
-	return bytes.Clone(data), err // it may be v's own, or a buffer that the codec reuses
-}
-
-// keep puts v into fill in the form it is stored in, and returns it as a hit has it.
-func (m *Map[K, V]) keep(fill *coherence.Fill, v V, validator string) (asHit V, err error) {
-	data, err := m.marshal(v)
-	if err != nil {
-		return v, fmt.Errorf("larder: encode a value of %s: %w", m.prefix, err)
-	}
-	asHit = v
-	if m.encodes() {
-		var decoded V
-		if err := m.codec.Unmarshal(data, &decoded); err != nil {
-			return v, fmt.Errorf("larder: a value of %s does not decode again: %w", m.prefix, err)
-		}
-		asHit = decoded
-	}
-	if fill.Value = data; m.clone != nil {
-		fill.Value = kept[V]{m.clone(asHit), len(data)}
-	}
-	fill.Value, fill.Size = withValidator(fill.Value, validator), len(data)+len(validator)
-	return asHit, nil
-}
-
-// notKept counts a value that its codec cannot keep, and tells of the first.
-func (m *Map[K, V]) notKept(err error) {
-	m.c.engine.Count.Unencodable.Add(1)
-	if _, told := m.c.told.LoadOrStore(m.prefix, true); !told {
-		m.c.opts.Logger.Error("larder: a value is answered and not stored", "map", m.prefix, "error", err)
-	}
-}
-
-func (m *Map[K, V]) lifetime(said loadscope.Said) coherence.Lifetime {
-	ttl := coherence.Jittered(m.class.TTL, m.class.Jitter)
-	if said.TTLSet {
-		ttl = said.TTL
-	}
-	l := coherence.Lifetime{Fresh: ttl, Stale: m.class.StaleWhileRevalidate, Spare: m.class.StaleIfError}
-	if said.Validator != "" {
-		l.Spare = max(l.Spare, keepForValidation)
-	}
-	return l
-}
-
-// read returns a stored value; ok is false if it does not decode.
-func (m *Map[K, V]) read(en *coherence.Entry) (v V, err error, ok bool) {
-	return m.readValue(en.Value)
-}
-
-func (m *Map[K, V]) readValue(value any) (v V, err error, ok bool) {
-	switch stored := value.(type) {
-	case absent:
-		return v, ErrNotFound, true
-	case []byte:
-		if m.codec.Unmarshal(stored, &v) == nil {
-			return v, nil, true
-		}
-		m.c.engine.Count.Undecodable.Add(1)
-		var zero V
-		return zero, nil, false
-	case kept[V]:
-		if m.clone != nil {
-			return m.clone(stored.v), nil, true
-		}
-	case validated:
-		return m.readValue(stored.value)
-	}
-	return v, nil, false
-}
-
-// spare returns an entry that may stand in for an error, and its value.
-func (m *Map[K, V]) spare(key string) (en *coherence.Entry, v V, err error, ok bool) {
-	if m.class.StaleIfError == 0 {
-		return nil, v, nil, false
-	}
-	now := m.c.engine.Now()
-	en, state := m.c.engine.LookupAt(key, now)
-	if state == coherence.Gone || state == coherence.Spare && now >= en.FreshUntil+int64(m.class.StaleIfError) {
-		return nil, v, nil, false
-	}
-	v, err, ok = m.read(en)
-	return en, v, err, ok
-}
-
-// refresh loads id in the background unless somebody does already.
-func (m *Map[K, V]) refresh(ctx context.Context, seen *coherence.Entry, key string, id K, load Loader[K, V]) {
-	e := m.c.engine
-	if e.Thrifty() {
-		m.later(ctx, seen, key, m.own(id), load)
-		return
-	}
-	turn, ok := e.TryLead(key, []string{naming.Tag(key)}, m.gate())
+	m.sample(key, id)
+	h, ok := s.hit(key, info)
 	if !ok {
-		return
+		h.answer = s.miss(ctx, key, &call[K, V]{m, id, load}, info)
+	} else if h.due {
+		s.refresh(ctx, h.entry, key, &call[K, V]{m, id, load})
 	}
-	id = m.own(id)
-	turn.Runs(new(waitgraph.Load))
-	ok = e.Refresh(ctx, m.class.LoadTimeout, turn, func(ctx context.Context) {
-		m.load(ctx, turn, seen, id, load, make(chan loaded[V], 1))
-	})
-	if !ok {
-		turn.Finish(coherence.Outcome{Verdict: coherence.Failed})
+	return unboxed[V](h.value), h.err
+}
+
+// sample notes that an id was asked for, if KeepWarm runs.
+func (m *Map[K, V]) sample(key string, id K) {
+	if s := m.hot.Load(); s != nil && s.Sampled() {
+		s.Saw(key, m.own(id))
 	}
 }
 
-// later loads id behind a response, as soon as the shared tier has given a lease for it.
-func (m *Map[K, V]) later(ctx context.Context, seen *coherence.Entry, key string, id K, load Loader[K, V]) {
-	m.c.engine.Later(ctx, key, []string{naming.Tag(key)}, m.gate(), 2*m.class.LoadTimeout, func(ctx context.Context, turn *coherence.Turn) {
-		m.load(ctx, turn, seen, id, load, make(chan loaded[V], 1))
-	})
+// unboxed returns the value in a box, or the zero value if there is none.
+func unboxed[V any](box any) (v V) {
+	if p, ok := box.(*V); ok {
+		return *p
+	}
+	return v
 }
 
-// Invalidate forgets the values of ids and whatever carries their keys as tags.
+// call implements loader.
+type call[K comparable, V any] struct {
+	m  *Map[K, V]
+	id K
+	do Loader[K, V]
+}
+
+func (c *call[K, V]) load(ctx context.Context) (any, error) {
+	v, err := c.do(ctx, c.id)
+	return &v, err
+}
+
+func (c *call[K, V]) detached() loader { return &call[K, V]{c.m, c.m.own(c.id), c.do} }
+
+// Invalidate is [Cache.Invalidate] of the values of ids, and of each entry that carries
+// their keys as tags. At least one id is required.
 func (m *Map[K, V]) Invalidate(ctx context.Context, ids ...K) error {
 	targets := make([]Target, 0, 2*len(ids))
 	for _, id := range ids {
@@ -690,13 +191,112 @@ func (m *Map[K, V]) Invalidate(ctx context.Context, ids ...K) error {
 		}
 		targets = append(targets, Key(key), Tag(key))
 	}
-	return m.c.Invalidate(ctx, targets...)
+	return m.base.c.Invalidate(ctx, targets...)
 }
 
-// InvalidateAll forgets the values of all ids. What carries their keys as tags stays.
-// It is a Sweep of the map's prefix, with a Sweep's cost and result. A tag that the
-// loader gives to every value (AddTags) is invalidated in O(1) instead, and reaches
-// pages too.
+// InvalidateAll invalidates the values of all ids. Entries that carry their keys as tags
+// stay. It is a [Cache.Sweep] of the map's prefix, with its cost, result and errors. A tag
+// that the loader gives to every value ([AddTags]) is invalidated in O(1) instead, and
+// reaches pages too.
 func (m *Map[K, V]) InvalidateAll(ctx context.Context) (SweepResult, error) {
-	return m.c.Sweep(ctx, Prefix(m.prefix+":"))
+	return m.base.c.Sweep(ctx, Prefix(m.base.prefix+":"))
+}
+
+// Source says where a value came from.
+type Source uint8
+
+// The sources of a value.
+const (
+	FromLoader  Source = iota // a load: this call's, or one that it waited for
+	FromProcess               // the memory of this process
+	FromRemote                // the shared tier
+	FromQueue                 // a change that waits in a write-behind queue
+)
+
+// String implements fmt.Stringer: "loader", "process", "remote" or "queue".
+func (s Source) String() string {
+	switch s {
+	case FromProcess:
+		return "process"
+	case FromRemote:
+		return "remote"
+	case FromQueue:
+		return "queue"
+	}
+	return "loader"
+}
+
+// Result is a value with its provenance.
+type Result[V any] struct {
+	Value  V
+	Source Source
+	// Age is the time since the value's load, or its last validation, began. 0 if the cache
+	// has not kept the value.
+	Age time.Duration
+	// Fresh is for how long the value stays fresh. 0 if it is stale, or the cache has not
+	// kept it.
+	Fresh time.Duration
+	// Stale: the value is past its TTL, and was answered while it is refreshed, or in place
+	// of an error.
+	Stale bool
+	// Waited: the value is that of another caller's load in this process.
+	Waited bool
+	// Instead is the error of this call's loader that a stale value stands in for. Callers
+	// that waited for that load get the value without it.
+	Instead error
+}
+
+// Lookup is [Map.Get], and returns the provenance of the value with it. With an error the
+// result is valid as well: it has the value that Get would return with that error, and the
+// provenance of the error: of a remembered [ErrNotFound] its Source, Age and Fresh.
+func (m *Map[K, V]) Lookup(ctx context.Context, id K, load Loader[K, V]) (Result[V], error) {
+	var o origin
+	v, err := m.get(ctx, id, load, &o)
+	r := Result[V]{Value: v, Source: o.source, Waited: o.waits, Instead: o.instead}
+	if o.entry != nil {
+		r.Age, r.Fresh = o.times(m.base.c.engine.Now())
+		if r.Stale = r.Fresh == 0; r.Stale && r.Waited && r.Source == FromLoader { // it stood in for an error
+			r.Source = FromProcess
+		}
+	}
+	return r, err
+}
+
+// origin is the provenance of a value. A nil origin notes nothing.
+type origin struct {
+	source  Source
+	entry   *coherence.Entry // nil: the value was kept nowhere
+	waits   bool
+	instead error
+}
+
+func (o *origin) times(now int64) (age, fresh time.Duration) {
+	return time.Duration(max(0, now-o.entry.Born)), time.Duration(max(0, o.entry.FreshUntil-now))
+}
+
+func (o *origin) set(s Source, en *coherence.Entry) {
+	if o != nil {
+		o.source, o.entry = s, en
+	}
+}
+
+// waited notes the outcome of another caller's turn.
+func (o *origin) waited(out coherence.Outcome) {
+	if o == nil {
+		return
+	}
+	o.waits = true
+	if out.Entry == nil || out.Entry.Loose() {
+		return
+	}
+	o.entry = out.Entry
+	if out.Found {
+		o.source = FromRemote
+	}
+}
+
+func (o *origin) loaded(s Source, en *coherence.Entry, instead error) {
+	if o != nil {
+		o.source, o.entry, o.instead = s, en, instead
+	}
 }

@@ -38,18 +38,17 @@ import (
 // have passed, to be validated.
 const keepForValidation = time.Hour
 
-// StaleValue returns the value that the running loader is to replace, a copy of
-// its own, and the validator that came with it ("" if none was set). ctx is the
-// loader's. ok is false if there is none that has not been invalidated, if V is not
-// the map's type, and in a ManyLoader.
+// StaleValue returns the value that the running loader is to replace, a copy of its own,
+// and its validator, "" if none was set. ctx is the loader's. ok is false, and the others
+// are zero, if there is no such value, if it has been invalidated, if V is not the map's
+// type, and in a [ManyLoader].
 //
-// A loader that finds that the value still holds returns ErrNotModified: the value
-// is kept for another TTL, with its tags and its validator, beside what the loader
-// adds to them. It must find it by what it reads after it began, not by what it had
-// read before.
+// A loader that finds that the value still holds returns [ErrNotModified]: the value is
+// kept for another TTL, with its tags and its validator, and with those that the loader
+// adds. The loader must find that by a read that began after the loader did.
 //
-// With a shared tier the first call asks whether another instance has invalidated
-// the value; a loader that does not call it pays nothing.
+// With a shared tier the first call asks whether another instance has invalidated the
+// value; a loader that does not call StaleValue costs nothing more.
 func StaleValue[V any](ctx context.Context) (v V, validator string, ok bool) {
 	s := loadscope.From(ctx)
 	if s == nil || s.Prior == nil {
@@ -63,12 +62,14 @@ func StaleValue[V any](ctx context.Context) (v V, validator string, ok bool) {
 	return *p, validator, true
 }
 
-// SetValidator says by what the value that the running loader is about to return
-// can be validated later: an ETag, a row's version or time of change. StaleValue
-// returns it with the value. A value that has one is kept for an hour at least
-// after its TTL, for that and for nothing else. A loader of several values
-// (GetMany) has no use for it: it gets ErrNoScope, as a handler does, whose
-// response has an ETag instead.
+// SetValidator sets the validator of the value that the running loader is about to
+// return: an ETag, a row's version or its time of change, of 1 to [MaxValidatorBytes]
+// bytes. [StaleValue] returns it with the value. A value with a validator is kept for at
+// least an hour after its TTL, to be validated and for nothing else.
+//
+// The error is a *[ConfigError] for the length, or [ErrNoScope]: also in a loader of
+// several values ([Map.GetMany]), which has no use for validators, and in a handler,
+// whose response has an ETag instead.
 func SetValidator(ctx context.Context, validator string) error {
 	s := loadscope.From(ctx)
 	switch {
@@ -84,15 +85,15 @@ func SetValidator(ctx context.Context, validator string) error {
 }
 
 // scope returns the scope of a load of one value, within what ctx is of.
-func (m *Map[K, V]) scope(ctx context.Context) *loadscope.Scope {
-	sc := m.c.scope()
+func (b *mapBase) scope(ctx context.Context) *loadscope.Scope {
+	sc := b.c.scope()
 	sc.Single, sc.Outer = true, loadscope.From(ctx)
 	return sc
 }
 
 // prior is what a load is to replace. It is looked for when its loader asks.
-type prior[K comparable, V any] struct {
-	m    *Map[K, V]
+type prior struct {
+	s    *snapshot
 	turn *coherence.Turn
 
 	mu    sync.Mutex // its loader may have several goroutines
@@ -102,7 +103,7 @@ type prior[K comparable, V any] struct {
 }
 
 // offer is loadscope.Scope.Prior.
-func (p *prior[K, V]) offer(ctx context.Context) (value any, validator string) {
+func (p *prior) offer(ctx context.Context) (value any, validator string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.over {
@@ -115,21 +116,21 @@ func (p *prior[K, V]) offer(ctx context.Context) (value any, validator string) {
 	if p.entry == nil {
 		return nil, ""
 	}
-	v, err, ok := p.m.read(p.entry)
-	if err != nil || !ok {
+	a, ok := p.s.read(p.entry)
+	if !ok || a.err != nil {
 		p.entry = nil
 		return nil, ""
 	}
 	if va, ok := p.entry.Value.(validated); ok {
 		validator = va.validator
 	}
-	return &v, validator
+	return a.value, validator
 }
 
 // find looks for a value that may be renewed: one that is valid as of after the
 // load was registered.
-func (p *prior[K, V]) find(ctx context.Context) *coherence.Entry {
-	en, state := p.m.c.engine.Lookup(p.turn.Key())
+func (p *prior) find(ctx context.Context) *coherence.Entry {
+	en, state := p.s.c.engine.Lookup(p.turn.Key())
 	if state == coherence.Gone {
 		return nil
 	}
@@ -140,29 +141,29 @@ func (p *prior[K, V]) find(ctx context.Context) *coherence.Entry {
 }
 
 // end ends the offer, and returns what was offered.
-func (p *prior[K, V]) end() *coherence.Entry {
+func (p *prior) end() *coherence.Entry {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.over = true
 	return p.entry
 }
 
-// renew makes of ErrNotModified the value that the loader was offered, and reports
+// revalidate replaces ErrNotModified by the value that the loader was offered, and reports
 // whether it has: fill, r and said are then those of that value.
-func (m *Map[K, V]) renew(fill *coherence.Fill, said *loadscope.Said, r *loaded[V]) bool {
+func (s *snapshot) revalidate(fill *coherence.Fill, said *loadscope.Said, r *loaded) bool {
 	if !errors.Is(r.err, ErrNotModified) {
 		return false
 	}
 	en := r.prior
 	if en == nil {
-		r.err = fmt.Errorf("larder: a loader of %s was offered no stale value to renew (see StaleValue): %w", m.prefix, r.err)
+		r.err = fmt.Errorf("larder: a loader of %s was offered no stale value to renew (see StaleValue): %w", s.prefix, r.err)
 		return false
 	}
-	v, err, ok := m.read(en)
-	if err != nil || !ok { // it has been read before
+	a, ok := s.read(en)
+	if !ok || a.err != nil { // it was read before
 		return false
 	}
-	r.v, r.err = v, nil
+	r.answer = a
 	stored := en.Value
 	if va, ok := stored.(validated); ok {
 		stored = va.value
@@ -170,11 +171,11 @@ func (m *Map[K, V]) renew(fill *coherence.Fill, said *loadscope.Said, r *loaded[
 			said.Validator = va.validator
 		}
 	}
-	switch s := stored.(type) {
+	switch v := stored.(type) {
 	case []byte:
-		fill.Size = len(s)
-	case kept[V]:
-		fill.Size = s.size
+		fill.Size = len(v)
+	case kept:
+		fill.Size = v.size
 	}
 	fill.Value, fill.Size = withValidator(stored, said.Validator), fill.Size+len(said.Validator)
 	for _, tag := range en.Tags() {

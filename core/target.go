@@ -9,8 +9,9 @@ import (
 	"github.com/larderhq/larder/core/internal/naming"
 )
 
-// Target is what an invalidation names. Make one with Key, Tag, Path, Group,
-// Pattern, Prefix or All. It holds a copy of the name.
+// Target is what an invalidation names. Make one with [Key], [Tag], [Path], [Group],
+// [Pattern], [Prefix] or [All]. It holds a copy of the name. The name is checked by the
+// call that gets the target, with a *[ConfigError].
 type Target struct {
 	kind  targetKind
 	value string
@@ -28,20 +29,22 @@ const (
 	allTarget
 )
 
-// Key names one entry: "user:42" of a Map with the prefix "user". The URL of a
-// cached response stands for its Path.
+// Key names one entry: "user:42" of a [Map] with the prefix "user". A key has 1 to
+// [MaxKeyBytes] bytes and no control characters. The URL of a cached response stands for
+// its [Path].
 func Key(key string) Target { return Target{keyTarget, strings.Clone(key)} }
 
-// Tag names everything that carries the tag, in O(1).
+// Tag names all entries that carry the tag, in O(1). A tag has 1 to [MaxKeyBytes] bytes
+// and no control characters.
 func Tag(tag string) Target { return Target{tagTarget, strings.Clone(tag)} }
 
-// Path names every response under a URL path: every host, query, method, variant
-// and class. It is written as in a URL, escaped, without query; an absolute URL
-// is taken by its path.
+// Path names every response under a URL path: every host, query, method, variant and
+// class. It is written as in a URL, escaped, without query, and begins with "/"; of an
+// absolute URL without query and fragment the path is taken. The length is at most 1 MiB.
 func Path(path string) Target { return Target{pathTarget, strings.Clone(path)} }
 
-// Group names every response of an origin ("https://shop.example") that its
-// Cache-Groups puts into the group (RFC 9875).
+// Group names every response of an origin ("https://shop.example") whose Cache-Groups
+// field puts it into the group (RFC 9875 section 2). Neither may be empty.
 func Group(origin, group string) Target {
 	if group == "" || origin == "" {
 		return Target{groupTarget, ""}
@@ -49,17 +52,17 @@ func Group(origin, group string) Target {
 	return Target{groupTarget, naming.Group(origin, group)}
 }
 
-// Pattern names the entries whose keys match a glob, as Redis matches it:
-// "user:*", "https://shop.example/items/[0-9]*". Its cost grows with the number
-// of keys in the shared tier, if there is one, whoever has put them there; a tag's does
-// not. See Sweep for tiers that hold very many.
+// Pattern names the entries whose keys match a glob, as Redis matches it (command KEYS):
+// "user:*", "https://shop.example/items/[0-9]*". Its cost grows with the number of keys
+// in the shared tier, those of other programs included; the cost of a tag does not. See
+// [Cache.Sweep] for large tiers.
 func Pattern(glob string) Target { return Target{patternTarget, strings.Clone(glob)} }
 
-// Prefix names the entries whose keys begin with prefix, every character of which
-// stands for itself. It costs what a Pattern does.
+// Prefix names the entries whose keys begin with prefix, every character of which stands
+// for itself. It costs as much as a [Pattern].
 func Prefix(prefix string) Target { return Target{prefixTarget, strings.Clone(prefix)} }
 
-// All names everything in the cache's namespace.
+// All names everything in the cache's namespace, in O(1).
 func All() Target { return Target{kind: allTarget} }
 
 // tagItem and pathItem keep what users name apart from paths.

@@ -10,29 +10,28 @@ import (
 
 	"github.com/larderhq/larder/core/internal/coherence"
 	"github.com/larderhq/larder/core/internal/hotkeys"
-	"github.com/larderhq/larder/core/internal/waitgraph"
 	"github.com/larderhq/larder/core/internal/warmup"
 )
 
-// WarmOptions is how a cache is warmed. The zero value will do.
+// WarmOptions configure [Map.Warm]. Every field is optional.
 type WarmOptions struct {
-	Batch     int     // items of one load; default 100, at most 1000
-	Parallel  int     // loads at a time; default 2, at most 64
-	PerSecond float64 // items per second at most; 0: no limit
-	// Skip leaves out items at the beginning: WarmResult.Items of a run that was ended
-	// takes it up again.
+	Batch     int     // ids of one load; default 100, at most 1000. URLs: one by one
+	Parallel  int     // concurrent loads; default 2, at most 64
+	PerSecond float64 // ids or URLs per second, at least 0.001; default 0, no limit
+	// Skip leaves out items at the beginning. WarmResult.Items of a run that was ended
+	// continues it. Default 0.
 	Skip int
-	// Progress is called after each batch, never twice at a time.
+	// Progress is called after each batch, never concurrently. Default nil.
 	Progress func(WarmResult)
 }
 
-// WarmResult is how far warming has come.
+// WarmResult is the progress of warming.
 type WarmResult struct {
-	// Items is how many items are done, from the beginning of the sequence on, those that
-	// were skipped included. Items after them may be done, too.
+	// Items is how many items are done, from the beginning of the sequence on, including
+	// those that were skipped. Later items may be done, too.
 	Items   int
-	Filled  int           // of the items worked on, those that were stored
-	Failed  int           // of the items worked on, those whose load failed
+	Filled  int           // items of this run that were stored
+	Failed  int           // items of this run whose load failed
 	Elapsed time.Duration // since warming began
 }
 
@@ -63,17 +62,20 @@ func (o WarmOptions) planOf(name string) (warmup.Plan, error) {
 	return p, nil
 }
 
-// Warm fills in the values of ids before anybody asks for them. What is there is left
-// alone. What is not is loaded as GetMany loads it, under the same fences: a value
-// that is invalidated, or written, while it is loaded is not stored, so that warming
-// never puts an older value in the place of a newer one. It ends with ids or with ctx,
-// whose error it returns then; errors of single ids are counted. A cache that is closed or
-// switched off is not warmed: ErrClosed.
+// Warm loads the values of ids before a caller asks for them. Values that are cached are
+// left alone. Others are loaded as [Map.GetMany] loads them, under the same fences: a
+// value that is invalidated, or written, while it is loaded is not stored, so that
+// warming never replaces a newer value.
+//
+// Warm returns when ids ends, with nil, or when ctx ends, with its error. The result is
+// valid with both; errors of single ids are only counted. A nil load and options out of
+// range are a *[ConfigError], and a cache that is closed or switched off is [ErrClosed],
+// with a zero result.
 func (m *Map[K, V]) Warm(ctx context.Context, ids iter.Seq[K], load ManyLoader[K, V], o WarmOptions) (WarmResult, error) {
 	if load == nil {
 		return WarmResult{}, &ConfigError{"load", nil, "a function"}
 	}
-	if !m.c.Enabled() {
+	if !m.base.c.Enabled() {
 		return WarmResult{}, ErrClosed
 	}
 	p, err := o.plan()
@@ -112,28 +114,28 @@ func each[T any](items iter.Seq[T], own func(T) T) iter.Seq[T] {
 	}
 }
 
-// KeepWarmOptions is how a hot set is kept warm. The zero value will do.
+// KeepWarmOptions configure [Map.KeepWarm]. Every field is optional.
 type KeepWarmOptions struct {
-	// Top is how many ids, or URLs, are kept warm: those that were asked for most.
+	// Top is how many ids, or URLs, are kept warm: the most requested ones.
 	// Default 1000, at most 100000. They should fit into Options.MaxBytes.
 	Top int
-	// Every is how often it is looked which of them expire before the next look.
-	// Default 10s, 100ms to an hour. What lives for less than that is not kept warm all
-	// the time.
+	// Every is the interval between rounds. A round loads the ids that expire before the
+	// next one. Default 10s, 100ms to an hour. A value that lives for less than that is not
+	// warm all the time.
 	Every     time.Duration
 	Batch     int     // ids of one load; default 100, at most 1000. URLs: one by one
-	Parallel  int     // loads at a time; default 2, at most 64
-	PerSecond float64 // ids or URLs per second that are loaded at most; 0: no limit
-	// Progress is called after each look.
+	Parallel  int     // concurrent loads; default 2, at most 64
+	PerSecond float64 // ids or URLs per second, at least 0.001; default 0, no limit
+	// Progress is called after each round. Default nil.
 	Progress func(KeepWarmRound)
 }
 
 // KeepWarmRound is the result of one round of KeepWarm.
 type KeepWarmRound struct {
-	Hot int // ids or URLs that are known to be asked for most
-	Due int // of these, those without an entry, or with one that expires before the next round
-	// Filled and Failed are the due ones that were loaded, and those whose load failed.
-	// Another instance has refreshed the others, or is about to.
+	Hot int // the ids or URLs that are kept warm
+	Due int // hot ones without an entry, or whose entry expires before the next round
+	// Filled and Failed are the due ones that were loaded, and whose load failed. Another
+	// instance has refreshed the others, or is about to.
 	Filled, Failed int
 	Elapsed        time.Duration // of the round
 }
@@ -167,24 +169,25 @@ func (o KeepWarmOptions) plan() (warmup.KeepPlan, error) {
 	return p, err
 }
 
-// KeepWarm keeps warm what is hit most, until ctx ends, whose error it returns, or the
-// cache is closed: ErrClosed. It learns from Get and GetMany, while it runs, which ids are
-// asked for most, and every so often loads those of them that are about to expire, or are
-// not there, before anybody has to wait for them. The caller gives it a goroutine:
+// KeepWarm keeps the most requested values warm. While it runs, it learns from Get and
+// GetMany which ids are requested most, and in each round loads those that are about to
+// expire, or are not cached. The caller gives it a goroutine:
 //
 //	go users.KeepWarm(ctx, loadUsers, core.KeepWarmOptions{})
 //
-// It loads as a refresh in the background does, under the same fences: a value that is
-// invalidated, or written, while it is loaded is not stored. What somebody else loads
-// meanwhile is left alone, and what another instance has refreshed is taken from the
-// shared tier, so that each of several instances may call it. While the tier cannot be
-// asked, nothing is loaded. Ids that are known not to exist are let expire.
+// It returns the error of ctx when ctx ends, and [ErrClosed] when the cache is closed. A
+// nil load, options out of range, and a map that is kept warm already are a
+// *[ConfigError].
 //
-// A hit costs no lock for it, and nothing while nobody calls it: of many requests few are
-// counted, and what was asked for ten minutes ago counts for half. In the shared tier up to
-// 64 KiB of the hottest ids are noted for an instance that starts, and begins with them.
+// KeepWarm loads as a background refresh does, under the same fences: a value that is
+// invalidated, or written, while it is loaded is not stored. It leaves alone the values
+// that another caller is loading, and takes those that another instance has refreshed
+// from the shared tier, so that several instances may call it. While the tier does not
+// answer, KeepWarm loads nothing. Ids that are known not to exist expire.
 //
-// A Map is kept warm once at a time.
+// A hit takes no lock for it, and costs nothing while KeepWarm does not run: few of many
+// requests are sampled, and a request of ten minutes ago counts for half. In the shared
+// tier up to 64 KiB of the hottest ids are kept for an instance that starts.
 func (m *Map[K, V]) KeepWarm(ctx context.Context, load ManyLoader[K, V], o KeepWarmOptions) error {
 	if load == nil {
 		return &ConfigError{"load", nil, "a function"}
@@ -193,36 +196,41 @@ func (m *Map[K, V]) KeepWarm(ctx context.Context, load ManyLoader[K, V], o KeepW
 	if err != nil {
 		return err
 	}
+	c := m.base.c
 	k := warmup.Keeper[K]{
-		Engine: m.c.engine, Plan: p, Sketch: m.hot, Enabled: m.c.Enabled,
-		Closed: ErrClosed, Twice: &ConfigError{"KeepWarm", m.prefix, "a map that is not kept warm already"},
-		Note: m.prefix + ":" + string(rune(coherence.NameEnd)) + "hot",
+		Engine: c.engine, Plan: p, Sketch: m.hot, Enabled: c.Enabled,
+		Closed: ErrClosed, Twice: &ConfigError{"KeepWarm", m.base.prefix, "a map that is not kept warm already"},
+		Note: m.base.prefix + ":" + string(rune(coherence.NameEnd)) + "hot",
 		Key: func(it hotkeys.Item[K]) (string, bool) {
 			key, err := m.Key(it.About)
 			return key, err == nil && key == it.Name
 		},
 		Leave: func(en *coherence.Entry) bool { _, none := en.Value.(absent); return none },
 		Renew: func(ctx context.Context, due warmup.Due, items []hotkeys.Item[K]) (filled, failed int) {
-			return m.now().renewDue(ctx, due, items, load)
+			return m.keepDue(ctx, due, items, load)
 		},
 	}
 	return k.Keep(ctx)
 }
 
-// asked notes that an id was asked for, if KeepWarm wants to know.
-func (m *Map[K, V]) asked(key string, id K) {
-	if s := m.hot.Load(); s != nil && s.Sampled() {
-		s.Saw(key, m.own(id))
+// keepDue loads the values of items that are about to expire, or not there.
+func (m *Map[K, V]) keepDue(ctx context.Context, due warmup.Due, items []hotkeys.Item[K], load ManyLoader[K, V]) (filled, failed int) {
+	call := &manyCall[K, V]{m: m, do: load}
+	keys := make([]string, 0, len(items))
+	for _, it := range items {
+		call.ids, keys = append(call.ids, it.About), append(keys, it.Name)
 	}
+	b := newBatch(m.base.snapshot(), call, len(keys))
+	b.due, b.warms = due, true
+	return b.keep(ctx, keys)
 }
 
-// renewDue loads what is about to expire and what is not there.
-func (m *Map[K, V]) renewDue(ctx context.Context, due warmup.Due, items []hotkeys.Item[K], load ManyLoader[K, V]) (filled, failed int) {
-	e := m.c.engine
-	b := &batch[K, V]{m: m, load: load, due: due, warms: true, values: make(map[K]V, len(items)), errs: make(BatchError[K])}
-	var led []*part[K, V]
-	for _, it := range items {
-		p := b.part(it.About, it.Name)
+// keep loads the due values of a round of KeepWarm.
+func (b *batch) keep(ctx context.Context, keys []string) (filled, failed int) {
+	e := b.s.c.engine
+	var led []*part
+	for i, key := range keys {
+		p := b.part(i, key)
 		if en, state := e.Lookup(p.key); state != coherence.Gone {
 			p.seen = en
 		}
@@ -233,18 +241,14 @@ func (m *Map[K, V]) renewDue(ctx context.Context, due warmup.Due, items []hotkey
 	if len(led) == 0 {
 		return 0, 0
 	}
-	done, run := make(chan struct{}), new(waitgraph.Load)
-	turns := make([]*coherence.Turn, len(led))
-	for i, p := range led {
-		turns[i] = p.turn
-		p.turn.Runs(run)
-	}
-	if !e.Serve(ctx, 2*m.class.LoadTimeout, ctx.Done(), turns, func(spawned context.Context) {
+	done := make(chan struct{})
+	turns, _ := oneLoad(led)
+	if !e.Serve(ctx, 2*b.s.class.LoadTimeout, ctx.Done(), turns, func(spawned context.Context) {
 		defer close(done)
 		spawned, cancel := context.WithCancel(spawned)
 		defer cancel()
 		defer context.AfterFunc(ctx, func() {
-			if coherence.Unwatched(spawned, turns) { // nobody but KeepWarm has asked for it
+			if coherence.Unwatched(spawned, turns) { // only KeepWarm asked for it
 				cancel()
 			}
 		})()
@@ -254,23 +258,21 @@ func (m *Map[K, V]) renewDue(ctx context.Context, due warmup.Due, items []hotkey
 		return 0, 0
 	}
 	<-done
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return int(b.stored.Load()), len(b.errs)
+	return int(b.stored.Load()), b.failed()
 }
 
-// renew takes the lease to replace what is about to expire. What another instance has
-// made of it meanwhile is taken instead.
-func (b *batch[K, V]) renew(ctx context.Context, p *part[K, V]) {
+// replace takes the lease to replace an entry that is about to expire. An entry that
+// another instance has stored meanwhile is taken instead.
+func (b *batch) replace(ctx context.Context, p *part) {
 	taken := func(en *coherence.Entry) {
 		p.turn.Finish(coherence.Outcome{Verdict: coherence.Shared, Entry: en})
 		p.done = true
 	}
-	if en, state := b.m.c.engine.Lookup(p.key); state == coherence.Fresh && !b.due(en) {
+	if en, state := b.s.c.engine.Lookup(p.key); state == coherence.Fresh && !b.due(en) {
 		taken(en)
 		return
 	}
-	q := b.m.query()
+	q := b.s.query()
 	q.Seen, q.Background = p.seen, true
 	p.turn.Patient(b.patience)
 	f := p.turn.Fetch(ctx, q)

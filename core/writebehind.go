@@ -8,7 +8,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/larderhq/larder/core/internal/loadscope"
 	"github.com/larderhq/larder/core/internal/tier"
 	"github.com/larderhq/larder/core/internal/writebehind"
 	"github.com/larderhq/larder/core/internal/writebehind/queue"
@@ -128,7 +127,7 @@ func NewWriteBehind[K comparable, V any](
 	if apply == nil {
 		return nil, &ConfigError{"apply", nil, "a function"}
 	}
-	if err := m.checkType(); err != nil { // the queue encodes values, whatever the class does
+	if err := m.base.values.checkType(); err != nil { // the queue encodes values, whatever the class does
 		return nil, err
 	}
 	if (o.Merge == nil) != (o.Load == nil) {
@@ -142,7 +141,7 @@ func NewWriteBehind[K comparable, V any](
 		batch: o.Batch, workers: o.Workers, maxQueued: o.MaxQueued, maxAttempts: o.MaxAttempts,
 		interval: o.Interval, wait: o.Wait, applyTimeout: o.ApplyTimeout, retry: o.Retry, maxRetry: o.MaxRetry,
 	}
-	pipeline, err := m.c.newPipeline(m.prefix, config, writeBehindTarget[K, V]{m, apply, id, o.OnDead})
+	pipeline, err := m.base.c.newPipeline(m.base.prefix, config, writeBehindTarget[K, V]{m, apply, id, o.OnDead})
 	if err != nil {
 		return nil, err
 	}
@@ -313,10 +312,10 @@ func (w *WriteBehind[K, V]) record(key string, v V, tags []string) (r writebehin
 	if r.Tags, err = tagNames(tags); err != nil {
 		return r, err
 	}
-	if r.Data, err = w.m.marshal(v); err != nil {
-		return r, fmt.Errorf("larder: encode a value of %s: %w", w.m.prefix, err)
+	if r.Data, err = w.m.base.values.encode(&v); err != nil {
+		return r, fmt.Errorf("larder: encode a value of %s: %w", w.m.base.prefix, err)
 	}
-	return r, w.m.now().checkSize(key, len(r.Data))
+	return r, w.m.base.snapshot().checkSize(key, len(r.Data))
 }
 
 // merge queues a partial change.
@@ -326,11 +325,13 @@ func (w *WriteBehind[K, V]) merge(ctx context.Context, id K, v V, tags []string)
 		return err
 	}
 	return w.pipeline.Merge(ctx, writebehind.Merge{
-		Key: key, Codec: mapCodec[K, V]{w.m},
+		Key: key, Codec: mapCodec{&w.m.base.values},
 		Apply: func(ctx context.Context, queued *tier.Queued) (r writebehind.Record, err error) {
 			var old V
 			if queued != nil {
-				old, _, err = w.m.queuedValue(queued)
+				var box any
+				box, _, err = w.m.base.queuedValue(queued)
+				old = unboxed[V](box)
 			} else {
 				old, err = w.o.Load(ctx, id)
 			}
@@ -354,7 +355,7 @@ func (w *WriteBehind[K, V]) Flush(ctx context.Context) error { return w.pipeline
 // of applies are cancelled, and the error says whether changes are lost. A second Close does
 // nothing.
 func (w *WriteBehind[K, V]) Close(ctx context.Context) error {
-	w.m.c.disown(w.m.prefix)
+	w.m.base.c.disown(w.m.base.prefix)
 	return w.pipeline.Close(ctx)
 }
 
@@ -400,14 +401,15 @@ func (t writeBehindTarget[K, V]) decode(rec *tier.Queued) (c Change[K, V], err e
 		}
 	}()
 	c.Version, c.Attempt, c.Queued = rec.Version, rec.Attempts+1, time.UnixMicro(rec.First)
-	text, ok := strings.CutPrefix(rec.Key, t.m.prefix+":")
+	text, ok := strings.CutPrefix(rec.Key, t.m.base.prefix+":")
 	if !ok {
 		return c, fmt.Errorf("%w: key %q", writebehind.ErrMalformed, rec.Key)
 	}
 	if c.ID, err = t.id(text); err != nil {
 		return c, fmt.Errorf("%w: id %q: %w", writebehind.ErrMalformed, text, err)
 	}
-	c.Value, _, err = t.m.queuedValue(rec)
+	box, _, err := t.m.base.queuedValue(rec)
+	c.Value = unboxed[V](box)
 	if errors.Is(err, ErrNotFound) {
 		c.Deleted, err = true, nil
 	}
@@ -459,40 +461,12 @@ func (t writeBehindTarget[K, V]) Buried(change any, why error) {
 
 // Class implements writebehind.Target.
 func (t writeBehindTarget[K, V]) Class() (replicaLag, ttl time.Duration) {
-	class := t.m.now().class
+	class := t.m.base.snapshot().class
 	return class.ReplicaLag, class.TTL
 }
 
 // Panicked implements writebehind.Target.
 func (t writeBehindTarget[K, V]) Panicked(value any, stack []byte) error {
-	t.m.c.engine.Count.Panics.Add(1)
+	t.m.base.c.engine.Count.Panics.Add(1)
 	return &PanicError{Value: value, Stack: stack}
-}
-
-// queuedValue returns the value of a queued change, and its tags: ErrNotFound if it deletes
-// the value.
-func (m *Map[K, V]) queuedValue(rec *tier.Queued) (v V, tags []string, err error) {
-	r, ok := writebehind.DecodeRecord(rec.Payload)
-	switch {
-	case !ok:
-		return v, nil, writebehind.ErrMalformed
-	case r.Deleted:
-		return v, nil, ErrNotFound
-	}
-	if err := m.codec.Unmarshal(r.Data, &v); err != nil {
-		var zero V
-		return zero, nil, fmt.Errorf("%w: %w", writebehind.ErrMalformed, err)
-	}
-	return v, r.Tags, nil
-}
-
-// fromQueue returns a queued change as the result of a load. ok is false if it does not
-// decode: then the database has to be asked.
-func (m *Map[K, V]) fromQueue(rec *tier.Queued) (r loaded[V], said loadscope.Said, ok bool) {
-	r.v, said.Tags, r.err = m.queuedValue(rec)
-	if errors.Is(r.err, writebehind.ErrMalformed) {
-		m.c.engine.Count.Undecodable.Add(1)
-		return loaded[V]{}, loadscope.Said{}, false
-	}
-	return r, said, true
 }

@@ -1,0 +1,673 @@
+package core
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"reflect"
+	"runtime/debug"
+	"strings"
+	"sync/atomic"
+
+	"github.com/larderhq/larder/core/internal/coherence"
+	"github.com/larderhq/larder/core/internal/loadscope"
+	"github.com/larderhq/larder/core/internal/naming"
+	"github.com/larderhq/larder/core/internal/tier"
+	"github.com/larderhq/larder/core/internal/waitgraph"
+	"github.com/larderhq/larder/core/internal/writebehind"
+)
+
+// The methods of a generic type are compiled once for each of its instantiations. What a
+// Map does therefore stands here, on keys and on boxed values, and is compiled once. A
+// boxed value of a Map[K, V] is a *V in an any.
+
+// mapBase is the part of a Map that does not depend on the types of ids and values.
+type mapBase struct {
+	c      *Cache
+	name   string // of the class
+	prefix string
+	values valueType
+	latest atomic.Pointer[snapshot]
+}
+
+// snapshot is a map for one operation, from its beginning to its end: its class does not
+// change meanwhile.
+type snapshot struct {
+	*mapBase
+
+	class    Class
+	revision uint64
+}
+
+// snapshot returns the map as of the latest SetClasses.
+func (b *mapBase) snapshot() *snapshot {
+	revision := b.c.classRevision()
+	if s := b.latest.Load(); s != nil && s.revision == revision {
+		return s
+	}
+	s := &snapshot{mapBase: b, revision: revision}
+	s.class, _ = b.c.Class(b.name) // no class is ever removed
+	b.latest.Store(s)
+	return s
+}
+
+// newMapBase checks what does not depend on the types of a map.
+func newMapBase(c *Cache, class, prefix string, values valueType) (*mapBase, error) {
+	if c == nil {
+		return nil, &ConfigError{"cache", nil, "a cache made by New"}
+	}
+	b := &mapBase{c: c, name: strings.Clone(class), prefix: strings.Clone(prefix), values: values}
+	if _, err := c.Class(b.name); err != nil {
+		return nil, err
+	}
+	if err := checkName("MapOptions.Prefix", b.prefix); err != nil {
+		return nil, err
+	}
+	if b.prefix == "http" || b.prefix == "https" {
+		return nil, &ConfigError{"MapOptions.Prefix", b.prefix, "not http or https: the keys of responses begin so"}
+	}
+	if b.values.codec == nil {
+		b.values.codec = JSON
+	}
+	return b, nil
+}
+
+// register checks the type of the values, and claims the prefix of the map.
+func (b *mapBase) register(typ reflect.Type) error {
+	if b.encodes() {
+		if err := b.values.checkType(); err != nil {
+			return err
+		}
+	}
+	kind := fmt.Sprintf("%v of class %q, codec %T, clone %v, version %v",
+		typ, b.name, b.values.codec, b.values.clone != nil, b.values.version != nil)
+	return b.c.register(b.prefix, mapKind{b.name, kind})
+}
+
+// key returns the key of an id whose text is text.
+func (b *mapBase) key(text string, err error) (string, error) {
+	if err != nil {
+		return "", fmt.Errorf("larder: id of %s: %w", b.prefix, err)
+	}
+	if err := checkName("id of "+b.prefix, text); err != nil {
+		return "", err
+	}
+	key := b.prefix + ":" + text
+	return key, checkName("key", key)
+}
+
+// loader is a Loader and an id.
+type loader interface {
+	// load returns a boxed value.
+	load(ctx context.Context) (value any, err error)
+	// detached returns a loader that shares no buffer with the caller's id.
+	detached() loader
+}
+
+// answer is a boxed value, or the error in its place: ErrNotFound for a value that is
+// known not to exist.
+type answer struct {
+	value any
+	err   error
+}
+
+// hit is an answer from the memory of this process.
+type hit struct {
+	answer
+	entry *coherence.Entry
+	due   bool // for a refresh
+}
+
+// absent is stored where the loader said ErrNotFound, kept where the map has a clone
+// function, and the encoded bytes otherwise; see also validated.
+type (
+	absent struct{}
+	kept   struct {
+		value any // boxed
+		size  int // encoded
+	}
+)
+
+// get is Map.Get for a caller that has no types.
+func (s *snapshot) get(ctx context.Context, key string, load loader) answer {
+	if !s.c.Enabled() {
+		return s.bypass(ctx, load)
+	}
+	if h, ok := s.hit(key, nil); ok {
+		if h.due {
+			s.refresh(ctx, h.entry, key, load)
+		}
+		return h.answer
+	}
+	return s.miss(ctx, key, load, nil)
+}
+
+// bypass loads for the caller alone: the cache is closed or switched off.
+func (s *snapshot) bypass(ctx context.Context, load loader) (a answer) {
+	s.c.engine.Count.Bypassed.Add(1)
+	return s.loadAlone(ctx, load)
+}
+
+func (s *snapshot) loadAlone(ctx context.Context, load loader) (a answer) {
+	a.value, a.err = load.load(loadscope.With(ctx, s.scope(ctx)))
+	return a
+}
+
+// hit answers from the memory of this process, and counts a hit or a miss.
+func (s *snapshot) hit(key string, info *origin) (h hit, ok bool) {
+	e := s.c.engine
+	now := e.Now()
+	en, state := e.LookupAt(key, now)
+	if state < coherence.Stale {
+		e.Count.Misses.Add(1)
+		return h, false
+	}
+	if h.answer, ok = s.read(en); !ok {
+		e.Drop(key)
+		e.Count.Misses.Add(1)
+		return h, false
+	}
+	if state == coherence.Fresh {
+		e.Count.Hits.Add(1)
+	} else {
+		e.Count.StaleHits.Add(1)
+	}
+	h.entry, h.due = en, state == coherence.Stale || en.Early(now)
+	info.set(FromProcess, en)
+	return h, true
+}
+
+// miss answers from the shared tier, or by a load.
+func (s *snapshot) miss(ctx context.Context, key string, load loader, info *origin) answer {
+	e := s.c.engine
+	outer := loadscope.From(ctx)
+	outer.Reads(s.class.ReplicaLag) // stored values have waited for the replicas
+	if outer.Within(e, key) {       // a loader that asks for its own value
+		return s.beside(ctx, key, load)
+	}
+	turn, a := s.enter(ctx, key, load, info)
+	if turn == nil {
+		return a
+	}
+	if a, ok := s.lookAgain(turn, info); ok {
+		return a
+	}
+	if a, ok := s.look(ctx, turn, load, info); ok { // for the budget at most
+		return a
+	}
+	return s.serve(ctx, turn, load, info)
+}
+
+// enter waits for the turn to load a key. Without a turn, another load has given the answer.
+func (s *snapshot) enter(ctx context.Context, key string, load loader, info *origin) (*coherence.Turn, answer) {
+	e, tags := s.c.engine, []string{naming.Tag(key)}
+	turn, out, err := e.Enter(ctx, key, tags, s.gate())
+	loadscope.From(ctx).Reads(out.ReplicaLag)
+	switch {
+	case errors.Is(err, coherence.ErrCircle):
+		return nil, s.beside(ctx, key, load)
+	case err != nil:
+		return nil, answer{err: err}
+	case turn != nil:
+		return turn, answer{}
+	case out.Err != nil:
+		info.waited(out)
+		return nil, answer{err: out.Err}
+	}
+	if a, ok := s.read(out.Entry); ok {
+		info.waited(out)
+		return nil, a
+	}
+	return e.Alone(key, tags), answer{} // a value that does not decode is a miss
+}
+
+// serve loads in a turn. The load runs detached: its leader waits for it as the others do.
+func (s *snapshot) serve(ctx context.Context, turn *coherence.Turn, load loader, info *origin) answer {
+	e := s.c.engine
+	result, detached, run := make(chan loaded, 1), load.detached(), new(waitgraph.Load)
+	left := make(chan struct{})
+	defer close(left)
+	defer loadscope.From(ctx).Begins(run)()
+	turn.Runs(run)
+	lent, end := coherence.Lend(ctx)
+	defer end()
+	ok := e.Serve(lent, 2*s.class.LoadTimeout, left, []*coherence.Turn{turn}, func(ctx context.Context) {
+		s.load(ctx, turn, nil, detached, result)
+	})
+	if !ok { // the cache is being closed
+		turn.Finish(coherence.Outcome{Verdict: coherence.Failed})
+		return s.loadAlone(ctx, load)
+	}
+	select {
+	case r := <-result:
+		if r.fallback {
+			e.Count.StaleHits.Add(1)
+		}
+		info.loaded(r.from, r.entry, r.instead)
+		return r.answer
+	case <-ctx.Done():
+		return answer{err: ctx.Err()}
+	}
+}
+
+// maxBeside bounds how often a key is loaded beside its flight within one load: its
+// loader asks for it over and over.
+const maxBeside = 32
+
+// beside loads within a load that others wait for, where to wait for them would be to
+// wait for itself. The value is the caller's alone, and stored nowhere.
+func (s *snapshot) beside(ctx context.Context, key string, load loader) (a answer) {
+	sc, e := s.scope(ctx), s.c.engine
+	if sc.Besides(e, key) >= maxBeside {
+		return answer{err: fmt.Errorf("larder: the loader of %s asks for %s again, %d times within itself", s.prefix, key, maxBeside)}
+	}
+	sc.Beside = strings.Clone(key)
+	run, cancel := context.WithTimeout(ctx, s.class.LoadTimeout)
+	defer cancel()
+	e.Count.Loads.Add(1)
+	defer func() {
+		if p := recover(); p != nil {
+			e.Count.Panics.Add(1)
+			a.err = &PanicError{Value: p, Stack: debug.Stack()}
+		}
+		if a.err != nil && !errors.Is(a.err, ErrNotFound) {
+			e.Count.LoadErrors.Add(1)
+		}
+	}()
+	a.value, a.err = load.load(loadscope.With(run, sc))
+	sc.Outer.Reads(sc.Said().ReplicaLag)
+	if a.err != nil {
+		return a
+	}
+	var fill coherence.Fill
+	asHit, err := s.keep(&fill, a.value, "")
+	if err != nil {
+		s.notKept(err)
+		return a
+	}
+	return answer{value: asHit}
+}
+
+// lookAgain reads what another load has stored between the first lookup and the turn.
+func (s *snapshot) lookAgain(turn *coherence.Turn, info *origin) (a answer, ok bool) {
+	read := false
+	defer func() {
+		if !read { // the codec or clone function panicked
+			turn.Finish(coherence.Outcome{Verdict: coherence.Failed})
+		}
+	}()
+	if en, state := s.c.engine.Lookup(turn.Key()); state == coherence.Fresh {
+		if a, ok = s.read(en); ok {
+			info.set(FromProcess, en)
+			turn.Finish(coherence.Outcome{Verdict: coherence.Shared, Entry: en})
+		}
+	}
+	read = true
+	return a, ok
+}
+
+func (s *snapshot) gate() coherence.Gate {
+	return coherence.Gate{MaxLoadsAfterError: s.class.MaxLoadsAfterError, Wait: s.class.LoadTimeout, ReplicaLag: s.class.ReplicaLag}
+}
+
+// loaded is the result of a load.
+type loaded struct {
+	answer
+
+	fallback bool // the value stands in for an error
+	cut      bool // the load's context had ended
+
+	prior *coherence.Entry // what the loader was offered, nil: nothing
+
+	// For Lookup.
+	from    Source
+	entry   *coherence.Entry
+	instead error // the error that the value stands in for
+
+	stored   bool // the value was stored
+	storable bool // the value would be stored, if there had been time for the shared tier
+}
+
+// load runs the loader in a turn, stores what it returned and puts it into
+// result, which has room for it.
+//
+// seen is the entry that a refresh is to replace, nil for a miss.
+func (s *snapshot) load(ctx context.Context, turn *coherence.Turn, seen *coherence.Entry, load loader, result chan<- loaded) {
+	e := s.c.engine
+	sc := s.scope(ctx)
+	p := &prior{s: s, turn: turn}
+	if turn.Running() == nil {
+		turn.Runs(new(waitgraph.Load))
+		sc.Outer = nil // it goes on behind its caller
+	}
+	sc.Leads, sc.Prior, sc.Load = turn.Key(), p.offer, turn.Running()
+	if seen != nil {
+		sc.Outer = nil // no caller waits for a refresh
+	}
+	var r loaded
+	finished := false
+	defer func() {
+		if !finished {
+			// A panic of the loader, codec or clone function, or Goexit (then recover
+			// returns nil). Nothing but this stands between it and the process.
+			e.Count.Panics.Add(1)
+			e.Count.LoadErrors.Add(1)
+			r.err = &PanicError{Value: recover(), Stack: debug.Stack()}
+			p.end()
+			turn.Finish(coherence.Outcome{Verdict: coherence.Failed})
+		}
+		result <- r
+	}()
+	if s.fetch(ctx, sc, turn, seen, load, &r) {
+		finished = true
+		return
+	}
+	e.Count.Loads.Add(1)
+	if seen != nil {
+		e.Count.Refreshes.Add(1)
+	}
+	run, cancel := context.WithTimeout(ctx, s.class.LoadTimeout)
+	defer cancel()
+	r.value, r.err = load.load(loadscope.With(run, sc))
+	sc.Outer.Reads(sc.Said().ReplicaLag)
+	r.cut, r.prior = run.Err() != nil, p.end()
+	missed := turn.Missed()
+	s.settle(ctx, turn, sc.Said(), &r)
+	finished = true
+	if missed && r.storable {
+		s.later(ctx, nil, turn.Key(), load)
+	}
+}
+
+// fetch answers from the shared tier, and finishes the turn, if it has the value.
+func (s *snapshot) fetch(ctx context.Context, sc *loadscope.Scope, turn *coherence.Turn, seen *coherence.Entry, load loader, r *loaded) bool {
+	q := s.query()
+	if sc.Outer.Loading() != nil {
+		q.Wait = coherence.Abroad(q.Wait)
+	}
+	q.Seen, q.Background = seen, seen != nil
+	f := turn.Fetch(ctx, q)
+	if f.Queued != nil {
+		change, said, ok := s.fromQueue(f.Queued)
+		if ok {
+			*r = change
+			s.settle(ctx, turn, said, r)
+			r.from = FromQueue
+		}
+		return ok
+	}
+	if f.Busy { // another instance refreshes it
+		turn.Finish(coherence.Outcome{Verdict: coherence.Failed})
+		return true
+	}
+	if f.Entry != nil && f.State >= coherence.Stale {
+		if a, ok := s.accept(ctx, turn, f, load); ok {
+			r.answer, r.from, r.entry = a, FromRemote, f.Entry
+			return true
+		}
+		turn.Fetch(ctx, q)
+	}
+	if turn.Behind() && !turn.MayStore() { // the value would be of no use to any caller
+		turn.Finish(coherence.Outcome{Verdict: coherence.Failed})
+		return true
+	}
+	return false
+}
+
+// queuedValue returns the boxed value of a queued change, and its tags: ErrNotFound if it
+// deletes the value.
+func (b *mapBase) queuedValue(rec *tier.Queued) (box any, tags []string, err error) {
+	r, ok := writebehind.DecodeRecord(rec.Payload)
+	switch {
+	case !ok:
+		return nil, nil, writebehind.ErrMalformed
+	case r.Deleted:
+		return nil, nil, ErrNotFound
+	}
+	if box, err = b.values.decode(r.Data); err != nil {
+		return nil, nil, fmt.Errorf("%w: %w", writebehind.ErrMalformed, err)
+	}
+	return box, r.Tags, nil
+}
+
+// fromQueue returns a queued change as the result of a load. ok is false if it does not
+// decode: then only the database can tell.
+func (s *snapshot) fromQueue(rec *tier.Queued) (r loaded, said loadscope.Said, ok bool) {
+	r.value, said.Tags, r.err = s.queuedValue(rec)
+	if errors.Is(r.err, writebehind.ErrMalformed) {
+		s.c.engine.Count.Undecodable.Add(1)
+		return loaded{}, loadscope.Said{}, false
+	}
+	return r, said, true
+}
+
+func (s *snapshot) query() coherence.Query {
+	return coherence.Query{Codec: mapCodec{&s.values}, Wait: s.class.LoadTimeout, Queue: true}
+}
+
+// look answers from the shared tier, without a load.
+func (s *snapshot) look(ctx context.Context, turn *coherence.Turn, load loader, info *origin) (a answer, ok bool) {
+	looked := false
+	defer func() {
+		if !looked { // the codec or clone function panicked
+			turn.Finish(coherence.Outcome{Verdict: coherence.Failed})
+		}
+	}()
+	q := s.query()
+	q.Leads = true
+	if f := turn.Look(ctx, q); f.Entry != nil && f.State >= coherence.Stale {
+		if a, ok = s.accept(ctx, turn, f, load); ok {
+			info.set(FromRemote, f.Entry)
+		}
+	}
+	looked = true
+	return a, ok
+}
+
+// accept answers with an entry of the shared tier, and finishes the turn, if the entry
+// decodes.
+func (s *snapshot) accept(ctx context.Context, turn *coherence.Turn, f coherence.Found, load loader) (answer, bool) {
+	a, ok := s.read(f.Entry)
+	if !ok { // it is replaced
+		s.c.engine.Drop(turn.Key())
+		turn.Refuse(f.Entry)
+		return a, false
+	}
+	turn.Finish(coherence.Outcome{Verdict: coherence.Shared, Entry: f.Entry, Found: true})
+	if f.State == coherence.Stale {
+		s.refresh(ctx, f.Entry, turn.Key(), load)
+	}
+	return a, true
+}
+
+// settle stores what a loader returned, and finishes the turn with it.
+func (s *snapshot) settle(ctx context.Context, turn *coherence.Turn, said loadscope.Said, r *loaded) {
+	turn.Reads(said.ReplicaLag)
+	fill := coherence.Fill{ReplicaLag: max(s.class.ReplicaLag, said.ReplicaLag), Codec: mapCodec{&s.values}}
+	renewed := s.revalidate(&fill, &said, r)
+	fill.Tags = said.Tags
+	out := coherence.Outcome{Verdict: coherence.Shared, Tags: said.Tags}
+	switch {
+	case r.err == nil:
+		if !renewed && !s.prepare(ctx, turn, &fill, said.Validator, r) {
+			return
+		}
+		said.NoStore = said.NoStore || fill.Size > s.class.MaxEntryBytes
+		fill.Lifetime = s.lifetime(said)
+	case errors.Is(r.err, ErrNotFound):
+		fill.Value, fill.Lifetime.Fresh = absent{}, s.class.NegativeTTL
+		out.Err = r.err
+	default:
+		s.fail(turn, out, r)
+		return
+	}
+	out.Entry = s.store(ctx, turn, fill, said.NoStore, r)
+	if said.Unnamed { // a request that came later cannot be told from one that came in time
+		out = coherence.Outcome{Verdict: coherence.Unshareable}
+	}
+	turn.Finish(out)
+}
+
+// prepare puts a loaded value into fill. It reports false where the turn has ended: the
+// value cannot be kept, or is older than what is cached.
+func (s *snapshot) prepare(ctx context.Context, turn *coherence.Turn, fill *coherence.Fill, validator string, r *loaded) bool {
+	value, err := s.keep(fill, r.value, validator)
+	if err != nil { // the value is the caller's alone
+		s.notKept(err)
+		s.forgetOlder(ctx, turn)
+		turn.Finish(coherence.Outcome{Verdict: coherence.Unshareable})
+		return false
+	}
+	r.value = value
+	return !s.outdated(turn, r)
+}
+
+// store fills in a value, unless it may not be stored, and returns the entry of it.
+func (s *snapshot) store(ctx context.Context, turn *coherence.Turn, fill coherence.Fill, noStore bool, r *loaded) *coherence.Entry {
+	if noStore || fill.Lifetime.Fresh == 0 {
+		// The entry is for the callers that wait, and the value that it replaces is not
+		// answered any longer.
+		s.forgetOlder(ctx, turn)
+		return coherence.Loose(fill.Value)
+	}
+	en, refusal := turn.Fill(ctx, fill)
+	switch refusal {
+	case coherence.Stored:
+		r.entry, r.stored = en, r.err == nil
+	case coherence.Deferred:
+		r.entry = en
+	case coherence.NoLease:
+		r.storable = true
+	}
+	return en
+}
+
+// fail ends a turn whose loader failed, with a stale value where the class allows one.
+func (s *snapshot) fail(turn *coherence.Turn, out coherence.Outcome, r *loaded) {
+	s.c.engine.Count.LoadErrors.Add(1)
+	if en, a, ok := s.fallback(turn.Key()); ok {
+		r.instead, r.from, r.entry = r.err, FromProcess, en
+		r.answer, r.fallback, out.Entry = a, true, en
+	} else if r.cut || errors.Is(r.err, context.Canceled) || errors.Is(r.err, context.DeadlineExceeded) {
+		out.Verdict = coherence.Failed
+	} else {
+		out.Err = r.err
+	}
+	turn.Finish(out)
+}
+
+// forgetOlder removes the entry that a value that is not stored takes the place of.
+func (s *snapshot) forgetOlder(ctx context.Context, turn *coherence.Turn) {
+	if en, state := s.c.engine.Lookup(turn.Key()); state != coherence.Gone && state != coherence.Fresh {
+		turn.ForgetEntry(ctx, turn.Key(), en)
+	}
+}
+
+// encodes reports whether what a hit answers has been encoded.
+func (b *mapBase) encodes() bool { return b.values.clone == nil || b.c.engine.Shares() }
+
+// keep puts a value into fill in the form it is stored in, and returns it as a hit has it.
+func (s *snapshot) keep(fill *coherence.Fill, value any, validator string) (asHit any, err error) {
+	data, err := s.values.encode(value)
+	if err != nil {
+		return value, fmt.Errorf("larder: encode a value of %s: %w", s.prefix, err)
+	}
+	asHit = value
+	if s.encodes() {
+		if asHit, err = s.values.decode(data); err != nil {
+			return value, fmt.Errorf("larder: a value of %s does not decode again: %w", s.prefix, err)
+		}
+	}
+	if fill.Value = data; s.values.clone != nil {
+		fill.Value = kept{s.values.clone(asHit), len(data)}
+	}
+	fill.Value, fill.Size = withValidator(fill.Value, validator), len(data)+len(validator)
+	return asHit, nil
+}
+
+// notKept counts a value that its codec cannot keep, and logs the first.
+func (s *snapshot) notKept(err error) {
+	s.c.engine.Count.Unencodable.Add(1)
+	if _, logged := s.c.unencodable.LoadOrStore(s.prefix, true); !logged {
+		s.c.opts.Logger.Error("larder: a value is answered and not stored", "map", s.prefix, "error", err)
+	}
+}
+
+func (s *snapshot) lifetime(said loadscope.Said) coherence.Lifetime {
+	ttl := coherence.Jittered(s.class.TTL, s.class.Jitter)
+	if said.TTLSet {
+		ttl = said.TTL
+	}
+	l := coherence.Lifetime{Fresh: ttl, Stale: s.class.StaleWhileRevalidate, Spare: s.class.StaleIfError}
+	if said.Validator != "" {
+		l.Spare = max(l.Spare, keepForValidation)
+	}
+	return l
+}
+
+// read returns a stored value, decoded or cloned; ok is false if it does not decode.
+func (b *mapBase) read(en *coherence.Entry) (a answer, ok bool) { return b.readValue(en.Value) }
+
+func (b *mapBase) readValue(value any) (a answer, ok bool) {
+	switch stored := value.(type) {
+	case absent:
+		return answer{err: ErrNotFound}, true
+	case []byte:
+		v, err := b.values.decode(stored)
+		if err != nil {
+			b.c.engine.Count.Undecodable.Add(1)
+			return a, false
+		}
+		return answer{value: v}, true
+	case kept:
+		if b.values.clone != nil {
+			return answer{value: b.values.clone(stored.value)}, true
+		}
+	case validated:
+		return b.readValue(stored.value)
+	}
+	return a, false
+}
+
+// fallback returns an entry that may stand in for an error, and its value.
+func (s *snapshot) fallback(key string) (en *coherence.Entry, a answer, ok bool) {
+	if s.class.StaleIfError == 0 {
+		return nil, a, false
+	}
+	now := s.c.engine.Now()
+	en, state := s.c.engine.LookupAt(key, now)
+	if state == coherence.Gone || state == coherence.Spare && now >= en.FreshUntil+int64(s.class.StaleIfError) {
+		return nil, a, false
+	}
+	a, ok = s.read(en)
+	return en, a, ok
+}
+
+// refresh loads a value in the background unless another load does already.
+func (s *snapshot) refresh(ctx context.Context, seen *coherence.Entry, key string, load loader) {
+	e := s.c.engine
+	if e.Thrifty() {
+		s.later(ctx, seen, key, load.detached())
+		return
+	}
+	turn, ok := e.TryLead(key, []string{naming.Tag(key)}, s.gate())
+	if !ok {
+		return
+	}
+	load = load.detached()
+	turn.Runs(new(waitgraph.Load))
+	ok = e.Refresh(ctx, s.class.LoadTimeout, turn, func(ctx context.Context) {
+		s.load(ctx, turn, seen, load, make(chan loaded, 1))
+	})
+	if !ok {
+		turn.Finish(coherence.Outcome{Verdict: coherence.Failed})
+	}
+}
+
+// later loads a value behind a response, as soon as the shared tier has given a lease for
+// it.
+func (s *snapshot) later(ctx context.Context, seen *coherence.Entry, key string, load loader) {
+	s.c.engine.Later(ctx, key, []string{naming.Tag(key)}, s.gate(), 2*s.class.LoadTimeout, func(ctx context.Context, turn *coherence.Turn) {
+		s.load(ctx, turn, seen, load, make(chan loaded, 1))
+	})
+}
