@@ -10,66 +10,69 @@ import (
 	"time"
 )
 
-// Classes names the kinds of data. The class named "" is the default, used where
-// a handler or map names none; unless given it is the zero Class.
+// Classes are the kinds of data, by name. The class named "" is the default, used where a
+// handler or map names none; it is the zero Class unless given. A name has up to
+// [MaxKeyBytes] bytes and no control characters.
 type Classes map[string]Class
 
-// Class is what varies per kind of data. The zero Class follows what HTTP
-// responses say of themselves, as a proxy does.
+// Class holds what varies per kind of data. The zero Class follows the lifetimes that
+// HTTP responses state, as a proxy does.
 //
-// Durations are 0 or between 1ms and a year. All but HTTP can be changed while the
-// cache is in use: see Cache.SetClasses.
+// Durations are 0 or [MinDuration] to [MaxDuration]; a value out of range is a
+// *[ConfigError]. All fields but HTTP can be changed while the cache is in use: see
+// [Cache.SetClasses].
 type Class struct {
-	// TTL is how long a value is fresh, where the value does not say so itself.
-	// With 0 an HTTP response that states no lifetime is stored only if a lifetime
-	// can be guessed (HTTPPolicy.NoHeuristic). Maps need one.
+	// TTL is how long a value is fresh, where the value does not say so itself. Default
+	// 0: an HTTP response that states no lifetime is stored only if a lifetime can be
+	// estimated (HTTPPolicy.NoHeuristic). Maps need a TTL.
 	TTL time.Duration
-	// StaleWhileRevalidate is how long after its TTL a value is still answered while it is
-	// refreshed in the background (stale-while-revalidate, RFC 5861 section 3).
-	// An invalidated value is never answered, stale or not. Needs a TTL.
+	// StaleWhileRevalidate is how long after its TTL a value is still answered while it
+	// is refreshed in the background (stale-while-revalidate, RFC 5861 section 3). An
+	// invalidated value is never answered, stale or not. It needs a TTL. Default 0: a
+	// stale value is not answered.
 	StaleWhileRevalidate time.Duration
-	// StaleIfError is how long after its TTL a value is answered in place of an
-	// error (stale-if-error, RFC 5861 section 4), also one whose lifetime the
-	// response stated itself.
+	// StaleIfError is how long after its lifetime a value is answered in place of an
+	// error (stale-if-error, RFC 5861 section 4), also where the response stated the
+	// lifetime. Default 0: the error is answered.
 	StaleIfError time.Duration
-	// NegativeTTL is how long "not found" is remembered: ErrNotFound of a loader,
-	// and 404 and 410 of a handler that states no lifetime. With 0 it is not, but for
-	// what is guessed (HTTPPolicy.NoHeuristic).
+	// NegativeTTL is how long "not found" is remembered: [ErrNotFound] of a loader, and
+	// 404 and 410 of a handler that states no lifetime. Default 0: it is not, except
+	// where a lifetime is estimated (HTTPPolicy.NoHeuristic).
 	NegativeTTL time.Duration
-	// LoadTimeout bounds a load. It is the deadline of loads that run detached
-	// (loaders, background refreshes) and how long a request waits for somebody
-	// else's load before others are let go beside it. Default 30s.
+	// LoadTimeout bounds a load. It is the deadline of loads that run detached (loaders,
+	// background refreshes). A request waits that long for another request's load before
+	// further loads run beside it. Default 30s.
 	LoadTimeout time.Duration
-	// ReplicaLag is for loads that read a replica of the database: what is loaded
-	// within this time after an invalidation is answered but not stored. It holds as well
-	// for what is made of such a load by another one, such as a page by its handler: of
-	// several classes the longest counts.
+	// ReplicaLag is for loads that read a replica of the database: a value that is loaded
+	// within this time after an invalidation is answered but not stored. It also holds
+	// for values made of such a load, such as a page by its handler: of several classes
+	// the longest lag counts. Default 0.
 	ReplicaLag time.Duration
-	// Jitter shortens each TTL by a random share of up to this fraction, 0 to 1,
-	// so that what was stored together does not expire together.
+	// Jitter shortens each TTL by a random fraction of up to Jitter, 0 to 1, so that
+	// values that were stored together do not expire together. Default 0.
 	Jitter float64
-	// MaxEntryBytes is the largest body or encoded value that is stored. Header fields of
-	// a response count as part of its body, but for their first 4 KiB.
-	// What is larger passes through. Default 1 MiB.
+	// MaxEntryBytes is the largest body or encoded value that is stored, in bytes, at
+	// most 1 GiB. The header fields of a response count as part of its body beyond their
+	// first 4 KiB. A larger one is answered and not stored. Default 1 MiB.
 	MaxEntryBytes int
-	// MaxLoadsAfterError is how many loads of one key may run at a time after one of them
-	// has failed. Default 4.
+	// MaxLoadsAfterError is how many loads of one key may run concurrently after one of
+	// them has failed, 1 to 65536. Default 4.
 	MaxLoadsAfterError int
-	// ConfirmWrites is for routes that write, and for Map.Write: while the shared tier
-	// does not confirm that they begin, they answer 503 before the handler runs, and
-	// Write returns ErrPending before it saves. By default
-	// the handler runs, and the invalidation is tried until it succeeds. Without a
-	// shared tier it means nothing.
+	// ConfirmWrites is for routes that write, and for [Map.Write]: while the shared tier
+	// does not confirm an intent, such a route answers 503 before the handler runs, and
+	// Write returns [ErrPending] before it saves. Default false: the handler runs, and
+	// the invalidation is tried until it succeeds. Without a shared tier it has no
+	// effect.
 	ConfirmWrites bool
-	// HTTP is what concerns responses only.
+	// HTTP concerns responses only.
 	HTTP HTTPPolicy
 }
 
-// HTTPPolicy is how responses of a class are identified and stored. It is plain
-// data; package httpcache interprets it.
+// HTTPPolicy is how responses of a class are identified and stored. It is plain data;
+// package httpcache interprets it. The zero HTTPPolicy is the default.
 type HTTPPolicy struct {
-	// Query lists the query parameters that matter: the others are not part of
-	// the identity. nil: all matter. Empty, not nil: none.
+	// Query lists the query parameters that are part of the identity of a response. nil:
+	// all are. Empty, not nil: none is.
 	Query []string
 	// QueryOrder makes the order of different parameters part of the identity. By
 	// default ?a=1&b=2 and ?b=2&a=1 are one. The order of equal names always counts.
@@ -80,8 +83,8 @@ type HTTPPolicy struct {
 	// only whitespace does not count, since many handlers take the order for a
 	// preference.
 	RankLanguages bool
-	// Headers lists request fields whose values are part of the identity, beside
-	// those that responses name in Vary.
+	// Headers lists request fields whose values are part of the identity, in addition to
+	// those that responses name in Vary. Default none.
 	Headers []string
 	// Cookies lists the cookies that matter: their values become part of the
 	// identity, the others do not count. Empty, not nil: none does. nil: a
@@ -107,31 +110,32 @@ type HTTPPolicy struct {
 	// failure of the server: a class must name it. Empty, not nil: none, for an API
 	// whose clients are not to choose that the handler runs.
 	RequestDirectives []string
-	// NoHeuristic keeps a response that states no lifetime, in a class without
-	// TTL, out of the cache although it has a Last-Modified. By default it is fresh
-	// for a tenth of the time since then, at most a day (RFC 9111 section 4.2.2).
+	// NoHeuristic does not estimate the lifetime of a response that states none, in a
+	// class without TTL. Default false: a response with a Last-Modified is fresh for a
+	// tenth of the time since then, at most a day (RFC 9111 section 4.2.2).
 	NoHeuristic bool
-	// AllowSetCookie stores responses with Set-Cookie, and sends the cookies to
-	// everybody. By default they are not stored.
+	// AllowSetCookie stores responses with Set-Cookie, and sends the cookies to every
+	// client. Default false: they are not stored.
 	AllowSetCookie bool
-	// NoETag leaves responses without a validator as they are. By default a
-	// stored response without ETag and Last-Modified gets a strong ETag made of
-	// its content; a weak one where middleware in front of the cache may encode that.
+	// NoETag leaves responses without a validator unchanged. Default false: a stored
+	// response without ETag and Last-Modified gets a strong ETag made of its content, or
+	// a weak one where middleware in front of the cache may encode it.
 	NoETag bool
-	// NoValidation runs the handler anew where a stored response has expired. By
-	// default the handler is asked, by the ETag or Last-Modified that it gave,
-	// whether the response still holds, and a 304 renews it (RFC 9111 section 4.3):
-	// it sees If-None-Match and If-Modified-Since of the cache in place of the
-	// client's conditions.
+	// NoValidation runs the handler without conditions where a stored response has
+	// expired. Default false: the handler is asked, by the ETag or Last-Modified that it
+	// gave, whether the response still holds, and a 304 renews it (RFC 9111 section 4.3):
+	// it sees If-None-Match and If-Modified-Since of the cache in place of the client's
+	// conditions.
 	NoValidation bool
-	// Encodings are what the cache encodes stored content with, once, for those who
-	// accept it: "zstd", "gzip", in order of preference. nil: it does not.
-	// Responses that the handler has encoded, that are small or of a type that is
-	// compressed already, or say no-transform, stay as they are.
+	// Encodings are the codings that stored content gets, once, for clients that accept
+	// it: "zstd", "gzip", in order of preference. Default none. Responses that the
+	// handler has encoded, that are small or of a compressed type, or say no-transform,
+	// stay unchanged.
 	Encodings []string
-	// MaxVariants is how many responses of one resource an instance keeps that differ by
-	// Vary. The oldest goes, from the shared tier as well if this instance has stored it
-	// there: so that holds at most as many for each instance. Default 32, at most 1024.
+	// MaxVariants is how many responses of one resource, which differ by Vary, an
+	// instance keeps, 1 to 1024. Beyond it the oldest is removed, also from the shared
+	// tier if this instance has stored it there: the tier holds at most as many for each
+	// instance. Default 32.
 	MaxVariants int
 }
 
@@ -141,7 +145,7 @@ var (
 	encodings         = []string{"zstd", "gzip"}
 )
 
-// Defaults of Class.
+// The defaults of [Class] and [HTTPPolicy].
 const (
 	DefaultLoadTimeout        = 30 * time.Second
 	DefaultMaxEntryBytes      = 1 << 20
@@ -252,26 +256,26 @@ type classSet struct {
 	revision uint64  // how many there were before
 }
 
-// SetClasses changes the classes while the cache is in use. They are those of New as
+// SetClasses changes the classes while the cache is in use. classes are those of [New] as
 // Options.Classes has them, changed or not, and any number of new ones. Every field of a
 // Class may change, within these limits:
 //
-//   - A class that is there stays: handlers and maps hold it. The default class is
-//     the zero Class unless given.
-//   - Its HTTP stays as it is: stored responses are found and answered by it.
+//   - A class stays: handlers and maps hold it. The default class is the zero Class
+//     unless given.
+//   - Its HTTP stays: stored responses are identified and answered by it.
 //   - LoadTimeout is at most the longest of New. With a Remote, ReplicaLag is at most the
-//     longest of New as well: other instances have been told of it.
+//     longest of New as well: other instances rely on it.
 //   - TTL stays above 0 where a map is of the class.
 //
-// Everything is checked before anything changes: with an error, a *ConfigError,
-// nothing has. Whatever begins after SetClasses has returned goes by the new classes;
-// what is under way, with all that it loads, stores and refreshes, goes by those that it
-// began with.
+// Everything is checked before anything changes: with an error, a *[ConfigError], nothing
+// has. Operations that begin after SetClasses has returned follow the new classes.
+// Operations under way, with all that they load, store and refresh, follow the classes
+// that they began with.
 //
-// What is stored keeps the lifetime and windows that it was stored with, until it is
-// invalidated, replaced or refreshed: after a TTL has been shortened, Invalidate ends
-// sooner what was stored before. A map's StaleIfError alone holds for what is stored, too,
-// but makes nothing last longer. Other instances have classes of their own.
+// Stored values keep the lifetime and windows that they were stored with, until they are
+// invalidated, replaced or refreshed. After a TTL has been shortened, [Cache.Invalidate]
+// ends longer ones. Only the StaleIfError of a map applies to stored values, too, but
+// extends no lifetime. Other instances have their own classes.
 func (c *Cache) SetClasses(classes Classes) error {
 	next, err := classes.resolve()
 	if err != nil {
@@ -334,13 +338,14 @@ func (c *Cache) within(name string, class Class) error {
 // classRevision returns how many calls of SetClasses have succeeded.
 func (c *Cache) classRevision() uint64 { return c.classes.Load().revision }
 
-// ClientCertificate stands in HTTPPolicy.Credentials for the certificate that a
-// client has shown on its TLS connection.
+// ClientCertificate stands in HTTPPolicy.Credentials for the certificate that a client
+// has shown on its TLS connection.
 const ClientCertificate = "client certificate"
 
-// CredentialFields returns what HTTPPolicy.Credentials is by default: the request
-// fields by which well-known servers, gateways and authenticating proxies are told
-// who asks, and ClientCertificate. It is the list to add a field of one's own to.
+// CredentialFields returns the default of HTTPPolicy.Credentials: the request fields in
+// which well-known servers, gateways and authenticating proxies name the user, and
+// [ClientCertificate]. An app appends its own field to this list. The list is the
+// caller's own.
 func CredentialFields() []string { return slices.Clone(credentialFields) }
 
 // credentialFields are in canonical form. Tokens against cross-site requests

@@ -8,55 +8,57 @@ import (
 	"github.com/larderhq/larder/core/internal/tier"
 )
 
-// Options configure a Cache. Every field is optional.
+// Options configure a [Cache]. Every field is optional. Durations are 0, for the default,
+// or [MinDuration] to [MaxDuration]. [New] returns a *[ConfigError] for a value out of
+// range.
 type Options struct {
-	// Remote is the tier that instances share. nil: everything stays in this
+	// Remote is the tier that instances share. Default nil: everything stays in this
 	// process.
 	Remote Remote
 	// RequireRemote makes New fail if Remote refuses a call, proves nothing of past
 	// invalidations, or is not ready within 5 s. Until then New tries again, since a server
-	// may be slow while it starts; the error contains the reason of the last failure. By
-	// default New waits for Remote for up to 1 s, succeeds in any case and connects later,
-	// unless Remote is unusable (ErrUnusable).
+	// may be slow while it starts; the error contains the reason of the last failure.
+	// Default false: New waits for Remote for up to 1 s, succeeds in any case and connects later,
+	// unless Remote is unusable ([ErrUnusable]).
 	RequireRemote bool
-	// RemoteBudget bounds the time that one request waits for Remote, all in all. It does
-	// not bound loads, nor the wait for a load of another instance. Default 50ms.
+	// RemoteBudget bounds the total time that one request waits for Remote. It bounds
+	// neither loads nor the wait for a load of another instance. Default 50ms.
 	//
-	// A miss needs one round trip before its load and one after it, a hit of Remote one or
-	// two. The cache measures the round trip all the time. Where the budget has no room for
-	// the second one, the response is sent first and the value is stored behind it. Where
-	// it has no room for the first, a request does not ask Remote at all: it is answered by
-	// its load, and what Remote has, or a second load, is stored behind the response. Then
-	// instances do not share loads, and Logger is told once what budget they need: three
-	// round trips are enough. LATENCY.md in package redisstore has a table of
-	// what that comes to.
+	// A miss needs one round trip before its load and one after it, a hit of Remote one
+	// or two. The cache measures the round trip continuously. If the budget has no room
+	// for the second one, the response is sent first and the value is stored behind it.
+	// If it has no room for the first, a request does not ask Remote: it is answered by
+	// its load, and the value of Remote, or of a second load, is stored behind the
+	// response. Then instances do not share loads, and Logger gets, once, the budget that
+	// they need: three round trips are enough. LATENCY.md in package redisstore has a
+	// table of the effects.
 	RemoteBudget time.Duration
-	// MaxStaleness is how long another instance may answer what has been
-	// invalidated when every message to it is lost. Default 1s, at least 100ms.
+	// MaxStaleness is how long another instance may answer an invalidated value when
+	// every message to it is lost. Default 1s, at least 100ms.
 	MaxStaleness time.Duration
 
 	// Classes are the kinds of data.
 	Classes Classes
-	// Namespace keeps apart the caches of different apps on one Redis. Default
-	// "larder". No braces.
+	// Namespace separates the caches of different apps on one Redis. It has up to
+	// [MaxKeyBytes] bytes, without braces and control characters. Default "larder".
 	Namespace string
-	// Version is part of every entry's key. A deploy whose templates or types
-	// differ from the last one's sets another; invalidations reach all versions.
+	// Version is part of every entry's key, with the same limits as Namespace. A deploy
+	// with other templates or types sets another; invalidations reach all versions.
+	// Default "".
 	Version string
-	// MaxBytes bounds the in-process tier: keys, header fields, bodies and
+	// MaxBytes bounds the in-process tier, in bytes: keys, header fields, bodies and
 	// bookkeeping. Default 64 MiB, at least 64 KiB.
 	MaxBytes int64
-	// MaxRefreshes is how many background refreshes run at a time. Further ones
-	// are left to later requests. Default 64.
+	// MaxRefreshes is how many background refreshes run concurrently, 1 to 65536. Further
+	// ones are left to later requests. Default 64.
 	MaxRefreshes int
-	// WriteTimeout is how long a writer may be at work: the deadline of an
-	// Intent. Default 30s.
+	// WriteTimeout is how long a writer may be at work: the deadline of an [Intent].
+	// Default 30s.
 	WriteTimeout time.Duration
-	// CloseTimeout is how long Close waits for loads under way. It cancels those that
-	// nobody waits for. Default 5s.
+	// CloseTimeout is how long [Cache.Close] waits for write-behind queues, and again for
+	// loads. Default 5s.
 	CloseTimeout time.Duration
-	// Logger gets what an operator should know, once per cause. Default
-	// slog.Default().
+	// Logger gets what an operator should know, once per cause. Default slog.Default().
 	Logger *slog.Logger
 
 	wall func() int64 // the wall clock, for tests
@@ -127,7 +129,7 @@ func (o Options) resolve() (Options, error) {
 // Redis. The interface is sealed: its types are internal, so that only this module
 // implements it.
 //
-// With a Remote, an instance answers from its own memory only while it is known to follow
-// the Remote's log of invalidations: for at most Options.MaxStaleness after the last
-// proof. Without that proof, requests go to their handlers.
+// With a Remote, an instance answers from its own memory only while it has proof that it
+// follows the Remote's log of invalidations: for at most Options.MaxStaleness after the
+// last proof. Without that proof, requests go to their handlers.
 type Remote interface{ tier.Tier }

@@ -1,36 +1,36 @@
 package core
 
-// Stats counts since the cache was made.
+// Stats are the counters of a cache since it was made. All but the last four only grow.
 type Stats struct {
-	Hits          int64 // answered fresh
-	StaleHits     int64 // answered within a stale window, or in place of an error
-	Misses        int64 // not there, expired, or invalidated
+	Hits          int64 // requests answered with a fresh entry
+	StaleHits     int64 // requests answered with a stale entry, while it is refreshed or in place of an error
+	Misses        int64 // requests whose entry was absent, expired or invalidated
 	Bypassed      int64 // requests that the cache left alone
-	Coalesced     int64 // waited for somebody else's load
+	Coalesced     int64 // requests that waited for another request's load
 	Loads         int64 // runs of handlers and loaders for a miss or a refresh
-	LoadErrors    int64 // of these, the ones that failed
-	Panics        int64 // of loaders
-	Refreshes     int64 // loads in the background
-	Skipped       int64 // background refreshes left out because Options.MaxRefreshes ran
+	LoadErrors    int64 // Loads that failed
+	Panics        int64 // panics of loaders, codecs and clone functions
+	Refreshes     int64 // Loads in the background
+	Skipped       int64 // refreshes that were left out because Options.MaxRefreshes ran
 	Stored        int64 // entries stored
-	Refused       int64 // values not stored although the class wanted it: invalidated meanwhile, no room, no lifetime
+	Refused       int64 // values not stored although the class allows it: invalidated meanwhile, no room, no lifetime
 	Invalidations int64 // targets invalidated
-	Evicted       int64 // entries that had to go for others
-	Undecodable   int64 // values that did not decode
-	Unencodable   int64 // values that were answered and not stored, since they did not encode, or not decode again
-	RemoteHits    int64 // answers that the shared tier had, of the hits and misses above
-	RemoteErrors  int64 // calls to the shared tier, of requests and of the cache itself, that failed, were refused or took too long
-	OverBudget    int64 // misses that Options.RemoteBudget had no time to ask the shared tier about: what was loaded is not what is stored
-	Deferred      int64 // values that were answered before the shared tier had them: of Stored or Refused in the end
-	Pending       int   // invalidations that the shared tier has not confirmed
+	Evicted       int64 // entries evicted for others
+	Undecodable   int64 // stored values that did not decode
+	Unencodable   int64 // values answered and not stored, since they did not encode, or not decode again
+	RemoteHits    int64 // Hits and Misses that the shared tier answered
+	RemoteErrors  int64 // calls to the shared tier that failed, were refused or took too long
+	OverBudget    int64 // Misses for which Options.RemoteBudget had no time to ask the shared tier
+	Deferred      int64 // values answered before the shared tier had them; Stored or Refused later
 
-	Entries int    // in the in-process tier now, about
-	Bytes   uint64 // they take, about
-	Tags    int    // with a living generation, about
+	Pending int    // invalidations that the shared tier has not confirmed, now
+	Entries int    // entries in the in-process tier now, estimated
+	Bytes   uint64 // their size in bytes, estimated
+	Tags    int    // tags with a generation in this process now, estimated
 }
 
-// Stats returns the counters. They are read one by one: their sums may be off by
-// what happens meanwhile.
+// Stats returns the counters. They are read one by one, so that sums of them may be off
+// by concurrent changes.
 func (c *Cache) Stats() Stats {
 	n := &c.engine.Count
 	s := Stats{

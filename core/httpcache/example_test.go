@@ -39,14 +39,14 @@ func ExampleWarm() {
 	// 2
 }
 
-func ExampleWarmBy() {
+func ExampleWarmFunc() {
 	urls := slices.Values([]string{"https://shop.example/", "https://shop.example/terms"})
 	ask := func(r *http.Request) (status int) { // a server that is no http.Handler answers r
 		fmt.Println(r.Method, r.URL)
 		return http.StatusOK
 	}
 
-	r, err := httpcache.WarmBy(context.Background(), urls, core.WarmOptions{Batch: 1, Parallel: 1}, ask)
+	r, err := httpcache.WarmFunc(context.Background(), urls, core.WarmOptions{Batch: 1, Parallel: 1}, ask)
 
 	fmt.Println(r.Filled, err)
 	// Output:
