@@ -16,8 +16,8 @@ const (
 	// maxLetters is how many dead letters a partition keeps of a queue. Beyond that
 	// the oldest are lost.
 	maxLetters = 10_000
-	// lookedAt is how many records that wait for an attempt States looks at.
-	lookedAt = 1000
+	// retriesRead is how many retried records of a partition States reads.
+	retriesRead = 1000
 )
 
 // errLate says that nothing was done.
@@ -187,7 +187,7 @@ func (s *session) States(ctx context.Context, queue string) ([]tier.QueueState, 
 	states := make([]tier.QueueState, s.partitions.Load())
 	calls := make([]call, len(states))
 	for p := range calls {
-		calls[p] = call{script: standingScript, keys: s.names.queue(p, queue), args: []any{lookedAt}}
+		calls[p] = call{script: standingScript, keys: s.names.queue(p, queue), args: []any{retriesRead}}
 	}
 	cmds := s.runAll(ctx, calls)
 	values, _ := results(cmds)
@@ -199,6 +199,7 @@ func (s *session) States(ctx context.Context, queue string) ([]tier.QueueState, 
 			st := &states[p]
 			st.Depth, st.Retrying, st.Dead = int(r.int()), int(r.int()), int(r.int())
 			st.First, st.Last = r.int(), r.int()
+			st.Unseen = int(r.int())
 			err = r.err
 		}
 		if err != nil {

@@ -658,7 +658,7 @@ func BenchmarkEnqueue(b *testing.B) {
 }
 
 // A worker has to read them within its time.
-func TestGivenLargeValues_WhenTheyAreClaimed_ThenAFewComeAtATime(t *testing.T) {
+func TestAClaimOfLargeValuesIsBoundedInBytes(t *testing.T) {
 	_, client := single(t)
 	s := open(t, client, inOne())
 	payload := []byte(strings.Repeat("x", 1<<20))
@@ -671,7 +671,7 @@ func TestGivenLargeValues_WhenTheyAreClaimed_ThenAFewComeAtATime(t *testing.T) {
 	for left > 0 {
 		c := claim(t, s)
 		require.NotEmpty(t, c.Records)
-		require.LessOrEqual(t, len(c.Records), 64)
+		require.LessOrEqual(t, len(c.Records), 8, "8 MiB")
 		left -= len(c.Records)
 		require.Equal(t, left > 0, c.More)
 		done := make([]tier.Settled, len(c.Records))
@@ -680,4 +680,55 @@ func TestGivenLargeValues_WhenTheyAreClaimed_ThenAFewComeAtATime(t *testing.T) {
 		}
 		require.True(t, settle(t, s, done...).Held)
 	}
+}
+
+func TestAClaimOfLargeValuesAfterSmallOnesIsBoundedInBytes(t *testing.T) {
+	_, client := single(t)
+	s := open(t, client, inOne())
+	add := func(key string, size int) {
+		e := tier.Enqueue{Queue: "q", Limit: 1000, Changes: []tier.QueueChange{{Key: key, Payload: []byte(strings.Repeat("x", size))}}}
+		_, err := s.Enqueue(t.Context(), e)
+		require.NoError(t, err)
+	}
+	for i := range 20 {
+		add("small"+strconv.Itoa(i), 100)
+	}
+	for i := range 40 {
+		add("large"+strconv.Itoa(i), 1<<20)
+	}
+
+	c := claim(t, s)
+
+	require.Len(t, c.Records, 28, "20 small values and 8 MiB")
+	require.True(t, c.More)
+}
+
+func TestTheStateOfAQueueCountsRetriedRecordsThatItHasNotRead(t *testing.T) {
+	_, client := single(t)
+	s := open(t, client, inOne())
+	var all []int64
+	for i := range retriesRead + 1 {
+		e := changes(strconv.Itoa(i))
+		e.Limit = 2 * retriesRead
+		done, err := s.Enqueue(t.Context(), e)
+		require.NoError(t, err)
+		all = append(all, done[0].Version)
+	}
+	for from := 0; from < len(all); from += tier.MaxClaim { // the oldest is due last
+		var failed []tier.Settled
+		for i := from; i < min(from+tier.MaxClaim, len(all)); i++ {
+			wait := time.Minute
+			if i == 0 {
+				wait = time.Hour
+			}
+			failed = append(failed, tier.Settled{Key: strconv.Itoa(i), Version: all[i], Retry: wait})
+		}
+		claim(t, s)
+		require.True(t, settle(t, s, failed...).Held)
+	}
+
+	st := state(t, s)
+
+	require.Equal(t, []int{retriesRead + 1, retriesRead + 1, 1}, []int{st.Depth, st.Retrying, st.Unseen})
+	require.Equal(t, all[1], st.First)
 }

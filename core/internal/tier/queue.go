@@ -159,7 +159,8 @@ type QueueState struct {
 	Depth    int   // records, those that wait for an attempt included
 	Retrying int   // of those, how many wait for another attempt
 	Dead     int   // dead letters
-	First    int64 // the smallest Queued.First of all records (of at most 1000 that are retried); 0: none
+	First    int64 // the smallest Queued.First of all records but the Unseen; 0: none
+	Unseen   int   // retried records that a tier has not read, for they are many
 	Last     int64 // the version that was given last, of any queue of the partition; 0: none is known
 	Now      int64
 }

@@ -171,8 +171,8 @@ func (f *flush) done(ctx context.Context) bool {
 	return false
 }
 
-// left returns how many records there are in partitions that hold one of a version up to
-// until.
+// left returns how many records there are in partitions that may hold one of a version up
+// to until.
 func (f *flush) left(ctx context.Context) (n int, err error) {
 	states, err := f.states(ctx)
 	if err != nil {
@@ -183,12 +183,18 @@ func (f *flush) left(ctx context.Context) (n int, err error) {
 			f.until = append(f.until, st.Last)
 		}
 	}
+	return waiting(states, f.until), nil
+}
+
+// waiting returns how many records there are in partitions that may hold one of a version
+// up to until.
+func waiting(states []tier.QueueState, until []int64) (n int) {
 	for i, st := range states {
-		if i < len(f.until) && st.First != 0 && st.First <= f.until[i] {
+		if i < len(until) && (st.Unseen > 0 || st.First != 0 && st.First <= until[i]) {
 			n += st.Depth
 		}
 	}
-	return n, nil
+	return n
 }
 
 // Close ends the Pipeline: calls return Config.Closed, and batches that are being applied

@@ -20,12 +20,18 @@ local due, wait = redis.call('ZRANGEBYSCORE', retries, '(' .. digits(now), '+inf
 if due[2] then wait = math.max(1, tonumber(due[2]) - now) end
 
 local reply, lost, garbled = {'held', us, more, wait}, {}, {}
+-- A client could not read a longer reply within its timeout. It exceeds MOST by less than
+-- one record. A part is as many records as fit if none is longer than those before.
 local PART, MOST = 64, 8 * 1024 * 1024
-local size, from = 0, 1
-while from <= #keys and size < MOST do -- or who claims could not read it in time
-  local part = {unpack(keys, from, math.min(from + PART - 1, #keys))}
-  from = from + #part
+local size, from, longest = 0, 1, MOST / 8
+while from <= #keys and size < MOST do
+  local n = math.max(1, math.min(PART, math.floor((MOST - size) / longest)))
+  local part = {unpack(keys, from, math.min(from + n - 1, #keys))}
+  if from == 1 then longest = 1 end
   for i, text in ipairs(texts(part)) do
+    if size >= MOST then break end
+    from = from + 1
+    if text then longest = math.max(longest, #text) end
     local r = record(text)
     if r and r.queue == queue then
       reply[#reply + 1], reply[#reply + 2] = part[i], text

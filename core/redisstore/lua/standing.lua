@@ -1,8 +1,8 @@
 -- KEYS of the queue
--- ARGV of how many that are retried to look at the first version
+-- ARGV how many retried records to read the first version of
 local _, us = clock()
 local waiting = size(retries) or 0
-local oldest = 0
+local oldest, unseen = 0, math.max(0, waiting - tonumber(ARGV[1]))
 local first = good(redis.pcall('ZRANGE', order, 0, 0, 'WITHSCORES'))
 if first[2] then oldest = tonumber(first[2]) end
 if waiting > 0 then
@@ -16,4 +16,4 @@ local last = tonumber(texts({''})[1] or '')
 if not (last and last >= 0 and last < 2 ^ 53) then last = 0 end
 local dead = good(redis.pcall('XLEN', letters))
 if type(dead) ~= 'number' then dead = 0 end
-return {tonumber(us), (size(order) or 0) + waiting, waiting, dead, oldest, last}
+return {tonumber(us), (size(order) or 0) + waiting, waiting, dead, oldest, last, unseen}
