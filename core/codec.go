@@ -105,7 +105,7 @@ const (
 	validatedValue = 2
 )
 
-// Encode implements coherence.Codec.
+// Encode implements local.Codec.
 func (c mapCodec) Encode(value any) (payload []byte, ok bool) {
 	head := []byte{encodedValue}
 	if v, ok := value.(validated); ok {
@@ -125,7 +125,7 @@ func (c mapCodec) Encode(value any) (payload []byte, ok bool) {
 	return nil, false
 }
 
-// Decode implements coherence.Codec.
+// Decode implements local.Codec.
 func (c mapCodec) Decode(payload []byte, _ int64) (value any, size int, ok bool) {
 	validator, data, ok := splitPayload(payload)
 	switch {

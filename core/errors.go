@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/larderhq/larder/core/internal/coherence"
+	"github.com/larderhq/larder/core/internal/local"
 	"github.com/larderhq/larder/core/internal/naming"
 	"github.com/larderhq/larder/core/internal/tier"
 )
@@ -26,7 +27,7 @@ var (
 	ErrClosed = errors.New("larder: cache is closed")
 	// ErrBusy is returned to a caller that has waited for twice Class.LoadTimeout for
 	// other loads of the same key. A request of a handler gets 503 then.
-	ErrBusy = coherence.ErrBusy
+	ErrBusy = local.ErrBusy
 	// ErrPending says that the shared tier has not confirmed an invalidation: see
 	// [Cache.Invalidate]. The cache tries again until it succeeds.
 	ErrPending = coherence.ErrPending

@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/larderhq/larder/core/internal/coherence"
+	"github.com/larderhq/larder/core/internal/tier"
 )
 
 // Intent says that a writer is at work on some keys, tags or paths. [Cache.Begin] opens
@@ -79,7 +80,7 @@ func (i *Intent) Pending() bool { return i.pending != nil }
 func (i *Intent) End(ctx context.Context, more ...Target) error {
 	call, cancel := i.c.request(ctx)
 	defer cancel()
-	var list []coherence.Item
+	var list []tier.Item
 	if len(more) > 0 {
 		var err error
 		if list, err = items(more); err != nil {
@@ -98,7 +99,7 @@ func (i *Intent) End(ctx context.Context, more ...Target) error {
 func (i *Intent) Lapse(ctx context.Context, more ...Target) error {
 	call, cancel := i.c.request(ctx)
 	defer cancel()
-	var list []coherence.Item
+	var list []tier.Item
 	if len(more) > 0 {
 		var err error
 		if list, err = items(more); err != nil {

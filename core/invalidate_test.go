@@ -11,7 +11,7 @@ import (
 
 	"github.com/larderhq/larder/core"
 	"github.com/larderhq/larder/core/internal/bridge"
-	"github.com/larderhq/larder/core/internal/coherence"
+	"github.com/larderhq/larder/core/internal/local"
 	"github.com/larderhq/larder/core/internal/naming"
 )
 
@@ -88,11 +88,11 @@ func TestGivenAnEntryOfAPath_WhenThePathIsInvalidatedHoweverItIsWritten_ThenItIs
 		{"/items", core.Key("/items"), false},
 	} {
 		_, refusal := e.NewLoad("entry", []string{naming.Path(test.path)}).
-			Fill(coherence.Fill{Value: 1, Lifetime: coherence.Lifetime{Fresh: hour}})
-		require.Equal(t, coherence.Stored, refusal)
+			Fill(local.Fill{Value: 1, Lifetime: local.Lifetime{Fresh: hour}})
+		require.Equal(t, local.Stored, refusal)
 		require.NoError(t, c.Invalidate(t.Context(), test.target))
 		_, state := e.Lookup("entry")
-		require.Equal(t, test.gone, state == coherence.Gone, "%q by %v", test.path, test.target)
+		require.Equal(t, test.gone, state == local.Gone, "%q by %v", test.path, test.target)
 	}
 }
 

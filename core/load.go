@@ -11,6 +11,7 @@ import (
 
 	"github.com/larderhq/larder/core/internal/coherence"
 	"github.com/larderhq/larder/core/internal/loadscope"
+	"github.com/larderhq/larder/core/internal/local"
 	"github.com/larderhq/larder/core/internal/naming"
 	"github.com/larderhq/larder/core/internal/tier"
 	"github.com/larderhq/larder/core/internal/waitgraph"
@@ -114,7 +115,7 @@ type answer struct {
 // hit is an answer from the memory of this process.
 type hit struct {
 	answer
-	entry *coherence.Entry
+	entry *local.Entry
 	due   bool // for a refresh
 }
 
@@ -158,7 +159,7 @@ func (s *snapshot) hit(key string, info *origin) (h hit, ok bool) {
 	e := s.c.engine
 	now := e.Now()
 	en, state := e.LookupAt(key, now)
-	if state < coherence.Stale {
+	if state < local.Stale {
 		e.Count.Misses.Add(1)
 		return h, false
 	}
@@ -167,12 +168,12 @@ func (s *snapshot) hit(key string, info *origin) (h hit, ok bool) {
 		e.Count.Misses.Add(1)
 		return h, false
 	}
-	if state == coherence.Fresh {
+	if state == local.Fresh {
 		e.Count.Hits.Add(1)
 	} else {
 		e.Count.StaleHits.Add(1)
 	}
-	h.entry, h.due = en, state == coherence.Stale || en.Early(now)
+	h.entry, h.due = en, state == local.Stale || en.Early(now)
 	info.set(FromProcess, en)
 	return h, true
 }
@@ -204,7 +205,7 @@ func (s *snapshot) enter(ctx context.Context, key string, load loader, info *ori
 	turn, out, err := e.Enter(ctx, key, tags, s.gate())
 	loadscope.From(ctx).Reads(out.ReplicaLag)
 	switch {
-	case errors.Is(err, coherence.ErrCircle):
+	case errors.Is(err, local.ErrCircle):
 		return nil, s.beside(ctx, key, load)
 	case err != nil:
 		return nil, answer{err: err}
@@ -229,13 +230,13 @@ func (s *snapshot) serve(ctx context.Context, turn *coherence.Turn, load loader,
 	defer close(left)
 	defer loadscope.From(ctx).Begins(run)()
 	turn.Runs(run)
-	lent, end := coherence.Lend(ctx)
+	lent, end := local.Lend(ctx)
 	defer end()
 	ok := e.Serve(lent, 2*s.class.LoadTimeout, left, []*coherence.Turn{turn}, func(ctx context.Context) {
 		s.load(ctx, turn, nil, detached, result)
 	})
 	if !ok { // the cache is being closed
-		turn.Finish(coherence.Outcome{Verdict: coherence.Failed})
+		turn.Finish(local.Outcome{Verdict: local.Failed})
 		return s.loadAlone(ctx, load)
 	}
 	select {
@@ -279,7 +280,7 @@ func (s *snapshot) beside(ctx context.Context, key string, load loader) (a answe
 	if a.err != nil {
 		return a
 	}
-	var fill coherence.Fill
+	var fill local.Fill
 	asHit, err := s.keep(&fill, a.value, "")
 	if err != nil {
 		s.notKept(err)
@@ -293,21 +294,21 @@ func (s *snapshot) lookAgain(turn *coherence.Turn, info *origin) (a answer, ok b
 	read := false
 	defer func() {
 		if !read { // the codec or clone function panicked
-			turn.Finish(coherence.Outcome{Verdict: coherence.Failed})
+			turn.Finish(local.Outcome{Verdict: local.Failed})
 		}
 	}()
-	if en, state := s.c.engine.Lookup(turn.Key()); state == coherence.Fresh {
+	if en, state := s.c.engine.Lookup(turn.Key()); state == local.Fresh {
 		if a, ok = s.read(en); ok {
 			info.set(FromProcess, en)
-			turn.Finish(coherence.Outcome{Verdict: coherence.Shared, Entry: en})
+			turn.Finish(local.Outcome{Verdict: local.Shared, Entry: en})
 		}
 	}
 	read = true
 	return a, ok
 }
 
-func (s *snapshot) gate() coherence.Gate {
-	return coherence.Gate{MaxLoadsAfterError: s.class.MaxLoadsAfterError, Wait: s.class.LoadTimeout, ReplicaLag: s.class.ReplicaLag}
+func (s *snapshot) gate() local.Gate {
+	return local.Gate{MaxLoadsAfterError: s.class.MaxLoadsAfterError, Wait: s.class.LoadTimeout, ReplicaLag: s.class.ReplicaLag}
 }
 
 // loaded is the result of a load.
@@ -317,11 +318,11 @@ type loaded struct {
 	fallback bool // the value stands in for an error
 	cut      bool // the load's context had ended
 
-	prior *coherence.Entry // what the loader was offered, nil: nothing
+	prior *local.Entry // what the loader was offered, nil: nothing
 
 	// For Lookup.
 	from    Source
-	entry   *coherence.Entry
+	entry   *local.Entry
 	instead error // the error that the value stands in for
 
 	stored   bool // the value was stored
@@ -332,7 +333,7 @@ type loaded struct {
 // result, which has room for it.
 //
 // seen is the entry that a refresh is to replace, nil for a miss.
-func (s *snapshot) load(ctx context.Context, turn *coherence.Turn, seen *coherence.Entry, load loader, result chan<- loaded) {
+func (s *snapshot) load(ctx context.Context, turn *coherence.Turn, seen *local.Entry, load loader, result chan<- loaded) {
 	e := s.c.engine
 	sc := s.scope(ctx)
 	p := &prior{s: s, turn: turn}
@@ -354,7 +355,7 @@ func (s *snapshot) load(ctx context.Context, turn *coherence.Turn, seen *coheren
 			e.Count.LoadErrors.Add(1)
 			r.err = &PanicError{Value: recover(), Stack: debug.Stack()}
 			p.end()
-			turn.Finish(coherence.Outcome{Verdict: coherence.Failed})
+			turn.Finish(local.Outcome{Verdict: local.Failed})
 		}
 		result <- r
 	}()
@@ -380,10 +381,10 @@ func (s *snapshot) load(ctx context.Context, turn *coherence.Turn, seen *coheren
 }
 
 // fetch answers from the shared tier, and finishes the turn, if it has the value.
-func (s *snapshot) fetch(ctx context.Context, sc *loadscope.Scope, turn *coherence.Turn, seen *coherence.Entry, load loader, r *loaded) bool {
+func (s *snapshot) fetch(ctx context.Context, sc *loadscope.Scope, turn *coherence.Turn, seen *local.Entry, load loader, r *loaded) bool {
 	q := s.query()
 	if sc.Outer.Loading() != nil {
-		q.Wait = coherence.Abroad(q.Wait)
+		q.Wait = local.Abroad(q.Wait)
 	}
 	q.Seen, q.Background = seen, seen != nil
 	f := turn.Fetch(ctx, q)
@@ -397,10 +398,10 @@ func (s *snapshot) fetch(ctx context.Context, sc *loadscope.Scope, turn *coheren
 		return ok
 	}
 	if f.Busy { // another instance refreshes it
-		turn.Finish(coherence.Outcome{Verdict: coherence.Failed})
+		turn.Finish(local.Outcome{Verdict: local.Failed})
 		return true
 	}
-	if f.Entry != nil && f.State >= coherence.Stale {
+	if f.Entry != nil && f.State >= local.Stale {
 		if a, ok := s.accept(ctx, turn, f, load); ok {
 			r.answer, r.from, r.entry = a, FromRemote, f.Entry
 			return true
@@ -408,7 +409,7 @@ func (s *snapshot) fetch(ctx context.Context, sc *loadscope.Scope, turn *coheren
 		turn.Fetch(ctx, q)
 	}
 	if turn.Behind() && !turn.MayStore() { // the value would be of no use to any caller
-		turn.Finish(coherence.Outcome{Verdict: coherence.Failed})
+		turn.Finish(local.Outcome{Verdict: local.Failed})
 		return true
 	}
 	return false
@@ -450,12 +451,12 @@ func (s *snapshot) look(ctx context.Context, turn *coherence.Turn, load loader, 
 	looked := false
 	defer func() {
 		if !looked { // the codec or clone function panicked
-			turn.Finish(coherence.Outcome{Verdict: coherence.Failed})
+			turn.Finish(local.Outcome{Verdict: local.Failed})
 		}
 	}()
 	q := s.query()
 	q.Leads = true
-	if f := turn.Look(ctx, q); f.Entry != nil && f.State >= coherence.Stale {
+	if f := turn.Look(ctx, q); f.Entry != nil && f.State >= local.Stale {
 		if a, ok = s.accept(ctx, turn, f, load); ok {
 			info.set(FromRemote, f.Entry)
 		}
@@ -473,8 +474,8 @@ func (s *snapshot) accept(ctx context.Context, turn *coherence.Turn, f coherence
 		turn.Refuse(f.Entry)
 		return a, false
 	}
-	turn.Finish(coherence.Outcome{Verdict: coherence.Shared, Entry: f.Entry, Found: true})
-	if f.State == coherence.Stale {
+	turn.Finish(local.Outcome{Verdict: local.Shared, Entry: f.Entry, Found: true})
+	if f.State == local.Stale {
 		s.refresh(ctx, f.Entry, turn.Key(), load)
 	}
 	return a, true
@@ -483,10 +484,10 @@ func (s *snapshot) accept(ctx context.Context, turn *coherence.Turn, f coherence
 // settle stores what a loader returned, and finishes the turn with it.
 func (s *snapshot) settle(ctx context.Context, turn *coherence.Turn, said loadscope.Said, r *loaded) {
 	turn.Reads(said.ReplicaLag)
-	fill := coherence.Fill{ReplicaLag: max(s.class.ReplicaLag, said.ReplicaLag), Codec: mapCodec{&s.values}}
+	fill := local.Fill{ReplicaLag: max(s.class.ReplicaLag, said.ReplicaLag), Codec: mapCodec{&s.values}}
 	renewed := s.revalidate(&fill, &said, r)
 	fill.Tags = said.Tags
-	out := coherence.Outcome{Verdict: coherence.Shared, Tags: said.Tags}
+	out := local.Outcome{Verdict: local.Shared, Tags: said.Tags}
 	switch {
 	case r.err == nil:
 		if !renewed && !s.prepare(ctx, turn, &fill, said.Validator, r) {
@@ -503,19 +504,19 @@ func (s *snapshot) settle(ctx context.Context, turn *coherence.Turn, said loadsc
 	}
 	out.Entry = s.store(ctx, turn, fill, said.NoStore, r)
 	if said.Unnamed { // a request that came later cannot be told from one that came in time
-		out = coherence.Outcome{Verdict: coherence.Unshareable}
+		out = local.Outcome{Verdict: local.Unshareable}
 	}
 	turn.Finish(out)
 }
 
 // prepare puts a loaded value into fill. It reports false where the turn has ended: the
 // value cannot be kept, or is older than what is cached.
-func (s *snapshot) prepare(ctx context.Context, turn *coherence.Turn, fill *coherence.Fill, validator string, r *loaded) bool {
+func (s *snapshot) prepare(ctx context.Context, turn *coherence.Turn, fill *local.Fill, validator string, r *loaded) bool {
 	value, err := s.keep(fill, r.value, validator)
 	if err != nil { // the value is the caller's alone
 		s.notKept(err)
 		s.forgetOlder(ctx, turn)
-		turn.Finish(coherence.Outcome{Verdict: coherence.Unshareable})
+		turn.Finish(local.Outcome{Verdict: local.Unshareable})
 		return false
 	}
 	r.value = value
@@ -523,33 +524,33 @@ func (s *snapshot) prepare(ctx context.Context, turn *coherence.Turn, fill *cohe
 }
 
 // store fills in a value, unless it may not be stored, and returns the entry of it.
-func (s *snapshot) store(ctx context.Context, turn *coherence.Turn, fill coherence.Fill, noStore bool, r *loaded) *coherence.Entry {
+func (s *snapshot) store(ctx context.Context, turn *coherence.Turn, fill local.Fill, noStore bool, r *loaded) *local.Entry {
 	if noStore || fill.Lifetime.Fresh == 0 {
 		// The entry is for the callers that wait, and the value that it replaces is not
 		// answered any longer.
 		s.forgetOlder(ctx, turn)
-		return coherence.Loose(fill.Value)
+		return local.Unstored(fill.Value)
 	}
 	en, refusal := turn.Fill(ctx, fill)
 	switch refusal {
-	case coherence.Stored:
+	case local.Stored:
 		r.entry, r.stored = en, r.err == nil
-	case coherence.Deferred:
+	case local.Deferred:
 		r.entry = en
-	case coherence.NoLease:
+	case local.NoLease:
 		r.storable = true
 	}
 	return en
 }
 
 // fail ends a turn whose loader failed, with a stale value where the class allows one.
-func (s *snapshot) fail(turn *coherence.Turn, out coherence.Outcome, r *loaded) {
+func (s *snapshot) fail(turn *coherence.Turn, out local.Outcome, r *loaded) {
 	s.c.engine.Count.LoadErrors.Add(1)
 	if en, a, ok := s.fallback(turn.Key()); ok {
 		r.instead, r.from, r.entry = r.err, FromProcess, en
 		r.answer, r.fallback, out.Entry = a, true, en
 	} else if r.cut || errors.Is(r.err, context.Canceled) || errors.Is(r.err, context.DeadlineExceeded) {
-		out.Verdict = coherence.Failed
+		out.Verdict = local.Failed
 	} else {
 		out.Err = r.err
 	}
@@ -558,7 +559,7 @@ func (s *snapshot) fail(turn *coherence.Turn, out coherence.Outcome, r *loaded) 
 
 // forgetOlder removes the entry that a value that is not stored takes the place of.
 func (s *snapshot) forgetOlder(ctx context.Context, turn *coherence.Turn) {
-	if en, state := s.c.engine.Lookup(turn.Key()); state != coherence.Gone && state != coherence.Fresh {
+	if en, state := s.c.engine.Lookup(turn.Key()); state != local.Gone && state != local.Fresh {
 		turn.ForgetEntry(ctx, turn.Key(), en)
 	}
 }
@@ -567,7 +568,7 @@ func (s *snapshot) forgetOlder(ctx context.Context, turn *coherence.Turn) {
 func (b *mapBase) encodes() bool { return b.values.clone == nil || b.c.engine.Shares() }
 
 // keep puts a value into fill in the form it is stored in, and returns it as a hit has it.
-func (s *snapshot) keep(fill *coherence.Fill, value any, validator string) (asHit any, err error) {
+func (s *snapshot) keep(fill *local.Fill, value any, validator string) (asHit any, err error) {
 	data, err := s.values.encode(value)
 	if err != nil {
 		return value, fmt.Errorf("larder: encode a value of %s: %w", s.prefix, err)
@@ -593,20 +594,20 @@ func (s *snapshot) notKept(err error) {
 	}
 }
 
-func (s *snapshot) lifetime(said loadscope.Said) coherence.Lifetime {
-	ttl := coherence.Jittered(s.class.TTL, s.class.Jitter)
+func (s *snapshot) lifetime(said loadscope.Said) local.Lifetime {
+	ttl := local.Jittered(s.class.TTL, s.class.Jitter)
 	if said.TTLSet {
 		ttl = said.TTL
 	}
-	l := coherence.Lifetime{Fresh: ttl, Stale: s.class.StaleWhileRevalidate, Spare: s.class.StaleIfError}
+	l := local.Lifetime{Fresh: ttl, Stale: s.class.StaleWhileRevalidate, Fallback: s.class.StaleIfError}
 	if said.Validator != "" {
-		l.Spare = max(l.Spare, keepForValidation)
+		l.Fallback = max(l.Fallback, keepForValidation)
 	}
 	return l
 }
 
 // read returns a stored value, decoded or cloned; ok is false if it does not decode.
-func (b *mapBase) read(en *coherence.Entry) (a answer, ok bool) { return b.readValue(en.Value) }
+func (b *mapBase) read(en *local.Entry) (a answer, ok bool) { return b.readValue(en.Value) }
 
 func (b *mapBase) readValue(value any) (a answer, ok bool) {
 	switch stored := value.(type) {
@@ -630,13 +631,13 @@ func (b *mapBase) readValue(value any) (a answer, ok bool) {
 }
 
 // fallback returns an entry that may stand in for an error, and its value.
-func (s *snapshot) fallback(key string) (en *coherence.Entry, a answer, ok bool) {
+func (s *snapshot) fallback(key string) (en *local.Entry, a answer, ok bool) {
 	if s.class.StaleIfError == 0 {
 		return nil, a, false
 	}
 	now := s.c.engine.Now()
 	en, state := s.c.engine.LookupAt(key, now)
-	if state == coherence.Gone || state == coherence.Spare && now >= en.FreshUntil+int64(s.class.StaleIfError) {
+	if state == local.Gone || state == local.Fallback && now >= en.FreshUntil+int64(s.class.StaleIfError) {
 		return nil, a, false
 	}
 	a, ok = s.read(en)
@@ -644,7 +645,7 @@ func (s *snapshot) fallback(key string) (en *coherence.Entry, a answer, ok bool)
 }
 
 // refresh loads a value in the background unless another load does already.
-func (s *snapshot) refresh(ctx context.Context, seen *coherence.Entry, key string, load loader) {
+func (s *snapshot) refresh(ctx context.Context, seen *local.Entry, key string, load loader) {
 	e := s.c.engine
 	if e.Thrifty() {
 		s.later(ctx, seen, key, load.detached())
@@ -660,13 +661,13 @@ func (s *snapshot) refresh(ctx context.Context, seen *coherence.Entry, key strin
 		s.load(ctx, turn, seen, load, make(chan loaded, 1))
 	})
 	if !ok {
-		turn.Finish(coherence.Outcome{Verdict: coherence.Failed})
+		turn.Finish(local.Outcome{Verdict: local.Failed})
 	}
 }
 
 // later loads a value behind a response, as soon as the shared tier has given a lease for
 // it.
-func (s *snapshot) later(ctx context.Context, seen *coherence.Entry, key string, load loader) {
+func (s *snapshot) later(ctx context.Context, seen *local.Entry, key string, load loader) {
 	s.c.engine.Later(ctx, key, []string{naming.Tag(key)}, s.gate(), 2*s.class.LoadTimeout, func(ctx context.Context, turn *coherence.Turn) {
 		s.load(ctx, turn, seen, load, make(chan loaded, 1))
 	})

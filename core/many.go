@@ -11,6 +11,7 @@ import (
 
 	"github.com/larderhq/larder/core/internal/coherence"
 	"github.com/larderhq/larder/core/internal/loadscope"
+	"github.com/larderhq/larder/core/internal/local"
 	"github.com/larderhq/larder/core/internal/naming"
 	"github.com/larderhq/larder/core/internal/tier"
 	"github.com/larderhq/larder/core/internal/waitgraph"
@@ -190,9 +191,9 @@ type part struct {
 	index int
 	key   string
 	turn  *coherence.Turn
-	seen  *coherence.Entry // of KeepWarm: the entry to be replaced, nil: there is none
-	busy  bool             // another caller loads it
-	done  bool             // it has been answered
+	seen  *local.Entry // of KeepWarm: the entry to be replaced, nil: there is none
+	busy  bool         // another caller loads it
+	done  bool         // it has been answered
 
 	missed bool // it has no lease for want of time alone
 }
@@ -370,7 +371,7 @@ func (b *batch) detach(ctx context.Context, led []*part) error {
 	defer loadscope.From(ctx).Begins(load)()
 	done, left := make(chan struct{}), make(chan struct{})
 	defer close(left)
-	lent, end := coherence.Lend(ctx)
+	lent, end := local.Lend(ctx)
 	defer end()
 	ok := b.s.c.engine.Serve(lent, 2*b.s.class.LoadTimeout, left, turns, func(ctx context.Context) {
 		defer close(done)
@@ -393,7 +394,7 @@ func (b *batch) detach(ctx context.Context, led []*part) error {
 
 func finish(led []*part) {
 	for _, p := range led {
-		p.turn.Finish(coherence.Outcome{Verdict: coherence.Failed})
+		p.turn.Finish(local.Outcome{Verdict: local.Failed})
 	}
 }
 
@@ -427,7 +428,7 @@ func (b *batch) lead(ctx context.Context, led []*part) {
 		}
 		p.missed = p.turn.Missed()
 		if c.panicked {
-			p.turn.Finish(coherence.Outcome{Verdict: coherence.Failed})
+			p.turn.Finish(local.Outcome{Verdict: local.Failed})
 		} else {
 			b.s.settle(ctx, p.turn, c.said, &r)
 		}
@@ -539,8 +540,8 @@ func (b *batch) fetch(ctx context.Context, p *part) {
 		b.fromQueue(ctx, p, f.Queued)
 	case f.Busy: // another instance loads it
 		p.busy = true
-		p.turn.Finish(coherence.Outcome{Verdict: coherence.Failed})
-	case f.Entry != nil && f.State >= coherence.Stale:
+		p.turn.Finish(local.Outcome{Verdict: local.Failed})
+	case f.Entry != nil && f.State >= local.Stale:
 		if a, ok := b.s.accept(ctx, p.turn, f, b.one(p)); ok {
 			b.answer(p.index, a)
 			p.done = true
@@ -550,7 +551,7 @@ func (b *batch) fetch(ctx context.Context, p *part) {
 	}
 	if p.turn.Behind() && !p.done && !p.busy && !p.turn.MayStore() {
 		p.busy = true // the value would be of no use to any caller
-		p.turn.Finish(coherence.Outcome{Verdict: coherence.Failed})
+		p.turn.Finish(local.Outcome{Verdict: local.Failed})
 	}
 }
 
@@ -578,7 +579,7 @@ func (b *batch) each(ctx context.Context, parts []*part, do func(context.Context
 			defer func() {
 				if v := recover(); v != nil { // of the codec or clone function
 					b.s.c.engine.Count.Panics.Add(1)
-					p.turn.Finish(coherence.Outcome{Verdict: coherence.Failed})
+					p.turn.Finish(local.Outcome{Verdict: local.Failed})
 					b.answer(p.index, answer{err: &PanicError{Value: v, Stack: debug.Stack()}})
 					p.done = true
 				}

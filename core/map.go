@@ -6,9 +6,9 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/larderhq/larder/core/internal/coherence"
 	"github.com/larderhq/larder/core/internal/hotkeys"
 	"github.com/larderhq/larder/core/internal/loadscope"
+	"github.com/larderhq/larder/core/internal/local"
 )
 
 // Loader loads the value of one id from the database.
@@ -265,7 +265,7 @@ func (m *Map[K, V]) Lookup(ctx context.Context, id K, load Loader[K, V]) (Result
 // origin is the provenance of a value. A nil origin notes nothing.
 type origin struct {
 	source  Source
-	entry   *coherence.Entry // nil: the value was kept nowhere
+	entry   *local.Entry // nil: the value was kept nowhere
 	waits   bool
 	instead error
 }
@@ -274,19 +274,19 @@ func (o *origin) times(now int64) (age, fresh time.Duration) {
 	return time.Duration(max(0, now-o.entry.Born)), time.Duration(max(0, o.entry.FreshUntil-now))
 }
 
-func (o *origin) set(s Source, en *coherence.Entry) {
+func (o *origin) set(s Source, en *local.Entry) {
 	if o != nil {
 		o.source, o.entry = s, en
 	}
 }
 
 // waited notes the outcome of another caller's turn.
-func (o *origin) waited(out coherence.Outcome) {
+func (o *origin) waited(out local.Outcome) {
 	if o == nil {
 		return
 	}
 	o.waits = true
-	if out.Entry == nil || out.Entry.Loose() {
+	if out.Entry == nil || out.Entry.Unstored() {
 		return
 	}
 	o.entry = out.Entry
@@ -295,7 +295,7 @@ func (o *origin) waited(out coherence.Outcome) {
 	}
 }
 
-func (o *origin) loaded(s Source, en *coherence.Entry, instead error) {
+func (o *origin) loaded(s Source, en *local.Entry, instead error) {
 	if o != nil {
 		o.source, o.entry, o.instead = s, en, instead
 	}

@@ -12,7 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/larderhq/larder/core"
-	"github.com/larderhq/larder/core/internal/coherence"
+	"github.com/larderhq/larder/core/internal/local"
 )
 
 func TestGivenATTL_WhenItHasPassed_ThenTheValueIsLoadedAgain(t *testing.T) {
@@ -69,12 +69,12 @@ func TestGivenJitter_WhenValuesAreLoadedTogether_ThenTheyDoNotExpireTogether(t *
 
 func TestGivenJitterOfOne_WhenValuesAreLoaded_ThenTheyAreStillKeptForAMillisecond(t *testing.T) {
 	for range 10_000 {
-		ttl := coherence.Jittered(2*time.Millisecond, 1)
+		ttl := local.Jittered(2*time.Millisecond, 1)
 		require.GreaterOrEqual(t, ttl, time.Millisecond)
 		require.LessOrEqual(t, ttl, 2*time.Millisecond)
 	}
-	require.Equal(t, hour, coherence.Jittered(hour, 0))
-	require.Zero(t, coherence.Jittered(0, 1))
+	require.Equal(t, hour, local.Jittered(hour, 0))
+	require.Zero(t, local.Jittered(0, 1))
 }
 
 // Stale while revalidate.

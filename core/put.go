@@ -8,7 +8,9 @@ import (
 
 	"github.com/larderhq/larder/core/internal/coherence"
 	"github.com/larderhq/larder/core/internal/loadscope"
+	"github.com/larderhq/larder/core/internal/local"
 	"github.com/larderhq/larder/core/internal/naming"
+	"github.com/larderhq/larder/core/internal/tier"
 )
 
 // Put stores v as the value of id, and invalidates each entry that carries the id's key as
@@ -66,7 +68,7 @@ func (s *snapshot) put(ctx context.Context, p put, tags []string) error {
 	}
 	call, cancel := s.c.bound(ctx)
 	defer cancel()
-	list := []coherence.Item{{Kind: coherence.Key, Value: p.key}, tagItem(p.key)}
+	list := []tier.Item{{Kind: tier.Key, Value: p.key}, tagItem(p.key)}
 	own := []string{naming.Tag(p.key)}
 	if !s.c.Enabled() || s.c.engine.Newer(call, p.key, own, fill, 0) {
 		return s.c.engine.Invalidate(call, list)
@@ -133,7 +135,7 @@ func (s *snapshot) write(ctx context.Context, p put, tags []string, save func(co
 }
 
 // filled checks a value that the caller brings, and returns a fill of it.
-func (s *snapshot) filled(p put, tags []string) (fill coherence.Fill, err error) {
+func (s *snapshot) filled(p put, tags []string) (fill local.Fill, err error) {
 	if fill.Tags, err = tagNames(tags); err != nil {
 		return fill, err
 	}
@@ -170,7 +172,7 @@ func (s *snapshot) checkSize(key string, size int) error {
 
 // older returns a function that reports whether a value is older than an entry, by their
 // versions. It is nil if the value has no version.
-func (s *snapshot) older(value any) func(than *coherence.Entry) bool {
+func (s *snapshot) older(value any) func(than *local.Entry) bool {
 	if s.values.version == nil {
 		return nil
 	}
@@ -178,7 +180,7 @@ func (s *snapshot) older(value any) func(than *coherence.Entry) bool {
 	if own <= 0 {
 		return nil
 	}
-	return func(than *coherence.Entry) bool {
+	return func(than *local.Entry) bool {
 		a, ok := s.read(than)
 		return ok && a.err == nil && s.values.version(a.value) > own
 	}
@@ -192,7 +194,7 @@ func (s *snapshot) outdated(turn *coherence.Turn, r *loaded) bool {
 		return false
 	}
 	en, state := e.Lookup(turn.Key())
-	if state < coherence.Stale || !older(en) {
+	if state < local.Stale || !older(en) {
 		return false
 	}
 	a, ok := s.read(en)
@@ -201,6 +203,6 @@ func (s *snapshot) outdated(turn *coherence.Turn, r *loaded) bool {
 	}
 	e.Count.Refused.Add(1)
 	r.value, r.from, r.entry = a.value, FromProcess, en
-	turn.Finish(coherence.Outcome{Verdict: coherence.Shared, Entry: en})
+	turn.Finish(local.Outcome{Verdict: local.Shared, Entry: en})
 	return true
 }

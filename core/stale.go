@@ -11,6 +11,7 @@ import (
 
 	"github.com/larderhq/larder/core/internal/coherence"
 	"github.com/larderhq/larder/core/internal/loadscope"
+	"github.com/larderhq/larder/core/internal/local"
 )
 
 // A loader may say that the value that it is to replace still holds. What is renewed
@@ -99,7 +100,7 @@ type prior struct {
 	mu    sync.Mutex // its loader may have several goroutines
 	asked bool
 	over  bool
-	entry *coherence.Entry
+	entry *local.Entry
 }
 
 // offer is loadscope.Scope.Prior.
@@ -129,9 +130,9 @@ func (p *prior) offer(ctx context.Context) (value any, validator string) {
 
 // find looks for a value that may be renewed: one that is valid as of after the
 // load was registered.
-func (p *prior) find(ctx context.Context) *coherence.Entry {
+func (p *prior) find(ctx context.Context) *local.Entry {
 	en, state := p.s.c.engine.Lookup(p.turn.Key())
-	if state == coherence.Gone {
+	if state == local.Gone {
 		return nil
 	}
 	if _, isAbsent := en.Value.(absent); isAbsent || !p.turn.StillValid(ctx, en, p.turn.Key(), slices.Concat(en.Tags(), p.turn.Tags())) {
@@ -141,7 +142,7 @@ func (p *prior) find(ctx context.Context) *coherence.Entry {
 }
 
 // end ends the offer, and returns what was offered.
-func (p *prior) end() *coherence.Entry {
+func (p *prior) end() *local.Entry {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.over = true
@@ -150,7 +151,7 @@ func (p *prior) end() *coherence.Entry {
 
 // revalidate replaces ErrNotModified by the value that the loader was offered, and reports
 // whether it has: fill, r and said are then those of that value.
-func (s *snapshot) revalidate(fill *coherence.Fill, said *loadscope.Said, r *loaded) bool {
+func (s *snapshot) revalidate(fill *local.Fill, said *loadscope.Said, r *loaded) bool {
 	if !errors.Is(r.err, ErrNotModified) {
 		return false
 	}

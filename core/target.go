@@ -4,9 +4,9 @@ import (
 	"net/url"
 	"strings"
 
-	"github.com/larderhq/larder/core/internal/coherence"
 	"github.com/larderhq/larder/core/internal/glob"
 	"github.com/larderhq/larder/core/internal/naming"
+	"github.com/larderhq/larder/core/internal/tier"
 )
 
 // Target is what an invalidation names. Make one with [Key], [Tag], [Path], [Group],
@@ -66,15 +66,15 @@ func Prefix(prefix string) Target { return Target{prefixTarget, strings.Clone(pr
 func All() Target { return Target{kind: allTarget} }
 
 // tagItem and pathItem keep what users name apart from paths.
-func tagItem(tag string) coherence.Item {
-	return coherence.Item{Kind: coherence.Tag, Value: naming.Tag(tag)}
+func tagItem(tag string) tier.Item {
+	return tier.Item{Kind: tier.Tag, Value: naming.Tag(tag)}
 }
-func pathItem(path string) coherence.Item {
-	return coherence.Item{Kind: coherence.Tag, Value: naming.Path(path)}
+func pathItem(path string) tier.Item {
+	return tier.Item{Kind: tier.Tag, Value: naming.Path(path)}
 }
 
 // item checks the target and returns the engine's item for it.
-func (t Target) item() (coherence.Item, error) {
+func (t Target) item() (tier.Item, error) {
 	switch t.kind {
 	case keyTarget:
 		if strings.HasPrefix(t.value, "http://") || strings.HasPrefix(t.value, "https://") {
@@ -82,7 +82,7 @@ func (t Target) item() (coherence.Item, error) {
 				return pathItem(u.EscapedPath()), nil
 			}
 		}
-		return coherence.Item{Kind: coherence.Key, Value: t.value}, checkName("Key", t.value)
+		return tier.Item{Kind: tier.Key, Value: t.value}, checkName("Key", t.value)
 	case tagTarget:
 		return tagItem(t.value), checkName("Tag", t.value)
 	case pathTarget:
@@ -90,29 +90,29 @@ func (t Target) item() (coherence.Item, error) {
 		if strings.HasPrefix(path, "http://") || strings.HasPrefix(path, "https://") {
 			u, err := url.Parse(path)
 			if err != nil || u.RawQuery != "" || u.Fragment != "" {
-				return coherence.Item{}, badPath(t.value)
+				return tier.Item{}, badPath(t.value)
 			}
 			path = u.EscapedPath()
 		} else if !strings.HasPrefix(path, "/") || strings.ContainsAny(path, "?#") {
-			return coherence.Item{}, badPath(t.value)
+			return tier.Item{}, badPath(t.value)
 		}
 		if len(path) > maxPathBytes || naming.HasControl(path) {
-			return coherence.Item{}, badPath(path[:min(len(path), 32)])
+			return tier.Item{}, badPath(path[:min(len(path), 32)])
 		}
 		return pathItem(path), nil
 	case groupTarget:
 		if t.value == "" || naming.HasControl(t.value) {
-			return coherence.Item{}, &ConfigError{"Group", t.value, "an origin and a group, without control characters"}
+			return tier.Item{}, &ConfigError{"Group", t.value, "an origin and a group, without control characters"}
 		}
-		return coherence.Item{Kind: coherence.Tag, Value: t.value}, nil
+		return tier.Item{Kind: tier.Tag, Value: t.value}, nil
 	case patternTarget:
-		return coherence.Item{Kind: coherence.Pattern, Value: t.value}, checkName("Pattern", t.value)
+		return tier.Item{Kind: tier.Pattern, Value: t.value}, checkName("Pattern", t.value)
 	case prefixTarget:
-		return coherence.Item{Kind: coherence.Pattern, Value: glob.Escape(t.value) + "*"}, checkName("Prefix", t.value)
+		return tier.Item{Kind: tier.Pattern, Value: glob.Escape(t.value) + "*"}, checkName("Prefix", t.value)
 	case allTarget:
-		return coherence.Item{Kind: coherence.All}, nil
+		return tier.Item{Kind: tier.All}, nil
 	default:
-		return coherence.Item{}, &ConfigError{"Target", t, "one made by Key, Tag, Path, Group, Pattern, Prefix or All"}
+		return tier.Item{}, &ConfigError{"Target", t, "one made by Key, Tag, Path, Group, Pattern, Prefix or All"}
 	}
 }
 
@@ -124,8 +124,8 @@ func badPath(v string) error {
 }
 
 // items checks all targets before any of them is acted on.
-func items(targets []Target) ([]coherence.Item, error) {
-	list := make([]coherence.Item, 0, len(targets))
+func items(targets []Target) ([]tier.Item, error) {
+	list := make([]tier.Item, 0, len(targets))
 	for _, t := range targets {
 		it, err := t.item()
 		if err != nil {

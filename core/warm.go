@@ -10,6 +10,8 @@ import (
 
 	"github.com/larderhq/larder/core/internal/coherence"
 	"github.com/larderhq/larder/core/internal/hotkeys"
+	"github.com/larderhq/larder/core/internal/local"
+	"github.com/larderhq/larder/core/internal/tier"
 	"github.com/larderhq/larder/core/internal/warmup"
 )
 
@@ -200,12 +202,12 @@ func (m *Map[K, V]) KeepWarm(ctx context.Context, load ManyLoader[K, V], o KeepW
 	k := warmup.Keeper[K]{
 		Engine: c.engine, Plan: p, Sketch: m.hot, Enabled: c.Enabled,
 		Closed: ErrClosed, Twice: &ConfigError{"KeepWarm", m.base.prefix, "a map that is not kept warm already"},
-		Note: m.base.prefix + ":" + string(rune(coherence.NameEnd)) + "hot",
+		Note: m.base.prefix + ":" + string(rune(tier.NameEnd)) + "hot",
 		Key: func(it hotkeys.Item[K]) (string, bool) {
 			key, err := m.Key(it.About)
 			return key, err == nil && key == it.Name
 		},
-		Leave: func(en *coherence.Entry) bool { _, none := en.Value.(absent); return none },
+		Leave: func(en *local.Entry) bool { _, none := en.Value.(absent); return none },
 		Renew: func(ctx context.Context, due warmup.Due, items []hotkeys.Item[K]) (filled, failed int) {
 			return m.keepDue(ctx, due, items, load)
 		},
@@ -231,7 +233,7 @@ func (b *batch) keep(ctx context.Context, keys []string) (filled, failed int) {
 	var led []*part
 	for i, key := range keys {
 		p := b.part(i, key)
-		if en, state := e.Lookup(p.key); state != coherence.Gone {
+		if en, state := e.Lookup(p.key); state != local.Gone {
 			p.seen = en
 		}
 		if b.begins(p) {
@@ -264,11 +266,11 @@ func (b *batch) keep(ctx context.Context, keys []string) (filled, failed int) {
 // replace takes the lease to replace an entry that is about to expire. An entry that
 // another instance has stored meanwhile is taken instead.
 func (b *batch) replace(ctx context.Context, p *part) {
-	taken := func(en *coherence.Entry) {
-		p.turn.Finish(coherence.Outcome{Verdict: coherence.Shared, Entry: en})
+	taken := func(en *local.Entry) {
+		p.turn.Finish(local.Outcome{Verdict: local.Shared, Entry: en})
 		p.done = true
 	}
-	if en, state := b.s.c.engine.Lookup(p.key); state == coherence.Fresh && !b.due(en) {
+	if en, state := b.s.c.engine.Lookup(p.key); state == local.Fresh && !b.due(en) {
 		taken(en)
 		return
 	}
@@ -283,10 +285,10 @@ func (b *batch) replace(ctx context.Context, p *part) {
 	switch {
 	case f.Queued != nil:
 		b.fromQueue(ctx, p, f.Queued)
-	case f.Entry != nil && f.State == coherence.Fresh && !b.due(f.Entry):
+	case f.Entry != nil && f.State == local.Fresh && !b.due(f.Entry):
 		taken(f.Entry)
 	case f.Busy, !p.turn.MayStore(): // another instance loads it, or the tier cannot be asked
 		p.busy = true
-		p.turn.Finish(coherence.Outcome{Verdict: coherence.Failed})
+		p.turn.Finish(local.Outcome{Verdict: local.Failed})
 	}
 }

@@ -6,8 +6,8 @@ import (
 
 	"github.com/larderhq/larder/core"
 	"github.com/larderhq/larder/core/httpcache/internal/field"
-	"github.com/larderhq/larder/core/internal/coherence"
 	"github.com/larderhq/larder/core/internal/loadscope"
+	"github.com/larderhq/larder/core/internal/local"
 )
 
 // directives is what a response says of its freshness.
@@ -34,7 +34,7 @@ func readDirectives(h Header) directives {
 
 // life is how long a response may be used, and how.
 type life struct {
-	lifetime coherence.Lifetime
+	lifetime local.Lifetime
 	stated   bool  // the response states its lifetime itself
 	guess    bool  // it is guessed, of a status that nobody guesses of unless it is public
 	age      int64 // seconds it had when it came
@@ -109,7 +109,7 @@ func (rt *Route) lifetime(status int, h Header, dir *directives, said loadscope.
 	case !l.strict && rt.honours("max-stale"):
 		keep = max(keep, min(fresh, keepForMaxStale))
 	}
-	l.lifetime.Spare = keep + max(0, -fresh)
+	l.lifetime.Fallback = keep + max(0, -fresh)
 	return l, ""
 }
 
@@ -134,7 +134,7 @@ func (rt *Route) stated(status int, h Header, dir *directives, date time.Time) (
 		}
 		return 0, true, "" // RFC 9111 section 5.3: in the past
 	case byDefault[status] && class.TTL > 0:
-		return coherence.Jittered(class.TTL, class.Jitter), false, ""
+		return local.Jittered(class.TTL, class.Jitter), false, ""
 	case gone(status) && class.NegativeTTL > 0:
 		return class.NegativeTTL, false, ""
 	}

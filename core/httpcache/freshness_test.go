@@ -12,8 +12,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/larderhq/larder/core"
-	"github.com/larderhq/larder/core/internal/coherence"
 	"github.com/larderhq/larder/core/internal/loadscope"
+	"github.com/larderhq/larder/core/internal/local"
 )
 
 // judgedClasses are the classes that responses are drawn for.
@@ -84,12 +84,12 @@ func (all judges) check(tb testing.TB, d *dice) {
 	if got.stated { // as loading.settle does
 		since = r.born
 	}
-	en := &coherence.Entry{Value: r, Born: r.born, FreshUntil: since + int64(got.lifetime.Fresh)}
+	en := &local.Entry{Value: r, Born: r.born, FreshUntil: since + int64(got.lifetime.Fresh)}
 	en.StaleUntil = en.FreshUntil + int64(got.lifetime.Stale)
-	en.KeepUntil = en.FreshUntil + int64(max(got.lifetime.Stale, got.lifetime.Spare))
+	en.KeepUntil = en.FreshUntil + int64(max(got.lifetime.Stale, got.lifetime.Fallback))
 	require.Equal(tb, want.fresh, time.Duration(en.FreshUntil-came), "fresh for: %d %v", o.status, h)
 	require.Equal(tb, want.mustValidate, r.validate, "to be validated: %v", h)
-	require.GreaterOrEqual(tb, got.lifetime.Spare, max(0, want.fallback), "kept for: %v", h)
+	require.GreaterOrEqual(tb, got.lifetime.Fallback, max(0, want.fallback), "kept for: %v", h)
 	if want.validator { // section 4.3: however stale it was when it came
 		require.GreaterOrEqual(tb, time.Duration(en.KeepUntil-since), keepForValidation, "kept to be validated: %v", h)
 	}
@@ -100,7 +100,7 @@ func (all judges) check(tb testing.TB, d *dice) {
 		t := d.later(&want, &q)
 		now := came + int64(t)
 		state := en.State(now)
-		if state == coherence.Gone { // nothing to answer, whatever would be allowed
+		if state == local.Gone { // nothing to answer, whatever would be allowed
 			require.False(tb, want.replacesError(t), "kept no longer than %v: %v", t, h)
 			require.False(tb, want.answers(t, &asked{class: rt.class}), "kept no longer than %v: %v", t, h)
 			continue

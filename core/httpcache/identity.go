@@ -10,7 +10,8 @@ import (
 
 	"github.com/larderhq/larder/core"
 	"github.com/larderhq/larder/core/httpcache/internal/field"
-	"github.com/larderhq/larder/core/internal/coherence"
+	"github.com/larderhq/larder/core/internal/local"
+	"github.com/larderhq/larder/core/internal/tier"
 )
 
 // The key of a resource is its URL, readable for people and patterns, then parts:
@@ -28,7 +29,7 @@ const (
 // What stands behind the URL is a sequence of parts. Each says what it is and
 // where it ends, so that the sequence can be read in one way only.
 const (
-	partEnd = coherence.NameEnd
+	partEnd = tier.NameEnd
 
 	partPlain        = '=' // length, bytes
 	partHashed       = '#' // 32 bytes
@@ -208,7 +209,7 @@ const (
 func (rt *Route) preferred(a *cacheRequest, ix *index, now int64) (f lookup) {
 	for i := range ix.variants {
 		en, state := rt.engine.LookupAt(ix.variants[i].key, now)
-		if state == coherence.Gone {
+		if state == local.Gone {
 			continue
 		}
 		r, ok := en.Value.(*response)
@@ -315,7 +316,7 @@ func (ix *index) varied(names []string) []string {
 // indexOf returns the index of a resource, nil if there is none.
 func (rt *Route) indexOf(resource string) *index {
 	en, state := rt.engine.Lookup(resource)
-	if state == coherence.Gone {
+	if state == local.Gone {
 		return nil
 	}
 	ix, _ := en.Value.(*index)
@@ -339,8 +340,8 @@ func (ix *index) with(names []string, v variant, maxVariants int) (next *index, 
 	return next, gone
 }
 
-// Covers implements coherence.Lasting.
-func (ix *index) Covers(other coherence.Lasting) bool {
+// Covers implements local.Lasting.
+func (ix *index) Covers(other local.Lasting) bool {
 	o, ok := other.(*index)
 	return !ok || ix.impliesAsWell(o) == ix.implied && !slices.ContainsFunc(o.lists, func(list []string) bool {
 		if len(ix.lists) == maxLists { // it has no room for more lists, and needs none of the same names
@@ -350,8 +351,8 @@ func (ix *index) Covers(other coherence.Lasting) bool {
 	})
 }
 
-// Join implements coherence.Lasting.
-func (ix *index) Join(other coherence.Lasting) coherence.Lasting {
+// Join implements local.Lasting.
+func (ix *index) Join(other local.Lasting) local.Lasting {
 	o, ok := other.(*index)
 	if !ok || ix.Covers(o) {
 		return ix
@@ -370,10 +371,10 @@ func (ix *index) has(name string) bool {
 	return len(ix.lists) > 0 && slices.Contains(ix.lists[0], name)
 }
 
-// Codec implements coherence.Lasting.
-func (*index) Codec() coherence.Codec { return codec{} }
+// Codec implements local.Lasting.
+func (*index) Codec() local.Codec { return codec{} }
 
-// Size implements coherence.Lasting.
+// Size implements local.Lasting.
 func (ix *index) Size() int {
 	n := 0
 	for _, l := range ix.lists {

@@ -12,6 +12,7 @@ import (
 	"github.com/larderhq/larder/core/internal/bridge"
 	"github.com/larderhq/larder/core/internal/coherence"
 	"github.com/larderhq/larder/core/internal/hotkeys"
+	"github.com/larderhq/larder/core/internal/local"
 	"github.com/larderhq/larder/core/internal/naming"
 	"github.com/larderhq/larder/core/internal/warmup"
 )
@@ -61,7 +62,7 @@ func KeepWarmFunc(ctx context.Context, cache *core.Cache, o core.KeepWarmOptions
 			_, err := hotRequest(ctx, it.Name)
 			return it.About, err == nil
 		},
-		Leave: func(en *coherence.Entry) bool { _, ok := en.Value.(*response); return !ok },
+		Leave: func(en *local.Entry) bool { _, ok := en.Value.(*response); return !ok },
 		Renew: func(ctx context.Context, due warmup.Due, items []hotkeys.Item[string]) (filled, failed int) {
 			for _, it := range items {
 				if ctx.Err() != nil {
@@ -176,7 +177,7 @@ func (rt *Route) keepWarm(ex Exchange, w *warmRequest) error {
 	w.reached = true
 	for range maxRounds {
 		f := rt.lookup(a, rt.engine.Now())
-		if f.response != nil && f.state == coherence.Fresh && !w.due(f.entry) {
+		if f.response != nil && f.state == local.Fresh && !w.due(f.entry) {
 			break
 		}
 		tags, _ := rt.tagsNow(ex, &a.line)
@@ -204,7 +205,7 @@ func (rt *Route) keepWarm(ex Exchange, w *warmRequest) error {
 func (rt *Route) keepWarmInTurn(a *cacheRequest, turn *coherence.Turn, f *lookup, w *warmRequest, missing string) (again bool, err error) {
 	defer func() {
 		if !a.deferred {
-			turn.Finish(coherence.Outcome{Verdict: coherence.Failed}) // whatever happened to the handler
+			turn.Finish(local.Outcome{Verdict: local.Failed}) // whatever happened to the handler
 		}
 	}()
 	ctx, cancel := context.WithTimeout(withoutRefresh(a.ex.Context()), rt.class.LoadTimeout)
@@ -216,9 +217,9 @@ func (rt *Route) keepWarmInTurn(a *cacheRequest, turn *coherence.Turn, f *lookup
 		got = turn.Fetch(ctx, q)
 	}
 	switch {
-	case got.Entry != nil && got.State == coherence.Fresh: // somebody has made it anew, or it is an index
+	case got.Entry != nil && got.State == local.Fresh: // somebody has made it anew, or it is an index
 		rt.adopt(a.key, got.Entry)
-		turn.Finish(coherence.Outcome{Verdict: coherence.Shared, Entry: got.Entry, Found: true})
+		turn.Finish(local.Outcome{Verdict: local.Shared, Entry: got.Entry, Found: true})
 		return true, nil
 	case got.Busy, !turn.MayStore():
 		return false, nil

@@ -11,6 +11,7 @@ import (
 	"github.com/larderhq/larder/core"
 	"github.com/larderhq/larder/core/internal/coherence"
 	"github.com/larderhq/larder/core/internal/loadscope"
+	"github.com/larderhq/larder/core/internal/local"
 	"github.com/larderhq/larder/core/internal/waitgraph"
 )
 
@@ -18,7 +19,7 @@ import (
 func (rt *Route) lead(a *cacheRequest, turn *coherence.Turn, detached *detachedContext, fwd, missing string) error {
 	defer func() {
 		if !a.deferred {
-			turn.Finish(coherence.Outcome{Verdict: coherence.Failed}) // whatever happened to the handler
+			turn.Finish(local.Outcome{Verdict: local.Failed}) // whatever happened to the handler
 			detached.end()
 		}
 	}()
@@ -75,7 +76,7 @@ func (rt *Route) load(a *cacheRequest, turn *coherence.Turn, s *detachedContext,
 	case c.AbortStatus != 0:
 		rt.engine.Count.LoadErrors.Add(1)
 		if c.AbortStatus < 500 || !rt.answerFallback(a, turn, c.AbortStatus) {
-			turn.Finish(coherence.Outcome{Verdict: coherence.Failed}) // those who wait do not wait for this client
+			turn.Finish(local.Outcome{Verdict: local.Failed}) // those who wait do not wait for this client
 			ex.Release(l.unstored(incomplete))
 		}
 	case l.validated(c.Status):
@@ -114,7 +115,7 @@ type loading struct {
 	// time to ask the shared tier.
 	rerun    func(context.Context, func(Exchange))
 	existing lookup // what was there before it was stored
-	filled   *coherence.Entry
+	filled   *local.Entry
 }
 
 // newLoading prepares a run in a turn that may fill in what it answers. The request
@@ -185,7 +186,7 @@ func (l *loading) pass(reason string) []Field {
 	l.passed = true
 	l.d = no(reason)
 	if l.c.Status >= 500 {
-		l.d.verdict, l.d.forget = coherence.Failed, true
+		l.d.verdict, l.d.forget = local.Failed, true
 	}
 	l.rt.notStored(l.a, l.turn, l.d)
 	l.detached.cancelIfClientLeft()
@@ -210,7 +211,7 @@ func (l *loading) completeDecision(status int, h Header, said loadscope.Said, be
 		own, still := resolveAll(rt.tags, a.ex)
 		if still != "" {
 			rt.warnMissing(still, &a.line)
-			d.store, d.reason, d.verdict = false, "missing-parameter", coherence.Unshareable
+			d.store, d.reason, d.verdict = false, "missing-parameter", local.Unshareable
 		}
 		lateTags = append(lateTags, own...)
 	}
@@ -221,7 +222,7 @@ func (l *loading) completeDecision(status int, h Header, said loadscope.Said, be
 	slices.Sort(lateTags)
 	lateTags = slices.Compact(lateTags)
 	if d.store && len(rt.tags)+len(lateTags) > core.MaxTagsPerEntry {
-		d.store, d.reason, d.verdict = false, "too-many-tags", coherence.Unshareable
+		d.store, d.reason, d.verdict = false, "too-many-tags", local.Unshareable
 	}
 	return lateTags
 }
@@ -233,7 +234,7 @@ func (l *loading) varied(f *lookup) {
 	case d.part != nil && f.varies(l.a.ex): // it may be for nobody else
 		l.d = conditional()
 	case len(f.index.varied(d.vary)) > maxVaried:
-		d.store, d.reason, d.verdict = false, "varies-on-too-much", coherence.Unshareable
+		d.store, d.reason, d.verdict = false, "varies-on-too-much", local.Unshareable
 	}
 }
 
@@ -242,7 +243,7 @@ func (l *loading) store(said loadscope.Said) {
 	rt, a, c := l.rt, l.a, l.c
 	lateTags := l.completeDecision(c.Status, c.Header, said, nil)
 	if l.d.store && l.d.part != nil && !partLength(c, &l.d) {
-		l.d.store, l.d.reason, l.d.verdict, l.d.forget = false, incomplete, coherence.Unshareable, true
+		l.d.store, l.d.reason, l.d.verdict, l.d.forget = false, incomplete, local.Unshareable, true
 	}
 	var r *response
 	var add []Field
@@ -294,51 +295,51 @@ func (l *loading) assignKey(r *response, lateTags []string) {
 	r.forOrigins = r.forOrigins || r.suitsOrigins(a.ex) || l.freshened && l.prior.response.forOrigins
 }
 
-func (l *loading) fill(r *response, lateTags []string) coherence.Fill {
-	refuse := coherence.Stored
+func (l *loading) fill(r *response, lateTags []string) local.Fill {
+	refuse := local.Stored
 	if l.a.directives.noStore { // those who wait are answered from it, and nobody later
-		refuse = coherence.Unwanted
+		refuse = local.Unwanted
 	}
 	lag := max(l.rt.class.ReplicaLag, l.scope.Said().ReplicaLag)
 	l.turn.Reads(lag)
-	return coherence.Fill{
+	return local.Fill{
 		Refuse: refuse, Codec: codec{}, Key: r.key, Value: r, Size: r.size(), Lifetime: l.d.lifetime, Tags: lateTags, ReplicaLag: lag,
 	}
 }
 
 // fillAndFinish stores a response that has its place, and ends the turn with it.
-func (l *loading) fillAndFinish(r *response, lateTags []string) coherence.Refusal {
+func (l *loading) fillAndFinish(r *response, lateTags []string) local.Refusal {
 	rt, a, d, there := l.rt, l.a, &l.d, &l.existing
 	en, refusal := l.turn.Fill(context.WithoutCancel(l.detached.ctx), l.fill(r, lateTags))
 	l.filled = en
 	switch {
-	case (refusal == coherence.Stored || refusal == coherence.Deferred) && r.key != a.key && r.part == nil:
+	case (refusal == local.Stored || refusal == local.Deferred) && r.key != a.key && r.part == nil:
 		rt.addVariant(a.key, r, d)
-	case refusal == coherence.NoLease && l.replaces:
+	case refusal == local.NoLease && l.replaces:
 		l.turn.ForgetEntry(l.detached.ctx, l.prior.response.key, l.prior.entry) // it is like that no more
-	case refusal == coherence.NoLease && there.uncacheable:
+	case refusal == local.NoLease && there.uncacheable:
 		// It is not so any more. Whoever comes next takes the lease again.
 		rt.engine.Forget([]string{a.key, a.key + credsSuffix, a.key + conditionSuffix})
 	}
 	defer l.reloadLater(refusal)
 	switch {
 	case d.shared():
-		l.turn.Finish(coherence.Outcome{Verdict: coherence.Shared, Entry: en, Tags: lateTags})
+		l.turn.Finish(local.Outcome{Verdict: local.Shared, Entry: en, Tags: lateTags})
 	case r.part != nil: // for those who wait it is there now
-		l.turn.Finish(coherence.Outcome{Verdict: coherence.Again})
+		l.turn.Finish(local.Outcome{Verdict: local.Again})
 	case r.status >= 500:
-		l.turn.Finish(coherence.Outcome{Verdict: coherence.Failed})
+		l.turn.Finish(local.Outcome{Verdict: local.Failed})
 	default:
-		l.turn.Finish(coherence.Outcome{Verdict: coherence.Unshareable})
+		l.turn.Finish(local.Outcome{Verdict: local.Unshareable})
 	}
 	return refusal
 }
 
 // reloadLater has the handler run again behind the response if what it answered could not be
 // stored for want of time to ask the shared tier.
-func (l *loading) reloadLater(refusal coherence.Refusal) {
+func (l *loading) reloadLater(refusal local.Refusal) {
 	rt, key, run := l.rt, l.a.key, l.rerun
-	if run == nil || refusal != coherence.NoLease {
+	if run == nil || refusal != local.NoLease {
 		return
 	}
 	rt.engine.Later(l.detached.ctx, l.turn.Key(), l.turn.Tags(), rt.gate, 2*rt.class.LoadTimeout, func(ctx context.Context, turn *coherence.Turn) {
@@ -351,7 +352,7 @@ func (rt *Route) notStored(a *cacheRequest, turn *coherence.Turn, d decision) {
 	if d.conditional {
 		rt.engine.Note(a.key+conditionSuffix, uncacheable{}, 0, rememberUncacheable, codec{})
 	}
-	if !d.forget && d.verdict == coherence.Unshareable {
+	if !d.forget && d.verdict == local.Unshareable {
 		key := a.key
 		if a.creds.any() {
 			key += credsSuffix
@@ -360,12 +361,12 @@ func (rt *Route) notStored(a *cacheRequest, turn *coherence.Turn, d decision) {
 		switch {
 		case f.response == nil && len(f.lists) == 0:
 			rt.engine.Note(key, uncacheable{}, 0, rememberUncacheable, codec{})
-		case f.response != nil && f.state != coherence.Fresh && !a.creds.any() && !d.provoked && d.reason != Streamed && d.reason != Oversized:
+		case f.response != nil && f.state != local.Fresh && !a.creds.any() && !d.provoked && d.reason != Streamed && d.reason != Oversized:
 			turn.ForgetEntry(a.ex.Context(), f.response.key, f.entry) // it is like that no more
 		}
 	}
-	if d.verdict == coherence.Unshareable {
-		turn.Finish(coherence.Outcome{Verdict: coherence.Unshareable})
+	if d.verdict == local.Unshareable {
+		turn.Finish(local.Outcome{Verdict: local.Unshareable})
 	}
 	// Failed waits for the handler's end: until then it counts against MaxLoadsAfterError.
 }
@@ -386,7 +387,7 @@ func (rt *Route) answerFallback(a *cacheRequest, turn *coherence.Turn, status in
 		return false
 	}
 	rt.engine.Count.StaleHits.Add(1)
-	turn.Finish(coherence.Outcome{Verdict: coherence.Shared, Entry: f.entry, Found: true})
+	turn.Finish(local.Outcome{Verdict: local.Shared, Entry: f.entry, Found: true})
 	a.ex.Reply(f.response.answer(a.ex, a.creds.lacks, a.line.Method, []Field{
 		ageField(f.response.age(now)),
 		forwarded{fwd: fwdStale, status: status, detail: "stale-if-error"}.field(),

@@ -6,18 +6,18 @@ import (
 	"strconv"
 
 	"github.com/larderhq/larder/core/httpcache/internal/field"
-	"github.com/larderhq/larder/core/internal/coherence"
 	"github.com/larderhq/larder/core/internal/loadscope"
+	"github.com/larderhq/larder/core/internal/local"
 )
 
 // decision is what may be done with a response.
 type decision struct {
 	store       bool
-	reason      string            // why not
-	verdict     coherence.Verdict // for those who wait, if not stored
-	forget      bool              // not stored, but the next one may be: do not remember it as uncacheable
-	conditional bool              // it is the answer to a condition or range
-	provoked    bool              // by the request, perhaps: it says nothing of what is stored
+	reason      string        // why not
+	verdict     local.Verdict // for those who wait, if not stored
+	forget      bool          // not stored, but the next one may be: do not remember it as uncacheable
+	conditional bool          // it is the answer to a condition or range
+	provoked    bool          // by the request, perhaps: it says nothing of what is stored
 
 	life
 	vary []string
@@ -35,7 +35,7 @@ type decision struct {
 // setCookie is why a response is not stored that sets a cookie, as it is or as it goes out.
 const setCookie = "set-cookie"
 
-func no(reason string) decision { return decision{reason: reason, verdict: coherence.Unshareable} }
+func no(reason string) decision { return decision{reason: reason, verdict: local.Unshareable} }
 
 // decide says what may be done with a response. said is what the handler said of
 // it so far.
@@ -44,7 +44,7 @@ func (rt *Route) decide(status int, h Header, creds credentials, said loadscope.
 	if !d.store && status >= 500 {
 		// Whatever else it is, it is a failure: it does not let everybody go on at
 		// once, and the next one may be different.
-		d.verdict, d.forget = coherence.Failed, true
+		d.verdict, d.forget = local.Failed, true
 	}
 	d.provoked = status >= 400 && status < 500 && !gone(status)
 	return d
@@ -110,7 +110,7 @@ func (rt *Route) storable(status int, h Header, creds credentials, said loadscop
 	}
 	var reason string
 	d.life, reason = rt.lifetime(status, h, &dir, said)
-	d.store, d.reason, d.verdict = reason == "", reason, coherence.Unshareable
+	d.store, d.reason, d.verdict = reason == "", reason, local.Unshareable
 	if !d.store && d.part != nil {
 		return conditional()
 	}
@@ -119,14 +119,14 @@ func (rt *Route) storable(status int, h Header, creds credentials, said loadscop
 
 // oversize turns down a response that is larger than its class allows.
 func (d *decision) oversize(status int) {
-	d.store, d.reason, d.verdict = false, Oversized, coherence.Unshareable
+	d.store, d.reason, d.verdict = false, Oversized, local.Unshareable
 	if status >= 500 { // it is a failure all the same
-		d.verdict, d.forget = coherence.Failed, true
+		d.verdict, d.forget = local.Failed, true
 	}
 }
 
 func conditional() decision {
-	return decision{reason: "partial-or-conditional", verdict: coherence.Failed, conditional: true}
+	return decision{reason: "partial-or-conditional", verdict: local.Failed, conditional: true}
 }
 
 // shared reports whether those who wait may be answered from it as well: what is

@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"github.com/larderhq/larder/core/internal/coherence"
+	"github.com/larderhq/larder/core/internal/local"
 )
 
 // refresh has the entry loaded again in the background, unless somebody does
@@ -30,7 +31,7 @@ func (rt *Route) refresh(ex Exchange) {
 	led := false
 	defer func() {
 		if !led { // the adapter panicked, or there is no room
-			turn.Finish(coherence.Outcome{Verdict: coherence.Failed})
+			turn.Finish(local.Outcome{Verdict: local.Failed})
 		}
 	}()
 	run := ex.Detach()
@@ -40,7 +41,7 @@ func (rt *Route) refresh(ex Exchange) {
 }
 
 func (rt *Route) refreshNow(ctx context.Context, key string, turn *coherence.Turn, run func(context.Context, func(Exchange))) {
-	defer turn.Finish(coherence.Outcome{Verdict: coherence.Failed})
+	defer turn.Finish(local.Outcome{Verdict: local.Failed})
 	defer func() {
 		if v := recover(); v != nil { // no server stands behind this goroutine
 			rt.engine.Count.LoadErrors.Add(1)
@@ -56,16 +57,16 @@ func (rt *Route) refreshNow(ctx context.Context, key string, turn *coherence.Tur
 		f := rt.lookup(a, rt.engine.Now())
 		q := coherence.Query{Codec: codec{}, Key: entryKey(a, &f), Seen: f.entry, Wait: rt.class.LoadTimeout, Background: !turn.Behind() || f.entry != nil}
 		got := turn.Fetch(ctx, q)
-		if got.Entry != nil && got.State == coherence.Stale { // another one than was answered, and no better
+		if got.Entry != nil && got.State == local.Stale { // another one than was answered, and no better
 			turn.Refuse(got.Entry)
 			got = turn.Fetch(ctx, q)
 		}
 		switch {
 		case got.Busy: // another instance refreshes it
 			return
-		case got.Entry != nil && got.State == coherence.Fresh: // and has done so
+		case got.Entry != nil && got.State == local.Fresh: // and has done so
 			rt.adopt(key, got.Entry)
-			turn.Finish(coherence.Outcome{Verdict: coherence.Shared, Entry: got.Entry})
+			turn.Finish(local.Outcome{Verdict: local.Shared, Entry: got.Entry})
 			return
 		case turn.Behind() && !turn.MayStore(): // it would be of no use to anybody
 			return

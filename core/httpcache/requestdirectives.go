@@ -6,7 +6,7 @@ import (
 	"time"
 
 	"github.com/larderhq/larder/core/httpcache/internal/field"
-	"github.com/larderhq/larder/core/internal/coherence"
+	"github.com/larderhq/larder/core/internal/local"
 )
 
 // wish is what a request says it wants of a cache (RFC 9111 section 5.2.1), as far
@@ -80,9 +80,9 @@ func (w *requestDirectives) acceptsStale() bool { return w.maxStale.Present || w
 
 // takes reports whether a stored response may be answered as it is, by its own
 // freshness (RFC 9111 section 4.2) and the request's wish (section 5.2.1).
-func (w *requestDirectives) allows(r *response, en *coherence.Entry, state coherence.State, now int64) bool {
+func (w *requestDirectives) allows(r *response, en *local.Entry, state local.State, now int64) bool {
 	if !w.restricts {
-		return state >= coherence.Stale && !r.validate
+		return state >= local.Stale && !r.validate
 	}
 	if w.noCache || r.validate {
 		return false
@@ -96,15 +96,15 @@ func (w *requestDirectives) allows(r *response, en *coherence.Entry, state coher
 		staleness = max(staleness, over)
 	}
 	switch {
-	case staleness <= 0 && state == coherence.Fresh: // RFC 9111 section 4.2: not at the moment itself
+	case staleness <= 0 && state == local.Fresh: // RFC 9111 section 4.2: not at the moment itself
 		return true
-	case r.strict && state != coherence.Fresh:
+	case r.strict && state != local.Fresh:
 		return false
 	case w.maxStaleAny:
 		return true
 	case w.maxStale.Present && staleness <= int64(w.maxStale.Duration()):
 		return true
 	default: // RFC 9111 section 5.2.1.1: with max-age alone nothing stale is wanted
-		return !w.maxAge.Present && !w.minFresh.Present && state >= coherence.Stale
+		return !w.maxAge.Present && !w.minFresh.Present && state >= local.Stale
 	}
 }

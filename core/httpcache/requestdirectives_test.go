@@ -8,7 +8,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/larderhq/larder/core"
-	"github.com/larderhq/larder/core/internal/coherence"
+	"github.com/larderhq/larder/core/internal/local"
 )
 
 func directivesRoute(t *testing.T, honoured []string) *Route {
@@ -22,10 +22,10 @@ func directivesRoute(t *testing.T, honoured []string) *Route {
 
 // The response of these tests came 10 s old, is fresh for 90 s more, is answered
 // stale for 30 s after that, and is kept for 1000 s.
-func wished(at time.Duration) (*response, *coherence.Entry, coherence.State, int64) {
+func wished(at time.Duration) (*response, *local.Entry, local.State, int64) {
 	const came = int64(5 * time.Second)
 	r := &response{status: http.StatusOK, initialAge: 10, born: came}
-	en := &coherence.Entry{
+	en := &local.Entry{
 		Value: r, Born: came, FreshUntil: came + int64(90*time.Second), StaleUntil: came + int64(120*time.Second), KeepUntil: came + int64(1000*time.Second),
 	}
 	now := came + int64(at)
@@ -103,7 +103,7 @@ func TestWhatARequestTakes(t *testing.T) {
 			}
 			r, en, state, now := wished(tt.at)
 			w := directivesRoute(t, nil).requestDirectivesOf(ex)
-			got := state != coherence.Gone && w.allows(r, en, state, now)
+			got := state != local.Gone && w.allows(r, en, state, now)
 			require.Equal(t, tt.want, got)
 		})
 	}

@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"github.com/larderhq/larder/core/httpcache/internal/field"
-	"github.com/larderhq/larder/core/internal/coherence"
+	"github.com/larderhq/larder/core/internal/local"
 )
 
 // response is a stored response. It is immutable but for fields that are rendered when
@@ -219,7 +219,7 @@ func (r *response) counted() int {
 
 // mayReplaceError reports whether the response may stand in for an error (RFC 5861 section
 // 4): in its stale window, and for as long as it, or its class, says.
-func (r *response) mayReplaceError(en *coherence.Entry, now int64) bool {
+func (r *response) mayReplaceError(en *local.Entry, now int64) bool {
 	until := max(en.StaleUntil, en.FreshUntil+int64(r.forError))
 	return !r.strict && r.part == nil && until > en.FreshUntil && now < until
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/larderhq/larder/core"
 	"github.com/larderhq/larder/core/internal/bridge"
 	"github.com/larderhq/larder/core/internal/coherence"
+	"github.com/larderhq/larder/core/internal/local"
 	"github.com/larderhq/larder/core/internal/naming"
 )
 
@@ -52,7 +53,7 @@ type Route struct {
 	credentials []string
 	// otherCredentials are those that are no members of FieldSet.
 	otherCredentials []string
-	gate             coherence.Gate
+	gate             local.Gate
 	log              *slog.Logger
 	budget           time.Duration // of the shared tier
 	once             *warnings
@@ -83,8 +84,8 @@ func (rt *Route) now() *Route {
 // same reports whether they are one route, whichever class they have.
 func (rt *Route) same(other *Route) bool { return rt.latest == other.latest }
 
-func gateOf(class *core.Class) coherence.Gate {
-	return coherence.Gate{MaxLoadsAfterError: class.MaxLoadsAfterError, Wait: class.LoadTimeout, ReplicaLag: class.ReplicaLag}
+func gateOf(class *core.Class) local.Gate {
+	return local.Gate{MaxLoadsAfterError: class.MaxLoadsAfterError, Wait: class.LoadTimeout, ReplicaLag: class.ReplicaLag}
 }
 
 // NewRoute makes a cached route, or says in a *core.ConfigError what is wrong.

@@ -5,7 +5,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/larderhq/larder/core/internal/coherence"
+	"github.com/larderhq/larder/core/internal/local"
 )
 
 // A session library writes its cookie as the header goes out, behind the cache's
@@ -46,8 +46,8 @@ func (o *outgoing) answer(status Field) Answer {
 func (l *loading) storeAndAnswer(r *response, lateTags []string, said forwarded, out outgoing) {
 	ex := l.a.ex
 	l.assignKey(r, lateTags)
-	status := func(refusal coherence.Refusal) Field {
-		said.stored, said.detail = refusal == coherence.Stored, string(refusal)
+	status := func(refusal local.Refusal) Field {
+		said.stored, said.detail = refusal == local.Stored, string(refusal)
 		return said.field()
 	}
 	front, _ := outerOf(ex)
@@ -84,7 +84,7 @@ func (l *loading) fillUnlessPrivate(own bool, r *response, lateTags []string) {
 		l.fillAndFinish(r, lateTags)
 		return
 	}
-	l.d.store, l.d.reason, l.d.verdict = false, setCookie, coherence.Unshareable
+	l.d.store, l.d.reason, l.d.verdict = false, setCookie, local.Unshareable
 	l.rt.notStored(l.a, l.turn, l.d)
 }
 
@@ -105,7 +105,7 @@ func (l *loading) fillWhenSent(d SentNotifier, r *response, lateTags []string) {
 			if sent != nil {
 				l.fillUnlessPrivate(l.setsCookie(sent), r, lateTags)
 			}
-			l.turn.Finish(coherence.Outcome{Verdict: coherence.Failed})
+			l.turn.Finish(local.Outcome{Verdict: local.Failed})
 			l.detached.end()
 			rt.sending.CompareAndDelete(key, over)
 			close(over)

@@ -8,6 +8,7 @@ import (
 
 	"github.com/larderhq/larder/core/internal/coherence"
 	"github.com/larderhq/larder/core/internal/loadscope"
+	"github.com/larderhq/larder/core/internal/local"
 	"github.com/larderhq/larder/core/internal/waitgraph"
 )
 
@@ -62,7 +63,7 @@ func (rt *Route) Serve(ex Exchange) error {
 	now := rt.engine.Now()
 	if !w.restricts {
 		// The key is a view of the buffer: it is looked up, not kept.
-		if en, state := rt.engine.LookupAt(view(key), now); state >= coherence.Stale {
+		if en, state := rt.engine.LookupAt(view(key), now); state >= local.Stale {
 			if r, ok := en.Value.(*response); ok && !r.validate && r.usable(ex, creds) {
 				rt.hit(ex, creds.lacks, line.Method, en, r, state, now)
 				return nil
@@ -122,9 +123,9 @@ func (rt *Route) identify(dst []byte, ex Exchange, line *Line) (key []byte, cred
 
 // lookup is what the store has for a request.
 type lookup struct {
-	entry       *coherence.Entry
+	entry       *local.Entry
 	response    *response
-	state       coherence.State
+	state       local.State
 	index       *index     // of the resource's variants
 	lists       [][]string // what responses of the resource have varied on: index.lists
 	uncacheable bool
@@ -133,7 +134,7 @@ type lookup struct {
 
 // lookup looks in the store, variants and parts included.
 func (rt *Route) lookup(a *cacheRequest, now int64) (f lookup) {
-	take := func(en *coherence.Entry, state coherence.State) bool {
+	take := func(en *local.Entry, state local.State) bool {
 		r, ok := en.Value.(*response)
 		if !ok || !r.usable(a.ex, a.creds) {
 			return false
@@ -141,7 +142,7 @@ func (rt *Route) lookup(a *cacheRequest, now int64) (f lookup) {
 		f.entry, f.response, f.state = en, r, state
 		return true
 	}
-	if en, state := rt.engine.LookupAt(a.key, now); state != coherence.Gone && !take(en, state) {
+	if en, state := rt.engine.LookupAt(a.key, now); state != local.Gone && !take(en, state) {
 		switch v := en.Value.(type) {
 		case *index:
 			f.index, f.lists = v, v.lists
@@ -149,7 +150,7 @@ func (rt *Route) lookup(a *cacheRequest, now int64) (f lookup) {
 				if !v.answers(names, a.ex) {
 					continue
 				}
-				if en, state := rt.engine.LookupAt(rt.variantKey(a.key, names, a.ex), now); state != coherence.Gone && take(en, state) {
+				if en, state := rt.engine.LookupAt(rt.variantKey(a.key, names, a.ex), now); state != local.Gone && take(en, state) {
 					break
 				}
 			}
@@ -165,7 +166,7 @@ func (rt *Route) lookup(a *cacheRequest, now int64) (f lookup) {
 		return f
 	}
 	if a.line.Method == http.MethodGet && len(a.ex.Values("Range")) > 0 && !f.varies(a.ex) { // RFC 9110 section 14.2
-		if en, state := rt.engine.LookupAt(a.key+partSuffix, now); state != coherence.Gone {
+		if en, state := rt.engine.LookupAt(a.key+partSuffix, now); state != local.Gone {
 			r, ok := en.Value.(*response)
 			if f.parts = ok && r.part != nil; f.parts && r.covers(a.ex) && take(en, state) {
 				return f
@@ -192,7 +193,7 @@ func (f *lookup) serves(a *cacheRequest, now int64) bool {
 // remembered reports whether key stands for requests that nobody queues for.
 func (rt *Route) remembered(key string, now int64) bool {
 	en, state := rt.engine.LookupAt(key, now)
-	if state == coherence.Gone {
+	if state == local.Gone {
 		return false
 	}
 	_, ok := en.Value.(uncacheable)
@@ -235,8 +236,8 @@ func (a *cacheRequest) flightKey(f *lookup) string {
 }
 
 // hit answers from the store, and has a stale or early chosen entry refreshed.
-func (rt *Route) hit(ex Exchange, lacks FieldSet, method string, en *coherence.Entry, r *response, state coherence.State, now int64) {
-	if state == coherence.Fresh {
+func (rt *Route) hit(ex Exchange, lacks FieldSet, method string, en *local.Entry, r *response, state local.State, now int64) {
+	if state == local.Fresh {
 		rt.engine.Count.Hits.Add(1)
 	} else {
 		rt.engine.Count.StaleHits.Add(1)
@@ -244,7 +245,7 @@ func (rt *Route) hit(ex Exchange, lacks FieldSet, method string, en *coherence.E
 	if s := rt.engine.Pages.Load(); s != nil && s.Sampled() {
 		rt.recordHit(s, ex, lacks, r)
 	}
-	if state == coherence.Stale || en.Early(now) {
+	if state == local.Stale || en.Early(now) {
 		rt.refresh(ex)
 	}
 	ex.Reply(r.answer(ex, lacks, method, r.hitFields(now, en.FreshUntil)))
@@ -292,7 +293,7 @@ func (rt *Route) serveMiss(a *cacheRequest) error {
 		}
 		turn, out, err := e.Enter(ex.Context(), flight, tags, gate)
 		switch {
-		case errors.Is(err, coherence.ErrCircle):
+		case errors.Is(err, local.ErrCircle):
 			return rt.leadAlone(a, tags, fwd, missing)
 		case err != nil:
 			// The client has gone, its time is up, or it waited for twice LoadTimeout. To run the handler now would
@@ -340,16 +341,16 @@ func (rt *Route) recheck(a *cacheRequest, turn *coherence.Turn) bool {
 	looked := false
 	defer func() {
 		if !looked { // an adapter's Values panicked
-			turn.Finish(coherence.Outcome{Verdict: coherence.Failed})
+			turn.Finish(local.Outcome{Verdict: local.Failed})
 		}
 	}()
 	now := rt.engine.Now()
 	f := rt.lookup(a, now)
 	looked = true
-	if f.state != coherence.Fresh || !f.serves(a, now) {
+	if f.state != local.Fresh || !f.serves(a, now) {
 		return false
 	}
-	turn.Finish(coherence.Outcome{Verdict: coherence.Shared, Entry: f.entry, Found: true})
+	turn.Finish(local.Outcome{Verdict: local.Shared, Entry: f.entry, Found: true})
 	rt.hit(a.ex, a.creds.lacks, a.line.Method, f.entry, f.response, f.state, now)
 	return true
 }
@@ -359,12 +360,12 @@ func (rt *Route) recheck(a *cacheRequest, turn *coherence.Turn) bool {
 func (rt *Route) fetch(ctx context.Context, a *cacheRequest, turn *coherence.Turn, f *lookup) (answered, again bool) {
 	q := coherence.Query{Codec: codec{}, Key: entryKey(a, f), Wait: rt.class.LoadTimeout, Anew: a.directives.demandsNew(), Seen: f.entry}
 	if loadscope.From(ctx).Loading() != nil { // a load within a load
-		q.Wait = coherence.Abroad(q.Wait)
+		q.Wait = local.Abroad(q.Wait)
 	}
 	settled := false
 	defer func() {
 		if !settled { // an adapter's Values panicked, or the tier
-			turn.Finish(coherence.Outcome{Verdict: coherence.Failed})
+			turn.Finish(local.Outcome{Verdict: local.Failed})
 		}
 	}()
 	answered, again = rt.fetchQuery(ctx, a, turn, q)
@@ -379,14 +380,14 @@ func (rt *Route) fetchQuery(ctx context.Context, a *cacheRequest, turn *coherenc
 		ask = turn.Look // it has nothing to fill in, and takes no lease from who has
 	}
 	got := ask(ctx, q)
-	if got.Entry == nil || got.State < coherence.Stale {
+	if got.Entry == nil || got.State < local.Stale {
 		return false, false
 	}
 	rt.adopt(a.key, got.Entry)
 	if r, ok := got.Entry.Value.(*response); ok {
 		now := rt.engine.Now()
 		if r.fits(a) && a.directives.allows(r, got.Entry, got.State, now) {
-			turn.Finish(coherence.Outcome{Verdict: coherence.Shared, Entry: got.Entry, Found: true})
+			turn.Finish(local.Outcome{Verdict: local.Shared, Entry: got.Entry, Found: true})
 			rt.hit(a.ex, a.creds.lacks, a.line.Method, got.Entry, r, got.State, now)
 			return true, false
 		}
@@ -396,7 +397,7 @@ func (rt *Route) fetchQuery(ctx context.Context, a *cacheRequest, turn *coherenc
 		}
 		return false, false
 	}
-	turn.Finish(coherence.Outcome{Verdict: coherence.Shared, Entry: got.Entry})
+	turn.Finish(local.Outcome{Verdict: local.Shared, Entry: got.Entry})
 	return false, true
 }
 
@@ -404,12 +405,12 @@ func (rt *Route) fetchQuery(ctx context.Context, a *cacheRequest, turn *coherenc
 // takes no lease and runs nothing.
 func (rt *Route) importFromTier(a *cacheRequest, f *lookup, tags []string) bool {
 	turn := rt.engine.Alone(a.key, tags)
-	defer turn.Finish(coherence.Outcome{Verdict: coherence.Failed})
+	defer turn.Finish(local.Outcome{Verdict: local.Failed})
 	got := turn.Look(a.ex.Context(), coherence.Query{Codec: codec{}, Key: entryKey(a, f), Seen: f.entry})
 	if got.Entry != nil {
 		rt.adopt(a.key, got.Entry)
 	}
-	return got.Entry != nil && got.State >= coherence.Stale
+	return got.Entry != nil && got.State >= local.Stale
 }
 
 // unavailable answers a request whose context ended while it waited. Nobody is
@@ -428,7 +429,7 @@ func notCached() Answer {
 
 func (a *cacheRequest) forwardReason(f *lookup) string {
 	switch {
-	case a.directives.noCache, f.response != nil && f.state == coherence.Fresh:
+	case a.directives.noCache, f.response != nil && f.state == local.Fresh:
 		return fwdRequest
 	case f.response != nil:
 		return fwdStale

@@ -7,6 +7,7 @@ import (
 	"github.com/larderhq/larder/core/httpcache/internal/field"
 	"github.com/larderhq/larder/core/internal/coherence"
 	"github.com/larderhq/larder/core/internal/loadscope"
+	"github.com/larderhq/larder/core/internal/local"
 )
 
 // Validation (RFC 9111 section 4.3): the handler is asked whether what it answered
@@ -65,7 +66,7 @@ func (l *loading) freshen(by Header, said loadscope.Said) {
 	}
 	r.born = l.turn.Began()
 	l.turn.ForgetEntry(l.detached.ctx, old.key, l.prior.entry)
-	l.turn.Finish(coherence.Outcome{Verdict: l.d.verdict})
+	l.turn.Finish(local.Outcome{Verdict: l.d.verdict})
 	status.detail = l.d.reason
 	(&outgoing{reply: l.reply(r, by)}).send(l.a.ex, status.field())
 }
@@ -156,7 +157,7 @@ func (rt *Route) forwardHead(a *cacheRequest, f *lookup, fwd string) error {
 		return rt.forward(a.ex, fwd, "")
 	}
 	s := newDetachedContext(a.ex.Context(), turn, rt.class.LoadTimeout)
-	defer turn.Finish(coherence.Outcome{Verdict: coherence.Again}) // it is no answer to who waits for a GET
+	defer turn.Finish(local.Outcome{Verdict: local.Again}) // it is no answer to who waits for a GET
 	defer s.end()
 	turn.Fetch(s.ctx, coherence.Query{Codec: codec{}, Key: f.response.key, Seen: f.entry, Anew: true, Background: true})
 	l := rt.newLoading(a, turn, s, fwd, missing)
@@ -205,5 +206,5 @@ func (l *loading) freshenByHead(status int, h Header) bool {
 		return false
 	}
 	l.assignKey(r, lateTags)
-	return l.fillAndFinish(r, lateTags) == coherence.Stored
+	return l.fillAndFinish(r, lateTags) == local.Stored
 }

@@ -4,7 +4,7 @@ import (
 	"slices"
 	"time"
 
-	"github.com/larderhq/larder/core/internal/coherence"
+	"github.com/larderhq/larder/core/internal/local"
 )
 
 // addVariant puts a variant into the resource's index. The index outlives the
@@ -15,7 +15,7 @@ func (rt *Route) addVariant(resource string, r *response, d *decision) {
 	var next *index
 	var gone []variant
 	var keep int64
-	rt.engine.Amend(resource, func(old coherence.Lasting, until int64) (coherence.Lasting, int64) {
+	rt.engine.Amend(resource, func(old local.Lasting, until int64) (local.Lasting, int64) {
 		ix, _ := old.(*index)
 		if ix == nil {
 			ix = &index{}
@@ -28,7 +28,7 @@ func (rt *Route) addVariant(resource string, r *response, d *decision) {
 		}
 		keep = until
 		if life := &d.lifetime; len(d.vary) > 0 || keep == 0 {
-			keep = max(keep, now+int64(max(life.Fresh+max(life.Stale, life.Spare), time.Minute)))
+			keep = max(keep, now+int64(max(life.Fresh+max(life.Stale, life.Fallback), time.Minute)))
 		}
 		return next, keep
 	})
@@ -55,13 +55,13 @@ func (rt *Route) publish(resource string, ix *index, now, keep int64) {
 }
 
 // adopt counts a variant that has come from the shared tier.
-func (rt *Route) adopt(resource string, en *coherence.Entry) {
+func (rt *Route) adopt(resource string, en *local.Entry) {
 	r, ok := en.Value.(*response)
 	if !ok || r.part != nil || r.key == resource {
 		return
 	}
 	var gone []variant
-	rt.engine.Amend(resource, func(old coherence.Lasting, until int64) (coherence.Lasting, int64) {
+	rt.engine.Amend(resource, func(old local.Lasting, until int64) (local.Lasting, int64) {
 		ix, _ := old.(*index)
 		if ix == nil || slices.ContainsFunc(ix.variants, func(v variant) bool { return v.key == r.key }) {
 			return nil, 0

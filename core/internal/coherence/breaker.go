@@ -82,7 +82,7 @@ func (s *shared) answered(f *follower, now int64) {
 // meanwhile.
 func (s *shared) outcome(ctx context.Context, p int, mask uint64, err error) {
 	if err == nil {
-		now := s.e.Now()
+		now := s.local.Now()
 		for ; mask != 0; mask &= mask - 1 {
 			s.answered(&s.parts[bits.TrailingZeros64(mask)], now)
 		}
@@ -92,7 +92,7 @@ func (s *shared) outcome(ctx context.Context, p int, mask uint64, err error) {
 		return
 	}
 	s.uncounted(err)
-	now := s.e.Now()
+	now := s.local.Now()
 	var servers []*breaker
 	for ; mask != 0; mask &= mask - 1 {
 		if b := s.parts[bits.TrailingZeros64(mask)].breaker.Load(); !slices.Contains(servers, b) {

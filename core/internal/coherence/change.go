@@ -2,15 +2,14 @@ package coherence
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"maps"
 	"slices"
-	"strconv"
 	"sync"
 	"time"
 
+	"github.com/larderhq/larder/core/internal/local"
 	"github.com/larderhq/larder/core/internal/tier"
 )
 
@@ -31,9 +30,9 @@ var ErrPending = errors.New("larder: invalidation pending: the shared tier has n
 // within MaxStaleness. If the tier does not confirm it, the error is ErrPending: it
 // is tried until it succeeds, and until then this process answers nothing of the
 // tier that it concerns.
-func (e *Engine) Invalidate(ctx context.Context, items []Item) error {
+func (e *Engine) Invalidate(ctx context.Context, items []tier.Item) error {
 	if e.shared == nil {
-		e.fence(items)
+		e.Fence(items)
 		return nil
 	}
 	return e.shared.invalidate(ctx, items, nil)
@@ -42,9 +41,9 @@ func (e *Engine) Invalidate(ctx context.Context, items []Item) error {
 // InvalidateApplied is Invalidate of the tags of changes that have been applied, and returns
 // which are pending. Later changes of the same keys are queued yet: those that this process
 // keeps hear of it as of another instance's call.
-func (e *Engine) InvalidateApplied(ctx context.Context, items []Item) ([]Item, error) {
+func (e *Engine) InvalidateApplied(ctx context.Context, items []tier.Item) ([]tier.Item, error) {
 	if e.shared == nil {
-		e.fence(items)
+		e.Fence(items)
 		return nil, nil
 	}
 	return e.shared.invalidateEach(ctx, items, &doing{applied: true})
@@ -61,13 +60,13 @@ type Swept struct {
 // everything is invalidated instead. All other steps wait for the tier for no longer
 // than wait. One Sweep runs at a time: while another does, ctx may end before this one
 // has done anything, and its error is returned.
-func (e *Engine) Sweep(ctx context.Context, items []Item, wait time.Duration) (Swept, error) {
+func (e *Engine) Sweep(ctx context.Context, items []tier.Item, wait time.Duration) (Swept, error) {
 	if err := ctx.Err(); err != nil {
 		return Swept{}, fmt.Errorf("larder: sweep: %w", err)
 	}
 	s := e.shared
 	if s == nil {
-		e.fence(items)
+		e.Fence(items)
 		return Swept{}, nil
 	}
 	select {
@@ -84,20 +83,20 @@ func (e *Engine) Sweep(ctx context.Context, items []Item, wait time.Duration) (S
 // Replace invalidates items and stores f under key, which they concern, unless
 // somebody else does either at the same time: of two the later one wins. The value
 // may not be stored for other reasons; the error is Invalidate's.
-func (e *Engine) Replace(ctx context.Context, items []Item, key string, tags []string, f Fill) error {
+func (e *Engine) Replace(ctx context.Context, items []tier.Item, key string, tags []string, f local.Fill) error {
 	if e.shared == nil {
-		e.renew(items, key, tags).Fill(f)
+		e.FenceAndLoad(items, key, tags).Fill(f)
 		return nil
 	}
 	s := e.shared
 	since := s.places() // before it: late tags are compared from here on
-	did := &doing{logged: make(map[Item]tier.Position)}
+	did := &doing{logged: make(map[tier.Item]tier.Position)}
 	if err := s.invalidate(ctx, items, did); err != nil {
 		return err
 	}
 	// This process is fenced once more, in one step with the registration: the items
 	// of others that came in between are found in the tier's logs below.
-	l := e.renew(items, key, tags)
+	l := e.FenceAndLoad(items, key, tags)
 	e.storeFor(ctx, key, tags, f, func(ctx context.Context, t *Turn) bool {
 		t.Load = l
 		if !t.held.inErasOf(since) || !t.held.stillLast(ctx, &t.asked.budget, did.logged, key, tags) {
@@ -112,8 +111,8 @@ func (e *Engine) Replace(ctx context.Context, items []Item, key string, tags []s
 // inErasOf reports whether the lease and its generations are of the eras that there were
 // before: the end of an era, which stands for whatever was invalidated, is in no log.
 func (h *held) inErasOf(before []place) bool {
-	n := h.e.partitions()
-	if len(before) != n || h.lease.Era == "" || h.lease.Era != before[tier.Partition(Name(h.lease.Key), n)].era {
+	n := h.s.local.Partitions()
+	if len(before) != n || h.lease.Era == "" || h.lease.Era != before[tier.Partition(tier.Name(h.lease.Key), n)].era {
 		return false
 	}
 	return !slices.ContainsFunc(h.lease.Generations, func(g tier.Generation) bool {
@@ -124,11 +123,11 @@ func (h *held) inErasOf(before []place) bool {
 // storeFor stores the value that a writer brings, if check, which is given a turn with the
 // lease, lets it. The writer waits for that for the budget of a request; what takes longer
 // is stored behind him, under the same conditions.
-func (e *Engine) storeFor(ctx context.Context, key string, tags []string, f Fill, check func(context.Context, *Turn) bool) {
+func (e *Engine) storeFor(ctx context.Context, key string, tags []string, f local.Fill, check func(context.Context, *Turn) bool) {
 	e.outlast(ctx, e.shared.Budget, func(ctx context.Context) {
 		t := e.Alone(key, tags)
 		t.behind = true
-		defer t.Finish(Outcome{Verdict: Unshareable})
+		defer t.Finish(local.Outcome{Verdict: local.Unshareable})
 		t.Fetch(ctx, Query{Codec: f.Codec, Anew: true, Background: true})
 		if t.held != nil && check(ctx, t) {
 			t.Fill(ctx, f)
@@ -139,11 +138,11 @@ func (e *Engine) storeFor(ctx context.Context, key string, tags []string, f Fill
 // stillLast reports whether no other item concerns the key or the tags since the
 // positions of this instance's own. One that comes later ends the lease, or a
 // generation or era that came with it.
-func (h *held) stillLast(ctx context.Context, b *budget, own map[Item]tier.Position, key string, tags []string) bool {
-	n := h.e.partitions()
-	mine := []Item{{Kind: tier.Key, Value: key}}
+func (h *held) stillLast(ctx context.Context, b *budget, own map[tier.Item]tier.Position, key string, tags []string) bool {
+	n := h.s.local.Partitions()
+	mine := []tier.Item{{Kind: tier.Key, Value: key}}
 	for _, tag := range tags {
-		mine = append(mine, Item{Kind: tier.Tag, Value: tag})
+		mine = append(mine, tier.Item{Kind: tier.Tag, Value: tag})
 	}
 	logs := make([]tier.Log, len(mine))
 	asks := make([]func(context.Context) error, len(mine))
@@ -159,13 +158,13 @@ func (h *held) stillLast(ctx context.Context, b *budget, own map[Item]tier.Posit
 	}
 	return b.together(ctx, asks) == nil && !slices.ContainsFunc(logs, func(l tier.Log) bool {
 		return !l.Joined || slices.ContainsFunc(l.Items, func(it tier.Logged) bool {
-			return !ownItem(own, it) && h.e.concerns(it.Item, key, tags)
+			return !ownItem(own, it) && h.s.local.Concerns(it.Item, key, tags)
 		})
 	})
 }
 
 // ownItem reports whether an item is one of the change that own tells of.
-func ownItem(own map[Item]tier.Position, it tier.Logged) bool {
+func ownItem(own map[tier.Item]tier.Position, it tier.Logged) bool {
 	return own[meant(it.Item)].Token == it.Token
 }
 
@@ -178,14 +177,14 @@ func ownItem(own map[Item]tier.Position, it tier.Logged) bool {
 // under that begins when all partitions have been through the first.
 type step struct {
 	changes  map[int]*tier.Change
-	patterns []Item
+	patterns []tier.Item
 	all      bool // and there are several partitions
 }
 
-func (s *shared) plan(items []Item) step {
-	n := s.e.partitions()
+func (s *shared) plan(items []tier.Item) step {
+	n := s.local.Partitions()
 	st := step{changes: make(map[int]*tier.Change)}
-	add := func(p int, it Item) {
+	add := func(p int, it tier.Item) {
 		c := st.changes[p]
 		if c == nil {
 			c = &tier.Change{Partition: p, Lag: time.Duration(s.lag.Load())}
@@ -196,12 +195,12 @@ func (s *shared) plan(items []Item) step {
 	for _, it := range items {
 		switch it.Kind {
 		case tier.Key, tier.Tag:
-			add(tier.Partition(Name(it.Value), n), it)
+			add(tier.Partition(tier.Name(it.Value), n), it)
 		case tier.Pattern:
 			st.patterns = append(st.patterns, it)
 		default:
 			for p := range n {
-				add(p, Item{Kind: tier.All})
+				add(p, tier.Item{Kind: tier.All})
 			}
 			st.all = n > 1
 		}
@@ -211,31 +210,31 @@ func (s *shared) plan(items []Item) step {
 
 // invalidate executes items in the tier and fences this process after the reply
 // (R14). What does not succeed is pending.
-func (s *shared) invalidate(ctx context.Context, items []Item, do *doing) error {
+func (s *shared) invalidate(ctx context.Context, items []tier.Item, do *doing) error {
 	_, err := s.invalidateEach(ctx, items, do)
 	return err
 }
 
-func (s *shared) invalidateEach(ctx context.Context, items []Item, do *doing) (failed []Item, err error) {
-	s.e.Count.Invalidations.Add(int64(len(items)))
+func (s *shared) invalidateEach(ctx context.Context, items []tier.Item, do *doing) (failed []tier.Item, err error) {
+	s.local.Count.Invalidations.Add(int64(len(items)))
 	if s.pending.blockAll() { // the queue overflowed: everything is pending, this with it
-		s.e.fence(items)
+		s.local.Fence(items)
 		return items, pendingError(nil)
 	}
 	failed, err = s.try(ctx, items, do)
 	if len(failed) > 0 {
-		s.pending.add(s.e, failed)
+		s.pending.add(s.local, failed)
 		s.wake()
 	}
 	if do.hasApplied() && len(failed) == 0 {
-		s.e.fenceLoads(items)
+		s.local.FenceLoads(items)
 	} else {
-		s.e.fence(items)
+		s.local.Fence(items)
 	}
 	if len(failed) > 0 {
 		return failed, pendingError(err)
 	}
-	if slices.ContainsFunc(items, func(it Item) bool { return it.Kind == tier.All }) {
+	if slices.ContainsFunc(items, func(it tier.Item) bool { return it.Kind == tier.All }) {
 		s.relearn(ctx)
 	}
 	return nil, nil
@@ -260,7 +259,7 @@ func pendingError(err error) error {
 }
 
 // try executes items in the tier and returns those that did not succeed for sure.
-func (s *shared) try(ctx context.Context, items []Item, do *doing) (failed []Item, err error) {
+func (s *shared) try(ctx context.Context, items []tier.Item, do *doing) (failed []tier.Item, err error) {
 	box := s.session.Load()
 	if box == nil {
 		return items, errNotOpen
@@ -280,7 +279,7 @@ func (s *shared) try(ctx context.Context, items []Item, do *doing) (failed []Ite
 	})
 	cancel()
 	if st.all && len(failed) == 0 {
-		all := []Item{{Kind: tier.All}}
+		all := []tier.Item{{Kind: tier.All}}
 		if err = s.everyPartition(ctx, ses, all, do); err != nil {
 			return append(all, st.patterns...), err
 		}
@@ -333,7 +332,7 @@ func (s *shared) change(ctx context.Context, ses tier.Session, c *tier.Change) (
 // sweep executes patterns: an item of each in every partition, a scan to the end, and
 // the items again, since an instance could read and keep meanwhile what the scan had
 // not reached (R15).
-func (s *shared) sweep(ctx context.Context, ses tier.Session, patterns []Item, do *doing) error {
+func (s *shared) sweep(ctx context.Context, ses tier.Session, patterns []tier.Item, do *doing) error {
 	if err := s.everyPartition(ctx, ses, patterns, do); err != nil {
 		return err
 	}
@@ -345,7 +344,7 @@ func (s *shared) sweep(ctx context.Context, ses tier.Session, patterns []Item, d
 		return err
 	}
 	if did.Everything != nil {
-		patterns = []Item{{Kind: tier.All}}
+		patterns = []tier.Item{{Kind: tier.All}}
 		if err := s.everyPartition(ctx, ses, patterns, do); err != nil {
 			return err
 		}
@@ -355,7 +354,7 @@ func (s *shared) sweep(ctx context.Context, ses tier.Session, patterns []Item, d
 
 // scan removes what matches. If it cannot be to the end it says why everything has
 // to go.
-func (s *shared) scan(ctx context.Context, ses tier.Session, patterns []Item, do *doing) (did Swept, err error) {
+func (s *shared) scan(ctx context.Context, ses tier.Session, patterns []tier.Item, do *doing) (did Swept, err error) {
 	scan := tier.Scan{Globs: make([]string, len(patterns)), Rest: do.atSize()}
 	for i, it := range patterns {
 		scan.Globs[i] = it.Value
@@ -383,10 +382,10 @@ func (s *shared) scan(ctx context.Context, ses tier.Session, patterns []Item, do
 }
 
 // everyPartition executes items in every partition.
-func (s *shared) everyPartition(ctx context.Context, ses tier.Session, items []Item, do *doing) error {
+func (s *shared) everyPartition(ctx context.Context, ses tier.Session, items []tier.Item, do *doing) error {
 	ctx, cancel := do.step(ctx)
 	defer cancel()
-	changes := make([]*tier.Change, s.e.partitions())
+	changes := make([]*tier.Change, s.local.Partitions())
 	for p := range changes {
 		changes[p] = &tier.Change{Partition: p, Items: items, Lag: time.Duration(s.lag.Load())}
 	}
@@ -447,7 +446,7 @@ func (e *Engine) Everywhere(ctx context.Context) error {
 // published: best effort. Whoever takes the lease does it for all.
 func (s *shared) foreign(ctx context.Context, ses tier.Session, h tier.Hint) {
 	it := h.Item.Item
-	s.e.fence([]Item{it})
+	s.local.Fence([]tier.Item{it})
 	if h.Partition != 0 && it.Kind != tier.Key && it.Kind != tier.Tag {
 		return // it comes once for each partition
 	}
@@ -455,14 +454,14 @@ func (s *shared) foreign(ctx context.Context, ses tier.Session, h tier.Hint) {
 		s.foreigners.Add(-1)
 		return
 	}
-	ok := s.e.Spawn(ctx, s.Budget*20, func(ctx context.Context) {
+	ok := s.local.Spawn(ctx, s.Budget*20, func(ctx context.Context) {
 		defer s.foreigners.Add(-1)
 		name := fmt.Sprintf("larder:foreign:%d:%s", it.Kind, it.Value)
 		l, err := ses.Acquire(ctx, name, "", nil, leaseTime)
 		if err != nil || l.Token == "" {
 			return
 		}
-		_ = s.invalidate(ctx, []Item{it}, nil) // pending at worst
+		_ = s.invalidate(ctx, []tier.Item{it}, nil) // pending at worst
 		_ = ses.Release(ctx, l)
 	})
 	if !ok {
@@ -481,7 +480,7 @@ type doing struct {
 	lasts  time.Duration
 	remain time.Duration
 
-	logged map[Item]tier.Position // where each item is in its log; nil: nobody wants to know
+	logged map[tier.Item]tier.Position // where each item is in its log; nil: nobody wants to know
 
 	wait  time.Duration // of a sweep at size: for each step but the scan; 0: it is none
 	swept Swept
@@ -517,132 +516,4 @@ func (do *doing) note(logged []tier.Logged) {
 	for _, it := range logged {
 		do.logged[meant(it.Item)] = it.Position
 	}
-}
-
-// Begin enters an intent on items, all of them keys or tags, that lasts for at most d:
-// what they name is invalidated then, unless the intent has been closed before (R24). An
-// error says that the shared tier has not confirmed it. Then the items are invalidated,
-// now or when the tier can be reached; the writer may go on, and calls End.
-func (e *Engine) Begin(ctx context.Context, items []Item, d time.Duration) (*Intent, error) {
-	if e.shared == nil {
-		return e.beginHere(items, d), nil
-	}
-	s := e.shared
-	in := &Intent{
-		e: e, items: items, id: rand.Text(),
-		logged: make(map[Item]tier.Position), since: s.places(), began: e.Now(),
-	}
-	in.deadline = in.began + int64(d)
-	err := s.begin(ctx, items, &doing{id: in.id, mode: tier.Begin, lasts: d, remain: e.longest, logged: in.logged})
-	if err != nil {
-		in.logged = nil
-	}
-	return in, err
-}
-
-// begin enters an intent in the tier. Where it may not be there the items are invalidated
-// instead: what is read before they are, nobody would take out if the writer died.
-func (s *shared) begin(ctx context.Context, items []Item, do *doing) error {
-	s.e.Count.Invalidations.Add(int64(len(items)))
-	if s.pending.blockAll() {
-		s.e.fence(items)
-		return pendingError(nil)
-	}
-	failed, err := s.try(ctx, items, do)
-	if len(failed) == 0 {
-		return nil
-	}
-	s.pending.add(s.e, failed)
-	s.wake()
-	s.e.fence(failed)
-	return pendingError(err)
-}
-
-// End invalidates the intent's items, and more, and takes the intent out. Later calls
-// do nothing.
-func (in *Intent) End(ctx context.Context, more []Item) (err error) {
-	in.once.Do(func() {
-		if in.id == "" {
-			in.endHere(more)
-			return
-		}
-		s := in.e.shared
-		err = s.invalidate(ctx, in.items, &doing{id: in.id, mode: tier.End})
-		if len(more) > 0 {
-			err = errors.Join(err, s.invalidate(ctx, more, nil))
-		}
-	})
-	return err
-}
-
-// Lapse invalidates the intent's items and more, and leaves the intent open until its
-// deadline, on those of more too that can have one: the write may still be committed.
-// Earlier deadlines are entered besides, see early. Later calls do nothing.
-func (in *Intent) Lapse(ctx context.Context, more []Item) (err error) {
-	in.once.Do(func() {
-		if in.id == "" {
-			in.lapseHere(more)
-			return
-		}
-		s := in.e.shared
-		err = s.invalidate(ctx, in.items, nil)
-		if len(more) > 0 {
-			err = errors.Join(err, s.invalidate(ctx, more, nil))
-		}
-		left := time.Duration(in.deadline - in.e.Now())
-		if written := writtenItems(more); left > 0 && len(written) > 0 {
-			err = errors.Join(err, s.begin(ctx, written, &doing{id: in.id, mode: tier.Begin, lasts: left, remain: in.e.longest}))
-		}
-		all := writtenItems(append(in.items[:len(in.items):len(in.items)], more...))
-		for i, d := range in.early() {
-			// One that fails costs nothing but its time: the intent's own deadline comes.
-			_, _ = s.try(ctx, all, &doing{id: in.id + "." + strconv.Itoa(i), mode: tier.Begin, lasts: d, remain: in.e.longest})
-		}
-	})
-	return err
-}
-
-// The deadlines that a lapsed intent gets besides its own. Each is earlyFactor times as
-// far from the answer as the one before: the first as far as the answer was from the
-// beginning, but at least earlyFirst.
-const (
-	earlyFirst  = 50 * time.Millisecond
-	earlyFactor = 4
-)
-
-// early returns in how long the deadlines come that a lapsed intent gets besides its own.
-// A write that is still at work when it has been answered commits soon as a rule, or
-// never, and its intent may last much longer than it. What is read between the answer
-// and the commit lives for a few times as long as the commit took, and a key is loaded
-// only a few times more until the intent is over.
-func (in *Intent) early() (all []time.Duration) {
-	now := in.e.Now()
-	left := time.Duration(in.deadline - now)
-	for d := max(time.Duration(now-in.began), earlyFirst); d < left; d *= earlyFactor {
-		all = append(all, d)
-	}
-	return all
-}
-
-// writtenItems returns the items that an intent can be on.
-func writtenItems(items []Item) (list []Item) {
-	for _, it := range items {
-		if it.Kind == Key || it.Kind == Tag {
-			list = append(list, it)
-		}
-	}
-	return list
-}
-
-// Abandon takes the intent out without invalidating: nothing was written, and what the
-// deadline would have taken out stays.
-func (in *Intent) Abandon(ctx context.Context) {
-	in.once.Do(func() {
-		if in.id == "" {
-			in.abandonHere()
-			return
-		}
-		// If it fails the intent lapses.
-		_, _ = in.e.shared.try(ctx, in.items, &doing{id: in.id, mode: tier.Abandon})
-	})
 }

@@ -72,7 +72,7 @@ func (c *complaints) succeeded() bool {
 // for each kind of failure, until a round succeeds.
 func (s *shared) unreachable(err error) {
 	kind := tier.KindOf(err)
-	if !s.complaints.failed(kind, s.e.monotonic()) {
+	if !s.complaints.failed(kind, s.local.Monotonic()) {
 		return
 	}
 	if kind == "" {
@@ -91,8 +91,8 @@ func (s *shared) reachable() {
 
 // refused tells of a call that a server has refused. It is told once for each kind.
 func (s *shared) refused(err error) {
-	s.e.Count.RemoteErrors.Add(1)
-	if kind := tier.KindOf(err); s.complaints.refusal(kind, s.e.monotonic()) {
+	s.local.Count.RemoteErrors.Add(1)
+	if kind := tier.KindOf(err); s.complaints.refusal(kind, s.local.Monotonic()) {
 		s.Log.Warn("larder: the shared tier refuses a call; what depends on it is not cached, or not invalidated in time",
 			"kind", kind, "error", err)
 	}
@@ -101,7 +101,7 @@ func (s *shared) refused(err error) {
 // uncounted counts a failure that refused has not.
 func (s *shared) uncounted(err error) {
 	if tier.KindOf(err) == "" {
-		s.e.Count.RemoteErrors.Add(1)
+		s.local.Count.RemoteErrors.Add(1)
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"math/bits"
 	"time"
 
+	"github.com/larderhq/larder/core/internal/local"
 	"github.com/larderhq/larder/core/internal/tier"
 )
 
@@ -38,7 +39,7 @@ type serverClock struct {
 
 // readClocks notes the clocks of the servers that have answered what was asked at a time.
 func (s *shared) readClocks(heads []tier.Head, sent int64) {
-	received := s.e.Now()
+	received := s.local.Now()
 	s.follow.Lock()
 	defer s.follow.Unlock()
 	for p := range heads {
@@ -73,12 +74,12 @@ func (s *shared) doubt(p int, h *tier.Head) {
 	if h.Until < h.Now || !f.clock.known {
 		return
 	}
-	_, last := f.clock.reached(s.e.Now(), h.Until)
-	s.doubtUntil(p, last)
-	s.e.announce(&deadline{at: last, items: []Item{eraItem(p)}}) // for what has begun to be read or loaded before
+	_, last := f.clock.reached(s.local.Now(), h.Until)
+	s.Doubt(p, last)
+	s.local.Announce(local.Deadline{At: last, Items: []tier.Item{local.EraItem(p)}}) // for what has begun to be read or loaded before
 }
 
-func (s *shared) doubtUntil(p int, until int64) {
+func (s *shared) Doubt(p int, until int64) {
 	for d := &s.parts[p].doubtful; ; {
 		was := d.Load()
 		if was >= until || d.CompareAndSwap(was, until) {
@@ -87,9 +88,9 @@ func (s *shared) doubtUntil(p int, until int64) {
 	}
 }
 
-// doubtful reports whether an entry may be covered by an intent that this instance has
+// Doubtful reports whether an entry may be covered by an intent that this instance has
 // not heard of. The tier knows; no copy is kept.
-func (s *shared) doubtful(mask uint64, now int64) bool {
+func (s *shared) Doubtful(mask uint64, now int64) bool {
 	for ; mask != 0; mask &= mask - 1 {
 		if now < s.parts[bits.TrailingZeros64(mask)].doubtful.Load() {
 			return true
@@ -100,10 +101,10 @@ func (s *shared) doubtful(mask uint64, now int64) bool {
 
 // intent applies what the log tells of a writer's intent; false: it is another item. The
 // caller holds follow.
-func (s *shared) intent(p int, it Item) bool {
+func (s *shared) intent(p int, it tier.Item) bool {
 	switch it.Kind {
 	case tier.Closed:
-		s.e.takeBack(it.Value, p)
+		s.local.TakeBack(it.Value, p)
 		return true
 	case tier.Begun:
 	default:
@@ -111,17 +112,17 @@ func (s *shared) intent(p int, it Item) bool {
 	}
 	in, _ := tier.IntentOf(it) // the item has been checked
 	if f := &s.parts[p]; f.clock.known {
-		now := s.e.Now()
+		now := s.local.Now()
 		first, last := f.clock.reached(now, in.Deadline)
 		if now >= first { // before anything is verified
-			s.doubtUntil(p, last)
-			s.e.fence([]Item{in.Item})
+			s.Doubt(p, last)
+			s.local.Fence([]tier.Item{in.Item})
 			if now < last {
-				s.e.announce(&deadline{at: last, items: []Item{in.Item}, id: in.ID})
+				s.local.Announce(local.Deadline{At: last, Items: []tier.Item{in.Item}, ID: in.ID})
 			}
 			return true
 		}
-		s.e.announce(&deadline{at: first, doubt: last, items: []Item{in.Item}, id: in.ID})
+		s.local.Announce(local.Deadline{At: first, Doubt: last, Items: []tier.Item{in.Item}, ID: in.ID})
 	}
 	return true
 }

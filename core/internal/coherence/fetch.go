@@ -7,12 +7,13 @@ import (
 	"sync"
 	"time"
 
+	"github.com/larderhq/larder/core/internal/local"
 	"github.com/larderhq/larder/core/internal/tier"
 )
 
 // Query is what a turn asks of the shared tier before it loads.
 type Query struct {
-	Codec Codec
+	Codec local.Codec
 	// Key is where the entry is, if not under the turn's own key. It is of the same
 	// name.
 	Key  string
@@ -20,7 +21,7 @@ type Query struct {
 	// Anew asks for the lease only: what is there must not be answered. Seen is an
 	// entry that is to be replaced.
 	Anew bool
-	Seen *Entry
+	Seen *local.Entry
 	// Background gives up where somebody else loads.
 	Background bool
 	// Leads: a Fetch follows a Look, which can leave the question to it.
@@ -33,8 +34,8 @@ type Query struct {
 
 // Found is what came of a Query.
 type Found struct {
-	Entry *Entry // nil: none; the caller loads
-	State State
+	Entry *local.Entry // nil: none; the caller loads
+	State local.State
 	Busy  bool // another instance loads, and Query.Background was set
 	// Queued is a change of the key that is not where the value is loaded from: it is
 	// the value. Where it comes with a lease, it may be filled in.
@@ -51,7 +52,7 @@ type Found struct {
 func (t *Turn) Fetch(ctx context.Context, q Query) Found {
 	s := t.e.shared
 	if s == nil {
-		return Found{Queued: t.e.queued(t.key)}
+		return Found{Queued: t.e.queued(t.Key())}
 	}
 	f, done := Found{}, false
 	if t.refused != nil {
@@ -66,10 +67,12 @@ func (t *Turn) Fetch(ctx context.Context, q Query) Found {
 	}
 	if !usable(f) {
 		t.restart()
-		t.lead()
+		if t.noted && t.held != nil {
+			t.Lead(t.held)
+		}
 	}
 	if q.Queue && f == (Found{}) && t.held == nil && !t.asked.answered {
-		f.Queued = s.ownChange(t.key)
+		f.Queued = s.ownChange(t.Key())
 	}
 	if t.Missed() {
 		t.e.Count.OverBudget.Add(1)
@@ -85,7 +88,7 @@ func (t *Turn) Missed() bool {
 
 // Refuse says that the entry that was found is of no use: the next Fetch asks for
 // the lease to replace it.
-func (t *Turn) Refuse(en *Entry) { t.refused = en }
+func (t *Turn) Refuse(en *local.Entry) { t.refused = en }
 
 // Look is the first step of Fetch, which goes on where this ended: it reads, and
 // takes no lease. It waits for no longer than the budget, whatever becomes of the
@@ -111,16 +114,16 @@ func (t *Turn) allowance() time.Duration {
 // more to ask for.
 func (t *Turn) ask(ctx context.Context, q Query) (f Found, done bool) {
 	s := t.e.shared
-	a := &asking{s: s, t: t, q: q, budget: budget{s: s, left: t.allowance()}, part: tier.Partition(Name(t.key), t.e.partitions())}
+	a := &asking{s: s, t: t, q: q, budget: budget{s: s, left: t.allowance()}, part: tier.Partition(tier.Name(t.Key()), t.e.Partitions())}
 	if t.asked != nil {
 		a.budget = t.asked.budget // one for all that a turn asks
 	}
 	t.asked = a
 	if a.key = q.Key; a.key == "" {
-		a.key = t.key
+		a.key = t.Key()
 	}
 	if q.Seen != nil {
-		a.seen = q.Seen.id
+		a.seen = q.Seen.ID
 	}
 	if !q.Anew && q.Seen == nil && !a.inOne() {
 		f, a.done = a.get(ctx)
@@ -131,18 +134,16 @@ func (t *Turn) ask(ctx context.Context, q Query) (f Found, done bool) {
 // inOne reports whether the entry is left to the question for the lease, which brings it
 // where there is one: where round trips are dear.
 func (a *asking) inOne() bool {
-	return a.s.thrifty() && a.key == a.t.key && (a.q.Leads || !a.q.looks)
+	return a.s.thrifty() && a.key == a.t.Key() && (a.q.Leads || !a.q.looks)
 }
 
 // restart registers the load anew, as it begins: what was invalidated while the
 // tier was asked does not concern it.
 func (t *Turn) restart() {
-	l := t.Load
-	t.Load = t.e.NewLoad(l.key, l.tags)
-	t.made = l.made
+	t.Load = t.Load.Renew()
 	if t.held != nil {
 		t.held.since = t.e.shared.places()
-		t.held.began = t.Load.began
+		t.held.began = t.Began()
 	}
 }
 
@@ -162,30 +163,30 @@ type asking struct {
 }
 
 // usable is what answers, and what a caller may answer while it refreshes.
-func usable(f Found) bool { return f.Entry != nil && f.State >= Stale }
+func usable(f Found) bool { return f.Entry != nil && f.State >= local.Stale }
 
 // get reads the entry: one command where this instance knows the generations of
 // its tags.
 func (a *asking) get(ctx context.Context) (Found, bool) {
 	s, t := a.s, a.t
-	ses, ok := s.askable(t.key, t.tags)
+	ses, ok := s.askable(t.Key(), t.Tags())
 	if !ok {
 		return Found{}, !a.q.Queue // without a lease
 	}
-	unknown := s.unknown(t.tags)
+	unknown := s.unknown(t.Tags())
 	var en tier.Entry
 	var gens []string
-	a.sent = s.e.Now()
+	a.sent = s.local.Now()
 	err := a.budget.use(ctx, func(ctx context.Context) (err error) {
 		en, gens, err = ses.Get(ctx, a.key, unknown)
 		return err
 	})
-	s.outcome(ctx, a.part, s.e.mask(t.key, unknown), err)
+	s.outcome(ctx, a.part, s.local.Mask(t.Key(), unknown), err)
 	if err != nil || len(gens) != len(unknown) {
 		return Found{}, true
 	}
 	for i, tag := range unknown {
-		s.learn(t.pos, tag, gens[i])
+		s.learn(t.Position(), tag, gens[i])
 	}
 	if en.ID == "" {
 		return Found{}, false
@@ -209,31 +210,31 @@ func (a *asking) acquire(ctx context.Context) Found {
 		if a.done {
 			return Found{}
 		}
-		ses, ok := s.askable(t.key, t.tags)
+		ses, ok := s.askable(t.Key(), t.Tags())
 		if !ok {
 			return a.untrusted(ctx)
 		}
 		// What was invalidated while it waited does not concern what comes now.
-		t.Load = s.e.NewLoad(t.key, t.tags)
-		ended, leave := s.wakes.listen(t.key)
+		t.Load = s.local.NewLoad(t.Key(), t.Tags())
+		ended, leave := s.wakes.listen(t.Key())
 		var l tier.Lease
-		sent := s.e.Now()
+		sent := s.local.Now()
 		a.sent = sent
 		err := a.budget.use(ctx, func(ctx context.Context) (err error) {
-			l, err = ses.Acquire(ctx, t.key, a.seen, t.tags, t.lease())
+			l, err = ses.Acquire(ctx, t.Key(), a.seen, t.Tags(), t.lease())
 			return err
 		})
-		received := s.e.Now()
-		s.outcome(ctx, a.part, s.e.mask(t.key, t.tags), err)
+		received := s.local.Now()
+		s.outcome(ctx, a.part, s.local.Mask(t.Key(), t.Tags()), err)
 		a.answered = a.answered || err == nil && l.Found.ID == ""
 		switch {
 		case err != nil:
 			leave()
 			return Found{}
-		case l.Token != "" && len(l.Generations) == len(t.tags):
+		case l.Token != "" && len(l.Generations) == len(t.Tags()):
 			leave()
 			if !a.caughtUp(ctx, ses, &l) {
-				s.e.giveBack(&held{e: s.e, ses: ses, lease: l})
+				s.giveBack(&held{s: s, ses: ses, lease: l})
 				s.wake()
 				return Found{Queued: l.Queued} // the place that it is loaded from is older yet
 			}
@@ -247,7 +248,7 @@ func (a *asking) acquire(ctx context.Context) Found {
 			}
 			for _, g := range l.Generations {
 				if g.Open == 0 { // as for a lease
-					s.learn(t.pos, g.Tag, g.Token)
+					s.learn(t.Position(), g.Tag, g.Token)
 				}
 			}
 			if !a.q.Anew {
@@ -264,21 +265,21 @@ func (a *asking) acquire(ctx context.Context) Found {
 				leave()
 				return Found{Busy: true}
 			}
-			if t.besides() {
+			if t.Claimed() {
 				leave()
 				return Found{}
 			}
-			if !away && t.load != nil {
-				away, back = true, t.load.Abroad()
+			if !away && t.Running() != nil {
+				away, back = true, t.Running().Abroad()
 			}
-			ok := s.e.sleepOpen(ctx, min(l.Busy, time.Until(until)), ended)
+			ok := s.sleepOpen(ctx, min(l.Busy, time.Until(until)), ended)
 			leave()
 			if !ok || !time.Now().Before(until) {
 				return Found{}
 			}
 			// What another load takes is no time that the tier has taken.
 			a.budget.left = max(a.budget.left, t.allowance())
-			if a.key != t.key && !a.q.Anew { // the lease's end does not show the entry
+			if a.key != t.Key() && !a.q.Anew { // the lease's end does not show the entry
 				if f, done := a.get(ctx); done {
 					return f
 				}
@@ -297,14 +298,14 @@ func (a *asking) acquire(ctx context.Context) Found {
 // whatever else the tier has lost (R27).
 func (a *asking) untrusted(ctx context.Context) Found {
 	s, t := a.s, a.t
-	ses, ok := s.answering(t.key)
+	ses, ok := s.answering(t.Key())
 	if !ok || !a.q.Queue || a.q.Anew {
 		return Found{}
 	}
 	for range 3 { // of an entry that is there, the next attempt takes no notice
 		var l tier.Lease
 		err := a.budget.use(ctx, func(ctx context.Context) (err error) {
-			l, err = ses.Acquire(ctx, t.key, a.seen, nil, firstLease)
+			l, err = ses.Acquire(ctx, t.Key(), a.seen, nil, firstLease)
 			return err
 		})
 		a.answered = a.answered || err == nil && l.Found.ID == ""
@@ -316,7 +317,7 @@ func (a *asking) untrusted(ctx context.Context) Found {
 			a.seen = l.Found.ID
 			continue
 		case l.Token != "":
-			s.e.giveBack(&held{e: s.e, ses: ses, lease: l})
+			s.giveBack(&held{s: s, ses: ses, lease: l})
 		}
 		return Found{Queued: l.Queued}
 	}
@@ -325,10 +326,10 @@ func (a *asking) untrusted(ctx context.Context) Found {
 
 // sleepOpen is sleep, until the cache is closed: then nothing is stored any more, and
 // nobody is waited for who would store.
-func (e *Engine) sleepOpen(ctx context.Context, d time.Duration, kick <-chan struct{}) bool {
+func (s *shared) sleepOpen(ctx context.Context, d time.Duration, kick <-chan struct{}) bool {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	defer context.AfterFunc(e.ctx, cancel)()
+	defer context.AfterFunc(s.local.Life(), cancel)()
 	return sleep(ctx, d, kick)
 }
 
@@ -341,7 +342,7 @@ func (e *Engine) sleepOpen(ctx context.Context, d time.Duration, kick <-chan str
 // The end of an era is in no log. A lease of another era than this process knows is
 // given back: what the process still holds legal may be of the era that has ended.
 func (a *asking) caughtUp(ctx context.Context, ses tier.Session, l *tier.Lease) bool {
-	n := a.s.e.partitions()
+	n := a.s.local.Partitions()
 	heads := map[int]tier.Head{a.part: {Position: tier.Position{Token: l.Head}, Era: l.Era}}
 	for _, g := range l.Generations {
 		heads[tier.Partition(g.Tag, n)] = tier.Head{Position: tier.Position{Token: g.Head}, Era: g.Era}
@@ -375,20 +376,18 @@ func (a *asking) reach(ctx context.Context, ses tier.Session, p int, h *tier.Hea
 // before it was read.
 func (a *asking) admit(ctx context.Context, ses tier.Session, en *tier.Entry) Found {
 	s, t := a.s, a.t
-	e := s.e
 	value, size, now, ok := a.decode(en)
 	if !ok {
 		return Found{}
 	}
-	own := &Entry{
-		Value: value, Born: now - (en.Now-en.Born)*1e6, LoadTime: int64(en.LoadTime), id: en.ID,
+	own := &local.Entry{
+		Value: value, Born: now - (en.Now-en.Born)*1e6, LoadTime: int64(en.LoadTime), ID: en.ID,
 		FreshUntil: now + (en.FreshUntil-en.Now)*1e6,
 		StaleUntil: now + (en.StaleUntil-en.Now)*1e6,
 		KeepUntil:  now + (en.KeepUntil-en.Now)*1e6,
 	}
 	if len(en.Eras) == 0 { // a note: nothing invalidates it
-		own.weight = weigh(a.key, size, 0)
-		e.putNote(a.key, own)
+		s.local.PutNote(a.key, own, size)
 		return Found{Entry: own, State: own.State(now)}
 	}
 	tags := make([]string, len(en.Tags))
@@ -397,25 +396,22 @@ func (a *asking) admit(ctx context.Context, ses tier.Session, en *tier.Entry) Fo
 	}
 	// Registered before anything is compared; the turn's own load has been there
 	// since before the entry was read.
-	l := e.NewLoad(a.key, tags)
-	l.pos = t.pos
+	l := s.local.NewLoad(a.key, tags).From(t.Position())
 	if !a.eras(ctx, en) || !a.generations(ctx, ses, en) {
 		return Found{}
 	}
-	own.stamps, own.mask = l.stamps, e.mask(a.key, tags)
-	if own.mask != maskOf(en.Eras) {
+	if s.local.Mask(a.key, tags) != maskOf(en.Eras) {
 		return Found{} // placed by another layout
 	}
-	own.weight = weigh(a.key, size, len(l.stamps))
-	refusal := l.admit(tags, own, en.Provisional || s.doubtful(own.mask, e.Now()))
-	if refusal != Stored && refusal != Written && refusal != TooLarge {
-		return Found{fenced: refusal == Fenced}
+	refusal := l.Adopt(own, size, en.Provisional)
+	if refusal != local.Stored && refusal != local.Written && refusal != local.TooLarge {
+		return Found{fenced: refusal == local.Fenced}
 	}
-	state := own.State(e.Now())
-	if state != Gone {
-		t.made = own
-		t.late = tags
-		e.Count.RemoteHits.Add(1)
+	state := own.State(s.local.Now())
+	if state != local.Gone {
+		t.Made(own)
+		t.Names(tags)
+		s.local.Count.RemoteHits.Add(1)
 	}
 	return Found{Entry: own, State: state}
 }
@@ -433,36 +429,9 @@ func (a *asking) decode(en *tier.Entry) (value any, size int, now int64, ok bool
 	now = a.sent // rather too early: a reply that took long makes nothing younger
 	value, size, ok = a.q.Codec.Decode(en.Payload, now-(en.Now-en.Born)*1e6)
 	if !ok {
-		a.s.e.Count.Undecodable.Add(1)
+		a.s.local.Count.Undecodable.Add(1)
 	}
 	return value, size, now, ok
-}
-
-// admit puts an entry that was read from the tier into this process, under the
-// same fence as a load's.
-func (l *Load) admit(tags []string, en *Entry, provisional bool) Refusal {
-	e := l.e
-	e.lapse(e.Now())
-	e.journal.mu.RLock()
-	defer e.journal.mu.RUnlock()
-	now := e.Now()
-	switch {
-	case e.closed.Load():
-		return NotOpen
-	case e.shared.pending.blocks(e, l.key, tags):
-		return Blocked
-	case e.concern(l.pos, l.key, tags) != 0:
-		return Fenced
-	case !e.shared.legal(en.mask, now), !e.intents.mayKeep(l.began, now):
-		return Fenced
-	case provisional:
-		return Written
-	case uint64(en.weight) > e.maxBytes:
-		return TooLarge
-	case en.KeepUntil > now && !e.putUnless(l.key, en):
-		return Written
-	}
-	return Stored
 }
 
 // eras compares the eras that an entry was made in. Where they differ, this
@@ -488,7 +457,7 @@ func (s *shared) overEras(eras []tier.PartitionEra) bool {
 	s.follow.Lock()
 	defer s.follow.Unlock()
 	for _, pe := range eras {
-		if pe.Partition < 0 || pe.Partition >= s.e.partitions() || pe.Era == "" {
+		if pe.Partition < 0 || pe.Partition >= s.local.Partitions() || pe.Era == "" {
 			continue
 		}
 		if f := &s.parts[pe.Partition]; f.buried(pe.Era) || f.last == pe.Era && f.era() == "" {
@@ -500,7 +469,7 @@ func (s *shared) overEras(eras []tier.PartitionEra) bool {
 
 func (s *shared) inEras(eras []tier.PartitionEra) bool {
 	for _, pe := range eras {
-		if pe.Partition < 0 || pe.Partition >= s.e.partitions() || s.parts[pe.Partition].era() != pe.Era || pe.Era == "" {
+		if pe.Partition < 0 || pe.Partition >= s.local.Partitions() || s.parts[pe.Partition].era() != pe.Era || pe.Era == "" {
 			return false
 		}
 	}
@@ -513,7 +482,7 @@ func (s *shared) inEras(eras []tier.PartitionEra) bool {
 func (a *asking) generations(ctx context.Context, ses tier.Session, en *tier.Entry) bool {
 	var ask []string
 	for _, tg := range en.Tags {
-		if tg.Token == "" || a.s.known(tg.Tag) != tg.Token {
+		if tg.Token == "" || a.s.local.Mirrored(tg.Tag) != tg.Token {
 			ask = append(ask, tg.Tag)
 		}
 	}
@@ -525,12 +494,12 @@ func (a *asking) generations(ctx context.Context, ses tier.Session, en *tier.Ent
 		gens, err = ses.Generations(ctx, ask)
 		return err
 	})
-	a.s.outcome(ctx, tier.Partition(ask[0], a.s.e.partitions()), a.s.e.mask(ask[0], ask[1:]), err)
+	a.s.outcome(ctx, tier.Partition(ask[0], a.s.local.Partitions()), a.s.local.Mask(ask[0], ask[1:]), err)
 	if err != nil || len(gens) != len(ask) {
 		return false
 	}
 	for i, tag := range ask {
-		a.s.learn(a.t.pos, tag, gens[i])
+		a.s.learn(a.t.Position(), tag, gens[i])
 		at := slices.IndexFunc(en.Tags, func(tg tier.TagGeneration) bool { return tg.Tag == tag })
 		if gens[i] == "" || gens[i] != en.Tags[at].Token {
 			return false
@@ -538,146 +507,6 @@ func (a *asking) generations(ctx context.Context, ses tier.Session, en *tier.Ent
 	}
 	return true
 }
-
-// held is a lease that a turn has, and what was captured with it, before the load.
-type held struct {
-	ses            tier.Session
-	lease          tier.Lease
-	lasts          time.Duration // at first
-	sent, received int64         // around the call that brought it, on the engine's clock
-	began          int64         // the load, after it
-	since          []place       // of every partition, before the load
-	e              *Engine
-
-	mu     sync.Mutex
-	extend *time.Timer
-	ended  bool
-}
-
-// hold keeps a lease for the turn and makes it last while the turn does.
-func (t *Turn) hold(ses tier.Session, l tier.Lease, sent, received int64) {
-	h := &held{e: t.e, ses: ses, lease: l, lasts: t.lease(), sent: sent, received: received}
-	t.held = h
-	for _, g := range l.Generations {
-		if g.Open == 0 { // under an open intent it may expire before it is forgotten here
-			t.e.shared.learn(t.pos, g.Tag, g.Token)
-		}
-	}
-	t.note(h)
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if !h.ended {
-		h.extend = time.AfterFunc(h.lasts/3, func() { h.e.extend(h) })
-	}
-}
-
-// lease is for how long a lease is taken. One of many waits until the others have
-// theirs, and thousands that are lengthened one by one would take the time of them all.
-func (t *Turn) lease() time.Duration {
-	trips := 4 * t.e.shared.roundTrip() // its reply, the first time that it is lengthened, and the fill
-	return min(firstLease*time.Duration(max(1, t.patience))+trips, batchLease)
-}
-
-// extend prolongs the lease of a load that takes long.
-func (e *Engine) extend(h *held) {
-	lasts := max(leaseTime, h.lasts)
-	e.Spawn(e.ctx, lasts, func(ctx context.Context) {
-		h.mu.Lock()
-		ended := h.ended
-		h.mu.Unlock()
-		if ended {
-			return
-		}
-		// Lost or not, the fill will be told.
-		_, _ = h.ses.Extend(ctx, h.lease, lasts)
-		h.mu.Lock()
-		defer h.mu.Unlock()
-		if !h.ended && e.Now()-h.received < int64(2*e.longest) {
-			h.extend.Reset(lasts / 3)
-		}
-	})
-}
-
-// end reports whether the lease is still the caller's to end.
-func (h *held) end() bool {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	was := h.ended
-	h.ended = true
-	if h.extend != nil {
-		h.extend.Stop()
-	}
-	return !was
-}
-
-// release ends the lease of a turn that stored nothing, so that nobody waits for
-// it until it expires.
-func (t *Turn) release() {
-	if t.held != nil {
-		t.e.release(t.held)
-	}
-}
-
-func (e *Engine) release(h *held) {
-	if h.end() {
-		e.giveBack(h)
-	}
-}
-
-// giveBack ends a lease in the tier.
-func (e *Engine) giveBack(h *held) {
-	release := func(ctx context.Context) {
-		_ = h.ses.Release(ctx, h.lease) // if it fails the lease expires
-	}
-	if !e.Spawn(e.ctx, leaseTime, release) { // the cache is being closed, and waits for this load
-		ctx, cancel := context.WithTimeout(context.Background(), e.shared.Budget)
-		defer cancel()
-		release(ctx)
-	}
-}
-
-// note puts the lease into the turn's flight, where others of this process see it.
-// The flight may be fenced by now: then it is of no use.
-func (t *Turn) note(h *held) {
-	if t.f == nil {
-		return
-	}
-	sh := t.e.flights.shard(t.f.key)
-	sh.mu.Lock()
-	left := sh.m[t.f.key] != t.f
-	if !left {
-		t.f.leases = slices.DeleteFunc(t.f.leases, (*held).over)
-		t.f.leases = append(t.f.leases, h)
-	}
-	sh.mu.Unlock()
-	if left {
-		t.e.release(h)
-	}
-	// Another turn of the flight may have been refused the lease before it could
-	// see here who has it.
-	t.e.shared.wakes.wake(t.key)
-}
-
-// besides reports whether another turn of the same flight has the lease: then this
-// one was let go beside it, and loads without one.
-func (t *Turn) besides() bool {
-	if t.f == nil {
-		return false
-	}
-	sh := t.e.flights.shard(t.f.key)
-	sh.mu.Lock()
-	defer sh.mu.Unlock()
-	return slices.ContainsFunc(t.f.leases, func(h *held) bool { return !h.over() })
-}
-
-func (h *held) over() bool {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return h.ended
-}
-
-// Tags returns the tags that the turn's load was registered with.
-func (t *Turn) Tags() []string { return t.tags }
 
 // StillValid reports whether an entry that this process holds valid is so in the
 // shared tier as well, as of after the turn's lease was taken: the logs of all
@@ -692,18 +521,18 @@ func (t *Turn) Tags() []string { return t.tags }
 //
 // The end of an era is in no log: the eras that the entry was made in must be those
 // that it will be stored in.
-func (t *Turn) StillValid(ctx context.Context, en *Entry, key string, tags []string) bool {
+func (t *Turn) StillValid(ctx context.Context, en *local.Entry, key string, tags []string) bool {
 	s, h := t.e.shared, t.held
 	if s == nil || h == nil {
 		return true
 	}
-	n := t.e.partitions()
+	n := t.e.Partitions()
 	// Born is late by as much as the reply was that brought the entry.
-	if len(h.since) != n || t.e.sweptSince(key, en.Born-s.delta-int64(max(s.Budget, behindWait))) {
+	if len(h.since) != n || t.e.SweptSince(key, en.Born-s.delta-int64(max(s.Budget, behindWait))) {
 		return false
 	}
-	mask := t.e.mask(key, tags)
-	if !h.inEras(s, mask) || en.dead() { // in this order: who learns another era has ended the entry before
+	mask := t.e.Mask(key, tags)
+	if !h.inEras(s, mask) || en.Dead() { // in this order: who learns another era has ended the entry before
 		return false
 	}
 	var parts []int
@@ -725,7 +554,7 @@ func (t *Turn) StillValid(ctx context.Context, en *Entry, key string, tags []str
 				}
 				log, err := h.ses.Log(ctx, p, *from.position)
 				valid[i] = err == nil && log.Joined && !slices.ContainsFunc(log.Items, func(it tier.Logged) bool { //nolint:forbidigo // no logger
-					return t.e.concerns(it.Item, key, tags)
+					return t.e.Concerns(it.Item, key, tags)
 				})
 			})
 		}
@@ -739,12 +568,12 @@ func (t *Turn) StillValid(ctx context.Context, en *Entry, key string, tags []str
 // that what is filled in under the lease will be stored in: the lease's, its
 // generations', and for tags that are named late those before the load (see late).
 func (h *held) inEras(s *shared, mask uint64) bool {
-	n := s.e.partitions()
+	n := s.local.Partitions()
 	eras := make([]string, n)
 	for p, at := range h.since {
 		eras[p] = at.era
 	}
-	eras[tier.Partition(Name(h.lease.Key), n)] = h.lease.Era
+	eras[tier.Partition(tier.Name(h.lease.Key), n)] = h.lease.Era
 	for _, g := range h.lease.Generations {
 		eras[tier.Partition(g.Tag, n)] = g.Era
 	}

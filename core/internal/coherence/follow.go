@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/larderhq/larder/core/internal/local"
 	"github.com/larderhq/larder/core/internal/tier"
 )
 
@@ -134,7 +135,7 @@ type place struct {
 func (s *shared) places() []place {
 	s.follow.Lock()
 	defer s.follow.Unlock()
-	list := make([]place, s.e.partitions())
+	list := make([]place, s.local.Partitions())
 	for p := range list {
 		list[p] = place{s.parts[p].position.Load(), s.parts[p].era()}
 	}
@@ -154,16 +155,16 @@ func (f *follower) remember(token string) {
 	f.next++
 }
 
-// local appends what an item of a partition's log means in this process. All means
+// appendLocal appends what an item of a partition's log means in this process. All means
 // everything: who has heard of it in one partition makes nothing of what it keeps of
 // another one, where it has not (R15).
-func (s *shared) local(list []Item, p int, it Item) []Item {
+func (s *shared) appendLocal(list []tier.Item, p int, it tier.Item) []tier.Item {
 	switch it.Kind {
 	case tier.Era:
-		return append(list, eraItem(p))
+		return append(list, local.EraItem(p))
 	case tier.All:
-		for p := range s.e.partitions() {
-			list = append(list, eraItem(p))
+		for p := range s.local.Partitions() {
+			list = append(list, local.EraItem(p))
 		}
 		return list
 	}
@@ -173,7 +174,7 @@ func (s *shared) local(list []Item, p int, it Item) []Item {
 // endEras notes that all was invalidated, as was heard of in one partition: what lies
 // in another one is none of the era that it will have (R15).
 func (s *shared) endEras() {
-	for p := range s.e.partitions() {
+	for p := range s.local.Partitions() {
 		s.parts[p].endEra()
 	}
 }
@@ -198,7 +199,7 @@ func (s *shared) hint(p int, it tier.Logged) {
 	}
 	if it.Kind == tier.Era || it.ID == "" { // it is in no log: the head tells the rest
 		f.endEra()
-		s.e.fence(s.local(nil, p, it.Item))
+		s.local.Fence(s.appendLocal(nil, p, it.Item))
 		s.wake()
 		return
 	}
@@ -208,8 +209,8 @@ func (s *shared) hint(p int, it tier.Logged) {
 		s.wake()
 	}
 	if !intent {
-		s.e.owns.hear(s.e, p, it)
-		s.e.fenceLoads(s.local(nil, p, it.Item))
+		s.owns.hear(s.local, p, it)
+		s.local.FenceLoads(s.appendLocal(nil, p, it.Item))
 	}
 	if pos := f.position.Load(); pos != nil && it.Before == pos.Token {
 		f.advance(&it)
@@ -238,7 +239,7 @@ func (s *shared) over(p int, era string) {
 // age forgets all that this process keeps of a partition. The caller holds follow.
 func (s *shared) age(p int) {
 	s.wakes.wakeAll() // leases may have vanished without a word
-	s.e.fence([]Item{eraItem(p)})
+	s.local.Fence([]tier.Item{local.EraItem(p)})
 }
 
 // ageAll forgets everything and every position. The caller holds follow.
@@ -246,7 +247,7 @@ func (s *shared) ageAll() {
 	for p := range s.parts {
 		s.parts[p].endEra()
 	}
-	s.e.fence([]Item{{Kind: All}})
+	s.local.Fence([]tier.Item{{Kind: tier.All}})
 	for p := range s.parts {
 		f := &s.parts[p]
 		f.verified.Store(0)
@@ -326,14 +327,14 @@ func (s *shared) run(ctx context.Context) {
 		cancel()
 	}
 	ses := *s.session.Load()
-	s.agreed.Store(s.e.monotonic())
+	s.agreed.Store(s.local.Monotonic())
 	s.done.Add(2)
 	go s.listen(ctx, ses)
 	go s.keepAgreed(ctx, ses)
 	every := time.Duration(s.delta) / 2
 	for {
 		began := time.Now()
-		if s.e.monotonic()-s.agreed.Load() > int64(agreeLapse) {
+		if s.local.Monotonic()-s.agreed.Load() > int64(agreeLapse) {
 			// Others may have forgotten this instance's MaxStaleness: no hits until it
 			// has said so again (R2).
 			s.rounds.done()
@@ -357,7 +358,7 @@ func (s *shared) keepAgreed(ctx context.Context, ses tier.Session) {
 	defer s.done.Done()
 	pause := agreeEvery
 	for sleep(ctx, pause, nil) {
-		began := s.e.monotonic()
+		began := s.local.Monotonic()
 		ac, cancel := context.WithTimeout(ctx, maxOpenTimeout)
 		if pause = time.Second; s.agree(ac, ses) == nil {
 			pause = agreeEvery
@@ -395,7 +396,7 @@ func (s *shared) listen(ctx context.Context, ses tier.Session) {
 			switch {
 			case h.Wake != "":
 				s.wakes.wake(h.Wake)
-			case h.Item.Kind == 0 || h.Partition < 0 || h.Partition >= s.e.partitions():
+			case h.Item.Kind == 0 || h.Partition < 0 || h.Partition >= s.local.Partitions():
 			case h.Item.Token == "" && h.Item.Kind != tier.Era:
 				s.foreign(ctx, ses, h)
 			default:
@@ -429,7 +430,7 @@ func (d *deafness) tell(s *shared, heard bool, err error) {
 		*d = deafness{}
 		return
 	}
-	if d.failed++; d.failed < deafAfter || d.told || !s.legal(s.everything(), s.e.Now()) {
+	if d.failed++; d.failed < deafAfter || d.told || !s.Legal(s.everything(), s.local.Now()) {
 		return
 	}
 	d.told = true
@@ -457,7 +458,7 @@ func (s *shared) round(ctx context.Context) error {
 		s.ageAll()
 	}
 	var before [tier.MaxPartitions]asked
-	sent := s.e.Now()
+	sent := s.local.Now()
 	for p := range s.parts {
 		before[p] = s.parts[p].ask(sent)
 	}
@@ -482,7 +483,7 @@ func (s *shared) round(ctx context.Context) error {
 		s.unanswered(limit)
 	}
 	s.readClocks(heads, sent)
-	if n := s.e.partitions(); len(heads) != n || slices.ContainsFunc(heads, func(h tier.Head) bool {
+	if n := s.local.Partitions(); len(heads) != n || slices.ContainsFunc(heads, func(h tier.Head) bool {
 		return h.Err == nil && !h.Missing && (h.Protocol != tier.Protocol || h.Partitions != n)
 	}) {
 		return s.relayout(ctx, ses)
@@ -582,7 +583,7 @@ func (s *shared) settled(p int, h *tier.Head, a *asked) bool {
 // follow.
 func (s *shared) verify(f *follower, sent int64) {
 	f.verified.Store(max(f.verified.Load(), sent))
-	s.answered(f, s.e.monotonic())
+	s.answered(f, s.local.Monotonic())
 	if s.jumped.Load() {
 		f.verified.Store(0)
 	}
@@ -684,12 +685,12 @@ func (s *shared) applyLog(p int, f *follower, from *tier.Position, h *tier.Head,
 	if len(items) == 0 {
 		return true
 	}
-	list := make([]Item, 0, len(items))
+	list := make([]tier.Item, 0, len(items))
 	for _, it := range items {
 		if !f.seen(it.Token) {
 			if !s.intent(p, it.Item) {
-				s.e.owns.hear(s.e, p, it)
-				list = s.local(list, p, it.Item)
+				s.owns.hear(s.local, p, it)
+				list = s.appendLocal(list, p, it.Item)
 			}
 			f.remember(it.Token)
 		}
@@ -701,7 +702,7 @@ func (s *shared) applyLog(p int, f *follower, from *tier.Position, h *tier.Head,
 		}
 	}
 	if len(list) > 0 {
-		s.e.fenceLoads(list)
+		s.local.FenceLoads(list)
 	}
 	f.advance(&items[len(items)-1])
 	return true

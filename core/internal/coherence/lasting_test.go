@@ -8,17 +8,18 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/larderhq/larder/core/internal/local"
 	"github.com/larderhq/larder/core/internal/tier"
 )
 
 // letters is what is known, as letters in order.
 type letters string
 
-func (l letters) Covers(other Lasting) bool {
+func (l letters) Covers(other local.Lasting) bool {
 	return !strings.ContainsFunc(string(other.(letters)), func(r rune) bool { return !strings.ContainsRune(string(l), r) })
 }
 
-func (l letters) Join(other Lasting) Lasting {
+func (l letters) Join(other local.Lasting) local.Lasting {
 	for _, r := range other.(letters) {
 		if !strings.ContainsRune(string(l), r) {
 			l += letters(r)
@@ -27,8 +28,8 @@ func (l letters) Join(other Lasting) Lasting {
 	return l
 }
 
-func (l letters) Size() int    { return len(l) }
-func (l letters) Codec() Codec { return letterCodec{} }
+func (l letters) Size() int          { return len(l) }
+func (l letters) Codec() local.Codec { return letterCodec{} }
 
 type letterCodec struct{}
 
@@ -80,7 +81,7 @@ func TestGivenSeveralInstances_WhenTheyLearnAtATime_ThenNothingIsLost(t *testing
 			e, err := New(Settings{MaxBytes: 1 << 20, LongestLoad: time.Second, Refreshes: 1})
 			require.NoError(t, err)
 			defer func() { require.NoError(t, e.Close(context.Background())) }()
-			e.join("k", letters("a"), e.Now()+int64(time.Minute))
+			e.Join("k", letters("a"), e.Now()+int64(time.Minute))
 			news, payload, ok := e.learn(context.Background(), &c.place, "k", letters("a"), time.Minute)
 			require.True(t, ok)
 			require.Equal(t, c.news, news, "somebody may know less")
@@ -88,43 +89,4 @@ func TestGivenSeveralInstances_WhenTheyLearnAtATime_ThenNothingIsLost(t *testing
 			require.Equal(t, c.place.there, string(payload))
 		})
 	}
-}
-
-func TestGivenALastingValue_WhenLessIsPutOrHeard_ThenItStays(t *testing.T) {
-	e, err := New(Settings{MaxBytes: 1 << 20, LongestLoad: time.Second, Refreshes: 1})
-	require.NoError(t, err)
-	defer func() { require.NoError(t, e.Close(context.Background())) }()
-	l := e.NewLoad("k", nil)
-	e.join("k", letters("a"), e.Now()+int64(time.Minute))
-
-	_, refusal := l.Fill(Fill{Value: "less", Size: 4, Lifetime: Lifetime{Fresh: time.Minute}})
-	require.Equal(t, Replaced, refusal)
-	require.False(t, e.Put("k", "mark", 4, time.Minute))
-	e.fence([]Item{told("k", []byte("b"))})
-	en, state := e.Lookup("k")
-	require.Equal(t, Fresh, state)
-	require.Equal(t, letters("ab"), en.Value)
-
-	e.Drop("k")
-	l = e.NewLoad("k", nil)
-	require.True(t, e.Put("k", "mark", 4, time.Minute))
-	e.fence([]Item{told("k", []byte("b"))})
-	_, state = e.Lookup("k")
-	require.Equal(t, Gone, state, "what is less goes")
-	_, refusal = l.Fill(Fill{Value: "less", Size: 4, Lifetime: Lifetime{Fresh: time.Minute}})
-	require.Equal(t, Fenced, refusal)
-}
-
-func FuzzToldOf(f *testing.F) {
-	f.Add("k", "payload", "")
-	f.Add("", "", "\x00\x00\x00\x05"+string(rune(NameEnd)))
-	f.Fuzz(func(t *testing.T, key, payload, other string) {
-		k, p, ok := toldOf(told(key, []byte(payload)))
-		require.True(t, ok)
-		require.Equal(t, key, k)
-		require.Equal(t, payload, p)
-		if k, p, ok := toldOf(Item{Kind: Key, Value: other}); ok {
-			require.Equal(t, other, told(k, []byte(p)).Value)
-		}
-	})
 }

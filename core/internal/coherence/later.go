@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/larderhq/larder/core/internal/local"
 	"github.com/larderhq/larder/core/internal/tier"
 )
 
@@ -119,7 +120,7 @@ func (b *behind) done(key string) {
 // closed fn has that time and no more.
 func (e *Engine) outlast(ctx context.Context, wait time.Duration, fn func(context.Context)) (ended bool) {
 	done := make(chan struct{})
-	ok := e.spawn(ctx, fillLimit, func(ctx context.Context) {
+	ok := e.SpawnInBatch(ctx, fillLimit, func(ctx context.Context) {
 		defer close(done)
 		fn(ctx)
 	})
@@ -152,28 +153,15 @@ func (e *Engine) await(done <-chan struct{}, wait time.Duration) bool {
 	}
 }
 
-// deferred is a fill that may go on when its caller is answered.
-type deferred struct {
-	done chan struct{}
-
-	mu      sync.Mutex
-	left    bool // the caller is answered
-	over    bool
-	en      *Entry
-	refusal Refusal
-	f       *flight // who comes joins it until the end
-	joins   bool    // they may
-}
-
-// fillBehind fills in the background. The caller waits for what is left of his budget.
+// fillBehind fills in the background. The caller waits for what is left of its budget.
 // It returns false if there is no room.
-func (t *Turn) fillBehind(ctx context.Context, h *held, f Fill) (*Entry, Refusal, bool) {
+func (t *Turn) fillBehind(ctx context.Context, h *held, f local.Fill) (*local.Entry, local.Refusal, bool) {
 	e, l := t.e, t.Load
 	if !e.behind.room(f.Size) {
 		return nil, "", false
 	}
-	d := &deferred{done: make(chan struct{}), joins: f.ReplicaLag == 0 && !h.lease.Lagging && h.lease.Open == 0 &&
-		!slices.ContainsFunc(h.lease.Generations, func(g tier.Generation) bool { return g.Open > 0 || g.Lagging })}
+	d := local.NewDeferredFill(f.ReplicaLag == 0 && !h.lease.Lagging && h.lease.Open == 0 &&
+		!slices.ContainsFunc(h.lease.Generations, func(g tier.Generation) bool { return g.Open > 0 || g.Lagging }))
 	wait := e.shared.Budget / 2
 	switch {
 	case t.behind:
@@ -181,116 +169,53 @@ func (t *Turn) fillBehind(ctx context.Context, h *held, f Fill) (*Entry, Refusal
 	case t.asked != nil:
 		wait = t.asked.budget.left
 	}
-	ok := e.spawn(ctx, fillLimit, func(ctx context.Context) {
+	ok := e.SpawnInBatch(ctx, fillLimit, func(ctx context.Context) {
 		defer e.behind.filled(f.Size)
 		en, refusal := t.fillNow(ctx, l, h, &budget{s: e.shared, left: fillLimit}, f)
-		e.deferredEnd(d, en, refusal, f.Then)
+		if left := e.End(d, en, refusal); left && f.Then != nil {
+			f.Then(refusal)
+		}
 	})
 	if !ok {
 		e.behind.filled(f.Size)
 		return nil, "", false
 	}
 	began := time.Now()
-	e.await(d.done, wait)
+	e.await(d.Done(), wait)
 	if t.asked != nil {
 		t.asked.budget.left -= time.Since(began)
 	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.over {
-		l.made = d.en
-		return d.en, d.refusal, true
+	if en, refusal, over := t.Leave(d); over {
+		l.Made(en)
+		return en, refusal, true
 	}
-	d.left = true
-	t.deferred = d
 	e.Count.Deferred.Add(1)
-	answered := f // the other is at work with its own
-	answered.id = h.lease.Token
-	l.made, _ = l.build(answered)
-	return l.made, Deferred, true
-}
-
-// deferredEnd tells what came of a fill.
-func (e *Engine) deferredEnd(d *deferred, en *Entry, refusal Refusal, then func(Refusal)) {
-	d.mu.Lock()
-	d.over, d.en, d.refusal = true, en, refusal
-	left, f := d.left, d.f
-	d.mu.Unlock()
-	close(d.done)
-	if f != nil {
-		sh := e.flights.shard(f.key)
-		sh.mu.Lock()
-		if sh.m[f.key] == f && f.settled != nil {
-			e.close(sh, f)
-		}
-		sh.mu.Unlock()
-	}
-	if left && then != nil {
-		then(refusal)
-	}
-}
-
-// settled is what came of a flight whose fill is on its way.
-type settled struct {
-	t *Turn
-	o Outcome
-}
-
-// linger keeps the turn's flight for who comes before its fill has ended. The caller
-// holds the shard's lock.
-func (t *Turn) linger(sh *flightShard, o Outcome) bool {
-	d, f := t.deferred, t.f
-	if d == nil || !d.joins || o.Entry == nil || f.running > 0 || sh.m[f.key] != f {
-		return false
-	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.over {
-		return false
-	}
-	d.f = f
-	if f.overdue != nil {
-		f.overdue.Stop()
-	}
-	o.Found = true // by the time: whoever wants something newer must look
-	f.settled, f.leases = &settled{t, o}, nil
-	return true
-}
-
-// outcome returns what who comes now may share. The caller holds the shard's lock, and
-// has found the flight unfenced.
-func (st *settled) outcome(e *Engine) (Outcome, bool) {
-	now, late := e.Now(), append(st.o.Tags[:len(st.o.Tags):len(st.o.Tags)], st.t.late...)
-	caughtUp := st.t.replicaCaughtUp(late)
-	if st.o.Entry.State(now) < Stale || st.t.fencedAt(late) != 0 || caughtUp != 0 && caughtUp <= now {
-		return Outcome{}, false
-	}
-	return st.o, true
+	return l.Make(f, h.lease.Token), local.Deferred, true
 }
 
 // TryLater returns a turn for a load of key that nobody waits for, unless there is one: it
 // may wait long for the tier, and is joined only after that. It is no use without a lease
 // (Turn.MayStore).
-func (e *Engine) TryLater(key string, tags []string, gate Gate) (*Turn, bool) {
+func (e *Engine) TryLater(key string, tags []string, gate local.Gate) (*Turn, bool) {
 	if e.shared == nil || !e.behind.begin(key) {
 		return nil, false
 	}
-	return &Turn{Load: e.NewLoad(key, tags), gate: gate, behind: true, noted: true}, true
+	return &Turn{Turn: local.NewTurn(e.NewLoad(key, tags), gate), e: e, behind: true, noted: true}, true
 }
 
 // Later runs fn in the background with such a turn, unless as many as there may be are
 // running.
-func (e *Engine) Later(parent context.Context, key string, tags []string, gate Gate, limit time.Duration, fn func(context.Context, *Turn)) bool {
+func (e *Engine) Later(parent context.Context, key string, tags []string, gate local.Gate, limit time.Duration, fn func(context.Context, *Turn)) bool {
 	turn, ok := e.TryLater(key, tags, gate)
 	if !ok {
 		return false
 	}
 	ok = e.Behind(parent, limit, func(ctx context.Context) {
-		defer turn.Finish(Outcome{Verdict: Failed})
+		defer turn.Finish(local.Outcome{Verdict: local.Failed})
 		fn(ctx, turn)
 	})
 	if !ok {
-		turn.Finish(Outcome{Verdict: Failed})
+		turn.Finish(local.Outcome{Verdict: local.Failed})
 	}
 	return ok
 }
@@ -316,29 +241,6 @@ func (e *Engine) Behind(parent context.Context, limit time.Duration, fn func(con
 
 // Behind reports whether nobody waits for the turn.
 func (t *Turn) Behind() bool { return t.behind }
-
-// lead makes a turn that nobody waits for lead a flight, now that it has the lease.
-func (t *Turn) lead() {
-	if !t.noted || t.f != nil || t.held == nil {
-		return
-	}
-	e := t.e
-	sh := e.flights.shard(t.key)
-	sh.mu.Lock()
-	defer sh.mu.Unlock()
-	if f := sh.m[t.key]; f != nil {
-		if _, fenced := e.catchUp(f); !fenced {
-			return // it is beside a load without a lease
-		}
-		e.leave(sh, f)
-	}
-	t.f = &flight{key: t.key, tags: t.tags, began: t.began, seen: t.pos, limit: 1, running: 1, leases: []*held{t.held}}
-	t.f.who.Turn()
-	if t.load != nil {
-		t.f.who.Runs(t.load)
-	}
-	sh.m[t.key] = t.f
-}
 
 // Thrifty reports whether what nobody waits for had better go on behind (TryLater), since
 // the tier is so far away that a request's budget holds few round trips.

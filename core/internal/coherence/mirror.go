@@ -3,35 +3,24 @@ package coherence
 import (
 	"sync/atomic"
 
+	"github.com/larderhq/larder/core/internal/local"
 	"github.com/larderhq/larder/core/internal/tier"
 )
 
-// mirrors keeps the stamps of the tags whose generations were learned last, so
+// mirrors keeps the generations of the tags that were learned last, so
 // that a generation is known without asking although no entry in this process
-// carries its tag. Stamps are otherwise held by their entries alone.
+// carries its tag. Generations are otherwise held by their entries alone.
 type mirrors struct {
-	ring [8192]atomic.Pointer[stamp]
+	ring [8192]atomic.Pointer[local.Generation]
 	next atomic.Uint32
 }
 
-func (m *mirrors) keep(st *stamp) { m.ring[m.next.Add(1)%uint32(len(m.ring))].Store(st) }
-
-// known returns the generation of a tag, "" if this instance does not know it.
-func (s *shared) known(tag string) string {
-	st := s.e.stamps.peek(tag)
-	if st == nil || st.dead.Load() {
-		return ""
-	}
-	if m := st.known.Load(); m != nil && !m.era.dead.Load() {
-		return m.token
-	}
-	return ""
-}
+func (m *mirrors) keep(g *local.Generation) { m.ring[m.next.Add(1)%uint32(len(m.ring))].Store(g) }
 
 // unknown returns the tags whose generations must be asked for.
 func (s *shared) unknown(tags []string) (ask []string) {
 	for _, tag := range tags {
-		if s.known(tag) == "" {
+		if s.local.Mirrored(tag) == "" {
 			ask = append(ask, tag)
 		}
 	}
@@ -44,19 +33,11 @@ func (s *shared) learn(pos uint64, tag, token string) {
 	if token == "" {
 		return
 	}
-	e := s.e
-	e.lapse(e.Now())
-	if s.doubtful(1<<tier.Partition(tag, e.partitions()), e.Now()) {
+	s.local.Lapse()
+	if s.Doubtful(1<<tier.Partition(tag, s.local.Partitions()), s.local.Now()) {
 		return // it may expire before this process hears of it
 	}
-	st := e.stamps.get(tag)
-	era := e.eras[tier.Partition(tag, e.partitions())].Load()
-	e.journal.mu.RLock()
-	defer e.journal.mu.RUnlock()
-	if e.concern(pos, "", []string{tag}) != 0 || era.dead.Load() || !e.intents.mayKeep(e.Now(), e.Now()) {
-		return
-	}
-	if st.known.Swap(&mirrored{token, era}) == nil {
-		s.mirrors.keep(st)
+	if first := s.local.Mirror(pos, tag, token); first != nil {
+		s.mirrors.keep(first)
 	}
 }

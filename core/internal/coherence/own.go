@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/larderhq/larder/core/internal/local"
 	"github.com/larderhq/larder/core/internal/tier"
 )
 
@@ -51,9 +52,9 @@ type owns struct {
 	count atomic.Int64 // so that nobody locks for nothing
 
 	mu     sync.Mutex
-	on     map[Item]map[*own]struct{} // by what drops them
-	latest map[string]*own            // those that are kept, by key
-	order  list.List                  // the same, the longest kept first
+	on     map[tier.Item]map[*own]struct{} // by what drops them
+	latest map[string]*own                 // those that are kept, by key
+	order  list.List                       // the same, the longest kept first
 	bytes  uint64
 	most   uint64
 }
@@ -95,7 +96,7 @@ const (
 )
 
 func newOwns(maxBytes uint64) *owns {
-	return &owns{on: make(map[Item]map[*own]struct{}), latest: make(map[string]*own), most: maxBytes / ownShare}
+	return &owns{on: make(map[tier.Item]map[*own]struct{}), latest: make(map[string]*own), most: maxBytes / ownShare}
 }
 
 // begin registers changes before they are sent. tags are those of each, beside its key's.
@@ -111,7 +112,7 @@ func (w *owns) begin(q *tier.Enqueue, tags [][]string, ttl time.Duration) []*own
 		if i < len(tags) {
 			o.tags = append(o.tags, tags[i]...)
 		}
-		o.weight = uint64(weigh(c.Key, len(c.Payload), 2*len(o.tags))) + overhead
+		o.weight = uint64(local.Weigh(c.Key, len(c.Payload), 2*len(o.tags))) + local.Overhead
 		for _, tag := range o.tags {
 			o.weight += uint64(len(tag))
 		}
@@ -180,14 +181,14 @@ func (w *owns) over(o *own, it heard, now int64) bool {
 }
 
 // hear is told of an item of a partition's log.
-func (w *owns) hear(e *Engine, p int, it tier.Logged) {
+func (w *owns) hear(c *local.Cache, p int, it tier.Logged) {
 	if w.count.Load() == 0 {
 		return
 	}
-	now := e.Now()
+	now := c.Now()
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for _, o := range w.concerned(e, it.Item) {
+	for _, o := range w.concerned(c, it.Item) {
 		switch h := (heard{p, it}); {
 		case o.at == nil && len(o.noted) < maxNoted:
 			o.noted = append(o.noted, h)
@@ -200,14 +201,14 @@ func (w *owns) hear(e *Engine, p int, it tier.Logged) {
 }
 
 // drop lets go of what items concern.
-func (w *owns) drop(e *Engine, items []Item) {
+func (w *owns) drop(c *local.Cache, items []tier.Item) {
 	if w.count.Load() == 0 {
 		return
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, it := range items {
-		for _, o := range w.concerned(e, it) {
+		for _, o := range w.concerned(c, it) {
 			if o.spoiled = true; o.at != nil {
 				w.remove(o)
 			}
@@ -216,9 +217,9 @@ func (w *owns) drop(e *Engine, items []Item) {
 }
 
 // concerned returns those that an item concerns. The caller holds w.mu.
-func (w *owns) concerned(e *Engine, it Item) (all []*own) {
+func (w *owns) concerned(c *local.Cache, it tier.Item) (all []*own) {
 	switch it.Kind {
-	case Key, Tag:
+	case tier.Key, tier.Tag:
 		for o := range w.on[it] {
 			all = append(all, o)
 		}
@@ -226,7 +227,7 @@ func (w *owns) concerned(e *Engine, it Item) (all []*own) {
 	default:
 		for by, on := range w.on {
 			for o := range on {
-				if by.Kind == Key && e.concerns(it, o.record.Key, o.tags) { // each has one of a key
+				if by.Kind == tier.Key && c.Concerns(it, o.record.Key, o.tags) { // each has one of a key
 					all = append(all, o)
 				}
 			}
@@ -250,10 +251,10 @@ func (w *owns) get(key string, now int64) (o *own, ok bool) {
 	return o, o != nil
 }
 
-func (o *own) items() []Item {
-	list := []Item{{Kind: tier.Key, Value: Name(o.record.Key)}}
+func (o *own) items() []tier.Item {
+	list := []tier.Item{{Kind: tier.Key, Value: tier.Name(o.record.Key)}}
 	for _, tag := range o.tags {
-		list = append(list, Item{Kind: tier.Tag, Value: tag})
+		list = append(list, tier.Item{Kind: tier.Tag, Value: tag})
 	}
 	return list
 }
@@ -288,12 +289,12 @@ func (w *owns) remove(o *own) {
 // ownChange returns the change of a key that this process has queued, while what it knows
 // of the key is legal.
 func (s *shared) ownChange(key string) *tier.Queued {
-	o, ok := s.e.owns.get(key, s.e.Now())
-	if !ok || !s.legal(s.e.mask(key, o.tags), s.e.Now()) || s.pending.blocks(s.e, key, o.tags) {
+	o, ok := s.owns.get(key, s.local.Now())
+	if !ok || !s.Legal(s.local.Mask(key, o.tags), s.local.Now()) || s.Blocks(key, o.tags) {
 		return nil
 	}
 	// What made it legal may be what dropped the change.
-	if again, _ := s.e.owns.get(key, s.e.Now()); again != o {
+	if again, _ := s.owns.get(key, s.local.Now()); again != o {
 		return nil
 	}
 	rec := o.record

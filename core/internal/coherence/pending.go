@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/larderhq/larder/core/internal/local"
 	"github.com/larderhq/larder/core/internal/tier"
 )
 
@@ -16,7 +17,7 @@ import (
 type pending struct {
 	count atomic.Int32
 	mu    sync.Mutex
-	items map[Item]*pendingItem
+	items map[tier.Item]*pendingItem
 }
 
 type pendingItem struct {
@@ -27,11 +28,11 @@ type pendingItem struct {
 // maxPending bounds the queue. Beyond it everything is pending.
 const maxPending = 1024
 
-func (q *pending) add(e *Engine, items []Item) {
+func (q *pending) add(c *local.Cache, items []tier.Item) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	until := e.Now() + int64(maxKeep)
-	all := Item{Kind: tier.All}
+	until := c.Now() + int64(maxKeep)
+	all := tier.Item{Kind: tier.All}
 	for _, it := range items {
 		if q.items[all] != nil {
 			it = all
@@ -57,7 +58,7 @@ func (q *pending) blockAll() bool {
 	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	p := q.items[Item{Kind: tier.All}]
+	p := q.items[tier.Item{Kind: tier.All}]
 	if p != nil {
 		p.seq++
 	}
@@ -65,14 +66,14 @@ func (q *pending) blockAll() bool {
 }
 
 // blocks reports whether something pending concerns an entry.
-func (q *pending) blocks(e *Engine, key string, tags []string) bool {
+func (q *pending) blocks(c *local.Cache, key string, tags []string) bool {
 	if q.count.Load() == 0 {
 		return false
 	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	for it := range q.items {
-		if e.concerns(it, key, tags) {
+		if c.Concerns(it, key, tags) {
 			return true
 		}
 	}
@@ -86,9 +87,9 @@ func (s *shared) retryPending(ctx context.Context, ses tier.Session) {
 		return
 	}
 	q.mu.Lock()
-	now := s.e.Now()
-	seqs := make(map[Item]int, len(q.items))
-	items := make([]Item, 0, len(q.items))
+	now := s.local.Now()
+	seqs := make(map[tier.Item]int, len(q.items))
+	items := make([]tier.Item, 0, len(q.items))
 	for it, p := range q.items {
 		if p.until < now {
 			delete(q.items, it)
@@ -108,7 +109,7 @@ func (s *shared) retryPending(ctx context.Context, ses tier.Session) {
 	ctx, cancel := context.WithTimeout(ctx, min(time.Duration(s.delta)/2, time.Second)+s.Budget*4)
 	defer cancel()
 	failed, _ := s.try(ctx, items, nil)
-	still := make(map[Item]bool, len(failed))
+	still := make(map[tier.Item]bool, len(failed))
 	for _, it := range failed {
 		still[it] = true
 	}
@@ -118,7 +119,7 @@ func (s *shared) retryPending(ctx context.Context, ses tier.Session) {
 			landed = append(landed, it)
 		}
 	}
-	s.e.fence(landed) // before it is answered from again (R14)
+	s.local.Fence(landed) // before it is answered from again (R14)
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	for _, it := range landed {
@@ -141,9 +142,9 @@ func (s *shared) verifiedSince(mask uint64, sent int64) bool {
 }
 
 // concerned returns the partitions that an item is executed in.
-func (s *shared) concerned(it Item) uint64 {
+func (s *shared) concerned(it tier.Item) uint64 {
 	if it.Kind == tier.Key || it.Kind == tier.Tag {
-		return 1 << tier.Partition(Name(it.Value), s.e.partitions())
+		return 1 << tier.Partition(tier.Name(it.Value), s.local.Partitions())
 	}
 	return s.everything()
 }

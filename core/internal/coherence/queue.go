@@ -36,16 +36,16 @@ var errNoQueue = errors.New("larder: no queue")
 // UseQueue makes q the queue of an engine that shares no tier, unless it has one
 // already, and returns the one it has.
 func (e *Engine) UseQueue(q LocalQueue) LocalQueue {
-	if e.local.CompareAndSwap(nil, &q) {
+	if e.queue.CompareAndSwap(nil, &q) {
 		return q
 	}
-	return *e.local.Load()
+	return *e.queue.Load()
 }
 
 // Queue returns where changes are queued: the shared tier, or this process.
 func (e *Engine) Queue() (tier.Queue, error) {
 	if e.shared == nil {
-		if q := e.local.Load(); q != nil {
+		if q := e.queue.Load(); q != nil {
 			return *q, nil
 		}
 		return nil, errNoQueue
@@ -60,22 +60,19 @@ func (e *Engine) Queue() (tier.Queue, error) {
 // Shares reports whether there is a shared tier.
 func (e *Engine) Shares() bool { return e.shared != nil }
 
-// Partitions returns how many there are, 1 without a shared tier.
-func (e *Engine) Partitions() int { return e.partitions() }
-
 // Home returns the partition of a key.
-func (e *Engine) Home(key string) int { return tier.Partition(Name(key), e.partitions()) }
+func (e *Engine) Home(key string) int { return tier.Partition(tier.Name(key), e.Partitions()) }
 
 // Answers reports whether a partition has answered within MaxStaleness. Who asks one
 // that has not may have to wait.
-func (e *Engine) Answers(p int) bool { return e.shared == nil || e.shared.legal(1<<p, e.Now()) }
+func (e *Engine) Answers(p int) bool { return e.shared == nil || e.shared.Legal(1<<p, e.Now()) }
 
 // Enqueue records changes and invalidates their keys: for this process before it
 // returns, for others as Invalidate does. After an error nobody knows whether they
 // were recorded: then the keys are invalidated all the same. tags are those that readers
 // keep each change under, for the ttl of its class.
 func (e *Engine) Enqueue(ctx context.Context, q tier.Enqueue, tags [][]string, ttl time.Duration) ([]tier.Enqueued, error) {
-	items := make([]Item, 0, 2*len(q.Changes))
+	items := make([]tier.Item, 0, 2*len(q.Changes))
 	for _, c := range q.Changes {
 		items = append(items, changed(c)...)
 	}
@@ -87,20 +84,20 @@ func (e *Engine) Enqueue(ctx context.Context, q tier.Enqueue, tags [][]string, t
 	s := e.shared
 	if s == nil {
 		done, err := to.Enqueue(ctx, q)
-		e.fence(items)
+		e.Fence(items)
 		return done, err
 	}
 	q.Lag = max(q.Lag, s.replicaLag())
-	sent := e.owns.begin(&q, tags, ttl)
-	defer e.owns.end(sent)
+	sent := s.owns.begin(&q, tags, ttl)
+	defer s.owns.end(sent)
 	done, err := to.Enqueue(ctx, q)
 	switch {
 	case errors.Is(err, tier.ErrMigrating), errors.Is(err, tier.ErrLate):
 		return nil, err // nothing has happened
 	case err != nil:
-		s.pending.add(e, items)
+		s.pending.add(s.local, items)
 		s.wake()
-		e.fence(items)
+		e.Fence(items)
 		return nil, err
 	}
 	items = items[:0]
@@ -113,24 +110,24 @@ func (e *Engine) Enqueue(ctx context.Context, q tier.Enqueue, tags [][]string, t
 		if c.Tagged.Token != "" {
 			s.told(q.Partition, c.Tagged)
 		}
-		e.owns.keep(sent[i], c, e.Now())
+		s.owns.keep(sent[i], c, e.Now())
 	}
-	e.fenceLoads(items) // R14: after the reply, heard of or not
+	e.FenceLoads(items) // R14: after the reply, heard of or not
 	return done, nil
 }
 
 // changed is what a change invalidates.
-func changed(c tier.QueueChange) []Item {
-	items := []Item{{Kind: tier.Key, Value: c.Key}}
+func changed(c tier.QueueChange) []tier.Item {
+	items := []tier.Item{{Kind: tier.Key, Value: c.Key}}
 	if c.Tag != "" {
-		items = append(items, Item{Kind: tier.Tag, Value: c.Tag})
+		items = append(items, tier.Item{Kind: tier.Tag, Value: c.Tag})
 	}
 	return items
 }
 
 // queued returns what is queued in this process.
 func (e *Engine) queued(key string) *tier.Queued {
-	if q := e.local.Load(); q != nil {
+	if q := e.queue.Load(); q != nil {
 		if rec, ok := (*q).Peek(key); ok {
 			return &rec
 		}
@@ -140,7 +137,7 @@ func (e *Engine) queued(key string) *tier.Queued {
 
 // Lease returns the token of the lease that the turn has, "" if it has none.
 func (t *Turn) Lease() string {
-	if t.held == nil || t.held.over() {
+	if t.held == nil || t.held.Over() {
 		return ""
 	}
 	return t.held.lease.Token

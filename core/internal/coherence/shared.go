@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/larderhq/larder/core/internal/local"
 	"github.com/larderhq/larder/core/internal/tier"
 )
 
@@ -23,15 +24,6 @@ type Sharing struct {
 	Log      *slog.Logger
 	// Wall is the wall clock, in nanoseconds. nil: the machine's.
 	Wall func() int64
-}
-
-// Codec is how the shared tier keeps the values of one kind.
-type Codec interface {
-	// Encode returns the payload for a value; ok is false if it has none.
-	Encode(value any) (payload []byte, ok bool)
-	// Decode returns the value of a payload and its size in memory. The payload is
-	// the callee's. born is when the value's load began, on the engine's clock.
-	Decode(payload []byte, born int64) (value any, size int, ok bool)
 }
 
 const (
@@ -65,16 +57,17 @@ const (
 	agreeLapse = 40 * time.Second
 )
 
-// shared is the engine's view of the tier that it shares: what it has verified of
-// each partition, and since when.
+// shared is the view of the tier that is shared: what has been verified of each partition,
+// and since when. It is the guard of the local cache.
 //
 // A copy in this process is legal only while every partition that it depends on
 // has been verified within MaxStaleness: asked for its head, and everything
 // before that head applied. Nobody's clock is compared with anybody else's.
 type shared struct {
 	Sharing
-	e     *Engine
-	delta int64
+	local   *local.Cache
+	delta   int64         // MaxStaleness
+	longest time.Duration // that a load may take
 
 	session atomic.Pointer[tier.Session]
 
@@ -99,6 +92,7 @@ type shared struct {
 	sweeping   chan struct{} // has room for the one Sweep at a time
 	wakes      wakes
 	mirrors    mirrors
+	owns       *owns
 
 	stale  stalenesses
 	agreed atomic.Int64 // when this instance's part of the layout was last renewed
@@ -109,53 +103,61 @@ type shared struct {
 	complaints complaints
 }
 
-// share opens the shared tier and begins to follow it.
-func (e *Engine) share(o Sharing) error {
-	s := &shared{Sharing: o, e: e, delta: int64(o.Layout.MaxStaleness), kick: make(chan struct{}, 1), sweeping: make(chan struct{}, 1)}
+// newShared returns the view of a tier that has not been opened. maxBytes bounds the
+// in-process tier; longest is the longest time that a load may take.
+func newShared(o Sharing, maxBytes uint64, longest time.Duration) *shared {
+	s := &shared{
+		Sharing: o, delta: int64(o.Layout.MaxStaleness), longest: longest,
+		kick: make(chan struct{}, 1), sweeping: make(chan struct{}, 1), owns: newOwns(maxBytes),
+	}
 	s.rounds.next = make(chan struct{})
-	s.pending.items = make(map[Item]*pendingItem)
+	s.pending.items = make(map[tier.Item]*pendingItem)
 	s.wakes.m = make(map[string]*wake)
 	first := new(breaker)
 	for p := range s.parts {
 		s.parts[p].breaker.Store(first)
 	}
-	s.skew.Store(s.wall() - e.monotonic())
-	e.parts.Store(int32(tier.DefaultPartitions))
-	if o.Layout.Partitions > 0 {
-		e.parts.Store(int32(o.Layout.Partitions))
+	return s
+}
+
+// start opens the shared tier and begins to follow it for a cache, whose guard s is.
+func (s *shared) start(cache *local.Cache) error {
+	s.local = cache
+	s.skew.Store(s.wall() - cache.Monotonic())
+	cache.SetPartitions(tier.DefaultPartitions)
+	if s.Layout.Partitions > 0 {
+		cache.SetPartitions(s.Layout.Partitions)
 	}
-	e.shared = s
-	err := s.start()
+	err := s.reach()
 	if tier.IsPermanent(err) && !errors.Is(err, tier.ErrUnusable) {
 		err = fmt.Errorf("%w: %w", tier.ErrUnusable, err)
 	}
-	if err != nil && (o.Required || errors.Is(err, tier.ErrUnusable)) {
+	if err != nil && (s.Required || errors.Is(err, tier.ErrUnusable)) {
 		if ses := s.session.Load(); ses != nil {
 			_ = (*ses).Close() // it is of no use
 		}
-		e.shared = nil
 		return err
 	}
 	if err != nil {
 		s.uncounted(err)
 		s.unreachable(err)
 	}
-	run, stop := context.WithCancel(e.ctx)
+	run, stop := context.WithCancel(cache.Life())
 	s.stop = stop
 	s.done.Add(1)
 	go s.run(run)
 	return nil
 }
 
-// start opens the tier and verifies the partitions, while New waits. A tier that is
+// reach opens the tier and verifies the partitions, while New waits. A tier that is
 // required is tried again until maxOpenTimeout is over: the server may be starting, or
 // slow at first.
-func (s *shared) start() error {
+func (s *shared) reach() error {
 	limit := openTimeout
 	if s.Required {
 		limit = maxOpenTimeout
 	}
-	ctx, cancel := context.WithTimeout(s.e.ctx, limit)
+	ctx, cancel := context.WithTimeout(s.local.Life(), limit)
 	defer cancel()
 	if !s.Required {
 		if err := s.open(ctx); err != nil {
@@ -248,10 +250,10 @@ func (s *shared) agree(ctx context.Context, ses tier.Session) error {
 	}
 	s.seen(l.MaxStaleness)
 	s.lag.Store(int64(max(l.ReplicaLag, s.Layout.ReplicaLag)))
-	if n := int32(l.Partitions); n > 0 && n <= tier.MaxPartitions && n != s.e.parts.Load() {
+	if n := int32(l.Partitions); n > 0 && n <= tier.MaxPartitions && int(n) != s.local.Partitions() {
 		s.follow.Lock()
 		defer s.follow.Unlock()
-		s.e.parts.Store(n)
+		s.local.SetPartitions(int(n))
 		s.ageAll()
 	}
 	return nil
@@ -268,7 +270,7 @@ type stalenesses struct {
 
 // seen notes what the layout tells and returns the largest of late.
 func (s *shared) seen(d time.Duration) time.Duration {
-	now := s.e.monotonic()
+	now := s.local.Monotonic()
 	s.stale.mu.Lock()
 	defer s.stale.mu.Unlock()
 	if d >= s.stale.largest || now > s.stale.until {
@@ -287,9 +289,9 @@ func (s *shared) close() {
 	}
 }
 
-// legal reports whether every partition of the mask was verified within
+// Legal reports whether every partition of the mask was verified within
 // MaxStaleness (R4).
-func (s *shared) legal(mask uint64, now int64) bool {
+func (s *shared) Legal(mask uint64, now int64) bool {
 	if now < s.legalUntil.Load() {
 		return true
 	}
@@ -305,7 +307,7 @@ func (s *shared) legal(mask uint64, now int64) bool {
 // loaded before may have been made of what was verified MaxStaleness before.
 func (s *shared) lapsed() int64 {
 	until := int64(0)
-	for p := range s.e.partitions() {
+	for p := range s.local.Partitions() {
 		v := s.parts[p].verified.Load()
 		if v != 0 && (until == 0 || v+s.delta < until) { // 0: nothing of it is kept
 			until = v + s.delta
@@ -314,9 +316,22 @@ func (s *shared) lapsed() int64 {
 	return until
 }
 
+// Outlived reports whether something that this process has not heard of in time may concern
+// a load that began at a time, or whether it may have made use of what was legal then and is
+// not any longer (R7).
+func (s *shared) Outlived(began, now int64) bool {
+	return !s.Legal(s.everything(), now) && (now-began >= s.delta || began < s.lapsed())
+}
+
+// Blocks reports whether something pending concerns an entry (R16).
+func (s *shared) Blocks(key string, tags []string) bool { return s.pending.blocks(s.local, key, tags) }
+
+// Forget drops the queued changes of this process that items concern (R27).
+func (s *shared) Forget(items []tier.Item) { s.owns.drop(s.local, items) }
+
 // everything is the mask of what may carry any tag.
 func (s *shared) everything() uint64 {
-	if n := s.e.partitions(); n < 64 {
+	if n := s.local.Partitions(); n < 64 {
 		return 1<<n - 1
 	}
 	return math.MaxUint64
@@ -324,7 +339,7 @@ func (s *shared) everything() uint64 {
 
 // unverified reports whether there is a partition of which nothing has been proved.
 func (s *shared) unverified() bool {
-	for p := range s.e.partitions() {
+	for p := range s.local.Partitions() {
 		if s.parts[p].verified.Load() == 0 {
 			return true
 		}
@@ -335,7 +350,7 @@ func (s *shared) unverified() bool {
 // computeLegal finds until when everything is legal. The caller holds follow.
 func (s *shared) computeLegal() {
 	until := int64(math.MaxInt64)
-	for p := range s.e.partitions() {
+	for p := range s.local.Partitions() {
 		v := s.parts[p].verified.Load()
 		if v == 0 {
 			until = 0
@@ -356,9 +371,9 @@ func (s *shared) wall() int64 {
 	return time.Now().UnixNano()
 }
 
-// checkClocks notices a machine that was suspended: its monotonic clock stood
+// CheckClocks notices a machine that was suspended: its monotonic clock stood
 // still, and what it believes to have verified just now is old (R22).
-func (s *shared) checkClocks(mono int64) {
+func (s *shared) CheckClocks(mono int64) {
 	skew := s.skew.Load()
 	d := s.wall() - mono - skew
 	if d <= s.delta/4 && d >= -s.delta/4 {
@@ -393,8 +408,8 @@ func (s *shared) askable(key string, tags []string) (tier.Session, bool) {
 	if ses == nil {
 		return nil, false
 	}
-	mask := s.e.mask(key, tags)
-	if s.broken(mask) || !s.legal(mask, s.e.Now()) || s.pending.blocks(s.e, key, tags) {
+	mask := s.local.Mask(key, tags)
+	if s.broken(mask) || !s.Legal(mask, s.local.Now()) || s.Blocks(key, tags) {
 		return nil, false
 	}
 	return *ses, true
@@ -403,7 +418,7 @@ func (s *shared) askable(key string, tags []string) (tier.Session, bool) {
 // answering returns the session if the tier has not just failed for key.
 func (s *shared) answering(key string) (tier.Session, bool) {
 	ses := s.session.Load()
-	if ses == nil || s.broken(s.e.mask(key, nil)) {
+	if ses == nil || s.broken(s.local.Mask(key, nil)) {
 		return nil, false
 	}
 	return *ses, true
@@ -422,12 +437,6 @@ var errUnverified = errors.New("larder: the shared tier answers, but it cannot b
 
 var errSpent = errors.New("larder: the request has waited for the shared tier for as long as it may")
 
-// undated is a context without a deadline of its own.
-type undated struct{ context.Context }
-
-// Deadline implements context.Context.
-func (undated) Deadline() (time.Time, bool) { return time.Time{}, false }
-
 // use runs fn with what is left. The error is errSpent where that was too little to tell
 // anything of the tier.
 func (b *budget) use(ctx context.Context, fn func(context.Context) error) error {
@@ -438,7 +447,7 @@ func (b *budget) use(ctx context.Context, fn func(context.Context) error) error 
 	had, start := b.left, time.Now()
 	// A load's context may tell of its client's deadline and not end there, since
 	// others wait for it.
-	ctx, cancel := context.WithTimeout(undated{ctx}, b.left)
+	ctx, cancel := context.WithTimeout(local.Undated(ctx), b.left)
 	defer cancel()
 	err := fn(ctx)
 	b.left -= time.Since(start)

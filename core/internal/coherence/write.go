@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/larderhq/larder/core/internal/local"
 	"github.com/larderhq/larder/core/internal/tier"
 )
 
@@ -43,13 +44,13 @@ import (
 // The entry may have been stored a moment ago, by a writer whose invalidation is heard of
 // while it is read: then it is not admitted, as if it were from before. It is read again,
 // and taken for newer if nobody comes to know: nothing is stored then.
-func (e *Engine) Newer(ctx context.Context, key string, tags []string, f Fill, since int64) bool {
+func (e *Engine) Newer(ctx context.Context, key string, tags []string, f local.Fill, since int64) bool {
 	if f.Older == nil {
 		return false
 	}
 	const looks = 3
 	for range looks {
-		if en, state := e.Lookup(key); state >= Stale {
+		if en, state := e.Lookup(key); state >= local.Stale {
 			return en.Born >= since && f.Older(en)
 		}
 		found := e.lookAlone(ctx, key, tags, f.Codec)
@@ -64,67 +65,24 @@ func (e *Engine) Newer(ctx context.Context, key string, tags []string, f Fill, s
 }
 
 // lookAlone reads the shared tier's entry under key.
-func (e *Engine) lookAlone(ctx context.Context, key string, tags []string, codec Codec) Found {
+func (e *Engine) lookAlone(ctx context.Context, key string, tags []string, codec local.Codec) Found {
 	t := e.Alone(key, tags)
-	defer t.Finish(Outcome{Verdict: Unshareable})
+	defer t.Finish(local.Outcome{Verdict: local.Unshareable})
 	return t.Look(ctx, Query{Codec: codec})
 }
 
-// Began returns when the intent began, on the engine's clock.
-func (in *Intent) Began() int64 { return in.began }
-
-// EndWith is End, and stores f under key, which the intent is on, if this writer
-// was the only one at work since it began and nobody has invalidated the key or
-// its tags. The error is End's: without one the value may still not be stored, and
-// is then loaded by whoever asks.
-func (in *Intent) EndWith(ctx context.Context, key string, tags []string, f Fill) (err error) {
-	in.once.Do(func() {
-		if in.id == "" {
-			if l := in.endAlone(key, append(tags[:len(tags):len(tags)], f.Tags...)); l != nil {
-				l.Fill(f)
-			}
-			return
-		}
-		err = in.endWith(ctx, key, tags, f)
-	})
+func (in *sharedIntent) endWith(ctx context.Context, key string, tags []string, f local.Fill) (err error) {
+	in.once.Do(func() { err = in.endWithOnce(ctx, key, tags, f) })
 	return err
 }
 
-// endAlone is endHere, and returns the load that may store the value, nil if none
-// may.
-func (in *Intent) endAlone(key string, tags []string) *Load {
-	e := in.e
-	e.journal.mu.Lock()
-	now := e.Now()
-	alone := in.due.index >= 0 && now < in.deadline && e.concern(in.pos, key, tags) == 0 && !e.intents.others(in)
-	e.intents.close(in)
-	e.apply(now, in.items)
-	pos := e.journal.head
-	e.journal.mu.Unlock()
-	e.remove(in.items)
-	if !alone || e.closed.Load() {
-		return nil
-	}
-	l := e.NewLoad(key, tags[:len(tags):len(tags)])
-	l.pos, l.began = pos, in.began
-	return l
-}
-
-// others reports whether an intent but in is open on any of its items. One that has
-// lapsed is in the log. The journal's lock is held.
-func (t *intents) others(in *Intent) bool {
-	return t.closed >= in.began || slices.ContainsFunc(in.items, func(it Item) bool {
-		return slices.ContainsFunc(t.open[it], func(other *Intent) bool { return other != in })
-	})
-}
-
-func (in *Intent) endWith(ctx context.Context, key string, tags []string, f Fill) error {
+func (in *sharedIntent) endWithOnce(ctx context.Context, key string, tags []string, f local.Fill) error {
 	e, s := in.e, in.e.shared
-	did := &doing{id: in.id, mode: tier.End, logged: make(map[Item]tier.Position)}
+	did := &doing{id: in.id, mode: tier.End, logged: make(map[tier.Item]tier.Position)}
 	if err := s.invalidate(ctx, in.items, did); err != nil {
 		return err
 	}
-	l := e.renew(in.items, key, tags)
+	l := e.FenceAndLoad(in.items, key, tags)
 	if in.logged == nil || e.Now() >= in.deadline {
 		return nil
 	}
@@ -145,9 +103,9 @@ var errNotLogged = errors.New("larder: no item of the writer's own in the log")
 // wasAlone reports whether nobody else has been at work on the key and its tags
 // since the intent began: no other intent is open, none has lapsed since, and the
 // logs hold nothing that concerns them but this writer's own items.
-func (in *Intent) wasAlone(ctx context.Context, t *Turn, ended map[Item]tier.Position, key string, tags []string) bool {
+func (in *sharedIntent) wasAlone(ctx context.Context, t *Turn, ended map[tier.Item]tier.Position, key string, tags []string) bool {
 	e, h, b := in.e, t.held, &t.asked.budget
-	n := e.partitions()
+	n := e.Partitions()
 	lapsed := func(ago time.Duration) bool {
 		return ago > 0 && int64(ago) <= e.Now()-in.began+int64(time.Millisecond)
 	}
@@ -159,22 +117,22 @@ func (in *Intent) wasAlone(ctx context.Context, t *Turn, ended map[Item]tier.Pos
 	}
 	clean := func(since tier.Log) bool {
 		return since.Joined && !slices.ContainsFunc(since.Items, func(it tier.Logged) bool {
-			return !ownItem(in.logged, it) && !ownItem(ended, it) && e.concerns(meant(it.Item), key, tags)
+			return !ownItem(in.logged, it) && !ownItem(ended, it) && e.Concerns(meant(it.Item), key, tags)
 		})
 	}
 	var own tier.Log
 	lates := make([]tier.Late, len(tags))
 	asks := []func(context.Context) error{func(ctx context.Context) (err error) {
-		pos, ok := in.logged[Item{Kind: tier.Key, Value: key}]
+		pos, ok := in.logged[tier.Item{Kind: tier.Key, Value: key}]
 		if !ok {
 			return errNotLogged
 		}
-		own, err = h.ses.Log(ctx, tier.Partition(Name(key), n), pos)
+		own, err = h.ses.Log(ctx, tier.Partition(tier.Name(key), n), pos)
 		return err
 	}}
 	for i, tag := range tags {
 		asks = append(asks, func(ctx context.Context) (err error) {
-			pos, ok := in.logged[Item{Kind: tier.Tag, Value: tag}]
+			pos, ok := in.logged[tier.Item{Kind: tier.Tag, Value: tag}]
 			if !ok {
 				return errNotLogged
 			}
@@ -192,7 +150,7 @@ func (in *Intent) wasAlone(ctx context.Context, t *Turn, ended map[Item]tier.Pos
 
 // meant returns what an item is about: the beginning of a writer's work on a key or tag
 // counts as an invalidation to another writer.
-func meant(it Item) Item {
+func meant(it tier.Item) tier.Item {
 	if in, ok := tier.IntentOf(it); ok {
 		return in.Item
 	}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/larderhq/larder/core/internal/coherence"
 	"github.com/larderhq/larder/core/internal/hotkeys"
+	"github.com/larderhq/larder/core/internal/local"
 )
 
 // KeepPlan is how a hot set is kept warm.
@@ -50,14 +51,14 @@ type Keeper[T any] struct {
 	// by it.
 	Key func(hotkeys.Item[T]) (key string, ok bool)
 	// Leave reports whether an entry is let expire.
-	Leave func(*coherence.Entry) bool
+	Leave func(*local.Entry) bool
 	// Renew loads what is Due still, and returns how many it has filled in and how many
 	// failed.
 	Renew func(ctx context.Context, due Due, batch []hotkeys.Item[T]) (filled, failed int)
 }
 
 // Due reports whether an entry will expire too soon.
-type Due func(*coherence.Entry) bool
+type Due func(*local.Entry) bool
 
 const (
 	// halfLife is how long it takes until a request counts for half.
@@ -116,7 +117,7 @@ func (k Keeper[T]) Keep(ctx context.Context) error {
 func (k Keeper[T]) round(ctx context.Context, sketch *hotkeys.Sketch[T], resting map[string]int, since time.Duration) {
 	e := k.Engine
 	ahead := int64(max(k.Plan.Every, since)) + int64(k.Plan.Every)/4
-	due := func(en *coherence.Entry) bool { return en.FreshUntil-e.Now() <= ahead }
+	due := func(en *local.Entry) bool { return en.FreshUntil-e.Now() <= ahead }
 	top := sketch.Top()
 	for name := range resting {
 		if resting[name]--; resting[name] <= 0 {
@@ -130,7 +131,7 @@ func (k Keeper[T]) round(ctx context.Context, sketch *hotkeys.Sketch[T], resting
 			return true
 		}
 		en, state := e.Lookup(key)
-		return state != coherence.Gone && (!due(en) || k.Leave(en))
+		return state != local.Gone && (!due(en) || k.Leave(en))
 	})
 	r.Due = len(todo)
 	if len(todo) > 0 {
@@ -140,7 +141,7 @@ func (k Keeper[T]) round(ctx context.Context, sketch *hotkeys.Sketch[T], resting
 		r.Filled, r.Failed, r.Elapsed = done.Filled, done.Failed, done.Elapsed
 		for _, it := range todo {
 			if key, ok := k.Key(it); ok {
-				if _, state := e.Lookup(key); state == coherence.Gone {
+				if _, state := e.Lookup(key); state == local.Gone {
 					resting[it.Name] = rests
 				}
 			}
@@ -165,9 +166,9 @@ func (k Keeper[T]) note(sketch *hotkeys.Sketch[T]) {
 // noted returns what another instance, or the one before this, has found to be hot.
 func (k Keeper[T]) noted(ctx context.Context) []hotkeys.Item[T] {
 	turn := k.Engine.Alone(k.Note, nil)
-	defer turn.Finish(coherence.Outcome{Verdict: coherence.Failed})
+	defer turn.Finish(local.Outcome{Verdict: local.Failed})
 	found := turn.Look(ctx, coherence.Query{Codec: noteCodec[T]{}})
-	if found.Entry == nil || found.State == coherence.Gone {
+	if found.Entry == nil || found.State == local.Gone {
 		return nil
 	}
 	k.Engine.Drop(k.Note)
@@ -184,7 +185,7 @@ type noted[T any] []hotkeys.Item[T]
 // for.
 type noteCodec[T any] struct{}
 
-// Encode implements coherence.Codec.
+// Encode implements local.Codec.
 func (noteCodec[T]) Encode(value any) (payload []byte, ok bool) {
 	list, ok := value.(noted[T])
 	for _, it := range list {
@@ -197,7 +198,7 @@ func (noteCodec[T]) Encode(value any) (payload []byte, ok bool) {
 	return payload, ok
 }
 
-// Decode implements coherence.Codec.
+// Decode implements local.Codec.
 func (noteCodec[T]) Decode(payload []byte, _ int64) (value any, size int, ok bool) {
 	if len(payload) > maxNote {
 		return nil, 0, false

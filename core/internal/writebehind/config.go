@@ -109,9 +109,9 @@ func (s *shared) states(ctx context.Context) ([]tier.QueueState, error) {
 	return states, err
 }
 
-func keyItem(key string) coherence.Item { return coherence.Item{Kind: coherence.Key, Value: key} }
+func keyItem(key string) tier.Item { return tier.Item{Kind: tier.Key, Value: key} }
 
 // tagItem is the tag that entries made of a key carry.
-func tagItem(key string) coherence.Item {
-	return coherence.Item{Kind: coherence.Tag, Value: naming.Tag(key)}
+func tagItem(key string) tier.Item {
+	return tier.Item{Kind: tier.Tag, Value: naming.Tag(key)}
 }

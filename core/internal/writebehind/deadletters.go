@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/larderhq/larder/core/internal/coherence"
 	"github.com/larderhq/larder/core/internal/tier"
 )
 
@@ -90,5 +89,5 @@ func deadLetterError(l DeadLetter, err error) error {
 func (p *Pipeline) invalidate(ctx context.Context, key string) error {
 	ctx, cancel := p.Bound(ctx)
 	defer cancel()
-	return p.Engine.Invalidate(ctx, []coherence.Item{keyItem(key), tagItem(key)})
+	return p.Engine.Invalidate(ctx, []tier.Item{keyItem(key), tagItem(key)})
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/larderhq/larder/core/internal/coherence"
+	"github.com/larderhq/larder/core/internal/local"
 	"github.com/larderhq/larder/core/internal/naming"
 	"github.com/larderhq/larder/core/internal/tier"
 )
@@ -17,7 +18,7 @@ const maxMergePause = 200 * time.Millisecond
 // Merge is a partial change of a key: it depends on the latest value.
 type Merge struct {
 	Key   string
-	Codec coherence.Codec
+	Codec local.Codec
 	// Apply returns the new value. queued is the latest change of the key that waits, nil if
 	// none does. It may be called more than once.
 	Apply func(ctx context.Context, queued *tier.Queued) (Record, error)
@@ -82,7 +83,7 @@ func (p *Pipeline) lock(ctx context.Context, key string) (unlock func(), err err
 // mergeOnce is one attempt. done: the change has been handed over, or cannot be.
 func (p *Pipeline) mergeOnce(ctx context.Context, m Merge) (done bool, err error) {
 	turn := p.Engine.Alone(m.Key, []string{naming.Tag(m.Key)})
-	defer turn.Finish(coherence.Outcome{Verdict: coherence.Unshareable})
+	defer turn.Finish(local.Outcome{Verdict: local.Unshareable})
 	f := turn.Fetch(ctx, coherence.Query{Codec: m.Codec, Anew: true, Wait: p.Committer.Wait})
 	switch {
 	case !p.Engine.Shares() || turn.Lease() != "":

@@ -9,7 +9,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/larderhq/larder/core/internal/coherence"
 	"github.com/larderhq/larder/core/internal/tier"
 )
 
@@ -119,7 +118,7 @@ func (w *worker) awaitReplicas(ctx context.Context, outcomes []*outcome) {
 // invalidateTags invalidates the entries that carry the keys of applied changes as tags. A
 // change whose invalidation is pending stays in the queue, and is applied again.
 func (w *worker) invalidateTags(outcomes []*outcome) {
-	var items []coherence.Item
+	var items []tier.Item
 	for _, o := range outcomes {
 		if o.err == nil {
 			items = append(items, tagItem(o.record.Key))
@@ -134,7 +133,7 @@ func (w *worker) invalidateTags(outcomes []*outcome) {
 	if err == nil {
 		return
 	}
-	pending := make(map[coherence.Item]bool, len(failed))
+	pending := make(map[tier.Item]bool, len(failed))
 	for _, it := range failed {
 		pending[it] = true
 	}
@@ -267,7 +266,7 @@ func (o *outcome) fate() fate {
 // account counts and logs settled outcomes, and invalidates the keys whose changes no
 // longer hold.
 func (w *worker) account(outcomes []*outcome) {
-	var invalid []coherence.Item
+	var invalid []tier.Item
 	var dead []*outcome
 	late := 0
 	for _, o := range outcomes {

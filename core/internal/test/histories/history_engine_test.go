@@ -10,7 +10,9 @@ import (
 	"github.com/larderhq/larder/core"
 	"github.com/larderhq/larder/core/internal/bridge"
 	"github.com/larderhq/larder/core/internal/coherence"
+	"github.com/larderhq/larder/core/internal/local"
 	"github.com/larderhq/larder/core/internal/naming"
+	"github.com/larderhq/larder/core/internal/tier"
 )
 
 // The engine as package httpcache uses it: the load runs in the request, values
@@ -18,7 +20,7 @@ import (
 func TestHistoryOfTheEngineHasNoAnswerOlderThanTheLastAnnouncement(t *testing.T) {
 	h := newHistory(t, 2, nil)
 	e := bridge.Of(h.cache).Engine
-	gate := coherence.Gate{MaxLoadsAfterError: 2, Wait: 2 * time.Millisecond}
+	gate := local.Gate{MaxLoadsAfterError: 2, Wait: 2 * time.Millisecond}
 
 	name := func(r int) string { return fmt.Sprint("page:", r) }
 	path := func(r int) string { return fmt.Sprint("/pages/", r) }
@@ -27,39 +29,39 @@ func TestHistoryOfTheEngineHasNoAnswerOlderThanTheLastAnnouncement(t *testing.T)
 		if r%2 == 0 {
 			return name(r)
 		}
-		return fmt.Sprintf("%s%cvariant %d", name(r), coherence.NameEnd, rand.IntN(2))
+		return fmt.Sprintf("%s%cvariant %d", name(r), tier.NameEnd, rand.IntN(2))
 	}
 	early := make([][]string, historyRows)
 	for r := range early {
 		early[r] = []string{naming.Tag(name(r)), naming.Path(path(r))}
 	}
 
-	load := func(turn *coherence.Turn, key string, r int) (out coherence.Outcome, version int64, err error) {
+	load := func(turn *coherence.Turn, key string, r int) (out local.Outcome, version int64, err error) {
 		e.Count.Loads.Add(1)
-		fill := coherence.Fill{Key: key, Size: 8, Tags: []string{naming.Tag(groupTag(r)), naming.Tag("pages")}}
-		out = coherence.Outcome{Verdict: coherence.Shared, Tags: fill.Tags}
+		fill := local.Fill{Key: key, Size: 8, Tags: []string{naming.Tag(groupTag(r)), naming.Tag("pages")}}
+		out = local.Outcome{Verdict: local.Shared, Tags: fill.Tags}
 		defer func() { turn.Finish(out) }()
 		pause(3)
 		version = h.rows[r].version.Load()
 		pause(3)
 		switch rand.IntN(100) {
 		case 0:
-			out = coherence.Outcome{Verdict: coherence.Failed}
+			out = local.Outcome{Verdict: local.Failed}
 			return out, 0, errHistory
 		case 1, 2:
-			out = coherence.Outcome{Verdict: coherence.Unshareable}
+			out = local.Outcome{Verdict: local.Unshareable}
 			return out, version, nil
 		case 3:
-			out.Entry = coherence.Loose(version)
+			out.Entry = local.Unstored(version)
 			return out, version, nil
 		case 4:
-			if en, state := e.Lookup(key); state != coherence.Gone { // in place of an error
-				out = coherence.Outcome{Verdict: coherence.Shared, Entry: en}
+			if en, state := e.Lookup(key); state != local.Gone { // in place of an error
+				out = local.Outcome{Verdict: local.Shared, Entry: en}
 				return out, 0, errHistory
 			}
 		}
 		fill.Value = version
-		fill.Lifetime = coherence.Lifetime{Fresh: time.Duration(1+rand.IntN(8)) * time.Millisecond, Stale: 4 * time.Millisecond, Spare: 10 * time.Millisecond}
+		fill.Lifetime = local.Lifetime{Fresh: time.Duration(1+rand.IntN(8)) * time.Millisecond, Stale: 4 * time.Millisecond, Fallback: 10 * time.Millisecond}
 		out.Entry, _ = turn.Fill(context.Background(), fill)
 		return out, version, nil
 	}
@@ -67,20 +69,20 @@ func TestHistoryOfTheEngineHasNoAnswerOlderThanTheLastAnnouncement(t *testing.T)
 	read := func(ctx context.Context, r int) (int64, error) {
 		key := keyOf(r)
 		en, state := e.Lookup(key)
-		if state >= coherence.Stale {
-			if state == coherence.Stale {
+		if state >= local.Stale {
+			if state == local.Stale {
 				e.Count.StaleHits.Add(1)
 			} else {
 				e.Count.Hits.Add(1)
 			}
-			if state == coherence.Stale || en.Early(e.Now()) {
+			if state == local.Stale || en.Early(e.Now()) {
 				if turn, ok := e.TryLead(key, early[r], gate); ok {
 					ok := e.Background(ctx, time.Minute, func(context.Context) {
 						e.Count.Refreshes.Add(1)
 						_, _, _ = load(turn, key, r)
 					})
 					if !ok {
-						turn.Finish(coherence.Outcome{Verdict: coherence.Failed})
+						turn.Finish(local.Outcome{Verdict: local.Failed})
 					}
 				}
 			}
@@ -100,8 +102,8 @@ func TestHistoryOfTheEngineHasNoAnswerOlderThanTheLastAnnouncement(t *testing.T)
 		case turn == nil:
 			return out.Entry.Value.(int64), nil
 		}
-		if en, state := e.Lookup(key); state == coherence.Fresh {
-			turn.Finish(coherence.Outcome{Verdict: coherence.Shared, Entry: en})
+		if en, state := e.Lookup(key); state == local.Fresh {
+			turn.Finish(local.Outcome{Verdict: local.Shared, Entry: en})
 			return en.Value.(int64), nil
 		}
 		_, version, err := load(turn, key, r)

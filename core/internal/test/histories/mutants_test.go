@@ -20,7 +20,7 @@ import (
 
 const histories = "./core/internal/test/histories"
 
-// mutant is a rule of package coherence, and the tests that notice when it is taken out:
+// mutant is a rule of package local, and the tests that notice when it is taken out:
 // they find old values answered, and nothing else.
 //
 // The histories find what chance finds often. A rule whose loss chance finds too seldom,
@@ -28,7 +28,7 @@ const histories = "./core/internal/test/histories"
 type mutant struct {
 	mutate.Rule
 	history  bool   // the histories find it
-	directed string // the tests of package coherence that find it
+	directed string // the tests of package local that find it
 	word     string // what a failure says; "": STALE
 }
 
@@ -38,44 +38,45 @@ func mutants() []mutant {
 	const (
 		gone   = "GivenAStoredEntry_WhenInvalidated_ThenItIsGone"
 		engine = "core/internal/coherence/"
+		local  = "core/internal/local/"
 	)
 	rule := func(name string, edits ...mutate.Edit) mutate.Rule { return mutate.Rule{Name: name, Edits: edits} }
 	return []mutant{
 		// A fill does not read the log.
-		{rule("fill-check", mutate.Never(engine+"load.go", `e.concern(l.pos, key, tags) != 0`)),
+		{rule("fill-check", mutate.Never(local+"load.go", `c.concern(l.pos, key, tags) != 0`)),
 			true, "GivenALoadUnderWay_WhenInvalidated_ThenItsValueIsNotStored", ""},
 		// A flight is joined without reading the log. Alone it lets nobody have an old value,
 		// since those who wait are compared with the log again at the end; but they wait for a
 		// load that is none of theirs.
-		{rule("join-check", mutate.Never(engine+"flight.go", `e.concern(f.seen, f.key, f.tags) != 0`)),
+		{rule("join-check", mutate.Never(local+"flight.go", `c.concern(f.seen, f.key, f.tags) != 0`)),
 			false, "GivenALoadUnderWay_WhenInvalidated_ThenWhoComesLaterDoesNotJoinIt|GivenALoadUnderWay_WhenInvalidated_ThenARefreshBeginsBesideIt", "DOOMED"},
 		// Those who joined after an item share what was loaded before it.
-		{rule("waiter-check", mutate.After(engine+"flight.go", `func (t *Turn) fencedAt(late []string) uint64 {`, `if true { return 0 }`)),
+		{rule("waiter-check", mutate.After(local+"flight.go", `func (t *Turn) fencedAt(late []string) uint64 {`, `if true { return 0 }`)),
 			true, "GivenAReaderWhoJoinedAfterAnInvalidation_WhenTheLoadNamesItsTagLate", ""},
 		// A tag's generation survives its invalidation.
-		{rule("stamp-kill", mutate.Replace(engine+"engine.go", `e.stamps.kill(it.Value)`, ``)), true, gone, ""},
+		{rule("stamp-kill", mutate.Replace(local+"cache.go", `c.generations.kill(it.Value)`, ``)), true, gone, ""},
 		// The era survives an invalidation of all.
-		{rule("era", mutate.Replace(engine+"engine.go", "case All:\n\t\t\tfor p := range e.partitions() {", "case All:\n\t\t\tfor p := range 0 {"),
-			mutate.Replace(engine+"engine.go", `e.tier.clear()`, ``)), true, gone, ""},
+		{rule("era", mutate.Replace(local+"cache.go", "case All:\n\t\t\tfor p := range c.Partitions() {", "case All:\n\t\t\tfor p := range 0 {"),
+			mutate.Replace(local+"cache.go", `c.tier.clear()`, ``)), true, gone, ""},
 		// An entry survives the invalidation of its key.
-		{rule("remove", mutate.Replace(engine+"engine.go", `e.tier.drop(it.Value)`, ``)), true, gone, ""},
+		{rule("remove", mutate.Replace(local+"cache.go", `c.tier.drop(it.Value)`, ``)), true, gone, ""},
 		// Entries survive the invalidation of a pattern.
-		{rule("sweep", mutate.Replace(engine+"engine.go", `e.sweeps.add(head+uint64(i), it.Value, now)`, `_, _ = head, i`)), true, gone, ""},
+		{rule("sweep", mutate.Replace(local+"cache.go", `c.sweeps.add(head+uint64(i), it.Value, now)`, `_, _ = head, i`)), true, gone, ""},
 		// A writer's end invalidates nothing.
-		{rule("end", mutate.Replace(engine+"intent.go", `in.e.apply(in.e.Now(), items)`, `items = nil`)),
+		{rule("end", mutate.Replace(local+"intent.go", `in.c.apply(in.c.Now(), items)`, `items = nil`)),
 			true, "GivenAWriterAtWork_WhenSomethingIsLoaded_ThenItIsAnsweredUntilTheWriterEnds", ""},
 		// A load that is older than the log is stored and shared.
-		{rule("trim", mutate.Never(engine+"log.go", `from < j.tail()`)), false, "GivenALoadOlderThanTheLog", ""},
+		{rule("trim", mutate.Never(local+"log.go", `from < j.tail()`)), false, "GivenALoadOlderThanTheLog", ""},
 		// A writer's deadline invalidates nothing.
-		{rule("lapse", mutate.Always(engine+"intent.go", `now < e.intents.next.Load()`), mutate.Always(engine+"intent.go", `now < t.next.Load()`)),
+		{rule("lapse", mutate.Always(local+"intent.go", `now < c.intents.next.Load()`), mutate.Always(local+"intent.go", `now < t.next.Load()`)),
 			false, "GivenAWriterThatDies_WhenItsDeadlinePasses|GivenAStoredEntry_WhenAWriterBeginsAndDies", ""},
 		// What a lagging replica may have answered is stored.
-		{rule("lag", mutate.Never(engine+"load.go", `e.concern(e.journal.since(l.began-int64(lag)), key, tags) != 0`)),
+		{rule("lag", mutate.Never(local+"load.go", `c.concern(c.journal.since(l.began-int64(lag)), key, tags) != 0`)),
 			false, "GivenAReplicaThatLags_WhenALoadBeginsSoonAfter", ""},
 		// An entry that a leader found is shared whatever has become of it.
-		{rule("found-check", mutate.Never(engine+"flight.go", `o.Entry != t.made`)), false, "GivenAnEntryFoundByALeaderDuringAnInvalidation", ""},
+		{rule("found-check", mutate.Never(local+"flight.go", `o.Entry != t.made`)), false, "GivenAnEntryFoundByALeaderDuringAnInvalidation", ""},
 		// What is put is not fenced by what follows its own invalidation at once.
-		{rule("renew", mutate.Replace(engine+"engine.go", `l.pos = pos`, `_ = pos`)), false, "GivenAValueBeingPut", ""},
+		{rule("renew", mutate.Replace(local+"cache.go", `l.pos = pos`, `_ = pos`)), false, "GivenAValueBeingPut", ""},
 	}
 }
 
@@ -101,7 +102,7 @@ func TestRuleOfTheEngineTakenOutIsMissed(t *testing.T) {
 	for _, mutant := range mutants() {
 		t.Run(mutant.Name, func(t *testing.T) {
 			t.Parallel()
-			out, ok := runTests(t, buildWithout(t, m, mutant.Rule, "./core/internal/coherence"), "^Test("+mutant.directed+")", "")
+			out, ok := runTests(t, buildWithout(t, m, mutant.Rule, "./core/internal/local"), "^Test("+mutant.directed+")", "")
 			mustFail(t, out, ok, cmp.Or(mutant.word, "STALE")+": ")
 			t.Logf("RULE %s is missed by %s", mutant.Name, mutant.directed)
 			if !mutant.history {
@@ -120,7 +121,7 @@ func TestRuleOfTheEngineTakenOutIsMissed(t *testing.T) {
 // with all rules.
 func passesWhole(t *testing.T, m *mutate.Module) {
 	t.Helper()
-	engine := buildWithout(t, m, mutate.Rule{}, "./core/internal/coherence")
+	engine := buildWithout(t, m, mutate.Rule{}, "./core/internal/local")
 	var directed []string
 	for _, m := range mutants() {
 		directed = append(directed, strings.Split(m.directed, "|")...)

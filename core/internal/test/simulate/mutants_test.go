@@ -25,27 +25,28 @@ import (
 func engineRules() []mutate.Rule {
 	const (
 		engine = "core/internal/coherence/"
+		local  = "core/internal/local/"
 		behind = "core/internal/writebehind/"
 	)
 	rule := func(name string, edits ...mutate.Edit) mutate.Rule { return mutate.Rule{Name: name, Edits: edits} }
 	return []mutate.Rule{
 		// An instance whose part of the layout has lapsed goes on.
-		rule("R2", mutate.Never(engine+"follow.go", `s.e.monotonic()-s.agreed.Load() > int64(agreeLapse)`)),
+		rule("R2", mutate.Never(engine+"follow.go", `s.local.Monotonic()-s.agreed.Load() > int64(agreeLapse)`)),
 		// Hits of partitions that have not been verified.
 		rule("R4", mutate.Always(engine+"shared.go", `now < s.legalUntil.Load()`)),
 		// What is read is kept although an item came between.
-		rule("R5", mutate.Never(engine+"fetch.go", `e.concern(l.pos, l.key, tags) != 0`),
-			mutate.Never(engine+"mirror.go", `e.concern(pos, "", []string{tag}) != 0 || era.dead.Load() || !e.intents.mayKeep(e.Now(), e.Now())`)),
+		rule("R5", mutate.Never(local+"load.go", `c.concern(l.pos, l.key, l.tags) != 0`),
+			mutate.Never(local+"generation.go", `c.concern(pos, "", []string{tag}) != 0 || era.dead.Load() || !c.intents.mayKeep(c.Now(), c.Now())`)),
 		// Generations of what is found are not compared.
 		rule("R6", mutate.After(engine+"fetch.go", `func (a *asking) generations(ctx context.Context, ses tier.Session, en *tier.Entry) bool {`, `if true { return true }`)),
 		// Eras of what is found are not compared.
 		rule("R6-Era", mutate.After(engine+"fetch.go", `func (s *shared) inEras(eras []tier.PartitionEra) bool {`, `if true { return true }`)),
 		// Flights are joined although nothing has been heard for long.
-		rule("R7", mutate.Never(engine+"flight.go", `s != nil && !fenced`)),
+		rule("R7", mutate.Never(local+"flight.go", `c.guard != nil && !fenced`)),
 		// Who joins a load late is given what it has renewed, legal then.
-		rule("R7-Old", mutate.Never(engine+"flight.go", `f.began < s.lapsed()`)),
+		rule("R7-Old", mutate.Never(engine+"shared.go", `began < s.lapsed()`)),
 		// What is stored while a writer is at work outlives its deadline.
-		rule("R9", mutate.Never(engine+"store.go", `deadline != 0`), mutate.Replace(engine+"fetch.go", `en.Provisional || s.doubtful(`, `s.doubtful(`)),
+		rule("R9", mutate.Never(engine+"store.go", `deadline != 0`), mutate.Replace(engine+"fetch.go", `Adopt(own, size, en.Provisional)`, `Adopt(own, size, false)`)),
 		// Tags that are named late are not compared with the log.
 		rule("R10", mutate.Replace(engine+"store.go", `case !st.Joined || st.Token == ""`, "case true:\n\t\tcase !st.Joined || st.Token == \"\"")),
 		// A load with a lease reads what this process has not heard the end of.
@@ -55,22 +56,22 @@ func engineRules() []mutate.Rule {
 		// The end of a lease wakes nobody.
 		rule("R12", mutate.Replace(engine+"wakes.go", `if k := w.m[key]; k != nil {`, `if k := w.m[key]; k != nil && false {`)),
 		// This process is not fenced after its own invalidation.
-		rule("R14", mutate.Replace(engine+"change.go", "\t\ts.e.fenceLoads(items)\n\t} else {\n\t\ts.e.fence(items)\n\t}\n", "\t}\n")),
+		rule("R14", mutate.Replace(engine+"change.go", "\t\ts.local.FenceLoads(items)\n\t} else {\n\t\ts.local.Fence(items)\n\t}\n", "\t}\n")),
 		// A sweep has no second item.
 		rule("R15", mutate.Replace(engine+"change.go", `if did.Everything != nil {`, `if did.Everything == nil { return nil } else {`)),
 		// All is done once in each partition, and heard in each for itself.
 		rule("R15-All", mutate.Replace(engine+"change.go", `st.all = n > 1`, `st.all = false`),
-			mutate.Replace(engine+"follow.go", "case tier.All:\n\t\tfor p := range s.e.partitions() {\n", "case tier.All:\n\t\tfor p := p; p >= 0; p = -1 {\n"),
+			mutate.Replace(engine+"follow.go", "case tier.All:\n\t\tfor p := range s.local.Partitions() {\n", "case tier.All:\n\t\tfor p := p; p >= 0; p = -1 {\n"),
 			mutate.Replace(engine+"follow.go", "s.endEras()\n\t\ts.wake()", "f.endEra()\n\t\ts.wake()"),
 			mutate.Replace(engine+"follow.go", "case tier.All:\n\t\t\ts.endEras()", "case tier.All:\n\t\t\tf.endEra()")),
 		// What is pending is answered from.
-		rule("R16", mutate.After(engine+"pending.go", `func (q *pending) blocks(e *Engine, key string, tags []string) bool {`, `if true { return false }`)),
+		rule("R16", mutate.After(engine+"pending.go", `func (q *pending) blocks(c *local.Cache, key string, tags []string) bool {`, `if true { return false }`)),
 		// The position moves over items that were never seen.
 		rule("R18", mutate.Always(engine+"follow.go", `it.Before == pos.Token`)),
 		// The era of a head is learned although one has ended since it was asked for.
 		rule("R18-Era", mutate.Replace(engine+"follow.go", `if f.ended != a.ended {`, `if false {`)),
 		// Verified is the time after the answer.
-		rule("R19", mutate.After(engine+"follow.go", `took := time.Since(began)`, `for p := range before { before[p].at = s.e.Now() }`)),
+		rule("R19", mutate.After(engine+"follow.go", `took := time.Since(began)`, `for p := range before { before[p].at = s.local.Now() }`)),
 		// A log that does not join is applied.
 		rule("R20", mutate.Never(engine+"follow.go", `!since.Joined || !reached || len(items) > 0 && items[0].Before != from.Token`)),
 		// Another era is adopted without aging.
@@ -82,12 +83,12 @@ func engineRules() []mutate.Rule {
 		// Everywhere waits for nobody.
 		rule("R23", mutate.After(engine+"change.go", `d += d/500 + time.Millisecond // clocks run at rates that differ a little`, `d = 0`)),
 		// A write-through stores its value whoever else writes.
-		rule("R25", mutate.Replace(engine+"write.go", `&& !e.intents.others(in)`, `&& !e.intents.others(in) || true`),
+		rule("R25", mutate.Replace(local+"intent.go", `&& !c.intents.others(in)`, `&& !c.intents.others(in) || true`),
 			mutate.Replace(engine+"write.go", `if !in.wasAlone(ctx, t, did.logged, key, tags) {`, `if !in.wasAlone(ctx, t, did.logged, key, tags) && false {`)),
 		// What a lagging replica may have answered is stored.
 		rule("R26", mutate.Never(engine+"store.go", `f.ReplicaLag > 0`)),
 		// Readers who have the lease load, whatever is queued.
-		rule("R27-Queued", mutate.After(engine+"fetch.go", `case l.Token != "" && len(l.Generations) == len(t.tags):`, `l.Queued = nil`),
+		rule("R27-Queued", mutate.After(engine+"fetch.go", `case l.Token != "" && len(l.Generations) == len(t.Tags()):`, `l.Queued = nil`),
 			mutate.After(engine+"fetch.go", `case l.Token != "":`, `l.Queued = nil`)),
 		// Readers who are refused the lease wait for it, whatever is queued.
 		rule("R27-Busy", mutate.Never(engine+"fetch.go", `l.Queued != nil && !a.q.Anew`),

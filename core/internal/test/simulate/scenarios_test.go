@@ -15,6 +15,7 @@ import (
 
 	"github.com/larderhq/larder/core"
 	"github.com/larderhq/larder/core/internal/coherence"
+	"github.com/larderhq/larder/core/internal/local"
 	"github.com/larderhq/larder/core/internal/test/memtier"
 	"github.com/larderhq/larder/core/internal/tier"
 )
@@ -224,24 +225,24 @@ func TestScenario_GivenASuspendedMachine_WhenItWakes_ThenItAnswersNothingThatItK
 		require.NoError(s, err)
 		defer func() { require.NoError(s, x.Close(context.Background())) }()
 		time.Sleep(3 * time.Second)
-		turn, _, err := x.Enter(s.Context(), "row:1", nil, coherence.Gate{MaxLoadsAfterError: 1, Wait: time.Second})
+		turn, _, err := x.Enter(s.Context(), "row:1", nil, local.Gate{MaxLoadsAfterError: 1, Wait: time.Second})
 		require.NoError(s, err)
 		require.Nil(s, turn.Fetch(s.Context(), coherence.Query{Codec: bytesCodec{}, Wait: time.Second}).Entry)
-		_, refused := turn.Fill(s.Context(), coherence.Fill{Value: []byte("old"), Lifetime: coherence.Lifetime{Fresh: time.Hour}, Codec: bytesCodec{}})
-		require.Equal(s, coherence.Stored, refused)
-		turn.Finish(coherence.Outcome{Verdict: coherence.Unshareable})
+		_, refused := turn.Fill(s.Context(), local.Fill{Value: []byte("old"), Lifetime: local.Lifetime{Fresh: time.Hour}, Codec: bytesCodec{}})
+		require.Equal(s, local.Stored, refused)
+		turn.Finish(local.Outcome{Verdict: local.Unshareable})
 		_, state := x.Lookup("row:1")
-		require.Equal(s, coherence.Fresh, state)
+		require.Equal(s, local.Fresh, state)
 
 		// It is suspended; its clock stands still, the others' go on, and it hears nothing.
 		s.server.SetFaults(memtier.Faults{HintLost: 1})
 		suspended.Store(int64(time.Hour))
 		require.NoError(s, b.cache.Invalidate(s.Context(), core.Key("row:1")))
-		if _, state = x.Lookup("row:1"); state != coherence.Gone {
+		if _, state = x.Lookup("row:1"); state != local.Gone {
 			s.Fatal("STALE: what was invalidated while it was suspended is answered")
 		}
 		time.Sleep(time.Second)
-		if _, state = x.Lookup("row:1"); state != coherence.Gone {
+		if _, state = x.Lookup("row:1"); state != local.Gone {
 			s.Fatal("STALE: what was invalidated while it was suspended is answered later")
 		}
 	})

@@ -1,4 +1,4 @@
-package coherence
+package local
 
 import (
 	"context"
@@ -19,18 +19,18 @@ var (
 )
 
 // lead makes the first load of key and as many readers who wait for it.
-func lead(t *testing.T, e *Engine, waiters int) (*Turn, []*reader) {
+func lead(t *testing.T, c *Cache, waiters int) (*Turn, []*reader) {
 	t.Helper()
-	turn, _, err := e.Enter(t.Context(), key, nil, gate)
+	turn, _, err := c.Enter(t.Context(), key, nil, gate)
 	require.NoError(t, err)
-	require.NotNil(t, turn)
+	require.True(t, turn.Granted())
 	readers := make([]*reader, waiters)
 	for i := range readers {
-		readers[i] = enter(t, e, nil, gate)
+		readers[i] = enter(t, c, nil, gate)
 		synctest.Wait() // one behind the other
 		require.False(t, readers[i].done())
 	}
-	return turn, readers
+	return &turn, readers
 }
 
 // loading returns the readers that have a turn.
@@ -44,17 +44,17 @@ func loading(readers []*reader) (list []*reader) {
 }
 
 // mustBeIdle demands that nothing is kept of flights that have ended.
-func mustBeIdle(t *testing.T, e *Engine) {
+func mustBeIdle(t *testing.T, c *Cache) {
 	t.Helper()
-	for i := range e.flights.shards {
-		require.Empty(t, e.flights.shards[i].m)
+	for i := range c.flights.shards {
+		require.Empty(t, c.flights.shards[i].m)
 	}
 }
 
 func TestGivenALoadUnderWay_WhenItIsShared_ThenEverybodyWhoWaitsGetsIt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := open(t)
-		turn, readers := lead(t, e, 100)
+		c := open(t)
+		turn, readers := lead(t, c, 100)
 		require.True(t, turn.Waited())
 		en, refusal := turn.Load.Fill(fillOf("v", nil))
 		require.Equal(t, Stored, refusal)
@@ -65,34 +65,34 @@ func TestGivenALoadUnderWay_WhenItIsShared_ThenEverybodyWhoWaitsGetsIt(t *testin
 			require.Nil(t, r.turn())
 			require.Same(t, en, r.get().out.Entry)
 		}
-		require.EqualValues(t, 100, e.Count.Coalesced.Load())
-		mustBeIdle(t, e)
+		require.EqualValues(t, 100, c.Count.Coalesced.Load())
+		mustBeIdle(t, c)
 	})
 }
 
 func TestGivenALoadUnderWay_WhenItsErrorIsShared_ThenEverybodyWhoWaitsGetsIt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := open(t)
-		turn, readers := lead(t, e, 10)
+		c := open(t)
+		turn, readers := lead(t, c, 10)
 		turn.Finish(Outcome{Verdict: Shared, Err: errTested})
 		synctest.Wait()
 		for _, r := range readers {
 			require.ErrorIs(t, r.get().out.Err, errTested)
 		}
-		mustBeIdle(t, e)
+		mustBeIdle(t, c)
 	})
 }
 
 func TestGivenALoadThatFailed_WhenOthersWait_ThenTheyLoadMaxLoadsAtATime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := open(t)
-		turn, readers := lead(t, e, 10)
+		c := open(t)
+		turn, readers := lead(t, c, 10)
 		turn.Finish(Outcome{Verdict: Failed})
 		synctest.Wait()
 		require.Len(t, loading(readers), gate.MaxLoadsAfterError)
 
 		// Each further failure makes room for one; newcomers find no room.
-		latecomer := enter(t, e, nil, gate)
+		latecomer := enter(t, c, nil, gate)
 		for range 5 {
 			loading(readers)[0].turn().Finish(Outcome{Verdict: Failed})
 			synctest.Wait()
@@ -101,7 +101,7 @@ func TestGivenALoadThatFailed_WhenOthersWait_ThenTheyLoadMaxLoadsAtATime(t *test
 		require.False(t, latecomer.done())
 
 		// The first success serves everybody who still waits.
-		loading(readers)[0].turn().Finish(Outcome{Verdict: Shared, Entry: Loose("v")})
+		loading(readers)[0].turn().Finish(Outcome{Verdict: Shared, Entry: Unstored("v")})
 		synctest.Wait()
 		require.Equal(t, "v", latecomer.value())
 		for _, r := range loading(readers) {
@@ -110,43 +110,43 @@ func TestGivenALoadThatFailed_WhenOthersWait_ThenTheyLoadMaxLoadsAtATime(t *test
 		for _, r := range readers {
 			require.True(t, r.done())
 		}
-		mustBeIdle(t, e)
+		mustBeIdle(t, c)
 	})
 }
 
 func TestGivenALoadThatFailed_WhenNobodyWaits_ThenTheFlightIsForgotten(t *testing.T) {
-	e := open(t)
+	c := open(t)
 	for range 10 {
-		turn, _, err := e.Enter(t.Context(), key, nil, gate)
+		turn, _, err := c.Enter(t.Context(), key, nil, gate)
 		require.NoError(t, err)
 		turn.Finish(Outcome{Verdict: Failed})
-		mustBeIdle(t, e)
+		mustBeIdle(t, c)
 	}
 }
 
 func TestGivenALoadWhoseValueIsItsOwn_WhenItEnds_ThenNobodyWaitsAnyMore(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := open(t)
-		turn, readers := lead(t, e, 20)
+		c := open(t)
+		turn, readers := lead(t, c, 20)
 		turn.Finish(Outcome{Verdict: Unshareable})
 		synctest.Wait()
 		require.Len(t, loading(readers), 20)
-		latecomer := enter(t, e, nil, gate)
+		latecomer := enter(t, c, nil, gate)
 		synctest.Wait()
 		require.NotNil(t, latecomer.turn())
 		for _, r := range append(readers, latecomer) {
 			r.turn().Finish(Outcome{Verdict: Unshareable})
 		}
-		mustBeIdle(t, e)
+		mustBeIdle(t, c)
 	})
 }
 
 func TestGivenALoadThatIsFencedAndFails_WhenOthersWaitForIt_ThenTheyStartOverTogether(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := open(t)
-		old, waiting := lead(t, e, 5)
-		e.fence([]Item{{Kind: Key, Value: key}})
-		fresh := enter(t, e, nil, gate)
+		c := open(t)
+		old, waiting := lead(t, c, 5)
+		c.Fence([]Item{{Kind: Key, Value: key}})
+		fresh := enter(t, c, nil, gate)
 		synctest.Wait()
 		require.NotNil(t, fresh.turn())
 		old.Finish(Outcome{Verdict: Failed})
@@ -157,50 +157,50 @@ func TestGivenALoadThatIsFencedAndFails_WhenOthersWaitForIt_ThenTheyStartOverTog
 		for _, r := range waiting {
 			require.Equal(t, "new", r.value())
 		}
-		mustBeIdle(t, e)
+		mustBeIdle(t, c)
 	})
 }
 
 func TestGivenWhoWaits_WhenItsContextEnds_ThenItLeavesAndTheOthersAreServed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := open(t)
-		turn, readers := lead(t, e, 3)
+		c := open(t)
+		turn, readers := lead(t, c, 3)
 		ctx, cancel := context.WithCancel(t.Context())
-		leaves := enterAs(ctx, e, nil, gate)
+		leaves := enterAs(ctx, c, nil, gate)
 		synctest.Wait()
 		cancel()
 		synctest.Wait()
 		require.ErrorIs(t, leaves.get().err, context.Canceled)
-		turn.Finish(Outcome{Verdict: Shared, Entry: Loose("v")})
+		turn.Finish(Outcome{Verdict: Shared, Entry: Unstored("v")})
 		synctest.Wait()
 		for _, r := range readers {
 			require.Equal(t, "v", r.value())
 		}
-		mustBeIdle(t, e)
+		mustBeIdle(t, c)
 	})
 }
 
 func TestGivenAnEndedContext_WhenItEnters_ThenNothingBegins(t *testing.T) {
-	e := open(t)
+	c := open(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	turn, _, err := e.Enter(ctx, key, nil, gate)
-	require.Nil(t, turn)
+	turn, _, err := c.Enter(ctx, key, nil, gate)
+	require.False(t, turn.Granted())
 	require.ErrorIs(t, err, context.Canceled)
-	mustBeIdle(t, e)
+	mustBeIdle(t, c)
 }
 
 func TestGivenWhoWaits_WhenItsContextEndsAsItIsItsTurn_ThenTheTurnIsPassedOn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := open(t)
+		c := open(t)
 		one := Gate{MaxLoadsAfterError: 1, Wait: minute}
 		for range 100 { // which of the two is seen first is a matter of chance
-			turn, _, err := e.Enter(t.Context(), key, nil, one)
+			turn, _, err := c.Enter(t.Context(), key, nil, one)
 			require.NoError(t, err)
 			ctx, cancel := context.WithCancel(t.Context())
-			leaves := enterAs(ctx, e, nil, one)
+			leaves := enterAs(ctx, c, nil, one)
 			synctest.Wait()
-			stays := enter(t, e, nil, one)
+			stays := enter(t, c, nil, one)
 			synctest.Wait()
 			cancel()
 			turn.Finish(Outcome{Verdict: Failed})
@@ -212,15 +212,15 @@ func TestGivenWhoWaits_WhenItsContextEndsAsItIsItsTurn_ThenTheTurnIsPassedOn(t *
 			}
 			require.NotNil(t, stays.turn(), "a turn was lost")
 			stays.turn().Finish(Outcome{Verdict: Failed})
-			mustBeIdle(t, e)
+			mustBeIdle(t, c)
 		}
 	})
 }
 
 func TestGivenALoadThatTakesTooLong_WhenOthersWait_ThenMaxLoadsAreLetGoBesideIt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := open(t)
-		turn, readers := lead(t, e, 10)
+		c := open(t)
+		turn, readers := lead(t, c, 10)
 		time.Sleep(gate.Wait - 1)
 		synctest.Wait()
 		require.Empty(t, loading(readers))
@@ -234,19 +234,19 @@ func TestGivenALoadThatTakesTooLong_WhenOthersWait_ThenMaxLoadsAreLetGoBesideIt(
 		for _, r := range readers {
 			require.True(t, r.done())
 		}
-		turn.Finish(Outcome{Verdict: Shared, Entry: Loose("slow")})
-		mustBe(t, e, key, "quick")
+		turn.Finish(Outcome{Verdict: Shared, Entry: Unstored("slow")})
+		mustBe(t, c, key, "quick")
 		for _, r := range loading(readers) {
 			r.turn().Finish(Outcome{Verdict: Failed})
 		}
-		mustBeIdle(t, e)
+		mustBeIdle(t, c)
 	})
 }
 
 func TestGivenLoadsThatNeverEnd_WhenTimePasses_ThenNobodyWaitsForEver(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := open(t)
-		turn, readers := lead(t, e, 10)
+		c := open(t)
+		turn, readers := lead(t, c, 10)
 		time.Sleep(10 * gate.Wait)
 		synctest.Wait()
 		for _, r := range readers {
@@ -256,57 +256,57 @@ func TestGivenLoadsThatNeverEnd_WhenTimePasses_ThenNobodyWaitsForEver(t *testing
 		for _, r := range loading(readers) {
 			r.turn().Finish(Outcome{Verdict: Failed})
 		}
-		mustBeIdle(t, e)
+		mustBeIdle(t, c)
 	})
 }
 
 func TestGivenATurn_WhenItIsFinishedTwice_ThenOnlyTheFirstCounts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := open(t)
-		turn, readers := lead(t, e, 1)
-		turn.Finish(Outcome{Verdict: Shared, Entry: Loose("v")})
+		c := open(t)
+		turn, readers := lead(t, c, 1)
+		turn.Finish(Outcome{Verdict: Shared, Entry: Unstored("v")})
 		turn.Finish(Outcome{Verdict: Failed})
 		synctest.Wait()
 		require.Equal(t, "v", readers[0].value())
-		next, _, err := e.Enter(t.Context(), key, nil, gate)
+		next, _, err := c.Enter(t.Context(), key, nil, gate)
 		require.NoError(t, err)
 		turn.Finish(Outcome{Verdict: Failed}) // not the new flight's
-		_, ok := e.TryLead(key, nil, gate)
+		_, ok := c.TryLead(key, nil, gate)
 		require.False(t, ok)
 		next.Finish(Outcome{Verdict: Failed})
-		mustBeIdle(t, e)
+		mustBeIdle(t, c)
 	})
 }
 
 func TestGivenALoadAlone_WhenItEnds_ThenNoFlightKnowsOfIt(t *testing.T) {
-	e := open(t)
-	turn := e.Alone(key, nil)
+	c := open(t)
+	turn := c.Alone(key, nil)
 	require.False(t, turn.Waited())
-	mustBeIdle(t, e)
-	e.fence([]Item{{Kind: Key, Value: key}})
+	mustBeIdle(t, c)
+	c.Fence([]Item{{Kind: Key, Value: key}})
 	turn.Load.Fill(fillOf("old", nil))
 	turn.Finish(Outcome{Verdict: Shared})
-	mustBeGone(t, e, key)
+	mustBeGone(t, c, key)
 }
 
 func TestGivenARefreshUnderWay_WhenAnotherIsAskedFor_ThenThereIsOne(t *testing.T) {
-	e := open(t)
-	turn, ok := e.TryLead(key, nil, gate)
+	c := open(t)
+	turn, ok := c.TryLead(key, nil, gate)
 	require.True(t, ok)
-	_, ok = e.TryLead(key, nil, gate)
+	_, ok = c.TryLead(key, nil, gate)
 	require.False(t, ok)
 	turn.Finish(Outcome{Verdict: Failed})
-	turn, ok = e.TryLead(key, nil, gate)
+	turn, ok = c.TryLead(key, nil, gate)
 	require.True(t, ok)
 	turn.Finish(Outcome{Verdict: Failed})
-	mustBeIdle(t, e)
+	mustBeIdle(t, c)
 }
 
 // Whatever loads come to, in whatever order readers come, leave and invalidate:
 // everybody gets an answer, at most one load runs until one fails, and nothing is
 // left behind.
 func TestGivenAnyCourseOfEvents_WhenAllIsOver_ThenEverybodyWasAnsweredAndNothingIsLeft(t *testing.T) {
-	e := open(t)
+	c := open(t)
 	keys := []string{"a", "b", "c"}
 	var answered, cancelled, loads atomic.Int64
 	var wg sync.WaitGroup
@@ -322,20 +322,20 @@ func TestGivenAnyCourseOfEvents_WhenAllIsOver_ThenEverybodyWasAnsweredAndNothing
 				}
 				k := keys[rnd.IntN(len(keys))]
 				if rnd.IntN(20) == 0 {
-					e.fence([]Item{{Kind: Key, Value: k}})
+					c.Fence([]Item{{Kind: Key, Value: k}})
 				}
-				turn, _, err := e.Enter(ctx, k, nil, Gate{MaxLoadsAfterError: 1 + rnd.IntN(3), Wait: minute})
+				turn, _, err := c.Enter(ctx, k, nil, Gate{MaxLoadsAfterError: 1 + rnd.IntN(3), Wait: minute})
 				switch {
 				case err != nil:
 					cancelled.Add(1)
-				case turn == nil:
+				case !turn.Granted():
 					answered.Add(1)
 				default:
 					loads.Add(1)
 					if rnd.IntN(2) == 0 {
 						time.Sleep(time.Duration(rnd.IntN(int(50 * time.Microsecond)))) // the load
 					}
-					turn.Finish(Outcome{Verdict: Verdict(1 + rnd.IntN(3)), Entry: Loose(0)})
+					turn.Finish(Outcome{Verdict: Verdict(1 + rnd.IntN(3)), Entry: Unstored(0)})
 				}
 				cancel()
 			}
@@ -343,5 +343,5 @@ func TestGivenAnyCourseOfEvents_WhenAllIsOver_ThenEverybodyWasAnsweredAndNothing
 	}
 	wg.Wait()
 	require.EqualValues(t, 32*500, answered.Load()+cancelled.Load()+loads.Load())
-	mustBeIdle(t, e)
+	mustBeIdle(t, c)
 }

@@ -1,4 +1,4 @@
-package coherence
+package local
 
 import (
 	"math"
@@ -19,13 +19,14 @@ type Entry struct {
 	KeepUntil  int64 // then only in place of an error
 	LoadTime   int64 // how long its load took, for early refresh
 
-	stamps   []*stamp
-	mask     uint64 // the partitions it depends on
-	id       string // in the shared tier; "": not there
-	weight   uint32
-	loose    bool          // was never meant for the tier
-	compared atomic.Uint64 // the position of the log up to which no pattern takes it out
-	removed  atomic.Bool   // from the tier, for whatever reason
+	ID string // in the shared tier; "": not there
+
+	generations []*Generation
+	mask        uint64 // the partitions it depends on
+	weight      uint32
+	unstored    bool          // was never meant for the tier
+	compared    atomic.Uint64 // the position of the log up to which no pattern takes it out
+	removed     atomic.Bool   // from the tier, for whatever reason
 }
 
 // State says what an entry may be used for.
@@ -33,9 +34,9 @@ type State uint8
 
 // The states of an entry.
 const (
-	Gone  State = iota // invalid, or past all its windows: must not be answered from
-	Spare              // past its stale window: only in place of an error
-	Stale              // past its lifetime, within its stale window
+	Gone     State = iota // invalid, or past all its windows: must not be answered from
+	Fallback              // past its stale window: only in place of an error
+	Stale                 // past its lifetime, within its stale window
 	Fresh
 )
 
@@ -49,15 +50,20 @@ func (en *Entry) State(now int64) State {
 	case now < en.StaleUntil:
 		return Stale
 	case now < en.KeepUntil:
-		return Spare
+		return Fallback
 	default:
 		return Gone
 	}
 }
 
-// dead reports whether something the entry was made under has been invalidated.
+// Partitions returns the mask of the partitions that the entry depends on.
+func (en *Entry) Partitions() uint64 { return en.mask }
+
+// Dead reports whether something that the entry was made under has been invalidated.
+func (en *Entry) Dead() bool { return en.dead() }
+
 func (en *Entry) dead() bool {
-	for _, st := range en.stamps {
+	for _, st := range en.generations {
 		if st.dead.Load() {
 			return true
 		}
@@ -67,8 +73,8 @@ func (en *Entry) dead() bool {
 
 // Tags returns the tags that the entry was stored with.
 func (en *Entry) Tags() []string {
-	tags := make([]string, 0, len(en.stamps))
-	for _, st := range en.stamps {
+	tags := make([]string, 0, len(en.generations))
+	for _, st := range en.generations {
 		if st.tag != "" {
 			tags = append(tags, st.tag)
 		}
@@ -76,8 +82,8 @@ func (en *Entry) Tags() []string {
 	return tags
 }
 
-// Loose reports whether the entry is one that function Loose made.
-func (en *Entry) Loose() bool { return en.loose }
+// Unstored reports whether the entry is one that function Unstored made.
+func (en *Entry) Unstored() bool { return en.unstored }
 
 // Early reports whether this reader of a fresh entry should be the one who
 // refreshes it before it expires. The chance rises towards the end of the
@@ -94,10 +100,10 @@ func (en *Entry) Early(now int64) bool {
 
 // Lifetime is how long a value is to be kept.
 type Lifetime struct {
-	Fresh time.Duration // answered as it is for so long, counted from Since
-	Stale time.Duration // for so long after that while it is refreshed
-	Spare time.Duration // and for so long after Fresh in place of an error
-	Since int64         // on the engine's clock; 0: now
+	Fresh    time.Duration // answered as it is for so long, counted from Since
+	Stale    time.Duration // for so long after that while it is refreshed
+	Fallback time.Duration // and for so long after Fresh in place of an error
+	Since    int64         // on the engine's clock; 0: now
 }
 
 // minJittered is the shortest lifetime that jitter leaves: the shared tier counts in
@@ -112,10 +118,12 @@ func Jittered(ttl time.Duration, jitter float64) time.Duration {
 	return max(minJittered, ttl-time.Duration(rand.Float64()*jitter*float64(ttl)))
 }
 
-// overhead is what an entry costs in memory beside its key and value: the entry
-// itself, the tier's node and table slot, policy links, its stamps.
-const overhead = 256
+// Overhead is the number of bytes that an entry takes in memory beside its key and value: the entry
+// itself, the tier's node and table slot, policy links, its generations.
+const Overhead = 256
 
-func weigh(key string, size, stamps int) uint32 {
-	return uint32(min(uint64(overhead+len(key)+size+8*stamps), math.MaxUint32))
+// Weigh returns the bytes that an entry takes with a key, a value of size bytes, and a number of
+// generations.
+func Weigh(key string, size, generations int) uint32 {
+	return uint32(min(uint64(Overhead+len(key)+size+8*generations), math.MaxUint32))
 }

@@ -1,4 +1,4 @@
-package coherence
+package local
 
 import (
 	"time"
@@ -26,9 +26,9 @@ func newMemory(maxBytes uint64, now func() int64, evicted func()) (*memory, erro
 		ExpiryCalculator: otter.ExpiryWritingFunc(func(o otter.Entry[string, *Entry]) time.Duration {
 			return max(1, time.Duration(o.Value.KeepUntil-now())+tierResolution)
 		}),
-		OnAtomicDeletion: func(e otter.DeletionEvent[string, *Entry]) {
-			e.Value.removed.Store(true)
-			if e.Cause == otter.CauseOverflow {
+		OnAtomicDeletion: func(event otter.DeletionEvent[string, *Entry]) {
+			event.Value.removed.Store(true)
+			if event.Cause == otter.CauseOverflow {
 				evicted()
 			}
 		},

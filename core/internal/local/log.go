@@ -1,4 +1,4 @@
-package coherence
+package local
 
 import (
 	"slices"
@@ -24,10 +24,10 @@ const (
 	All     = tier.All
 )
 
-// eraItem is the item that ends the era of one partition.
-func eraItem(partition int) Item { return Item{Kind: tier.Era, Value: strconv.Itoa(partition)} }
+// EraItem is the item that ends the era of one partition.
+func EraItem(partition int) Item { return Item{Kind: tier.Era, Value: strconv.Itoa(partition)} }
 
-// eraOf returns the partition of an eraItem.
+// eraOf returns the partition of an EraItem.
 func eraOf(it Item) int {
 	p, err := strconv.Atoi(it.Value)
 	if err != nil || p < 0 || p >= tier.MaxPartitions {
@@ -104,23 +104,24 @@ func (j *journal) since(at int64) uint64 {
 // concern returns the position of the first item in [from, head) that concerns
 // key or one of tags, or 0. Where from has been trimmed it returns from: what is
 // not known counts as named. The caller holds mu.
-func (e *Engine) concern(from uint64, key string, tags []string) uint64 {
-	j := e.journal
+func (c *Cache) concern(from uint64, key string, tags []string) uint64 {
+	j := c.journal
 	if from < j.tail() {
 		return from
 	}
 	for pos := from; pos < j.head; pos++ {
-		if e.concerns(j.at(pos).Item, key, tags) {
+		if c.Concerns(j.at(pos).Item, key, tags) {
 			return pos
 		}
 	}
 	return 0
 }
 
-func (e *Engine) concerns(it Item, key string, tags []string) bool {
+// Concerns reports whether an item invalidates an entry under key with these tags.
+func (c *Cache) Concerns(it Item, key string, tags []string) bool {
 	switch it.Kind {
 	case Key:
-		if of, _, ok := toldOf(it); ok {
+		if of, _, ok := learntOf(it); ok {
 			return of == key
 		}
 		return it.Value == Name(key)
@@ -132,7 +133,7 @@ func (e *Engine) concerns(it Item, key string, tags []string) bool {
 		return false
 	case tier.Era:
 		p := eraOf(it)
-		return p < 0 || e.mask(key, tags)&(1<<p) != 0
+		return p < 0 || c.Mask(key, tags)&(1<<p) != 0
 	default:
 		return true
 	}

@@ -1,4 +1,4 @@
-package coherence
+package local
 
 import (
 	"context"
@@ -42,7 +42,7 @@ func TestGivenAContext_WhenItsRootsCanBeSeen_ThenItsValuesLast(t *testing.T) {
 		return map[string]context.Context{
 			"itself": ctx, "value": context.WithValue(ctx, valueKey{}, "v"), "cancel": cancelled, "timeout": timed, "cause": caused,
 			"without": context.WithoutCancel(ctx), "signal": notified, "embedded": embedding{ctx, "x"}, "pointer": &embedding{ctx, "x"},
-			"undated": undated{ctx},
+			"undated": Undated(ctx),
 		}
 	}
 	for outer := range wrap(context.Background()) {

@@ -1,4 +1,4 @@
-package coherence
+package local
 
 import (
 	"context"
@@ -19,38 +19,38 @@ import (
 func TestGivenALoadUnderWay_WhenInvalidated_ThenItsValueIsNotStored(t *testing.T) {
 	for _, n := range namings() {
 		t.Run(n.name, func(t *testing.T) {
-			e := open(t)
-			load := e.NewLoad(key, n.early)
-			e.fence(n.items)
+			c := open(t)
+			load := c.NewLoad(key, n.early)
+			c.Fence(n.items)
 			_, refusal := load.Fill(fillOf("old", n.late))
-			mustBeGone(t, e, key)
+			mustBeGone(t, c, key)
 			require.Equal(t, Fenced, refusal)
-			require.EqualValues(t, 1, e.Count.Refused.Load())
+			require.EqualValues(t, 1, c.Count.Refused.Load())
 		})
 	}
 }
 
-// A stamp is made by L after I killed the old one: the new stamp is alive, but the
+// A generation is made by L after I killed the old one: the new generation is alive, but the
 // check refuses.
 func TestGivenALoadUnderWay_WhenItNamesATagThatOthersHaveCarriedSinceItsInvalidation_ThenItsValueIsNotStored(t *testing.T) {
-	e := open(t)
-	load := e.NewLoad(key, nil)
-	e.fence([]Item{{Kind: Tag, Value: "t:late"}})
-	store(t, e, "item:2", "new", []string{"t:late"}, nil) // the tag's stamp is alive again
+	c := open(t)
+	load := c.NewLoad(key, nil)
+	c.Fence([]Item{{Kind: Tag, Value: "t:late"}})
+	store(t, c, "item:2", "new", []string{"t:late"}, nil) // the tag's generation is alive again
 	load.Fill(fillOf("old", []string{"t:late"}))
-	mustBeGone(t, e, key)
-	mustBe(t, e, "item:2", "new")
+	mustBeGone(t, c, key)
+	mustBe(t, c, "item:2", "new")
 }
 
 // L.position < L.insert < I.append.
 func TestGivenAStoredEntry_WhenInvalidated_ThenItIsGone(t *testing.T) {
 	for _, n := range namings() {
 		t.Run(n.name, func(t *testing.T) {
-			e := open(t)
-			store(t, e, key, "old", n.early, n.late)
-			mustBe(t, e, key, "old")
-			e.fence(n.items)
-			mustBeGone(t, e, key)
+			c := open(t)
+			store(t, c, key, "old", n.early, n.late)
+			mustBe(t, c, key, "old")
+			c.Fence(n.items)
+			mustBeGone(t, c, key)
 		})
 	}
 }
@@ -59,13 +59,13 @@ func TestGivenAStaleOrSpareEntry_WhenInvalidated_ThenItIsGone(t *testing.T) {
 	for _, n := range namings() {
 		t.Run(n.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				e := open(t)
-				for _, window := range []Lifetime{{Fresh: 1, Stale: hour}, {Fresh: 1, Spare: hour}} {
+				c := open(t)
+				for _, window := range []Lifetime{{Fresh: 1, Stale: hour}, {Fresh: 1, Fallback: hour}} {
 					f := fillOf("old", n.late)
 					f.Lifetime = window
-					e.NewLoad(key, n.early).Fill(f)
-					e.fence(n.items)
-					mustBeGone(t, e, key)
+					c.NewLoad(key, n.early).Fill(f)
+					c.Fence(n.items)
+					mustBeGone(t, c, key)
 				}
 			})
 		})
@@ -76,20 +76,20 @@ func TestGivenAStaleOrSpareEntry_WhenInvalidated_ThenItIsGone(t *testing.T) {
 func TestGivenAnInvalidation_WhenALoadBeginsAfterIt_ThenItsValueIsStored(t *testing.T) {
 	for _, n := range namings() {
 		t.Run(n.name, func(t *testing.T) {
-			e := open(t)
-			e.fence(n.items)
-			store(t, e, key, "new", n.early, n.late)
-			mustBe(t, e, key, "new")
+			c := open(t)
+			c.Fence(n.items)
+			store(t, c, key, "new", n.early, n.late)
+			mustBe(t, c, key, "new")
 		})
 	}
 }
 
 func TestGivenALoadUnderWay_WhenSomethingElseIsInvalidated_ThenItsValueIsStored(t *testing.T) {
-	e := open(t)
-	load := e.NewLoad(key, []string{"t:a"})
-	e.fence([]Item{{Kind: Key, Value: "item:11"}, {Kind: Key, Value: "t:a"}, {Kind: Tag, Value: "t:z"}, {Kind: Tag, Value: key}, {Kind: Pattern, Value: "item:??"}})
+	c := open(t)
+	load := c.NewLoad(key, []string{"t:a"})
+	c.Fence([]Item{{Kind: Key, Value: "item:11"}, {Kind: Key, Value: "t:a"}, {Kind: Tag, Value: "t:z"}, {Kind: Tag, Value: key}, {Kind: Pattern, Value: "item:??"}})
 	load.Fill(fillOf("new", []string{"t:b"}))
-	mustBe(t, e, key, "new")
+	mustBe(t, c, key, "new")
 }
 
 // R joins L, L.position < I.append: R starts a load of its own.
@@ -100,22 +100,22 @@ func TestGivenALoadUnderWay_WhenInvalidated_ThenWhoComesLaterDoesNotJoinIt(t *te
 		}
 		t.Run(n.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				e := open(t)
+				c := open(t)
 				gate := Gate{MaxLoadsAfterError: 4, Wait: minute}
-				first, _, err := e.Enter(t.Context(), key, n.early, gate)
+				first, _, err := c.Enter(t.Context(), key, n.early, gate)
 				require.NoError(t, err)
-				e.fence(n.items)
+				c.Fence(n.items)
 
-				later := enter(t, e, n.early, gate)
+				later := enter(t, c, n.early, gate)
 				synctest.Wait()
 				if later.turn() == nil {
 					t.Error("DOOMED: a reader that began after the invalidation waits for the load before it")
 				}
-				if turn, ok := e.TryLead(key, n.early, gate); ok {
+				if turn, ok := c.TryLead(key, n.early, gate); ok {
 					t.Error("a refresh began beside a load that nothing has fenced")
 					turn.Finish(Outcome{Verdict: Failed})
 				}
-				first.Finish(Outcome{Verdict: Shared, Entry: Loose("old")})
+				first.Finish(Outcome{Verdict: Shared, Entry: Unstored("old")})
 				later.finish(t, "new")
 			})
 		})
@@ -128,12 +128,12 @@ func TestGivenALoadUnderWay_WhenInvalidated_ThenARefreshBeginsBesideIt(t *testin
 			continue
 		}
 		t.Run(n.name, func(t *testing.T) {
-			e := open(t)
-			first, ok := e.TryLead(key, n.early, Gate{MaxLoadsAfterError: 4, Wait: minute})
+			c := open(t)
+			first, ok := c.TryLead(key, n.early, Gate{MaxLoadsAfterError: 4, Wait: minute})
 			require.True(t, ok)
 			defer first.Finish(Outcome{Verdict: Failed})
-			e.fence(n.items)
-			second, ok := e.TryLead(key, n.early, Gate{MaxLoadsAfterError: 4, Wait: minute})
+			c.Fence(n.items)
+			second, ok := c.TryLead(key, n.early, Gate{MaxLoadsAfterError: 4, Wait: minute})
 			if !ok {
 				t.Fatal("DOOMED: the refresh leaves it to the load before the invalidation")
 			}
@@ -153,14 +153,14 @@ func TestGivenAReaderWhoJoinedAfterAnInvalidation_WhenTheLoadNamesItsTagLate_The
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				e := open(t)
+				c := open(t)
 				gate := Gate{MaxLoadsAfterError: 4, Wait: minute}
-				lead, _, err := e.Enter(t.Context(), key, []string{"t:early"}, gate)
+				lead, _, err := c.Enter(t.Context(), key, []string{"t:early"}, gate)
 				require.NoError(t, err)
-				before := enter(t, e, []string{"t:early"}, gate)
+				before := enter(t, c, []string{"t:early"}, gate)
 				synctest.Wait()
-				e.fence([]Item{{Kind: Tag, Value: "t:late"}})
-				after := enter(t, e, []string{"t:early"}, gate)
+				c.Fence([]Item{{Kind: Tag, Value: "t:late"}})
+				after := enter(t, c, []string{"t:early"}, gate)
 				synctest.Wait()
 				require.Nil(t, before.turn())
 				require.Nil(t, after.turn())
@@ -168,7 +168,7 @@ func TestGivenAReaderWhoJoinedAfterAnInvalidation_WhenTheLoadNamesItsTagLate_The
 				out := Outcome{Verdict: Shared, Tags: late}
 				switch name {
 				case "nothing is storable":
-					out.Entry = Loose("old")
+					out.Entry = Unstored("old")
 				case "it is an error":
 					out.Err = errTested
 				default:
@@ -177,7 +177,7 @@ func TestGivenAReaderWhoJoinedAfterAnInvalidation_WhenTheLoadNamesItsTagLate_The
 				lead.Finish(out)
 				synctest.Wait()
 				require.Equal(t, out, before.get().out, "who joined before the invalidation shares the load")
-				mustBeGone(t, e, key)
+				mustBeGone(t, c, key)
 				if after.turn() == nil {
 					t.Error("STALE: who joined after the invalidation got what was loaded before it")
 				} else {
@@ -190,24 +190,24 @@ func TestGivenAReaderWhoJoinedAfterAnInvalidation_WhenTheLoadNamesItsTagLate_The
 
 func TestGivenReadersWhoMustLoadAgain_WhenOneOfThemLoads_ThenTheOthersShareIt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := open(t)
+		c := open(t)
 		gate := Gate{MaxLoadsAfterError: 4, Wait: minute}
-		lead, _, err := e.Enter(t.Context(), key, nil, gate)
+		lead, _, err := c.Enter(t.Context(), key, nil, gate)
 		require.NoError(t, err)
-		e.fence([]Item{{Kind: Tag, Value: "t:late"}})
+		c.Fence([]Item{{Kind: Tag, Value: "t:late"}})
 		var readers []*reader
 		for range 10 {
-			readers = append(readers, enter(t, e, nil, gate))
+			readers = append(readers, enter(t, c, nil, gate))
 		}
 		synctest.Wait()
-		lead.Finish(Outcome{Verdict: Shared, Entry: Loose("old"), Tags: []string{"t:late"}})
+		lead.Finish(Outcome{Verdict: Shared, Entry: Unstored("old"), Tags: []string{"t:late"}})
 		synctest.Wait()
 
 		turns := 0
 		for _, r := range readers {
 			if r.turn() != nil {
 				turns++
-				r.turn().Finish(Outcome{Verdict: Shared, Entry: Loose("new")})
+				r.turn().Finish(Outcome{Verdict: Shared, Entry: Unstored("new")})
 			}
 		}
 		synctest.Wait()
@@ -223,34 +223,34 @@ func TestGivenReadersWhoMustLoadAgain_WhenOneOfThemLoads_ThenTheOthersShareIt(t 
 // A value that is put is fenced by whatever follows its own invalidation, however
 // closely: of two that are put at a time, the later one stays.
 func TestGivenAValueBeingPut_WhenAnInvalidationFollowsItsOwn_ThenItIsNotStored(t *testing.T) {
-	e := open(t)
-	store(t, e, key, "old", []string{"t:a"}, nil)
-	held, release := hold(e)
+	c := open(t)
+	store(t, c, key, "old", []string{"t:a"}, nil)
+	held, release := hold(c)
 	<-held
-	start := e.journal.position()
+	start := c.journal.position()
 	load := make(chan *Load)
-	go func() { load <- e.renew([]Item{{Kind: Key, Value: key}}, key, []string{"t:a"}) }()
-	if appended(e, start) { // and now it waits to take out what is there
-		e.fence([]Item{{Kind: Tag, Value: "t:a"}})
+	go func() { load <- c.FenceAndLoad([]Item{{Kind: Key, Value: key}}, key, []string{"t:a"}) }()
+	if appended(c, start) { // and now it waits to take out what is there
+		c.Fence([]Item{{Kind: Tag, Value: "t:a"}})
 	}
 	close(release)
 	l := <-load
-	if e.journal.position() == start+1 { // all of it was one step
-		e.fence([]Item{{Kind: Tag, Value: "t:a"}})
+	if c.journal.position() == start+1 { // all of it was one step
+		c.Fence([]Item{{Kind: Tag, Value: "t:a"}})
 	}
 	l.Fill(fillOf("put", nil))
-	mustBeGone(t, e, key)
+	mustBeGone(t, c, key)
 
-	l = e.renew([]Item{{Kind: Key, Value: key}}, key, []string{"t:a"})
+	l = c.FenceAndLoad([]Item{{Kind: Key, Value: key}}, key, []string{"t:a"})
 	l.Fill(fillOf("put", nil))
-	mustBe(t, e, key, "put")
+	mustBe(t, c, key, "put")
 }
 
 // hold keeps the entry's place in the tier, so that it cannot be taken out.
-func hold(e *Engine) (held <-chan struct{}, release chan<- struct{}) {
+func hold(c *Cache) (held <-chan struct{}, release chan<- struct{}) {
 	h, r := make(chan struct{}), make(chan struct{})
 	go func() {
-		e.tier.cache.ComputeIfPresent(key, func(old *Entry) (*Entry, otter.ComputeOp) {
+		c.tier.cache.ComputeIfPresent(key, func(old *Entry) (*Entry, otter.ComputeOp) {
 			close(h)
 			<-r
 			return old, otter.CancelOp
@@ -266,32 +266,32 @@ func hold(e *Engine) (held <-chan struct{}, release chan<- struct{}) {
 func TestGivenAnEntryFoundByALeaderDuringAnInvalidation_WhenAReaderJoinsAfterIt_ThenTheReaderDoesNotShareTheEntry(t *testing.T) {
 	for _, items := range [][]Item{{{Kind: Key, Value: key}}} { // the others are one step
 		t.Run(fmt.Sprint(items[0].Kind), func(t *testing.T) {
-			e := open(t)
-			store(t, e, key, "old", nil, nil)
+			c := open(t)
+			store(t, c, key, "old", nil, nil)
 			gate := Gate{MaxLoadsAfterError: 4, Wait: minute}
 
-			held, release := hold(e)
+			held, release := hold(c)
 			done := make(chan struct{})
 			<-held
-			start := e.journal.position()
+			start := c.journal.position()
 			go func() {
-				e.fence(items)
+				c.Fence(items)
 				close(done)
 			}()
-			if !appended(e, start) { // item and removal are one step
+			if !appended(c, start) { // item and removal are one step
 				close(release)
 				<-done
-				mustBeGone(t, e, key)
+				mustBeGone(t, c, key)
 				return
 			}
-			leader, _, err := e.Enter(t.Context(), key, nil, gate)
+			leader, _, err := c.Enter(t.Context(), key, nil, gate)
 			require.NoError(t, err)
-			found, state := e.Lookup(key)
+			found, state := c.Lookup(key)
 			close(release)
 			<-done // the invalidation has returned
 
 			require.Equal(t, Fresh, state, "the entry was there to be found")
-			joined := enter(t, e, nil, gate)
+			joined := enter(t, c, nil, gate)
 			for !joined.done() && !leader.Waited() {
 				runtime.Gosched()
 			}
@@ -310,13 +310,13 @@ func TestGivenAnEntryFoundByALeaderDuringAnInvalidation_WhenAReaderJoinsAfterIt_
 
 // appended waits for the log to move. It returns false if the log's lock is held
 // instead: then whoever appends does more under it.
-func appended(e *Engine, start uint64) bool {
+func appended(c *Cache, start uint64) bool {
 	for busy := 0; busy < 100_000; {
-		if !e.journal.mu.TryRLock() {
+		if !c.journal.mu.TryRLock() {
 			busy++
 		} else {
-			moved := e.journal.head != start
-			e.journal.mu.RUnlock()
+			moved := c.journal.head != start
+			c.journal.mu.RUnlock()
 			if moved {
 				return true
 			}
@@ -330,22 +330,22 @@ func appended(e *Engine, start uint64) bool {
 // What is not known is not stored: the log has a bound.
 func TestGivenALoadOlderThanTheLog_WhenItEnds_ThenItIsNeitherStoredNorSharedWithWhoCameLater(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := open(t)
+		c := open(t)
 		gate := Gate{MaxLoadsAfterError: 4, Wait: minute}
-		lead, _, err := e.Enter(t.Context(), key, nil, gate)
+		lead, _, err := c.Enter(t.Context(), key, nil, gate)
 		require.NoError(t, err)
-		before := enter(t, e, nil, gate)
+		before := enter(t, c, nil, gate)
 		synctest.Wait()
-		e.fence([]Item{{Kind: Tag, Value: "t:late"}})
-		after := enter(t, e, nil, gate)
+		c.Fence([]Item{{Kind: Tag, Value: "t:late"}})
+		after := enter(t, c, nil, gate)
 		synctest.Wait()
 		for i := range logCapacity { // and the item about the tag is trimmed
-			e.fence([]Item{{Kind: Key, Value: fmt.Sprint("other:", i)}})
+			c.Fence([]Item{{Kind: Key, Value: fmt.Sprint("other:", i)}})
 		}
 		en, refusal := lead.Load.Fill(fillOf("old", []string{"t:late"}))
 		lead.Finish(Outcome{Verdict: Shared, Entry: en, Tags: []string{"t:late"}})
 		synctest.Wait()
-		mustBeGone(t, e, key)
+		mustBeGone(t, c, key)
 		require.Equal(t, Fenced, refusal)
 		require.Equal(t, "old", before.value())
 		if after.value() == "old" {
@@ -357,32 +357,32 @@ func TestGivenALoadOlderThanTheLog_WhenItEnds_ThenItIsNeitherStoredNorSharedWith
 }
 
 func TestGivenALogThatHasBeenTrimmed_WhenALoadIsYoungEnough_ThenItIsStored(t *testing.T) {
-	e := open(t)
+	c := open(t)
 	for i := range logCapacity + 100 {
-		e.fence([]Item{{Kind: Key, Value: fmt.Sprint("other:", i)}})
+		c.Fence([]Item{{Kind: Key, Value: fmt.Sprint("other:", i)}})
 	}
-	load := e.NewLoad(key, nil)
+	load := c.NewLoad(key, nil)
 	for i := range logCapacity { // exactly as many as the log holds
-		e.fence([]Item{{Kind: Key, Value: fmt.Sprint("other:", i)}})
+		c.Fence([]Item{{Kind: Key, Value: fmt.Sprint("other:", i)}})
 	}
 	_, refusal := load.Fill(fillOf("new", nil))
 	require.Equal(t, Stored, refusal)
-	load = e.NewLoad(key, nil)
-	e.fence(make([]Item, logCapacity+1)) // one more, at once
+	load = c.NewLoad(key, nil)
+	c.Fence(make([]Item, logCapacity+1)) // one more, at once
 	_, refusal = load.Fill(fillOf("old", nil))
 	require.Equal(t, Fenced, refusal)
 }
 
 func TestGivenManyItems_WhenTheLogWrapsAround_ThenEachIsFoundWhereItIs(t *testing.T) {
-	e := &Engine{journal: newJournal()}
-	e.parts.Store(1)
-	j := e.journal
+	c := &Cache{journal: newJournal()}
+	c.parts.Store(1)
+	j := c.journal
 	for i := range 3*logCapacity + 7 {
 		j.append(int64(i), []Item{{Kind: Key, Value: fmt.Sprint(i)}})
 		pos := uint64(i) + 1
 		if i%1001 == 0 {
-			require.Equal(t, pos, e.concern(max(j.tail(), pos-min(pos-1, 50)), fmt.Sprint(i), nil))
-			require.Zero(t, e.concern(pos, "another", nil))
+			require.Equal(t, pos, c.concern(max(j.tail(), pos-min(pos-1, 50)), fmt.Sprint(i), nil))
+			require.Zero(t, c.concern(pos, "another", nil))
 			require.Equal(t, pos, j.since(int64(i)))
 			require.Equal(t, pos+1, j.since(int64(i)+1), "nothing is that young")
 		}
@@ -400,15 +400,19 @@ type result struct {
 }
 
 // enter calls Enter in a goroutine.
-func enter(t *testing.T, e *Engine, tags []string, gate Gate) *reader {
-	return enterAs(t.Context(), e, tags, gate)
+func enter(t *testing.T, c *Cache, tags []string, gate Gate) *reader {
+	return enterAs(t.Context(), c, tags, gate)
 }
 
-func enterAs(ctx context.Context, e *Engine, tags []string, gate Gate) *reader {
+func enterAs(ctx context.Context, c *Cache, tags []string, gate Gate) *reader {
 	r := new(reader)
 	go func() {
-		turn, out, err := e.Enter(ctx, key, tags, gate)
-		r.result.Store(&result{turn, out, err})
+		turn, out, err := c.Enter(ctx, key, tags, gate)
+		res := &result{out: out, err: err}
+		if turn.Granted() {
+			res.turn = &turn
+		}
+		r.result.Store(res)
 	}()
 	return r
 }

@@ -1,4 +1,4 @@
-package coherence
+package local
 
 import (
 	"sync/atomic"
@@ -41,32 +41,32 @@ func (s *sweeps) add(position uint64, pattern string, now int64) {
 }
 
 // swept reports whether a pattern since it was compared last takes en out.
-func (e *Engine) swept(key string, en *Entry) bool {
-	e.journal.mu.RLock()
-	defer e.journal.mu.RUnlock()
+func (c *Cache) swept(key string, en *Entry) bool {
+	c.journal.mu.RLock()
+	defer c.journal.mu.RUnlock()
 	from := en.compared.Load()
-	if from < e.sweeps.trimmed {
+	if from < c.sweeps.trimmed {
 		return true
 	}
 	name := Name(key)
-	for i := len(e.sweeps.list) - 1; i >= 0 && e.sweeps.list[i].position >= from; i-- {
-		if glob.Match(e.sweeps.list[i].glob, name) {
+	for i := len(c.sweeps.list) - 1; i >= 0 && c.sweeps.list[i].position >= from; i-- {
+		if glob.Match(c.sweeps.list[i].glob, name) {
 			return true
 		}
 	}
-	en.compared.Store(e.journal.head)
+	en.compared.Store(c.journal.head)
 	return false
 }
 
-// sweptSince reports whether a pattern that key matches was heard of since a time.
-func (e *Engine) sweptSince(key string, at int64) bool {
-	e.journal.mu.RLock()
-	defer e.journal.mu.RUnlock()
+// SweptSince reports whether a pattern that key matches was heard of since a time.
+func (c *Cache) SweptSince(key string, at int64) bool {
+	c.journal.mu.RLock()
+	defer c.journal.mu.RUnlock()
 	name := Name(key)
-	for i := len(e.sweeps.list) - 1; i >= 0 && e.sweeps.list[i].at >= at; i-- {
-		if glob.Match(e.sweeps.list[i].glob, name) {
+	for i := len(c.sweeps.list) - 1; i >= 0 && c.sweeps.list[i].at >= at; i-- {
+		if glob.Match(c.sweeps.list[i].glob, name) {
 			return true
 		}
 	}
-	return e.sweeps.until >= at && e.sweeps.until != 0
+	return c.sweeps.until >= at && c.sweeps.until != 0
 }

@@ -1,4 +1,4 @@
-package coherence
+package local
 
 import (
 	"math"
@@ -11,20 +11,20 @@ import (
 
 func TestGivenAnEntry_WhenTimePasses_ThenItIsFreshThenStaleThenSpareThenGone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := open(t)
+		c := open(t)
 		f := fillOf("v", nil)
-		f.Lifetime = Lifetime{Fresh: 10 * time.Millisecond, Stale: 20 * time.Millisecond, Spare: 50 * time.Millisecond}
-		e.NewLoad(key, nil).Fill(f)
+		f.Lifetime = Lifetime{Fresh: 10 * time.Millisecond, Stale: 20 * time.Millisecond, Fallback: 50 * time.Millisecond}
+		c.NewLoad(key, nil).Fill(f)
 		state := func() State {
-			_, s := e.Lookup(key)
+			_, s := c.Lookup(key)
 			return s
 		}
 		for _, step := range []struct {
 			after time.Duration
 			now   State
 		}{
-			{0, Fresh}, {10*time.Millisecond - 1, Fresh}, {1, Stale}, {20*time.Millisecond - 1, Stale}, {1, Spare},
-			{30*time.Millisecond - 1, Spare}, {1, Gone}, {hour, Gone},
+			{0, Fresh}, {10*time.Millisecond - 1, Fresh}, {1, Stale}, {20*time.Millisecond - 1, Stale}, {1, Fallback},
+			{30*time.Millisecond - 1, Fallback}, {1, Gone}, {hour, Gone},
 		} {
 			time.Sleep(step.after)
 			require.Equal(t, step.now, state())
@@ -34,24 +34,24 @@ func TestGivenAnEntry_WhenTimePasses_ThenItIsFreshThenStaleThenSpareThenGone(t *
 
 func TestGivenAStaleWindowLongerThanTheSpareOne_WhenItIsOver_ThenTheEntryIsGone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := open(t)
+		c := open(t)
 		f := fillOf("v", nil)
-		f.Lifetime = Lifetime{Fresh: time.Second, Stale: minute, Spare: time.Second}
-		e.NewLoad(key, nil).Fill(f)
+		f.Lifetime = Lifetime{Fresh: time.Second, Stale: minute, Fallback: time.Second}
+		c.NewLoad(key, nil).Fill(f)
 		time.Sleep(minute + time.Second - 1)
-		_, state := e.Lookup(key)
+		_, state := c.Lookup(key)
 		require.Equal(t, Stale, state)
 		time.Sleep(1)
-		_, state = e.Lookup(key)
+		_, state = c.Lookup(key)
 		require.Equal(t, Gone, state)
 	})
 }
 
 func TestGivenALifetimeCountedFromEarlier_WhenStored_ThenItEndsSoMuchEarlier(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := open(t)
-		began := e.Now()
-		load := e.NewLoad(key, nil)
+		c := open(t)
+		began := c.Now()
+		load := c.NewLoad(key, nil)
 		time.Sleep(4 * time.Second)
 		f := fillOf("v", nil)
 		f.Lifetime = Lifetime{Fresh: 5 * time.Second, Since: began}
@@ -61,13 +61,13 @@ func TestGivenALifetimeCountedFromEarlier_WhenStored_ThenItEndsSoMuchEarlier(t *
 		require.Equal(t, int64(4*time.Second), en.LoadTime)
 		require.Equal(t, began, en.Born)
 		time.Sleep(time.Second)
-		_, state := e.Lookup(key)
+		_, state := c.Lookup(key)
 		require.Equal(t, Gone, state)
 
 		f.Lifetime = Lifetime{Fresh: 5 * time.Second, Since: began}
-		_, refusal = e.NewLoad(key, nil).Fill(f)
+		_, refusal = c.NewLoad(key, nil).Fill(f)
 		require.Equal(t, NoLifetime, refusal, "its time was over before it was stored")
-		_, refusal = e.NewLoad(key, nil).Fill(Fill{Value: "v"})
+		_, refusal = c.NewLoad(key, nil).Fill(Fill{Value: "v"})
 		require.Equal(t, NoLifetime, refusal)
 	})
 }

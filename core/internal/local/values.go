@@ -1,9 +1,10 @@
-package coherence
+package local
 
 import (
 	"context"
 	"reflect"
 	"sync"
+	"time"
 )
 
 // A load may outlast the call that began it: its caller leaves, or nobody waits for it (a
@@ -58,6 +59,15 @@ func (l *lending) end() {
 	defer l.mu.Unlock()
 	l.of = nil
 }
+
+// Undated returns ctx without its deadline: it ends when ctx is cancelled.
+func Undated(ctx context.Context) context.Context { return undated{ctx} }
+
+// undated is a context without a deadline of its own.
+type undated struct{ context.Context }
+
+// Deadline implements context.Context.
+func (undated) Deadline() (time.Time, bool) { return time.Time{}, false }
 
 // maxLayers is how many contexts one may be wrapped in to be looked through.
 const maxLayers = 1 << 10

@@ -1,4 +1,4 @@
-package coherence
+package local
 
 import (
 	"context"
@@ -14,116 +14,116 @@ import (
 )
 
 func TestGivenAPattern_WhenInvalidated_ThenItIsTheNameThatMatchesWithoutTheVariant(t *testing.T) {
-	e := open(t)
+	c := open(t)
 	variant := "item:1" + string(rune(NameEnd)) + "gzip"
 	require.Equal(t, "item:1", Name(variant))
 	require.Equal(t, "item:1", Name("item:1"))
-	store(t, e, variant, "old", nil, nil)
-	store(t, e, "item:10", "kept", nil, nil)
-	load := e.NewLoad(variant, nil)
-	e.fence([]Item{{Kind: Pattern, Value: "item:1"}})
-	mustBeGone(t, e, variant)
+	store(t, c, variant, "old", nil, nil)
+	store(t, c, "item:10", "kept", nil, nil)
+	load := c.NewLoad(variant, nil)
+	c.Fence([]Item{{Kind: Pattern, Value: "item:1"}})
+	mustBeGone(t, c, variant)
 	load.Fill(fillOf("old", nil))
-	mustBeGone(t, e, variant)
-	mustBe(t, e, "item:10", "kept")
+	mustBeGone(t, c, variant)
+	mustBe(t, c, "item:10", "kept")
 }
 
 func TestGivenALoadThatIsStoredUnderAnotherKey_WhenThatKeyIsInvalidated_ThenItIsNotStored(t *testing.T) {
-	e := open(t)
-	load := e.NewLoad("item", nil)
-	e.fence([]Item{{Kind: Key, Value: key}})
+	c := open(t)
+	load := c.NewLoad("item", nil)
+	c.Fence([]Item{{Kind: Key, Value: key}})
 	f := fillOf("old", nil)
 	f.Key = key
 	load.Fill(f)
-	mustBeGone(t, e, key)
-	mustBeGone(t, e, "item")
+	mustBeGone(t, c, key)
+	mustBeGone(t, c, "item")
 	f.Value = "new"
-	e.NewLoad("item", nil).Fill(f)
-	mustBe(t, e, key, "new")
+	c.NewLoad("item", nil).Fill(f)
+	mustBe(t, c, key, "new")
 }
 
 func TestGivenATagNamedTwice_WhenStored_ThenItIsKeptOnce(t *testing.T) {
-	e := open(t)
-	en := store(t, e, key, "v", []string{"t:a"}, []string{"t:a", "t:b", "t:b"})
-	require.Len(t, en.stamps, 3) // the era and two tags
+	c := open(t)
+	en := store(t, c, key, "v", []string{"t:a"}, []string{"t:a", "t:b", "t:b"})
+	require.Len(t, en.generations, 3) // the era and two tags
 }
 
 func TestGivenATurnWithRoomInItsTags_WhenTwoLoadsNameLateTags_ThenTheyDoNotShareThem(t *testing.T) {
-	e := open(t)
+	c := open(t)
 	tags := append(make([]string, 0, 8), "t:a") // room to append into
-	one, two := e.NewLoad("one", tags), e.NewLoad("two", tags)
+	one, two := c.NewLoad("one", tags), c.NewLoad("two", tags)
 	one.Fill(fillOf("1", []string{"t:one"}))
 	two.Fill(fillOf("2", []string{"t:two"}))
-	e.fence([]Item{{Kind: Tag, Value: "t:one"}})
-	mustBeGone(t, e, "one")
-	mustBe(t, e, "two", "2")
+	c.Fence([]Item{{Kind: Tag, Value: "t:one"}})
+	mustBeGone(t, c, "one")
+	mustBe(t, c, "two", "2")
 }
 
 func TestGivenAMark_WhenPut_ThenItIsFoundUntilItsEndOrAnInvalidationOfAll(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := open(t)
-		e.Put("mark", 7, 8, minute)
+		c := open(t)
+		c.Put("mark", 7, 8, minute)
 		mustBeInt := func() {
-			en, state := e.Lookup("mark")
+			en, state := c.Lookup("mark")
 			require.Equal(t, Fresh, state)
 			require.Equal(t, 7, en.Value)
 		}
 		mustBeInt()
 		time.Sleep(minute)
-		mustBeGone(t, e, "mark")
-		e.Put("mark", 7, 8, minute)
+		mustBeGone(t, c, "mark")
+		c.Put("mark", 7, 8, minute)
 		mustBeInt()
-		e.fence([]Item{{Kind: All}})
-		mustBeGone(t, e, "mark")
-		e.Put("mark", 7, 8, minute)
-		e.Drop("mark")
-		mustBeGone(t, e, "mark")
+		c.Fence([]Item{{Kind: All}})
+		mustBeGone(t, c, "mark")
+		c.Put("mark", 7, 8, minute)
+		c.Drop("mark")
+		mustBeGone(t, c, "mark")
 	})
 }
 
 func TestGivenADroppedEntry_WhenALoadIsUnderWay_ThenItStores(t *testing.T) {
-	e := open(t)
-	store(t, e, key, "bad", nil, nil)
-	load := e.NewLoad(key, nil)
-	e.Drop(key)
+	c := open(t)
+	store(t, c, key, "bad", nil, nil)
+	load := c.NewLoad(key, nil)
+	c.Drop(key)
 	load.Fill(fillOf("good", nil))
-	mustBe(t, e, key, "good")
+	mustBe(t, c, key, "good")
 }
 
 func TestGivenADeadEntry_WhenItIsLookedUpAsANewOneArrives_ThenTheNewOneStays(t *testing.T) {
-	e := open(t)
-	old := store(t, e, key, "old", []string{"t:a"}, nil)
-	e.fence([]Item{{Kind: Tag, Value: "t:a"}})
-	store(t, e, key, "new", []string{"t:a"}, nil)
-	e.tier.dropEntry(key, old)
-	mustBe(t, e, key, "new")
+	c := open(t)
+	old := store(t, c, key, "old", []string{"t:a"}, nil)
+	c.Fence([]Item{{Kind: Tag, Value: "t:a"}})
+	store(t, c, key, "new", []string{"t:a"}, nil)
+	c.tier.dropEntry(key, old)
+	mustBe(t, c, key, "new")
 }
 
 // Limits.
 
-func settle(e *Engine) {
-	e.tier.cache.CleanUp()
+func settle(c *Cache) {
+	c.tier.cache.CleanUp()
 	synctest.Wait()
-	e.tier.cache.CleanUp()
+	c.tier.cache.CleanUp()
 }
 
 func TestGivenAFloodOfKeys_WhenItIsOver_ThenTheTierHoldsNoMoreThanItMay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const limit = 1 << 20
-		e := openWith(t, Settings{MaxBytes: limit, LongestLoad: minute, Refreshes: 1})
+		c := openWith(t, Settings{MaxBytes: limit, Refreshes: 1})
 		body := strings.Repeat("x", 1000)
 		for i := range 12_000 {
 			k := fmt.Sprint("item:", i)
-			e.NewLoad(k, []string{k}).Fill(fillOf(body, nil))
+			c.NewLoad(k, []string{k}).Fill(fillOf(body, nil))
 			if i%3_000 == 2_999 {
-				settle(e)
-				entries, bytes := e.Size()
+				settle(c)
+				entries, bytes := c.Size()
 				require.LessOrEqual(t, bytes, uint64(limit))
 				require.Greater(t, bytes, uint64(limit)*3/4, "the room is used")
-				require.InDelta(t, limit/(1000+overhead), entries, 50)
+				require.InDelta(t, limit/(1000+Overhead), entries, 50)
 			}
 		}
-		require.Greater(t, e.Count.Evicted.Load(), int64(10_000))
+		require.Greater(t, c.Count.Evicted.Load(), int64(10_000))
 	})
 }
 
@@ -140,39 +140,39 @@ func TestGivenAFloodOfKeys_WhenItIsOver_ThenTheHeapIsBounded(t *testing.T) {
 		return int64(m.HeapAlloc)
 	}
 	before := heap()
-	e := openWith(t, Settings{MaxBytes: limit, LongestLoad: minute, Refreshes: 1})
+	c := openWith(t, Settings{MaxBytes: limit, Refreshes: 1})
 	for i := range 30_000 {
 		k := fmt.Sprint("item:", i)
-		e.NewLoad(k, []string{"t:" + k, "t:all"}).Fill(Fill{Value: make([]byte, 1000), Size: 1000, Lifetime: Lifetime{Fresh: hour}})
+		c.NewLoad(k, []string{"t:" + k, "t:all"}).Fill(Fill{Value: make([]byte, 1000), Size: 1000, Lifetime: Lifetime{Fresh: hour}})
 	}
-	e.tier.cache.CleanUp()
+	c.tier.cache.CleanUp()
 	grown := heap() - before
 	t.Logf("a tier of %d bytes takes %d of the heap, %.2f times", limit, grown, float64(grown)/limit)
 	require.Less(t, grown, int64(2*limit))
-	runtime.KeepAlive(e)
+	runtime.KeepAlive(c)
 }
 
 func TestGivenAHotKey_WhenAFloodOfKeysIsAskedForOnce_ThenItStays(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := openWith(t, Settings{MaxBytes: 1 << 20, LongestLoad: minute, Refreshes: 1})
+		c := openWith(t, Settings{MaxBytes: 1 << 20, Refreshes: 1})
 		body := strings.Repeat("x", 1000)
 		hits, reads := 0, 0
 		for i := range 20_000 {
 			once := fmt.Sprint("once:", i)
-			if _, state := e.Lookup(once); state == Gone {
-				e.NewLoad(once, nil).Fill(fillOf(body, nil))
+			if _, state := c.Lookup(once); state == Gone {
+				c.NewLoad(once, nil).Fill(fillOf(body, nil))
 			}
 			if i%4 == 0 {
 				reads++
 				hot := fmt.Sprint("hot:", i/4%50)
-				if _, state := e.Lookup(hot); state == Fresh {
+				if _, state := c.Lookup(hot); state == Fresh {
 					hits++
 				} else {
-					e.NewLoad(hot, nil).Fill(fillOf(body, nil))
+					c.NewLoad(hot, nil).Fill(fillOf(body, nil))
 				}
 			}
 			if i%64 == 0 {
-				settle(e)
+				settle(c)
 			}
 		}
 		t.Logf("%d of %d reads of hot keys are hits", hits, reads)
@@ -181,31 +181,31 @@ func TestGivenAHotKey_WhenAFloodOfKeysIsAskedForOnce_ThenItStays(t *testing.T) {
 }
 
 func TestGivenAValueLargerThanTheTier_WhenFilled_ThenItIsRefusedAndNothingElseGoes(t *testing.T) {
-	e := openWith(t, Settings{MaxBytes: 1 << 16, LongestLoad: minute, Refreshes: 1})
-	store(t, e, key, "v", nil, nil)
+	c := openWith(t, Settings{MaxBytes: 1 << 16, Refreshes: 1})
+	store(t, c, key, "v", nil, nil)
 	f := fillOf("", nil)
 	f.Size = 1 << 16
-	en, refusal := e.NewLoad("large", nil).Fill(f)
+	en, refusal := c.NewLoad("large", nil).Fill(f)
 	require.Equal(t, TooLarge, refusal)
 	require.NotNil(t, en, "its load's caller is answered from it")
-	mustBeGone(t, e, "large")
-	mustBe(t, e, key, "v")
+	mustBeGone(t, c, "large")
+	mustBe(t, c, key, "v")
 }
 
 func TestGivenTagsOfEntriesThatHaveGone_WhenMemoryIsCollected_ThenTheirGenerationsAreForgotten(t *testing.T) {
-	e := openWith(t, Settings{MaxBytes: 1 << 18, LongestLoad: minute, Refreshes: 1})
+	c := openWith(t, Settings{MaxBytes: 1 << 18, Refreshes: 1})
 	const flood = 100_000
 	most := 0
 	for i := range flood {
 		k := fmt.Sprint("item:", i)
-		e.NewLoad(k, []string{"t:" + k}).Fill(fillOf("v", nil))
+		c.NewLoad(k, []string{"t:" + k}).Fill(fillOf("v", nil))
 		if i%10_000 == 0 {
-			e.tier.cache.CleanUp()
+			c.tier.cache.CleanUp()
 			runtime.GC()
-			most = max(most, e.Tags())
+			most = max(most, c.Tags())
 		}
 	}
-	living, _ := e.Size()
+	living, _ := c.Size()
 	t.Logf("%d tags were carried in turn, %d entries live; at most %d tags were remembered", flood, living, most)
 	// Up to minSweep per shard are not worth a sweep; beyond that twice what lived
 	// at the last sweep, and what was made between two collections.
@@ -213,28 +213,28 @@ func TestGivenTagsOfEntriesThatHaveGone_WhenMemoryIsCollected_ThenTheirGeneratio
 }
 
 func TestGivenTagsThatNobodyCarries_WhenTheyAreInvalidated_ThenNothingIsKeptOfThem(t *testing.T) {
-	e := open(t)
+	c := open(t)
 	for i := range 100_000 {
-		e.fence([]Item{{Kind: Tag, Value: fmt.Sprint("t:", i)}})
+		c.Fence([]Item{{Kind: Tag, Value: fmt.Sprint("t:", i)}})
 	}
-	require.Zero(t, e.Tags())
-	require.LessOrEqual(t, len(e.journal.ring), logCapacity)
+	require.Zero(t, c.Tags())
+	require.LessOrEqual(t, len(c.journal.ring), logCapacity)
 }
 
 func TestGivenALivingEntry_WhenMemoryIsCollected_ThenItsTagsStillReachIt(t *testing.T) {
-	e := open(t)
-	store(t, e, key, "old", []string{"t:a"}, []string{"t:b"})
+	c := open(t)
+	store(t, c, key, "old", []string{"t:a"}, []string{"t:b"})
 	for range 3 {
 		runtime.GC()
 	}
-	mustBe(t, e, key, "old")
-	e.fence([]Item{{Kind: Tag, Value: "t:b"}})
-	mustBeGone(t, e, key)
+	mustBe(t, c, key, "old")
+	c.Fence([]Item{{Kind: Tag, Value: "t:b"}})
+	mustBeGone(t, c, key)
 }
 
 func TestGivenASweepOfStamps_WhenOthersLive_ThenTheyStayTheSame(t *testing.T) {
-	s := newStamps()
-	held := map[string]*stamp{}
+	s := newGenerations()
+	held := map[string]*Generation{}
 	for i := range 100_000 {
 		tag := fmt.Sprint("t:", i)
 		st := s.get(tag)
@@ -256,38 +256,38 @@ func TestGivenASweepOfStamps_WhenOthersLive_ThenTheyStayTheSame(t *testing.T) {
 // The end.
 
 func TestGivenAnEngine_WhenClosed_ThenNothingIsStoredAndASecondCloseDoesNothing(t *testing.T) {
-	e := open(t)
-	store(t, e, key, "v", nil, nil)
-	load := e.NewLoad("later", nil)
-	require.False(t, e.Closed())
-	require.NoError(t, e.Close(t.Context()))
-	require.True(t, e.Closed())
+	c := open(t)
+	store(t, c, key, "v", nil, nil)
+	load := c.NewLoad("later", nil)
+	require.False(t, c.Closed())
+	require.NoError(t, c.Close(t.Context()))
+	require.True(t, c.Closed())
 	_, refusal := load.Fill(fillOf("v", nil))
 	require.Equal(t, NotOpen, refusal)
-	e.Put("mark", 1, 1, minute)
-	mustBeGone(t, e, key)
-	mustBeGone(t, e, "later")
-	mustBeGone(t, e, "mark")
-	require.False(t, e.Spawn(t.Context(), minute, func(context.Context) { t.Error("it runs") }))
-	require.False(t, e.Background(t.Context(), minute, func(context.Context) { t.Error("it runs") }))
-	e.fence([]Item{{Kind: All}, {Kind: Key, Value: key}, {Kind: Tag, Value: "t"}, {Kind: Pattern, Value: "*"}})
-	_ = e.beginHere([]Item{{Kind: Key, Value: key}}, minute).End(context.Background(), nil)
-	require.NoError(t, e.Close(t.Context()))
+	c.Put("mark", 1, 1, minute)
+	mustBeGone(t, c, key)
+	mustBeGone(t, c, "later")
+	mustBeGone(t, c, "mark")
+	require.False(t, c.Spawn(t.Context(), minute, func(context.Context) { t.Error("it runs") }))
+	require.False(t, c.Background(t.Context(), minute, func(context.Context) { t.Error("it runs") }))
+	c.Fence([]Item{{Kind: All}, {Kind: Key, Value: key}, {Kind: Tag, Value: "t"}, {Kind: Pattern, Value: "*"}})
+	c.Begin([]Item{{Kind: Key, Value: key}}, minute).End(nil)
+	require.NoError(t, c.Close(t.Context()))
 }
 
 func TestGivenLoadsInTheBackground_WhenClosed_ThenTheyAreCancelledAndWaitedFor(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := open(t)
+		c := open(t)
 		var ended atomic.Int64
 		for range 3 {
-			require.True(t, e.Background(t.Context(), hour, func(ctx context.Context) {
+			require.True(t, c.Background(t.Context(), hour, func(ctx context.Context) {
 				<-ctx.Done()
 				time.Sleep(time.Second) // it tidies up
 				ended.Add(1)
 			}))
 		}
 		start := time.Now()
-		require.NoError(t, e.Close(t.Context()))
+		require.NoError(t, c.Close(t.Context()))
 		require.EqualValues(t, 3, ended.Load())
 		require.Equal(t, time.Second, time.Since(start))
 	})
@@ -295,13 +295,13 @@ func TestGivenLoadsInTheBackground_WhenClosed_ThenTheyAreCancelledAndWaitedFor(t
 
 func TestGivenALoadThatDoesNotListen_WhenClosed_ThenItIsWaitedForSoLongOnly(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := open(t)
+		c := open(t)
 		release := make(chan struct{})
-		require.True(t, e.Spawn(t.Context(), hour, func(context.Context) { <-release }))
+		require.True(t, c.Spawn(t.Context(), hour, func(context.Context) { <-release }))
 		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 		defer cancel()
 		start := time.Now()
-		require.ErrorIs(t, e.Close(ctx), context.DeadlineExceeded)
+		require.ErrorIs(t, c.Close(ctx), context.DeadlineExceeded)
 		require.Equal(t, 5*time.Second, time.Since(start))
 		close(release)
 	})
@@ -309,28 +309,28 @@ func TestGivenALoadThatDoesNotListen_WhenClosed_ThenItIsWaitedForSoLongOnly(t *t
 
 func TestGivenAsManyRefreshesAsMayRun_WhenAnotherIsAskedFor_ThenItIsLeftOut(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := openWith(t, Settings{MaxBytes: 1 << 20, LongestLoad: minute, Refreshes: 2})
+		c := openWith(t, Settings{MaxBytes: 1 << 20, Refreshes: 2})
 		release := make(chan struct{})
 		wait := func(context.Context) { <-release }
-		require.True(t, e.Background(t.Context(), hour, wait))
-		require.True(t, e.Background(t.Context(), hour, wait))
-		require.False(t, e.Background(t.Context(), hour, wait))
-		require.EqualValues(t, 1, e.Count.RefreshesSkipped.Load())
-		require.True(t, e.Spawn(t.Context(), hour, wait), "a load that somebody waits for needs no place")
+		require.True(t, c.Background(t.Context(), hour, wait))
+		require.True(t, c.Background(t.Context(), hour, wait))
+		require.False(t, c.Background(t.Context(), hour, wait))
+		require.EqualValues(t, 1, c.Count.RefreshesSkipped.Load())
+		require.True(t, c.Spawn(t.Context(), hour, wait), "a load that somebody waits for needs no place")
 		close(release)
 		synctest.Wait()
-		require.True(t, e.Background(t.Context(), hour, func(context.Context) {}))
+		require.True(t, c.Background(t.Context(), hour, func(context.Context) {}))
 	})
 }
 
 func TestGivenALoadInTheBackground_WhenItsCallerGoesAway_ThenItKeepsTheValuesAndNotTheCancellation(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := open(t)
+		c := open(t)
 		type word struct{}
 		parent, cancel := context.WithCancel(context.WithValue(t.Context(), word{}, "value"))
 		checked := make(chan struct{})
 		start := time.Now()
-		e.Background(parent, minute, func(ctx context.Context) {
+		c.Background(parent, minute, func(ctx context.Context) {
 			defer close(checked)
 			<-ctx.Done()
 			require.Equal(t, "value", ctx.Value(word{}))

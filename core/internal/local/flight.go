@@ -1,4 +1,4 @@
-package coherence
+package local
 
 import (
 	"container/list"
@@ -6,6 +6,7 @@ import (
 	"errors"
 	"hash/maphash"
 	"math"
+	"slices"
 	"sync"
 	"time"
 
@@ -26,13 +27,13 @@ type flight struct {
 	caughtUp  int64  // from when on replicas have what the loads may have read too early, and nobody joins; 0: they did not
 	limit     int
 	running   int
-	leases    []*held // that turns of the flight have in the shared tier
+	claims    []Claim // of the flight's turns
 	closed    bool
 	settled   *settled      // its load has ended, and its fill is on its way: the outcome of who comes; nil: not yet
 	waiters   list.List     // of *waiter
 	unwatched chan struct{} // closed when nobody waits any more; nil unless asked for
 	overdue   *time.Timer
-	who       waitgraph.Flight // loads in it
+	graph     waitgraph.Flight // loads in it
 }
 
 type waiter struct {
@@ -97,27 +98,32 @@ type Outcome struct {
 	ReplicaLag time.Duration
 }
 
+// Claim is a claim to the key that a turn has outside this process: a lease.
+type Claim interface {
+	// Release gives the claim back. Later calls do nothing.
+	Release()
+	// Over reports whether the claim has been used or released.
+	Over() bool
+}
+
 // Turn is the right and the duty to load. Exactly one call of Finish ends it,
-// whatever happens to the load.
+// whatever happens to the load. It is copied once at most, before it is used.
 type Turn struct {
 	*Load
-	f    *flight // nil: beside any flight
-	gate Gate
-	done bool
-	load *waitgraph.Load // nil: not known yet
-
-	// With a shared tier:
-	held    *held    // the lease to fill it; nil: what is loaded is stored nowhere
-	late    []string // the tags of the entry that was found there
-	refused *Entry   // what was found and is of no use
-	asked   *asking  // what it has been asked, and the time that is left for it
-
-	patience int  // budgets for that; 0: one
-	behind   bool // nobody waits for it: see TryLater
-	noted    bool // it is the one of its key
-
-	deferred *deferred // the fill that goes on although the caller was answered; nil: none
+	f        *flight // nil: beside any flight
+	gate     Gate
+	done     bool
+	running  *waitgraph.Load // nil: not known yet
+	late     []string        // the tags of an entry that was found in its place
+	deferred *DeferredFill   // the fill that goes on although the caller was answered; nil: none
 }
+
+// Granted reports whether the turn is one: Enter and TryLead return none to a caller that
+// does not load.
+func (t *Turn) Granted() bool { return t.Load != nil }
+
+// NewTurn returns the turn of a load outside any flight.
+func NewTurn(l *Load, gate Gate) Turn { return Turn{Load: l, gate: gate} }
 
 // ErrBusy says that a load was waited for as long as may be. To load beside it
 // then would turn a database that hangs into one that is stampeded.
@@ -137,69 +143,69 @@ func Abroad(wait time.Duration) time.Duration { return min(wait/4, maxAbroad) }
 
 // Runs says which load a turn's is, before that begins.
 func (t *Turn) Runs(l *waitgraph.Load) {
-	t.load = l
+	t.running = l
 	if t.f != nil && !t.done {
-		t.f.who.Runs(l)
+		t.f.graph.Runs(l)
 	}
 }
 
 // Running returns the load that Runs has named.
-func (t *Turn) Running() *waitgraph.Load { return t.load }
+func (t *Turn) Running() *waitgraph.Load { return t.running }
 
-// Enter joins the flight of key, or begins one. It returns either a turn (the
-// caller loads), or the outcome of somebody else's load, or an error: ctx's, when
+// Enter joins the flight of key, or begins one. It returns either a granted turn (the
+// caller loads), or the outcome of another load, or an error: ctx's, when
 // it ended first, ErrBusy, or ErrCircle. tags are those known before the load; gate
 // applies to the flight that this call begins.
-func (e *Engine) Enter(ctx context.Context, key string, tags []string, gate Gate) (*Turn, Outcome, error) {
-	sh := e.flights.shard(key)
+func (c *Cache) Enter(ctx context.Context, key string, tags []string, gate Gate) (Turn, Outcome, error) {
+	sh := c.flights.shard(key)
 	outer := loadscope.From(ctx).Loading()
 	until := time.Now().Add(2 * gate.Wait)
 	for {
 		if err := ctx.Err(); err != nil {
-			return nil, Outcome{}, err
+			return Turn{}, Outcome{}, err
 		}
 		sh.mu.Lock()
 		f := sh.m[key]
 		var joined uint64
 		if f != nil {
 			var fenced bool
-			if joined, fenced = e.catchUp(f); fenced {
-				e.leave(sh, f)
+			if joined, fenced = c.catchUp(f); fenced {
+				c.leave(sh, f)
 				f = nil
 			}
 		}
 		if f != nil && f.settled != nil {
-			if o, ok := f.settled.outcome(e); ok && !gate.Anew {
+			if o, ok := f.settled.outcome(c); ok && !gate.Anew {
 				sh.mu.Unlock()
-				e.Count.Coalesced.Add(1)
-				return nil, o, nil
+				c.Count.Coalesced.Add(1)
+				return Turn{}, o, nil
 			}
-			e.leave(sh, f)
+			c.leave(sh, f)
 			f = nil
 		}
 		if f == nil {
-			turn := e.begin(sh, key, tags, gate)
+			turn := c.begin(sh, key, tags, gate)
 			sh.mu.Unlock()
 			return turn, Outcome{}, nil
 		}
 		if f.running < f.limit {
 			f.running++
-			f.who.Turn()
+			f.graph.Turn()
 			sh.mu.Unlock()
-			return e.turn(f, key, tags, gate), Outcome{}, nil
+			return c.turn(f, key, tags, gate), Outcome{}, nil
 		}
 		leave, ok := waitFor(outer, f)
 		if !ok {
 			sh.mu.Unlock()
-			return nil, Outcome{}, ErrCircle
+			return Turn{}, Outcome{}, ErrCircle
 		}
-		w := &waiter{joined: joined, at: e.Now(), wake: make(chan Outcome, 1)}
+		w := &waiter{joined: joined, at: c.Now(), wake: make(chan Outcome, 1)}
 		place := f.waiters.PushBack(w)
 		if f.overdue == nil {
-			f.overdue = time.AfterFunc(gate.Wait, func() { e.overdue(sh, f, gate) })
+			f.overdue = time.AfterFunc(gate.Wait, func() { c.overdue(sh, f, gate) })
 		}
 		sh.mu.Unlock()
-		e.Count.Coalesced.Add(1)
+		c.Count.Coalesced.Add(1)
 
 		o, err := w.await(ctx, until, outer, Abroad(gate.Wait))
 		leave()
@@ -208,9 +214,9 @@ func (e *Engine) Enter(ctx context.Context, key string, tags []string, gate Gate
 			case Again:
 				continue
 			case granted:
-				return e.turn(f, key, tags, gate), Outcome{}, nil
+				return c.turn(f, key, tags, gate), Outcome{}, nil
 			default:
-				return nil, o, nil
+				return Turn{}, o, nil
 			}
 		}
 		// Leaving: what arrived at the same moment is passed on.
@@ -221,13 +227,13 @@ func (e *Engine) Enter(ctx context.Context, key string, tags []string, gate Gate
 		case o := <-w.wake:
 			if o.Verdict == granted {
 				f.running--
-				f.who.Ended(nil)
-				e.grant(sh, f)
+				f.graph.Ended(nil)
+				c.grant(sh, f)
 			}
 		default:
 		}
 		sh.mu.Unlock()
-		return nil, Outcome{}, err
+		return Turn{}, Outcome{}, err
 	}
 }
 
@@ -236,7 +242,7 @@ func waitFor(outer *waitgraph.Load, f *flight) (leave func(), ok bool) {
 	if outer == nil {
 		return func() {}, true
 	}
-	return outer.For(&f.who)
+	return outer.For(&f.graph)
 }
 
 // await is wait until a time. A load that waits within a load looks, every so often,
@@ -258,66 +264,66 @@ func (w *waiter) await(ctx context.Context, until time.Time, outer *waitgraph.Lo
 }
 
 // TryLead begins a flight of key unless one is under way.
-func (e *Engine) TryLead(key string, tags []string, gate Gate) (*Turn, bool) {
-	sh := e.flights.shard(key)
+func (c *Cache) TryLead(key string, tags []string, gate Gate) (Turn, bool) {
+	sh := c.flights.shard(key)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	if f := sh.m[key]; f != nil {
-		if _, fenced := e.catchUp(f); !fenced {
-			return nil, false
+		if _, fenced := c.catchUp(f); !fenced {
+			return Turn{}, false
 		}
-		e.leave(sh, f)
+		c.leave(sh, f)
 	}
-	return e.begin(sh, key, tags, gate), true
+	return c.begin(sh, key, tags, gate), true
 }
 
 // Alone returns a turn outside any flight, for a load that nobody can share.
-func (e *Engine) Alone(key string, tags []string) *Turn {
-	return e.turn(nil, key, tags, Gate{})
+func (c *Cache) Alone(key string, tags []string) Turn {
+	return c.turn(nil, key, tags, Gate{})
 }
 
-func (e *Engine) begin(sh *flightShard, key string, tags []string, gate Gate) *Turn {
-	l := e.NewLoad(key, tags)
+func (c *Cache) begin(sh *flightShard, key string, tags []string, gate Gate) Turn {
+	l := c.NewLoad(key, tags)
 	f := &flight{key: key, tags: tags, began: l.began, seen: l.pos, limit: 1, running: 1}
 	if gate.ReplicaLag > 0 {
 		f.caughtUp = l.caughtUp(gate.ReplicaLag, nil)
 	}
-	f.who.Turn()
+	f.graph.Turn()
 	sh.m[key] = f
-	return &Turn{Load: l, f: f, gate: gate}
+	return Turn{Load: l, f: f, gate: gate}
 }
 
-func (e *Engine) turn(f *flight, key string, tags []string, gate Gate) *Turn {
-	return &Turn{Load: e.NewLoad(key, tags), f: f, gate: gate}
+func (c *Cache) turn(f *flight, key string, tags []string, gate Gate) Turn {
+	return Turn{Load: c.NewLoad(key, tags), f: f, gate: gate}
 }
 
 // leave makes way for another flight of the key: what this one loads will be
-// stored nowhere, and so it needs no lease. The caller holds the shard's lock.
-func (e *Engine) leave(sh *flightShard, f *flight) {
+// stored nowhere, and so it needs no claim. The caller holds the shard's lock.
+func (c *Cache) leave(sh *flightShard, f *flight) {
 	delete(sh.m, f.key)
-	if !e.closed.Load() {
-		for _, h := range f.leases {
-			e.release(h)
+	if !c.closed.Load() {
+		for _, claim := range f.claims {
+			claim.Release()
 		}
 	}
-	f.leases = nil
+	f.claims = nil
 }
 
 // catchUp compares the flight with the items that came since it was last
 // compared. The caller holds the shard's lock.
-func (e *Engine) catchUp(f *flight) (head uint64, fenced bool) {
-	e.lapse(e.Now())
-	e.journal.mu.RLock()
-	defer e.journal.mu.RUnlock()
-	head = e.journal.head
-	fenced = e.concern(f.seen, f.key, f.tags) != 0
+func (c *Cache) catchUp(f *flight) (head uint64, fenced bool) {
+	c.lapse(c.Now())
+	c.journal.mu.RLock()
+	defer c.journal.mu.RUnlock()
+	head = c.journal.head
+	fenced = c.concern(f.seen, f.key, f.tags) != 0
 	f.seen = head
-	now := e.Now()
+	now := c.Now()
 	fenced = fenced || f.caughtUp != 0 && now >= f.caughtUp
-	if s := e.shared; s != nil && !fenced {
-		// What this process has not heard of in time may fence it (R7), or what the load has
-		// made use of while that was legal yet.
-		fenced = !s.legal(s.everything(), now) && (now-f.began >= s.delta || f.began < s.lapsed())
+	if c.guard != nil && !fenced {
+		// An item that this process has not heard of in time may fence it (R7), or what the load
+		// has made use of while that was legal yet.
+		fenced = c.guard.Outlived(f.began, now)
 	}
 	return head, fenced
 }
@@ -336,25 +342,25 @@ func (w *waiter) wait(ctx context.Context, limit time.Duration) (Outcome, error)
 }
 
 // overdue lets others load beside a load that takes longer than it may.
-func (e *Engine) overdue(sh *flightShard, f *flight, gate Gate) {
+func (c *Cache) overdue(sh *flightShard, f *flight, gate Gate) {
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	if !f.closed && f.limit < math.MaxInt {
 		f.limit = max(f.limit, 1+gate.MaxLoadsAfterError)
-		e.grant(sh, f)
+		c.grant(sh, f)
 	}
 }
 
 // grant gives free places to waiters and forgets a flight that nobody is in.
 // The caller holds the shard's lock.
-func (e *Engine) grant(sh *flightShard, f *flight) {
+func (c *Cache) grant(sh *flightShard, f *flight) {
 	for f.running < f.limit && f.waiters.Len() > 0 {
 		f.running++
-		f.who.Turn()
+		f.graph.Turn()
 		f.wakeFirst(Outcome{Verdict: granted})
 	}
 	if f.running == 0 {
-		e.close(sh, f)
+		c.close(sh, f)
 	}
 }
 
@@ -364,7 +370,7 @@ func (f *flight) wakeFirst(o Outcome) {
 	f.checkWatched()
 }
 
-func (e *Engine) close(sh *flightShard, f *flight) {
+func (c *Cache) close(sh *flightShard, f *flight) {
 	f.closed = true
 	if f.overdue != nil {
 		f.overdue.Stop()
@@ -390,7 +396,7 @@ func (t *Turn) Unwatched() <-chan struct{} {
 	if t.f == nil {
 		return closedChannel
 	}
-	sh := t.e.flights.shard(t.f.key)
+	sh := t.c.flights.shard(t.f.key)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	if t.f.waiters.Len() == 0 {
@@ -417,6 +423,9 @@ func (f *flight) checkWatched() {
 	}
 }
 
+// Finished reports whether Finish has been called.
+func (t *Turn) Finished() bool { return t.done }
+
 // Finish ends the turn and wakes those who wait for it. Calls after the first
 // do nothing. It is not safe for concurrent use.
 func (t *Turn) Finish(o Outcome) {
@@ -425,32 +434,28 @@ func (t *Turn) Finish(o Outcome) {
 	}
 	t.done = true
 	o.ReplicaLag = t.gate.ReplicaLag
-	t.release()
-	if t.noted {
-		t.e.behind.done(t.key)
-	}
 	if t.f == nil {
 		return
 	}
-	e, f := t.e, t.f
-	sh := e.flights.shard(f.key)
+	c, f := t.c, t.f
+	sh := c.flights.shard(f.key)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	f.running--
-	f.who.Ended(t.load)
+	f.graph.Ended(t.running)
 	if f.closed {
 		return
 	}
 	switch o.Verdict {
 	case Shared:
 		if !t.linger(sh, o) {
-			e.close(sh, f)
+			c.close(sh, f)
 		}
 		late := append(o.Tags[:len(o.Tags):len(o.Tags)], t.late...)
 		at, caughtUp := t.fencedAt(late), t.replicaCaughtUp(late)
 		// An entry that is not this load's own was found in the tier. It may carry
 		// any tags, and be about to be taken out: it must be valid as of now.
-		dead := o.Entry != nil && o.Entry != t.made && (o.Entry.removed.Load() || o.Entry.State(e.Now()) == Gone) && !o.Entry.loose
+		dead := o.Entry != nil && o.Entry != t.made && (o.Entry.removed.Load() || o.Entry.State(c.Now()) == Gone) && !o.Entry.unstored
 		for f.waiters.Len() > 0 {
 			w := f.waiters.Front().Value.(*waiter)
 			if dead || at != 0 && at < w.joined || caughtUp != 0 && caughtUp <= w.at {
@@ -460,7 +465,7 @@ func (t *Turn) Finish(o Outcome) {
 			}
 		}
 	case Again:
-		e.close(sh, f)
+		c.close(sh, f)
 		for f.waiters.Len() > 0 {
 			f.wakeFirst(Outcome{Verdict: Again})
 		}
@@ -470,18 +475,84 @@ func (t *Turn) Finish(o Outcome) {
 			delete(sh.m, f.key)
 		}
 		f.limit = math.MaxInt
-		e.grant(sh, f)
+		c.grant(sh, f)
 	default:
 		if sh.m[f.key] != f { // fenced: those who came later have a flight of their own
-			e.close(sh, f)
+			c.close(sh, f)
 			for f.waiters.Len() > 0 {
 				f.wakeFirst(Outcome{Verdict: Again})
 			}
 			return
 		}
 		f.limit = max(f.limit, t.gate.MaxLoadsAfterError)
-		e.grant(sh, f)
+		c.grant(sh, f)
 	}
+}
+
+// Fenced reports whether something that concerns the load, or late tags, has been
+// invalidated since the load began.
+func (t *Turn) Fenced(late []string) bool { return t.fencedAt(late) != 0 }
+
+// Names notes the tags of an entry that was found in place of the load's.
+func (t *Turn) Names(late []string) { t.late = late }
+
+// Claims notes a claim of the turn's where others of its flight see it. It returns false if
+// the flight has been left meanwhile: then the claim is of no use.
+func (t *Turn) Claims(claim Claim) bool {
+	if t.f == nil {
+		return true
+	}
+	sh := t.c.flights.shard(t.f.key)
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	if sh.m[t.f.key] != t.f {
+		return false
+	}
+	t.f.claims = append(slices.DeleteFunc(t.f.claims, Claim.Over), claim)
+	return true
+}
+
+// Claimed reports whether a turn of the flight has a claim.
+func (t *Turn) Claimed() bool {
+	if t.f == nil {
+		return false
+	}
+	sh := t.c.flights.shard(t.f.key)
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	return slices.ContainsFunc(t.f.claims, func(claim Claim) bool { return !claim.Over() })
+}
+
+// Lead makes a turn outside any flight lead one, with its claim. It does nothing where a
+// flight is under way that it could join.
+func (t *Turn) Lead(claim Claim) {
+	if t.f != nil {
+		return
+	}
+	sh := t.c.flights.shard(t.key)
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	if f := sh.m[t.key]; f != nil {
+		if _, fenced := t.c.catchUp(f); !fenced {
+			return // it is beside a load without a claim
+		}
+		t.c.leave(sh, f)
+	}
+	t.f = &flight{key: t.key, tags: t.tags, began: t.began, seen: t.pos, limit: 1, running: 1, claims: []Claim{claim}}
+	t.f.graph.Turn()
+	if t.running != nil {
+		t.f.graph.Runs(t.running)
+	}
+	sh.m[t.key] = t.f
+}
+
+// MayLag reports whether this process has heard of an invalidation so short before the load
+// that a replica may not have: one of key, the load's tags, or late tags.
+func (l *Load) MayLag(lag time.Duration, key string, late []string) bool {
+	tags := append(l.tags[:len(l.tags):len(l.tags)], late...)
+	l.c.journal.mu.RLock()
+	defer l.c.journal.mu.RUnlock()
+	return l.c.concern(l.c.journal.since(l.began-int64(lag)), key, tags) != 0
 }
 
 // fencedAt returns the position of the first item since the load began that
@@ -491,9 +562,9 @@ func (t *Turn) fencedAt(late []string) uint64 {
 	if len(late) > 0 {
 		tags = append(tags[:len(tags):len(tags)], late...)
 	}
-	t.e.journal.mu.RLock()
-	defer t.e.journal.mu.RUnlock()
-	return t.e.concern(t.pos, t.key, tags)
+	t.c.journal.mu.RLock()
+	defer t.c.journal.mu.RUnlock()
+	return t.c.concern(t.pos, t.key, tags)
 }
 
 // caughtUp returns when the first replica lag ends that the load has begun within, by when
@@ -503,11 +574,11 @@ func (t *Turn) fencedAt(late []string) uint64 {
 // that is not stored.
 func (l *Load) caughtUp(lag time.Duration, late []string) int64 {
 	tags := append(l.tags[:len(l.tags):len(l.tags)], late...)
-	j := l.e.journal
+	j := l.c.journal
 	j.mu.RLock()
 	defer j.mu.RUnlock()
 	from := j.since(l.began - int64(lag))
-	pos := l.e.concern(from, l.key, tags)
+	pos := l.c.concern(from, l.key, tags)
 	switch {
 	case pos == 0 || pos >= l.pos: // what came later fences the load
 		return 0

@@ -1,0 +1,127 @@
+package local
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/larderhq/larder/core/internal/tier"
+)
+
+// background runs what outlasts a call. Close ends all of it.
+type background struct {
+	slots  chan struct{} // of background refreshes
+	life   sync.Mutex    // guards closed against work.Add
+	closed atomic.Bool
+	work   sync.WaitGroup
+	atWork atomic.Int64 // in work
+	ctx    context.Context
+	cancel context.CancelFunc
+}
+
+func (b *background) start(refreshes int) {
+	b.slots = make(chan struct{}, refreshes)
+	b.ctx, b.cancel = context.WithCancel(context.Background())
+}
+
+// Background runs fn in a goroutine that Close waits for, unless as many as
+// allowed are running or the cache is closed. fn's context has parent's values,
+// and ends with the cache and after limit.
+func (c *Cache) Background(parent context.Context, limit time.Duration, fn func(context.Context)) bool {
+	return c.Slot(fn, func(fn func(context.Context)) bool { return c.Spawn(parent, limit, fn) })
+}
+
+// Slot runs fn by way of spawn in one of the slots of background refreshes. It returns
+// false if none is free, or spawn does.
+func (c *Cache) Slot(fn func(context.Context), spawn func(func(context.Context)) bool) bool {
+	select {
+	case c.slots <- struct{}{}:
+	default:
+		c.Count.RefreshesSkipped.Add(1)
+		return false
+	}
+	ok := spawn(func(ctx context.Context) {
+		defer func() { <-c.slots }()
+		fn(ctx)
+	})
+	if !ok {
+		<-c.slots
+	}
+	return ok
+}
+
+// Spawn is Background without a bound of its own: each call has a caller that
+// waits for it.
+func (c *Cache) Spawn(parent context.Context, limit time.Duration, fn func(context.Context)) bool {
+	// A batch of the parent's does not wait for what outlasts it.
+	return c.SpawnInBatch(tier.WithBatch(parent, nil), limit, fn)
+}
+
+// SpawnInBatch is Spawn in the batch of its parent's.
+func (c *Cache) SpawnInBatch(parent context.Context, limit time.Duration, fn func(context.Context)) bool {
+	return c.SpawnUntil(parent, limit, fn, func(context.Context) bool { return true })
+}
+
+// SpawnUntil runs fn in a goroutine that Close waits for. When the cache is closed the
+// context of fn is cancelled as soon as unwanted returns true; unwanted waits for no longer
+// than the context that it is given.
+func (c *Cache) SpawnUntil(parent context.Context, limit time.Duration, fn func(context.Context), unwanted func(context.Context) bool) bool {
+	c.life.Lock()
+	if c.closed.Load() {
+		c.life.Unlock()
+		return false
+	}
+	c.work.Add(1)
+	c.atWork.Add(1)
+	c.life.Unlock()
+	parent = lasting(parent) // now: it may be recycled when this has returned
+	go func() {
+		defer c.work.Done()
+		defer c.atWork.Add(-1)
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(parent), limit)
+		defer cancel()
+		defer context.AfterFunc(c.ctx, func() {
+			if unwanted(ctx) {
+				cancel()
+			}
+		})()
+		fn(ctx)
+	}()
+	return true
+}
+
+// Life returns a context that ends when the cache is closed.
+func (c *Cache) Life() context.Context { return c.ctx }
+
+// Closed reports whether Close has been called.
+func (c *Cache) Closed() bool { return c.closed.Load() }
+
+// Close ends the cache: nothing is stored any more, the contexts of loads that nobody
+// waits for are cancelled, and all are waited for until ctx ends. Later calls do nothing.
+func (c *Cache) Close(ctx context.Context) error {
+	c.life.Lock()
+	already := c.closed.Swap(true)
+	c.life.Unlock()
+	if already {
+		return nil
+	}
+	c.cancel()
+	c.journal.mu.Lock()   // inserts under way have landed
+	c.journal.mu.Unlock() //nolint:staticcheck // an empty critical section is a barrier here
+	c.tier.close()
+	if c.atWork.Load() == 0 { // however short the time that ctx leaves
+		return nil
+	}
+	done := make(chan struct{})
+	go func() {
+		c.work.Wait()
+		close(done)
+	}()
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}

@@ -1,0 +1,282 @@
+package local
+
+import (
+	"fmt"
+	"math/bits"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/larderhq/larder/core/internal/hotkeys"
+	"github.com/larderhq/larder/core/internal/tier"
+)
+
+// Settings configure a cache. All fields but Guard are required.
+type Settings struct {
+	MaxBytes  uint64 // of the in-process tier
+	Refreshes int    // maximum of concurrent background refreshes
+	Guard     Guard  // nil: no tier is shared
+}
+
+// Guard answers for a shared tier. A cache of one process knows nothing of the tier but
+// what it asks its guard. The cache calls a guard with locks held: a guard takes none of
+// the cache's locks, except in Forget.
+type Guard interface {
+	// CheckClocks compares the wall clock with the monotonic clock (R22).
+	CheckClocks(monotonic int64)
+	// Legal reports whether entries of these partitions may be answered now (R4).
+	Legal(partitions uint64, now int64) bool
+	// Doubtful reports whether an intent that is not known here may cover an entry of these
+	// partitions (R24).
+	Doubtful(partitions uint64, now int64) bool
+	// Doubt makes a partition doubtful until a time.
+	Doubt(partition int, until int64)
+	// Blocks reports whether a pending invalidation concerns an entry (R16).
+	Blocks(key string, tags []string) bool
+	// Outlived reports whether a load that began at a time has outlived what is known of the
+	// tier: a request that comes now must not join it (R7).
+	Outlived(began, now int64) bool
+	// Forget drops the queued changes that items concern (R27).
+	Forget(items []Item)
+}
+
+// Cache is the cache of one process.
+type Cache struct {
+	tier        *memory
+	journal     *journal
+	sweeps      sweeps
+	generations *generations
+	eras        [tier.MaxPartitions]atomic.Pointer[Generation]
+	parts       atomic.Int32 // partitions; 1 without a shared tier
+	intents     *intents
+	flights     *flights
+	guard       Guard // nil: no tier is shared
+	maxBytes    uint64
+	base        time.Time
+
+	background
+
+	Count Counters
+	// Pages counts the hits of each response; nil: nothing counts them.
+	Pages atomic.Pointer[hotkeys.Sketch[string]]
+}
+
+// Counters count since the cache was made.
+type Counters struct {
+	Hits, StaleHits, Misses   atomic.Int64
+	Loads, LoadErrors, Panics atomic.Int64
+	Coalesced                 atomic.Int64
+	Stored, Refused           atomic.Int64
+	Bypassed                  atomic.Int64
+	Refreshes                 atomic.Int64
+	RefreshesSkipped          atomic.Int64
+	Invalidations             atomic.Int64
+	Evicted                   atomic.Int64
+	Undecodable               atomic.Int64
+	Unencodable               atomic.Int64
+	RemoteHits, RemoteErrors  atomic.Int64
+	OverBudget, Deferred      atomic.Int64
+}
+
+// New makes a cache.
+func New(s Settings) (*Cache, error) {
+	c := &Cache{
+		journal:     newJournal(),
+		generations: newGenerations(),
+		flights:     newFlights(),
+		intents:     newIntents(),
+		guard:       s.Guard,
+		maxBytes:    s.MaxBytes,
+		base:        time.Now(),
+	}
+	for p := range c.eras {
+		c.eras[p].Store(new(Generation))
+	}
+	c.parts.Store(1)
+	t, err := newMemory(s.MaxBytes, c.Now, func() { c.Count.Evicted.Add(1) })
+	if err != nil {
+		return nil, fmt.Errorf("larder: in-process tier: %w", err)
+	}
+	c.tier = t
+	c.start(s.Refreshes)
+	return c, nil
+}
+
+// Now returns the cache's time: nanoseconds since it was made, by the monotonic
+// clock. It starts above zero.
+func (c *Cache) Now() int64 {
+	now := c.Monotonic()
+	if c.guard != nil {
+		c.guard.CheckClocks(now)
+	}
+	return now
+}
+
+// Monotonic is Now without a look at the wall clock.
+func (c *Cache) Monotonic() int64 { return int64(time.Since(c.base)) + 1 }
+
+// Lookup returns the entry under key, if it may be answered now. It does not count: the
+// caller knows whether a lookup is a hit or a miss.
+func (c *Cache) Lookup(key string) (*Entry, State) { return c.LookupAt(key, c.Now()) }
+
+// LookupAt is Lookup for a caller that has read the clock. key may be a view of a
+// buffer that is used again: it is not kept. It does not ask the guard.
+func (c *Cache) LookupAt(key string, now int64) (*Entry, State) {
+	c.lapse(now)
+	en, ok := c.tier.get(key)
+	if !ok {
+		return nil, Gone
+	}
+	if state := en.State(now); state != Gone && (en.compared.Load() >= c.sweeps.head.Load() || !c.swept(key, en)) {
+		return en, state
+	}
+	c.tier.dropEntry(strings.Clone(key), en)
+	return nil, Gone
+}
+
+// Put stores an entry that no invalidation concerns: an index or a mark. A wrong one costs
+// a miss. Put does not replace a lasting value; then it returns false.
+func (c *Cache) Put(key string, value any, size int, d time.Duration) bool {
+	now := c.Now()
+	en := &Entry{Value: value, Born: now, FreshUntil: now + int64(d), StaleUntil: now + int64(d), KeepUntil: now + int64(d),
+		generations: c.eraGenerations(nil, c.Mask(key, nil)), weight: Weigh(key, size, 1)}
+	c.journal.mu.RLock()
+	defer c.journal.mu.RUnlock()
+	return !c.closed.Load() && c.putUnless(key, en)
+}
+
+// PutNote stores a note of another instance, of size bytes.
+func (c *Cache) PutNote(key string, en *Entry, size int) {
+	en.weight = Weigh(key, size, 0)
+	if value, ok := en.Value.(Lasting); ok {
+		c.Join(key, value, en.KeepUntil)
+		return
+	}
+	c.journal.mu.RLock()
+	defer c.journal.mu.RUnlock()
+	if !c.closed.Load() && en.KeepUntil > c.Now() {
+		c.putUnless(key, en)
+	}
+}
+
+// Drop takes an entry out of the tier. It is no invalidation: loads under way go
+// on and may store.
+func (c *Cache) Drop(key string) { c.tier.drop(key) }
+
+// DropEntry takes en out of the tier, unless another entry has taken its place.
+func (c *Cache) DropEntry(key string, en *Entry) { c.tier.dropEntry(key, en) }
+
+// Fence invalidates items in this process: every answer that begins after it has returned
+// comes from a load that began after it was called.
+func (c *Cache) Fence(items []Item) {
+	c.forget(items)
+	c.FenceLoads(items)
+}
+
+// FenceLoads is Fence, and keeps the changes that this process has queued.
+func (c *Cache) FenceLoads(items []Item) {
+	c.journal.mu.Lock()
+	c.apply(c.Now(), items)
+	c.journal.mu.Unlock()
+	c.remove(items)
+}
+
+// FenceAndLoad invalidates items in this process and registers the load of key that
+// follows, in one step: of two concurrent calls the later one fences the earlier one.
+func (c *Cache) FenceAndLoad(items []Item, key string, tags []string) *Load {
+	c.forget(items)
+	c.journal.mu.Lock()
+	c.apply(c.Now(), items)
+	pos := c.journal.head
+	c.journal.mu.Unlock()
+	c.remove(items)
+	l := c.NewLoad(key, tags)
+	l.pos = pos
+	return l
+}
+
+// forget drops the queued changes that items concern.
+func (c *Cache) forget(items []Item) {
+	if c.guard != nil {
+		c.guard.Forget(items)
+	}
+}
+
+// apply puts items into the log and kills what they invalidate in O(1). The
+// caller holds the journal's lock.
+func (c *Cache) apply(now int64, items []Item) {
+	if c.guard == nil { // otherwise the call that sends them to the shared tier counts them
+		c.Count.Invalidations.Add(int64(len(items)))
+	}
+	head := c.journal.head
+	c.journal.append(now, items)
+	for i, it := range items {
+		switch it.Kind {
+		case Pattern:
+			c.sweeps.add(head+uint64(i), it.Value, now)
+		case Tag:
+			c.generations.kill(it.Value)
+		case All:
+			for p := range c.Partitions() {
+				c.endEra(p)
+			}
+		case tier.Era:
+			if p := eraOf(it); p >= 0 {
+				c.endEra(p)
+			}
+		}
+	}
+}
+
+func (c *Cache) endEra(p int) { c.eras[p].Swap(new(Generation)).dead.Store(true) }
+
+// Partitions returns the number of partitions, 1 without a shared tier.
+func (c *Cache) Partitions() int { return int(c.parts.Load()) }
+
+// SetPartitions changes the number of partitions. The caller invalidates everything then.
+func (c *Cache) SetPartitions(n int) { c.parts.Store(int32(n)) }
+
+// Mask returns the partitions that an entry depends on: those of its key and its tags.
+func (c *Cache) Mask(key string, tags []string) uint64 {
+	n := c.Partitions()
+	if n == 1 {
+		return 1
+	}
+	m := uint64(1) << tier.Partition(Name(key), n)
+	for _, tag := range tags {
+		m |= 1 << tier.Partition(tag, n)
+	}
+	return m
+}
+
+func (c *Cache) eraGenerations(to []*Generation, mask uint64) []*Generation {
+	for ; mask != 0; mask &= mask - 1 {
+		to = append(to, c.eras[bits.TrailingZeros64(mask)].Load())
+	}
+	return to
+}
+
+// remove takes out of the tier what has no generation to die by. It comes after
+// apply: an insert that it misses has seen the item and is refused.
+func (c *Cache) remove(items []Item) {
+	for _, it := range items {
+		if key, payload, ok := learntOf(it); ok {
+			c.hear(key, payload)
+			continue
+		}
+		switch it.Kind {
+		case Key:
+			c.tier.drop(it.Value)
+		case All:
+			c.tier.clear()
+		}
+	}
+}
+
+// Size returns the entries and bytes in the in-process tier, about.
+func (c *Cache) Size() (entries int, bytes uint64) {
+	return c.tier.cache.EstimatedSize(), c.tier.cache.WeightedSize()
+}
+
+// Tags returns how many tags have a generation, about.
+func (c *Cache) Tags() int { return c.generations.count() }

@@ -1,0 +1,95 @@
+package local
+
+import "sync"
+
+// DeferredFill is a fill that may go on when its caller is answered. The flight of its load
+// stays until its end: a request that comes before joins it.
+type DeferredFill struct {
+	done  chan struct{}
+	joins bool // requests may join
+
+	mu      sync.Mutex
+	left    bool // the caller is answered
+	over    bool
+	entry   *Entry
+	refusal Refusal
+	f       *flight
+}
+
+// NewDeferredFill returns a fill that begins. joins: requests that come before its end may share
+// the load's value.
+func NewDeferredFill(joins bool) *DeferredFill {
+	return &DeferredFill{done: make(chan struct{}), joins: joins}
+}
+
+// Done returns a channel that is closed at the end of the fill.
+func (d *DeferredFill) Done() <-chan struct{} { return d.done }
+
+// Leave notes that the caller of a turn is answered now. If the fill has ended before, Leave
+// returns its result and true.
+func (t *Turn) Leave(d *DeferredFill) (en *Entry, refusal Refusal, over bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.over {
+		return d.entry, d.refusal, true
+	}
+	d.left = true
+	t.deferred = d
+	return nil, "", false
+}
+
+// End ends a fill, and reports whether its caller has left before.
+func (c *Cache) End(d *DeferredFill, en *Entry, refusal Refusal) (left bool) {
+	d.mu.Lock()
+	d.over, d.entry, d.refusal = true, en, refusal
+	left, f := d.left, d.f
+	d.mu.Unlock()
+	close(d.done)
+	if f != nil {
+		sh := c.flights.shard(f.key)
+		sh.mu.Lock()
+		if sh.m[f.key] == f && f.settled != nil {
+			c.close(sh, f)
+		}
+		sh.mu.Unlock()
+	}
+	return left
+}
+
+// settled is the outcome of a flight whose fill is on its way.
+type settled struct {
+	t *Turn
+	o Outcome
+}
+
+// linger keeps the turn's flight for requests that come before its fill has ended. The caller
+// holds the shard's lock.
+func (t *Turn) linger(sh *flightShard, o Outcome) bool {
+	d, f := t.deferred, t.f
+	if d == nil || !d.joins || o.Entry == nil || f.running > 0 || sh.m[f.key] != f {
+		return false
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.over {
+		return false
+	}
+	d.f = f
+	if f.overdue != nil {
+		f.overdue.Stop()
+	}
+	o.Found = true // by the time: a request that wants something newer must look
+	f.settled, f.claims = &settled{t, o}, nil
+	return true
+}
+
+// outcome returns what a request that comes now may share. The caller holds the shard's lock,
+// and has found the flight unfenced.
+func (st *settled) outcome(c *Cache) (Outcome, bool) {
+	now, late := c.Now(), append(st.o.Tags[:len(st.o.Tags):len(st.o.Tags)], st.t.late...)
+	caughtUp := st.t.replicaCaughtUp(late)
+	if st.o.Entry.State(now) < Stale || st.t.fencedAt(late) != 0 || caughtUp != 0 && caughtUp <= now {
+		return Outcome{}, false
+	}
+	return st.o, true
+}

@@ -1,0 +1,269 @@
+package local
+
+import (
+	"math/bits"
+	"slices"
+	"time"
+)
+
+// Load is one run of a loader or handler, from before it begins until its value
+// is filled in. It knows what was valid when it began.
+type Load struct {
+	c           *Cache
+	key         string
+	tags        []string
+	pos         uint64 // position of the log before the load began
+	began       int64
+	generations []*Generation // the era, then one per tag
+	made        *Entry        // what came of it
+}
+
+// NewLoad registers a load of key, before it begins. tags are those that are
+// known beforehand; Fill can name more.
+func (c *Cache) NewLoad(key string, tags []string) *Load {
+	c.lapse(c.Now())
+	l := &Load{c: c, key: key, tags: tags, pos: c.journal.position(), began: c.Now()}
+	mask := c.Mask(key, tags)
+	l.generations = make([]*Generation, 0, bits.OnesCount64(mask)+len(tags))
+	l.generations = c.eraGenerations(l.generations, mask)
+	for _, tag := range tags {
+		l.generations = append(l.generations, c.generations.get(tag))
+	}
+	return l
+}
+
+// Began returns when the load began, on the engine's clock.
+func (l *Load) Began() int64 { return l.began }
+
+// Key returns the key that the load was registered for.
+func (l *Load) Key() string { return l.key }
+
+// Tags returns the tags that the load was registered with.
+func (l *Load) Tags() []string { return l.tags }
+
+// Position returns the position of the log before the load began.
+func (l *Load) Position() uint64 { return l.pos }
+
+// Made notes the entry that came of the load.
+func (l *Load) Made(en *Entry) { l.made = en }
+
+// From makes the load one that began before an earlier position of the log.
+func (l *Load) From(pos uint64) *Load {
+	l.pos = pos
+	return l
+}
+
+// Renew registers the load anew, as it begins, and keeps what has come of it: an
+// invalidation before this moment does not concern it.
+func (l *Load) Renew() *Load {
+	next := l.c.NewLoad(l.key, l.tags)
+	next.made = l.made
+	return next
+}
+
+// Refusal says why a value was not stored.
+type Refusal string
+
+// The reasons not to store.
+const (
+	Stored     Refusal = ""
+	Fenced     Refusal = "invalidated"     // an invalidation came between
+	Lapsed     Refusal = "writer-lapsed"   // a writer went past its deadline meanwhile
+	Lagging    Refusal = "replica-lag"     // invalidated so short before the load that a replica may lag
+	NoLifetime Refusal = "no-lifetime"     // nothing to keep it for
+	TooLarge   Refusal = "too-large"       // larger than the in-process tier
+	NotOpen    Refusal = "cache-is-closed" // closed meanwhile
+	NoLease    Refusal = "no-lease"        // the shared tier could not be asked before the load
+	Lost       Refusal = "lease-lost"      // invalidated, or the lease was lost, in the shared tier
+	Unknown    Refusal = "remote-unknown"  // the shared tier could not be asked about what the load depends on
+	Written    Refusal = "being-written"   // a writer is at work: kept in the shared tier, until its deadline
+	Blocked    Refusal = "pending"         // an invalidation of it has not reached the shared tier
+	Unwanted   Refusal = "no-store"        // the request forbids it
+	Replaced   Refusal = "varies"          // what it varies on has become known meanwhile
+	Deferred   Refusal = "storing"         // it is being stored behind the response: Fill.Then is told what came of it
+)
+
+// Fill is a value to be stored.
+type Fill struct {
+	Key        string // where to store it, if not under the load's key
+	Value      any
+	Size       int // of the value, in bytes
+	Lifetime   Lifetime
+	Tags       []string      // beside those the load was registered with
+	ReplicaLag time.Duration // store only what was loaded so long after the last invalidation
+	Codec      Codec         // how the shared tier keeps the value; not used without one
+	// Refuse makes an entry for those who wait, and stores it nowhere, for this reason.
+	Refuse Refusal
+	// Older reports whether Value is older than an entry's. nil: that is not known.
+	Older func(than *Entry) bool
+	// Then is called where the fill was Deferred, with what came of it. nil: nobody
+	// wants to know.
+	Then func(Refusal)
+}
+
+// Fill makes an entry of f and stores it, unless something that happened since
+// the load began forbids it. The entry is returned in either case: the load's
+// caller, and those who joined it lawfully, may still be answered from it.
+func (l *Load) Fill(f Fill) (*Entry, Refusal) {
+	en, refusal := l.FillAs(f, "", f.Refuse)
+	l.made = en
+	return en, refusal
+}
+
+// FillAs is Fill for a value that has been offered to a shared tier: id is the entry's
+// there, refused is why this process must not store it, Stored if it may. With Written the
+// entry is in the tier alone, and counts as stored. It may run concurrently with other calls
+// of the load's methods: the caller of the load notes the entry (Made).
+func (l *Load) FillAs(f Fill, id string, refused Refusal) (*Entry, Refusal) {
+	en, tags := l.build(f, id)
+	if refused == Stored {
+		refused = l.insert(l.place(f), tags, en, f.ReplicaLag)
+	}
+	switch refused {
+	case Stored, Written:
+		l.c.Count.Stored.Add(1)
+		return en, Stored
+	case Unwanted:
+	default:
+		l.c.Count.Refused.Add(1)
+	}
+	return en, refused
+}
+
+// Make makes an entry of f that somebody else stores under id.
+func (l *Load) Make(f Fill, id string) *Entry {
+	l.made, _ = l.build(f, id)
+	return l.made
+}
+
+// Foresee returns why Fill would refuse f now, as far as this process knows.
+func (l *Load) Foresee(f Fill) Refusal {
+	en, tags := l.build(f, "")
+	l.c.journal.mu.RLock()
+	defer l.c.journal.mu.RUnlock()
+	return l.refusal(l.place(f), tags, en, f.ReplicaLag)
+}
+
+// Adopt stores an entry of size bytes that was read from a shared tier at now, or later,
+// under the same fence as a load's. The load was registered with the entry's tags. It
+// returns Written for an entry that may be answered and must not be kept here.
+func (l *Load) Adopt(en *Entry, size int, provisional bool) Refusal {
+	c := l.c
+	en.generations, en.mask = l.generations, c.Mask(l.key, l.tags)
+	en.weight = Weigh(l.key, size, len(l.generations))
+	provisional = provisional || c.guard.Doubtful(en.mask, c.Now())
+	c.lapse(c.Now())
+	c.journal.mu.RLock()
+	defer c.journal.mu.RUnlock()
+	now := c.Now()
+	switch {
+	case c.closed.Load():
+		return NotOpen
+	case c.guard.Blocks(l.key, l.tags):
+		return Blocked
+	case c.concern(l.pos, l.key, l.tags) != 0:
+		return Fenced
+	case !c.guard.Legal(en.mask, now), !c.intents.mayKeep(l.began, now):
+		return Fenced
+	case provisional:
+		return Written
+	case uint64(en.weight) > c.maxBytes:
+		return TooLarge
+	case en.KeepUntil > now && !c.putUnless(l.key, en):
+		return Written
+	}
+	return Stored
+}
+
+// build makes an entry of f, and returns the tags that it carries.
+func (l *Load) build(f Fill, id string) (en *Entry, tags []string) {
+	c := l.c
+	key := l.place(f)
+	generations, tags := l.generations, l.tags
+	mask := c.Mask(key, tags)
+	if len(f.Tags) > 0 {
+		// First the generation, then the log: a tag that is invalidated between
+		// the two is found in the log. The same goes for eras.
+		generations, tags = slices.Clone(generations), slices.Clone(tags)
+		for _, tag := range f.Tags {
+			if !slices.Contains(tags, tag) {
+				tags = append(tags, tag)
+				generations = append(generations, c.generations.get(tag))
+			}
+		}
+		late := c.Mask(key, tags) &^ mask
+		generations, mask = c.eraGenerations(generations, late), mask|late
+	}
+	now := c.Now()
+	since := f.Lifetime.Since
+	if since == 0 {
+		since = now
+	}
+	en = &Entry{
+		Value:       f.Value,
+		Born:        l.began,
+		FreshUntil:  since + int64(f.Lifetime.Fresh),
+		LoadTime:    now - l.began,
+		generations: generations,
+		mask:        mask,
+		ID:          id,
+		weight:      Weigh(key, f.Size, len(generations)),
+	}
+	en.StaleUntil = en.FreshUntil + int64(f.Lifetime.Stale)
+	en.KeepUntil = en.FreshUntil + int64(max(f.Lifetime.Stale, f.Lifetime.Fallback))
+	return en, tags
+}
+
+// place is where f is to be stored.
+func (l *Load) place(f Fill) string {
+	if f.Key != "" {
+		return f.Key
+	}
+	return l.key
+}
+
+func (l *Load) insert(key string, tags []string, en *Entry, lag time.Duration) Refusal {
+	c := l.c
+	c.lapse(c.Now())
+	c.journal.mu.RLock()
+	defer c.journal.mu.RUnlock()
+	refusal := l.refusal(key, tags, en, lag)
+	// What is doubtful is stored in the tier only.
+	if refusal == Stored && (c.guard == nil || !c.guard.Doubtful(en.mask, c.Now())) && !c.putUnless(key, en) {
+		return Replaced
+	}
+	return refusal
+}
+
+// refusal returns why an entry must not be stored, and bounds its times by the
+// deadlines of writers. The caller holds the journal's lock.
+func (l *Load) refusal(key string, tags []string, en *Entry, lag time.Duration) Refusal {
+	c := l.c
+	if uint64(en.weight) > c.maxBytes {
+		return TooLarge
+	}
+	if c.closed.Load() {
+		return NotOpen
+	}
+	if c.guard != nil && c.guard.Blocks(key, tags) {
+		return Blocked
+	}
+	if c.concern(l.pos, key, tags) != 0 {
+		return Fenced
+	}
+	if lag > 0 && c.concern(c.journal.since(l.began-int64(lag)), key, tags) != 0 {
+		return Lagging
+	}
+	now := c.Now()
+	if !c.intents.mayKeep(l.began, now) {
+		return Lapsed
+	}
+	if en.KeepUntil <= now {
+		return NoLifetime
+	}
+	return Stored
+}
+
+// Unstored returns an entry that is stored nowhere: for a value that its load shares
+// with those who wait, and with nobody else.
+func Unstored(value any) *Entry { return &Entry{Value: value, unstored: true} }
