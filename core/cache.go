@@ -26,10 +26,10 @@ type Cache struct {
 	off     atomic.Bool
 	classes atomic.Pointer[classSet]
 
-	// What no class may exceed: the engine and the shared tier have been told so.
+	// The limits of all classes, which the engine and the shared tier rely on.
 	longestLoad, replicaLag time.Duration
 
-	mu   sync.Mutex         // guards what follows, and is held while classes change
+	mu   sync.Mutex         // guards the fields below, and is held while classes change
 	maps map[string]mapKind // by prefix
 	// queues are those of maps, by prefix, and how each is closed.
 	queues map[string]func(context.Context) error
@@ -165,7 +165,7 @@ func (c *Cache) scope() *loadscope.Scope {
 	}
 }
 
-// mapKind is what kind of map has a prefix.
+// mapKind is the class and the type of the map that has a prefix.
 type mapKind struct{ class, text string }
 
 // register claims a prefix for a kind of map, whose class needs a TTL from then on.

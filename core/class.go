@@ -252,7 +252,7 @@ func (c Class) resolve(name string) (Class, error) {
 
 // classSet is the classes as they are from one SetClasses to the next.
 type classSet struct {
-	by       Classes // nobody writes to it
+	by       Classes // never written to
 	revision uint64  // how many there were before
 }
 
@@ -307,7 +307,7 @@ func (c *Cache) SetClasses(classes Classes) error {
 	return nil
 }
 
-// unchanged demands that a class's policy is what it was.
+// unchanged returns an error if the policy of a class has changed.
 func unchanged(name string, was, is HTTPPolicy) error {
 	a, b := reflect.ValueOf(was), reflect.ValueOf(is)
 	for i := range a.NumField() {
@@ -319,9 +319,9 @@ func unchanged(name string, was, is HTTPPolicy) error {
 	return nil
 }
 
-// within demands that a class keeps to what the engine and the shared tier were made
-// for: intents that have lapsed are remembered for the longest load, and every
-// invalidation leaves a mark for the longest lag.
+// within returns an error if a class exceeds the limits that the engine and the shared tier
+// were made for: lapsed intents are remembered for the longest load, and every invalidation
+// leaves a mark for the longest lag.
 func (c *Cache) within(name string, class Class) error {
 	limit := func(field string, d, most time.Duration) error {
 		return &ConfigError{classField(name, field), d.String(), fmt.Sprintf("up to %v, the longest of any class that the cache was made with", most)}

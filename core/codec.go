@@ -177,9 +177,9 @@ func withValidator(value any, validator string) any {
 	return validated{value, validator}
 }
 
-// What a miss answers has been through the codec, as what a hit answers has. So a type
-// of which JSON always loses a part would lose it at once, and silently. NewMap refuses
-// it, and names the part. What depends on the value (NaN, invalid UTF-8, an integer
+// The value of a miss has been through the codec, as the value of a hit has. So a type of
+// which JSON always loses a part would lose it at once, and silently. NewMap refuses it, and
+// names the part. A loss that depends on the value (NaN, invalid UTF-8, an integer
 // beyond 2^53 in an interface, the monotonic part of a time) is found as it is stored.
 
 // checkJSON returns a *ConfigError if JSON cannot keep all of a value of type t.

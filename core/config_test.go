@@ -32,7 +32,7 @@ func refused(t *testing.T, err error, field string, value any) {
 	require.True(t, strings.HasPrefix(bad.Error(), "larder: "))
 }
 
-func TestGivenBadOptions_WhenACacheIsMade_ThenTheErrorNamesFieldValueAndWhatIsAllowed(t *testing.T) {
+func TestNewRefusesBadOptionsByFieldValueAndRange(t *testing.T) {
 	type (
 		o = core.Options
 		c = core.Class
@@ -105,7 +105,7 @@ func TestGivenBadOptions_WhenACacheIsMade_ThenTheErrorNamesFieldValueAndWhatIsAl
 	}
 }
 
-func TestGivenOptionsAtTheirLimits_WhenACacheIsMade_ThenTheyAreTaken(t *testing.T) {
+func TestNewAcceptsOptionsAtTheirLimits(t *testing.T) {
 	const year = 365 * 24 * time.Hour
 	for name, o := range map[string]core.Options{
 		"nothing": {},
@@ -131,7 +131,7 @@ func TestGivenOptionsAtTheirLimits_WhenACacheIsMade_ThenTheyAreTaken(t *testing.
 	}
 }
 
-func TestGivenNoOptions_WhenACacheIsMade_ThenTheDefaultsAreThoseOfTheDocumentation(t *testing.T) {
+func TestDefaultsAreThoseOfTheDocumentation(t *testing.T) {
 	c := open(t, core.Options{Classes: core.Classes{"x": {TTL: hour, HTTP: core.HTTPPolicy{Headers: []string{"accept-language"}}}}})
 	o := c.Options()
 	require.Equal(t, 50*time.Millisecond, o.RemoteBudget)
@@ -153,7 +153,7 @@ func TestGivenNoOptions_WhenACacheIsMade_ThenTheDefaultsAreThoseOfTheDocumentati
 	require.Zero(t, fallback.TTL)
 }
 
-func TestGivenClassesOfTheCaller_WhenHeChangesThemLater_ThenTheCacheDoesNotNotice(t *testing.T) {
+func TestTheCacheCopiesTheClassesOfTheCaller(t *testing.T) {
 	headers := []string{"accept"}
 	classes := core.Classes{"x": {TTL: hour, HTTP: core.HTTPPolicy{Headers: headers}}}
 	c := open(t, core.Options{Classes: classes})
@@ -165,7 +165,7 @@ func TestGivenClassesOfTheCaller_WhenHeChangesThemLater_ThenTheCacheDoesNotNotic
 	require.Equal(t, []string{"Accept"}, x.HTTP.Headers)
 }
 
-func TestGivenABadMap_WhenItIsMade_ThenTheErrorNamesFieldValueAndWhatIsAllowed(t *testing.T) {
+func TestNewMapRefusesBadOptionsByFieldValueAndRange(t *testing.T) {
 	c := open(t, core.Options{Classes: core.Classes{"item": {TTL: hour}, "bare": {}}})
 	long := strings.Repeat("x", core.MaxKeyBytes+1)
 	newMap := func(class, prefix string) error {
@@ -189,7 +189,7 @@ func TestGivenABadMap_WhenItIsMade_ThenTheErrorNamesFieldValueAndWhatIsAllowed(t
 	refused(t, err, "K", "[2]int")
 }
 
-func TestGivenAMap_WhenAnotherTypeWantsItsKeys_ThenItIsRefused(t *testing.T) {
+func TestTwoTypesOfMapsCannotShareKeys(t *testing.T) {
 	c := open(t, core.Options{Classes: core.Classes{"item": {TTL: hour}}})
 	make1 := func(prefix string) error {
 		_, err := core.NewMap(c, core.MapOptions[int, item]{Class: "item", Prefix: prefix})
@@ -219,7 +219,7 @@ func TestGivenAMap_WhenAnotherTypeWantsItsKeys_ThenItIsRefused(t *testing.T) {
 
 type userID string
 
-func TestGivenIDsOfAnyType_WhenTheyBecomeKeys_ThenDifferentIDsHaveDifferentKeys(t *testing.T) {
+func TestDifferentIDsHaveDifferentKeys(t *testing.T) {
 	c := open(t, core.Options{Classes: core.Classes{"item": {TTL: hour}}})
 	require.Equal(t, "int:-5", keyOf(t, c, "int", -5))
 	require.Equal(t, "int8:-128", keyOf(t, c, "int8", int8(-128)))
@@ -240,7 +240,7 @@ func keyOf[K comparable](t *testing.T, c *core.Cache, prefix string, id K) strin
 	return key
 }
 
-func TestGivenABadID_WhenUsed_ThenItIsRefusedBeforeAnythingIsDone(t *testing.T) {
+func TestABadIDIsRefusedBeforeAnythingIsDone(t *testing.T) {
 	c := open(t, core.Options{Classes: core.Classes{"item": {TTL: hour}}})
 	m, err := core.NewMap(c, core.MapOptions[string, item]{Class: "item", Prefix: "item"})
 	require.NoError(t, err)
@@ -264,7 +264,7 @@ func TestGivenABadID_WhenUsed_ThenItIsRefusedBeforeAnythingIsDone(t *testing.T) 
 	require.Zero(t, c.Stats().Misses)
 }
 
-func TestGivenBadTargets_WhenInvalidated_ThenTheErrorNamesThemAndNothingIsDone(t *testing.T) {
+func TestBadTargetsAreRefusedBeforeAnythingIsDone(t *testing.T) {
 	c := open(t, core.Options{})
 	long := strings.Repeat("x", core.MaxKeyBytes+1)
 	cut := long[:32] + "…"

@@ -32,7 +32,7 @@ func idEncoder[K comparable]() (func(K) (string, error), error) {
 	return nil, &ConfigError{"K", fmt.Sprint(t), "a string, integer or bool type, or one that implements encoding.TextMarshaler"}
 }
 
-// idDecoder returns what makes an id of its text again.
+// idDecoder returns the function that parses the text of an id.
 func idDecoder[K comparable]() (func(string) (K, error), error) {
 	t := reflect.TypeFor[K]()
 	into := func(set func(v reflect.Value, text string) error) func(string) (K, error) {
@@ -75,10 +75,10 @@ func idDecoder[K comparable]() (func(string) (K, error), error) {
 }
 
 // A string may be a view of a buffer that its owner reuses: Fiber's are, from the end
-// of the request on. What outlives a call is therefore a copy, made where it is kept,
+// of the request on. A string that outlives a call is therefore copied where it is kept,
 // so that a hit copies nothing.
 
-// ownerOf returns the function that copies what a T holds as text. Values of types that
+// ownerOf returns the function that copies the strings in a T. Values of types that
 // hold none are returned as they are.
 func ownerOf[T any]() func(T) T {
 	t := reflect.TypeFor[T]()
@@ -161,7 +161,7 @@ func settable(field reflect.Value) reflect.Value {
 	return reflect.NewAt(field.Type(), field.Addr().UnsafePointer()).Elem()
 }
 
-// ownedList returns a copy of a list of strings and of what it holds.
+// ownedList returns a copy of a list of strings and of the strings.
 func ownedList(list []string) []string {
 	list = slices.Clone(list)
 	for i, s := range list {

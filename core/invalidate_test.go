@@ -15,7 +15,7 @@ import (
 	"github.com/larderhq/larder/core/internal/naming"
 )
 
-func TestGivenManyValues_WhenATargetIsInvalidated_ThenExactlyWhatItNamesIsLoadedAgain(t *testing.T) {
+func TestATargetInvalidatesExactlyTheEntriesThatItNames(t *testing.T) {
 	bubble(t, core.Class{TTL: hour}, func(t *testing.T, m *items) {
 		load := func(ctx context.Context, id int) (item, error) {
 			require.NoError(t, core.AddTags(ctx, map[bool]string{true: "even", false: "odd"}[id%2 == 0]))
@@ -59,7 +59,7 @@ func TestGivenManyValues_WhenATargetIsInvalidated_ThenExactlyWhatItNamesIsLoaded
 }
 
 // Entries of responses carry the tag of their path.
-func TestGivenAnEntryOfAPath_WhenThePathIsInvalidatedHoweverItIsWritten_ThenItIsGone(t *testing.T) {
+func TestAPathInvalidatesEntriesHoweverItIsEscaped(t *testing.T) {
 	c := open(t, core.Options{})
 	e := bridge.Of(c).Engine
 	long := "/" + strings.Repeat("x", 3000)
@@ -96,14 +96,14 @@ func TestGivenAnEntryOfAPath_WhenThePathIsInvalidatedHoweverItIsWritten_ThenItIs
 	}
 }
 
-func TestGivenATagThatLooksLikeAPath_WhenOneIsInvalidated_ThenTheOtherStays(t *testing.T) {
+func TestATagIsNeverAPath(t *testing.T) {
 	require.NotEqual(t, naming.Tag("/items"), naming.Path("/items"))
 	require.NotEqual(t, naming.Tag("p:/items"), naming.Path("/items"))
 }
 
 // Intents.
 
-func TestGivenAWriterAtWork_WhenValuesAreRead_ThenTheyAreAnsweredUntilItEnds(t *testing.T) {
+func TestReadersGetTheOldValueUntilTheWriterEnds(t *testing.T) {
 	for name, target := range map[string]core.Target{"key": core.Key("item:1"), "tag": core.Tag("item:1"), "late tag": core.Tag("late")} {
 		t.Run(name, func(t *testing.T) {
 			bubble(t, core.Class{TTL: hour}, func(t *testing.T, m *items) {
@@ -135,7 +135,7 @@ func TestGivenAWriterAtWork_WhenValuesAreRead_ThenTheyAreAnsweredUntilItEnds(t *
 	}
 }
 
-func TestGivenAWriterThatDies_WhenTheWriteTimeoutHasPassed_ThenNothingLoadedMeanwhileIsAnswered(t *testing.T) {
+func TestAnIntentThatExpiresInvalidatesItsTargets(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := itemsOf(t, open(t, core.Options{
 			WriteTimeout: 10 * time.Second,
@@ -163,7 +163,7 @@ func TestGivenAWriterThatDies_WhenTheWriteTimeoutHasPassed_ThenNothingLoadedMean
 	})
 }
 
-func TestGivenAWriterThatStopsWaiting_WhenItsWriteIsCommittedLater_ThenItsDeadlineIsTheEnd(t *testing.T) {
+func TestALapsedIntentInvalidatesAtItsDeadline(t *testing.T) {
 	bubble(t, core.Class{TTL: hour}, func(t *testing.T, m *items) {
 		in, err := m.cache.Begin(t.Context(), core.Tag("another"))
 		require.NoError(t, err)
@@ -190,7 +190,7 @@ func TestGivenAWriterThatStopsWaiting_WhenItsWriteIsCommittedLater_ThenItsDeadli
 	})
 }
 
-func TestLapsedIntentHasDeadlinesThatComeEarlierThanItsOwn(t *testing.T) {
+func TestALapsedIntentEndsLoadsBeforeItsDeadline(t *testing.T) {
 	bubble(t, core.Class{TTL: hour}, func(t *testing.T, m *items) {
 		in, err := m.cache.Begin(t.Context(), core.Tag("item:1"))
 		require.NoError(t, err)
@@ -214,7 +214,7 @@ func TestLapsedIntentHasDeadlinesThatComeEarlierThanItsOwn(t *testing.T) {
 	})
 }
 
-func TestGivenAWriterThatAbandons_WhenItDoes_ThenWhatWasLoadedMeanwhileStays(t *testing.T) {
+func TestAnAbandonedIntentInvalidatesNothing(t *testing.T) {
 	bubble(t, core.Class{TTL: hour}, func(t *testing.T, m *items) {
 		in, err := m.cache.Begin(t.Context(), core.Tag("item:1"))
 		require.NoError(t, err)
@@ -226,7 +226,7 @@ func TestGivenAWriterThatAbandons_WhenItDoes_ThenWhatWasLoadedMeanwhileStays(t *
 	})
 }
 
-func TestGivenAWriterThatEnds_WhenItNamesMore_ThenThatGoesTooAndBadInputDoesNotKeepTheRestFromIt(t *testing.T) {
+func TestEndInvalidatesMoreTargetsAndTheIntentsOwnDespiteBadOnes(t *testing.T) {
 	bubble(t, core.Class{TTL: hour}, func(t *testing.T, m *items) {
 		m.get(t)
 		_, err := m.Get(t.Context(), 2, m.load)

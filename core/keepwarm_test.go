@@ -125,7 +125,7 @@ func eachKeptWay(t *testing.T, test func(w *twoWriters, k *keeper)) {
 	}
 }
 
-func TestGivenAHotId_WhenItExpires_ThenNobodyHasToLoadIt(t *testing.T) {
+func TestAHotIdIsRefreshedBeforeItExpires(t *testing.T) {
 	eachKeptWay(t, func(w *twoWriters, k *keeper) {
 		w.f.data.Store(1)
 		k.ask(5, 1, 2)
@@ -143,7 +143,7 @@ func TestGivenAHotId_WhenItExpires_ThenNobodyHasToLoadIt(t *testing.T) {
 	})
 }
 
-func TestGivenAHotIdThatIsInvalidated_WhenTheNextRoundComes_ThenItIsThere(t *testing.T) {
+func TestAnInvalidatedHotIdIsLoadedInTheNextRound(t *testing.T) {
 	eachKeptWay(t, func(w *twoWriters, k *keeper) {
 		k.ask(3, 1, 2)
 		w.f.data.Store(7)
@@ -157,7 +157,7 @@ func TestGivenAHotIdThatIsInvalidated_WhenTheNextRoundComes_ThenItIsThere(t *tes
 	})
 }
 
-func TestGivenAHotIdThatIsWrittenWhileItIsRefreshed_ThenTheOlderValueIsNotKept(t *testing.T) {
+func TestKeepWarmDoesNotStoreAValueWrittenDuringItsLoad(t *testing.T) {
 	eachKeptWay(t, func(w *twoWriters, k *keeper) {
 		w.f.data.Store(1)
 		k.ask(3, 1, 2)
@@ -183,7 +183,7 @@ func TestGivenAHotIdThatIsWrittenWhileItIsRefreshed_ThenTheOlderValueIsNotKept(t
 	})
 }
 
-func TestGivenTwoInstancesThatKeepWarm_WhenEntriesExpire_ThenOneOfThemLoadsEach(t *testing.T) {
+func TestInstancesThatKeepWarmLoadEachEntryOnce(t *testing.T) {
 	fleetOf(t, func(f *fleet) {
 		ids := []int{1, 2, 3, 4, 5, 6, 7, 8, 9}
 		a, b := keep(f.instance("a", shortly), core.KeepWarmOptions{Batch: 2}), keep(f.instance("b", shortly), core.KeepWarmOptions{Batch: 2})
@@ -204,7 +204,7 @@ func TestGivenTwoInstancesThatKeepWarm_WhenEntriesExpire_ThenOneOfThemLoadsEach(
 	})
 }
 
-func TestGivenAnInstanceThatStarts_WhenAnotherHasKeptWarm_ThenItBeginsWithWhatWasHot(t *testing.T) {
+func TestAStartingInstanceTakesOverTheHotIds(t *testing.T) {
 	fleetOf(t, func(f *fleet) {
 		a := keep(f.instance("a"), core.KeepWarmOptions{})
 		a.ask(5, 1, 2, 3)
@@ -222,7 +222,7 @@ func TestGivenAnInstanceThatStarts_WhenAnotherHasKeptWarm_ThenItBeginsWithWhatWa
 	})
 }
 
-func TestGivenTheTierIsDown_WhenHotIdsExpire_ThenNothingIsLoaded(t *testing.T) {
+func TestKeepWarmLoadsNothingWhileTheTierIsDown(t *testing.T) {
 	fleetOf(t, func(f *fleet) {
 		in := f.instance("a")
 		k := keep(in, core.KeepWarmOptions{})
@@ -235,7 +235,7 @@ func TestGivenTheTierIsDown_WhenHotIdsExpire_ThenNothingIsLoaded(t *testing.T) {
 	})
 }
 
-func TestGivenWhatIsNotStored_WhenItIsHot_ThenItIsNotLoadedEachTime(t *testing.T) {
+func TestKeepWarmDoesNotReloadValuesThatAreNotStored(t *testing.T) {
 	bubble(t, core.Class{TTL: hour, MaxEntryBytes: 1}, func(t *testing.T, m *items) {
 		ctx, cancel := context.WithCancel(t.Context())
 		ended, loads := make(chan error), 0
@@ -259,7 +259,7 @@ func TestGivenWhatIsNotStored_WhenItIsHot_ThenItIsNotLoadedEachTime(t *testing.T
 	})
 }
 
-func TestGivenALoaderThatFails_WhenHotIdsExpire_ThenItIsCountedAndTheEntriesStay(t *testing.T) {
+func TestAFailedLoadOfKeepWarmIsCountedAndKeepsTheEntries(t *testing.T) {
 	eachKeptWay(t, func(w *twoWriters, k *keeper) {
 		k.ask(3, 1)
 		k.mu.Lock()
@@ -279,7 +279,7 @@ func TestGivenALoaderThatFails_WhenHotIdsExpire_ThenItIsCountedAndTheEntriesStay
 	})
 }
 
-func TestGivenALoaderThatPanics_WhenHotIdsExpire_ThenOnlyThatLoadFails(t *testing.T) {
+func TestAPanicInKeepWarmFailsOnlyItsLoad(t *testing.T) {
 	eachKeptWay(t, func(w *twoWriters, k *keeper) {
 		k.ask(3, 1)
 		k.mu.Lock()
@@ -297,7 +297,7 @@ func TestGivenALoaderThatPanics_WhenHotIdsExpire_ThenOnlyThatLoadFails(t *testin
 	})
 }
 
-func TestGivenARate_WhenHotIdsAreRenewed_ThenItGoesNoFaster(t *testing.T) {
+func TestKeepWarmKeepsToItsRate(t *testing.T) {
 	fleetOf(t, func(f *fleet) {
 		k := keep(f.instance("a"), core.KeepWarmOptions{Batch: 1, PerSecond: 2})
 		defer k.end()
@@ -314,7 +314,7 @@ func TestGivenARate_WhenHotIdsAreRenewed_ThenItGoesNoFaster(t *testing.T) {
 	})
 }
 
-func TestGivenAMapThatIsKeptWarm_WhenItIsAskedToAgainOrEnds_ThenItSaysSo(t *testing.T) {
+func TestKeepWarmReportsASecondCallAndItsEnd(t *testing.T) {
 	fleetOf(t, func(f *fleet) {
 		k := keep(f.instance("a"), core.KeepWarmOptions{})
 		var ce *core.ConfigError
@@ -343,7 +343,7 @@ func TestGivenAMapThatIsKeptWarm_WhenItIsAskedToAgainOrEnds_ThenItSaysSo(t *test
 	})
 }
 
-func TestGivenACacheThatIsSwitchedOff_WhenHotIdsExpire_ThenNothingIsLoaded(t *testing.T) {
+func TestKeepWarmLoadsNothingWhileTheCacheIsOff(t *testing.T) {
 	eachKeptWay(t, func(w *twoWriters, k *keeper) {
 		k.ask(3, 1)
 		w.a.cache.SetEnabled(false)
@@ -352,7 +352,7 @@ func TestGivenACacheThatIsSwitchedOff_WhenHotIdsExpire_ThenNothingIsLoaded(t *te
 	})
 }
 
-func TestGivenIdsThatAreWarmed_WhenTheyAreKeptWarm_ThenTheyAreNotHot(t *testing.T) {
+func TestWarmedIdsAreNotHot(t *testing.T) {
 	eachKeptWay(t, func(w *twoWriters, k *keeper) {
 		for range 3 {
 			_, err := w.a.Warm(w.t.Context(), first(5), k.load, core.WarmOptions{})
@@ -368,7 +368,7 @@ func TestGivenIdsThatAreWarmed_WhenTheyAreKeptWarm_ThenTheyAreNotHot(t *testing.
 	})
 }
 
-func TestGivenIdsInABufferOfTheCallers_WhenTheyAreLearnt_ThenTheyDoNotChangeWithIt(t *testing.T) {
+func TestHotIdsAreCopiesOfTheCallersBuffer(t *testing.T) {
 	bubble(t, core.Class{TTL: hour}, func(t *testing.T, m *items) {
 		names, err := core.NewMap(m.cache, core.MapOptions[string, int]{Class: "item", Prefix: "name"})
 		require.NoError(t, err)

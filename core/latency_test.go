@@ -69,7 +69,7 @@ func (in *instance) slowly(id int, tags ...string) int64 {
 	return v
 }
 
-func TestGivenADistantTier_WhenValuesAreMissed_ThenTheyAreStoredBehind(t *testing.T) {
+func TestADistantTierStoresMissesBehindTheResponse(t *testing.T) {
 	at(t, func(t *testing.T, f *fleet, trip time.Duration) {
 		// given
 		a := f.far("a")
@@ -116,7 +116,7 @@ func (s strangeSession) NewEra(ctx context.Context, p int, was string, always bo
 	return s.Session.NewEra(ctx, p, was, always)
 }
 
-func TestGivenADistantTier_WhenErasTakeSeveralRoundTrips_ThenItIsFollowed(t *testing.T) {
+func TestADistantTierIsFollowedThoughErasTakeSeveralRoundTrips(t *testing.T) {
 	at(t, func(t *testing.T, f *fleet, trip time.Duration) {
 		// given
 		a := f.far("a", func(o *core.Options) { o.Remote = strange{o.Remote, 2 * trip} })
@@ -128,7 +128,7 @@ func TestGivenADistantTier_WhenErasTakeSeveralRoundTrips_ThenItIsFollowed(t *tes
 	})
 }
 
-func TestGivenADistantTier_WhenAnotherInstanceAsks_ThenItHasTheTiersEntry(t *testing.T) {
+func TestADistantTierAnswersOtherInstances(t *testing.T) {
 	at(t, func(t *testing.T, f *fleet, trip time.Duration) {
 		// given
 		a, b := f.far("a"), f.far("b")
@@ -149,7 +149,7 @@ func TestGivenADistantTier_WhenAnotherInstanceAsks_ThenItHasTheTiersEntry(t *tes
 	})
 }
 
-func TestGivenADistantTier_WhenSomebodyAsksWhileAFillIsOnItsWay_ThenHeSharesTheLoad(t *testing.T) {
+func TestAReaderDuringADeferredFillSharesItsLoad(t *testing.T) {
 	share(t, func(t *testing.T, f *fleet) {
 		// given
 		f.away(30 * time.Millisecond)
@@ -165,7 +165,7 @@ func TestGivenADistantTier_WhenSomebodyAsksWhileAFillIsOnItsWay_ThenHeSharesTheL
 	})
 }
 
-func TestGivenAFillOnItsWay_WhenTheValueIsInvalidated_ThenNobodyIsAnsweredIt(t *testing.T) {
+func TestADeferredFillThatIsInvalidatedIsNotAnswered(t *testing.T) {
 	for name, target := range map[string]core.Target{
 		"key": core.Key("item:1"), "its tag": core.Tag("item:1"), "a late tag": core.Tag("late"), "pattern": core.Pattern("item:*"), "all": core.All(),
 	} {
@@ -196,7 +196,7 @@ func TestGivenAFillOnItsWay_WhenTheValueIsInvalidated_ThenNobodyIsAnsweredIt(t *
 
 // What was heard of while the load ran concerns a tag that the load names at its end: the
 // generation that its entry has is the new one.
-func TestGivenATagInvalidatedDuringALoad_WhenNamedLate_ThenNobodyJoinsItsFill(t *testing.T) {
+func TestAFillWithALateTagInvalidatedDuringItsLoadIsNotJoined(t *testing.T) {
 	share(t, func(t *testing.T, f *fleet) {
 		// given
 		f.away(30 * time.Millisecond)
@@ -220,7 +220,7 @@ func TestGivenATagInvalidatedDuringALoad_WhenNamedLate_ThenNobodyJoinsItsFill(t 
 	})
 }
 
-func TestGivenAFillOnItsWay_WhenItsValueExpires_ThenNobodyJoinsIt(t *testing.T) {
+func TestADeferredFillThatExpiresIsNotJoined(t *testing.T) {
 	share(t, func(t *testing.T, f *fleet) {
 		// given
 		f.away(30 * time.Millisecond)
@@ -237,7 +237,7 @@ func TestGivenAFillOnItsWay_WhenItsValueExpires_ThenNobodyJoinsIt(t *testing.T) 
 	})
 }
 
-func TestGivenADistantTier_WhenAMapIsKeptWarm_ThenItsReadersFindWhatIsRenewed(t *testing.T) {
+func TestKeepWarmWorksOverADistantTier(t *testing.T) {
 	at(t, func(t *testing.T, f *fleet, _ time.Duration) {
 		// given
 		a := f.far("a", shortly)
@@ -262,7 +262,7 @@ func TestGivenADistantTier_WhenAMapIsKeptWarm_ThenItsReadersFindWhatIsRenewed(t 
 	})
 }
 
-func TestGivenADistantTier_WhenAnotherInstanceInvalidates_ThenAllLoadAnewInTime(t *testing.T) {
+func TestInvalidationsOverADistantTierReachAllInstancesInTime(t *testing.T) {
 	at(t, func(t *testing.T, f *fleet, trip time.Duration) {
 		// given
 		a, b := f.far("a"), f.far("b")
@@ -286,7 +286,7 @@ func TestGivenADistantTier_WhenAnotherInstanceInvalidates_ThenAllLoadAnewInTime(
 	})
 }
 
-func TestGivenADistantTier_WhenManyAreAskedForTogether_ThenTheyAreStored(t *testing.T) {
+func TestADistantTierStoresTheValuesOfGetMany(t *testing.T) {
 	at(t, func(t *testing.T, f *fleet, trip time.Duration) {
 		// given
 		a := f.far("a")
@@ -316,7 +316,7 @@ func TestGivenADistantTier_WhenManyAreAskedForTogether_ThenTheyAreStored(t *test
 	})
 }
 
-func TestGivenADistantTier_WhenAMapIsWarmed_ThenEverythingIsStored(t *testing.T) {
+func TestADistantTierStoresWarmedValues(t *testing.T) {
 	at(t, func(t *testing.T, f *fleet, _ time.Duration) {
 		// given
 		a := f.far("a")
@@ -345,7 +345,7 @@ func TestGivenADistantTier_WhenAMapIsWarmed_ThenEverythingIsStored(t *testing.T)
 	})
 }
 
-func TestGivenADistantTier_WhenAValueIsWritten_ThenItIsStored(t *testing.T) {
+func TestADistantTierStoresWrittenValues(t *testing.T) {
 	at(t, func(t *testing.T, f *fleet, _ time.Duration) {
 		// given
 		a, b := f.far("a"), f.far("b")
@@ -371,7 +371,7 @@ func TestGivenADistantTier_WhenAValueIsWritten_ThenItIsStored(t *testing.T) {
 	})
 }
 
-func TestGivenADistantTier_WhenAValueGrowsStale_ThenItIsRefreshed(t *testing.T) {
+func TestAStaleValueOfADistantTierIsRefreshed(t *testing.T) {
 	at(t, func(t *testing.T, f *fleet, _ time.Duration) {
 		// given
 		a := f.far("a", func(o *core.Options) {
@@ -392,7 +392,7 @@ func TestGivenADistantTier_WhenAValueGrowsStale_ThenItIsRefreshed(t *testing.T) 
 	})
 }
 
-func TestGivenADistantTier_WhenTwoInstancesMissTheSame_ThenOneLoadIsStored(t *testing.T) {
+func TestADistantTierStoresOneOfTwoConcurrentLoads(t *testing.T) {
 	share(t, func(t *testing.T, f *fleet) {
 		// given
 		f.away(30 * time.Millisecond)
@@ -418,7 +418,7 @@ func TestGivenADistantTier_WhenTwoInstancesMissTheSame_ThenOneLoadIsStored(t *te
 	})
 }
 
-func TestGivenADistantTier_WhenACacheIsClosed_ThenWhatIsBehindEnds(t *testing.T) {
+func TestCloseEndsDeferredFills(t *testing.T) {
 	at(t, func(t *testing.T, f *fleet, _ time.Duration) {
 		a := f.far("a")
 		for id := range 50 {
@@ -430,7 +430,7 @@ func TestGivenADistantTier_WhenACacheIsClosed_ThenWhatIsBehindEnds(t *testing.T)
 	})
 }
 
-func TestGivenADistantTier_WhenItIsMeasured_ThenTheOperatorIsToldOnceWhatToSet(t *testing.T) {
+func TestTheBudgetOfADistantTierIsLoggedOnce(t *testing.T) {
 	share(t, func(t *testing.T, f *fleet) {
 		// given
 		var said bytes.Buffer

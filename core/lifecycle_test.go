@@ -13,7 +13,7 @@ import (
 
 // The switch.
 
-func TestGivenACacheSwitchedOff_WhenItIsUsed_ThenLoadersRunAndNothingIsStored(t *testing.T) {
+func TestACacheThatIsOffRunsLoadersAndStoresNothing(t *testing.T) {
 	bubble(t, core.Class{TTL: hour}, func(t *testing.T, m *items) {
 		require.True(t, m.cache.Enabled())
 		m.cache.SetEnabled(false)
@@ -40,7 +40,7 @@ func TestGivenACacheSwitchedOff_WhenItIsUsed_ThenLoadersRunAndNothingIsStored(t 
 	})
 }
 
-func TestGivenACacheSwitchedOff_WhenThingsChangeMeanwhile_ThenNothingOldIsAnsweredWhenItIsOnAgain(t *testing.T) {
+func TestInvalidationsHoldWhileTheCacheIsOff(t *testing.T) {
 	for name, write := range map[string]func(t *testing.T, m *items){
 		"key": func(t *testing.T, m *items) {
 			require.NoError(t, m.cache.Invalidate(t.Context(), core.Key("item:1")))
@@ -86,7 +86,7 @@ func TestGivenACacheSwitchedOff_WhenThingsChangeMeanwhile_ThenNothingOldIsAnswer
 	}
 }
 
-func TestGivenWhatWasStoredBeforeTheSwitch_WhenNothingChanged_ThenItIsStillThere(t *testing.T) {
+func TestEntriesOutlastASwitchOffAndOn(t *testing.T) {
 	bubble(t, core.Class{TTL: hour}, func(t *testing.T, m *items) {
 		m.get(t)
 		m.cache.SetEnabled(false)
@@ -98,7 +98,7 @@ func TestGivenWhatWasStoredBeforeTheSwitch_WhenNothingChanged_ThenItIsStillThere
 
 // Close.
 
-func TestGivenAClosedCache_WhenItIsUsed_ThenLoadersRunAndWritersAreTold(t *testing.T) {
+func TestAClosedCacheRunsLoadersAndRefusesWriters(t *testing.T) {
 	m := openItems(t, core.Class{TTL: hour})
 	m.get(t)
 	in, err := m.cache.Begin(t.Context(), core.Tag("a"))
@@ -122,7 +122,7 @@ func TestGivenAClosedCache_WhenItIsUsed_ThenLoadersRunAndWritersAreTold(t *testi
 	require.Zero(t, m.cache.Stats().Entries)
 }
 
-func TestGivenALoaderThatDoesNotListen_WhenTheCacheIsClosed_ThenItIsWaitedForUntilTheCloseTimeout(t *testing.T) {
+func TestCloseWaitsForALoaderUntilTheCloseTimeout(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, err := core.New(core.Options{CloseTimeout: 2 * time.Second, Classes: core.Classes{"item": {TTL: minute}}})
 		require.NoError(t, err)
@@ -144,7 +144,7 @@ func TestGivenALoaderThatDoesNotListen_WhenTheCacheIsClosed_ThenItIsWaitedForUnt
 
 // Stats.
 
-func TestGivenACacheInUse_WhenAskedForItsStats_ThenTheyCountWhatHappened(t *testing.T) {
+func TestStatsCountRequestsAndLoads(t *testing.T) {
 	bubble(t, core.Class{TTL: minute, StaleWhileRevalidate: minute, StaleIfError: hour, MaxEntryBytes: 100}, func(t *testing.T, m *items) {
 		before := m.cache.Stats()
 		require.Equal(t, core.Stats{}, before)
@@ -195,7 +195,7 @@ func TestGivenACacheInUse_WhenAskedForItsStats_ThenTheyCountWhatHappened(t *test
 	})
 }
 
-func TestGivenTurnsThatComeToNothing_WhenCounted_ThenLoadsAreStillRunsOfLoaders(t *testing.T) {
+func TestStatsCountOnlyRunsOfLoadersAsLoads(t *testing.T) {
 	t.Run("somebody filled it between the look and the turn", func(t *testing.T) {
 		bubble(t, core.Class{TTL: hour}, func(t *testing.T, m *items) {
 			_, err := m.Get(&hookedContext{Context: t.Context(), hook: func() { m.get(t) }}, 1, m.load)

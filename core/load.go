@@ -18,8 +18,8 @@ import (
 	"github.com/larderhq/larder/core/internal/writebehind"
 )
 
-// The methods of a generic type are compiled once for each of its instantiations. What a
-// Map does therefore stands here, on keys and on boxed values, and is compiled once. A
+// The methods of a generic type are compiled once for each of its instantiations. The work
+// of a Map therefore stands here, on keys and on boxed values, and is compiled once. A
 // boxed value of a Map[K, V] is a *V in an any.
 
 // mapBase is the part of a Map that does not depend on the types of ids and values.
@@ -52,7 +52,7 @@ func (b *mapBase) snapshot() *snapshot {
 	return s
 }
 
-// newMapBase checks what does not depend on the types of a map.
+// newMapBase checks the options that do not depend on the types of a map.
 func newMapBase(c *Cache, class, prefix string, values valueType) (*mapBase, error) {
 	if c == nil {
 		return nil, &ConfigError{"cache", nil, "a cache made by New"}
@@ -289,7 +289,7 @@ func (s *snapshot) beside(ctx context.Context, key string, load loader) (a answe
 	return answer{value: asHit}
 }
 
-// lookAgain reads what another load has stored between the first lookup and the turn.
+// lookAgain reads the value that another load has stored between the first lookup and the turn.
 func (s *snapshot) lookAgain(turn *coherence.Turn, info *origin) (a answer, ok bool) {
 	read := false
 	defer func() {
@@ -329,8 +329,8 @@ type loaded struct {
 	storable bool // the value would be stored, if there had been time for the shared tier
 }
 
-// load runs the loader in a turn, stores what it returned and puts it into
-// result, which has room for it.
+// load runs the loader in a turn, stores its value and puts it into result, which has room
+// for it.
 //
 // seen is the entry that a refresh is to replace, nil for a miss.
 func (s *snapshot) load(ctx context.Context, turn *coherence.Turn, seen *local.Entry, load loader, result chan<- loaded) {
@@ -481,7 +481,7 @@ func (s *snapshot) accept(ctx context.Context, turn *coherence.Turn, f coherence
 	return a, true
 }
 
-// settle stores what a loader returned, and finishes the turn with it.
+// settle stores the result of a loader, and finishes the turn with it.
 func (s *snapshot) settle(ctx context.Context, turn *coherence.Turn, said loadscope.Said, r *loaded) {
 	turn.Reads(said.ReplicaLag)
 	fill := local.Fill{ReplicaLag: max(s.class.ReplicaLag, said.ReplicaLag), Codec: mapCodec{&s.values}}
@@ -510,7 +510,7 @@ func (s *snapshot) settle(ctx context.Context, turn *coherence.Turn, said loadsc
 }
 
 // prepare puts a loaded value into fill. It reports false where the turn has ended: the
-// value cannot be kept, or is older than what is cached.
+// value cannot be kept, or is older than the cached one.
 func (s *snapshot) prepare(ctx context.Context, turn *coherence.Turn, fill *local.Fill, validator string, r *loaded) bool {
 	value, err := s.keep(fill, r.value, validator)
 	if err != nil { // the value is the caller's alone
@@ -564,7 +564,7 @@ func (s *snapshot) forgetOlder(ctx context.Context, turn *coherence.Turn) {
 	}
 }
 
-// encodes reports whether what a hit answers has been encoded.
+// encodes reports whether the value of a hit has been encoded.
 func (b *mapBase) encodes() bool { return b.values.clone == nil || b.c.engine.Shares() }
 
 // keep puts a value into fill in the form it is stored in, and returns it as a hit has it.

@@ -110,7 +110,7 @@ type manyCall[K comparable, V any] struct {
 	m     *Map[K, V]
 	do    ManyLoader[K, V]
 	asked []K // the caller's ids
-	ids   []K // the same ids; those that loads need are copies
+	ids   []K // the same ids; the ids of loads are copies
 }
 
 func (c *manyCall[K, V]) detach(i int) { c.ids[i] = c.m.own(c.ids[i]) }
@@ -140,7 +140,7 @@ func (c *manyCall[K, V]) load(ctx context.Context, indexes []int) ([]answer, err
 	return answers, nil
 }
 
-// result returns what GetMany returns. Later answers change neither of the maps.
+// result returns the result of GetMany. Later answers change neither of the maps.
 func (c *manyCall[K, V]) result(b *batch, err error) (map[K]V, int, error) {
 	values := make(map[K]V, len(c.asked))
 	failed := make(BatchError[K])

@@ -200,7 +200,7 @@ func TestLoadsThatWaitForEachOtherAllEnd(t *testing.T) {
 	}
 }
 
-func TestLoadsWithinLoadsAreSharedAsAnyOther(t *testing.T) {
+func TestNestedLoadsAreShared(t *testing.T) {
 	for name, test := range map[string]struct {
 		of   map[int][]int
 		gets []int
@@ -234,7 +234,7 @@ func TestLoadsWithinLoadsAreSharedAsAnyOther(t *testing.T) {
 	}
 }
 
-func TestALoadThatHasGivenUpWaitsForNothing(t *testing.T) {
+func TestALoadThatHasGivenUpWaitsForNoOther(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFamily(t, nil, oneCache(t))
 		m := f.maps[0]
@@ -287,7 +287,7 @@ func TestALoaderThatAsksForItsOwnValueLoadsBesideItself(t *testing.T) {
 	})
 }
 
-func TestALoaderThatAsksForItselfWithoutEndIsToldSo(t *testing.T) {
+func TestEndlessRecursionOfALoaderIsAnError(t *testing.T) {
 	m := openItems(t, core.Class{TTL: hour})
 	var load core.Loader[int, item]
 	load = func(ctx context.Context, id int) (item, error) { return m.Get(ctx, 3-id, load) }
@@ -300,7 +300,7 @@ func TestALoaderThatAsksForItselfWithoutEndIsToldSo(t *testing.T) {
 	require.ErrorContains(t, err, "larder: the loader of item asks for item:")
 }
 
-func TestOneKeyOfTwoCachesIsTwoValues(t *testing.T) {
+func TestTheSameKeyInTwoCachesIsTwoValues(t *testing.T) {
 	a, b := openItems(t, core.Class{TTL: hour}), openItems(t, core.Class{TTL: hour})
 	for range 2 {
 		_, err := a.Get(t.Context(), 1, func(ctx context.Context, id int) (item, error) { return b.Get(ctx, id, b.load) })
@@ -345,7 +345,7 @@ func TestLoadsOfTwoInstancesThatWaitForEachOtherEndSoon(t *testing.T) {
 	}
 }
 
-func TestAFlightThatAnotherInstanceHoldsUpIsLeftByLoads(t *testing.T) {
+func TestLoadsLeaveAFlightThatAnotherInstanceHoldsUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		list := instances(t, 2)
 		a, b := newFamily(t, nil, list[0]), newFamily(t, nil, list[1])

@@ -136,7 +136,7 @@ func (upTo) Unmarshal(data []byte, v any) error {
 	return nil
 }
 
-func TestAMissAnswersWhatAHitWill(t *testing.T) {
+func TestAMissAnswersTheValueOfTheNextHit(t *testing.T) {
 	seven := 7
 	for name, test := range map[string]func(t *testing.T){
 		"invalid UTF-8":          answered("caf\xe9"),
@@ -217,7 +217,7 @@ func newMapOf[V any](opts ...option[V]) func(t *testing.T, o core.Options) error
 	}
 }
 
-func TestATypeOfWhichJSONLosesAPartIsRefusedWithThePartsName(t *testing.T) {
+func TestATypeThatJSONTruncatesIsRefusedWithThePartsName(t *testing.T) {
 	_ = hides{secret: ""}
 	_ = locked{none: struct{}{}}
 	for field, open := range map[string]func(*testing.T, core.Options) error{
@@ -257,7 +257,7 @@ func TestATypeOfWhichJSONLosesAPartIsRefusedWithThePartsName(t *testing.T) {
 	}
 }
 
-func TestATypeThatJSONKeepsIsTaken(t *testing.T) {
+func TestATypeThatJSONKeepsIsAccepted(t *testing.T) {
 	for name, open := range map[string]func(*testing.T, core.Options) error{
 		"embedded":         newMapOf[embeds](),
 		"own methods":      newMapOf[owned](),
@@ -278,7 +278,7 @@ func TestATypeThatJSONKeepsIsTaken(t *testing.T) {
 	}
 }
 
-func TestACloneIsNoReasonToTakeATypeThatMustBeEncoded(t *testing.T) {
+func TestACloneDoesNotAllowATypeThatMustBeEncoded(t *testing.T) {
 	clone := cloned(func(h hides) hides { return h })
 	server := memtier.New(memtier.Config{})
 	defer server.Close()
@@ -302,7 +302,7 @@ type lossy struct{ core.Codec }
 
 func (lossy) Unmarshal([]byte, any) error { return errors.New("it does not decode") }
 
-func TestAValueThatCannotBeKeptIsAnsweredAndNotStored(t *testing.T) {
+func TestAValueThatDoesNotEncodeIsAnsweredAndNotStored(t *testing.T) {
 	for name, codec := range map[string]core.Codec{
 		"it does not encode": nil, "it does not decode again": lossy{core.JSON},
 	} {
@@ -360,7 +360,7 @@ func (raw) Unmarshal(data []byte, v any) error {
 	return nil
 }
 
-func TestWhatACodecReturnsIsCopied(t *testing.T) {
+func TestTheBytesOfACodecAreCopied(t *testing.T) {
 	m, err := core.NewMap(open(t, core.Options{Classes: core.Classes{"c": {TTL: hour}}}), core.MapOptions[int, []byte]{Class: "c", Prefix: "row", Codec: raw{}})
 	require.NoError(t, err)
 	db := []byte("one")

@@ -17,7 +17,7 @@ import (
 	"github.com/larderhq/larder/core"
 )
 
-func TestGivenAnEmptyMap_WhenAValueIsAskedForTwice_ThenItIsLoadedOnce(t *testing.T) {
+func TestTheSecondGetIsAHit(t *testing.T) {
 	bubble(t, core.Class{TTL: hour}, func(t *testing.T, m *items) {
 		require.Equal(t, "one", m.get(t))
 		require.Equal(t, "one", m.get(t))
@@ -28,7 +28,7 @@ func TestGivenAnEmptyMap_WhenAValueIsAskedForTwice_ThenItIsLoadedOnce(t *testing
 	})
 }
 
-func TestGivenManyWhoAsk_WhenNothingIsThere_ThenOneLoadServesAll(t *testing.T) {
+func TestConcurrentMissesShareOneLoad(t *testing.T) {
 	bubble(t, core.Class{TTL: hour}, func(t *testing.T, m *items) {
 		release := m.hold()
 		var all []*pending
@@ -45,7 +45,7 @@ func TestGivenManyWhoAsk_WhenNothingIsThere_ThenOneLoadServesAll(t *testing.T) {
 	})
 }
 
-func TestGivenAValueThatWasStoredAfterALook_WhenItIsTheLookersTurn_ThenItDoesNotLoadAgain(t *testing.T) {
+func TestAValueStoredBetweenLookupAndTurnIsAHit(t *testing.T) {
 	bubble(t, core.Class{TTL: hour}, func(t *testing.T, m *items) {
 		// The context is asked between the look and the turn.
 		ctx := &hookedContext{Context: t.Context(), hook: func() { m.get(t) }}
@@ -72,7 +72,7 @@ func (c *hookedContext) Err() error {
 }
 
 // What a leader finds at its second look may die before it passes it on.
-func TestGivenAValueFoundByALeader_WhenItIsInvalidatedBeforeItIsShared_ThenWhoCameLaterLoads(t *testing.T) {
+func TestAReaderAfterAnInvalidationDoesNotShareTheLeadersValue(t *testing.T) {
 	for name, target := range map[string]core.Target{
 		"by a tag that only its own load named": core.Tag("late"),
 		"by its key":                            core.Key("item:1"),
@@ -125,7 +125,7 @@ func (c *hookedCodec) Unmarshal(data []byte, v any) error {
 
 // Leaving.
 
-func TestGivenALeaderWhoseCallerGoesAway_WhenOthersWait_ThenTheLoadGoesOnForThem(t *testing.T) {
+func TestALoadOutlivesItsCallerForItsWaiters(t *testing.T) {
 	bubble(t, core.Class{TTL: hour}, func(t *testing.T, m *items) {
 		type word struct{}
 		ctx, cancel := context.WithCancel(context.WithValue(t.Context(), word{}, "value"))
@@ -151,7 +151,7 @@ func TestGivenALeaderWhoseCallerGoesAway_WhenOthersWait_ThenTheLoadGoesOnForThem
 	})
 }
 
-func TestGivenWhoWaits_WhenHisOwnContextEnds_ThenHeLeavesAlone(t *testing.T) {
+func TestAWaiterWhoseContextEndsLeavesAlone(t *testing.T) {
 	bubble(t, core.Class{TTL: hour}, func(t *testing.T, m *items) {
 		release := m.hold()
 		leader := m.async(t.Context(), m.load)
@@ -174,7 +174,7 @@ func TestGivenWhoWaits_WhenHisOwnContextEnds_ThenHeLeavesAlone(t *testing.T) {
 
 // Panic, Goexit, cancellation.
 
-func TestGivenALoaderThatPanics_WhenOthersWait_ThenTheyLoadForThemselvesMaxLoadsAtATime(t *testing.T) {
+func TestWaitersOfAPanicLoadMaxLoadsAfterErrorConcurrently(t *testing.T) {
 	for name, abort := range map[string]func(){
 		"panic":  func() { panic("boom") },
 		"Goexit": runtime.Goexit,
@@ -234,7 +234,7 @@ func TestGivenALoaderThatPanics_WhenOthersWait_ThenTheyLoadForThemselvesMaxLoads
 	}
 }
 
-func TestGivenALoaderThatPanics_WhenItDoes_ThenItsCallerGetsThePanicAsAnError(t *testing.T) {
+func TestAPanicOfALoaderIsItsCallersError(t *testing.T) {
 	bubble(t, core.Class{TTL: hour}, func(t *testing.T, m *items) {
 		_, err := m.Get(t.Context(), 1, func(context.Context, int) (item, error) { panic(errDown) })
 		var p *core.PanicError
@@ -247,7 +247,7 @@ func TestGivenALoaderThatPanics_WhenItDoes_ThenItsCallerGetsThePanicAsAnError(t 
 	})
 }
 
-func TestGivenALoaderThatCallsGoexit_WhenItDoes_ThenItsCallerGetsAnError(t *testing.T) {
+func TestGoexitOfALoaderIsItsCallersError(t *testing.T) {
 	bubble(t, core.Class{TTL: hour}, func(t *testing.T, m *items) {
 		ctx, cancel := context.WithTimeout(t.Context(), minute) // instead of for ever
 		defer cancel()
@@ -262,7 +262,7 @@ func TestGivenALoaderThatCallsGoexit_WhenItDoes_ThenItsCallerGetsAnError(t *test
 
 // Code of the user's runs on the load's own goroutine: a panic there must not end
 // the process.
-func TestGivenACodecOrCloneThatPanics_WhenAValueIsLoaded_ThenTheCallerGetsAnErrorAndTheProcessLives(t *testing.T) {
+func TestAPanicOfACodecOrCloneIsItsCallersError(t *testing.T) {
 	which := os.Getenv("LARDER_TEST_PANICS_IN")
 	if which == "" {
 		for _, which := range []string{"codec", "clone"} {
@@ -289,7 +289,7 @@ type panickingCodec struct{}
 func (panickingCodec) Marshal(any) ([]byte, error)     { panic("boom") }
 func (panickingCodec) Unmarshal(d []byte, v any) error { panic("boom") }
 
-func TestGivenALoadThatIsCancelled_WhenOthersWait_ThenTheyLoadForThemselves(t *testing.T) {
+func TestWaitersOfACancelledLoadLoadForThemselves(t *testing.T) {
 	for _, end := range []error{context.Canceled, context.DeadlineExceeded, fmt.Errorf("query: %w", context.Canceled)} {
 		t.Run(end.Error(), func(t *testing.T) {
 			bubble(t, core.Class{TTL: hour, MaxLoadsAfterError: 1}, func(t *testing.T, m *items) {
@@ -318,7 +318,7 @@ func TestGivenALoadThatIsCancelled_WhenOthersWait_ThenTheyLoadForThemselves(t *t
 
 // Errors.
 
-func TestGivenALoadThatFails_WhenOthersWait_ThenTheyShareTheErrorAndNothingIsStored(t *testing.T) {
+func TestWaitersShareTheErrorOfALoad(t *testing.T) {
 	bubble(t, core.Class{TTL: hour}, func(t *testing.T, m *items) {
 		m.fail(fmt.Errorf("select: %w", errDown))
 		release := m.hold()
@@ -339,7 +339,7 @@ func TestGivenALoadThatFails_WhenOthersWait_ThenTheyShareTheErrorAndNothingIsSto
 	})
 }
 
-func TestGivenAnAbsentValue_WhenItIsAskedForAgain_ThenItsAbsenceIsRememberedForTheNegativeTTL(t *testing.T) {
+func TestNotFoundIsRememberedForTheNegativeTTL(t *testing.T) {
 	bubble(t, core.Class{TTL: hour, NegativeTTL: minute}, func(t *testing.T, m *items) {
 		m.fail(fmt.Errorf("no row: %w", core.ErrNotFound))
 		for range 3 {
@@ -355,7 +355,7 @@ func TestGivenAnAbsentValue_WhenItIsAskedForAgain_ThenItsAbsenceIsRememberedForT
 	})
 }
 
-func TestGivenARememberedAbsence_WhenTheValueIsInvalidatedOrPut_ThenItIsForgotten(t *testing.T) {
+func TestInvalidateAndPutForgetARememberedNotFound(t *testing.T) {
 	bubble(t, core.Class{TTL: hour, NegativeTTL: minute}, func(t *testing.T, m *items) {
 		absent := func() {
 			m.fail(core.ErrNotFound)
@@ -373,7 +373,7 @@ func TestGivenARememberedAbsence_WhenTheValueIsInvalidatedOrPut_ThenItIsForgotte
 	})
 }
 
-func TestGivenNoNegativeTTL_WhenAValueIsAbsent_ThenWhoWaitsSharesThatAndTheNextOneLoads(t *testing.T) {
+func TestWithoutNegativeTTLOnlyWaitersShareNotFound(t *testing.T) {
 	bubble(t, core.Class{TTL: hour}, func(t *testing.T, m *items) {
 		m.fail(core.ErrNotFound)
 		release := m.hold()
@@ -392,7 +392,7 @@ func TestGivenNoNegativeTTL_WhenAValueIsAbsent_ThenWhoWaitsSharesThatAndTheNextO
 
 // Overlong loads.
 
-func TestGivenALoadTimeout_WhenALoaderListens_ThenItEndsThen(t *testing.T) {
+func TestTheContextOfALoaderEndsAtTheLoadTimeout(t *testing.T) {
 	bubble(t, core.Class{TTL: hour, LoadTimeout: 3 * time.Second}, func(t *testing.T, m *items) {
 		start := time.Now()
 		_, err := m.Get(t.Context(), 1, func(ctx context.Context, _ int) (item, error) {
@@ -408,7 +408,7 @@ func TestGivenALoadTimeout_WhenALoaderListens_ThenItEndsThen(t *testing.T) {
 	})
 }
 
-func TestGivenALoadThatDoesNotEnd_WhenItIsOverdue_ThenMaxLoadsOfThoseWhoWaitAreLetGo(t *testing.T) {
+func TestMaxLoadsAfterErrorLoadsRunBesideAnOverdueOne(t *testing.T) {
 	bubble(t, core.Class{TTL: hour, LoadTimeout: 3 * time.Second, MaxLoadsAfterError: 2}, func(t *testing.T, m *items) {
 		stuck := make(chan struct{})
 		leader := m.async(t.Context(), func(context.Context, int) (item, error) {
@@ -441,7 +441,7 @@ func TestGivenALoadThatDoesNotEnd_WhenItIsOverdue_ThenMaxLoadsOfThoseWhoWaitAreL
 
 // A database that hangs until each load's deadline is as sick as one that answers
 // with errors.
-func TestGivenADatabaseThatHangs_WhenManyAsk_ThenItIsNotStampeded(t *testing.T) {
+func TestAHangingDatabaseIsNotStampeded(t *testing.T) {
 	bubble(t, core.Class{TTL: hour, LoadTimeout: time.Second, MaxLoadsAfterError: 3}, func(t *testing.T, m *items) {
 		hangs := func(ctx context.Context, id int) (item, error) {
 			if now := m.now.Add(1); now > m.most.Load() {
@@ -474,7 +474,7 @@ func TestGivenADatabaseThatHangs_WhenManyAsk_ThenItIsNotStampeded(t *testing.T) 
 }
 
 // A loader of two values may use the same cache.
-func TestGivenALoader_WhenItGetsAnotherValue_ThenBothAreStored(t *testing.T) {
+func TestALoaderThatGetsAnotherValueStoresBoth(t *testing.T) {
 	bubble(t, core.Class{TTL: hour}, func(t *testing.T, m *items) {
 		outer := func(ctx context.Context, _ int) (item, error) {
 			inner, err := m.Get(ctx, 2, m.load)

@@ -19,7 +19,7 @@ func (m *items) lookup(t testing.TB) core.Result[item] {
 	return r
 }
 
-func TestGivenAValue_WhenItIsLookedUp_ThenItIsSaidWhereItComesFromAndHowOldItIs(t *testing.T) {
+func TestLookupReturnsSourceAndAge(t *testing.T) {
 	bubble(t, core.Class{TTL: minute, StaleWhileRevalidate: minute, StaleIfError: hour}, func(t *testing.T, m *items) {
 		one := item{Name: "one"}
 		slow := func(ctx context.Context, id int) (item, error) { time.Sleep(time.Second); return m.load(ctx, id) }
@@ -74,7 +74,7 @@ func TestGivenAValue_WhenItIsLookedUp_ThenItIsSaidWhereItComesFromAndHowOldItIs(
 	})
 }
 
-func TestGivenWhatIsNotKept_WhenItIsLookedUp_ThenItHasNoAgeAndNoLifetime(t *testing.T) {
+func TestLookupOfAValueThatIsNotStoredHasNoAge(t *testing.T) {
 	bubble(t, core.Class{TTL: minute, NegativeTTL: time.Second}, func(t *testing.T, m *items) {
 		r, err := m.Lookup(t.Context(), 1, func(ctx context.Context, id int) (item, error) {
 			require.NoError(t, core.NoStore(ctx))
@@ -110,7 +110,7 @@ func TestGivenWhatIsNotKept_WhenItIsLookedUp_ThenItHasNoAgeAndNoLifetime(t *test
 	})
 }
 
-func TestGivenAValueOfAnotherInstance_WhenItIsLookedUp_ThenItIsTheSharedTiers(t *testing.T) {
+func TestLookupOfAnotherInstancesValueNamesTheSharedTier(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		server := memtier.New(memtier.Config{})
 		defer server.Close()

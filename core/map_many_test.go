@@ -62,7 +62,7 @@ func eachManyWay(t *testing.T, test func(w *twoWriters, d *many)) {
 	})
 }
 
-func TestGivenManyIds_WhenSomeAreThere_ThenTheOthersAreLoadedByOneCall(t *testing.T) {
+func TestGetManyLoadsMissingIdsWithOneCall(t *testing.T) {
 	eachManyWay(t, func(w *twoWriters, d *many) {
 		require.Equal(w.t, []int{1, 2, 10}, d.get(w.a, 1, 2, 10, 2))
 		require.Equal(w.t, []int{3, 20}, d.get(w.b, 1, 2, 3, 10, 20), "what is not there is remembered")
@@ -79,7 +79,7 @@ func TestGivenManyIds_WhenSomeAreThere_ThenTheOthersAreLoadedByOneCall(t *testin
 	})
 }
 
-func TestGivenManyIds_WhenSomeOfThemFail_ThenTheOthersAreAnswered(t *testing.T) {
+func TestGetManyAnswersOtherIdsWhenSomeFail(t *testing.T) {
 	eachManyWay(t, func(w *twoWriters, d *many) {
 		d.err = core.BatchError[int]{2: errDown}
 		values, err := w.a.GetMany(w.t.Context(), []int{1, 2, 3}, d.load)
@@ -99,7 +99,7 @@ func TestGivenManyIds_WhenSomeOfThemFail_ThenTheOthersAreAnswered(t *testing.T) 
 	})
 }
 
-func TestGivenManyIds_WhenSomebodyLoadsSomeOfThem_ThenTheseAreWaitedFor(t *testing.T) {
+func TestGetManyWaitsForLoadsOfOthers(t *testing.T) {
 	eachManyWay(t, func(w *twoWriters, d *many) {
 		loading, release, other := make(chan struct{}), make(chan struct{}), make(chan struct{})
 		go func() {
@@ -125,7 +125,7 @@ func TestGivenManyIds_WhenSomebodyLoadsSomeOfThem_ThenTheseAreWaitedFor(t *testi
 
 // Two batches that each have begun what the other one wants wait for each other's
 // loads, and not for each other.
-func TestGivenTwoBatchesThatOverlap_WhenTheyLoadAtTheSameTime_ThenBothEnd(t *testing.T) {
+func TestOverlappingBatchesBothEnd(t *testing.T) {
 	eachManyWay(t, func(w *twoWriters, _ *many) {
 		get := func(in *instance, ids []int) func() {
 			done := make(chan struct{})
@@ -160,7 +160,7 @@ func TestGivenTwoBatchesThatOverlap_WhenTheyLoadAtTheSameTime_ThenBothEnd(t *tes
 	})
 }
 
-func TestGivenABatch_WhenItsLoaderPanicsOrIsCancelled_ThenNobodyIsHeldUp(t *testing.T) {
+func TestABatchWhoseLoaderPanicsOrIsCancelledHoldsUpNoOther(t *testing.T) {
 	eachManyWay(t, func(w *twoWriters, d *many) {
 		_, err := w.a.GetMany(w.t.Context(), []int{1, 2}, func(context.Context, []int) (map[int]int64, error) { panic("oops") })
 		var p *core.PanicError
@@ -183,7 +183,7 @@ func TestGivenABatch_WhenItsLoaderPanicsOrIsCancelled_ThenNobodyIsHeldUp(t *test
 	})
 }
 
-func TestGivenABatchLoader_WhenItSaysTags_ThenAllItsValuesCarryThem(t *testing.T) {
+func TestTagsOfABatchLoaderAreOnAllItsValues(t *testing.T) {
 	eachManyWay(t, func(w *twoWriters, d *many) {
 		_, err := w.a.GetMany(w.t.Context(), []int{1, 2}, func(ctx context.Context, ids []int) (map[int]int64, error) {
 			return map[int]int64{1: 1, 2: 2}, core.AddTags(ctx, "list")
@@ -196,7 +196,7 @@ func TestGivenABatchLoader_WhenItSaysTags_ThenAllItsValuesCarryThem(t *testing.T
 	})
 }
 
-func TestGivenManyValues_WhenTheyArePut_ThenAllOrNoneIsWrong(t *testing.T) {
+func TestPutManyChecksAllValuesFirst(t *testing.T) {
 	eachManyWay(t, func(w *twoWriters, d *many) {
 		values := make(map[int]int64)
 		for id := range 200 {
@@ -215,7 +215,7 @@ func TestGivenManyValues_WhenTheyArePut_ThenAllOrNoneIsWrong(t *testing.T) {
 	})
 }
 
-func TestGivenABatchLoader_WhenItAsksForItsOwnIds_ThenItDoesNotWaitForItself(t *testing.T) {
+func TestABatchLoaderThatGetsItsOwnIdsDoesNotWaitForItself(t *testing.T) {
 	eachManyWay(t, func(w *twoWriters, d *many) {
 		start := time.Now()
 		values, err := w.a.GetMany(w.t.Context(), []int{1, 2}, func(ctx context.Context, ids []int) (map[int]int64, error) {
@@ -232,7 +232,7 @@ func TestGivenABatchLoader_WhenItAsksForItsOwnIds_ThenItDoesNotWaitForItself(t *
 	})
 }
 
-func TestGivenABatchLoader_WhenItsGoroutineEnds_ThenItsIdsHaveFailed(t *testing.T) {
+func TestGoexitOfABatchLoaderFailsItsIds(t *testing.T) {
 	eachManyWay(t, func(w *twoWriters, d *many) {
 		_, err := w.a.GetMany(w.t.Context(), []int{1, 2}, func(context.Context, []int) (map[int]int64, error) {
 			runtime.Goexit()
@@ -256,7 +256,7 @@ func (in *instance) mustHave(id int) int64 {
 	return v
 }
 
-func TestGivenACacheThatIsOff_WhenManyAreAskedFor_ThenTheyAreLoaded(t *testing.T) {
+func TestGetManyOfACacheThatIsOffLoads(t *testing.T) {
 	eachManyWay(t, func(w *twoWriters, d *many) {
 		w.a.cache.SetEnabled(false)
 		for range 2 {

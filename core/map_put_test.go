@@ -11,7 +11,7 @@ import (
 	"github.com/larderhq/larder/core"
 )
 
-func TestGivenAValueThatIsPut_WhenAskedFor_ThenItIsAnsweredForItsTTL(t *testing.T) {
+func TestAPutValueIsAHitForItsTTL(t *testing.T) {
 	bubble(t, core.Class{TTL: minute}, func(t *testing.T, m *items) {
 		require.NoError(t, m.Put(t.Context(), 1, item{Name: "put"}))
 		require.Equal(t, "put", m.get(t))
@@ -25,7 +25,7 @@ func TestGivenAValueThatIsPut_WhenAskedFor_ThenItIsAnsweredForItsTTL(t *testing.
 	})
 }
 
-func TestGivenALoadUnderWay_WhenAValueIsPut_ThenTheLoadDoesNotReplaceIt(t *testing.T) {
+func TestALoadUnderWayDoesNotReplaceAPutValue(t *testing.T) {
 	bubble(t, core.Class{TTL: minute, StaleWhileRevalidate: minute}, func(t *testing.T, m *items) {
 		release := m.hold()
 		before := m.async(t.Context(), m.load)
@@ -49,7 +49,7 @@ func TestGivenALoadUnderWay_WhenAValueIsPut_ThenTheLoadDoesNotReplaceIt(t *testi
 	})
 }
 
-func TestGivenAnEntryTaggedWithAValuesKey_WhenTheValueIsPutOrInvalidated_ThenTheEntryGoesToo(t *testing.T) {
+func TestPutAndInvalidateReachEntriesTaggedWithTheKey(t *testing.T) {
 	bubble(t, core.Class{TTL: hour}, func(t *testing.T, m *items) {
 		lists, err := core.NewMap(m.cache, core.MapOptions[string, []string]{Class: "item", Prefix: "list"})
 		require.NoError(t, err)
@@ -76,7 +76,7 @@ func TestGivenAnEntryTaggedWithAValuesKey_WhenTheValueIsPutOrInvalidated_ThenThe
 	})
 }
 
-func TestGivenAWriterAtWork_WhenAValueIsPut_ThenItIsKeptUntilTheWriterEnds(t *testing.T) {
+func TestAPutValueIsKeptUntilAConcurrentWriterEnds(t *testing.T) {
 	bubble(t, core.Class{TTL: hour}, func(t *testing.T, m *items) {
 		other, err := m.cache.Begin(t.Context(), core.Key("item:1"))
 		require.NoError(t, err)
@@ -87,7 +87,7 @@ func TestGivenAWriterAtWork_WhenAValueIsPut_ThenItIsKeptUntilTheWriterEnds(t *te
 	})
 }
 
-func TestGivenAReplicaThatLags_WhenAValueIsPut_ThenItIsStoredAndLoadsSoonAfterAreNot(t *testing.T) {
+func TestLoadsWithinTheReplicaLagOfAPutAreNotStored(t *testing.T) {
 	bubble(t, core.Class{TTL: minute, ReplicaLag: 3 * time.Second}, func(t *testing.T, m *items) {
 		require.NoError(t, m.Invalidate(t.Context(), 1))
 		for range 3 {
@@ -104,7 +104,7 @@ func TestGivenAReplicaThatLags_WhenAValueIsPut_ThenItIsStoredAndLoadsSoonAfterAr
 	})
 }
 
-func TestGivenAnEndedContext_WhenAChangeIsAnnounced_ThenItIsHeard(t *testing.T) {
+func TestAnEndedContextDoesNotPreventAnInvalidation(t *testing.T) {
 	bubble(t, core.Class{TTL: hour}, func(t *testing.T, m *items) {
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()

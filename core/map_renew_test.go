@@ -89,7 +89,7 @@ func eachTier(t *testing.T, class core.Class, test func(t *testing.T, l *validat
 	}
 }
 
-func TestGivenAValueThatStillHolds_WhenItsLoaderSaysSo_ThenItIsKeptForAnotherTTLWithItsValidator(t *testing.T) {
+func TestErrNotModifiedKeepsTheValueForAnotherTTL(t *testing.T) {
 	clone := cloned(func(v item) item { v.Tags = slices.Clone(v.Tags); return v })
 	for name, opts := range map[string][]option[item]{"decoded": nil, "cloned": {clone}} {
 		t.Run(name, func(t *testing.T) {
@@ -116,7 +116,7 @@ func TestGivenAValueThatStillHolds_WhenItsLoaderSaysSo_ThenItIsKeptForAnotherTTL
 	}
 }
 
-func TestGivenAStaleWindow_WhenARefreshSaysThatTheValueHolds_ThenItIsFreshAgain(t *testing.T) {
+func TestErrNotModifiedOfARefreshMakesTheValueFresh(t *testing.T) {
 	eachTier(t, core.Class{TTL: minute, StaleWhileRevalidate: minute}, func(t *testing.T, l *validating) {
 		l.get(t)
 		time.Sleep(minute)
@@ -130,7 +130,7 @@ func TestGivenAStaleWindow_WhenARefreshSaysThatTheValueHolds_ThenItIsFreshAgain(
 }
 
 // A validator is of use in its own window, and for no other purpose.
-func TestGivenAValueKeptForValidation_WhenItsLoaderFails_ThenItDoesNotStandIn(t *testing.T) {
+func TestAValueKeptForValidationDoesNotStandInForAnError(t *testing.T) {
 	eachTier(t, core.Class{TTL: minute, StaleIfError: minute}, func(t *testing.T, l *validating) {
 		l.get(t)
 		time.Sleep(2*minute - 1)
@@ -146,7 +146,7 @@ func TestGivenAValueKeptForValidation_WhenItsLoaderFails_ThenItDoesNotStandIn(t 
 	})
 }
 
-func TestGivenAnOffer_WhenItIsNoneToRenew_ThenTheLoaderIsToldSo(t *testing.T) {
+func TestStaleValueOffersOnlyValidatableValues(t *testing.T) {
 	eachTier(t, core.Class{TTL: minute, StaleIfError: minute, NegativeTTL: time.Second}, func(t *testing.T, l *validating) {
 		ctx := t.Context()
 		never := func(context.Context, int) (item, error) { return item{}, core.ErrNotModified }
@@ -192,7 +192,7 @@ func TestGivenAnOffer_WhenItIsNoneToRenew_ThenTheLoaderIsToldSo(t *testing.T) {
 	})
 }
 
-func TestGivenALoaderThatChangesWhatItWasOffered_WhenItSaysThatItHolds_ThenNobodyNotices(t *testing.T) {
+func TestALoaderCannotChangeTheStoredStaleValue(t *testing.T) {
 	clone := cloned(func(v item) item { v.Tags = slices.Clone(v.Tags); return v })
 	for name, opts := range map[string][]option[item]{"decoded": nil, "cloned": {clone}} {
 		t.Run(name, func(t *testing.T) {
@@ -219,7 +219,7 @@ func TestGivenALoaderThatChangesWhatItWasOffered_WhenItSaysThatItHolds_ThenNobod
 	}
 }
 
-func TestGivenARenewal_WhenItsLoaderSaysMore_ThenThatHolds(t *testing.T) {
+func TestAValidatedValueTakesTheLoadersTagsAndTTL(t *testing.T) {
 	class := core.Class{TTL: minute, StaleIfError: hour}
 	for name, test := range map[string]struct {
 		say  func(ctx context.Context) error
@@ -276,7 +276,7 @@ var renewalTargets = map[string]core.Target{
 
 // What an invalidation has taken out is not renewed, whenever it comes, also by a
 // loader whose validator is too coarse to tell.
-func TestGivenARenewal_WhenTheValueIsInvalidatedMeanwhile_ThenItIsNotRenewed(t *testing.T) {
+func TestAValueInvalidatedDuringItsValidationIsNotRenewed(t *testing.T) {
 	for name, target := range renewalTargets {
 		for _, when := range []string{"before the offer", "after the offer", "after the load"} {
 			t.Run(name+" "+when, func(t *testing.T) {
@@ -310,7 +310,7 @@ func TestGivenARenewal_WhenTheValueIsInvalidatedMeanwhile_ThenItIsNotRenewed(t *
 
 // The same, by an instance whose messages do not arrive: what this one has not
 // heard of would be valid again for everybody.
-func TestGivenARenewal_WhenAnotherInstanceHasInvalidatedTheValue_ThenItIsNotRenewed(t *testing.T) {
+func TestAValueInvalidatedByAnotherInstanceIsNotRenewed(t *testing.T) {
 	for name, target := range renewalTargets {
 		for _, when := range []string{"before the load", "before the offer", "after the offer"} {
 			t.Run(name+" "+when, func(t *testing.T) {
@@ -378,7 +378,7 @@ func (s scanningSession) Scan(ctx context.Context, what tier.Scan) (tier.Scanned
 
 // The scan of a pattern takes its time: what it has not reached yet must not be
 // filled in again behind it.
-func TestGivenARenewal_WhenAScanPassesItsKeyMeanwhile_ThenTheValueIsNotRenewed(t *testing.T) {
+func TestAValueThatAScanPassesDuringItsValidationIsNotRenewed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		server := memtier.New(memtier.Config{})
 		defer server.Close()
@@ -409,7 +409,7 @@ func TestGivenARenewal_WhenAScanPassesItsKeyMeanwhile_ThenTheValueIsNotRenewed(t
 	})
 }
 
-func TestGivenWhoWaitsForARenewal_WhenTheValuesTagIsInvalidatedBefore_ThenTheyLoadAgain(t *testing.T) {
+func TestWaitersOfAValidationLoadAgainAfterItsTagIsInvalidated(t *testing.T) {
 	eachTier(t, core.Class{TTL: minute, StaleIfError: hour}, func(t *testing.T, l *validating) {
 		l.tags = []string{"list"}
 		l.get(t)
@@ -431,7 +431,7 @@ func TestGivenWhoWaitsForARenewal_WhenTheValuesTagIsInvalidatedBefore_ThenTheyLo
 	})
 }
 
-func TestGivenAWriterThatDies_WhenItsDeadlinePassesDuringARenewal_ThenNothingIsRenewed(t *testing.T) {
+func TestAnIntentThatExpiresDuringAValidationPreventsIt(t *testing.T) {
 	eachTier(t, core.Class{TTL: minute, StaleIfError: hour, LoadTimeout: hour}, func(t *testing.T, l *validating) {
 		_, err := l.m.cache.Begin(t.Context(), core.Tag("item:1"))
 		require.NoError(t, err)

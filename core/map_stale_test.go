@@ -15,7 +15,7 @@ import (
 	"github.com/larderhq/larder/core/internal/local"
 )
 
-func TestGivenATTL_WhenItHasPassed_ThenTheValueIsLoadedAgain(t *testing.T) {
+func TestAGetAfterTheTTLIsAMiss(t *testing.T) {
 	bubble(t, core.Class{TTL: minute}, func(t *testing.T, m *items) {
 		require.Equal(t, "one", m.get(t))
 		m.name.Store("two")
@@ -27,7 +27,7 @@ func TestGivenATTL_WhenItHasPassed_ThenTheValueIsLoadedAgain(t *testing.T) {
 	})
 }
 
-func TestGivenTheShortestTTL_WhenAValueIsLoaded_ThenItIsKeptSoLong(t *testing.T) {
+func TestTheShortestTTLIsKept(t *testing.T) {
 	bubble(t, core.Class{TTL: time.Millisecond}, func(t *testing.T, m *items) {
 		m.get(t)
 		time.Sleep(time.Millisecond - 1)
@@ -39,7 +39,7 @@ func TestGivenTheShortestTTL_WhenAValueIsLoaded_ThenItIsKeptSoLong(t *testing.T)
 	})
 }
 
-func TestGivenJitter_WhenValuesAreLoadedTogether_ThenTheyDoNotExpireTogether(t *testing.T) {
+func TestJitterSpreadsExpiries(t *testing.T) {
 	bubble(t, core.Class{TTL: 100 * time.Second, Jitter: 0.5}, func(t *testing.T, m *items) {
 		const n = 1000
 		for id := range n {
@@ -67,7 +67,7 @@ func TestGivenJitter_WhenValuesAreLoadedTogether_ThenTheyDoNotExpireTogether(t *
 	})
 }
 
-func TestGivenJitterOfOne_WhenValuesAreLoaded_ThenTheyAreStillKeptForAMillisecond(t *testing.T) {
+func TestJitterOfOneLeavesAMillisecond(t *testing.T) {
 	for range 10_000 {
 		ttl := local.Jittered(2*time.Millisecond, 1)
 		require.GreaterOrEqual(t, ttl, time.Millisecond)
@@ -79,7 +79,7 @@ func TestGivenJitterOfOne_WhenValuesAreLoaded_ThenTheyAreStillKeptForAMillisecon
 
 // Stale while revalidate.
 
-func TestGivenAStaleValue_WhenItIsAskedFor_ThenItIsAnsweredAndRefreshedEachTime(t *testing.T) {
+func TestAStaleHitIsAnsweredAndRefreshed(t *testing.T) {
 	bubble(t, core.Class{TTL: minute, StaleWhileRevalidate: minute}, func(t *testing.T, m *items) {
 		m.get(t)
 		for i := range 5 { // not only the first time
@@ -114,7 +114,7 @@ func TestGivenAStaleValue_WhenItIsAskedFor_ThenItIsAnsweredAndRefreshedEachTime(
 	})
 }
 
-func TestGivenAStaleValue_WhenItsWindowHasPassed_ThenItIsLoadedAgain(t *testing.T) {
+func TestAGetAfterTheStaleWindowIsAMiss(t *testing.T) {
 	bubble(t, core.Class{TTL: minute, StaleWhileRevalidate: minute}, func(t *testing.T, m *items) {
 		m.get(t)
 		m.name.Store("two")
@@ -123,7 +123,7 @@ func TestGivenAStaleValue_WhenItsWindowHasPassed_ThenItIsLoadedAgain(t *testing.
 	})
 }
 
-func TestGivenARefreshThatFails_WhenAskedAgain_ThenItIsTriedAgainAndTheStaleValueStays(t *testing.T) {
+func TestAFailedRefreshIsRetriedAndKeepsTheStaleValue(t *testing.T) {
 	bubble(t, core.Class{TTL: minute, StaleWhileRevalidate: minute}, func(t *testing.T, m *items) {
 		m.get(t)
 		m.mustLoad(t, 1, "")
@@ -145,7 +145,7 @@ func TestGivenARefreshThatFails_WhenAskedAgain_ThenItIsTriedAgainAndTheStaleValu
 	})
 }
 
-func TestGivenARefresh_WhenItsClientGoesAway_ThenItGoesOn(t *testing.T) {
+func TestARefreshOutlivesItsClient(t *testing.T) {
 	bubble(t, core.Class{TTL: minute, StaleWhileRevalidate: minute, LoadTimeout: 3 * time.Second}, func(t *testing.T, m *items) {
 		m.get(t)
 		time.Sleep(minute)
@@ -168,7 +168,7 @@ func TestGivenARefresh_WhenItsClientGoesAway_ThenItGoesOn(t *testing.T) {
 	})
 }
 
-func TestGivenAStaleValue_WhenItIsInvalidated_ThenItIsNotAnsweredAndARefreshUnderWayIsNotStored(t *testing.T) {
+func TestAnInvalidatedStaleValueIsNeitherAnsweredNorRefreshed(t *testing.T) {
 	for name, target := range map[string]core.Target{
 		"key": core.Key("item:1"), "tag": core.Tag("item:1"), "pattern": core.Pattern("item:?"), "all": core.All(),
 	} {
@@ -193,7 +193,7 @@ func TestGivenAStaleValue_WhenItIsInvalidated_ThenItIsNotAnsweredAndARefreshUnde
 	}
 }
 
-func TestGivenMoreRefreshesThanMayRun_WhenStaleValuesAreAskedFor_ThenTheOthersAreLeftToLaterRequests(t *testing.T) {
+func TestRefreshesBeyondMaxRefreshesAreSkipped(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := itemsOf(t, open(t, core.Options{MaxRefreshes: 3, Classes: core.Classes{"item": {TTL: minute, StaleWhileRevalidate: hour}}}))
 		getAll := func() {
@@ -223,7 +223,7 @@ func TestGivenMoreRefreshesThanMayRun_WhenStaleValuesAreAskedFor_ThenTheOthersAr
 
 // Early refresh.
 
-func TestGivenAValueNearItsEnd_WhenItIsHit_ThenSomeHitsRefreshItAhead(t *testing.T) {
+func TestHitsNearTheExpiryRefreshEarly(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := itemsOf(t, open(t, core.Options{MaxRefreshes: 2000, Classes: core.Classes{"item": {TTL: 100 * time.Second}}}))
 		slow := func(ctx context.Context, id int) (item, error) {
@@ -260,7 +260,7 @@ func TestGivenAValueNearItsEnd_WhenItIsHit_ThenSomeHitsRefreshItAhead(t *testing
 
 // Stale if error.
 
-func TestGivenAnError_WhenAnOldValueMayStandIn_ThenItDoesUntilItsWindowHasPassed(t *testing.T) {
+func TestAStaleValueStandsInForAnErrorWithinItsWindow(t *testing.T) {
 	for name, failure := range map[string]error{
 		"an error": errDown, "a cancellation": context.Canceled, "a deadline": context.DeadlineExceeded,
 	} {
@@ -287,7 +287,7 @@ func TestGivenAnError_WhenAnOldValueMayStandIn_ThenItDoesUntilItsWindowHasPassed
 	}
 }
 
-func TestGivenAnError_WhenTheOldValueWasInvalidated_ThenItDoesNotStandIn(t *testing.T) {
+func TestAnInvalidatedValueDoesNotStandInForAnError(t *testing.T) {
 	for name, target := range map[string]core.Target{
 		"key": core.Key("item:1"), "tag": core.Tag("item:1"), "pattern": core.Pattern("item:?"), "all": core.All(),
 	} {
@@ -305,7 +305,7 @@ func TestGivenAnError_WhenTheOldValueWasInvalidated_ThenItDoesNotStandIn(t *test
 	}
 }
 
-func TestGivenAnErrorAnsweredWithAnOldValue_WhenTheDatabaseIsBack_ThenTheNextOneLoads(t *testing.T) {
+func TestAGetAfterAStaleIfErrorAnswerLoads(t *testing.T) {
 	bubble(t, core.Class{TTL: minute, StaleIfError: hour}, func(t *testing.T, m *items) {
 		m.get(t)
 		time.Sleep(minute)
@@ -317,7 +317,7 @@ func TestGivenAnErrorAnsweredWithAnOldValue_WhenTheDatabaseIsBack_ThenTheNextOne
 	})
 }
 
-func TestGivenAnOldValue_WhenTheDatabaseSaysThatItIsGone_ThenItDoesNotStandIn(t *testing.T) {
+func TestAStaleValueDoesNotStandInForNotFound(t *testing.T) {
 	bubble(t, core.Class{TTL: minute, StaleIfError: hour}, func(t *testing.T, m *items) {
 		m.get(t)
 		time.Sleep(minute)

@@ -19,7 +19,7 @@ import (
 
 // No caller can change what another one gets, whoever it is: the one who loaded,
 // one who waited, one who hit, or the loader itself.
-func TestGivenCallersWhoChangeWhatTheyGot_WhenOthersAsk_ThenTheyDoNotNotice(t *testing.T) {
+func TestCallersGetCopiesOfTheirOwn(t *testing.T) {
 	clone := cloned(func(v item) item {
 		v.Tags = slices.Clone(v.Tags)
 		return v
@@ -85,7 +85,7 @@ func (gobCodec) Marshal(v any) ([]byte, error) {
 }
 func (gobCodec) Unmarshal(d []byte, v any) error { return gob.NewDecoder(bytes.NewReader(d)).Decode(v) }
 
-func TestGivenValuesOfAnyShape_WhenStored_ThenTheyComeBackAsTheyWere(t *testing.T) {
+func TestValuesOfAnyShapeRoundTrip(t *testing.T) {
 	c := open(t, core.Options{Classes: core.Classes{"item": {TTL: hour}}})
 	same(t, c, "string", "")
 	same(t, c, "bytes", []byte{0, 255})
@@ -111,7 +111,7 @@ func same[V any](t *testing.T, c *core.Cache, prefix string, v V) {
 	require.Equal(t, v, got)
 }
 
-func TestGivenBytesBehindAValue_WhenDecoded_ThenTheyAreRefused(t *testing.T) {
+func TestTrailingBytesAfterAValueAreRefused(t *testing.T) {
 	var v item
 	require.NoError(t, core.JSON.Unmarshal([]byte(`{"Name":"x"} `+"\n"), &v))
 	require.Error(t, core.JSON.Unmarshal([]byte(`{"Name":"x"}{}`), &v))
@@ -119,7 +119,7 @@ func TestGivenBytesBehindAValue_WhenDecoded_ThenTheyAreRefused(t *testing.T) {
 	require.Error(t, core.JSON.Unmarshal(nil, &v))
 }
 
-func TestGivenAValueOverTheLimit_WhenLoaded_ThenItPassesThroughAndIsShared(t *testing.T) {
+func TestAValueOverMaxEntryBytesIsSharedAndNotStored(t *testing.T) {
 	bubble(t, core.Class{TTL: hour, MaxEntryBytes: 100}, func(t *testing.T, m *items) {
 		m.name.Store(strings.Repeat("x", 100)) // and the rest of the JSON
 		release := m.hold()
@@ -145,7 +145,7 @@ func TestGivenAValueOverTheLimit_WhenLoaded_ThenItPassesThroughAndIsShared(t *te
 	})
 }
 
-func TestGivenAValueThatDoesNotDecode_WhenItIsAskedFor_ThenItIsAMissAndReplaced(t *testing.T) {
+func TestAValueThatDoesNotDecodeIsAMiss(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		codec := &failingCodec{Codec: core.JSON}
 		m := openItems(t, core.Class{TTL: hour, StaleWhileRevalidate: hour, StaleIfError: hour}, encoded[item](codec))
@@ -166,7 +166,7 @@ func TestGivenAValueThatDoesNotDecode_WhenItIsAskedFor_ThenItIsAMissAndReplaced(
 }
 
 // "A value that does not decode is a miss, not an error", says doc.go.
-func TestGivenAValueThatDoesNotDecode_WhenOthersWaitForIt_ThenTheyLoadForThemselves(t *testing.T) {
+func TestWaitersOfAValueThatDoesNotDecodeLoadForThemselves(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		codec := &failingCodec{Codec: core.JSON}
 		m := openItems(t, core.Class{TTL: hour}, encoded[item](codec))
@@ -209,7 +209,7 @@ func (c *failingCodec) Unmarshal(data []byte, v any) error {
 
 // What the loader says about its value.
 
-func TestGivenALoaderThatAddsTags_WhenOneIsInvalidated_ThenTheValueIsLoadedAgain(t *testing.T) {
+func TestATagOfALoaderInvalidatesItsValue(t *testing.T) {
 	bubble(t, core.Class{TTL: hour}, func(t *testing.T, m *items) {
 		load := func(ctx context.Context, id int) (item, error) {
 			require.NoError(t, core.AddTags(ctx, "a", "b"))
@@ -229,7 +229,7 @@ func TestGivenALoaderThatAddsTags_WhenOneIsInvalidated_ThenTheValueIsLoadedAgain
 	})
 }
 
-func TestGivenALoaderThatSetsATTL_WhenItHasPassed_ThenTheValueIsLoadedAgain(t *testing.T) {
+func TestSetTTLReplacesTheTTLOfTheClass(t *testing.T) {
 	bubble(t, core.Class{TTL: hour}, func(t *testing.T, m *items) {
 		ttl := minute
 		load := func(ctx context.Context, id int) (item, error) {
@@ -252,7 +252,7 @@ func TestGivenALoaderThatSetsATTL_WhenItHasPassed_ThenTheValueIsLoadedAgain(t *t
 	})
 }
 
-func TestGivenALoaderThatForbidsStoring_WhenOthersWait_ThenTheyShareItAndNothingIsStored(t *testing.T) {
+func TestANoStoreValueIsSharedByItsWaitersOnly(t *testing.T) {
 	bubble(t, core.Class{TTL: hour}, func(t *testing.T, m *items) {
 		load := func(ctx context.Context, id int) (item, error) {
 			require.NoError(t, core.NoStore(ctx))
@@ -272,7 +272,7 @@ func TestGivenALoaderThatForbidsStoring_WhenOthersWait_ThenTheyShareItAndNothing
 	})
 }
 
-func TestGivenALoader_WhenWhatItSaysIsWrong_ThenItIsToldAndNothingUnsafeIsStored(t *testing.T) {
+func TestALoadersBadTagOrTTLIsAnErrorAndNotStored(t *testing.T) {
 	bubble(t, core.Class{TTL: hour}, func(t *testing.T, m *items) {
 		say := func(what func(context.Context) error) (err error) {
 			require.NoError(t, m.Invalidate(t.Context(), 1))
@@ -297,7 +297,7 @@ func TestGivenALoader_WhenWhatItSaysIsWrong_ThenItIsToldAndNothingUnsafeIsStored
 	require.ErrorIs(t, core.Invalidate(ctx, core.All()), core.ErrNoScope)
 }
 
-func TestGivenALoaderThatInvalidates_WhenItReturns_ThenTheOthersAreGone(t *testing.T) {
+func TestALoaderCanInvalidate(t *testing.T) {
 	bubble(t, core.Class{TTL: hour}, func(t *testing.T, m *items) {
 		_, err := m.Get(t.Context(), 2, m.load)
 		require.NoError(t, err)
@@ -318,7 +318,7 @@ func manyTags(n int) (tags []string) {
 	return tags
 }
 
-func TestGivenMoreTagsThanAnEntryCarries_WhenLoaded_ThenItIsNotStored(t *testing.T) {
+func TestAValueWithTooManyTagsIsNotStored(t *testing.T) {
 	bubble(t, core.Class{TTL: hour}, func(t *testing.T, m *items) {
 		n := core.MaxTagsPerEntry
 		load := func(ctx context.Context, id int) (item, error) {
@@ -342,7 +342,7 @@ func TestGivenMoreTagsThanAnEntryCarries_WhenLoaded_ThenItIsNotStored(t *testing
 
 // What is not stored may still be shared, and must not be shared with those who
 // came after an invalidation of a tag that the loader named, however it named it.
-func TestGivenALoadThatMayNotBeStored_WhenATagOfItIsInvalidated_ThenWhoCameLaterLoadsAgain(t *testing.T) {
+func TestWaitersAfterAnInvalidationDoNotShareANoStoreValue(t *testing.T) {
 	for name, say := range map[string]func(ctx context.Context){
 		"NoStore":              func(ctx context.Context) { _ = core.NoStore(ctx); _ = core.AddTags(ctx, "late") },
 		"one tag of two wrong": func(ctx context.Context) { _ = core.AddTags(ctx, "late", "\x00") },

@@ -31,7 +31,7 @@ func (w *twoWriters) answers(v int64) {
 	}
 }
 
-func TestGivenANewerValueCached_WhenAnOlderOneIsPut_ThenItIsInvalidatedAndNotStored(t *testing.T) {
+func TestAPutOfAnOlderVersionInvalidatesAndIsNotStored(t *testing.T) {
 	eachVersioned(t, func(w *twoWriters) {
 		w.f.data.Store(6)
 		require.NoError(w.t, w.a.Put(w.t.Context(), 7, 6))
@@ -52,7 +52,7 @@ func TestGivenANewerValueCached_WhenAnOlderOneIsPut_ThenItIsInvalidatedAndNotSto
 	})
 }
 
-func TestGivenAChangeThatNobodyAnnounced_WhenAWriterOfAnOlderValueEnds_ThenItIsNotStored(t *testing.T) {
+func TestAWriteOfAnOlderVersionIsNotStored(t *testing.T) {
 	eachVersioned(t, func(w *twoWriters) {
 		require.NoError(w.t, w.write(w.a, 5, func() {
 			w.f.data.Store(6)
@@ -71,7 +71,7 @@ func TestGivenAChangeThatNobodyAnnounced_WhenAWriterOfAnOlderValueEnds_ThenItIsN
 	})
 }
 
-func TestGivenAReplicaThatLags_WhenARefreshReadsAnOlderValue_ThenTheNewerOneIsAnsweredAndExpiresAsItWould(t *testing.T) {
+func TestARefreshThatReadsAnOlderVersionAnswersTheCachedOne(t *testing.T) {
 	for name, version := range map[string]func(item) int64{
 		"versions": func(v item) int64 { return int64(v.Name[0]) },
 		"unknown":  func(item) int64 { return 0 },
@@ -107,7 +107,7 @@ func TestGivenAReplicaThatLags_WhenARefreshReadsAnOlderValue_ThenTheNewerOneIsAn
 }
 
 // A load that is under way when a newer value is stored is answered with that.
-func TestGivenALoadThatReadAnOlderValue_WhenANewerOneIsStoredMeanwhile_ThenWhoeverWaitsGetsTheNewerOne(t *testing.T) {
+func TestWaitersOfALoadOfAnOlderVersionGetTheNewerOne(t *testing.T) {
 	eachVersioned(t, func(w *twoWriters) {
 		w.f.data.Store(5)
 		v, err := w.a.Get(w.t.Context(), 7, func(context.Context, int) (int64, error) {
@@ -148,7 +148,7 @@ func (s *readFromSession) Get(ctx context.Context, key string, tags []string) (t
 
 // What is looked at to compare versions was stored a moment ago, and this instance hears
 // meanwhile of what its writer has invalidated before.
-func TestGivenANewerValueThatIsHeardOfWhileVersionsAreCompared_WhenAnOlderOneIsPut_ThenItIsNotStored(t *testing.T) {
+func TestAnOlderVersionIsNotStoredWhenANewerArrivesDuringThePut(t *testing.T) {
 	for _, times := range []int{1, 100} {
 		share(t, func(t *testing.T, f *fleet) {
 			f.opts = append(f.opts, itself)

@@ -84,7 +84,7 @@ func (w *twoWriters) reads(v int64, loads int) {
 	require.EqualValues(w.t, loads, w.f.loads.Load()-before, "loads")
 }
 
-func TestGivenAValue_WhenItIsWrittenThrough_ThenItIsSavedAndAnsweredWithoutALoad(t *testing.T) {
+func TestAWrittenValueIsSavedAndAHit(t *testing.T) {
 	eachWay(t, func(w *twoWriters) {
 		require.NoError(w.t, w.write(w.a, 1, nil))
 		w.reads(1, 0)
@@ -95,7 +95,7 @@ func TestGivenAValue_WhenItIsWrittenThrough_ThenItIsSavedAndAnsweredWithoutALoad
 	})
 }
 
-func TestGivenTwoWritersOfOneId_WhenTheyOverlapInAnyOrder_ThenTheCacheIsNotBehindTheDatabase(t *testing.T) {
+func TestOverlappingWritesNeverLeaveTheOlderValue(t *testing.T) {
 	t.Run("the first ends last", func(t *testing.T) {
 		eachWay(t, func(w *twoWriters) {
 			require.NoError(w.t, w.write(w.a, 1, func() { require.NoError(w.t, w.write(w.b, 2, nil)) }))
@@ -138,7 +138,7 @@ func TestGivenTwoWritersOfOneId_WhenTheyOverlapInAnyOrder_ThenTheCacheIsNotBehin
 	})
 }
 
-func TestGivenAWriteThrough_WhenItsIdIsInvalidatedMeanwhile_ThenItsValueIsNotKept(t *testing.T) {
+func TestAWriteInvalidatedDuringItsSaveIsNotStored(t *testing.T) {
 	for name, target := range map[string]core.Target{
 		"by key": core.Key("item:7"), "by tag": core.Tag("item:7"), "by a tag of its own": core.Tag("list"),
 		"by pattern": core.Pattern("item:?"), "all": core.All(),
@@ -155,7 +155,7 @@ func TestGivenAWriteThrough_WhenItsIdIsInvalidatedMeanwhile_ThenItsValueIsNotKep
 	}
 }
 
-func TestGivenAWriterThatIsAtWorkOrDied_WhenAnotherOneWritesThrough_ThenItsValueIsNotKept(t *testing.T) {
+func TestAWriteBesideAnOpenIntentIsNotStored(t *testing.T) {
 	eachWay(t, func(w *twoWriters) {
 		intent, err := w.b.cache.Begin(w.t.Context(), core.Tag("item:7"))
 		require.NoError(w.t, err)
@@ -183,7 +183,7 @@ func TestGivenAWriterThatIsAtWorkOrDied_WhenAnotherOneWritesThrough_ThenItsValue
 	})
 }
 
-func TestGivenASaveThatFails_WhenItHadCommitted_ThenTheCacheDoesNotKnowOlder(t *testing.T) {
+func TestAFailedSaveThatCommittedInvalidates(t *testing.T) {
 	eachWay(t, func(w *twoWriters) {
 		require.NoError(w.t, w.write(w.a, 1, nil))
 		err := w.a.Write(w.t.Context(), 7, 2, func(context.Context, int, int64) error {
@@ -202,7 +202,7 @@ func TestGivenASaveThatFails_WhenItHadCommitted_ThenTheCacheDoesNotKnowOlder(t *
 	})
 }
 
-func TestGivenASaveThatFails_WhenItCommitsLater_ThenTheDeadlineOfTheWriteIsTheEndOfTheOldValue(t *testing.T) {
+func TestAFailedSaveThatCommitsLaterInvalidatesAtItsDeadline(t *testing.T) {
 	for _, fails := range []string{"error", "panic"} {
 		t.Run(fails, func(t *testing.T) {
 			eachWay(t, func(w *twoWriters) {
@@ -226,7 +226,7 @@ func TestGivenASaveThatFails_WhenItCommitsLater_ThenTheDeadlineOfTheWriteIsTheEn
 	}
 }
 
-func TestGivenALoadUnderWay_WhenAValueIsWrittenThrough_ThenTheLoadDoesNotReplaceIt(t *testing.T) {
+func TestALoadUnderWayDoesNotReplaceAWrittenValue(t *testing.T) {
 	eachWay(t, func(w *twoWriters) {
 		loading, release := make(chan struct{}), make(chan struct{})
 		got := make(chan int64, 1)
@@ -249,7 +249,7 @@ func TestGivenALoadUnderWay_WhenAValueIsWrittenThrough_ThenTheLoadDoesNotReplace
 	})
 }
 
-func TestGivenATierThatIsDown_WhenAValueIsWrittenThrough_ThenTheWriteGoesOnUnlessItsClassForbidsIt(t *testing.T) {
+func TestAWriteWithoutTheTierSavesUnlessConfirmWritesIsSet(t *testing.T) {
 	share(t, func(t *testing.T, f *fleet) {
 		strict := false
 		in := f.instance("a", func(o *core.Options) {
@@ -269,7 +269,7 @@ func TestGivenATierThatIsDown_WhenAValueIsWrittenThrough_ThenTheWriteGoesOnUnles
 	})
 }
 
-func TestGivenAWriteThatIsWrong_WhenItIsCalled_ThenNothingIsSaved(t *testing.T) {
+func TestABadWriteSavesNothing(t *testing.T) {
 	bubble(t, core.Class{TTL: hour, MaxEntryBytes: 100}, func(t *testing.T, m *items) {
 		save := func(context.Context, int, item) error { return errors.New("saved") }
 		var ce *core.ConfigError

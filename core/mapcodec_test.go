@@ -20,7 +20,7 @@ func codecs(tb testing.TB) (plain, cloning mapCodec) {
 	return mapCodec{&a.base.values}, mapCodec{&b.base.values}
 }
 
-func TestGivenPayloadsOfAnotherVersion_WhenTheyAreDecoded_ThenTheyAreWhatTheyWere(t *testing.T) {
+func TestTheFormatOfPayloadsIsStable(t *testing.T) {
 	plain, cloning := codecs(t)
 	for _, test := range []struct {
 		payload        string

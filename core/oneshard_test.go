@@ -14,7 +14,7 @@ import (
 	"github.com/larderhq/larder/core/internal/tier"
 )
 
-func TestGivenOneShardThatHangs_WhenValuesAreAskedFor_ThenWhatOthersHaveAreHitsAsBefore(t *testing.T) {
+func TestAShardThatHangsLeavesTheHitsOfOthers(t *testing.T) {
 	share(t, func(t *testing.T, f *fleet) {
 		a, b := f.instance("a"), f.instance("b")
 		const rows, readers = 4000, 8

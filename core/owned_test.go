@@ -248,7 +248,7 @@ func unwanted[K comparable](context.Context, K) (string, error) {
 	return "", errors.New("it was not stored under its key")
 }
 
-func TestIdsThatAreViewsAreCopiedForWhatOutlivesTheCall(t *testing.T) {
+func TestIdsThatAreViewsAreCopiedForBackgroundLoads(t *testing.T) {
 	idKinds(t, func(t *testing.T, kind idKind) {
 		for name, test := range map[string]func(*testing.T){
 			"a load whose caller goes": kind.get, "a batch whose caller goes": kind.many,
@@ -259,7 +259,7 @@ func TestIdsThatAreViewsAreCopiedForWhatOutlivesTheCall(t *testing.T) {
 	})
 }
 
-func TestTargetsThatAreViewsNameWhatTheyNamedAtTheCall(t *testing.T) {
+func TestTargetsThatAreViewsAreCopied(t *testing.T) {
 	targets := map[string]func(b *buffer) core.Target{
 		"key":     func(b *buffer) core.Target { return core.Key(b.lend("row:ann")) },
 		"tag":     func(b *buffer) core.Target { return core.Tag(b.lend("people")) },
@@ -323,7 +323,7 @@ func TestTargetsThatAreViewsNameWhatTheyNamedAtTheCall(t *testing.T) {
 	}
 }
 
-func TestWhatIsSaidOfAValueIsCopied(t *testing.T) {
+func TestTagsOfALoaderAreCopied(t *testing.T) {
 	type m = *core.Map[string, string]
 	plain := func(context.Context, string) (string, error) { return "v", nil }
 	for name, say := range map[string]func(t *testing.T, m m, b *buffer){
@@ -418,7 +418,7 @@ func TestNamesThatAreViewsAreCopied(t *testing.T) {
 	require.NoError(t, err)
 }
 
-func TestErrorsDoNotChangeWithTheBufferOfWhatTheyName(t *testing.T) {
+func TestNamesInErrorsAreCopied(t *testing.T) {
 	c := open(t, core.Options{Classes: core.Classes{"c": {TTL: hour}}})
 	m, err := core.NewMap(c, core.MapOptions[string, string]{Class: "c", Prefix: "row"})
 	require.NoError(t, err)
@@ -459,7 +459,7 @@ func TestErrorsDoNotChangeWithTheBufferOfWhatTheyName(t *testing.T) {
 	}
 }
 
-func TestWarmedItemsMayBeViewsOfOneBuffer(t *testing.T) {
+func TestWarmedIdsMayBeViewsOfOneBuffer(t *testing.T) {
 	c := open(t, core.Options{Classes: core.Classes{"item": {TTL: hour}}})
 	m, err := core.NewMap(c, core.MapOptions[string, string]{Class: "item", Prefix: "item"})
 	require.NoError(t, err)

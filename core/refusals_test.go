@@ -117,7 +117,7 @@ func (r *refusing) over(f *fleet, change ...func(*core.Options)) (core.Options, 
 
 func required(o *core.Options) { o.RequireRemote = true }
 
-func TestGivenErasThatAreRefused_WhenTheTierIsRequired_ThenNewFailsAndSaysWhy(t *testing.T) {
+func TestNewFailsWhenARequiredTierRefusesEras(t *testing.T) {
 	for name, err := range map[string]error{
 		"for good": refusal("NOPERM", true), "for now": refusal("MISCONF", false), "without an answer": errors.New("i/o timeout"),
 	} {
@@ -134,7 +134,7 @@ func TestGivenErasThatAreRefused_WhenTheTierIsRequired_ThenNewFailsAndSaysWhy(t 
 	}
 }
 
-func TestGivenAPermanentRefusalAtFirst_WhenTheTierIsNotRequired_ThenNewFailsAllTheSame(t *testing.T) {
+func TestNewFailsAtAPermanentRefusal(t *testing.T) {
 	share(t, func(t *testing.T, f *fleet) {
 		var r refusing
 		r.refuse(map[string]error{"NewEra": refusal("NOPERM", true)})
@@ -144,7 +144,7 @@ func TestGivenAPermanentRefusalAtFirst_WhenTheTierIsNotRequired_ThenNewFailsAllT
 	})
 }
 
-func TestGivenErasThatAreRefused_WhenTheTierIsNotRequired_ThenItIsToldOnceAndCounted(t *testing.T) {
+func TestRefusedErasAreLoggedOnceAndCounted(t *testing.T) {
 	share(t, func(t *testing.T, f *fleet) {
 		var r refusing
 		r.refuse(map[string]error{"NewEra": errors.New("no era")})
@@ -162,7 +162,7 @@ func TestGivenErasThatAreRefused_WhenTheTierIsNotRequired_ThenItIsToldOnceAndCou
 	})
 }
 
-func TestGivenAnOutage_WhenTheKindOfFailureChanges_ThenEachKindIsToldOnce(t *testing.T) {
+func TestEachKindOfFailureOfAnOutageIsLoggedOnce(t *testing.T) {
 	share(t, func(t *testing.T, f *fleet) {
 		var r refusing
 		o, log := r.over(f)
@@ -192,7 +192,7 @@ func TestGivenAnOutage_WhenTheKindOfFailureChanges_ThenEachKindIsToldOnce(t *tes
 	})
 }
 
-func TestGivenALogThatCannotBeRead_WhenItIsNeeded_ThenItIsToldOnce(t *testing.T) {
+func TestARefusedLogIsLoggedOnce(t *testing.T) {
 	share(t, func(t *testing.T, f *fleet) {
 		var r refusing
 		o, log := r.over(f)
@@ -208,7 +208,7 @@ func TestGivenALogThatCannotBeRead_WhenItIsNeeded_ThenItIsToldOnce(t *testing.T)
 	})
 }
 
-func TestGivenHintsThatAreRefused_WhenAllElseWorks_ThenItIsToldOnce(t *testing.T) {
+func TestRefusedHintsAreLoggedOnce(t *testing.T) {
 	for name, err := range map[string]error{"refused": refusal("NOPERM", true), "cut": errors.New("EOF from a proxy")} {
 		t.Run(name, func(t *testing.T) {
 			share(t, func(t *testing.T, f *fleet) {
@@ -225,7 +225,7 @@ func TestGivenHintsThatAreRefused_WhenAllElseWorks_ThenItIsToldOnce(t *testing.T
 	}
 }
 
-func TestGivenAScanThatIsRefusedForGood_WhenAPatternIsInvalidated_ThenEverythingGoes(t *testing.T) {
+func TestAPatternInvalidatesEverythingWhereScansAreRefused(t *testing.T) {
 	share(t, func(t *testing.T, f *fleet) {
 		var r refusing
 		o, _ := r.over(f)

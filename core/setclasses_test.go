@@ -43,7 +43,7 @@ func (m *items) lives(t testing.TB, d time.Duration) {
 	m.mustLoad(t, 1, "it is there no more")
 }
 
-func TestGivenATTL_WhenItIsChanged_ThenWhatIsStoredKeepsItsOwnAndWhatIsLoadedHasTheNewOne(t *testing.T) {
+func TestANewTTLHoldsForLoadedAndNotForStoredValues(t *testing.T) {
 	for name, ttl := range map[string]struct{ from, to time.Duration }{
 		"shortened": {hour, minute}, "lengthened": {minute, hour},
 	} {
@@ -58,7 +58,7 @@ func TestGivenATTL_WhenItIsChanged_ThenWhatIsStoredKeepsItsOwnAndWhatIsLoadedHas
 	}
 }
 
-func TestGivenATTL_WhenItIsChanged_ThenWhateverStoresHasTheNewOne(t *testing.T) {
+func TestANewTTLHoldsForEveryCallThatStores(t *testing.T) {
 	bubble(t, core.Class{TTL: hour}, func(t *testing.T, m *items) {
 		save := func(context.Context, int, item) error { return nil }
 		load := func(context.Context, []int) (map[int]item, error) { return map[int]item{1: {}}, nil }
@@ -78,7 +78,7 @@ func TestGivenATTL_WhenItIsChanged_ThenWhateverStoresHasTheNewOne(t *testing.T) 
 	})
 }
 
-func TestGivenATTLThatWasShortened_WhenWhatIsStoredIsInvalidated_ThenTheNewOneHolds(t *testing.T) {
+func TestAShortenedTTLHoldsAfterAnInvalidation(t *testing.T) {
 	bubble(t, core.Class{TTL: hour}, func(t *testing.T, m *items) {
 		m.get(t)
 		m.set(t, func(c *core.Class) { c.TTL = minute })
@@ -88,7 +88,7 @@ func TestGivenATTLThatWasShortened_WhenWhatIsStoredIsInvalidated_ThenTheNewOneHo
 	})
 }
 
-func TestGivenAClass_WhenItsNegativeTTLIsChanged_ThenNotFoundIsRememberedForIt(t *testing.T) {
+func TestANewNegativeTTLHolds(t *testing.T) {
 	bubble(t, core.Class{TTL: hour}, func(t *testing.T, m *items) {
 		m.fail(core.ErrNotFound)
 		ask := func(loads int) {
@@ -111,7 +111,7 @@ func TestGivenAClass_WhenItsNegativeTTLIsChanged_ThenNotFoundIsRememberedForIt(t
 	})
 }
 
-func TestGivenAClass_WhenItsWindowsAreChanged_ThenAFailureGoesByTheNewOneAndByWhatIsKept(t *testing.T) {
+func TestANewStaleIfErrorHoldsWithinTheKeptWindow(t *testing.T) {
 	bubble(t, core.Class{TTL: minute, StaleIfError: minute}, func(t *testing.T, m *items) {
 		m.get(t)
 		m.fail(errDown)
@@ -153,7 +153,7 @@ func TestGivenAClass_WhenItsWindowsAreChanged_ThenAFailureGoesByTheNewOneAndByWh
 	})
 }
 
-func TestGivenAClassWithoutAWindowForErrors_WhenALoadFailsBesideAPut_ThenNothingStandsInForTheError(t *testing.T) {
+func TestWithoutStaleIfErrorNoValueStandsInForAnError(t *testing.T) {
 	bubble(t, core.Class{TTL: minute}, func(t *testing.T, m *items) {
 		m.fail(errDown)
 		release := m.hold()
@@ -166,7 +166,7 @@ func TestGivenAClassWithoutAWindowForErrors_WhenALoadFailsBesideAPut_ThenNothing
 	})
 }
 
-func TestGivenAClass_WhenItsMaxBytesIsChanged_ThenItBoundsWhatIsStored(t *testing.T) {
+func TestANewMaxEntryBytesHolds(t *testing.T) {
 	bubble(t, core.Class{TTL: hour, MaxEntryBytes: 1000}, func(t *testing.T, m *items) {
 		m.name.Store(strings.Repeat("x", 500))
 		big := item{Name: strings.Repeat("x", 500)}
@@ -188,7 +188,7 @@ func TestGivenAClass_WhenItsMaxBytesIsChanged_ThenItBoundsWhatIsStored(t *testin
 	})
 }
 
-func TestGivenAClass_WhenItsMaxLoadsIsChanged_ThenSoManyLoadAfterAFailure(t *testing.T) {
+func TestANewMaxLoadsAfterErrorHolds(t *testing.T) {
 	bubble(t, core.Class{TTL: hour, MaxLoadsAfterError: 1}, func(t *testing.T, m *items) {
 		m.set(t, func(c *core.Class) { c.MaxLoadsAfterError = 3 })
 		release := m.hold()
@@ -213,7 +213,7 @@ func TestGivenAClass_WhenItsMaxLoadsIsChanged_ThenSoManyLoadAfterAFailure(t *tes
 	})
 }
 
-func TestGivenAClass_WhenItsLoadTimeoutIsChanged_ThenItBoundsTheLoadsThatBeginAfterwards(t *testing.T) {
+func TestANewLoadTimeoutHoldsForLaterLoads(t *testing.T) {
 	bubble(t, core.Class{TTL: hour, LoadTimeout: 20 * time.Second}, func(t *testing.T, m *items) {
 		took := func() time.Duration {
 			began := time.Now()
@@ -229,7 +229,7 @@ func TestGivenAClass_WhenItsLoadTimeoutIsChanged_ThenItBoundsTheLoadsThatBeginAf
 	})
 }
 
-func TestGivenALoadUnderWay_WhenItsClassIsChanged_ThenItGoesByTheClassItBeganWith(t *testing.T) {
+func TestALoadUnderWayKeepsItsClass(t *testing.T) {
 	many := func(ctx context.Context, m *items) func(context.Context, core.Loader[int, item]) error {
 		return func(_ context.Context, load core.Loader[int, item]) error {
 			_, err := m.GetMany(ctx, []int{1}, func(ctx context.Context, ids []int) (map[int]item, error) {
@@ -284,7 +284,7 @@ func TestGivenALoadUnderWay_WhenItsClassIsChanged_ThenItGoesByTheClassItBeganWit
 	}
 }
 
-func TestGivenABatchOfIdsThatOthersLoad_WhenTheClassIsChanged_ThenAllOfItGoesByTheClassItBeganWith(t *testing.T) {
+func TestABatchUnderWayKeepsItsClass(t *testing.T) {
 	bubble(t, core.Class{TTL: hour}, func(t *testing.T, m *items) {
 		ids := make([]int, 10)
 		gates := make([]chan struct{}, len(ids))
@@ -327,7 +327,7 @@ func TestGivenABatchOfIdsThatOthersLoad_WhenTheClassIsChanged_ThenAllOfItGoesByT
 	})
 }
 
-func TestGivenAClass_WhenItBeginsToRequireTheTier_ThenWritesAreRefusedWithoutIt(t *testing.T) {
+func TestNewConfirmWritesRefusesWritesWithoutTheTier(t *testing.T) {
 	share(t, func(t *testing.T, f *fleet) {
 		in := f.instance("a")
 		f.server.Down(true)
@@ -344,7 +344,7 @@ func TestGivenAClass_WhenItBeginsToRequireTheTier_ThenWritesAreRefusedWithoutIt(
 	})
 }
 
-func TestGivenAReplicaThatLags_WhenAClassIsToldOfIt_ThenWhatIsLoadedWithinTheLagIsNotStored(t *testing.T) {
+func TestANewReplicaLagHolds(t *testing.T) {
 	bubble(t, core.Class{TTL: hour}, func(t *testing.T, m *items) {
 		require.NoError(t, m.Invalidate(t.Context(), 1))
 		time.Sleep(10 * time.Second)
@@ -359,7 +359,7 @@ func TestGivenAReplicaThatLags_WhenAClassIsToldOfIt_ThenWhatIsLoadedWithinTheLag
 	})
 }
 
-func TestGivenNewClasses_WhenTheyAreSet_ThenTheyCanBeUsedAndSeen(t *testing.T) {
+func TestSetClassesAddsClasses(t *testing.T) {
 	c := open(t, core.Options{Classes: core.Classes{"item": {TTL: hour}}})
 	require.Zero(t, bridge.Of(c).ClassRevision())
 	directives := []string{"max-age"}
@@ -390,7 +390,7 @@ func TestGivenNewClasses_WhenTheyAreSet_ThenTheyCanBeUsedAndSeen(t *testing.T) {
 	require.NoError(t, c.SetClasses(c.Options().Classes), "what the cache says of itself is right")
 }
 
-func TestGivenWrongClasses_WhenTheyAreSet_ThenTheErrorNamesThemAndNothingChanges(t *testing.T) {
+func TestBadClassesAreRefusedAndChangeNothing(t *testing.T) {
 	share(t, func(t *testing.T, f *fleet) {
 		policy := core.HTTPPolicy{Query: []string{"q"}, Headers: []string{"x-a"}}
 		was := core.Classes{
@@ -468,7 +468,7 @@ func TestGivenWrongClasses_WhenTheyAreSet_ThenTheErrorNamesThemAndNothingChanges
 	})
 }
 
-func TestGivenAMapToBe_WhenItsClassHasLostItsTTL_ThenItIsRefused(t *testing.T) {
+func TestNewMapRefusesAClassThatLostItsTTL(t *testing.T) {
 	c := open(t, core.Options{Classes: core.Classes{"item": {TTL: hour}}})
 	require.NoError(t, c.SetClasses(core.Classes{"item": {}}))
 	_, err := core.NewMap(c, core.MapOptions[int, item]{Class: "item", Prefix: "item"})
@@ -482,7 +482,7 @@ func TestGivenAMapToBe_WhenItsClassHasLostItsTTL_ThenItIsRefused(t *testing.T) {
 
 // Two classes say by their fields which set they are from: nobody may see a mixture,
 // and nobody the old one after SetClasses has returned.
-func TestGivenReadersAndWriters_WhenClassesChangeBesideThem_ThenEachGoesByOneClass(t *testing.T) {
+func TestEachOperationFollowsOneClass(t *testing.T) {
 	odd := core.Class{TTL: hour, LoadTimeout: 10 * time.Second, MaxEntryBytes: 1, NegativeTTL: minute}
 	even := core.Class{TTL: minute, LoadTimeout: 20 * time.Second}
 	c := open(t, core.Options{Classes: core.Classes{"item": even}})

@@ -68,7 +68,7 @@ func (in *instance) get(id int, tags ...string) int64 {
 	return v
 }
 
-func TestGivenTwoInstances_WhenOneHasLoaded_ThenTheOtherIsAnsweredFromTheTier(t *testing.T) {
+func TestALoadOfOneInstanceIsARemoteHitOfAnother(t *testing.T) {
 	share(t, func(t *testing.T, f *fleet) {
 		a, b := f.instance("a"), f.instance("b")
 		f.data.Store(1)
@@ -82,7 +82,7 @@ func TestGivenTwoInstances_WhenOneHasLoaded_ThenTheOtherIsAnsweredFromTheTier(t 
 	})
 }
 
-func TestGivenTwoInstances_WhenOneInvalidates_ThenTheOtherLoadsAnew(t *testing.T) {
+func TestAnInvalidationReachesTheOtherInstance(t *testing.T) {
 	for _, test := range []struct {
 		name   string
 		target core.Target
@@ -117,7 +117,7 @@ func TestGivenTwoInstances_WhenOneInvalidates_ThenTheOtherLoadsAnew(t *testing.T
 	}
 }
 
-func TestGivenATierThatDoesNotAnswer_WhenACacheIsMade_ThenItGoesOnWithoutAndConnectsLater(t *testing.T) {
+func TestACacheWithoutItsTierConnectsLater(t *testing.T) {
 	share(t, func(t *testing.T, f *fleet) {
 		f.server.Down(true)
 		a := f.instance("a")
@@ -133,7 +133,7 @@ func TestGivenATierThatDoesNotAnswer_WhenACacheIsMade_ThenItGoesOnWithoutAndConn
 	})
 }
 
-func TestGivenRequireRemote_WhenTheTierDoesNotAnswer_ThenNewFails(t *testing.T) {
+func TestNewFailsWhenARequiredTierDoesNotAnswer(t *testing.T) {
 	share(t, func(t *testing.T, f *fleet) {
 		f.server.Down(true)
 		_, err := core.New(core.Options{Remote: f.server.Tier("a"), RequireRemote: true})
@@ -152,12 +152,12 @@ func (unusable) Open(context.Context, tier.Layout) (tier.Session, error) {
 	return nil, fmt.Errorf("no permission: %w", core.ErrUnusable)
 }
 
-func TestGivenATierThatCannotBeUsed_WhenACacheIsMade_ThenNewSaysSo(t *testing.T) {
+func TestNewFailsWithAnUnusableTier(t *testing.T) {
 	_, err := core.New(core.Options{Remote: unusable{}})
 	require.ErrorIs(t, err, core.ErrUnusable)
 }
 
-func TestGivenATierThatHangs_WhenValuesAreAskedFor_ThenNobodyWaitsForLongerThanTheBudgetAndSoonNotAtAll(t *testing.T) {
+func TestAHangingTierCostsTheBudgetAtMostAndSoonNothing(t *testing.T) {
 	share(t, func(t *testing.T, f *fleet) {
 		a := f.instance("a", func(o *core.Options) { o.RemoteBudget = 40 * time.Millisecond })
 		a.get(0)
@@ -185,7 +185,7 @@ func TestGivenATierThatHangs_WhenValuesAreAskedFor_ThenNobodyWaitsForLongerThanT
 	})
 }
 
-func TestGivenATierThatIsDown_WhenSomethingIsInvalidated_ThenItIsPendingAndHappensLater(t *testing.T) {
+func TestAnInvalidationIsPendingWhileTheTierIsDown(t *testing.T) {
 	share(t, func(t *testing.T, f *fleet) {
 		a, b := f.instance("a"), f.instance("b")
 		f.data.Store(1)
@@ -208,7 +208,7 @@ func TestGivenATierThatIsDown_WhenSomethingIsInvalidated_ThenItIsPendingAndHappe
 	})
 }
 
-func TestGivenMorePendingThanTheQueueHolds_WhenTheTierIsBack_ThenEverythingWasInvalidated(t *testing.T) {
+func TestMorePendingThanTheLimitInvalidatesEverything(t *testing.T) {
 	share(t, func(t *testing.T, f *fleet) {
 		a, b := f.instance("a"), f.instance("b")
 		f.data.Store(1)
@@ -231,7 +231,7 @@ func TestGivenMorePendingThanTheQueueHolds_WhenTheTierIsBack_ThenEverythingWasIn
 	})
 }
 
-func TestGivenAWriterInEachOfTwoInstances_WhenBothPut_ThenTheLaterValueIsEverywhere(t *testing.T) {
+func TestTheLaterPutOfTwoInstancesWinsEverywhere(t *testing.T) {
 	share(t, func(t *testing.T, f *fleet) {
 		a, b := f.instance("a"), f.instance("b")
 		require.NoError(t, a.Put(t.Context(), 1, 10, "shelf"))
@@ -244,7 +244,7 @@ func TestGivenAWriterInEachOfTwoInstances_WhenBothPut_ThenTheLaterValueIsEverywh
 	})
 }
 
-func TestGivenALoadInOneInstance_WhenOthersAskForTheSame_ThenTheyWaitForItAndAreWoken(t *testing.T) {
+func TestInstancesWaitForTheLoadOfAnotherAndAreWoken(t *testing.T) {
 	share(t, func(t *testing.T, f *fleet) {
 		var all []*instance
 		for _, name := range []string{"a", "b", "c"} {
@@ -273,7 +273,7 @@ func TestGivenALoadInOneInstance_WhenOthersAskForTheSame_ThenTheyWaitForItAndAre
 	})
 }
 
-func TestGivenAnInstanceThatDiesInALoad_WhenAnotherWaitsForIt_ThenItWaitsForALeaseAtMost(t *testing.T) {
+func TestAnInstanceThatDiesDuringALoadHoldsUpOthersForOneLease(t *testing.T) {
 	share(t, func(t *testing.T, f *fleet) {
 		dying := f.server.Tier("dying")
 		a := f.instance("a", func(o *core.Options) { o.Remote = dying })
@@ -296,7 +296,7 @@ func TestGivenAnInstanceThatDiesInALoad_WhenAnotherWaitsForIt_ThenItWaitsForALea
 	})
 }
 
-func TestGivenAWriterAtWork_WhenItDiesAfterItsCommit_ThenWhatItCoversIsGoneAtItsDeadline(t *testing.T) {
+func TestAWriterThatDiesAfterItsCommitInvalidatesAtItsDeadline(t *testing.T) {
 	share(t, func(t *testing.T, f *fleet) {
 		dying := f.server.Tier("dying")
 		a := f.instance("a", func(o *core.Options) { o.Remote, o.WriteTimeout = dying, 10*time.Second })
@@ -318,7 +318,7 @@ func TestGivenAWriterAtWork_WhenItDiesAfterItsCommit_ThenWhatItCoversIsGoneAtIts
 	})
 }
 
-func TestGivenWritesThatAreRefused_WhenTheyOverlapAllTheTime_ThenTheyCostNothing(t *testing.T) {
+func TestOverlappingRefusedWritesInvalidateNothing(t *testing.T) {
 	share(t, func(t *testing.T, f *fleet) {
 		a, b := f.instance("a"), f.instance("b")
 		a.get(1)
@@ -348,7 +348,7 @@ func TestGivenWritesThatAreRefused_WhenTheyOverlapAllTheTime_ThenTheyCostNothing
 	})
 }
 
-func TestGivenAWriterThatDied_WhenOthersAreRefusedAllTheTime_ThenItsDeadlineComes(t *testing.T) {
+func TestRefusedWritesDoNotDelayTheDeadlineOfADeadWriter(t *testing.T) {
 	share(t, func(t *testing.T, f *fleet) {
 		dying := f.server.Tier("dying")
 		a := f.instance("a", func(o *core.Options) { o.Remote, o.WriteTimeout = dying, 10*time.Second })
@@ -376,7 +376,7 @@ func TestGivenAWriterThatDied_WhenOthersAreRefusedAllTheTime_ThenItsDeadlineCome
 	})
 }
 
-func TestGivenTwoVersionsOfAnApp_WhenOneInvalidates_ThenBothLoadAnew(t *testing.T) {
+func TestAnInvalidationReachesAllVersions(t *testing.T) {
 	share(t, func(t *testing.T, f *fleet) {
 		version := func(v string) func(*core.Options) { return func(o *core.Options) { o.Version = v } }
 		a, b := f.instance("a", version("1")), f.instance("b", version("2"))

@@ -14,10 +14,10 @@ import (
 	"github.com/larderhq/larder/core/internal/local"
 )
 
-// A loader may say that the value that it is to replace still holds. What is renewed
-// so is valid under the generations and eras of today, as if it had been loaded: so
-// it must not be what an invalidation has taken out, here or in another instance
-// that this one has not heard of. Let I be an invalidation, G the load's
+// A loader may find that the value that it is to replace still holds. A renewed value is
+// valid under the present generations and eras, as if it had been loaded: so it must not
+// be one that an invalidation has removed, here or in another instance whose message has
+// not arrived. Let I be an invalidation, G the load's
 // registration and lease, S the offer of the stale value, F the fill.
 //
 //	I < S, known here           the entry is gone: it is not offered
@@ -85,14 +85,14 @@ func SetValidator(ctx context.Context, validator string) error {
 	return nil
 }
 
-// scope returns the scope of a load of one value, within what ctx is of.
+// scope returns the scope of a load of one value, within the scope of ctx.
 func (b *mapBase) scope(ctx context.Context) *loadscope.Scope {
 	sc := b.c.scope()
 	sc.Single, sc.Outer = true, loadscope.From(ctx)
 	return sc
 }
 
-// prior is what a load is to replace. It is looked for when its loader asks.
+// prior is the value that a load is to replace. It is looked up when its loader asks.
 type prior struct {
 	s    *snapshot
 	turn *coherence.Turn
@@ -141,7 +141,7 @@ func (p *prior) find(ctx context.Context) *local.Entry {
 	return en
 }
 
-// end ends the offer, and returns what was offered.
+// end ends the offer, and returns the offered entry.
 func (p *prior) end() *local.Entry {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -14,7 +14,7 @@ import (
 
 // What a load renews, or reads of other entries, was legal when it did, and may be as old
 // as MaxStaleness by then: who joins it later must not get what is older for him.
-func TestGivenALoadThatRenewsWhatIsLegalYet_WhenSomebodyComesAfterThat_ThenHeLoadsHimself(t *testing.T) {
+func TestAReaderAfterAnInvalidationDoesNotShareAValidation(t *testing.T) {
 	for name, made := range map[string]func(ctx context.Context, b *instance) (int64, error){
 		"renewed": func(ctx context.Context, _ *instance) (int64, error) {
 			_, _, ok := core.StaleValue[int64](ctx)

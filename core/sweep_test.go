@@ -83,7 +83,7 @@ func (in *instance) loaded(ids ...int) []int {
 	return anew
 }
 
-func TestGivenAPrefix_WhenInvalidated_ThenWhatBeginsWithItIsGoneAndItsCharactersStandForThemselves(t *testing.T) {
+func TestAPrefixInvalidatesItsKeysLiterally(t *testing.T) {
 	for _, remotely := range []bool{false, true} {
 		share(t, func(t *testing.T, f *fleet) {
 			a := f.instance("a", func(o *core.Options) {
@@ -136,7 +136,7 @@ func TestGivenAPrefix_WhenInvalidated_ThenWhatBeginsWithItIsGoneAndItsCharacters
 	}
 }
 
-func TestGivenASweep_WhenItReturns_ThenItSaysWhatItHasDone(t *testing.T) {
+func TestASweepReportsItsWork(t *testing.T) {
 	share(t, func(t *testing.T, f *fleet) {
 		a, shared := f.swept("a")
 		b := f.instance("b")
@@ -174,7 +174,7 @@ func TestGivenASweep_WhenItReturns_ThenItSaysWhatItHasDone(t *testing.T) {
 	})
 }
 
-func TestGivenASweepWithoutASharedTier_WhenItReturns_ThenItHasHappened(t *testing.T) {
+func TestASweepOfOneProcessInvalidates(t *testing.T) {
 	bubble(t, core.Class{TTL: hour}, func(t *testing.T, m *items) {
 		m.get(t)
 		did, err := m.cache.Sweep(t.Context(), core.Prefix("item:"))
@@ -208,7 +208,7 @@ func TestGivenASweepWithoutASharedTier_WhenItReturns_ThenItHasHappened(t *testin
 
 // A load of an old value begins before the sweep. Wherever in it the load ends, its
 // value is stored nowhere.
-func TestGivenALoadInFlight_WhenASweepComesInBetween_ThenItsValueIsNotStored(t *testing.T) {
+func TestALoadThatASweepOverlapsIsNotStored(t *testing.T) {
 	for _, ends := range []string{"before the scan", "after the scan", "after the sweep"} {
 		t.Run(ends, func(t *testing.T) {
 			share(t, func(t *testing.T, f *fleet) {
@@ -256,7 +256,7 @@ func TestGivenALoadInFlight_WhenASweepComesInBetween_ThenItsValueIsNotStored(t *
 }
 
 // What the scan has not reached may be read, and kept, until the sweep returns.
-func TestGivenASweepUnderWay_WhenAnInstanceReadsWhatItHasNotReached_ThenThatIsGoneWhenItReturns(t *testing.T) {
+func TestAnEntryReadDuringASweepIsGoneWhenItReturns(t *testing.T) {
 	share(t, func(t *testing.T, f *fleet) {
 		a, shared := f.swept("a")
 		b, c := f.instance("b"), f.instance("c")
@@ -277,7 +277,7 @@ func TestGivenASweepUnderWay_WhenAnInstanceReadsWhatItHasNotReached_ThenThatIsGo
 	})
 }
 
-func TestGivenASweepThatCannotGoToTheEnd_WhenItReturns_ThenEverythingIsInvalidatedInstead(t *testing.T) {
+func TestASweepThatCannotFinishInvalidatesEverything(t *testing.T) {
 	for name, test := range map[string]struct {
 		during func(context.Context, func() (tier.Scanned, error)) (tier.Scanned, error)
 		why    error // nil: another
@@ -313,7 +313,7 @@ func TestGivenASweepThatCannotGoToTheEnd_WhenItReturns_ThenEverythingIsInvalidat
 	}
 }
 
-func TestGivenASweepWhoseServerFails_WhenItReturns_ThenItIsPendingAndHoldsHere(t *testing.T) {
+func TestASweepWhoseServerFailsIsPendingAndHoldsHere(t *testing.T) {
 	share(t, func(t *testing.T, f *fleet) {
 		a, shared := f.swept("a")
 		b := f.instance("b")
@@ -337,7 +337,7 @@ func TestGivenASweepWhoseServerFails_WhenItReturns_ThenItIsPendingAndHoldsHere(t
 	})
 }
 
-func TestGivenASweepUnderWay_WhenAnotherIsAskedFor_ThenItWaitsForAsLongAsItsContextSays(t *testing.T) {
+func TestASecondSweepWaitsWithinItsContext(t *testing.T) {
 	share(t, func(t *testing.T, f *fleet) {
 		a, shared := f.swept("a")
 		a.get(1)
@@ -366,7 +366,7 @@ func TestGivenASweepUnderWay_WhenAnotherIsAskedFor_ThenItWaitsForAsLongAsItsCont
 
 // The steps around the scan have a second each, and are made although the caller's
 // time is up.
-func TestGivenATierThatAnswersNothing_WhenSwept_ThenTheCallEndsAndSaysThatItIsPending(t *testing.T) {
+func TestASweepOfASilentTierEndsPending(t *testing.T) {
 	share(t, func(t *testing.T, f *fleet) {
 		a := f.instance("a")
 		a.get(1)

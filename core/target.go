@@ -65,7 +65,7 @@ func Prefix(prefix string) Target { return Target{prefixTarget, strings.Clone(pr
 // All names everything in the cache's namespace, in O(1).
 func All() Target { return Target{kind: allTarget} }
 
-// tagItem and pathItem keep what users name apart from paths.
+// tagItem and pathItem separate the tags of users from paths.
 func tagItem(tag string) tier.Item {
 	return tier.Item{Kind: tier.Tag, Value: naming.Tag(tag)}
 }

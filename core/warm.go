@@ -105,7 +105,7 @@ func (m *Map[K, V]) Warm(ctx context.Context, ids iter.Seq[K], load ManyLoader[K
 	return WarmResult(done), err
 }
 
-// each returns what own makes of the items of a sequence.
+// each applies own to the items of a sequence.
 func each[T any](items iter.Seq[T], own func(T) T) iter.Seq[T] {
 	return func(yield func(T) bool) {
 		for item := range items {

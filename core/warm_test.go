@@ -24,7 +24,7 @@ func first(n int) func(yield func(int) bool) {
 	}
 }
 
-func TestGivenIds_WhenTheyAreWarmed_ThenNobodyWaitsForThem(t *testing.T) {
+func TestWarmedIdsAreHits(t *testing.T) {
 	eachManyWay(t, func(w *twoWriters, d *many) {
 		require.Equal(w.t, []int{7}, d.get(w.a, 7))
 		var mu sync.Mutex
@@ -46,7 +46,7 @@ func TestGivenIds_WhenTheyAreWarmed_ThenNobodyWaitsForThem(t *testing.T) {
 	})
 }
 
-func TestGivenAnIdThatIsWrittenMeanwhile_WhenItIsWarmed_ThenTheOlderValueIsNotKept(t *testing.T) {
+func TestWarmDoesNotStoreAValueWrittenDuringItsLoad(t *testing.T) {
 	eachManyWay(t, func(w *twoWriters, d *many) {
 		_, err := w.a.Warm(w.t.Context(), first(5), func(ctx context.Context, ids []int) (map[int]int64, error) {
 			values, err := d.load(ctx, ids)
@@ -62,7 +62,7 @@ func TestGivenAnIdThatIsWrittenMeanwhile_WhenItIsWarmed_ThenTheOlderValueIsNotKe
 	})
 }
 
-func TestGivenAWarmingThatEnds_WhenItIsTakenUpAgain_ThenItGoesOnWhereItWas(t *testing.T) {
+func TestWarmContinuesWithSkip(t *testing.T) {
 	eachManyWay(t, func(w *twoWriters, d *many) {
 		ctx, cancel := context.WithCancel(w.t.Context())
 		result, err := w.a.Warm(ctx, first(100), d.load, core.WarmOptions{Batch: 9, Parallel: 1, Progress: func(r core.WarmResult) {
@@ -80,7 +80,7 @@ func TestGivenAWarmingThatEnds_WhenItIsTakenUpAgain_ThenItGoesOnWhereItWas(t *te
 	})
 }
 
-func TestGivenARate_WhenIdsAreWarmed_ThenItGoesNoFaster(t *testing.T) {
+func TestWarmKeepsToItsRate(t *testing.T) {
 	eachManyWay(t, func(w *twoWriters, d *many) {
 		start := time.Now()
 		_, err := w.a.Warm(w.t.Context(), first(100), d.load, core.WarmOptions{Batch: 10, Parallel: 1, PerSecond: 20})
@@ -89,7 +89,7 @@ func TestGivenARate_WhenIdsAreWarmed_ThenItGoesNoFaster(t *testing.T) {
 	})
 }
 
-func TestGivenALoaderThatFails_WhenIdsAreWarmed_ThenItIsCounted(t *testing.T) {
+func TestWarmCountsFailedLoads(t *testing.T) {
 	eachManyWay(t, func(w *twoWriters, d *many) {
 		d.err = core.BatchError[int]{2: errDown}
 		result, err := w.a.Warm(w.t.Context(), first(5), d.load, core.WarmOptions{})
@@ -104,7 +104,7 @@ func TestGivenALoaderThatFails_WhenIdsAreWarmed_ThenItIsCounted(t *testing.T) {
 	})
 }
 
-func TestGivenWarmingThatPanics_WhenItIsCalled_ThenItsCallerHasThePanic(t *testing.T) {
+func TestAPanicOfWarmReachesItsCaller(t *testing.T) {
 	eachManyWay(t, func(w *twoWriters, d *many) {
 		require.PanicsWithValue(w.t, "oops", func() {
 			_, _ = w.a.Warm(w.t.Context(), first(50), d.load, core.WarmOptions{Progress: func(core.WarmResult) { panic("oops") }})
@@ -115,7 +115,7 @@ func TestGivenWarmingThatPanics_WhenItIsCalled_ThenItsCallerHasThePanic(t *testi
 	})
 }
 
-func TestGivenAnIdThatIsNone_WhenItIsWarmed_ThenTheOthersAre(t *testing.T) {
+func TestWarmSkipsABadId(t *testing.T) {
 	bubble(t, core.Class{TTL: hour}, func(t *testing.T, m *items) {
 		names, err := core.NewMap(m.cache, core.MapOptions[string, int]{Class: "item", Prefix: "name"})
 		require.NoError(t, err)

@@ -24,13 +24,13 @@ func literal(b *strings.Builder, c byte) {
 	b.WriteByte(c)
 }
 
-// Cover returns a pattern that matches whatever begins with what one of patterns
-// matches, and perhaps more: for a server that is to leave out most of what does not
-// match, while Match has the last word.
+// Cover returns a pattern that matches every string that begins with a match of one of
+// patterns, and perhaps more strings. A server leaves out most other strings by it, and
+// Match decides.
 //
-// It may be put behind another pattern, and is harmless to any Redis: what is not
-// closed is not in it, nor a class of bytes that one machine orders otherwise than
-// another, and no more than one '*' stands before others of its elements. The time of
+// It may follow another pattern, and is harmless to any Redis: it has no class that is not
+// closed or whose bytes one machine orders otherwise than another, and at most one '*'
+// before other elements. The time of
 // a match with several grows with a power of the key's length before Redis 6.2.11 and
 // 7.0.9, and since 6.2.16 and 7.2.6 a pattern with many matches nothing.
 func Cover(patterns ...string) string {
@@ -96,7 +96,7 @@ func plain(element string) bool {
 	}) < 0
 }
 
-// begins returns what everything begins with that a pattern matches.
+// begins returns the prefix of all matches of a pattern.
 func begins(pattern string) string {
 	var b strings.Builder
 	for p := 0; p < len(pattern) && strings.IndexByte("*?[", pattern[p]) < 0; p++ {
@@ -108,7 +108,7 @@ func begins(pattern string) string {
 	return b.String()
 }
 
-// common returns what both begin with.
+// common returns the common prefix.
 func common(a, b string) string {
 	for i := range min(len(a), len(b)) {
 		if a[i] != b[i] {

@@ -14,7 +14,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-func TestGivenAPattern_WhenMatched_ThenItMeansWhatRedisMeans(t *testing.T) {
+func TestPatternsMatchAsInRedis(t *testing.T) {
 	for _, test := range []struct {
 		pattern, s string
 		match      bool
@@ -193,7 +193,7 @@ func random(alphabet string, longest int) string {
 	return string(b)
 }
 
-func TestGivenRandomPatternsAndKeys_WhenMatched_ThenTheReferenceAgrees(t *testing.T) {
+func TestRandomPatternsMatchAsTheReference(t *testing.T) {
 	matched := 0
 	for range 100_000 {
 		pattern, s := random(patternAlphabet, 10), random(keyAlphabet, 8)
@@ -208,7 +208,7 @@ func TestGivenRandomPatternsAndKeys_WhenMatched_ThenTheReferenceAgrees(t *testin
 	require.Greater(t, matched, 2_000)
 }
 
-func TestGivenPatterns_WhenCovered_ThenWhatIsLeftToTheServerIsHarmless(t *testing.T) {
+func TestCoversOfPatternsAreHarmlessToTheServer(t *testing.T) {
 	for _, test := range []struct {
 		patterns []string
 		cover    string
@@ -244,7 +244,7 @@ func TestGivenPatterns_WhenCovered_ThenWhatIsLeftToTheServerIsHarmless(t *testin
 	}
 }
 
-func TestGivenAName_WhenEscaped_ThenItMatchesItselfAlone(t *testing.T) {
+func TestAnEscapedNameMatchesOnlyItself(t *testing.T) {
 	require.Equal(t, `a\*\?\[b]\\-^`, glob.Escape(`a*?[b]\-^`))
 	for range 10_000 {
 		a, b := random(keyAlphabet, 8), random(keyAlphabet, 8)
@@ -294,7 +294,7 @@ func FuzzMatch(f *testing.F) {
 }
 
 // A pattern comes from outside: it must not be able to take the process's time.
-func TestGivenAPatternMadeToTakeLong_WhenMatched_ThenItTakesLengthTimesLengthAtMost(t *testing.T) {
+func TestTheWorstPatternTakesQuadraticTime(t *testing.T) {
 	s := strings.Repeat("a", 1024)
 	for _, pattern := range []string{
 		strings.Repeat("a*", 511) + "b", strings.Repeat("*a", 511) + "b", strings.Repeat("*?", 511) + "b", strings.Repeat("*", 1023) + "b",

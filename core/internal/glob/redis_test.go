@@ -23,7 +23,7 @@ import (
 
 // Redis itself has the last word, since one pattern must mean the same in the tier
 // that Redis is and in ours.
-func TestGivenARealRedis_WhenPatternsAreMatchedByScanAndKeys_ThenItAgrees(t *testing.T) {
+func TestPatternsMatchAsInARealRedis(t *testing.T) {
 	r := startRedis(t)
 	keys := map[string]bool{}
 	for len(keys) < 2000 {

@@ -1,7 +1,7 @@
-// Package hot learns what is asked for most, in bounded memory and at next to no cost
-// for who asks: of many requests a few are counted, by Space-Saving (Metwally, Agrawal,
-// El Abbadi, "Efficient Computation of Frequent and Top-k Elements in Data Streams",
-// ICDT 2005), and what was counted long ago counts less.
+// Package hotkeys learns the most requested names, in bounded memory and at next to no cost
+// for a request: it samples few of many requests, counts them by Space-Saving (Metwally,
+// Agrawal, El Abbadi, "Efficient Computation of Frequent and Top-k Elements in Data
+// Streams", ICDT 2005), and gives old requests less weight.
 package hotkeys
 
 import (
@@ -12,17 +12,18 @@ import (
 	"sync/atomic"
 )
 
-// Sketch is what has been asked for most of late: names, each with something about it.
+// Sketch holds the names that were requested most recently and most often, each with data
+// about it.
 // It is safe for concurrent use.
 type Sketch[T any] struct {
 	top   int
 	room  int // for names
-	quota int // how many are counted before fewer of them are
+	quota int // how many requests are counted before the sampling rate falls
 
 	rare atomic.Uint32 // one in rare+1 is counted; rare+1 is a power of two
 
 	mu      sync.Mutex
-	heap    []node[T] // the least asked for first
+	heap    []node[T] // the least requested first
 	at      map[string]int
 	counted int // since rare was set last
 }
@@ -33,29 +34,29 @@ type node[T any] struct {
 	count, over float64
 }
 
-// Item is a name, and what was said about it when it was counted first.
+// Item is a name, and the data about it from its first request.
 type Item[T any] struct {
 	Name  string
 	About T
 }
 
-// More names are counted than are wanted, so that those that are asked for once do not
-// drive out those that are asked for often: spare for each, but minRoom at least, and
-// maxSpare more at most. rarest bounds Sketch.rare.
+// The sketch counts more names than it returns, so that names that are requested once do
+// not evict frequent ones: factor times as many, at least minRoom, at most maxExtra more.
+// rarest bounds Sketch.rare.
 const (
-	spare    = 4
+	factor   = 4
 	minRoom  = 1 << 10
-	maxSpare = 100_000
+	maxExtra = 100_000
 	rarest   = 1<<10 - 1
 )
 
 // New returns a sketch of the top names.
 func New[T any](top int) *Sketch[T] {
-	room := max(min(spare*top, top+maxSpare), minRoom)
+	room := max(min(factor*top, top+maxExtra), minRoom)
 	return &Sketch[T]{top: top, room: room, quota: 4 * room, at: make(map[string]int)}
 }
 
-// Sampled reports whether this request is one of those that are counted. It takes no
+// Sampled reports whether this request is counted. It takes no
 // lock.
 func (s *Sketch[T]) Sampled() bool {
 	rare := s.rare.Load()
@@ -124,8 +125,8 @@ func (s *Sketch[T]) down(i int) {
 	}
 }
 
-// Top returns the names that were certainly counted more than once of late, those that
-// were asked for most first.
+// Top returns the names that were certainly counted more than once recently, the most
+// requested first.
 func (s *Sketch[T]) Top() []Item[T] {
 	s.mu.Lock()
 	nodes := slices.Clone(s.heap)
@@ -142,8 +143,8 @@ func (s *Sketch[T]) Top() []Item[T] {
 	return items
 }
 
-// Fade makes what has been counted so far count less, by a factor below 1, and has more
-// requests counted again where they have become few.
+// Fade multiplies all counts by a factor below 1, and raises the sampling rate where
+// requests have become few.
 func (s *Sketch[T]) Fade(factor float64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

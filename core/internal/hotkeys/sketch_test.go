@@ -26,7 +26,7 @@ func ask(s *hotkeys.Sketch[int], n int, name string) {
 	}
 }
 
-func TestGivenFewNames_WhenTheyAreAsked_ThenThoseAskedMoreThanOnceAreTheTop(t *testing.T) {
+func TestNamesRequestedTwiceAreTheTopOfFew(t *testing.T) {
 	s := hotkeys.New[int](2)
 	ask(s, 3, "c")
 	ask(s, 5, "aa")
@@ -35,7 +35,7 @@ func TestGivenFewNames_WhenTheyAreAsked_ThenThoseAskedMoreThanOnceAreTheTop(t *t
 	require.Equal(t, []hotkeys.Item[int]{{"aa", 2}, {"c", 1}}, s.Top())
 }
 
-func TestGivenAStreamOfNamesAskedOnce_WhenSomeAreAskedOften_ThenTheseAreTheTop(t *testing.T) {
+func TestFrequentNamesAreTheTopOfAStream(t *testing.T) {
 	s := hotkeys.New[int](10)
 	random := rand.New(rand.NewPCG(1, 2))
 	for i := range 200_000 {
@@ -51,7 +51,7 @@ func TestGivenAStreamOfNamesAskedOnce_WhenSomeAreAskedOften_ThenTheseAreTheTop(t
 	require.Len(t, s.Top(), 10)
 }
 
-func TestGivenWhatWasAskedLongAgo_WhenSomethingElseIsAsked_ThenItTakesItsPlace(t *testing.T) {
+func TestOldRequestsGiveWayToRecentOnes(t *testing.T) {
 	s := hotkeys.New[int](1)
 	ask(s, 100, "old")
 	require.Equal(t, []string{"old"}, names(s.Top()))
@@ -63,7 +63,7 @@ func TestGivenWhatWasAskedLongAgo_WhenSomethingElseIsAsked_ThenItTakesItsPlace(t
 	require.Equal(t, []string{"new"}, names(s.Top()))
 }
 
-func TestGivenManyRequests_WhenTheyAreSampled_ThenFewAreCountedUntilTheyAreFewAgain(t *testing.T) {
+func TestTheSamplingRateFollowsTheLoad(t *testing.T) {
 	s := hotkeys.New[int](1)
 	ask(s, 1_000_000, "a")
 	sampled := func() (n int) {
@@ -82,7 +82,7 @@ func TestGivenManyRequests_WhenTheyAreSampled_ThenFewAreCountedUntilTheyAreFewAg
 	require.Equal(t, 10_000, sampled())
 }
 
-func TestGivenASeed_WhenThereIsMoreThanRoom_ThenTheFirstAreTaken(t *testing.T) {
+func TestASeedTakesItsFirstItems(t *testing.T) {
 	s := hotkeys.New[int](2)
 	s.Seed([]hotkeys.Item[int]{{"a", 1}, {"b", 2}, {"c", 3}})
 	require.Equal(t, []hotkeys.Item[int]{{"a", 1}, {"b", 2}}, s.Top())
@@ -90,7 +90,7 @@ func TestGivenASeed_WhenThereIsMoreThanRoom_ThenTheFirstAreTaken(t *testing.T) {
 	require.Equal(t, []string{"b", "a"}, names(s.Top()))
 }
 
-func TestGivenManyWhoAsk_WhenTheyDoAtOnce_ThenNobodyWaits(t *testing.T) {
+func TestConcurrentRequestsDoNotWait(t *testing.T) {
 	s := hotkeys.New[int](4)
 	var all sync.WaitGroup
 	for g := range 8 {

@@ -1,5 +1,5 @@
-// Package scope carries what a handler or loader says about its own result, from
-// core's context functions to whoever stores that result.
+// Package loadscope carries the statements of a handler or loader about its own result
+// (tags, lifetime), from core's context functions to the code that stores the result.
 package loadscope
 
 import (
@@ -15,7 +15,7 @@ import (
 // contexts look up nothing else (gin.Context.Value, and Fiber's user values).
 const Key = "github.com/larderhq/larder/scope"
 
-// Scope is what one load, or one write, has said so far.
+// Scope holds the statements of one load, or one write, so far.
 type Scope struct {
 	mu      sync.Mutex
 	tags    []string
@@ -41,7 +41,7 @@ type Scope struct {
 	Leads  string
 	Outer  *Scope
 	Beside string
-	// Load is what others wait for. nil: the scope is no load's own.
+	// Load is the load that others wait for. nil: the scope is not a load's own.
 	Load *waitgraph.Load
 	// Single: the load is of one value, which can have a validator.
 	Single bool
@@ -52,8 +52,8 @@ type Scope struct {
 	LeadsToo map[string]bool
 }
 
-// Within reports whether s is part of a load that leads key of a cache: whoever waits
-// for that one waits for itself.
+// Within reports whether s is part of a load that leads key of a cache. A wait for that
+// load would be a wait for itself.
 func (s *Scope) Within(of any, key string) bool {
 	for ; s != nil; s = s.Outer {
 		if s.Of == of && (s.Leads == key || s.LeadsToo[key]) {
@@ -141,15 +141,14 @@ func (s *Scope) SetNoStore() {
 	s.noStore = true
 }
 
-// SetValidator says what the result can be validated by.
+// SetValidator sets the validator of the result.
 func (s *Scope) SetValidator(v string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.valid, s.isValid = v, true
 }
 
-// Reads says that the result may be made of what is read from a replica that lags so far
-// behind: by a load of a class that says so.
+// Reads notes that the result may depend on a replica with that lag.
 func (s *Scope) Reads(lag time.Duration) {
 	if s == nil || lag <= 0 {
 		return
@@ -159,7 +158,7 @@ func (s *Scope) Reads(lag time.Duration) {
 	s.lag = max(s.lag, lag)
 }
 
-// Said is what a scope holds.
+// Said is a copy of the statements of a scope.
 type Said struct {
 	Tags         []string
 	TTL          time.Duration
@@ -168,10 +167,10 @@ type Said struct {
 	Unnamed      bool // it depends on more than Tags says
 	Validator    string
 	ValidatorSet bool
-	ReplicaLag   time.Duration // the largest of the replicas that it is made of
+	ReplicaLag   time.Duration // the largest lag of the replicas that it depends on
 }
 
-// Said returns what has been said so far.
+// Said returns the statements so far.
 func (s *Scope) Said() Said {
 	s.mu.Lock()
 	defer s.mu.Unlock()

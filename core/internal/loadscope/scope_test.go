@@ -15,7 +15,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-func TestGivenAContextWithAScope_WhenAskedFor_ThenItIsFound(t *testing.T) {
+func TestAContextReturnsItsScope(t *testing.T) {
 	require.Nil(t, loadscope.From(t.Context()))
 	s := new(loadscope.Scope)
 	ctx, cancel := context.WithCancel(loadscope.With(t.Context(), s))
@@ -28,11 +28,11 @@ func TestGivenAContextWithAScope_WhenAskedFor_ThenItIsFound(t *testing.T) {
 	require.Nil(t, loadscope.From(context.WithValue(t.Context(), loadscope.Key, "something else"))) //nolint:staticcheck // on purpose
 }
 
-func TestGivenAScope_WhenNothingWasSaid_ThenItSaysNothing(t *testing.T) {
+func TestANewScopeIsEmpty(t *testing.T) {
 	require.Equal(t, loadscope.Said{}, (&loadscope.Scope{MaxTags: 3}).Said())
 }
 
-func TestGivenAScope_WhenThingsAreSaid_ThenTheLastTTLAndAllTagsCount(t *testing.T) {
+func TestTheLastTTLAndAllTagsCount(t *testing.T) {
 	s := &loadscope.Scope{MaxTags: 3}
 	s.AddTags([]string{"a", "b", "a"})
 	s.AddTags([]string{"b", "c"})
@@ -47,7 +47,7 @@ func TestGivenAScope_WhenThingsAreSaid_ThenTheLastTTLAndAllTagsCount(t *testing.
 	require.False(t, s.Said().Unnamed)
 }
 
-func TestGivenAScope_WhenItIsToldMoreTagsThanAnEntryCarries_ThenItsResultIsNeitherStoredNorShared(t *testing.T) {
+func TestAScopeWithTooManyTagsIsNeitherStoredNorShared(t *testing.T) {
 	s := &loadscope.Scope{MaxTags: 3}
 	s.AddTags([]string{"a", "b", "c", "d"})
 	said := s.Said()
@@ -60,7 +60,7 @@ func TestGivenAScope_WhenItIsToldMoreTagsThanAnEntryCarries_ThenItsResultIsNeith
 	require.True(t, s.Said().Unnamed)
 }
 
-func TestGivenManyGoroutinesOfOneHandler_WhenTheySpeak_ThenAllIsHeard(t *testing.T) {
+func TestAScopeIsSafeForConcurrentUse(t *testing.T) {
 	s := &loadscope.Scope{MaxTags: 1000}
 	var wg sync.WaitGroup
 	for i := range 10 {

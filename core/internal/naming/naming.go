@@ -1,5 +1,5 @@
-// Package naming says how entries name the tags of users, URL paths and groups, so that
-// a tag of one kind is never one of another.
+// Package naming has the names by which entries carry the tags of users, URL paths and
+// groups. A tag of one kind never equals a tag of another.
 package naming
 
 import (

@@ -1,11 +1,10 @@
-// Package waits knows which loads wait for which, in the whole process: loads of several
+// Package waitgraph keeps which loads wait for which in the process, since loads of several
 // caches may wait for each other. It finds a wait that would never end before it begins.
 //
-// A load waits for a flight: for one of the flight's loads to come to something. Or it
-// waits for a load that it has begun itself. All that a load waits for has to come before
-// it can go on, though of a flight one load is enough. So a wait never ends if, with it,
-// there is no order in which loads could go on: that is looked for here, over what can be
-// reached from the wait, whenever a load that others may wait for begins to wait.
+// A load waits for a flight, until one of the flight's loads ends, or for a load that it has
+// begun itself. It continues when all of these have ended. So a wait never ends if, with it,
+// no order exists in which the loads can end. The package searches for an order over all
+// loads that the wait reaches, whenever a load that others may wait for begins to wait.
 //
 // The interleavings, where A, B are loads and a, b their flights:
 //
@@ -29,13 +28,12 @@ import (
 	"time"
 )
 
-// mu guards all there is. Who loads for nobody that loads never waits long for it: only
-// what can be reached from a wait within a load is looked at.
+// mu guards all loads and flights. Only a wait within a load searches while it holds mu.
 var mu sync.Mutex //nolint:gochecknoglobals // loads of several caches may wait for each other
 
-// Load is one run of a loader or handler. The zero Load is one that waits for nothing.
+// Load is one run of a loader or handler. The zero Load waits for nothing.
 type Load struct {
-	on     map[target]int // what it waits for, with how many goroutines
+	on     map[target]int // its waits, and how many goroutines wait
 	abroad time.Time      // since when it waits for another instance; zero: it does not
 }
 
@@ -134,8 +132,8 @@ func (l *Load) Abroad() (leave func()) {
 	}
 }
 
-// HeldUp reports whether what l waits for can end only if a load goes on that has been
-// waiting for another instance for so long.
+// HeldUp reports whether the waits of l can end only after a load that has been waiting for
+// another instance for at least limit.
 func (l *Load) HeldUp(limit time.Duration) bool {
 	mu.Lock()
 	defer mu.Unlock()
@@ -143,12 +141,12 @@ func (l *Load) HeldUp(limit time.Duration) bool {
 	return !canEnd(l, func(l *Load) bool { return !l.abroad.IsZero() && now.Sub(l.abroad) >= limit })
 }
 
-// canEnd reports whether there is an order in which l can go on. stuck are loads that
-// cannot, whatever they wait for. The caller holds mu.
+// canEnd reports whether an order exists in which l can end. stuck loads cannot end,
+// whatever they wait for. The caller holds mu.
 func canEnd(l *Load, stuck func(*Load) bool) bool {
 	reached := reach(l)
 	ends := make(map[target]bool, len(reached))
-	for changed := true; changed; { // the farthest first: what they lead to comes after them
+	for changed := true; changed; { // the farthest first: their waits are decided before those that lead to them
 		changed = false
 		for _, t := range slices.Backward(reached) {
 			if ends[t] || !mayEnd(t, ends, stuck) {
@@ -160,7 +158,7 @@ func canEnd(l *Load, stuck func(*Load) bool) bool {
 	return ends[l]
 }
 
-// mayEnd reports whether t can end when those in ends do.
+// mayEnd reports whether t can end when the targets in ends do.
 func mayEnd(t target, ends map[target]bool, stuck func(*Load) bool) bool {
 	switch t := t.(type) {
 	case *Load:

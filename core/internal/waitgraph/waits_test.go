@@ -70,7 +70,7 @@ func TestALoadThatBeganAnotherWaitsForThatOneAlone(t *testing.T) {
 	require.Empty(t, a.on)
 }
 
-func TestWhatHasEndedHoldsNobodyUp(t *testing.T) {
+func TestAnEndedLoadHoldsUpNoOther(t *testing.T) {
 	a, b := new(Load), new(Load)
 	fa, fb := run(a), run(b)
 	_, ok := a.For(fb)

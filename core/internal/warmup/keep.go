@@ -24,36 +24,36 @@ type KeepPlan struct {
 	Round func(Round)
 }
 
-// Round is what one round did.
+// Round is the result of one round.
 type Round struct {
-	Hot int // how many names were known to be asked for most
-	Due int // of these, those that had no entry or one that would expire soon
-	// Of the due ones, those that were loaded anew, and those that failed. Another instance
-	// has refreshed the others, or is about to.
+	Hot int // the names that are kept warm
+	Due int // hot names without an entry, or with one that expires soon
+	// Filled and Failed are the due names that were loaded, and whose load failed. Another
+	// instance has refreshed the others, or is about to.
 	Filled, Failed int
 	Elapsed        time.Duration
 }
 
-// Keeper keeps warm what is asked for most: what its sketch learns while Keep runs.
+// Keeper keeps the entries of the most requested names warm. Its sketch learns the names
+// while Keep runs.
 type Keeper[T any] struct {
 	Engine *coherence.Engine
 	Plan   KeepPlan
-	// Sketch is where those who answer requests look for it: nil while nobody keeps
-	// anything warm.
+	// Sketch is where requests are noted. It points to nil while Keep does not run.
 	Sketch *atomic.Pointer[hotkeys.Sketch[T]]
-	Closed error // what Keep returns when the engine is closed
-	Twice  error // and what where the sketch is in use
-	// Note is the key under which instances that start learn what was hot.
+	Closed error // the result of Keep when the engine is closed
+	Twice  error // the result of Keep while another Keep uses the sketch
+	// Note is the key of the hot names, for instances that start.
 	Note string
-	// Enabled reports whether anything is to be done at present.
+	// Enabled reports whether rounds load.
 	Enabled func() bool
-	// Key returns the key of a name's entry. What is noted of other instances is checked
-	// by it.
+	// Key returns the key of a name's entry. ok is false for a name of another instance that
+	// is invalid.
 	Key func(hotkeys.Item[T]) (key string, ok bool)
-	// Leave reports whether an entry is let expire.
+	// Leave reports whether an entry expires without a refresh.
 	Leave func(*local.Entry) bool
-	// Renew loads what is Due still, and returns how many it has filled in and how many
-	// failed.
+	// Renew loads the items that are still Due, and returns how many it has stored and how
+	// many failed.
 	Renew func(ctx context.Context, due Due, batch []hotkeys.Item[T]) (filled, failed int)
 }
 
@@ -63,8 +63,8 @@ type Due func(*local.Entry) bool
 const (
 	// halfLife is how long it takes until a request counts for half.
 	halfLife = 10 * time.Minute
-	// rests is how many rounds a name is left alone that was to be renewed and has no
-	// entry afterwards: what cannot be stored, or fails, is not loaded over and over.
+	// rests is for how many rounds a name is left alone that has no entry after its load, so
+	// that a value that cannot be stored, or a load that fails, is not repeated in each round.
 	rests = 8
 	// noteEvery is how often the hot set is noted for others, noteLives how long that
 	// lasts, maxNote its size.

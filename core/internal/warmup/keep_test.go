@@ -9,7 +9,7 @@ import (
 	"github.com/larderhq/larder/core/internal/hotkeys"
 )
 
-func TestGivenMoreThanANoteHolds_WhenItIsWritten_ThenTheHottestAreInIt(t *testing.T) {
+func TestANoteHoldsTheHottestItems(t *testing.T) {
 	var list noted[string]
 	for range 100 {
 		list = append(list, hotkeys.Item[string]{Name: strings.Repeat("n", 1000), About: "a"})

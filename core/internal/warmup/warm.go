@@ -1,5 +1,5 @@
-// Package warm works through a sequence in batches: several at a time, no faster
-// than a rate, in a way that can be taken up again where it ended.
+// Package warmup loads the items of a sequence in batches: several concurrently, no faster
+// than a rate. A run that was ended can be continued.
 package warmup
 
 import (
@@ -12,21 +12,21 @@ import (
 
 // Plan is how a sequence is worked through.
 type Plan struct {
-	Batch     int     // items at a time
-	Parallel  int     // batches at a time
-	PerSecond float64 // items; 0: as fast as it goes
+	Batch     int     // items of one batch
+	Parallel  int     // concurrent batches
+	PerSecond float64 // items; 0: no limit
 	Skip      int     // items at the beginning that are left out
-	// Progress is called after each batch, never twice at a time.
+	// Progress is called after each batch, never concurrently.
 	Progress func(Done)
 }
 
-// Done is how far it has come.
+// Done is the progress of a Run.
 type Done struct {
-	// Items is how many are done from the beginning of the sequence, those that were
-	// skipped included: all before it, and perhaps some behind it.
+	// Items is how many items are done from the beginning of the sequence on, including those
+	// that were skipped. Later items may be done, too.
 	Items   int
-	Filled  int // of the items worked on, those that were filled in
-	Failed  int // those that failed
+	Filled  int // items of this run that were stored
+	Failed  int // items of this run whose load failed
 	Elapsed time.Duration
 }
 
