@@ -90,7 +90,7 @@ func (a *actor) tablePage(least int64) {
 
 // What a value is made of may be old for as long as MaxStaleness; what is made of it
 // must not be for longer.
-func TestScenario_GivenAValueMadeOfAnother_WhenAnInvalidationHasNotBeenHeardOf_ThenItIsNotKept(t *testing.T) {
+func TestScenarioAValueMadeOfAnotherIsNotKeptBeforeItsInvalidationIsHeard(t *testing.T) {
 	play(t, func(s *scene) {
 		a, b := s.actor("a"), s.actor("b")
 		pages, err := core.NewMap(b.cache, core.MapOptions[int, value]{Class: "c", Prefix: "page", Codec: codec{}})
@@ -116,7 +116,7 @@ func TestScenario_GivenAValueMadeOfAnother_WhenAnInvalidationHasNotBeenHeardOf_T
 	})
 }
 
-func TestScenario_GivenAValueMadeOfMany_WhenItHasBeenHeardInOnePartitionThatAllIsInvalid_ThenItIsNotKept(t *testing.T) {
+func TestScenarioAValueMadeOfManyIsNotKeptWhenOnePartitionHasHeardAll(t *testing.T) {
 	play(t, func(s *scene) {
 		a, b := s.actor("a"), s.actor("b")
 		pages, err := core.NewMap(b.cache, core.MapOptions[int, value]{Class: "c", Prefix: "page", Codec: codec{}})
@@ -156,7 +156,7 @@ func TestScenario_GivenAValueMadeOfMany_WhenItHasBeenHeardInOnePartitionThatAllI
 	})
 }
 
-func TestScenario_GivenALoadThatReadsWhatIsLegalYet_WhenItIsJoinedAfterThat_ThenItIsNotShared(t *testing.T) {
+func TestScenarioALoadOfALegalCopyIsNotJoinedOnceTheCopyIsNot(t *testing.T) {
 	play(t, func(s *scene) {
 		a, b := s.actor("a"), s.actor("b")
 		pages, err := core.NewMap(b.cache, core.MapOptions[int, value]{Class: "c", Prefix: "page", Codec: codec{}})
@@ -193,7 +193,7 @@ func TestScenario_GivenALoadThatReadsWhatIsLegalYet_WhenItIsJoinedAfterThat_Then
 	})
 }
 
-func TestScenario_GivenAQueuedChange_WhenSomebodyHasTheLease_ThenReadersDoNotWait(t *testing.T) {
+func TestScenarioAReaderOfAQueuedChangeDoesNotWaitForALease(t *testing.T) {
 	play(t, func(s *scene) {
 		a, b := s.actor("a"), s.actor("b")
 		p, q := a.queue(queueOpts{Workers: -1}, nil), b.queue(queueOpts{Workers: -1}, nil)
@@ -210,7 +210,7 @@ func TestScenario_GivenAQueuedChange_WhenSomebodyHasTheLease_ThenReadersDoNotWai
 	})
 }
 
-func TestScenario_GivenAWorkerThatDies_WhenItHasSettledAChange_ThenPagesOfTheTableAreNew(t *testing.T) {
+func TestScenarioAWorkerThatDiesAfterSettlingLeavesNoOldPage(t *testing.T) {
 	play(t, func(s *scene) {
 		a, b := s.actor("a"), s.actor("b")
 		q := a.queue(queueOpts{Interval: 100 * ms}, nil)
@@ -226,7 +226,7 @@ func TestScenario_GivenAWorkerThatDies_WhenItHasSettledAChange_ThenPagesOfTheTab
 	})
 }
 
-func TestScenario_GivenATierThatDoesNotTakeATag_WhenAChangeHasBeenApplied_ThenTheChangeStaysQueued(t *testing.T) {
+func TestScenarioAChangeStaysQueuedUntilItsTagIsInvalidated(t *testing.T) {
 	play(t, func(s *scene) {
 		a, b := s.actor("a"), s.actor("b")
 		q := a.queue(queueOpts{Interval: 100 * ms}, nil)
@@ -244,7 +244,7 @@ func TestScenario_GivenATierThatDoesNotTakeATag_WhenAChangeHasBeenApplied_ThenTh
 	})
 }
 
-func TestScenario_GivenAnApplyThatOutlivesItsLease_WhenAnotherWorkerGoesOn_ThenItsContextHasEnded(t *testing.T) {
+func TestScenarioAnApplyEndsBeforeAnotherWorkerHasItsLease(t *testing.T) {
 	play(t, func(s *scene) {
 		claimed, over := make(chan struct{}), make(chan struct{})
 		a, b := s.actor("a"), s.actor("b")
@@ -275,7 +275,7 @@ func TestScenario_GivenAnApplyThatOutlivesItsLease_WhenAnotherWorkerGoesOn_ThenI
 	})
 }
 
-func TestScenario_GivenIdsThatChangeAllTheTime_WhenOneIsQueuedOnce_ThenItHasItsTurn(t *testing.T) {
+func TestScenarioAnIdQueuedOnceIsAppliedBesideBusyIds(t *testing.T) {
 	play(t, func(s *scene) {
 		a := s.actor("a", onePartition)
 		var turn, applied atomic.Int64
@@ -301,7 +301,7 @@ func TestScenario_GivenIdsThatChangeAllTheTime_WhenOneIsQueuedOnce_ThenItHasItsT
 	})
 }
 
-func TestScenario_GivenAChangeThatIsExecutedLate_WhenItsCallerHasLeft_ThenItDoesNothing(t *testing.T) {
+func TestScenarioAChangeExecutedAfterItsCallerLeftHasNoEffect(t *testing.T) {
 	play(t, func(s *scene) {
 		a, b := s.actor("a"), s.actor("b")
 		p, q := a.queue(queueOpts{Workers: -1}, nil), b.queue(queueOpts{Workers: -1}, nil)
@@ -318,7 +318,7 @@ func TestScenario_GivenAChangeThatIsExecutedLate_WhenItsCallerHasLeft_ThenItDoes
 	})
 }
 
-func TestScenario_GivenAChangeThatHasNotBeenSent_WhenItsCallerHasLeft_ThenItIsNotQueued(t *testing.T) {
+func TestScenarioAChangeNotSentWhenItsCallerLeavesIsNotQueued(t *testing.T) {
 	play(t, func(s *scene) {
 		a, b := s.actor("a"), s.actor("b")
 		p, q := a.queue(queueOpts{Workers: -1}, nil), b.queue(queueOpts{Workers: -1}, nil)
@@ -337,7 +337,7 @@ func TestScenario_GivenAChangeThatHasNotBeenSent_WhenItsCallerHasLeft_ThenItIsNo
 	})
 }
 
-func TestScenario_GivenAReleaseThatIsExecutedLate_WhenItsWorkerHasTheQueueAgain_ThenNobodyElseHas(t *testing.T) {
+func TestScenarioALateReleaseDoesNotEndItsWorkersNextLease(t *testing.T) {
 	play(t, func(s *scene) {
 		a, b := s.actor("a"), s.actor("b")
 		var calls atomic.Int64
@@ -375,7 +375,7 @@ func TestScenario_GivenAReleaseThatIsExecutedLate_WhenItsWorkerHasTheQueueAgain_
 
 // A restart keeps what is queued. Until the tier has been verified anew nothing else of it
 // is answered, and readers are told what is queued.
-func TestScenario_GivenAQueuedChange_WhenTheTierIsNotVerified_ThenReadersAreToldIt(t *testing.T) {
+func TestScenarioAQueuedChangeIsReadWhileTheTierIsNotVerified(t *testing.T) {
 	for name, how := range map[string]func(s *scene, x, y *queue){
 		"restarted":              func(s *scene, _, _ *queue) { s.server.Restart() },
 		"restarted in a new era": func(s *scene, _, y *queue) { s.server.Restart(); y.line.noEra.Store(false) },

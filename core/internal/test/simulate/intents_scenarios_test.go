@@ -19,7 +19,7 @@ func dying(s *scene, lasts time.Duration, target core.Target) {
 	y.tier.Kill()
 }
 
-func TestScenario_GivenAWriterThatDies_WhenItsDeadlineIsOver_ThenCopiesFromBeforeAreGone(t *testing.T) {
+func TestScenarioADeadlineRemovesCopiesFromBeforeTheWriter(t *testing.T) {
 	for _, target := range []core.Target{core.Tag("row:1"), core.Key("row:1")} {
 		play(t, func(s *scene) {
 			x, z := s.actor("x"), s.actor("z")
@@ -36,7 +36,7 @@ func TestScenario_GivenAWriterThatDies_WhenItsDeadlineIsOver_ThenCopiesFromBefor
 	}
 }
 
-func TestScenario_GivenAWriterThatDies_WhenAnInstanceThatHasJustBegunKeepsACopy_ThenItIsGoneAtTheDeadline(t *testing.T) {
+func TestScenarioADeadlineRemovesTheCopyOfANewInstance(t *testing.T) {
 	play(t, func(s *scene) {
 		x := s.actor("x", func(o *core.Options) { o.WriteTimeout = time.Minute })
 		time.Sleep(time.Second)
@@ -54,7 +54,7 @@ func TestScenario_GivenAWriterThatDies_WhenAnInstanceThatHasJustBegunKeepsACopy_
 	})
 }
 
-func TestScenario_GivenAWriterThatDies_WhenAnotherOneIsRefused_ThenTheDeadlineComesAllTheSame(t *testing.T) {
+func TestScenarioADeadlineStaysWhenAnotherWriterIsRefused(t *testing.T) {
 	for _, target := range []core.Target{core.Tag("row:1"), core.Key("row:1")} {
 		play(t, func(s *scene) {
 			x := s.actor("x")
@@ -72,7 +72,7 @@ func TestScenario_GivenAWriterThatDies_WhenAnotherOneIsRefused_ThenTheDeadlineCo
 	}
 }
 
-func TestScenario_GivenWritersThatAreRefused_WhenTheirDeadlinesAreOver_ThenNothingIsLoadedAnew(t *testing.T) {
+func TestScenarioADeadlineOfARefusedWriterRemovesNothing(t *testing.T) {
 	for _, target := range []core.Target{core.Tag("row:1"), core.Key("row:1")} {
 		play(t, func(s *scene) {
 			x, y := s.actor("x"), s.actor("y", func(o *core.Options) { o.WriteTimeout = 500 * ms })

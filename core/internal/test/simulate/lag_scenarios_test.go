@@ -13,7 +13,7 @@ import (
 // A load that began within a replica's lag may have read what the replica had. It is not
 // stored. Who comes when the lag is over does not join it: what he makes of it would be
 // stored.
-func TestScenario_GivenALoadWithinAReplicasLag_WhenSomebodyComesAfterIt_ThenHeDoesNotJoin(t *testing.T) {
+func TestScenarioAReaderAfterTheReplicaLagDoesNotJoinALoadWithinIt(t *testing.T) {
 	one := func(ctx context.Context, x *actor) (int64, error) { return x.get(0, "page:1") }
 	many := func(ctx context.Context, x *actor) (int64, error) {
 		values, err := x.m.GetMany(ctx, []int{1, 2}, func(ctx context.Context, ids []int) (map[int]value, error) {
@@ -73,7 +73,7 @@ func TestScenario_GivenALoadWithinAReplicasLag_WhenSomebodyComesAfterIt_ThenHeDo
 }
 
 // Within the lag loads are shared as ever.
-func TestScenario_GivenALoadWithinAReplicasLag_WhenSomebodyComesWithinIt_ThenHeJoins(t *testing.T) {
+func TestScenarioAReaderWithinTheReplicaLagJoinsALoadWithinIt(t *testing.T) {
 	play(t, func(s *scene) {
 		lag := class(func(c *core.Class) { c.ReplicaLag = 500 * ms })
 		x := s.actor("x", lag)

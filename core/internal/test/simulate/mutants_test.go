@@ -116,59 +116,59 @@ type hunt struct {
 
 // hunts has those rules that need more than histories of all kinds.
 var hunts = map[string]hunt{
-	"R2":               {scenario: "GivenAnInstanceThatCannotRenewItsLayout", chance: true},
+	"R2":               {scenario: "AnInstanceWithALapsedLayoutAnswersNothingOld", chance: true},
 	"R4":               {profile: "slow"},
 	"R5":               {profile: "slow"},
 	"R6":               {profile: "lossy"},
 	"R6-Era":           {profile: "migrations"},
-	"R7":               {profile: "slow", scenario: "GivenALoadOfAnInstanceThatHearsNothing", chance: true},
-	"R7-Old":           {scenario: "GivenALoadThatReadsWhatIsLegalYet", chance: true},
-	"R9":               {scenario: "GivenAWriterThatDiesAfterItsCommit", chance: true},
+	"R7":               {profile: "slow", scenario: "ALongLoadOfADeafInstanceIsNotJoined", chance: true},
+	"R7-Old":           {scenario: "ALoadOfALegalCopyIsNotJoinedOnceTheCopyIsNot", chance: true},
+	"R9":               {scenario: "ADeadlineRemovesLoadsDuringACommittedWriter", chance: true},
 	"R10":              {profile: "slow"},
-	"R10-Known":        {scenario: "GivenAValueMadeOfAnother", chance: true},
-	"R10-Lapsed":       {profile: "crashes", scenario: "GivenAWriterThatDies_WhenALoadNamesItsTagLate", chance: true},
-	"R12":              {scenario: "GivenAColdKey", chance: true},
+	"R10-Known":        {scenario: "AValueMadeOfAnotherIsNotKeptBeforeItsInvalidationIsHeard", chance: true},
+	"R10-Lapsed":       {profile: "crashes", scenario: "ALoadIsNotStoredIfItsLateTagHasALapsedWriter", chance: true},
+	"R12":              {scenario: "AColdKeyIsLoadedOnceByAllInstances", chance: true},
 	"R14":              {profile: "slow"},
 	"R15":              {profile: "slow"},
-	"R15-All":          {scenario: "GivenAValueMadeOfMany", chance: true},
+	"R15-All":          {scenario: "AValueMadeOfManyIsNotKeptWhenOnePartitionHasHeardAll", chance: true},
 	"R16":              {profile: "full"},
 	"R18":              {profile: "lossy"},
-	"R18-Era":          {scenario: "GivenAHeadThatComesLate_WhenItsEraHasEnded", chance: true},
-	"R19":              {scenario: "GivenAHeadThatComesLate_WhenInvalidatedAfter", chance: true},
+	"R18-Era":          {scenario: "ALateHeadOfAnEndedEraIsNotAdopted", chance: true},
+	"R19":              {scenario: "ALateHeadProvesNothingPastItsReading", chance: true},
 	"R20":              {profile: "evictions"},
-	"R21":              {scenario: "GivenAnInstanceBehindTheLog", chance: true},
+	"R21":              {scenario: "AnInstanceBehindTheLogDropsItsCopiesInANewEra", chance: true},
 	"R21-Server":       {profile: "failovers"},
-	"R22":              {scenario: "GivenASuspendedMachine", chance: true},
+	"R22":              {scenario: "ASuspendedMachineAnswersNoCopyWhenItResumes", chance: true},
 	"R23":              {profile: "lossy"},
 	"R25":              {},
-	"R26":              {scenario: "GivenALaggingReplica_WhenLoadedSoon", chance: true},
+	"R26":              {scenario: "ALoadWithinTheReplicaLagIsNotStored", chance: true},
 	"R27-Queued":       {profile: "queues"},
-	"R27-Busy":         {scenario: "GivenAQueuedChange_WhenSomebodyHasTheLease", chance: true},
+	"R27-Busy":         {scenario: "AReaderOfAQueuedChangeDoesNotWaitForALease", chance: true},
 	"R27-Announce":     {profile: "calm", queues: true},
-	"R27-Tag":          {scenario: "GivenAWorkerThatDies_WhenItHasSettled", chance: true},
-	"R27-Told":         {scenario: "GivenATierThatDoesNotTakeATag", chance: true},
-	"R27-Keep":         {scenario: "GivenAnApplyThatOutlivesItsLease", chance: true},
+	"R27-Tag":          {scenario: "AWorkerThatDiesAfterSettlingLeavesNoOldPage", chance: true},
+	"R27-Told":         {scenario: "AChangeStaysQueuedUntilItsTagIsInvalidated", chance: true},
+	"R27-Keep":         {scenario: "AnApplyEndsBeforeAnotherWorkerHasItsLease", chance: true},
 	"tier-R3":          {profile: "lossy"},
-	"tier-R8":          {profile: "crashes", scenario: "GivenAWriterThatDiesAfterItsCommit", chance: true},
+	"tier-R8":          {profile: "crashes", scenario: "ADeadlineRemovesLoadsDuringACommittedWriter", chance: true},
 	"tier-R8-After":    {profile: "slow"},
 	"tier-R11":         {profile: "slow"},
 	"tier-R13":         {profile: "lossy"},
 	"tier-R15":         {profile: "lossy"},
 	"tier-R17":         {profile: "migrations"},
 	"tier-R21":         {profile: "failovers"},
-	"tier-R24-Begin":   {profile: "crashes", scenario: "GivenAWriterThatDiesAfterItsCommit", chance: true},
+	"tier-R24-Begin":   {profile: "crashes", scenario: "ADeadlineRemovesLoadsDuringACommittedWriter", chance: true},
 	"tier-R24-End":     {profile: "lossy"},
-	"tier-R24-Cap":     {profile: "crashes", scenario: "GivenAWriterThatDies_WhenItsDeadlineIsOver"},
-	"tier-R24-Told":    {scenario: "GivenAWriterThatDies_WhenItsDeadlineIsOver", chance: true},
-	"tier-R24-Until":   {scenario: "GivenAWriterThatDies_WhenAnInstanceThatHasJustBegun", chance: true},
-	"tier-R24-Lift":    {scenario: "GivenAWriterThatDies_WhenAnotherOneIsRefused", chance: true},
+	"tier-R24-Cap":     {profile: "crashes", scenario: "ADeadlineRemovesCopiesFromBeforeTheWriter"},
+	"tier-R24-Told":    {scenario: "ADeadlineRemovesCopiesFromBeforeTheWriter", chance: true},
+	"tier-R24-Until":   {scenario: "ADeadlineRemovesTheCopyOfANewInstance", chance: true},
+	"tier-R24-Lift":    {scenario: "ADeadlineStaysWhenAnotherWriterIsRefused", chance: true},
 	"tier-R27-Queued":  {profile: "calm", queues: true},
 	"tier-R27-Version": {profile: "queues"},
 	"tier-R27-Lease":   {profile: "queues"},
-	"tier-R27-Order":   {scenario: "GivenIdsThatChangeAllTheTime", chance: true},
-	"tier-R27-Within":  {profile: "slow", queues: true, scenario: "GivenAChangeThatIsExecutedLate"},
+	"tier-R27-Order":   {scenario: "AnIdQueuedOnceIsAppliedBesideBusyIds", chance: true},
+	"tier-R27-Within":  {profile: "slow", queues: true, scenario: "AChangeExecutedAfterItsCallerLeftHasNoEffect"},
 	// Whoever has the lease has read the log, and counts the lag from there.
-	"tier-R26": {scenario: "GivenALaggingReplica_WhenLoadedSoon", chance: true, beside: "R10-Known"},
+	"tier-R26": {scenario: "ALoadWithinTheReplicaLagIsNotStored", chance: true, beside: "R10-Known"},
 }
 
 // The most that a hunt costs.
@@ -187,7 +187,7 @@ func TestTextsOfTheProtocolsRulesAreInTheSource(t *testing.T) {
 	text := scenarios(t)
 	for name, h := range hunts {
 		assert.Contains(t, names, name, "a hunt for no rule")
-		assert.True(t, strings.Contains(text, "\nfunc TestScenario_"+h.scenario), "no such scenario, of the hunt for %s", name)
+		assert.True(t, strings.Contains(text, "\nfunc TestScenario"+h.scenario), "no such scenario, of the hunt for %s", name)
 		if h.beside != "" {
 			assert.NotEmpty(t, edits(h.beside), "no such rule, beside %s: %s", name, h.beside)
 		}
@@ -245,7 +245,7 @@ func missed(t *testing.T, binary, rule string) (found []string) {
 	t.Helper()
 	h := hunts[rule]
 	if h.scenario != "" {
-		out, passed := runRule(t, binary, rule, "^TestScenario_"+h.scenario, h)
+		out, passed := runRule(t, binary, rule, "^TestScenario"+h.scenario, h)
 		require.NotContains(t, out, "no tests to run")
 		mustMiss(t, rule, out, passed)
 		found = append(found, "by its scenario")

@@ -32,7 +32,7 @@ func (q *queue) load(context.Context, int) (value, error) {
 	return value{version: q.s.data.Load()}, nil
 }
 
-func TestScenario_GivenAChangeOfItsOwn_WhenTheTierIsTooSlow_ThenAnInstanceReadsIt(t *testing.T) {
+func TestScenarioAnInstanceReadsItsOwnChangeWhenTheTierIsSlow(t *testing.T) {
 	play(t, func(s *scene) {
 		a, b := s.actor("a"), s.actor("b")
 		p, q := a.queue(idle, nil), b.queue(idle, nil)
@@ -66,7 +66,7 @@ func TestScenario_GivenAChangeOfItsOwn_WhenTheTierIsTooSlow_ThenAnInstanceReadsI
 }
 
 // What supersedes it, wherever that comes from, is not hidden by it.
-func TestScenario_GivenAChangeOfItsOwn_WhenItHoldsNoLonger_ThenItIsNotRead(t *testing.T) {
+func TestScenarioASupersededOwnChangeIsNotRead(t *testing.T) {
 	poison := func(_ context.Context, list changes) error {
 		failed := make(core.BatchError[int])
 		for _, c := range list {
@@ -152,7 +152,7 @@ func TestScenario_GivenAChangeOfItsOwn_WhenItHoldsNoLonger_ThenItIsNotRead(t *te
 }
 
 // A worker that applies an earlier change invalidates the tag when the later one is queued.
-func TestScenario_GivenAChangeOfItsOwn_WhenAnEarlierOneIsApplied_ThenItStays(t *testing.T) {
+func TestScenarioAnOwnChangeStaysWhenAnEarlierOneIsApplied(t *testing.T) {
 	for name, works := range map[string]bool{"by this instance": true, "by another one": false} {
 		t.Run(name, func(t *testing.T) {
 			play(t, func(s *scene) {
@@ -188,7 +188,7 @@ func TestScenario_GivenAChangeOfItsOwn_WhenAnEarlierOneIsApplied_ThenItStays(t *
 	}
 }
 
-func TestScenario_GivenAChangeOfItsOwn_WhenTheNextIsRefused_ThenItStays(t *testing.T) {
+func TestScenarioAnOwnChangeStaysWhenTheNextIsRefused(t *testing.T) {
 	play(t, func(s *scene) {
 		p := s.actor("p", onePartition).queue(queueOpts{Workers: -1, MaxQueued: 1}, nil)
 		time.Sleep(time.Second)
@@ -203,7 +203,7 @@ func TestScenario_GivenAChangeOfItsOwn_WhenTheNextIsRefused_ThenItStays(t *testi
 }
 
 // Another instance's change is heard of before the reply to an earlier one.
-func TestScenario_GivenAChangeWhoseReplyIsLate_WhenALaterOneIsHeard_ThenItIsNotKept(t *testing.T) {
+func TestScenarioAnOwnChangeIsNotKeptWhenALaterOneWasHeardFirst(t *testing.T) {
 	play(t, func(s *scene) {
 		p, q := s.actor("p").queue(idle, nil), s.actor("q").queue(idle, nil)
 		time.Sleep(time.Second)
@@ -221,7 +221,7 @@ func TestScenario_GivenAChangeWhoseReplyIsLate_WhenALaterOneIsHeard_ThenItIsNotK
 }
 
 // What is heard late may be of a change before its own.
-func TestScenario_GivenAChangeOfItsOwn_WhenAnEarlierOneIsHeardOfLate_ThenItStays(t *testing.T) {
+func TestScenarioAnOwnChangeStaysWhenAnEarlierOneIsHeardLate(t *testing.T) {
 	play(t, func(s *scene) {
 		p, q := s.actor("p").queue(idle, nil), s.actor("q").queue(idle, nil)
 		time.Sleep(time.Second)

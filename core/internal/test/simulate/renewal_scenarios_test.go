@@ -56,7 +56,7 @@ func (s *scene) endEras(by *actor, target core.Target) {
 
 // An instance that has not heard of the end of an era holds an entry of that era valid.
 // A validator that is too coarse to tell would renew it under the era that follows.
-func TestScenario_GivenAnEraThatEndedUnheard_WhenAValidatorStillMatches_ThenTheEntryIsNotRenewed(t *testing.T) {
+func TestScenarioAnEraEndedUnheardAllowsNoRenewal(t *testing.T) {
 	late := elsewhere("row:1")
 	for name, target := range map[string]core.Target{"the key": core.Key("row:1"), "a tag of another partition": core.Tag(late)} {
 		for _, known := range []string{"in process", "from the tier"} {
@@ -88,7 +88,7 @@ func TestScenario_GivenAnEraThatEndedUnheard_WhenAValidatorStillMatches_ThenTheE
 }
 
 // A renewal that nothing forbids is one: the rule costs no other.
-func TestScenario_GivenAnEraThatEndedAndIsKnown_WhenAValueOfTheNewOneExpires_ThenItIsRenewed(t *testing.T) {
+func TestScenarioAnEraKnownToHaveEndedAllowsRenewalInTheNext(t *testing.T) {
 	play(t, func(s *scene) {
 		brief := class(func(c *core.Class) { c.TTL = 3 * time.Second })
 		x, y := s.actor("x", brief), s.actor("y", brief)
@@ -106,7 +106,7 @@ func TestScenario_GivenAnEraThatEndedAndIsKnown_WhenAValueOfTheNewOneExpires_The
 
 // What a value is made of may be of an era that has ended unheard. What is made of it is
 // not stored under the era that follows.
-func TestScenario_GivenAnEraThatEndedUnheard_WhenAValueIsMadeOfAnother_ThenItIsNotKept(t *testing.T) {
+func TestScenarioAnEraEndedUnheardKeepsNoValueMadeOfAnother(t *testing.T) {
 	play(t, func(s *scene) {
 		x, y := s.actor("x"), s.actor("y")
 		pages, err := core.NewMap(x.cache, core.MapOptions[int, value]{Class: "c", Prefix: "page", Codec: codec{}})
@@ -135,7 +135,7 @@ func TestScenario_GivenAnEraThatEndedUnheard_WhenAValueIsMadeOfAnother_ThenItIsN
 }
 
 // The end of an era stands for an invalidation that came after a Put's own.
-func TestScenario_GivenAPut_WhenAnEraEndsBeforeItTakesTheLease_ThenItsValueIsNotStored(t *testing.T) {
+func TestScenarioAPutIsNotStoredWhenAnEraEndsBeforeItsLease(t *testing.T) {
 	play(t, func(s *scene) {
 		x, y := s.actor("x"), s.actor("y")
 		time.Sleep(time.Second)

@@ -14,7 +14,7 @@ import (
 // ids, nobody is disconnected, and what was invalidated since is there again. An instance
 // that has seen the later state begins a new era, within its MaxStaleness.
 
-func TestScenario_GivenDataThatWasExchanged_WhenItReturns_ThenNothingOldIsAnswered(t *testing.T) {
+func TestScenarioExchangedDataThatReturnsIsNotAnsweredOld(t *testing.T) {
 	for name, target := range map[string]core.Target{
 		"key": core.Key("row:1"), "tag": core.Tag("row:1"), "pattern": core.Pattern("row:*"), "all": core.All(),
 	} {
@@ -41,7 +41,7 @@ func TestScenario_GivenDataThatWasExchanged_WhenItReturns_ThenNothingOldIsAnswer
 
 // Nobody who knew the era that returns is there any more, and those who began later go on
 // writing, so that positions in the log pass those that they knew.
-func TestScenario_GivenInstancesThatBeganLater_WhenOlderDataReturns_ThenNothingOldIsAnswered(t *testing.T) {
+func TestScenarioOlderDataIsNotAnsweredByLaterInstances(t *testing.T) {
 	for _, writes := range []bool{false, true} {
 		play(t, func(s *scene) {
 			first := s.actor("first")
@@ -70,7 +70,7 @@ func TestScenario_GivenInstancesThatBeganLater_WhenOlderDataReturns_ThenNothingO
 }
 
 // No head was asked for meanwhile. The writer alone knows that its item is gone.
-func TestScenario_GivenDataThatWasExchangedForAMoment_WhenItReturns_ThenWhatWasInvalidatedMeanwhileStaysInvalid(t *testing.T) {
+func TestScenarioInvalidationsHoldAfterABriefExchangeOfData(t *testing.T) {
 	play(t, func(s *scene) {
 		x, y := s.actor("x"), s.actor("y")
 		time.Sleep(time.Second)
@@ -94,7 +94,7 @@ func TestScenario_GivenDataThatWasExchangedForAMoment_WhenItReturns_ThenWhatWasI
 
 // The log becomes an older one of the same era. Who has noticed, and could not begin a new
 // era, does not adopt it either.
-func TestScenario_GivenOlderDataOfTheSameEra_WhenTheFirstAttemptsAtANewEraFail_ThenNothingOldIsAnswered(t *testing.T) {
+func TestScenarioOlderDataOfAnEraIsNotAnsweredUntilTheNextBegins(t *testing.T) {
 	for _, fails := range []time.Duration{0, time.Second + ms, 3 * time.Second} {
 		play(t, func(s *scene) {
 			x := s.actor("x")

@@ -124,7 +124,7 @@ func (a *actor) must(least int64, tags ...string) {
 	}
 }
 
-func TestScenario_GivenAColdKey_WhenManyOfSeveralInstancesAskAtOnce_ThenOneLoads(t *testing.T) {
+func TestScenarioAColdKeyIsLoadedOnceByAllInstances(t *testing.T) {
 	play(t, func(s *scene) {
 		s.server.SetFaults(memtier.Faults{Request: delays(ms), Reply: delays(ms)})
 		var actors []*actor
@@ -158,7 +158,7 @@ func (a *actor) must2(d time.Duration) {
 	}
 }
 
-func TestScenario_GivenALeaderThatDies_WhenOthersWaitForIt_ThenTheyWaitForOneLease(t *testing.T) {
+func TestScenarioALeaderThatDiesCostsTheOthersOneLease(t *testing.T) {
 	play(t, func(s *scene) {
 		a, b, c := s.actor("a"), s.actor("b"), s.actor("c")
 		go func() { _, _ = a.get(9 * time.Second) }()
@@ -185,7 +185,7 @@ func TestScenario_GivenALeaderThatDies_WhenOthersWaitForIt_ThenTheyWaitForOneLea
 	})
 }
 
-func TestScenario_GivenATierThatDoesNotAnswer_WhenAKeyIsRead_ThenItCostsLittleMoreThanTheLoad(t *testing.T) {
+func TestScenarioASilentTierCostsAReadLittleMoreThanItsLoad(t *testing.T) {
 	for name, fail := range map[string]func(s *scene){
 		"down":   func(s *scene) { s.server.Down(true) },
 		"frozen": func(s *scene) { s.server.Freeze(true) },
@@ -213,7 +213,7 @@ func TestScenario_GivenATierThatDoesNotAnswer_WhenAKeyIsRead_ThenItCostsLittleMo
 	}
 }
 
-func TestScenario_GivenASuspendedMachine_WhenItWakes_ThenItAnswersNothingThatItKept(t *testing.T) {
+func TestScenarioASuspendedMachineAnswersNoCopyWhenItResumes(t *testing.T) {
 	play(t, func(s *scene) {
 		var suspended atomic.Int64
 		b := s.actor("b")
@@ -255,7 +255,7 @@ func (bytesCodec) Encode(v any) ([]byte, bool) { b, ok := v.([]byte); return b, 
 
 func (bytesCodec) Decode(b []byte, _ int64) (any, int, bool) { return b, len(b), true }
 
-func TestScenario_GivenALoadOfAnInstanceThatHearsNothing_WhenItHasGoneOnForLong_ThenNobodyJoinsIt(t *testing.T) {
+func TestScenarioALongLoadOfADeafInstanceIsNotJoined(t *testing.T) {
 	play(t, func(s *scene) {
 		x, y := s.actor("x", staleness(200*ms)), s.actor("y")
 		time.Sleep(time.Second)
@@ -272,7 +272,7 @@ func TestScenario_GivenALoadOfAnInstanceThatHearsNothing_WhenItHasGoneOnForLong_
 	})
 }
 
-func TestScenario_GivenAWriterThatDiesAfterItsCommit_WhenItsDeadlineIsOver_ThenNothingIsLeftOfWhatWasReadMeanwhile(t *testing.T) {
+func TestScenarioADeadlineRemovesLoadsDuringACommittedWriter(t *testing.T) {
 	play(t, func(s *scene) {
 		x := s.actor("x")
 		y := s.actor("y", func(o *core.Options) { o.WriteTimeout = 300 * ms })
@@ -289,7 +289,7 @@ func TestScenario_GivenAWriterThatDiesAfterItsCommit_WhenItsDeadlineIsOver_ThenN
 	})
 }
 
-func TestScenario_GivenAWriterThatDies_WhenALoadNamesItsTagLate_ThenItIsNotStored(t *testing.T) {
+func TestScenarioALoadIsNotStoredIfItsLateTagHasALapsedWriter(t *testing.T) {
 	for _, before := range []bool{true, false} {
 		play(t, func(s *scene) {
 			x := s.actor("x")
@@ -318,7 +318,7 @@ func TestScenario_GivenAWriterThatDies_WhenALoadNamesItsTagLate_ThenItIsNotStore
 	}
 }
 
-func TestScenario_GivenAnInstanceThatCannotRenewItsLayout_WhenOthersInvalidateEverywhere_ThenItAnswersNothingOld(t *testing.T) {
+func TestScenarioAnInstanceWithALapsedLayoutAnswersNothingOld(t *testing.T) {
 	play(t, func(s *scene) {
 		x, y := s.actor("x"), s.actor("y", staleness(100*ms))
 		time.Sleep(time.Second)
@@ -336,7 +336,7 @@ func TestScenario_GivenAnInstanceThatCannotRenewItsLayout_WhenOthersInvalidateEv
 }
 
 // What a head proves is so when it was read, however late it arrives.
-func TestScenario_GivenAHeadThatComesLate_WhenInvalidatedAfterItWasRead_ThenItProvesNothingLonger(t *testing.T) {
+func TestScenarioALateHeadProvesNothingPastItsReading(t *testing.T) {
 	play(t, func(s *scene) {
 		x, y := s.actor("x"), s.actor("y")
 		time.Sleep(time.Second)
@@ -358,7 +358,7 @@ func TestScenario_GivenAHeadThatComesLate_WhenInvalidatedAfterItWasRead_ThenItPr
 
 // A new era leaves no item in the log. It must be seen although items came before it
 // that have not been applied.
-func TestScenario_GivenAnInstanceBehindTheLog_WhenANewEraBeginsAsWell_ThenItForgets(t *testing.T) {
+func TestScenarioAnInstanceBehindTheLogDropsItsCopiesInANewEra(t *testing.T) {
 	play(t, func(s *scene) {
 		x, y := s.actor("x"), s.actor("y")
 		time.Sleep(time.Second)
@@ -380,7 +380,7 @@ func TestScenario_GivenAnInstanceBehindTheLog_WhenANewEraBeginsAsWell_ThenItForg
 }
 
 // An era that ended is not known for a moment, and what is loaded then is kept.
-func TestScenario_GivenAnEraThatIsNotKnown_WhenAnotherFollows_ThenWhatWasKeptInBetweenIsForgotten(t *testing.T) {
+func TestScenarioCopiesOfAnUnknownEraAreDroppedInTheNext(t *testing.T) {
 	play(t, func(s *scene) {
 		x, y := s.actor("x"), s.actor("y")
 		time.Sleep(time.Second)
@@ -407,7 +407,7 @@ func TestScenario_GivenAnEraThatIsNotKnown_WhenAnotherFollows_ThenWhatWasKeptInB
 }
 
 // A head that was asked for before an era ended says nothing of the one that holds now.
-func TestScenario_GivenAHeadThatComesLate_WhenItsEraHasEndedMeanwhile_ThenItIsNotTakenForTheEra(t *testing.T) {
+func TestScenarioALateHeadOfAnEndedEraIsNotAdopted(t *testing.T) {
 	play(t, func(s *scene) {
 		// Heads that come late are a tier that is far away, and x is to ask it all the same.
 		x := s.actor("x", func(o *core.Options) { o.RemoteBudget = time.Second })
@@ -431,7 +431,7 @@ func TestScenario_GivenAHeadThatComesLate_WhenItsEraHasEndedMeanwhile_ThenItIsNo
 	})
 }
 
-func TestScenario_GivenALaggingReplica_WhenLoadedSoonAfterAnInvalidation_ThenItIsNotStored(t *testing.T) {
+func TestScenarioALoadWithinTheReplicaLagIsNotStored(t *testing.T) {
 	for _, target := range []core.Target{core.Key("row:1"), core.Tag("row:1"), core.Pattern("row:*"), core.All()} {
 		play(t, func(s *scene) {
 			lag := class(func(c *core.Class) { c.ReplicaLag = 500 * ms })
@@ -449,7 +449,7 @@ func TestScenario_GivenALaggingReplica_WhenLoadedSoonAfterAnInvalidation_ThenItI
 	}
 }
 
-func TestScenario_GivenALaggingReplica_WhenALoadNamesItsTagAfterTheLag_ThenItIsNotStored(t *testing.T) {
+func TestScenarioALoadThatNamesItsTagAfterTheReplicaLagIsNotStored(t *testing.T) {
 	play(t, func(s *scene) {
 		lag := class(func(c *core.Class) { c.ReplicaLag = 500 * ms })
 		x, y := s.actor("x", lag), s.actor("y", lag)
@@ -466,7 +466,7 @@ func TestScenario_GivenALaggingReplica_WhenALoadNamesItsTagAfterTheLag_ThenItIsN
 	})
 }
 
-func TestScenario_GivenASlotOnItsWay_WhenAWriterBeginsAndDies_ThenWhatWasLoadedInBetweenExpires(t *testing.T) {
+func TestScenarioALoadDuringAMigrationExpiresAtTheWritersDeadline(t *testing.T) {
 	play(t, func(s *scene) {
 		x := s.actor("x")
 		y := s.actor("y", func(o *core.Options) { o.WriteTimeout = 300 * ms })
@@ -491,7 +491,7 @@ func TestScenario_GivenASlotOnItsWay_WhenAWriterBeginsAndDies_ThenWhatWasLoadedI
 	})
 }
 
-func TestScenario_GivenATierThatDoesNotAnswer_WhenInvalidatedEverywhere_ThenItReturns(t *testing.T) {
+func TestScenarioInvalidateEverywhereReturnsIfTheTierIsSilent(t *testing.T) {
 	play(t, func(s *scene) {
 		a := s.actor("a")
 		time.Sleep(time.Second)
@@ -511,7 +511,7 @@ func TestScenario_GivenATierThatDoesNotAnswer_WhenInvalidatedEverywhere_ThenItRe
 	})
 }
 
-func TestScenario_GivenALayoutThatIsLost_WhenInvalidatedEverywhere_ThenOthersAnswerNothingOld(t *testing.T) {
+func TestScenarioALostLayoutLeavesNothingOldAnywhere(t *testing.T) {
 	play(t, func(s *scene) {
 		x, y := s.actor("x"), s.actor("y", staleness(100*ms))
 		time.Sleep(time.Second)

@@ -40,7 +40,7 @@ func kinds(t *testing.T) []string {
 	return slices.Sorted(maps.Keys(profiles))
 }
 
-func TestSimulation_GivenInstancesOverASharedTierThatFails_WhenTheyRace_ThenNoAnswerBreaksThePromise(t *testing.T) {
+func TestSimulationNoAnswerOfRacingInstancesBreaksAPromise(t *testing.T) {
 	few := int64(defaultOperations)
 	if testing.Short() {
 		few /= 5
