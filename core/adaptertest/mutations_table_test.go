@@ -137,6 +137,12 @@ func mutations() []mutation {
 		take("only-if-cached is for who names it", httpcache+"requestdirectives.go", `return directive != "only-if-cached"`, `return true`,
 			[]string{"only-if-cached counts only in a class that names it"}),
 
+		// lasting.go: notes of what a resource varies on, shared by instances.
+		take("a fill does not replace a note that its lease has not seen", "core/internal/test/memtier/leases.go", ` || st.learnt(f.Key, l.Seen)`, ``,
+			[]string{"a load without Vary does not replace what another instance learnt"}),
+		take("a note found where it is not asked for is joined", engine+"fetch.go", `a.heed(&l.Found)`, `_ = l`,
+			[]string{"no-cache does not replace what another instance learnt"}),
+
 		// downstream.go: what others are told.
 		take("no-cache where something is said", httpcache+"downstream.go", `cc := field.ParseCacheControl(values)`, "cc := field.CacheControl{NoStore: len(values) > 0}",
 			[]string{"a cache downstream may not guess a lifetime: Cache-Control: public", "a response that is not stored allows no guess: not found, public"}),

@@ -99,6 +99,12 @@ func engineRules() []mutate.Rule {
 		rule("R27-Tag", mutate.Replace(behind+"round.go", "\tw.invalidateTags(outcomes)\n", ""), mutate.Replace(behind+"round.go", `w.account(outcomes)`, "w.invalidateTags(outcomes)\n\tw.account(outcomes)")),
 		// A change is settled although its tag could not be invalidated.
 		rule("R27-Told", mutate.After(behind+"round.go", `failed, err := w.Engine.InvalidateApplied(ctx, items)`, `err = nil`)),
+		// A superseded change of this process is still read.
+		rule("R27-Own", mutate.Never(engine+"own.go", `w.over(o, h, now)`)),
+		// What was heard before the reply to a change does not supersede it.
+		rule("R27-Own-Noted", mutate.Replace(engine+"own.go", `o.spoiled = o.spoiled || w.over(o, it, now)`, `_ = it`)),
+		// This process's own invalidations leave its changes.
+		rule("R27-Own-Drop", mutate.Replace(engine+"own.go", `if o.spoiled = true; o.at != nil {`, `if o.spoiled = true; o.at != nil && false {`)),
 		// An apply goes on when its worker has lost the queue.
 		rule("R27-Keep", mutate.Replace(behind+"lease.go", `workerLease-leaseMargin)), cancel)`, `workerLease-leaseMargin)), func() {})`),
 			mutate.Replace(behind+"lease.go", "case lost:\n\t\t\t\tcancel()", `case lost:`)),
@@ -148,6 +154,9 @@ var hunts = map[string]hunt{
 	"R27-Tag":          {scenario: "AWorkerThatDiesAfterSettlingLeavesNoOldPage", chance: true},
 	"R27-Told":         {scenario: "AChangeStaysQueuedUntilItsTagIsInvalidated", chance: true},
 	"R27-Keep":         {scenario: "AnApplyEndsBeforeAnotherWorkerHasItsLease", chance: true},
+	"R27-Own":          {scenario: "ASupersededOwnChangeIsNotRead", chance: true},
+	"R27-Own-Noted":    {scenario: "AnOwnChangeIsNotKeptWhenALaterOneWasHeardFirst", chance: true},
+	"R27-Own-Drop":     {scenario: "ASupersededOwnChangeIsNotRead", chance: true},
 	"tier-R3":          {profile: "lossy"},
 	"tier-R8":          {profile: "crashes", scenario: "ADeadlineRemovesLoadsDuringACommittedWriter", chance: true},
 	"tier-R8-After":    {profile: "slow"},
