@@ -1,16 +1,15 @@
 package redisstore
 
-// ACL returns the rules that a Redis user needs for a tier in a namespace, for ACL
-// SETUSER or a users.acl file, and no more:
+// ACL returns the rules of a Redis user for a tier in a namespace (core.Options.Namespace),
+// for ACL SETUSER or a users.acl file. They grant nothing beyond the needs of the tier:
 //
 //	ACL SETUSER larder on >password resetkeys resetchannels ~larder:* &larder:* -@all +get …
 //
-// The user can neither read nor change a key outside the namespace, nor run a
-// command that looks at the whole keyspace but SCAN, which shows the names of all
-// keys of the database. A program that only invalidates (see Program) needs eval
-// and the commands that change something, so the same rules fit it. A client of an
-// app's own that uses the same user may send CLIENT SETINFO when it connects, from Redis
-// 7.2 on, and is denied it; the tier's clients do not send it.
+// The user can neither read nor change a key outside the namespace. Of the commands on the
+// whole keyspace it can run SCAN, which shows the names of all keys of the database. The
+// rules also suit a program that only invalidates (see Program). They do not grant CLIENT
+// SETINFO, which go-redis clients of the app send when they connect to Redis 7.2 or later
+// and the tier's clients do not.
 func ACL(namespace string) []string {
 	rules := []string{"resetkeys", "resetchannels", "~" + namespace + ":*", "&" + namespace + ":*", "-@all"}
 	for _, command := range []string{

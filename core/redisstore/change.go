@@ -13,7 +13,7 @@ import (
 // use that it did not name.
 const versionsUnknown = 5
 
-// Change implements the seam: one script.
+// Change implements tier.Session: one script.
 func (s *session) Change(ctx context.Context, c tier.Change) ([]tier.Logged, error) {
 	if err := s.validate(c); err != nil {
 		return nil, failed("change", err)

@@ -12,8 +12,8 @@ import (
 // does TLS, may ignore its context.
 const maxDialing = 64
 
-// connections are those that our clients have open. It lets go of a dialer when the
-// time is up, whatever the dialer does, and of a server that is no longer master.
+// connections are those that our clients have open. It abandons a dialer when
+// the time is up, and closes connections to a server that is no longer master.
 type connections struct {
 	dialer  dialFunc
 	dialing chan struct{}

@@ -6,7 +6,7 @@ import (
 	"github.com/larderhq/larder/core/internal/tier"
 )
 
-// NewEra implements the seam. It works on one key, which a cluster serves also
+// NewEra implements tier.Session. It works on one key, which a cluster serves also
 // while the slot is on its way to another server.
 func (s *session) NewEra(ctx context.Context, partition int, was string, always bool) error {
 	if err := s.in(partition); err != nil {

@@ -9,13 +9,13 @@ const (
 	// failoverAddr is the address that NewFailoverClient gives its clients; their
 	// dialer asks Sentinel.
 	failoverAddr = "FailoverClient"
-	// followEvery is how often Sentinel is asked who is master. go-redis does it
+	// followEvery is the interval at which Sentinel is asked for the master. go-redis does it
 	// for the connections of the user's client alone: ours would stay on a master
 	// that was demoted without its knowledge.
 	followEvery = time.Second
 )
 
-// followMaster closes connections to whoever is no longer master, until ctx ends.
+// followMaster closes connections to servers that are no longer master, until ctx ends.
 func (n *nodes) followMaster(ctx context.Context) {
 	tick := time.NewTicker(followEvery)
 	defer tick.Stop()

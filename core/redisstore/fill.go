@@ -8,14 +8,13 @@ import (
 	"github.com/larderhq/larder/core/internal/tier"
 )
 
-// Acquire implements the seam.
+// Acquire implements tier.Session.
 func (s *session) Acquire(
 	ctx context.Context, key, seen string, tags []string, d time.Duration,
 ) (tier.Lease, error) {
 	l, unreadable, err := s.acquire(ctx, key, seen, tags, d)
 	if err == nil && unreadable != "" {
-		// An entry that nobody can read is none, and must not keep others from
-		// making one that can be read.
+		// An entry that does not decode must not prevent another load.
 		l, _, err = s.acquire(ctx, key, unreadable, tags, d)
 	}
 	if err != nil {
@@ -61,7 +60,7 @@ func (s *session) acquire(
 		}
 	}
 	if err != nil && l.Token != "" {
-		_ = s.Release(ctx, l) // or others would wait for a load that is not made
+		_ = s.Release(ctx, l) // no load follows, so no other caller may wait for one
 	}
 	return l, unreadable, err
 }
@@ -99,7 +98,7 @@ func (s *session) readLease(p int, key string, sent time.Time, v any) (l tier.Le
 	return l, unreadable, nil
 }
 
-// queuedOf returns what a record says is queued for a key, nil if it is none.
+// queuedOf returns the queued change of a record, nil if text is no record.
 func queuedOf(key, text string) *tier.Queued {
 	rec, ok := parseRecord(text)
 	if !ok {
@@ -131,7 +130,7 @@ func (s *session) readGeneration(tag string, sent time.Time, r *reply) (tier.Gen
 	return g, nil
 }
 
-// Extend implements the seam.
+// Extend implements tier.Session.
 func (s *session) Extend(ctx context.Context, l tier.Lease, d time.Duration) (bool, error) {
 	if l.Token == "" {
 		return false, nil
@@ -147,7 +146,7 @@ func (s *session) Extend(ctx context.Context, l tier.Lease, d time.Duration) (bo
 	return n == 1, nil
 }
 
-// Fill implements the seam. The lease's token is the entry's id: an execution made
+// Fill implements tier.Session. The lease's token is the entry's id: an execution made
 // it, and it fills once. An entry beyond the limits of the envelope is not stored.
 func (s *session) Fill(ctx context.Context, l tier.Lease, f tier.Fill) (bool, error) {
 	if l.Token == "" {
@@ -190,7 +189,7 @@ func (s *session) Fill(ctx context.Context, l tier.Lease, f tier.Fill) (bool, er
 	return stored == 1, nil
 }
 
-// Release implements the seam.
+// Release implements tier.Session.
 func (s *session) Release(ctx context.Context, l tier.Lease) error {
 	if l.Token == "" {
 		return nil
@@ -206,14 +205,14 @@ func (s *session) Release(ctx context.Context, l tier.Lease) error {
 	return nil
 }
 
-// Note implements the seam. Executed twice it stores the same twice, at worst over
+// Note implements tier.Session. Executed twice it stores the same twice, at worst over
 // something newer, which is a miss to its reader.
 func (s *session) Note(ctx context.Context, key string, payload []byte, keep time.Duration) error {
 	_, err := s.note(ctx, noteScript, key, nonce(), payload, keep)
 	return err
 }
 
-// Learn implements the seam. Executed twice it returns what it has stored itself.
+// Learn implements tier.Session. Executed twice it returns what it has stored itself.
 func (s *session) Learn(ctx context.Context, key string, payload []byte, keep time.Duration) (tier.Entry, error) {
 	r, err := s.note(ctx, learnScript, key, tier.LearntMark+nonce(), payload, keep)
 	if err != nil {

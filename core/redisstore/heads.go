@@ -14,7 +14,7 @@ import (
 	"github.com/larderhq/larder/core/internal/tier"
 )
 
-// Heads implements the seam: one pipeline per master, and those at once (rule R19).
+// Heads implements tier.Session: one pipeline per master, and those at once (rule R19).
 func (s *session) Heads(ctx context.Context) ([]tier.Head, error) {
 	heads := make([]tier.Head, s.partitions.Load())
 	masters := make(map[*redis.Client][]int)
@@ -106,7 +106,7 @@ func (s *session) makeAware(ctx context.Context, partitions []int, heads []tier.
 	}
 }
 
-// served notes who answered for a head, and when.
+// served notes the server that answered for a head, and the time.
 func (s *session) served(h *tier.Head, info string, now int64, p int, sent time.Time) error {
 	id, err := replicationOf(info)
 	if err != nil {
@@ -128,7 +128,7 @@ func (s *session) readHead(r *reply) (h tier.Head, aware bool, err error) {
 		return tier.Head{}, false, r.err
 	}
 	h.Until, _ = strconv.ParseInt(until, 10, 64)
-	most, _ := strconv.ParseInt(lag, 10, 64) // what makes no sense is too short
+	most, _ := strconv.ParseInt(lag, 10, 64) // a malformed lag counts as too short
 	// Numbers that make no sense are numbers that differ.
 	h.Partitions, _ = strconv.Atoi(partitions)
 	h.Protocol, _ = strconv.Atoi(protocol)
@@ -162,7 +162,7 @@ func elsewhere(err error) bool {
 	return redis.HasErrorPrefix(err, "MOVED ") || redis.HasErrorPrefix(err, "ASK ")
 }
 
-// headElsewhere asks whoever has the head by now.
+// headElsewhere asks the server that has the head by now.
 func (s *session) headElsewhere(ctx context.Context, p int) tier.Head {
 	s.reload(ctx)
 	sent := time.Now()
@@ -182,7 +182,7 @@ func (s *session) headElsewhere(ctx context.Context, p int) tier.Head {
 		err = r.err
 	}
 	if err == nil && info == "" {
-		err = errors.New("the slot is on its way, and scripts may not call INFO: who serves it is not known until it has arrived")
+		err = errors.New("the slot is being migrated, and scripts may not call INFO: its server is unknown until the migration ends")
 	}
 	if err == nil {
 		err = s.served(&h, info, now, p, sent)
@@ -198,7 +198,7 @@ func (s *session) headElsewhere(ctx context.Context, p int) tier.Head {
 	return h
 }
 
-// reload learns the slot map anew, in the background, for the next time.
+// reload reads the slot map again, in the background, for the next call.
 func (s *session) reload(ctx context.Context) {
 	if s.nodes.cluster != nil {
 		s.nodes.cluster.ReloadState(ctx)

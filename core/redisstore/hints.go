@@ -20,7 +20,7 @@ import (
 // is there, and then how long it may take to say so.
 const pingAfter = time.Second
 
-// Hints implements the seam. On one server it never subscribes again by itself: who
+// Hints implements tier.Session. On one server it never subscribes again by itself: who
 // listens has to know that something may have been missed. In a cluster each shard
 // is cut and comes back by itself: see shards.
 func (s *session) Hints(ctx context.Context, ready func(), fn func(tier.Hint)) error {
@@ -91,7 +91,7 @@ func (s *session) hear(m *redis.Message, fn func(tier.Hint)) {
 // would not do: what it had read of a message when the time was up would be lost.
 type pulse struct {
 	sub         *redis.PubSub
-	heard, busy atomic.Bool // since the last look; and whoever listens is at work
+	heard, busy atomic.Bool // since the last look; and the listener is busy
 	silent      atomic.Bool
 }
 
@@ -128,7 +128,7 @@ func (p *pulse) start(ctx context.Context) (stop func()) {
 
 func (p *pulse) err() error {
 	if p.silent.Load() {
-		return errors.New("nothing is heard of the server")
+		return errors.New("the server has sent nothing and has not answered PING")
 	}
 	return nil
 }

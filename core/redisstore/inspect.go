@@ -24,13 +24,13 @@ var (
 	lesser = map[string]string{
 		"PUBLISH": "others hear of an invalidation after MaxStaleness, and of a load that has ended when its lease does",
 		"INFO":    "a new era takes a call more, and a partition whose slot is on its way is not served from the cache",
-		"APPEND":  "who waits for a load of another instance looks for it when the lease ends",
+		"APPEND":  "an instance that waits for a load of another one notices it when the lease ends",
 		"TYPE":    "a key of another program in the place of the layout is not told from an error",
 	}
 	forQueues = []string{"ZADD", "ZCARD", "ZRANGE", "ZRANGEBYSCORE", "ZREM", "ZSCORE", "XDEL", "XLEN"}
 )
 
-// inspect finds what cannot work whoever tries again, in one round trip.
+// inspect finds permanent obstacles, in one round trip.
 func (s *session) inspect(ctx context.Context) error {
 	node, err := s.firstMaster(ctx)
 	if err != nil {

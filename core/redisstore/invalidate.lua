@@ -48,7 +48,7 @@ local function token(head, nonce, us)
   return nonce .. '.' .. n .. '.' .. us
 end
 -- A hint is a version and strings with their length before each. Nobody waits for
--- it and it may be lost, so a user who may not publish is no error. A channel with a
+-- it and it may be lost, so a user without the right to publish is no error. A channel with a
 -- brace in its name belongs to a slot: it is published in its shard alone, or, by a
 -- server that does not do that, or not for this user, to the whole cluster.
 local lengths = {} -- as they are written: to write a number is what costs most
@@ -67,7 +67,7 @@ local function hint(channel, fields)
   if string.find(channel, '{', 1, true) and type(redis.pcall('SPUBLISH', channel, message)) == 'number' then return end
   redis.pcall('PUBLISH', channel, message)
 end
--- A lease is its token, and '!' after it when somebody waits for its end.
+-- A lease is its token, followed by '!' when a caller waits for its end.
 local function holder(lease)
   local v = good(redis.pcall('GET', lease))
   if type(v) ~= 'string' or v == '' then return '', false end
@@ -283,7 +283,7 @@ end
 -- What has gone needs none: a steady flow of intents would leave one for each entry.
 local function lives(item, others)
   local of = {}
-  if invalidates or not (others or mode == BEGIN) then return of end -- all has gone, or nobody could lift it
+  if invalidates or not (others or mode == BEGIN) then return of end -- everything is gone, or no intent could lift it
   if item.kind == TAG then
     of.gen = true
   else
@@ -337,7 +337,7 @@ local function touch(item, tok)
   end
 end
 
--- What the log is told.
+-- The items of the log.
 local said = items
 if mode == BEGIN then
   said = {}
@@ -395,7 +395,7 @@ for i, item in ipairs(said) do
     redis.call('UNLINK', log)
     at_ = append()
   end
-  if type(at_) ~= 'string' then -- who cannot learn what has gone must let go of all
+  if type(at_) ~= 'string' then -- instances that cannot read the log drop everything
     at_ = ''
     moved.era, moved.sweep = tok, tok
   end
@@ -448,8 +448,8 @@ if what == 'path' then
 end
 if what == 'tag' then value = 't:' .. value elseif what == 'path' then value = 'p:' .. value end
 if what == 'pattern' then
-  -- To find the entries takes many steps, in which nobody must keep what is about to
-  -- go. A program that cannot do that lets go of everything.
+  -- To find the entries takes many steps, in which no instance may keep them. A program
+  -- cannot ensure that, and invalidates everything instead.
   kind, value = '4', ''
 end
 

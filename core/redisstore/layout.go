@@ -26,7 +26,7 @@ const (
 	versionNoted = time.Hour
 )
 
-// Agree implements the seam. Staleness and lag of an instance lapse a minute, and
+// Agree implements tier.Session. Staleness and lag of an instance lapse a minute, and
 // twice the staleness, after its last Agree.
 func (s *session) Agree(ctx context.Context) (tier.Layout, error) {
 	l, err := s.agree(ctx)
@@ -37,7 +37,7 @@ func (s *session) Agree(ctx context.Context) (tier.Layout, error) {
 }
 
 // noteLag writes this instance's lag into the heads of some partitions, where
-// whoever invalidates finds it, before this instance stores anything there: others
+// an invalidation finds it, before this instance stores anything there: others
 // know of it by the layout only when they agree next (rule R2). It returns what
 // became of each.
 func (s *session) noteLag(ctx context.Context, partitions []int) []error {

@@ -12,7 +12,7 @@ import (
 // longer has missed costs it what it keeps of its own.
 const logLength = 1 << 14
 
-// Log implements the seam.
+// Log implements tier.Session.
 func (s *session) Log(ctx context.Context, partition int, after tier.Position) (tier.Log, error) {
 	if err := s.in(partition); err != nil {
 		return tier.Log{}, failed("read the log", err)

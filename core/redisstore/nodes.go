@@ -16,7 +16,7 @@ import (
 )
 
 const (
-	// dialTimeout bounds a connection that nobody waits for any more, ioTimeout a
+	// dialTimeout bounds a connection whose caller has gone, ioTimeout a
 	// call whose context has no nearer deadline.
 	dialTimeout = time.Second
 	ioTimeout   = 2 * time.Second
@@ -48,7 +48,7 @@ type nodes struct {
 // newNodes has no client yet. poolSize is as in the options of one, of go-redis's default if 0.
 func newNodes(dial dialFunc, poolSize int) *nodes {
 	n := &nodes{conns: newConnections(dial), most: maxRestoring}
-	if poolSize > 0 { // those who wait for a reply need some of the pool
+	if poolSize > 0 { // calls that wait for a reply need some of the pool
 		n.most = max(1, min(maxRestoring, poolSize/4))
 	}
 	n.ctx, n.cancel = context.WithCancel(context.Background())
@@ -126,7 +126,7 @@ func (n *nodes) process(ctx context.Context, c client, cmd redis.Cmder) (err err
 	err = c.Process(ctx, cmd)
 	n.demoted(err)
 	n.restore(c, err)
-	n.refusals.tell(cmd, err)
+	n.refusals.notify(cmd, err)
 	return err
 }
 
@@ -149,7 +149,7 @@ func (n *nodes) pipeline(ctx context.Context, c client, cmds []redis.Cmder) {
 		}
 	}
 	for _, cmd := range cmds {
-		n.refusals.tell(cmd, cmd.Err())
+		n.refusals.notify(cmd, cmd.Err())
 	}
 	for _, cmd := range cmds {
 		if n.demoted(cmd.Err()) {
@@ -169,7 +169,7 @@ func (n *nodes) exec(ctx context.Context, c client, cmds []redis.Cmder) (err err
 }
 
 // demoted leaves a server that has become a replica: the next call looks for the
-// master anew, behind the same name or at Sentinel.
+// master again, behind the same name or at Sentinel.
 func (n *nodes) demoted(err error) bool {
 	if err == nil || n.single == nil || !redis.IsReadOnlyError(err) {
 		return false

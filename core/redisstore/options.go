@@ -17,7 +17,7 @@ import (
 // taken is named here. A field that a later go-redis adds is not taken until somebody
 // has judged it: TestEachOptionOfGoRedisIsJudged fails until then. What go-redis may
 // answer by itself, such as client-side caching, must never be taken: a generation
-// that is not read from the server is no proof of anything (rule R28).
+// that is not read from the server proves nothing (rule R28).
 
 // newerOptions are the options of later releases than the one required that are
 // taken where they exist: they bound the connections of a server, as PoolSize does.

@@ -23,7 +23,7 @@ const (
 // errLate says that nothing was done.
 var errLate = tier.ErrLate
 
-// Durable implements the seam.
+// Durable implements tier.Session.
 func (s *session) Durable(ctx context.Context) error {
 	if s.noQueue != nil {
 		return failed("ask whether queues are durable", s.noQueue)
@@ -47,7 +47,7 @@ func (s *session) Durable(ctx context.Context) error {
 	return nil
 }
 
-// Enqueue implements the seam: one script. Executed twice, it finds its own nonce in
+// Enqueue implements tier.Session: one script. Executed twice, it finds its own nonce in
 // the records that no other call has written since, and leaves them; it invalidates
 // their keys once more. Where another call has, its change is queued again, as the
 // latest: Within says how late that may be.
@@ -98,7 +98,7 @@ func (s *session) enqueueCall(e tier.Enqueue) call {
 	return call{script: enqueueScript, keys: keys, args: args}
 }
 
-// Claim implements the seam. Executed twice, it keeps the queue for as long once more
+// Claim implements tier.Session. Executed twice, it keeps the queue for as long once more
 // and returns the same; executed late, it keeps the queue for nobody until the lease
 // ends.
 func (s *session) Claim(ctx context.Context, c tier.Claim) (tier.Claimed, error) {
@@ -148,7 +148,7 @@ func readClaimed(r *reply) (c tier.Claimed, err error) {
 	return c, nil
 }
 
-// Settle implements the seam. Executed twice, it finds what it has taken out no more,
+// Settle implements tier.Session. Executed twice, it finds what it has taken out no more,
 // and its own nonce in what is to be tried again: it counts no attempt twice. A
 // release that is executed late gives up the queue that the same worker has claimed
 // again meanwhile: a worker that lets go of a queue should come back under another name.
@@ -182,7 +182,7 @@ func (s *session) settleCall(st tier.Settle) call {
 	return call{script: settleScript, keys: s.names.queue(st.Partition, st.Queue), args: args}
 }
 
-// States implements the seam.
+// States implements tier.Session.
 func (s *session) States(ctx context.Context, queue string) ([]tier.QueueState, error) {
 	states := make([]tier.QueueState, s.partitions.Load())
 	calls := make([]call, len(states))
@@ -209,7 +209,7 @@ func (s *session) States(ctx context.Context, queue string) ([]tier.QueueState, 
 	return states, nil
 }
 
-// DeadLetters implements the seam.
+// DeadLetters implements tier.Session.
 func (s *session) DeadLetters(ctx context.Context, partition int, queue, after string, n int) ([]tier.DeadLetter, error) {
 	if err := s.in(partition); err != nil {
 		return nil, failed("read dead letters", err)
@@ -270,13 +270,13 @@ func readLetters(r *reply) ([]tier.DeadLetter, error) {
 	return letters, r.err
 }
 
-// Replay implements the seam. Executed twice, it finds its own nonce in the record that it
+// Replay implements tier.Session. Executed twice, it finds its own nonce in the record that it
 // has queued.
 func (s *session) Replay(ctx context.Context, partition int, queue, id string) (bool, error) {
 	return s.endDeadLetter(ctx, partition, queue, id, true)
 }
 
-// Discard implements the seam. Executed twice, it finds no dead letter the second time.
+// Discard implements tier.Session. Executed twice, it finds no dead letter the second time.
 func (s *session) Discard(ctx context.Context, partition int, queue, id string) (bool, error) {
 	return s.endDeadLetter(ctx, partition, queue, id, false)
 }

@@ -10,7 +10,7 @@ import (
 	"github.com/larderhq/larder/core/internal/tier"
 )
 
-// Get implements the seam: one GET, and one for each tag.
+// Get implements tier.Session: one GET, and one for each tag.
 func (s *session) Get(ctx context.Context, key string, tags []string) (tier.Entry, []string, error) {
 	p := s.partitionOfKey(key)
 	now, known := s.clocks[p].now()
@@ -43,7 +43,7 @@ func (s *session) Get(ctx context.Context, key string, tags []string) (tier.Entr
 	return entryOf(value, now), generations, nil
 }
 
-// Generations implements the seam.
+// Generations implements tier.Session.
 func (s *session) Generations(ctx context.Context, tags []string) ([]string, error) {
 	if len(tags) == 0 {
 		return nil, nil

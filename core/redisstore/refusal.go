@@ -14,8 +14,8 @@ import (
 )
 
 // A server refuses a command in words of its make and version, and an error in a
-// script is told inside of another one. What matters is the kind: whether to try again
-// is in vain, and what is to be told once.
+// script comes inside another one. The kind decides whether the refusal is permanent, and
+// is logged once.
 
 // The kinds that have no code of their own.
 const (
@@ -94,12 +94,12 @@ func head(text string) string {
 	return text[:min(len(text), most)]
 }
 
-// refusals tell of calls that were refused.
+// refusals reports refused calls.
 type refusals struct{ report atomic.Pointer[func(error)] }
 
-// tell tells of a command that was refused. A key of another type is no refusal: it is
-// made anew.
-func (r *refusals) tell(cmd redis.Cmder, err error) {
+// notify reports a command that was refused. A key of another type is no refusal: it is
+// replaced.
+func (r *refusals) notify(cmd redis.Cmder, err error) {
 	report := r.report.Load()
 	var refusal *tier.RefusalError
 	if report == nil || err == nil || !errors.As(judge(err), &refusal) || refusal.Kind == "WRONGTYPE" {
@@ -123,12 +123,12 @@ func (s *session) refused(err error) error {
 	return err
 }
 
-// forTests is what to do where a server is a fake one, as miniredis is.
+// forTests is the advice where the server is a fake one, such as miniredis.
 const forTests = "tests need a redis-server, or no Remote at all"
 
 // replicationOf reads from INFO replication whose data set a server has. Without its
-// id nobody could tell a promotion or a restart, after which what was invalidated may
-// be back.
+// id, a promotion or a restart, after which invalidated data may be back, would go
+// unnoticed.
 func replicationOf(info string) (id string, err error) {
 	id = infoField(info, "master_replid")
 	switch role := infoField(info, "role"); {

@@ -19,7 +19,7 @@ import (
 const (
 	// restoreWithin bounds the making of a connection in the background.
 	restoreWithin = 5 * time.Second
-	// maxRestoring is how many are made at a time. In a cluster each is one per master.
+	// maxRestoring is the number of connections made concurrently. In a cluster each is one per master.
 	maxRestoring = 4
 )
 

@@ -21,11 +21,11 @@ const (
 	unlinkCount = 100
 	// maxRest bounds the time that a server is left to others after a step.
 	maxRest = 100 * time.Millisecond
-	// maxServers is how many servers are scanned at a time.
+	// maxServers is the number of servers that are scanned concurrently.
 	maxServers = 16
 )
 
-// Scan implements the seam. SCAN finds all that is there from its beginning to its
+// Scan implements tier.Session. SCAN finds all that is there from its beginning to its
 // end, on a server that keeps its slots: that is compared at both (rule R15).
 func (s *session) Scan(ctx context.Context, scan tier.Scan) (tier.Scanned, error) {
 	var did tier.Scanned

@@ -149,4 +149,4 @@ func (c *clock) now() (int64, bool) {
 	return last.server + ms(time.Since(last.sent)), true
 }
 
-var errReply = errors.New("nonsense from the server")
+var errReply = errors.New("malformed reply")

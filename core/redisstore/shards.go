@@ -14,7 +14,7 @@ import (
 )
 
 const (
-	// lookEvery is how often it is looked who serves what, if nothing tells that it
+	// lookEvery is the interval at which the slot map is read, if nothing tells that it
 	// has changed, and lookPause how soon again, whatever tells.
 	lookEvery = time.Second
 	lookPause = 20 * time.Millisecond
@@ -38,7 +38,7 @@ type shards struct {
 	ready func()
 	fn    func(tier.Hint)
 	turn  sync.Mutex    // of ready and fn
-	look  chan struct{} // who serves what may have changed
+	look  chan struct{} // the slot map may have changed
 	wg    sync.WaitGroup
 
 	mu    sync.Mutex
@@ -133,7 +133,7 @@ func (h *shards) place(ctx context.Context) time.Duration {
 	return again
 }
 
-// masters returns who serves each partition, as far as that is known.
+// masters returns the server of each partition, as far as it is known.
 func (h *shards) masters(ctx context.Context) map[int]*redis.Client {
 	ctx, cancel := context.WithTimeout(ctx, 2*pingAfter)
 	defer cancel()

@@ -12,34 +12,34 @@ import (
 	"github.com/larderhq/larder/core/internal/tier"
 )
 
-// Tier is a shared tier on Redis that is not open yet: what core.Options.Remote takes.
+// Tier is a shared tier on Redis, for core.Options.Remote. The cache opens it.
 type Tier struct{ client redis.UniversalClient }
 
 var _ tier.Tier = (*Tier)(nil)
 
-// New returns the tier on the Redis that client speaks to: a *redis.Client of one
-// server or of Sentinel's master (redis.NewFailoverClient), or a
-// *redis.ClusterClient. Nothing is sent before the cache opens the tier, which
-// refuses, with an error that says why,
+// New returns the tier on the Redis of client: a *redis.Client of one server or of
+// Sentinel's master (redis.NewFailoverClient), or a *redis.ClusterClient. New sends
+// nothing. The cache opens the tier, and core.New fails with core.ErrUnusable and the
+// reason for
 //
 //   - any other client, such as a Ring, whose shards change for one client alone;
 //   - options that send reads to replicas or to random nodes (ReadOnly,
-//     RouteByLatency, RouteRandomly): a replica may not know yet what was
-//     invalidated;
+//     RouteByLatency, RouteRandomly): a replica may not have the latest
+//     invalidations;
 //   - a ClusterClient with ClusterSlots of its own, which NewFailoverClusterClient
 //     makes as well;
 //   - a Redis older than 6.2, or a server that refuses a command that is needed, in
-//     scripts or outside: MANAGED.md lists what comes of which.
+//     scripts or outside: MANAGED.md lists the effect of each.
 //
 // The tier makes clients of its own from the client's options: address, dialer,
 // TLS, credentials, OnConnect, protocol, database, client name, buffers and the size
-// of the pool are kept, and no other option is. Timeouts are the tier's own, since
-// go-redis by default does not let a context end a call that waits for a server that
-// hangs. Repeats are off, and so are hooks, the Limiter, maintenance notifications,
+// of the pool are kept, and no other option is. Timeouts are the tier's own (1 s to
+// connect, at most 2 s for a reply), since in go-redis a context does not by default end a
+// call to a server that hangs. Retries are off, and so are hooks, the Limiter, maintenance notifications,
 // CLIENT SETINFO, and the client-side caching of go-redis 9.22 and later.
 func New(client redis.UniversalClient) *Tier { return &Tier{client: client} }
 
-// Open implements the seam. It is to be called again when it has failed.
+// Open implements tier.Tier.
 func (t *Tier) Open(ctx context.Context, want tier.Layout) (tier.Session, error) {
 	if err := check(want); err != nil {
 		return nil, fmt.Errorf("redisstore: open: %w", err)
@@ -112,7 +112,7 @@ func infoField(info, name string) string {
 	return ""
 }
 
-// olderThan is false where version makes no sense: better to try.
+// olderThan is false for a malformed version: the tier is then tried.
 func olderThan(version string, than ...int) bool {
 	parts := strings.SplitN(version, ".", 4)
 	for i, n := range than {

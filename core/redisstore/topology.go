@@ -11,7 +11,7 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// topology is who serves our partitions.
+// topology maps our partitions to their servers.
 type topology struct {
 	// of is of all masters: run id, and slots of ours; compared for equality. With
 	// them goes what changes when a server becomes master again, and when a slot

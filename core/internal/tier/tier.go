@@ -1,20 +1,23 @@
-// Package remote is the seam between the cache and a tier that several instances
-// share: package redisstore is the tier on Redis, the simulation has one in
-// memory, and package tiertest says what every one must do. Rules are cited by number
-// (R1 to R28): core/PROTOCOL.md states them.
+// Package tier is the contract between the cache and a tier that several instances
+// share. Package redisstore implements it on Redis, package memtier in memory for
+// simulations, and package tiertest tests every implementation. Comments name the rules
+// of core/PROTOCOL.md (R1 to R28) that a method carries.
 //
-// The cache decides; a tier executes. It keeps entries, leases, generations of
-// tags, intents of writers, and per partition a log of invalidations with its
-// head. Every call that changes something is atomic in the tier, touches one
-// partition only (but for Scan), and may be executed twice, or late, by a client
-// library that lost the reply: so every token is made by the execution, of a part
-// that the caller's call brings and one that only this execution has, and comes
-// back in the reply. Tokens are compared for equality and nothing else.
+// The cache decides; a tier executes. A tier keeps entries, leases, generations of
+// tags, intents of writers and, per partition, a log of invalidations with its head.
 //
-// Missing always means invalid. An error means that the outcome is unknown;
-// whatever can be answered by a miss is no error. ctx bounds each call, and the
-// caller always gives a deadline. Slices and strings in arguments are the
-// caller's again when a call returns; results are the caller's.
+//   - A call that changes something is atomic and touches one partition, except Scan.
+//   - A call may be executed twice, or late, by a client library that lost the reply.
+//     Each execution therefore makes its own token, from the caller's nonce and a part
+//     that only this execution has, and returns it (R3). Tokens are compared for
+//     equality and nothing else.
+//   - Missing data is invalid data (R6). An error means that the outcome is unknown;
+//     whatever a miss can answer is no error.
+//   - ctx bounds each call; the caller always gives a deadline, except for Scan and Hints.
+//   - Slices and strings in arguments belong to the caller again when a call returns.
+//     Results belong to the caller.
+//   - Times are milliseconds on the clock of the partition's server, where no other unit
+//     is named.
 package tier
 
 import (
@@ -26,23 +29,23 @@ import (
 	"time"
 )
 
-// Tier is something that instances can share, not yet opened.
+// Tier is a shared tier that is not open yet.
 type Tier interface {
 	// Open agrees on the layout and returns a session. A tier is opened once per
-	// cache. It fails when the tier cannot be reached, or when its protocol or
-	// configuration cannot work (errors.Is ErrUnusable: to try again is in vain).
+	// cache; after an error it is called again. It fails if the tier cannot be reached, and
+	// with ErrUnusable if the tier's protocol or configuration cannot work, so that another
+	// attempt would fail as well.
 	Open(ctx context.Context, want Layout) (Session, error)
 }
 
-// ErrUnusable says that a tier can be reached and cannot be used as it is.
+// ErrUnusable: the tier can be reached, and cannot be used before it is reconfigured.
 var ErrUnusable = errors.New("larder: the shared tier cannot be used")
 
-// ErrMigrating says that a change was refused because a part of the partition is
-// on its way to another server. Nothing was changed. A new era (NewEra) works.
+// ErrMigrating: a change was refused because a slot of the partition is being migrated to
+// another server. Nothing was changed. NewEra works.
 var ErrMigrating = errors.New("larder: a slot of the shared tier is being migrated")
 
-// ErrLate says that a change came to the tier after the time that it was given. Nothing was
-// changed.
+// ErrLate: a change reached the tier after its time limit. Nothing was changed.
 var ErrLate = errors.New("larder: the shared tier executed it too late, and did nothing")
 
 // Layout is what all instances agree on.
@@ -57,86 +60,86 @@ type Layout struct {
 type Session interface {
 	Queue
 
-	// Agree renews this instance's part of the layout, so that it does not lapse,
-	// and returns what holds now. It is called a few times a minute.
+	// Agree renews this instance's part of the layout, so that it does not lapse, and
+	// returns the layout that holds (R2). The cache calls it every 15 s.
 	Agree(ctx context.Context) (Layout, error)
 
-	// Get reads the entry under key and the current generations of tags ("" where
-	// there is none), in one round trip per server. No entry is a zero Entry.
-	// What does not decode is no entry.
+	// Get reads the entry under key and the current generations of tags ("" for a tag
+	// without one), in one round trip per server. The zero Entry stands for no entry and
+	// for one that does not decode. The cache compares the generations and eras (R6).
 	Get(ctx context.Context, key string, tags []string) (Entry, []string, error)
 	// Generations is Get without an entry.
 	Generations(ctx context.Context, tags []string) ([]string, error)
 
-	// Acquire takes the lease to fill key for d, unless an entry other than the one
-	// with the id seen is there (Lease.Found), or another lease (Lease.Busy: how
-	// long it lasts; whoever ends it publishes a Hint that wakes). With the lease,
-	// in the same round trip, come the generations of tags: made where there are
-	// none, under an open intent only until its deadline.
+	// Acquire takes the lease to fill key, for d. It takes none if an entry is there
+	// whose id is not seen (Lease.Found), or if another lease is there (Lease.Busy). The
+	// end of a lease that was found busy publishes a Hint with Wake (R12). With the lease, in
+	// the same round trip, come the generations of tags, which are created where they
+	// are missing; a generation created under an open intent expires at its deadline
+	// (R8, R24).
 	Acquire(ctx context.Context, key, seen string, tags []string, d time.Duration) (Lease, error)
-	// Extend makes a lease that is still there last for d from now. It never
-	// creates one.
+	// Extend makes an existing lease last for d from now. It never creates one, and
+	// returns false if the lease is gone (R11).
 	Extend(ctx context.Context, l Lease, d time.Duration) (bool, error)
-	// Fill stores an entry and ends the lease, if the lease is still there, the era
-	// and the sweep token of its partition are the lease's, and f.NotAfter has not
-	// passed. If not, nothing is stored, and the lease is ended if it is there. The
-	// entry's id is the lease's token.
+	// Fill stores an entry under the lease's token and ends the lease. It stores nothing
+	// if the lease is gone, if the era or the sweep token of the partition is not the
+	// lease's, or if f.NotAfter has passed; then it ends the lease if it is there (R11).
 	Fill(ctx context.Context, l Lease, f Fill) (stored bool, err error)
-	// Release ends a lease without an entry.
+	// Release ends a lease without an entry (R12).
 	Release(ctx context.Context, l Lease) error
-	// Note stores what no generation and no era concerns, without a lease: an index,
-	// whose worst is a miss. It replaces what is there, unless that was stored by Learn.
-	// Get returns it as an Entry without tags and eras, with an id of its own.
+	// Note stores, without a lease, data that no generation and no era concerns: an index,
+	// whose worst error is a miss. It replaces any entry except one stored by Learn. Get
+	// returns it as an Entry without tags and eras.
 	Note(ctx context.Context, key string, payload []byte, keep time.Duration) error
-	// Learn is Note for what a load that knows less must not take the place of: no Note
-	// does, and no Fill does but one whose lease has seen it. It replaces what is there,
-	// and returns that, so that whoever replaces what another one has learnt can join the
-	// two. The id is one of Learnt.
+	// Learn is Note for data that must not be replaced by less: only a Learn, or a Fill
+	// whose lease has seen the entry, replaces it. Learn returns the entry that it
+	// replaced, so that the caller can join the two. Learnt reports true for its id.
 	Learn(ctx context.Context, key string, payload []byte, keep time.Duration) (was Entry, err error)
 
-	// Late captures the generation of a tag that a load has named only after it
-	// began, as Acquire does, and returns, of the same moment, the items of the
-	// tag's partition since a position before the load.
+	// Late captures the generation of a tag that a load has named after it began, as
+	// Acquire does. It returns, in the same step, the items of the tag's partition since
+	// a position before the load (R10).
 	Late(ctx context.Context, tag string, since Position) (Late, error)
 
-	// Change executes invalidations of one partition, in one step: entries and
-	// leases under the keys go, generations of the tags go, intents are entered,
-	// marked or taken out, eras and sweep tokens are renewed, the log gets the
-	// items, and hints are published.
+	// Change executes invalidations of one partition in one step. It removes the entries
+	// and leases under the keys in every version (R1) and the generations of the tags (R13),
+	// enters, marks or removes intents, renews eras and sweep tokens (R15), appends the
+	// items to the log (R20), and publishes hints (R18). It fails with ErrMigrating during a
+	// slot migration (R17).
 	//
-	// Begin invalidates nothing: leases under the keys go, what is under the keys and
-	// the generations of the tags live no longer than the intent's deadline, and the log
-	// gets a Begun item for each item. Abandon takes the intent out; if it was there,
-	// what was there when it began lives on again, to the earliest deadline of the other
-	// open intents or as long as ever, and the log gets a Closed item. End does what a change without
-	// an intent does, and logs a Closed item as well.
+	// Begin invalidates nothing (R24): it removes the leases under the keys, caps the
+	// entries under the keys and the generations of the tags at the intent's deadline, and
+	// logs a Begun item for each item. Abandon removes the intent. If the intent was there,
+	// Abandon lifts its caps, to the earliest deadline of the other open intents, or to the
+	// expiry before the first cap, and logs a Closed item. End does the work of a change
+	// without an intent, and logs a Closed item as well.
 	Change(ctx context.Context, c Change) ([]Logged, error)
-	// NewEra gives a partition a new era by a step that touches its head alone. It
-	// happens only if the head's Confirmed is was, or the head is missing; with
-	// always it happens in any case. The head's Confirmed becomes the server's.
+	// NewEra gives a partition a new era, in a step that touches its head alone (R20, R21).
+	// It does so only if the head's Confirmed is was, or the head is missing, or always is
+	// true. The head's Confirmed becomes the id of the server.
 	NewEra(ctx context.Context, partition int, was string, always bool) error
-	// Scan unlinks every entry whose name (see Name) matches one of the globs, on
-	// every server, to the end, in steps that are short for the server. It may last:
-	// ctx need not have a deadline, as long as it ends with the caller. With an error
-	// comes what has been done until then.
+	// Scan unlinks every entry whose Name matches one of the globs, on every server, in
+	// steps that are short for the server (R15). ctx need not have a deadline. With an error,
+	// Scan returns the work done until then.
 	Scan(ctx context.Context, s Scan) (Scanned, error)
 
-	// Heads returns the head of every partition. It proves for each that its server
-	// accepts writes. Heads[i].Err tells where that did not succeed.
+	// Heads returns the head of every partition, and proves for each that its server
+	// accepts writes (R19). Heads[i].Err is the error of one partition.
 	Heads(ctx context.Context) ([]Head, error)
-	// Log returns the items of a partition after a position, in order.
+	// Log returns the items of a partition after a position, in order (R20). It fails for
+	// an item that Item.Check refuses.
 	Log(ctx context.Context, partition int, after Position) (Log, error)
-	// Hints calls fn for what is published, one call at a time, until ctx ends or the
-	// subscription is cut, and returns why. ready is called when it listens, and
-	// again when a part that was cut is listened to anew, never at the same time as
-	// fn. Hints may be lost, late, doubled and out of order.
+	// Hints calls fn for each published hint, one call after the other, until ctx ends or
+	// the subscription is cut, and returns the reason. It calls ready when the
+	// subscription is complete, and again when a part that was cut is subscribed to again;
+	// never concurrently with fn. Hints may be lost, late, doubled and out of order (R18).
 	Hints(ctx context.Context, ready func(), fn func(Hint)) error
 
-	// Close frees what the session has. It ends Hints.
+	// Close releases the session's resources and ends Hints.
 	Close() error
 }
 
-// Kind says what an item of the log names.
+// Kind is the kind of an item of the log.
 type Kind uint8
 
 // The kinds of item.
@@ -150,22 +153,21 @@ const (
 	Closed                  // the writer's intents in this partition are closed; Value is their id
 )
 
-// Intent is what a Begun item tells: a key or tag is invalid from a deadline on, on the
-// clock of the partition's server, unless a Closed item of the id comes before.
+// Intent is the content of a Begun item: a key or tag is invalid from a deadline on, unless
+// a Closed item with the id precedes the deadline (R24).
 type Intent struct {
 	Item
 	ID       string
 	Deadline int64 // milliseconds
 }
 
-// Begun returns the item of the log that tells of the intent: the kind of its item, the
-// deadline, the id and the value, with a colon between each.
+// Begun returns the Begun item of the intent. Its value is kind:deadline:id:value.
 func (in Intent) Begun() Item {
 	return Item{Begun, fmt.Sprintf("%d:%d:%s:%s", in.Kind, in.Deadline, in.ID, in.Value)}
 }
 
-// IntentOf returns what a Begun item tells. ok is false for other items, and for what
-// makes no sense.
+// IntentOf returns the intent of a Begun item. ok is false for other items, and for values
+// that do not parse.
 func IntentOf(it Item) (in Intent, ok bool) {
 	if it.Kind != Begun {
 		return in, false
@@ -315,7 +317,7 @@ type Lease struct {
 	Queued      *Queued      // what is queued for the key, and not applied yet; nil: nothing. It comes also where the lease is busy
 
 	Found Entry         // Found.ID != "": there is another entry than the one seen
-	Busy  time.Duration // > 0: somebody else has the lease for so long
+	Busy  time.Duration // > 0: another caller has the lease, for this long
 }
 
 // Fill is what to store under a lease.
@@ -348,14 +350,14 @@ type Change struct {
 	Remain time.Duration // Begin: how much longer it is remembered
 }
 
-// Scan is what to look for.
+// Scan selects entries.
 type Scan struct {
 	Globs []string
 	// Rest: after each step the server has as much time for others as the step took.
 	Rest bool
 }
 
-// Scanned is what a Scan has done.
+// Scanned is the result of a Scan.
 type Scanned struct {
 	Servers int   // that have partitions of ours
 	Keys    int64 // about how many those had when it began, of whatever kind and owner: all are looked at
@@ -363,7 +365,7 @@ type Scanned struct {
 	Sure    bool  // false: some may have been missed, since the partitions moved meanwhile
 }
 
-// IntentMode says what becomes of an intent.
+// IntentMode is the effect of a Change on its intent.
 type IntentMode uint8
 
 // The modes.
@@ -374,7 +376,7 @@ const (
 	Abandon             // take it out; nothing is invalidated
 )
 
-// Hint is what is published. Exactly one of the two is set.
+// Hint is one published message. Exactly one of Item and Wake is set.
 type Hint struct {
 	Partition int
 	Item      Logged // what was appended to the log; an Era has no Position that is in the log

@@ -13,7 +13,7 @@ if held ~= '' then
     return {'busy', now, left, field(KEYS[5], ARGV[6])}
   end
 end
--- Whoever invalidates must know this version before the first entry under it.
+-- An invalidation must know this version before the first entry under it.
 local noted = tonumber(field(KEYS[1], 'v:' .. ARGV[4]))
 if not noted or now - noted > tonumber(ARGV[5]) then
   redis.call('HSET', KEYS[1], 'v:' .. ARGV[4], digits(now))

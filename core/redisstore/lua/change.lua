@@ -136,7 +136,7 @@ end
 -- What has gone needs none: a steady flow of intents would leave one for each entry.
 local function lives(item, others)
   local of = {}
-  if invalidates or not (others or mode == BEGIN) then return of end -- all has gone, or nobody could lift it
+  if invalidates or not (others or mode == BEGIN) then return of end -- everything is gone, or no intent could lift it
   if item.kind == TAG then
     of.gen = true
   else
@@ -190,7 +190,7 @@ local function touch(item, tok)
   end
 end
 
--- What the log is told.
+-- The items of the log.
 local said = items
 if mode == BEGIN then
   said = {}
@@ -248,7 +248,7 @@ for i, item in ipairs(said) do
     redis.call('UNLINK', log)
     at_ = append()
   end
-  if type(at_) ~= 'string' then -- who cannot learn what has gone must let go of all
+  if type(at_) ~= 'string' then -- instances that cannot read the log drop everything
     at_ = ''
     moved.era, moved.sweep = tok, tok
   end

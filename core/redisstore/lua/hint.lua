@@ -1,5 +1,5 @@
 -- A hint is a version and strings with their length before each. Nobody waits for
--- it and it may be lost, so a user who may not publish is no error. A channel with a
+-- it and it may be lost, so a user without the right to publish is no error. A channel with a
 -- brace in its name belongs to a slot: it is published in its shard alone, or, by a
 -- server that does not do that, or not for this user, to the whole cluster.
 local lengths = {} -- as they are written: to write a number is what costs most

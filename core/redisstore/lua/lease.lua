@@ -1,4 +1,4 @@
--- A lease is its token, and '!' after it when somebody waits for its end.
+-- A lease is its token, followed by '!' when a caller waits for its end.
 local function holder(lease)
   local v = good(redis.pcall('GET', lease))
   if type(v) ~= 'string' or v == '' then return '', false end

@@ -44,7 +44,7 @@ try('ZRANGEBYSCORE', redis.pcall('ZRANGEBYSCORE', set, '-inf', '(9', 'WITHSCORES
 try('ZREM', redis.pcall('ZREM', set, 'a'))
 try('UNLINK', redis.pcall('UNLINK', text, hash, stream, set))
 try('INFO', redis.pcall('INFO', 'replication'))
--- As the function hint does it; nobody listens there.
+-- As the function hint does it; the channel has no subscriber.
 local sharded = string.find(ARGV[1], '{', 1, true) and type(redis.pcall('SPUBLISH', ARGV[1], '')) == 'number'
 if not sharded then try('PUBLISH', redis.pcall('PUBLISH', ARGV[1], '')) end
 return refused

@@ -24,8 +24,8 @@ if what == 'path' then
 end
 if what == 'tag' then value = 't:' .. value elseif what == 'path' then value = 'p:' .. value end
 if what == 'pattern' then
-  -- To find the entries takes many steps, in which nobody must keep what is about to
-  -- go. A program that cannot do that lets go of everything.
+  -- To find the entries takes many steps, in which no instance may keep them. A program
+  -- cannot ensure that, and invalidates everything instead.
   kind, value = '4', ''
 end
 

@@ -44,7 +44,7 @@ local function put(now, us, queue, limit, changes, head, log, args)
   if #taken == #args then return versions, nil end
 
   -- The first write is one that a full Redis refuses: it refuses all or nothing. It changes
-  -- nothing: who may not order what is queued must not leave a record that nobody applies.
+  -- nothing: a user without the right to ZADD must not leave a record that no worker applies.
   good(redis.pcall('ZADD', order, 'XX', 1, ''))
   set[#set + 1], set[#set + 2] = '', digits(last)
   local r = redis.pcall('HSET', records, unpack(set))

@@ -10,7 +10,7 @@ local records, order, retries, worker, letters, index, nothing = unpack(KEYS, 1,
 -- writable is a write that a full Redis takes (see head), so that it can be emptied.
 local function writable() redis.call('UNLINK', nothing) end
 
--- holding returns who works on the queue, '' if nobody does, and for how long.
+-- holding returns the worker of the queue, '' if there is none, and for how long it has it.
 local function holding(now)
   local v = good(redis.pcall('GET', worker))
   if type(v) ~= 'string' then return '', 0 end

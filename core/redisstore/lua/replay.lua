@@ -1,5 +1,5 @@
 -- KEYS of the queue; then those of change for one key
--- ARGV those of change, without items; then queue, id of the letter, key, 1: queue it anew
+-- ARGV those of change, without items; then queue, id of the letter, key, 1: queue it again
 local now, us = clock()
 local count = tonumber(ARGV[11])
 local at = 11 + count
