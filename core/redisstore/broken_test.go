@@ -51,7 +51,7 @@ func TestAFullServerStillInvalidates(t *testing.T) {
 	require.NoError(t, opened.Close())
 }
 
-func TestKeysOfTheWrongTypeAreMadeAnew(t *testing.T) {
+func TestKeysOfTheWrongTypeAreReplaced(t *testing.T) {
 	for _, wrong := range []string{"string", "list"} {
 		t.Run(wrong, func(t *testing.T) {
 			_, client := single(t)
@@ -114,7 +114,7 @@ func TestKeysOfTheWrongTypeAreMadeAnew(t *testing.T) {
 	}
 }
 
-func TestNonsenseInKeysIsAsGoodAsNothing(t *testing.T) {
+func TestMalformedKeysCountAsMissing(t *testing.T) {
 	_, client := single(t)
 	want := layout("v1")
 	want.Partitions = 1
@@ -151,7 +151,7 @@ func TestNonsenseInKeysIsAsGoodAsNothing(t *testing.T) {
 	}
 }
 
-func TestAnEntryThatNobodyCanReadIsReplaced(t *testing.T) {
+func TestAnEntryThatDoesNotDecodeIsReplaced(t *testing.T) {
 	_, client := single(t)
 	s := open(t, client, layout("v1"))
 	ctx := within(t, 5*time.Second)

@@ -121,7 +121,7 @@ func TestTheUsersOptionsAreKeptButForTheBounds(t *testing.T) {
 	require.Equal(t, 1, dialed)
 }
 
-func TestAServerThatHangsHoldsNobodyUpBeyondTheDeadline(t *testing.T) {
+func TestAHangingServerDelaysNoCallBeyondItsDeadline(t *testing.T) {
 	server, client := single(t)
 	s := open(t, client, layout("v1"))
 	l := fill(t, s, "k", "x", "t:x")
@@ -159,7 +159,7 @@ func TestAServerThatHangsHoldsNobodyUpBeyondTheDeadline(t *testing.T) {
 	}
 }
 
-func TestADialerThatIgnoresItsContextHoldsNobodyUp(t *testing.T) {
+func TestADialerThatIgnoresItsContextDelaysNoCall(t *testing.T) {
 	hang := make(chan struct{})
 	client := redis.NewClient(&redis.Options{Dialer: func(context.Context, string, string) (net.Conn, error) {
 		<-hang
@@ -208,7 +208,7 @@ func answering(t *testing.T, answer string) redis.UniversalClient {
 	return client
 }
 
-func TestNonsenseIsAnErrorAndNoPanic(t *testing.T) {
+func TestAMalformedReplyIsAnErrorAndNoPanic(t *testing.T) {
 	for _, answer := range []string{
 		"+OK\r\n", ":1\r\n", ":-9223372036854775808\r\n", "$-1\r\n", "*-1\r\n", "*0\r\n", "*1\r\n$1\r\nx\r\n", "*2\r\n:1\r\n:2\r\n",
 		"*3\r\n$4\r\ndone\r\n:1\r\n*0\r\n", "*2\r\n$5\r\nfound\r\n:1\r\n", "*2\r\n$8\r\nversions\r\n:1\r\n",
@@ -256,7 +256,7 @@ func TestNonsenseIsAnErrorAndNoPanic(t *testing.T) {
 	}
 }
 
-func TestAnAddressThatComesToNameAReplicaIsLeft(t *testing.T) {
+func TestAnAddressThatNowNamesAReplicaIsLeft(t *testing.T) {
 	first, _ := single(t)
 	ctx := within(t, 30*time.Second)
 	second, err := redisserver.StartReplica(ctx, first, redisserver.Options{})

@@ -38,7 +38,7 @@ func migrate(t *testing.T, cluster *redisserver.Cluster, s *session) *redisserve
 	return m
 }
 
-func TestWhileASlotIsOnItsWay(t *testing.T) {
+func TestASlotMigration(t *testing.T) {
 	t.Parallel()
 	cluster, client := threeByThree(t)
 	s := open(t, client, layout("v1"))
@@ -111,7 +111,7 @@ func TestWhileASlotIsOnItsWay(t *testing.T) {
 	require.True(t, did.Sure)
 }
 
-func TestAScanWhileASlotIsOnItsWayRemovesWhatIsOnEitherSide(t *testing.T) {
+func TestAScanDuringASlotMigrationRemovesEntriesOnBothSides(t *testing.T) {
 	t.Parallel()
 	cluster, client := threeByThree(t)
 	s := open(t, client, layout("v1"))

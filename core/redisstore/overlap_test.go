@@ -10,7 +10,7 @@ import (
 	"github.com/larderhq/larder/core/internal/tier"
 )
 
-func TestGivenIntentsThatOverlap_WhenEntriesComeAndGo_ThenWhatIsKnownOfThemStaysBounded(t *testing.T) {
+func TestFieldsOfOverlappingIntentsStayBounded(t *testing.T) {
 	_, client := single(t)
 	s := open(t, client, tier.Layout{Namespace: "larder", Version: "v", Partitions: 1, MaxStaleness: time.Second})
 	ctx := within(t, 5*time.Minute)

@@ -10,7 +10,7 @@ import (
 	"github.com/larderhq/larder/core/internal/tier"
 )
 
-func TestHintsThatMakeNoSenseAreIgnored(t *testing.T) {
+func TestMalformedHintsAreIgnored(t *testing.T) {
 	for _, payload := range []string{
 		"", "L", "L1", "L2" + "1:w1:k", "L11:w", "L11:w1:k1:k", "L11:w0:", "L11:w9:k", "L11:w-1:k", "L11:w:k", "L1x", "L1:",
 		"L11:w99999999999999999999:k", "L11:i1:01:11:k1:01:t", "L11:i1:x1:11:k1:01:t1:b", "L11:i1:01:91:k1:01:t1:b",

@@ -94,7 +94,7 @@ func dump(t testing.TB, client *redis.Client) map[string]string {
 	return all
 }
 
-func TestGivenAFullServer_WhenChangesAreQueued_ThenNothingHappens(t *testing.T) {
+func TestAFullServerQueuesNothing(t *testing.T) {
 	for _, policy := range []string{"noeviction", "volatile-lru"} {
 		t.Run(policy, func(t *testing.T) {
 			_, client := single(t, "--maxmemory-policy", policy)
@@ -132,7 +132,7 @@ func TestGivenAFullServer_WhenChangesAreQueued_ThenNothingHappens(t *testing.T) 
 	}
 }
 
-func TestGivenAServerThatIsKilled_WhenItIsBackWithItsLog_ThenAllIsQueued(t *testing.T) {
+func TestAKilledServerHasItsQueueAgainFromItsAppendOnlyFile(t *testing.T) {
 	server, client := single(t, "--appendonly", "yes", "--appendfsync", "always")
 	s := open(t, client, inOne())
 	versions := enqueue(t, s, "a", "b", "c", "d")
@@ -154,7 +154,7 @@ func TestGivenAServerThatIsKilled_WhenItIsBackWithItsLog_ThenAllIsQueued(t *test
 	require.Greater(t, enqueue(t, s, "a")[0], versions[3])
 }
 
-func TestGivenVolatileEviction_WhenMemoryIsShort_ThenEntriesGoAndNothingThatIsQueued(t *testing.T) {
+func TestVolatileEvictionEvictsEntriesAndNoQueuedChange(t *testing.T) {
 	_, client := single(t, "--maxmemory-policy", "volatile-lru", "--maxmemory-samples", "10")
 	s := open(t, client, inOne())
 	ctx := within(t, 30*time.Second)
@@ -214,7 +214,7 @@ func TestDurableAsksEveryMaster(t *testing.T) {
 	require.ErrorIs(t, s.Durable(ctx), tier.ErrUnusable)
 }
 
-func TestGivenWrongTypesUnderTheKeysOfAQueue_ThenTheyAreMadeAnew(t *testing.T) {
+func TestKeysOfAQueueWithAWrongTypeAreReplaced(t *testing.T) {
 	for at, name := range []string{"records", "order", "retries", "worker", "letters", "index", "nothing"} {
 		for _, wrong := range []string{"string", "list"} {
 			t.Run(name+" "+wrong, func(t *testing.T) {
@@ -269,7 +269,7 @@ func TestGivenWrongTypesUnderTheKeysOfAQueue_ThenTheyAreMadeAnew(t *testing.T) {
 	}
 }
 
-func TestGivenAnOrderThatIsLost_WhenSomethingElseIsInItsPlace_ThenAllIsClaimed(t *testing.T) {
+func TestALostOrderIsRebuiltFromTheRecords(t *testing.T) {
 	_, client := single(t)
 	s := open(t, client, inOne())
 	keys := s.names.queue(0, "q")
@@ -301,7 +301,7 @@ func nonsense() []string {
 	}
 }
 
-func TestGivenNonsenseForARecord_ThenScriptsAndWeAgreeThatItIsNone(t *testing.T) {
+func TestScriptsAndGoRefuseTheSameMalformedRecords(t *testing.T) {
 	_, client := single(t)
 	s := open(t, client, inOne())
 	ctx := within(t, 30*time.Second)
@@ -341,7 +341,7 @@ func TestGivenNonsenseForARecord_ThenScriptsAndWeAgreeThatItIsNone(t *testing.T)
 	}
 }
 
-func TestGivenACallThatIsExecutedTwice_ThenItIsDoneOnce(t *testing.T) {
+func TestAQueueCallExecutedTwiceTakesEffectOnce(t *testing.T) {
 	_, client := single(t)
 	s := open(t, client, inOne())
 	ctx := within(t, 10*time.Second)
@@ -409,7 +409,7 @@ func TestGivenACallThatIsExecutedTwice_ThenItIsDoneOnce(t *testing.T) {
 	})
 }
 
-func TestGivenMoreDeadLettersThanAreKept_ThenTheOldestGo(t *testing.T) {
+func TestTheOldestDeadLettersBeyondTheLimitGo(t *testing.T) {
 	_, client := single(t)
 	s := open(t, client, inOne())
 	s.letters = 5
@@ -431,7 +431,7 @@ func TestGivenMoreDeadLettersThanAreKept_ThenTheOldestGo(t *testing.T) {
 	require.Equal(t, 5, state(t, s).Dead)
 }
 
-func TestGivenAChangeThatIsExecutedTooLate_ThenItDoesNothing(t *testing.T) {
+func TestAChangeExecutedAfterItsLimitDoesNothing(t *testing.T) {
 	_, client := single(t)
 	s := open(t, client, inOne())
 	ctx := within(t, 10*time.Second)
@@ -452,7 +452,7 @@ func TestGivenAChangeThatIsExecutedTooLate_ThenItDoesNothing(t *testing.T) {
 	require.NoError(t, err, "it is not known")
 }
 
-func TestGivenAVersionThatCameIntoUse_ThenAChangeIsQueuedOnceAndReachesIt(t *testing.T) {
+func TestAQueuedChangeReachesAVersionThatCameIntoUseLater(t *testing.T) {
 	_, client := single(t)
 	want := inOne()
 	old := open(t, client, want)
@@ -493,7 +493,7 @@ func TestGivenAVersionThatCameIntoUse_ThenAChangeIsQueuedOnceAndReachesIt(t *tes
 	}
 }
 
-func TestWhileASlotIsOnItsWayAQueueIsRefusedAsAWhole(t *testing.T) {
+func TestASlotMigrationRefusesQueueCallsAsAWhole(t *testing.T) {
 	t.Parallel()
 	cluster, client := threeByThree(t)
 	s := open(t, client, layout("v1"))
@@ -565,7 +565,7 @@ func TestWhileASlotIsOnItsWayAQueueIsRefusedAsAWhole(t *testing.T) {
 	enqueue(t, s, names[5])
 }
 
-func TestGivenAFailoverWhatIsReplicatedIsQueued(t *testing.T) {
+func TestAFailoverKeepsReplicatedQueuedChanges(t *testing.T) {
 	t.Parallel()
 	sentinel := redisserver.WithSentinel(t)
 	client := redis.NewFailoverClient(&redis.FailoverOptions{MasterName: redisserver.MasterName, SentinelAddrs: sentinel.SentinelAddrs()})

@@ -15,7 +15,7 @@ import (
 
 // Data may return to a server that goes on under the same replication id: SWAPDB there
 // and back, or a restore in place. What was invalidated since is there again.
-func TestGivenDataThatReturnsToAServer_WhenItWasInvalidatedMeanwhile_ThenNoInstanceAnswersIt(t *testing.T) {
+func TestRestoredDataThatWasInvalidatedIsAnsweredByNoInstance(t *testing.T) {
 	for name, play := range map[string]func(r *returning){
 		"exchanged":                      func(r *returning) { r.exchange(func() { r.newest("a", "b") }) },
 		"exchanged, an instance is new":  func(r *returning) { r.exchange(func() { r.begin("c"); r.newest("a", "c") }) },

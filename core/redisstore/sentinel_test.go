@@ -69,7 +69,7 @@ func TestAFailoverIsFollowed(t *testing.T) {
 
 // A master that Sentinel has given up, and that comes back without knowing, takes
 // writes until Sentinel has told it: nobody of ours may be there then.
-func TestAMasterThatWasGivenUpIsLeft(t *testing.T) {
+func TestADemotedMasterIsAbandoned(t *testing.T) {
 	t.Parallel()
 	sentinel, s := withSentinel(t)
 	ctx := within(t, 60*time.Second)

@@ -185,7 +185,7 @@ func TestIntents(t *testing.T) {
 	require.True(t, capture().Lagging)
 }
 
-func TestHintsWakeWhoWaits(t *testing.T) {
+func TestHintsWakeWaitingCallers(t *testing.T) {
 	_, client := single(t)
 	s := open(t, client, layout("v1"))
 	ctx, cancel := context.WithCancel(t.Context())

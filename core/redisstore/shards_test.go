@@ -310,7 +310,7 @@ func TestAClusterWithoutShardedPubSubTellsAllNodes(t *testing.T) {
 	}
 }
 
-func TestAUserWhoMayNotUseShardedPubSubHearsAllTheSame(t *testing.T) {
+func TestAUserWithoutShardedPubSubHearsHints(t *testing.T) {
 	t.Parallel()
 	cluster := redisserver.ThreeByThree(t)
 	for _, node := range cluster.Nodes() {

@@ -30,7 +30,7 @@ func (s *sent) send(_ context.Context, all []any) {
 	s.went = append(s.went, together)
 }
 
-func TestGivenMembers_WhenAllHaveSomething_ThenItGoesOutTogether(t *testing.T) {
+func TestABatchSendsWhenEveryMemberHasSomething(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, b := new(sent), tier.NewBatch(3)
 		var all sync.WaitGroup
@@ -54,7 +54,7 @@ func TestGivenMembers_WhenAllHaveSomething_ThenItGoesOutTogether(t *testing.T) {
 	})
 }
 
-func TestGivenAMemberThatIsBusy_WhenTheOthersWait_ThenNotForLong(t *testing.T) {
+func TestABatchWaitsShortlyForABusyMember(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, b := new(sent), tier.NewBatch(2)
 		start := time.Now()
@@ -67,7 +67,7 @@ func TestGivenAMemberThatIsBusy_WhenTheOthersWait_ThenNotForLong(t *testing.T) {
 	})
 }
 
-func TestGivenAContextThatEnds_WhenItsContentHasNotGoneOut_ThenItNeverDoes(t *testing.T) {
+func TestABatchNeverSendsContentWhoseContextEnded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, b := new(sent), tier.NewBatch(2)
 		ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
@@ -80,7 +80,7 @@ func TestGivenAContextThatEnds_WhenItsContentHasNotGoneOut_ThenItNeverDoes(t *te
 	})
 }
 
-func TestGivenManyMembers_WhenTheySendAndLeaveAsTheyLike_ThenEverythingGoesOutOnce(t *testing.T) {
+func TestABatchOfManyMembersSendsEverythingOnce(t *testing.T) {
 	const members, each = 300, 20
 	s, b := new(sent), tier.NewBatch(members)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)

@@ -73,7 +73,7 @@ func (w *world) heads() []tier.Head {
 	return heads
 }
 
-func TestGivenALateRequestItIsExecutedAfterItsCallerLeft(t *testing.T) {
+func TestALateRequestIsExecutedAfterItsCallerLeft(t *testing.T) {
 	bubble(t, func(w *world) {
 		w.SetFaults(memtier.Faults{Request: memtier.Delay{Min: time.Second, Max: time.Second}})
 		require.ErrorIs(w, w.change(w.within(100*time.Millisecond), tier.Tag, "t"), context.DeadlineExceeded)
@@ -85,7 +85,7 @@ func TestGivenALateRequestItIsExecutedAfterItsCallerLeft(t *testing.T) {
 	})
 }
 
-func TestGivenALostRequestNothingIsExecuted(t *testing.T) {
+func TestALostRequestIsNotExecuted(t *testing.T) {
 	bubble(t, func(w *world) {
 		w.SetFaults(memtier.Faults{RequestLost: 1})
 		require.Error(w, w.change(w.within(time.Second), tier.Tag, "t"))
@@ -96,7 +96,7 @@ func TestGivenALostRequestNothingIsExecuted(t *testing.T) {
 	})
 }
 
-func TestGivenALostReplyItIsExecutedAndMayBeAgain(t *testing.T) {
+func TestACallWithALostReplyIsExecutedOnceOrTwice(t *testing.T) {
 	bubble(t, func(w *world) {
 		w.SetFaults(memtier.Faults{ReplyLost: 1})
 		require.Error(w, w.change(w.within(time.Second), tier.Tag, "t"))
@@ -110,7 +110,7 @@ func TestGivenALostReplyItIsExecutedAndMayBeAgain(t *testing.T) {
 	})
 }
 
-func TestGivenAFrozenServerRequestsWait(t *testing.T) {
+func TestRequestsToAFrozenServerWait(t *testing.T) {
 	bubble(t, func(w *world) {
 		w.Freeze(true, 0)
 		require.ErrorIs(w, w.change(w.within(time.Second), tier.Tag, "t"), context.DeadlineExceeded)
@@ -121,7 +121,7 @@ func TestGivenAFrozenServerRequestsWait(t *testing.T) {
 	})
 }
 
-func TestGivenAServerThatIsDownOnlyItsPartitionsFail(t *testing.T) {
+func TestAServerThatIsDownFailsOnlyItsPartitions(t *testing.T) {
 	bubble(t, func(w *world) {
 		w.Down(true, 1)
 		heads := w.heads()
@@ -135,7 +135,7 @@ func TestGivenAServerThatIsDownOnlyItsPartitionsFail(t *testing.T) {
 	})
 }
 
-func TestGivenAFailoverTheLastWritesAreLost(t *testing.T) {
+func TestAFailoverLosesTheLastWrites(t *testing.T) {
 	bubble(t, func(w *world) {
 		require.NoError(w, w.change(w.within(time.Second), tier.Tag, "kept"))
 		before := w.heads()
@@ -163,7 +163,7 @@ func TestGivenAFailoverTheLastWritesAreLost(t *testing.T) {
 	})
 }
 
-func TestGivenARestoredSnapshotTheStateIsOlder(t *testing.T) {
+func TestARestoredSnapshotHasTheOlderState(t *testing.T) {
 	bubble(t, func(w *world) {
 		snap, before := w.Snapshot(), w.heads()
 		for range 2 {
@@ -176,7 +176,7 @@ func TestGivenARestoredSnapshotTheStateIsOlder(t *testing.T) {
 	})
 }
 
-func TestGivenAFullServerAChangeRemovesAndFails(t *testing.T) {
+func TestAChangeOnAFullServerRemovesAndFails(t *testing.T) {
 	bubble(t, func(w *world) {
 		ctx := w.within(time.Second)
 		l, err := w.a.Acquire(ctx, "key", "", []string{"t"}, time.Minute)
@@ -199,7 +199,7 @@ func TestGivenAFullServerAChangeRemovesAndFails(t *testing.T) {
 	})
 }
 
-func TestGivenADeadProcessItsCallsAreNotExecuted(t *testing.T) {
+func TestCallsOfADeadProcessAreNotExecuted(t *testing.T) {
 	bubble(t, func(w *world) {
 		cut := make(chan error, 1)
 		go func() { cut <- w.a.Hints(w.Context(), nil, func(tier.Hint) {}) }()

@@ -45,7 +45,7 @@ func (w *world) state() tier.QueueState {
 	return states[0]
 }
 
-func TestGivenAFullServerNothingIsQueuedAndAllCanBeSettled(t *testing.T) {
+func TestAFullServerQueuesNothingAndSettlesEverything(t *testing.T) {
 	bubble(t, func(w *world) {
 		v := w.enqueue("x")
 		w.Full(true)
@@ -65,7 +65,7 @@ func TestGivenAFullServerNothingIsQueuedAndAllCanBeSettled(t *testing.T) {
 	})
 }
 
-func TestGivenAFailoverTheLastChangesAreLost(t *testing.T) {
+func TestAFailoverLosesTheLastQueuedChanges(t *testing.T) {
 	bubble(t, func(w *world) {
 		v := w.enqueue("kept")
 		snap := w.Snapshot()
@@ -99,7 +99,7 @@ func TestWhatIsQueuedIsNotEvictedUnlessItIsNamed(t *testing.T) {
 	})
 }
 
-func TestGivenALostReplyAChangeIsQueuedOnceHoweverOftenItIsResent(t *testing.T) {
+func TestAResentChangeIsQueuedOnce(t *testing.T) {
 	bubble(t, func(w *world) {
 		again := func(do func()) {
 			w.SetFaults(memtier.Faults{ReplyLost: 1, Resent: 1, Reply: memtier.Delay{Min: time.Second, Max: time.Second}})
@@ -147,7 +147,7 @@ func TestGivenALostReplyAChangeIsQueuedOnceHoweverOftenItIsResent(t *testing.T) 
 	})
 }
 
-func TestGivenAChangeThatIsExecutedTooLateItDoesNothing(t *testing.T) {
+func TestAChangeExecutedAfterItsLimitDoesNothing(t *testing.T) {
 	bubble(t, func(w *world) {
 		for _, skew := range []time.Duration{0, time.Hour} {
 			w.Skew(skew)
@@ -171,7 +171,7 @@ func TestGivenAChangeThatIsExecutedTooLateItDoesNothing(t *testing.T) {
 	})
 }
 
-func TestGivenAPartitionThatIsDownOnlyItsQueueFails(t *testing.T) {
+func TestAPartitionThatIsDownFailsOnlyItsQueue(t *testing.T) {
 	bubble(t, func(w *world) {
 		w.Down(true, 1)
 		states, err := w.b.States(w.within(time.Second), "q")
