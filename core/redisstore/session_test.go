@@ -407,7 +407,7 @@ func TestASilentSubscriptionIsKeptAndOneThatHangsIsCut(t *testing.T) {
 	defer func() { require.NoError(t, server.Continue()) }()
 	select {
 	case err := <-ended:
-		require.ErrorContains(t, err, "nothing is heard")
+		require.ErrorContains(t, err, "has sent nothing")
 	case <-time.After(5 * pingAfter):
 		t.Fatal("it takes silence for an answer")
 	}
