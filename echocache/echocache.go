@@ -20,8 +20,8 @@
 // which they add Set-Cookie is not stored at all. Those set behind the cache are the
 // handler's, and what they add is stored.
 //
-// By default Echo believes X-Forwarded-Proto and its kin whoever sends them, and
-// [echo.Context.Scheme] says what they say. Where that is not the connection's own
+// By default Echo trusts X-Forwarded-Proto and similar fields of any client, and
+// [echo.Context.Scheme] returns their scheme. Where that is not the connection's own
 // scheme, it is part of a response's identity.
 //
 // A background refresh sends a copy of the request through Echo again, from the
@@ -51,7 +51,7 @@ import (
 // parameters, "{id}", and the wildcard, "{*}". It panics with a *core.ConfigError
 // if something is wrong with the route.
 func Cache(cache *core.Cache, class string, tags ...string) echo.MiddlewareFunc {
-	return must(Route{Cache: cache, Class: class, Tags: tags}.Middleware())
+	return httpcache.Must(Route{Cache: cache, Class: class, Tags: tags}.Middleware())
 }
 
 // Invalidate returns the middleware that invalidates tags, and the request's own
@@ -60,64 +60,45 @@ func Cache(cache *core.Cache, class string, tags ...string) echo.MiddlewareFunc 
 // the client sees each one as it is flushed, before the invalidation; the end of the
 // stream comes after it. It panics with a *core.ConfigError if something is wrong.
 func Invalidate(cache *core.Cache, tags ...string) echo.MiddlewareFunc {
-	return must(WriteRoute{Cache: cache, Tags: tags}.Middleware())
+	return httpcache.Must(WriteRoute{Cache: cache, Tags: tags}.Middleware())
 }
 
-// Route is a cached route with all that can be said about it.
+// Route is a cached route with all its options.
 type Route struct {
 	Cache *core.Cache // required
-	Class string
-	Tags  []string
-	// Identity says whose response it is, for routes that answer each user
-	// differently. Not ok: the request is left alone.
+	Class string      // of core.Options.Classes; "" is the default class
+	Tags  []string    // tag templates, for example "product:{id}"; default: none
+	// Identity returns the user whose response it is, for routes that answer each user
+	// differently. It becomes part of the key; a response may then be private. ok is
+	// false for a request that bypasses the cache. Default: one response for all users.
 	Identity func(echo.Context) (id string, ok bool)
-	// Skip leaves a request alone.
+	// Skip reports whether a request bypasses the cache. Default: none does.
 	Skip func(echo.Context) bool
 }
 
 // Middleware returns the middleware, or a *core.ConfigError.
 func (r Route) Middleware() (echo.MiddlewareFunc, error) {
-	c := httpcache.Config{Cache: r.Cache, Class: r.Class, Tags: r.Tags}
-	if r.Identity != nil {
-		c.Identity = func(x httpcache.Exchange) (string, bool) { return r.Identity(x.(*exchange).echo) }
-	}
-	if r.Skip != nil {
-		c.Skip = func(x httpcache.Exchange) bool { return r.Skip(x.(*exchange).echo) }
-	}
-	rt, err := httpcache.NewRoute(c)
-	if err != nil {
-		return nil, err
-	}
-	return middleware(rt.Serve), nil
+	return httpcache.RouteMiddleware(httpcache.RouteConfig[echo.Context](r), requestOf, middleware)
 }
 
-// WriteRoute is an invalidating route with all that can be said about it.
+// WriteRoute is an invalidating route with all its options.
 type WriteRoute struct {
 	Cache *core.Cache // required
-	// Class says whether the route may write while the shared tier cannot be
-	// reached: core.Class.ConfirmWrites.
+	// Class names the class whose ConfirmWrites decides whether the route writes while
+	// the shared tier is unreachable. Default: the class "".
 	Class string
-	Tags  []string // at least one
+	Tags  []string // tag templates, at least one
 }
 
 // Middleware returns the middleware, or a *core.ConfigError.
 func (w WriteRoute) Middleware() (echo.MiddlewareFunc, error) {
-	iv, err := httpcache.NewInvalidator(w.Cache, w.Class, w.Tags)
-	if err != nil {
-		return nil, err
-	}
-	return middleware(iv.Serve), nil
+	return httpcache.WriteMiddleware(httpcache.WriteRouteConfig(w), middleware)
 }
 
-func must(m echo.MiddlewareFunc, err error) echo.MiddlewareFunc {
-	if err != nil {
-		panic(err)
-	}
-	return m
-}
+func requestOf(ex httpcache.Exchange) echo.Context { return ex.(*exchange).echo }
 
 // middleware makes a middleware of the engine's part. Echo applies a route's
-// middleware anew for each request, so there is no state in here.
+// middleware again for each request, so the middleware has no state.
 func middleware(serve func(httpcache.Exchange) error) echo.MiddlewareFunc {
 	return func(next echo.HandlerFunc) echo.HandlerFunc {
 		return func(c echo.Context) error {
@@ -280,8 +261,8 @@ func status(res *echo.Response, err error) int {
 	return he.Code
 }
 
-// overruling is the logger of the Response of a run. It is the only one whom a Response
-// tells of a second status, and not of which.
+// overruling is the logger of the Response of a run. A Response reports a second status
+// to its logger only, without its number.
 type overruling struct {
 	echo.Logger
 	capture *httpcache.Writer

@@ -43,7 +43,7 @@ func (x *exchange) Detach() func(context.Context, func(httpcache.Exchange)) {
 		defer func() {
 			fctx.ResetUserValues()
 			fctx.Request.Reset()
-			fctx.Response.Reset() // a stream that nobody reads is closed
+			fctx.Response.Reset() // an unread stream is closed
 		}()
 		fctx.SetUserValue(refreshKey{}, ctx)
 		server.Handler(fctx)
@@ -98,7 +98,7 @@ func (c conn) LocalAddr() net.Addr  { return c.local }
 func (c conn) RemoteAddr() net.Addr { return c.remote }
 
 // What a handler does with its client's connection beside answering succeeds, but for
-// reading and writing: nobody is there.
+// reading and writing.
 func (conn) SetDeadline(time.Time) error      { return nil }
 func (conn) SetReadDeadline(time.Time) error  { return nil }
 func (conn) SetWriteDeadline(time.Time) error { return nil }

@@ -18,11 +18,11 @@
 //
 // # What Fiber makes different
 //
-// By default Fiber believes X-Forwarded-Host and X-Forwarded-Proto whoever sends
-// them, and c.BaseURL() puts them into links. What Fiber believes is therefore part
-// of a response's identity, beside what the client sent: nobody can have his own
-// links stored for others. EnableTrustedProxyCheck keeps such requests from filling
-// the cache with responses that nobody else asks for.
+// By default Fiber trusts X-Forwarded-Host and X-Forwarded-Proto of any client, and
+// c.BaseURL() puts them into links. The trusted host and scheme are therefore part of a
+// response's key, beside those that the client sent: no client can have its own links
+// stored for others. EnableTrustedProxyCheck keeps such requests from filling the cache
+// with responses that no other client requests.
 //
 // A background refresh is a copy of the request that goes through the whole app
 // again, outer middleware included.
@@ -51,68 +51,53 @@ import (
 // parameters, "{id}", and the wildcard, "{*}". It panics with a *core.ConfigError
 // if something is wrong with the route.
 func Cache(cache *core.Cache, class string, tags ...string) fiber.Handler {
-	return must(Route{Cache: cache, Class: class, Tags: tags}.Middleware())
+	return httpcache.Must(Route{Cache: cache, Class: class, Tags: tags}.Middleware())
 }
 
 // Invalidate returns the middleware that invalidates tags, and the request's own
 // path, when a handler has succeeded, before the client sees the response. It
 // panics with a *core.ConfigError if something is wrong.
 func Invalidate(cache *core.Cache, tags ...string) fiber.Handler {
-	return must(WriteRoute{Cache: cache, Tags: tags}.Middleware())
+	return httpcache.Must(WriteRoute{Cache: cache, Tags: tags}.Middleware())
 }
 
-// Route is a cached route with all that can be said about it.
+// Route is a cached route with all its options.
 type Route struct {
 	Cache *core.Cache // required
-	Class string
-	Tags  []string
-	// Identity says whose response it is, for routes that answer each user
-	// differently. Not ok: the request is left alone.
+	Class string      // of core.Options.Classes; "" is the default class
+	Tags  []string    // tag templates, for example "product:{id}"; default: none
+	// Identity returns the user whose response it is, for routes that answer each user
+	// differently. It becomes part of the key; a response may then be private. ok is
+	// false for a request that bypasses the cache. Default: one response for all users.
 	Identity func(*fiber.Ctx) (id string, ok bool)
-	// Skip leaves a request alone.
+	// Skip reports whether a request bypasses the cache. Default: none does.
 	Skip func(*fiber.Ctx) bool
 }
 
 // Middleware returns the middleware, or a *core.ConfigError.
 func (r Route) Middleware() (fiber.Handler, error) {
-	c := httpcache.Config{Cache: r.Cache, Class: r.Class, Tags: r.Tags}
-	if r.Identity != nil {
-		c.Identity = func(x httpcache.Exchange) (string, bool) { return r.Identity(x.(*exchange).c) }
-	}
-	if r.Skip != nil {
-		c.Skip = func(x httpcache.Exchange) bool { return r.Skip(x.(*exchange).c) }
-	}
-	rt, err := httpcache.NewRoute(c)
-	if err != nil {
-		return nil, err
-	}
-	return middleware(rt.Serve, false), nil
+	return httpcache.RouteMiddleware(httpcache.RouteConfig[*fiber.Ctx](r), requestOf, cached)
 }
 
-// WriteRoute is an invalidating route with all that can be said about it.
+// WriteRoute is an invalidating route with all its options.
 type WriteRoute struct {
 	Cache *core.Cache // required
-	// Class says whether the route may write while the shared tier cannot be
-	// reached: core.Class.ConfirmWrites.
+	// Class names the class whose ConfirmWrites decides whether the route writes while
+	// the shared tier is unreachable. Default: the class "".
 	Class string
-	Tags  []string // at least one
+	Tags  []string // tag templates, at least one
 }
 
 // Middleware returns the middleware, or a *core.ConfigError.
 func (w WriteRoute) Middleware() (fiber.Handler, error) {
-	iv, err := httpcache.NewInvalidator(w.Cache, w.Class, w.Tags)
-	if err != nil {
-		return nil, err
-	}
-	return middleware(iv.Serve, true), nil
+	return httpcache.WriteMiddleware(httpcache.WriteRouteConfig(w), invalidating)
 }
 
-func must(h fiber.Handler, err error) fiber.Handler {
-	if err != nil {
-		panic(err)
-	}
-	return h
-}
+func requestOf(ex httpcache.Exchange) *fiber.Ctx { return ex.(*exchange).c }
+
+func cached(serve func(httpcache.Exchange) error) fiber.Handler { return middleware(serve, false) }
+
+func invalidating(serve func(httpcache.Exchange) error) fiber.Handler { return middleware(serve, true) }
 
 func middleware(serve func(httpcache.Exchange) error, writes bool) fiber.Handler {
 	outers := new(sync.Map)

@@ -42,11 +42,11 @@ func (x *exchange) Line() httpcache.Line {
 	}
 	if believed != wire || !strings.EqualFold(l.Host, host) {
 		l.Original = x.origin(believed, wire, host, target)
-	} else if !sameTarget(target, &l) {
+	} else if !l.HasTarget(target) {
 		l.Original = target
 	}
 	if x.writes || l.Method != fiber.MethodGet && l.Method != fiber.MethodHead {
-		l = cloned(l)
+		l = l.Clone() // a handler that writes may change its request
 	}
 	return l
 }
@@ -65,13 +65,6 @@ func forwarded(h *fasthttp.RequestHeader) (scheme, host bool) {
 	return scheme, host
 }
 
-// sameTarget reports whether the target on the wire is the path and query that
-// the handler sees. One in absolute form is not: the handler can tell.
-func sameTarget(target string, l *httpcache.Line) bool {
-	path, query, found := strings.Cut(target, "?")
-	return path == l.Path && query == l.Query && found == (query != "" || l.BareQuery)
-}
-
 // origin returns what came over the wire as one URL, where that is not what Fiber
 // believes. A scheme that is none stands before it.
 func (x *exchange) origin(believed, wire, host, target string) string {
@@ -86,15 +79,6 @@ func (x *exchange) origin(believed, wire, host, target string) string {
 	}
 	x.target = b
 	return view.UnsafeString(b)
-}
-
-// cloned returns l without views: what a handler that writes has changed of its
-// request, the end of the write must not see.
-func cloned(l httpcache.Line) httpcache.Line {
-	for _, s := range []*string{&l.Method, &l.Scheme, &l.Host, &l.Path, &l.Query, &l.Original} {
-		*s = strings.Clone(*s)
-	}
-	return l
 }
 
 // namesAsTheyCome reports whether the app leaves the names of fields as they are.

@@ -12,7 +12,7 @@ import (
 	"github.com/larderhq/larder/core"
 )
 
-func TestGivenFasthttpsContext_WhenARefreshOutlastsTheRequest_ThenItHasNoValues(t *testing.T) {
+func TestARefreshThatOutlivesItsRequestHasNoFasthttpValues(t *testing.T) {
 	for name, of := range map[string]func(c *fiber.Ctx) context.Context{
 		"itself": func(c *fiber.Ctx) context.Context { return c.Context() },
 		"wrapped": func(c *fiber.Ctx) context.Context {

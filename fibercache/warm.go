@@ -69,7 +69,7 @@ func KeepWarm(ctx context.Context, cache *core.Cache, app *fiber.App, o core.Kee
 		}
 		defer func() {
 			fctx.ResetUserValues()
-			fctx.Response.Reset() // a stream that nobody reads is closed
+			fctx.Response.Reset() // an unread stream is closed
 		}()
 		fctx.SetUserValue(refreshKey{}, r.Context())
 		handler(fctx)

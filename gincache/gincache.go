@@ -40,7 +40,7 @@ import (
 // parameters, "{id}", and the wildcard, "{*}". It panics with a *core.ConfigError
 // if something is wrong with the route, as Gin does.
 func Cache(cache *core.Cache, class string, tags ...string) gin.HandlerFunc {
-	return must(Route{Cache: cache, Class: class, Tags: tags}.Middleware())
+	return httpcache.Must(Route{Cache: cache, Class: class, Tags: tags}.Middleware())
 }
 
 // Invalidate returns the middleware that invalidates tags, and the request's own
@@ -49,61 +49,42 @@ func Cache(cache *core.Cache, class string, tags ...string) gin.HandlerFunc {
 // the client sees each one as it is flushed, before the invalidation; the end of the
 // stream comes after it. It panics with a *core.ConfigError if something is wrong.
 func Invalidate(cache *core.Cache, tags ...string) gin.HandlerFunc {
-	return must(WriteRoute{Cache: cache, Tags: tags}.Middleware())
+	return httpcache.Must(WriteRoute{Cache: cache, Tags: tags}.Middleware())
 }
 
-// Route is a cached route with all that can be said about it.
+// Route is a cached route with all its options.
 type Route struct {
 	Cache *core.Cache // required
-	Class string
-	Tags  []string
-	// Identity says whose response it is, for routes that answer each user
-	// differently. Not ok: the request is left alone.
+	Class string      // of core.Options.Classes; "" is the default class
+	Tags  []string    // tag templates, for example "product:{id}"; default: none
+	// Identity returns the user whose response it is, for routes that answer each user
+	// differently. It becomes part of the key; a response may then be private. ok is
+	// false for a request that bypasses the cache. Default: one response for all users.
 	Identity func(*gin.Context) (id string, ok bool)
-	// Skip leaves a request alone.
+	// Skip reports whether a request bypasses the cache. Default: none does.
 	Skip func(*gin.Context) bool
 }
 
 // Middleware returns the middleware, or a *core.ConfigError.
 func (r Route) Middleware() (gin.HandlerFunc, error) {
-	c := httpcache.Config{Cache: r.Cache, Class: r.Class, Tags: r.Tags}
-	if r.Identity != nil {
-		c.Identity = func(x httpcache.Exchange) (string, bool) { return r.Identity(x.(*exchange).gin) }
-	}
-	if r.Skip != nil {
-		c.Skip = func(x httpcache.Exchange) bool { return r.Skip(x.(*exchange).gin) }
-	}
-	rt, err := httpcache.NewRoute(c)
-	if err != nil {
-		return nil, err
-	}
-	return middleware(rt.Serve), nil
+	return httpcache.RouteMiddleware(httpcache.RouteConfig[*gin.Context](r), requestOf, middleware)
 }
 
-// WriteRoute is an invalidating route with all that can be said about it.
+// WriteRoute is an invalidating route with all its options.
 type WriteRoute struct {
 	Cache *core.Cache // required
-	// Class says whether the route may write while the shared tier cannot be
-	// reached: core.Class.ConfirmWrites.
+	// Class names the class whose ConfirmWrites decides whether the route writes while
+	// the shared tier is unreachable. Default: the class "".
 	Class string
-	Tags  []string // at least one
+	Tags  []string // tag templates, at least one
 }
 
 // Middleware returns the middleware, or a *core.ConfigError.
 func (w WriteRoute) Middleware() (gin.HandlerFunc, error) {
-	iv, err := httpcache.NewInvalidator(w.Cache, w.Class, w.Tags)
-	if err != nil {
-		return nil, err
-	}
-	return middleware(iv.Serve), nil
+	return httpcache.WriteMiddleware(httpcache.WriteRouteConfig(w), middleware)
 }
 
-func must(m gin.HandlerFunc, err error) gin.HandlerFunc {
-	if err != nil {
-		panic(err)
-	}
-	return m
-}
+func requestOf(ex httpcache.Exchange) *gin.Context { return ex.(*exchange).gin }
 
 func middleware(serve func(httpcache.Exchange) error) gin.HandlerFunc {
 	return func(c *gin.Context) {

@@ -30,7 +30,7 @@ func tenants(users *core.Map[string, string], load core.Loader[string, string]) 
 	return e
 }
 
-func TestGivenGinsContext_WhenARefreshOutlastsTheRequest_ThenItHasNoValues(t *testing.T) {
+func TestARefreshThatOutlivesItsRequestHasNoGinValues(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		users, err := core.NewMap(newCache(t), core.MapOptions[string, string]{Class: "stale", Prefix: "user"})
 		require.NoError(t, err)
@@ -58,7 +58,7 @@ func TestGivenGinsContext_WhenARefreshOutlastsTheRequest_ThenItHasNoValues(t *te
 	})
 }
 
-func TestGivenGinsContext_WhenTheClientLeavesItsLoad_ThenItsValuesHaveGone(t *testing.T) {
+func TestGinsContextHasNoValuesAfterTheClientLeavesItsLoad(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		users, err := core.NewMap(newCache(t), core.MapOptions[string, string]{Class: "stale", Prefix: "user"})
 		require.NoError(t, err)

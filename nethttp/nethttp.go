@@ -31,7 +31,7 @@ import (
 // parameters, "{id}", and the wildcard, "{*}". It panics with a *core.ConfigError
 // if something is wrong with the route, as ServeMux does.
 func Cache(cache *core.Cache, class string, tags ...string) func(http.Handler) http.Handler {
-	return must(Route{Cache: cache, Class: class, Tags: tags}.Middleware())
+	return httpcache.Must(Route{Cache: cache, Class: class, Tags: tags}.Middleware())
 }
 
 // Invalidate returns the middleware that invalidates tags, and the request's own
@@ -40,53 +40,39 @@ func Cache(cache *core.Cache, class string, tags ...string) func(http.Handler) h
 // the client sees each one as it is flushed, before the invalidation; the end of the
 // stream comes after it. It panics with a *core.ConfigError if something is wrong.
 func Invalidate(cache *core.Cache, tags ...string) func(http.Handler) http.Handler {
-	return must(WriteRoute{Cache: cache, Tags: tags}.Middleware())
+	return httpcache.Must(WriteRoute{Cache: cache, Tags: tags}.Middleware())
 }
 
-// Route is a cached route with all that can be said about it.
+// Route is a cached route with all its options.
 type Route struct {
 	Cache *core.Cache // required
-	Class string
-	Tags  []string
-	// Identity says whose response it is, for routes that answer each user
-	// differently. Not ok: the request is left alone.
+	Class string      // of core.Options.Classes; "" is the default class
+	Tags  []string    // tag templates, for example "product:{id}"; default: none
+	// Identity returns the user whose response it is, for routes that answer each user
+	// differently. It becomes part of the key; a response may then be private. ok is
+	// false for a request that bypasses the cache. Default: one response for all users.
 	Identity func(*http.Request) (id string, ok bool)
-	// Skip leaves a request alone.
+	// Skip reports whether a request bypasses the cache. Default: none does.
 	Skip func(*http.Request) bool
 }
 
 // Middleware returns the middleware, or a *core.ConfigError.
 func (r Route) Middleware() (func(http.Handler) http.Handler, error) {
-	c := httpcache.Config{Cache: r.Cache, Class: r.Class, Tags: r.Tags}
-	if r.Identity != nil {
-		c.Identity = func(x httpcache.Exchange) (string, bool) { return r.Identity(x.(*exchange).Request) }
-	}
-	if r.Skip != nil {
-		c.Skip = func(x httpcache.Exchange) bool { return r.Skip(x.(*exchange).Request) }
-	}
-	rt, err := httpcache.NewRoute(c)
-	if err != nil {
-		return nil, err
-	}
-	return middleware(rt.Serve), nil
+	return httpcache.RouteMiddleware(httpcache.RouteConfig[*http.Request](r), requestOf, middleware)
 }
 
-// WriteRoute is an invalidating route with all that can be said about it.
+// WriteRoute is an invalidating route with all its options.
 type WriteRoute struct {
 	Cache *core.Cache // required
-	// Class says whether the route may write while the shared tier cannot be
-	// reached: core.Class.ConfirmWrites.
+	// Class names the class whose ConfirmWrites decides whether the route writes while
+	// the shared tier is unreachable. Default: the class "".
 	Class string
-	Tags  []string // at least one
+	Tags  []string // tag templates, at least one
 }
 
 // Middleware returns the middleware, or a *core.ConfigError.
 func (w WriteRoute) Middleware() (func(http.Handler) http.Handler, error) {
-	iv, err := httpcache.NewInvalidator(w.Cache, w.Class, w.Tags)
-	if err != nil {
-		return nil, err
-	}
-	return middleware(iv.Serve), nil
+	return httpcache.WriteMiddleware(httpcache.WriteRouteConfig(w), middleware)
 }
 
 // PathValues returns the middleware that sets a router's parameters as the request's path
@@ -108,12 +94,7 @@ func PathValues(params func(*http.Request) map[string]string) func(http.Handler)
 	}
 }
 
-func must(m func(http.Handler) http.Handler, err error) func(http.Handler) http.Handler {
-	if err != nil {
-		panic(err)
-	}
-	return m
-}
+func requestOf(ex httpcache.Exchange) *http.Request { return ex.(*exchange).Request }
 
 func middleware(serve func(httpcache.Exchange) error) func(http.Handler) http.Handler {
 	return func(next http.Handler) http.Handler {
@@ -169,7 +150,7 @@ func (x *exchange) Run(ctx context.Context, c *httpcache.Capture) error {
 // Detach implements httpcache.Exchange. Where the request came through a server,
 // the copy goes through it again from the beginning: routers keep what a request's
 // context refers to in pools, give it to other requests once this one has ended,
-// and make it anew for the copy. Called without a server, as in tests with httptest.NewRecorder, there is
+// and create it again for the copy. Called without a server, as in tests with httptest.NewRecorder, there is
 // nothing but the handler and the request's own values.
 func (x *exchange) Detach() func(context.Context, func(httpcache.Exchange)) {
 	ctx := context.WithoutCancel(x.Request.Context())

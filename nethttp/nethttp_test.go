@@ -128,7 +128,7 @@ func TestSchemeThatMiddlewareSetsIsPartOfTheIdentity(t *testing.T) {
 	require.Equal(t, "/p run 1", ask("http"))
 }
 
-func TestMiddlewareAroundTheMuxResolvesItsTagsAlthoughTheRequestIsCopiedInside(t *testing.T) {
+func TestMiddlewareAroundTheMuxResolvesItsTagsFromACopiedRequest(t *testing.T) {
 	cache := newCache(t)
 	var runs atomic.Int64
 	type key struct{}

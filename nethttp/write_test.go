@@ -29,7 +29,7 @@ func away(t *testing.T) core.Remote {
 	return redisstore.New(client)
 }
 
-func TestGivenATierThatCannotBeReached_WhenSomebodyWrites_ThenTheClassSaysWhetherTheHandlerRuns(t *testing.T) {
+func TestConfirmWritesDecidesAboutAWriteWithoutTheSharedTier(t *testing.T) {
 	cache, err := core.New(core.Options{
 		Remote:  away(t),
 		Classes: core.Classes{"strict": {ConfirmWrites: true}},
@@ -64,7 +64,7 @@ func TestGivenATierThatCannotBeReached_WhenSomebodyWrites_ThenTheClassSaysWhethe
 	require.Equal(t, 2, runs)
 }
 
-func TestGivenAWriteThatCannotBe_WhenItIsMade_ThenTheErrorSaysWhatIsWrong(t *testing.T) {
+func TestAMalformedWriteRouteReturnsAConfigError(t *testing.T) {
 	cache, err := core.New(core.Options{})
 	require.NoError(t, err)
 	defer func() { require.NoError(t, cache.Close()) }()

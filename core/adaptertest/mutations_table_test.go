@@ -251,7 +251,7 @@ func mutations() []mutation {
 
 		take("a 304 that is flushed is held back", httpcache+"stdwriter.go", `case w.c.Conditions != nil && w.status == http.StatusNotModified:`, `case false:`,
 			[]string{"a 304 that the handler flushes renews as well"}),
-		take("a 304 may be an error", httpcache+"load.go", `if err != nil && l.validated(errorStatus(err)) && `, `if err != nil && false && `, nil), // net/http's handlers return none
+		take("a 304 may be an error", httpcache+"load.go", `if unsent && l.validated(status) {`, `if false {`, nil), // net/http's handlers return none
 		take("If-Match is the handler's", httpcache+"validate.go", ` || len(l.a.ex.Values("If-Match")) > 0 || `, ` || `,
 			[]string{"a condition that only the handler can evaluate is left to it"}),
 		take("a renewed response varies as before", httpcache+"validate.go", `l.d.vary = union(l.d.vary, old.vary)`, ``,
@@ -434,7 +434,7 @@ func mutations() []mutation {
 			[]string{"the handler's response, exactly: 301 with Location", "the handler's response, exactly: many fields"}),
 		take("all values of a field are stored", httpcache+"stdwriter.go", `copies = append(copies, values...)`, `copies = append(copies, values[0])`,
 			[]string{"the handler's response, exactly: repeated fields"}),
-		take("the body is stored", httpcache+"response.go", "\t\tbody:          body,", "\t\tbody:          []byte{},",
+		take("the body is stored", httpcache+"response.go", "\t\tbody:       body,", "\t\tbody:       []byte{},",
 			[]string{"the handler's response, exactly: a plain text", "concurrent misses of one URL run the handler once"}),
 
 		// status.go
@@ -545,7 +545,7 @@ func mutations() []mutation {
 			[]string{"a tag's parameter of a wildcard", "a tag's parameter of a wildcard, escaped"}),
 		take("parameters are decoded once", adapter, `v := x.Request.PathValue(name)`, "v := x.Request.PathValue(name)\n\tv, _ = url.PathUnescape(v)",
 			[]string{"a tag's parameter escaped twice: it is decoded once"}),
-		take("it is said once", httpcache+"route.go", `if rt.once.first(name) {`, `if true {`,
+		take("it is said once", httpcache+"route.go", `if rt.warned.first(name) {`, `if true {`,
 			[]string{"a route with an unknown parameter in a tag is not cached, logged once"}),
 
 		// route.go
@@ -579,11 +579,11 @@ func mutations() []mutation {
 			[]string{"a safe method invalidates nothing: PROPFIND", "a safe method invalidates nothing: REPORT", "a safe method invalidates nothing: SEARCH"}),
 		take("a safe method through a route that writes", httpcache+"write.go", `if reads(line.Method) {`, `if false {`,
 			[]string{"a safe method invalidates nothing: OPTIONS", "a safe method invalidates nothing: QUERY"}),
-		take("a class may change", httpcache+"serve.go", "\trt = rt.now()\n", "",
+		take("a class may change", httpcache+"serve.go", `return rt.snapshot().serve(ex, &line)`, `return rt.latest.Load().serve(ex, &line)`,
 			[]string{"a changed class applies to responses stored afterwards"}),
-		take("a route whose class has changed is the same one", httpcache+"route.go", `return rt.latest == other.latest`, `return rt == other`,
+		take("a route whose class has changed is the same one", httpcache+"serve.go", `r.route.Route == rt {`, `r.route == rt.latest.Load() {`,
 			[]string{"a load uses the class as of its request"}),
-		take("the latest class", httpcache+"route.go", `is.revision == revision {`, `is.revision <= revision {`,
+		take("the latest class", httpcache+"route.go", `latest.revision == revision {`, `latest.revision <= revision {`,
 			[]string{"a changed class applies to responses stored afterwards"}),
 		take("Skip", httpcache+"serve.go", `case rt.skip != nil && rt.skip(ex):`, `case false:`,
 			[]string{"a request that Skip selects is a bypass"}),
@@ -605,7 +605,7 @@ func mutations() []mutation {
 			[]string{"known variants of a resource do not wait for each other"}),
 		take("HEAD leads nobody", httpcache+"serve.go", `if a.line.Method == http.MethodHead { // it stores`, `if false { // it stores`,
 			[]string{"HEAD is answered from a stored GET and stores nothing", "a HEAD that misses does not collapse"}),
-		take("who waits is let go with its context", httpcache+"serve.go", "\t\t\tex.Reply(unavailable())\n\t\t\treturn nil //nolint:nilerr // it has been answered\n", "\t\t\treturn rt.forward(ex, fwd, \"gave-up-waiting\")\n",
+		take("who waits is let go with its context", httpcache+"serve.go", "\t\tex.Reply(unavailable())\n\t\treturn true, nil //nolint:nilerr // it has been answered\n", "\t\treturn true, rt.forward(ex, fwd, \"gave-up-waiting\")\n",
 			[]string{"a waiting request ends when its own context ends"}),
 		take("what was shared must fit", httpcache+"serve.go", `if ok && r.fits(a) {`, `if ok {`,
 			[]string{"waiting requests share only a run of their own variant",
@@ -630,7 +630,7 @@ func mutations() []mutation {
 		take("a stream ends with its client", httpcache+"detachedcontext.go", "\tif s.client != nil && s.client.Err() != nil {\n\t\ts.cancel()\n\t}\n", "", nil),
 		take("a 5xx that streams is a failure", httpcache+"load.go", "\tif l.c.Status >= 500 {\n\t\tl.d.verdict", "\tif false {\n\t\tl.d.verdict",
 			[]string{"MaxLoadsAfterError holds after an uncacheable 5xx"}),
-		take("what a cancelled handler answers is not stored", httpcache+"load.go", "\tcase s.ctx.Err() != nil:\n", "\tcase false:\n",
+		take("what a cancelled handler answers is not stored", httpcache+"load.go", "\tcase l.detached.ctx.Err() != nil:\n", "\tcase false:\n",
 			[]string{"a handler without a waiting client is cancelled and not stored"}),
 		take("MaxEntryBytes", httpcache+"load.go", `c := &Capture{Limit: rt.class.MaxEntryBytes,`, `c := &Capture{Limit: 100 << 20,`,
 			[]string{"a body up to MaxEntryBytes is stored, a larger one passes through", "the bound holds however the body is written", "an oversized response passes as it is written",

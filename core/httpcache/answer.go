@@ -13,8 +13,8 @@ import (
 // 13), or the ranges it asks for (section 14). The cache stands in for the origin: a
 // request that it answers comes to no other place that could look at If-Match and
 // If-Unmodified-Since. Where middleware in front may encode the content, the cache cuts
-// no range: that middleware would encode the part, which nobody could put together
-// with the rest of an encoded whole. lacks are fields that the request is known not to
+// no range: that middleware would encode the part, and no client could combine it with the
+// rest of an encoded whole. lacks are fields that the request is known not to
 // have.
 func (r *response) answer(ex Exchange, lacks FieldSet, method string, extra []Field) Answer {
 	a, etag, recoded := r.inFull(ex, extra)
@@ -65,9 +65,9 @@ func contentLength(n int) Field {
 	return Field{Name: "Content-Length", Values: []string{strconv.Itoa(n)}}
 }
 
-// The fields that a 304 leaves out, since they speak of content that is not sent (RFC
-// 9110 section 15.4.5), and those that a 412 and a 416 leave out besides: whoever keeps
-// one of these must not take it for what was asked for.
+// The fields that a 304 leaves out, since they describe content that is not sent (RFC
+// 9110 section 15.4.5), and those that a 412 and a 416 leave out besides: a cache that keeps
+// one of these must not take it for the response.
 var (
 	ofContent = map[string]bool{ //nolint:gochecknoglobals // a constant
 		"Content-Type": true, "Content-Length": true, "Content-Encoding": true, "Content-Language": true, "Content-Range": true,

@@ -214,16 +214,13 @@ func (d *decoder) strings() []string {
 
 func (d *decoder) response() *response {
 	flags := d.byte()
-	r := &response{
-		status:        int(d.uvarint()),
-		initialAge:    d.varint(),
-		forError:      time.Duration(d.varint()),
-		forAuthorized: flags&flagAuthorized != 0,
-		forCookies:    flags&flagCookies != 0,
-		forOrigins:    flags&flagOrigins != 0,
-		validate:      flags&flagValidate != 0,
-		strict:        flags&flagStrict != 0,
-	}
+	r := &response{status: int(d.uvarint())}
+	r.initialAge, r.forError = d.varint(), time.Duration(d.varint())
+	r.forAuthorized = flags&flagAuthorized != 0
+	r.forCookies = flags&flagCookies != 0
+	r.forOrigins = flags&flagOrigins != 0
+	r.validate = flags&flagValidate != 0
+	r.strict = flags&flagStrict != 0
 	if flags&flagFailure != 0 {
 		r.failure = d.string()
 	}

@@ -11,13 +11,15 @@ import (
 	"github.com/larderhq/larder/core/httpcache/internal/field"
 )
 
-func TestGivenAValue_WhenItGoesThroughTheSharedTier_ThenItIsTheSame(t *testing.T) {
+func TestValuesAreTheSameAfterEncodingAndDecoding(t *testing.T) {
 	for name, value := range map[string]any{
 		"smallest response": &response{status: 200, body: []byte{}},
 		"response": &response{
-			status: 301, initialAge: 7, etag: `"x"`, lastModified: time.Unix(1700000000, 0).UTC(), date: time.Unix(1700000001, 0).UTC(),
-			forError: time.Minute, validate: true, strict: true, tags: []string{"t:a", "g:b"}, own: 4, vary: []string{"Accept", "Accept-Encoding"}, key: "k\x1f\x00\xff",
-			forAuthorized: true, forCookies: true, body: []byte(strings.Repeat("body\x00", 1000)),
+			status: 301, own: 4,
+			validators:     validators{initialAge: 7, etag: `"x"`, lastModified: time.Unix(1700000000, 0).UTC(), date: time.Unix(1700000001, 0).UTC()},
+			reuse:          reuse{forError: time.Minute, validate: true, strict: true, forAuthorized: true, forCookies: true},
+			identification: identification{tags: []string{"t:a", "g:b"}, vary: []string{"Accept", "Accept-Encoding"}, key: "k\x1f\x00\xff"},
+			body:           []byte(strings.Repeat("body\x00", 1000)),
 			fields: []Field{
 				{Name: "Link", Values: []string{"<a>", "<b>"}, Mode: Append},
 				{Name: "Last-Modified", Values: []string{"Tue, 14 Nov 2023 22:13:20 GMT"}},
@@ -25,12 +27,13 @@ func TestGivenAValue_WhenItGoesThroughTheSharedTier_ThenItIsTheSame(t *testing.T
 				{Name: "Server", Mode: Remove}, {Name: "Empty", Values: []string{""}}, {Name: "Link", Values: []string{"<c>"}, Mode: Join},
 			},
 		},
-		"old response": &response{status: 999, initialAge: math.MaxInt64, body: []byte("x")},
-		"part":         &response{status: 206, part: &field.Span{First: 3, Last: 5}, whole: 10, asked: "bytes=3-5", body: []byte("abc")},
+		"old response": &response{status: 999, validators: validators{initialAge: math.MaxInt64}, body: []byte("x")},
+		"part":         &response{status: 206, partial: partial{part: &field.Span{First: 3, Last: 5}, whole: 10, asked: "bytes=3-5"}, body: []byte("abc")},
 		"encoded": func() *response {
 			r := &response{
-				status: 200, etag: `"x"`, body: []byte("abc"), encoded: []encodedBody{{coding: "zstd", body: []byte("z")}, {coding: "gzip", body: []byte("g")}},
-				fields: []Field{{Name: "Etag", Values: []string{`"x"`}}, {Name: "Content-Length", Values: []string{"3"}}},
+				status: 200, body: []byte("abc"), validators: validators{etag: `"x"`},
+				encodings: encodings{encoded: []encodedBody{{coding: "zstd", body: []byte("z")}, {coding: "gzip", body: []byte("g")}}},
+				fields:    []Field{{Name: "Etag", Values: []string{`"x"`}}, {Name: "Content-Length", Values: []string{"3"}}},
 			}
 			r.read()
 			r.describeEncoded()
@@ -66,7 +69,7 @@ func TestGivenAValue_WhenItGoesThroughTheSharedTier_ThenItIsTheSame(t *testing.T
 	require.False(t, ok)
 }
 
-func TestGivenAnIndexThatIsNotOfThisForm_WhenItIsRead_ThenThereIsNone(t *testing.T) {
+func TestAMalformedIndexIsNotDecoded(t *testing.T) {
 	payload, _ := codec{}.Encode(&index{lists: [][]string{{"A"}}, variants: []variant{{key: "v"}}})
 	require.Equal(t, "l\x00\x01\x01\x01A", string(payload))
 	for _, other := range []string{
@@ -80,7 +83,7 @@ func TestGivenAnIndexThatIsNotOfThisForm_WhenItIsRead_ThenThereIsNone(t *testing
 
 func FuzzDecodeValue(f *testing.F) {
 	for _, v := range []any{
-		&response{status: 200, etag: "e", key: "k", vary: []string{"A"}, fields: []Field{{Name: "A", Values: []string{"b"}}}, body: []byte("body")},
+		&response{status: 200, validators: validators{etag: "e"}, identification: identification{key: "k", vary: []string{"A"}}, fields: []Field{{Name: "A", Values: []string{"b"}}}, body: []byte("body")},
 		&index{lists: [][]string{{"A"}}}, &index{lists: [][]string{{"A", "B"}, {"A"}, nil}, implied: true}, uncacheable{},
 	} {
 		payload, _ := codec{}.Encode(v)

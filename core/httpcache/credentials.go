@@ -25,9 +25,9 @@ func (c *credentials) reason() string {
 	return "authorization"
 }
 
-// credentialsOf reads what a request says of who asks. What the class names is part of
-// the identity and needs no care.
-func (rt *Route) credentialsOf(ex Exchange, lacks FieldSet) (c credentials) {
+// credentialsOf reads a request's credentials. A field that the class names is part of the
+// key and does not count.
+func (rt *routeSnapshot) credentialsOf(ex Exchange, lacks FieldSet) (c credentials) {
 	http := &rt.class.HTTP
 	c.lacks = lacks
 	c.cookies = !lacks.has(cookieName) && http.Cookies == nil && len(ex.Values("Cookie")) > 0

@@ -7,8 +7,8 @@ import (
 	"github.com/larderhq/larder/core/internal/coherence"
 )
 
-// detachedContext is the context of a run of the handler that others may wait for: its
-// client's going does not end it while they do, for as long as a load may take.
+// detachedContext is the context of a load that other requests may wait for. When the
+// client leaves, it ends once no request waits, at the latest after LoadTimeout.
 type detachedContext struct {
 	ctx    context.Context
 	cancel context.CancelFunc
@@ -33,7 +33,8 @@ func newDetachedContext(client context.Context, turn *coherence.Turn, limit time
 	return s
 }
 
-// cancelIfClientLeft lets the client's going end the run: nobody waits any more.
+// cancelIfClientLeft ends the load if its client has left. It is called when no request
+// can wait for the load any more.
 func (s *detachedContext) cancelIfClientLeft() {
 	if s.client != nil && s.client.Err() != nil {
 		s.cancel()
@@ -50,8 +51,7 @@ func (s *detachedContext) end() {
 // backgroundContext is the detachedContext of a run that has no client.
 func backgroundContext(ctx context.Context) *detachedContext { return &detachedContext{ctx: ctx} }
 
-// clientContext tells a handler of its client's deadline and of why it has been
-// cancelled, as the client's own context would.
+// clientContext has the deadline and the error of the client's context.
 type clientContext struct {
 	context.Context
 	client context.Context

@@ -9,9 +9,9 @@ import (
 	"time"
 )
 
-// DiscardWriter is a ResponseWriter whose answer goes nowhere. It has the methods that
-// net/http's own has, and those that succeed in front of a client succeed here: a handler
-// that checks their errors answers in the background as it does in front.
+// DiscardWriter is an http.ResponseWriter that discards the answer, for background loads.
+// It has the methods of net/http's own writer, and they succeed as they do with a client,
+// except Hijack: a handler that checks their errors behaves as it does in the foreground.
 type DiscardWriter struct {
 	header http.Header
 	status atomic.Int32
@@ -28,13 +28,13 @@ var (
 // NewDiscardWriter returns a DiscardWriter.
 func NewDiscardWriter() *DiscardWriter { return &DiscardWriter{header: make(http.Header)} }
 
-// ServeDiscarding has a handler answer a request whose answer goes nowhere. What it has
-// uploaded is removed, as a server does.
+// ServeDiscarding calls a handler with a DiscardWriter, which it returns. As a server does,
+// it removes the files of an upload afterwards.
 func ServeDiscarding(h http.Handler, r *http.Request) *DiscardWriter {
 	n := NewDiscardWriter()
 	defer func() {
 		if r.MultipartForm != nil {
-			_ = r.MultipartForm.RemoveAll() // as a server: nobody could do anything about it
+			_ = r.MultipartForm.RemoveAll() // as a server: an error has no remedy
 		}
 	}()
 	h.ServeHTTP(n, r)

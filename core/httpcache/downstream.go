@@ -9,9 +9,9 @@ import (
 	"github.com/larderhq/larder/core/httpcache/internal/field"
 )
 
-// What caches further down, and clients, are told beside what the handler says: when
-// a response was made, how it may be read, and that they must not keep by their own
-// guess what no invalidation can reach.
+// The fields that Larder adds for downstream caches and clients: the date of a response,
+// the ranges that it takes, and no-cache where a downstream cache would apply a heuristic
+// lifetime to a copy that no invalidation reaches.
 
 // acceptRanges is added to stored content, of which the cache cuts ranges.
 var acceptRanges = Field{Name: "Accept-Ranges", Values: []string{"bytes"}, Mode: Absent} //nolint:gochecknoglobals // a constant
@@ -60,8 +60,8 @@ func decided(values []string) bool {
 	return cc.MaxAge.Present || cc.SMaxAge.Present || cc.NoStore || cc.NoCache || cc.Private
 }
 
-// JoinList returns the lines of a list, at least one, with the members of a field of mode
-// Join in the last of them. A Cache-Control of outer middleware that has decided itself,
+// JoinList returns the lines of a list field, at least one, with the members of f, whose
+// mode is Join, appended to the last line. A Cache-Control of outer middleware that has decided itself,
 // this time, is left alone.
 func JoinList(lines []string, f *Field) []string {
 	if f.Name == "Cache-Control" && decided(lines) {
@@ -91,8 +91,7 @@ func unanswered(cacheStatus Field) []Field {
 	return append(notGuessed[:1:1], cacheStatus)
 }
 
-// neverKept is what an answer of the cache's own making says: it is nobody else's, and
-// not the handler's. The fields that some caches heed before Cache-Control are none of
+// neverKept are the fields of an answer that the cache itself makes: no cache may store it. The fields that some caches heed before Cache-Control are none of
 // its own.
 var neverKept = []Field{ //nolint:gochecknoglobals // a constant
 	{Name: "Cache-Control", Values: []string{"no-store"}},

@@ -8,9 +8,9 @@ import (
 	"github.com/larderhq/larder/core/internal/loadscope"
 )
 
-// Exchange is what an adapter shows of one request and does with its answer. It
-// is the whole seam between the engine and a framework: an adapter translates and
-// decides nothing. An Exchange is used by one goroutine.
+// Exchange is one request and its answer in a framework's terms: the seam between this
+// package and an adapter. An adapter translates and decides nothing. An Exchange is used by
+// one goroutine.
 type Exchange interface {
 	// Line returns the request line as the handler would see it. Its strings may
 	// be views of a buffer that is reused after the request.
@@ -49,15 +49,15 @@ type Exchange interface {
 // not look into that one puts the value there for the run, under the same key.
 const ContextKey = loadscope.Key
 
-// A FieldSnapshotter is an Exchange whose request could be changed by those who handle it:
-// all are. SnapshotFields is called before Run, when what Values returns still counts
-// afterwards.
+// A FieldSnapshotter is an Exchange whose handlers can change the fields of the request: all
+// are. SnapshotFields is called before Run; afterwards Values returns the fields as they were
+// then.
 type FieldSnapshotter interface{ SnapshotFields() }
 
-// A ContentReader is an Exchange whose request may have content that says what is asked for: all
-// are. Content reads the content of a request, and leaves it for the handlers, and for
-// those of a copy that Detach makes. ok is false where there is more than limit, which the
-// handlers then read as it comes, or where it cannot be read, which they then find out.
+// A ContentReader is an Exchange that can read a request's content, for QUERY (RFC 10008):
+// all are. Content returns the content, which the handlers, and those of a copy that Detach
+// makes, read again. ok is false where it is longer than limit bytes, or reading fails; the
+// handlers then read the content, or meet the error.
 type ContentReader interface {
 	Content(limit int) (content []byte, ok bool)
 }
@@ -78,13 +78,21 @@ type Line struct {
 	HasBody bool
 }
 
-// clone returns l without views of a buffer that a handler may overwrite.
-func (l *Line) clone() Line {
+// Clone returns a copy of l that shares no memory with a request's buffer, which a handler
+// may overwrite.
+func (l *Line) Clone() Line {
 	c := *l
 	for _, s := range []*string{&c.Method, &c.Scheme, &c.Host, &c.Path, &c.Query, &c.Original} {
 		*s = strings.Clone(*s)
 	}
 	return c
+}
+
+// HasTarget reports whether the request target on the wire is the path and query of l. A
+// target in absolute form is not: the handler can tell it apart.
+func (l *Line) HasTarget(target string) bool {
+	path, query, found := strings.Cut(target, "?")
+	return path == l.Path && query == l.Query && found == (query != "" || l.BareQuery)
 }
 
 // Field is a field of an answer.
@@ -171,7 +179,7 @@ type Capture struct {
 // stores reports whether what is held back may be stored.
 func (c *Capture) stores() bool { return c != nil && c.Limit > 0 && !c.Tail }
 
-// Head tells of a final status and header, before the first byte of content. It
+// Head reports the final status and header, before the first byte of content. It
 // returns whether to hold the answer back, and what to add to it if not.
 func (c *Capture) Head(status int, h Header) (hold bool, add []Field) {
 	c.Status, c.Header = status, h
@@ -181,7 +189,7 @@ func (c *Capture) Head(status int, h Header) (hold bool, add []Field) {
 	return c.head(status, h)
 }
 
-// Pass tells that what was held back must be passed on: it is over the limit, is
+// Pass reports that the held answer must be passed on: it is over the limit, is
 // flushed, or the connection is taken over. It returns what to add to the header.
 func (c *Capture) Pass(reason string) (add []Field) {
 	if c.pass == nil {

@@ -2,8 +2,8 @@ package httpcache
 
 import "github.com/larderhq/larder/core"
 
-// FieldSet is a set of request fields, as coarse as the cache asks for them. A hit asks for
-// some twenty fields, and a request has few of them: one walk over those that it has is
+// FieldSet is a set of the request fields that a hit reads, in groups. A hit reads some
+// twenty fields, and a request has few of them: one walk over the request's fields is
 // cheaper than a search for each.
 type FieldSet uint8
 
@@ -18,7 +18,7 @@ const (
 	originName                             // Origin
 )
 
-// AllFields is the set of all fields: nothing is known of those that a request has.
+// AllFields is the set of all fields, for a request whose fields are unknown.
 const AllFields = ^FieldSet(0)
 
 // Add adds a field by its canonical name.
@@ -71,7 +71,7 @@ var members = func() (members [1 << 8][]member) { //nolint:gochecknoglobals // a
 	return members
 }()
 
-// A FieldReporter is an Exchange that tells quickly what its request brings.
+// A FieldReporter is an Exchange that reports the fields of its request at once.
 type FieldReporter interface {
 	// Fields returns the members of FieldSet that the request has, and may return others.
 	Fields() FieldSet

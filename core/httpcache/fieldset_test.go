@@ -9,7 +9,7 @@ import (
 	"github.com/larderhq/larder/core"
 )
 
-func TestEveryFieldThatIsLookedForOnAHitIsAMemberOfNames(t *testing.T) {
+func TestEveryFieldReadOnAHitIsAMemberOfFieldSet(t *testing.T) {
 	for _, name := range slices.Concat(conditionalFields, []string{"Upgrade", "Authorization", "Cookie", "Cache-Control", "Pragma", originField}) {
 		var names FieldSet
 		names.Add(name)
@@ -22,7 +22,7 @@ func TestEveryFieldThatIsLookedForOnAHitIsAMemberOfNames(t *testing.T) {
 	require.Equal(t, conditionName, memberOf("If-Range"))
 }
 
-func TestFieldsThatNobodyLooksForAreNoMembersOfNames(t *testing.T) {
+func TestFieldsThatAreNotReadAreNoMembersOfFieldSet(t *testing.T) {
 	var names FieldSet
 	for _, name := range []string{"", "A", "Accept", "Accept-Encoding", "Accept-Language", "Dnt", "Host", "Origins", "User-Agent", "X-Request-Id", "if-match"} {
 		names.Add(name)
@@ -37,7 +37,7 @@ func TestARequestOfAnUnknownExchangeMayHaveEveryField(t *testing.T) {
 	require.False(t, (^AllFields).has(cookieName))
 }
 
-func TestCredentialsOfAClassThatAreNotWellKnownAreLookedForEachTime(t *testing.T) {
+func TestCredentialsOutsideFieldSetAreReadFromEachRequest(t *testing.T) {
 	require.Equal(t, []string{core.ClientCertificate}, others(core.CredentialFields()))
 	require.Equal(t, []string{core.ClientCertificate, "X-Own"}, others(append(core.CredentialFields(), "X-Own")))
 	require.Empty(t, others([]string{"X-Api-Key"}))

@@ -36,7 +36,7 @@ func readDirectives(h Header) directives {
 type life struct {
 	lifetime local.Lifetime
 	stated   bool  // the response states its lifetime itself
-	guess    bool  // it is guessed, of a status that nobody guesses of unless it is public
+	guess    bool  // a heuristic lifetime, of a status that has none unless the response is public
 	age      int64 // seconds it had when it came
 	validate bool  // no use of it without validation
 	strict   bool  // never answered once it is stale
@@ -60,7 +60,7 @@ const (
 // lifetime finds how long a response is fresh (RFC 9111 section 4.2), how long it
 // may be used after that (sections 4.2.4 and 5.2.2, RFC 5861), and how long it is
 // worth keeping. It returns a reason if that is no time at all.
-func (rt *Route) lifetime(status int, h Header, dir *directives, said loadscope.Said) (l life, reason string) {
+func (rt *routeSnapshot) lifetime(status int, h Header, dir *directives, said loadscope.Said) (l life, reason string) {
 	cc, class := &dir.cc, &rt.class
 	date, dated := field.ParseDate(first(h.Values("Date")))
 	now := time.Now()
@@ -121,7 +121,7 @@ func clamp(d time.Duration) time.Duration {
 
 // stated finds the lifetime of a response: what it states, the class's TTL, or a
 // guess.
-func (rt *Route) stated(status int, h Header, dir *directives, date time.Time) (fresh time.Duration, stated bool, reason string) {
+func (rt *routeSnapshot) stated(status int, h Header, dir *directives, date time.Time) (fresh time.Duration, stated bool, reason string) {
 	cc, class := &dir.cc, &rt.class
 	switch expires := h.Values("Expires"); {
 	case cc.SMaxAge.Present:
@@ -151,7 +151,7 @@ func (rt *Route) stated(status int, h Header, dir *directives, date time.Time) (
 
 // windows finds how long a response may be used after its lifetime. What it says
 // itself (RFC 5861) wins over the class.
-func (rt *Route) windows(l *life, status int, cc *field.CacheControl) {
+func (rt *routeSnapshot) windows(l *life, status int, cc *field.CacheControl) {
 	l.lifetime.Stale, l.forError = rt.class.StaleWhileRevalidate, rt.class.StaleIfError
 	if gone(status) && !l.stated {
 		l.lifetime.Stale, l.forError = 0, 0

@@ -34,7 +34,7 @@ var judgedClasses = core.Classes{
 var judgedNames = slices.Sorted(maps.Keys(judgedClasses))
 
 // judges are the routes by class, without and with an identity.
-type judges map[string][2]*Route
+type judges map[string][2]*routeSnapshot
 
 func newJudges(tb testing.TB) judges {
 	cache, err := core.New(core.Options{Classes: judgedClasses})
@@ -42,10 +42,11 @@ func newJudges(tb testing.TB) judges {
 	tb.Cleanup(func() { require.NoError(tb, cache.Close()) })
 	all := judges{}
 	for class := range judgedClasses {
-		var pair [2]*Route
+		var pair [2]*routeSnapshot
 		for i, identity := range []func(Exchange) (string, bool){nil, func(Exchange) (string, bool) { return "u", true }} {
-			pair[i], err = NewRoute(Config{Cache: cache, Class: class, Identity: identity})
+			rt, err := NewRoute(Config{Cache: cache, Class: class, Identity: identity})
 			require.NoError(tb, err)
+			pair[i] = rt.snapshot()
 		}
 		all[class] = pair
 	}

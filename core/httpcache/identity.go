@@ -46,7 +46,7 @@ const (
 
 // appendKey appends the key of the resource that the request asks for. It returns
 // a reason where it cannot have one.
-func (rt *Route) appendKey(dst []byte, ex Exchange, l *Line, identity string) (key []byte, reason string) {
+func (rt *routeSnapshot) appendKey(dst []byte, ex Exchange, l *Line, identity string) (key []byte, reason string) {
 	if l.Path == "" || l.Path[0] != '/' {
 		return dst, "malformed-url" // it would run together with the host
 	}
@@ -94,7 +94,7 @@ func (rt *Route) appendKey(dst []byte, ex Exchange, l *Line, identity string) (k
 }
 
 // appendQuery appends the parameters that matter.
-func (rt *Route) appendQuery(dst []byte, query string) []byte {
+func (rt *routeSnapshot) appendQuery(dst []byte, query string) []byte {
 	if !rt.class.HTTP.QueryOrder {
 		return field.CanonicalQuery(dst, query, rt.keepParam)
 	}
@@ -154,7 +154,7 @@ func appendRequestField(dst []byte, ex Exchange, name string) []byte {
 // appendCookies appends the values of the cookies that matter, as they were sent.
 // Names are read as net/http reads them, so that no spelling of a name means
 // another cookie to the handler than here.
-func (rt *Route) appendCookies(dst []byte, ex Exchange) []byte {
+func (rt *routeSnapshot) appendCookies(dst []byte, ex Exchange) []byte {
 	lines := ex.Values("Cookie")
 	var found []string
 	for _, name := range rt.class.HTTP.Cookies {
@@ -179,7 +179,7 @@ func (rt *Route) appendCookies(dst []byte, ex Exchange) []byte {
 // variantKey returns the key of the variant that ex asks for, of a resource whose
 // response varied on names. Lines of one field count as one line with commas
 // between them (RFC 9111 section 4.1).
-func (rt *Route) variantKey(resource string, names []string, ex Exchange) string {
+func (rt *routeSnapshot) variantKey(resource string, names []string, ex Exchange) string {
 	var buf [512]byte
 	var value [128]byte
 	dst := append(buf[:0], resource...)
@@ -206,7 +206,7 @@ const (
 
 // preferred finds, among the variants of a resource, one in the language that the
 // request ranks highest.
-func (rt *Route) preferred(a *cacheRequest, ix *index, now int64) (f lookup) {
+func (rt *routeSnapshot) preferred(a *cacheRequest, ix *index, now int64) (f lookup) {
 	for i := range ix.variants {
 		en, state := rt.engine.LookupAt(ix.variants[i].key, now)
 		if state == local.Gone {
@@ -314,7 +314,7 @@ func (ix *index) varied(names []string) []string {
 }
 
 // indexOf returns the index of a resource, nil if there is none.
-func (rt *Route) indexOf(resource string) *index {
+func (rt *routeSnapshot) indexOf(resource string) *index {
 	en, state := rt.engine.Lookup(resource)
 	if state == local.Gone {
 		return nil

@@ -77,11 +77,12 @@ func FuzzIdentity(f *testing.F) {
 	}}}})
 	require.NoError(f, err)
 	f.Cleanup(func() { require.NoError(f, cache.Close()) })
-	rt, err := NewRoute(Config{
+	route, err := NewRoute(Config{
 		Cache: cache, Class: "c", Tags: []string{"t"},
 		Identity: func(Exchange) (string, bool) { return "", true },
 	})
 	require.NoError(f, err)
+	rt := route.snapshot()
 
 	build := func(host, path, query, original, a, b, cookie string) *request {
 		lines := func(s string) []string {
@@ -126,7 +127,7 @@ func TestVariantKeysOfDifferentValuesDiffer(t *testing.T) {
 				for _, n := range names {
 					seen = append(seen, fmt.Sprintf("%s=%q/%t", n, strings.Join(r.header[n], ","), r.header[n] == nil))
 				}
-				key, said := new(Route).variantKey("http://a/p", names, r), fmt.Sprint(names, seen)
+				key, said := new(routeSnapshot).variantKey("http://a/p", names, r), fmt.Sprint(names, seen)
 				if other, ok := keys[key]; ok {
 					require.Equal(t, other, said)
 				}

@@ -17,19 +17,18 @@ import (
 	"github.com/larderhq/larder/core/internal/warmup"
 )
 
-// KeepWarm keeps warm the responses that are hit most, until ctx ends, whose error it
-// returns, or the cache is closed: core.ErrClosed. It works as core.Map.KeepWarm does:
+// KeepWarm keeps the most-hit responses warm. It returns the error of ctx when that ends,
+// core.ErrClosed when the cache is closed, and a *core.ConfigError for invalid options. It works as core.Map.KeepWarm does:
 // it learns from the hits of the cache's routes, while it runs, and every so often asks
 // the server's handler for those that are about to expire, or are gone, through all its
 // middleware. The caller gives it a goroutine:
 //
 //	go httpcache.KeepWarm(ctx, cache, server.Handler, core.KeepWarmOptions{})
 //
-// It asks as somebody whom nobody knows would: with GET, without credentials or cookies,
-// and of the request's fields with Accept, Accept-Encoding and Accept-Language only, where
-// the response depends on them. Hits of requests that a response was chosen for by anything
-// else, and of routes with an Identity, teach it nothing; nor do those whose URL and fields
-// are longer than 4 KiB. The handler must serve all routes of the cache.
+// Its requests are anonymous: GET, without credentials or cookies, and with no request
+// fields but Accept, Accept-Encoding and Accept-Language, where the response depends on
+// them. It does not learn from hits whose response was chosen by any other field, from
+// routes with an Identity, or from a URL with fields of more than 4 KiB. The handler must serve all routes of the cache.
 //
 // A net/http server's Handler, an Echo and a Gin engine are such handlers; for Fiber
 // there is fibercache.KeepWarm. A cache's responses are kept warm once at a time.
@@ -94,7 +93,7 @@ const maxHot = 4 << 10
 var negotiated = []string{"Accept", "Accept-Encoding", acceptLanguage} //nolint:gochecknoglobals // a constant
 
 // recordHit counts a hit, if anybody could have caused it.
-func (rt *Route) recordHit(s *hotkeys.Sketch[string], ex Exchange, lacks FieldSet, r *response) {
+func (rt *routeSnapshot) recordHit(s *hotkeys.Sketch[string], ex Exchange, lacks FieldSet, r *response) {
 	if rt.identity != nil || r.part != nil || r.key == "" || rt.credentialsOf(ex, lacks).any() || len(ex.Values("Cookie")) > 0 {
 		return
 	}
@@ -167,8 +166,8 @@ type warmRequest struct {
 }
 
 // keepWarm has the handler answer a request of KeepWarm's, if what is there is about to
-// expire, and nobody else does it, or has done so.
-func (rt *Route) keepWarm(ex Exchange, w *warmRequest) error {
+// expire, and no other load is under way or has replaced it.
+func (rt *routeSnapshot) keepWarm(ex Exchange, w *warmRequest) error {
 	a, missing := rt.requestOf(ex)
 	if a == nil || !rt.cache.Enabled() {
 		ex.Reply(notCached())
@@ -197,12 +196,12 @@ func (rt *Route) keepWarm(ex Exchange, w *warmRequest) error {
 			break
 		}
 	}
-	ex.Reply(Answer{Status: http.StatusNoContent, NoBody: true}) // nobody sees it
+	ex.Reply(Answer{Status: http.StatusNoContent, NoBody: true}) // it is discarded
 	return nil
 }
 
 // keepWarmInTurn is keepWarm in a turn. again: what was found says where to look.
-func (rt *Route) keepWarmInTurn(a *cacheRequest, turn *coherence.Turn, f *lookup, w *warmRequest, missing string) (again bool, err error) {
+func (rt *routeSnapshot) keepWarmInTurn(a *cacheRequest, turn *coherence.Turn, f *lookup, w *warmRequest, missing string) (again bool, err error) {
 	defer func() {
 		if !a.deferred {
 			turn.Finish(local.Outcome{Verdict: local.Failed}) // whatever happened to the handler
@@ -217,7 +216,7 @@ func (rt *Route) keepWarmInTurn(a *cacheRequest, turn *coherence.Turn, f *lookup
 		got = turn.Fetch(ctx, q)
 	}
 	switch {
-	case got.Entry != nil && got.State == local.Fresh: // somebody has made it anew, or it is an index
+	case got.Entry != nil && got.State == local.Fresh: // another load has replaced it, or it is an index
 		rt.adopt(a.key, got.Entry)
 		turn.Finish(local.Outcome{Verdict: local.Shared, Entry: got.Entry, Found: true})
 		return true, nil

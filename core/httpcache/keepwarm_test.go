@@ -101,7 +101,7 @@ func (k *keptWarm) loaded() []string {
 	return ran
 }
 
-func TestGivenAHotPage_WhenItExpires_ThenTheHandlerHasAnsweredItAnew(t *testing.T) {
+func TestKeepWarmReloadsAHotPageBeforeItExpires(t *testing.T) {
 	keepWarm(t, core.HTTPPolicy{}, func(k *keptWarm) {
 		t := k.t
 		k.get("/p/1?b=2&a=1", "Accept-Language", "de", "User-Agent", "me")
@@ -117,7 +117,7 @@ func TestGivenAHotPage_WhenItExpires_ThenTheHandlerHasAnsweredItAnew(t *testing.
 	})
 }
 
-func TestGivenAHotPageThatIsInvalidated_WhenTheNextRoundComes_ThenItIsThere(t *testing.T) {
+func TestKeepWarmLoadsAnInvalidatedHotPageInTheNextRound(t *testing.T) {
 	keepWarm(t, core.HTTPPolicy{}, func(k *keptWarm) {
 		t := k.t
 		k.get("/p/1")
@@ -133,7 +133,7 @@ func TestGivenAHotPageThatIsInvalidated_WhenTheNextRoundComes_ThenItIsThere(t *t
 	})
 }
 
-func TestGivenAPageInTwoLanguages_WhenBothAreHot_ThenBothAreKeptWarm(t *testing.T) {
+func TestKeepWarmKeepsBothVariantsOfAHotPage(t *testing.T) {
 	keepWarm(t, core.HTTPPolicy{}, func(k *keptWarm) {
 		t := k.t
 		k.get("/p/varied", "Accept-Language", "de")
@@ -148,7 +148,7 @@ func TestGivenAPageInTwoLanguages_WhenBothAreHot_ThenBothAreKeptWarm(t *testing.
 	})
 }
 
-func TestGivenPagesThatNotAnybodyWouldGet_WhenTheyAreHit_ThenTheyAreNotLearnt(t *testing.T) {
+func TestHitsOfPersonalPagesAreNotRecordedForKeepWarm(t *testing.T) {
 	keepWarm(t, core.HTTPPolicy{}, func(k *keptWarm) {
 		t := k.t
 		k.get("/own")
@@ -164,7 +164,7 @@ func TestGivenPagesThatNotAnybodyWouldGet_WhenTheyAreHit_ThenTheyAreNotLearnt(t 
 	})
 }
 
-func TestGivenACacheThatIsKeptWarm_WhenItIsAskedToAgain_ThenItSaysSo(t *testing.T) {
+func TestKeepWarmRefusesASecondCallForOneCache(t *testing.T) {
 	keepWarm(t, core.HTTPPolicy{}, func(k *keptWarm) {
 		t := k.t
 		var ce *core.ConfigError

@@ -16,7 +16,7 @@ import (
 )
 
 // lead runs the handler in a turn, stores what it answered and sends it.
-func (rt *Route) lead(a *cacheRequest, turn *coherence.Turn, detached *detachedContext, fwd, missing string) error {
+func (rt *routeSnapshot) lead(a *cacheRequest, turn *coherence.Turn, detached *detachedContext, fwd, missing string) error {
 	defer func() {
 		if !a.deferred {
 			turn.Finish(local.Outcome{Verdict: local.Failed}) // whatever happened to the handler
@@ -27,7 +27,7 @@ func (rt *Route) lead(a *cacheRequest, turn *coherence.Turn, detached *detachedC
 }
 
 // load is lead without the leader's client: it also runs in the background.
-func (rt *Route) load(a *cacheRequest, turn *coherence.Turn, s *detachedContext, fwd, missing string) error {
+func (rt *routeSnapshot) load(a *cacheRequest, turn *coherence.Turn, s *detachedContext, fwd, missing string) error {
 	ex := a.ex
 	rt.engine.Count.Loads.Add(1)
 	l := rt.newLoading(a, turn, s, fwd, missing)
@@ -41,32 +41,46 @@ func (rt *Route) load(a *cacheRequest, turn *coherence.Turn, s *detachedContext,
 		c.Conditions = l.prior.response.conditions()
 	}
 	err := ex.Run(loadscope.With(s.ctx, l.scope), c)
-	if err != nil && l.validated(errorStatus(err)) && (c.Status == 0 || c.Held) {
+	switch {
+	case err != nil:
+		return l.failed(err)
+	case c.Held:
+		l.answered()
+	case c.Status >= 500:
+		rt.engine.Count.LoadErrors.Add(1)
+	}
+	return nil
+}
+
+// failed deals with an error that the handler has returned: a 304 freshens the prior
+// response, an older response replaces a server error, and any other error is the
+// framework's to answer.
+func (l *loading) failed(err error) error {
+	rt, a, c := l.rt, l.a, l.c
+	status, unsent := errorStatus(err), c.Status == 0 || c.Held
+	if unsent && l.validated(status) {
 		if c.Header == nil {
 			c.Header = storedHeader{}
 		}
-		l.freshen(c.Header, l.scope.Said()) // it says so by an error
+		l.freshen(c.Header, l.scope.Said())
 		return nil
 	}
-	if err != nil {
-		rt.engine.Count.LoadErrors.Add(1)
-		if (c.Status == 0 || c.Held) && errorStatus(err) >= 500 && rt.answerFallback(a, turn, errorStatus(err)) {
-			return nil
-		}
-		switch {
-		case c.Status == 0:
-			ex.Release(unanswered(statusField(fwd, false, handlerError)))
-		case c.Held:
-			ex.Release(l.unstored(handlerError))
-		}
-		return err
-	}
-	if !c.Held {
-		if c.Status >= 500 {
-			rt.engine.Count.LoadErrors.Add(1)
-		}
+	rt.engine.Count.LoadErrors.Add(1)
+	if unsent && status >= 500 && rt.answerFallback(a, l.turn, status) {
 		return nil
 	}
+	switch {
+	case c.Status == 0:
+		a.ex.Release(unanswered(statusField(l.fwd, false, handlerError)))
+	case c.Held:
+		a.ex.Release(l.unstored(handlerError))
+	}
+	return err
+}
+
+// answered deals with an answer that has been held back whole.
+func (l *loading) answered() {
+	rt, a, turn, c := l.rt, l.a, l.turn, l.c
 	if l.d.store && wrongLength(c) {
 		c.AbortStatus = http.StatusInternalServerError
 	}
@@ -76,28 +90,27 @@ func (rt *Route) load(a *cacheRequest, turn *coherence.Turn, s *detachedContext,
 	case c.AbortStatus != 0:
 		rt.engine.Count.LoadErrors.Add(1)
 		if c.AbortStatus < 500 || !rt.answerFallback(a, turn, c.AbortStatus) {
-			turn.Finish(local.Outcome{Verdict: local.Failed}) // those who wait do not wait for this client
-			ex.Release(l.unstored(incomplete))
+			turn.Finish(local.Outcome{Verdict: local.Failed}) // waiting requests do not wait for this client
+			a.ex.Release(l.unstored(incomplete))
 		}
 	case l.validated(c.Status):
 		l.freshen(c.Header, said)
-	case !l.d.store: // a 5xx that was held back because an older response can stand in
+	case !l.d.store: // a 5xx that was held back because an older response may replace it
 		rt.engine.Count.LoadErrors.Add(1)
 		if !rt.answerFallback(a, turn, c.Status) {
-			ex.Release(l.unstored(l.d.reason))
+			a.ex.Release(l.unstored(l.d.reason))
 		}
-	case s.ctx.Err() != nil:
-		// The handler was told to stop. What it answered may be the half of it.
-		ex.Release(l.unstored("cancelled"))
+	case l.detached.ctx.Err() != nil:
+		// The handler was cancelled: its answer may be incomplete.
+		a.ex.Release(l.unstored("cancelled"))
 	default:
 		l.store(said)
 	}
-	return nil
 }
 
 // loading is one run of a handler for a response that may be stored.
 type loading struct {
-	rt            *Route
+	rt            *routeSnapshot
 	a             *cacheRequest
 	turn          *coherence.Turn
 	detached      *detachedContext
@@ -120,7 +133,7 @@ type loading struct {
 
 // newLoading prepares a run in a turn that may fill in what it answers. The request
 // is snapshot, and what the handler can be asked about is looked for.
-func (rt *Route) newLoading(a *cacheRequest, turn *coherence.Turn, s *detachedContext, fwd, missing string) *loading {
+func (rt *routeSnapshot) newLoading(a *cacheRequest, turn *coherence.Turn, s *detachedContext, fwd, missing string) *loading {
 	if f, ok := a.ex.(FieldSnapshotter); ok {
 		f.SnapshotFields()
 	}
@@ -129,7 +142,7 @@ func (rt *Route) newLoading(a *cacheRequest, turn *coherence.Turn, s *detachedCo
 		turn.Runs(new(waitgraph.Load))
 	}
 	l.scope.Leads, l.scope.Load, l.leave = turn.Key(), turn.Running(), func() {}
-	if s.client != nil { // for a refresh nobody waits
+	if s.client != nil { // no request waits for a refresh
 		l.scope.Outer = loadscope.From(s.ctx)
 		l.leave = l.scope.Outer.Begins(l.scope.Load)
 	}
@@ -176,7 +189,7 @@ func (l *loading) wantsErrorAnswer(status int) bool {
 }
 
 // keepsErrorAnswer reports whether the framework's answer to an error is remembered, or has gone out.
-// The client is then answered by it, as those will be who find it in the store.
+// The client is then answered by it, as later requests will be from the store.
 func (l *loading) keepsErrorAnswer() bool {
 	return l.passed || l.c.AbortStatus == 0 && gone(l.c.Status) && l.d.store
 }
@@ -231,14 +244,14 @@ func (l *loading) completeDecision(status int, h Header, said loadscope.Said, be
 func (l *loading) varied(f *lookup) {
 	switch d := &l.d; {
 	case f.index == nil:
-	case d.part != nil && f.varies(l.a.ex): // it may be for nobody else
+	case d.part != nil && f.varies(l.a.ex): // it may suit no other request
 		l.d = conditional()
 	case len(f.index.varied(d.vary)) > maxVaried:
 		d.store, d.reason, d.verdict = false, "varies-on-too-much", local.Unshareable
 	}
 }
 
-// store fills in what was captured, wakes who waits for it, and answers.
+// store stores the captured response, wakes the requests that wait for it, and answers.
 func (l *loading) store(said loadscope.Said) {
 	rt, a, c := l.rt, l.a, l.c
 	lateTags := l.completeDecision(c.Status, c.Header, said, nil)
@@ -297,7 +310,7 @@ func (l *loading) assignKey(r *response, lateTags []string) {
 
 func (l *loading) fill(r *response, lateTags []string) local.Fill {
 	refuse := local.Stored
-	if l.a.directives.noStore { // those who wait are answered from it, and nobody later
+	if l.a.directives.noStore { // waiting requests are answered from it, later ones are not
 		refuse = local.Unwanted
 	}
 	lag := max(l.rt.class.ReplicaLag, l.scope.Said().ReplicaLag)
@@ -318,14 +331,14 @@ func (l *loading) fillAndFinish(r *response, lateTags []string) local.Refusal {
 	case refusal == local.NoLease && l.replaces:
 		l.turn.ForgetEntry(l.detached.ctx, l.prior.response.key, l.prior.entry) // it is like that no more
 	case refusal == local.NoLease && there.uncacheable:
-		// It is not so any more. Whoever comes next takes the lease again.
+		// The mark is outdated. The next request takes the lease again.
 		rt.engine.Forget([]string{a.key, a.key + credsSuffix, a.key + conditionSuffix})
 	}
 	defer l.reloadLater(refusal)
 	switch {
 	case d.shared():
 		l.turn.Finish(local.Outcome{Verdict: local.Shared, Entry: en, Tags: lateTags})
-	case r.part != nil: // for those who wait it is there now
+	case r.part != nil: // waiting requests find it in the store
 		l.turn.Finish(local.Outcome{Verdict: local.Again})
 	case r.status >= 500:
 		l.turn.Finish(local.Outcome{Verdict: local.Failed})
@@ -347,8 +360,8 @@ func (l *loading) reloadLater(refusal local.Refusal) {
 	})
 }
 
-// notStored tells those who wait how it ended and remembers what is uncacheable.
-func (rt *Route) notStored(a *cacheRequest, turn *coherence.Turn, d decision) {
+// notStored gives waiting requests the outcome and marks an uncacheable resource.
+func (rt *routeSnapshot) notStored(a *cacheRequest, turn *coherence.Turn, d decision) {
 	if d.conditional {
 		rt.engine.Note(a.key+conditionSuffix, uncacheable{}, 0, rememberUncacheable, codec{})
 	}
@@ -372,15 +385,15 @@ func (rt *Route) notStored(a *cacheRequest, turn *coherence.Turn, d decision) {
 }
 
 // hasFallback reports whether an older response may stand in for an error.
-func (rt *Route) hasFallback(a *cacheRequest) bool {
+func (rt *routeSnapshot) hasFallback(a *cacheRequest) bool {
 	now := rt.engine.Now()
 	f := rt.lookup(a, now)
 	return f.response != nil && f.response.mayReplaceError(f.entry, now) && !a.directives.demandsNew()
 }
 
 // answerFallback answers with an older response in place of an error (RFC 5861
-// section 4). Those who wait get it as well: it is as valid as a hit.
-func (rt *Route) answerFallback(a *cacheRequest, turn *coherence.Turn, status int) bool {
+// section 4). Waiting requests get it as well: it is as valid as a hit.
+func (rt *routeSnapshot) answerFallback(a *cacheRequest, turn *coherence.Turn, status int) bool {
 	now := rt.engine.Now()
 	f := rt.lookup(a, now)
 	if f.response == nil || !f.response.mayReplaceError(f.entry, now) || a.directives.demandsNew() {

@@ -97,7 +97,7 @@ func overManyPartitions(t *testing.T, test func(w *overMany, want string)) {
 	})
 }
 
-func TestGivenAPageOfManyPartitions_WhenNobodyHasHeardThatAllIsInvalid_ThenWhatIsMadeOfItIsNotKept(t *testing.T) {
+func TestAPageLoadedBeforeAnUnheardInvalidationOfAllIsNotKept(t *testing.T) {
 	overManyPartitions(t, func(w *overMany, want string) {
 		w.server.SetFaults(memtier.Faults{HintLost: 1})
 		w.version = 2
@@ -112,7 +112,7 @@ func TestGivenAPageOfManyPartitions_WhenNobodyHasHeardThatAllIsInvalid_ThenWhatI
 	})
 }
 
-func TestGivenAPageOfManyPartitions_WhenAllIsInvalidatedInOneAfterTheOther_ThenWhatIsMadeMeanwhileIsNotKept(t *testing.T) {
+func TestAPageLoadedDuringAnInvalidationOfAllIsNotKept(t *testing.T) {
 	for slow := range tier.DefaultPartitions {
 		overManyPartitions(t, func(w *overMany, want string) {
 			w.version = 2

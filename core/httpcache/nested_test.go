@@ -19,7 +19,7 @@ import (
 
 // A page is made of a value of a Map that is legal yet, for this instance has not heard
 // of its invalidation: the page must not outlive that.
-func TestGivenAPageOverAMap_WhenAnInvalidationHasNotBeenHeardOf_ThenWhatIsMadeOfItIsNotKept(t *testing.T) {
+func TestAPageMadeOfAMapValueThatIsInvalidatedUnheardIsNotKept(t *testing.T) {
 	for _, late := range []bool{false, true} {
 		t.Run(fmt.Sprint("named late: ", late), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

@@ -9,18 +9,18 @@ import (
 	"github.com/larderhq/larder/core/httpcache/internal/field"
 )
 
-// Outer is what stands between the cache and the client, as far as it can change an
-// answer as that is sent.
+// Outer classifies the middleware between the cache and the client by what it can change
+// in an answer while that is sent.
 type Outer uint8
 
-// The fronts.
+// The kinds of outer middleware.
 const (
-	OuterNone    Outer = iota // nothing
-	OuterUnknown              // middleware that may
+	OuterNone    Outer = iota // none
+	OuterUnknown              // middleware that may change anything
 	OuterEncoder              // middleware that encodes content
 )
 
-// An OuterReporter is an Exchange that tells what stands in front of it.
+// An OuterReporter is an Exchange that reports the middleware between it and the client.
 type OuterReporter interface {
 	// Before returns what outer middleware had set of a field of the answer when the
 	// request came, by canonical name.
@@ -34,9 +34,9 @@ type SentHeader interface {
 	Values(name string) []string
 }
 
-// A HeaderSender is an Exchange that can send an answer's header ahead of its content, so
-// that what middleware in front adds to it as it goes out is seen before the answer
-// is given to anybody else. Release then sends the rest.
+// A HeaderSender is an Exchange that can send an answer's header before its content. Fields
+// that outer middleware adds to the header while it is sent are then known before the answer
+// is stored. Release sends the rest.
 type HeaderSender interface {
 	ReleaseHeader(fields []Field) SentHeader
 	ReplyHeader(a Answer) SentHeader
@@ -245,7 +245,8 @@ func withName(names []string, name string) []string {
 	return slices.Insert(names, i, name)
 }
 
-// OuterOf tells whether a ResponseWriter is the server's own.
+// OuterOf returns OuterNone for a ResponseWriter of net/http or of this package, and
+// OuterUnknown for any other.
 func OuterOf(w http.ResponseWriter) Outer {
 	if _, ok := w.(*DiscardWriter); ok {
 		return OuterNone

@@ -7,6 +7,7 @@ import (
 
 	"github.com/larderhq/larder/core/httpcache/internal/field"
 	"github.com/larderhq/larder/core/internal/loadscope"
+
 	"github.com/larderhq/larder/core/internal/local"
 )
 
@@ -14,7 +15,7 @@ import (
 type decision struct {
 	store       bool
 	reason      string        // why not
-	verdict     local.Verdict // for those who wait, if not stored
+	verdict     local.Verdict // for waiting requests, if not stored
 	forget      bool          // not stored, but the next one may be: do not remember it as uncacheable
 	conditional bool          // it is the answer to a condition or range
 	provoked    bool          // by the request, perhaps: it says nothing of what is stored
@@ -32,14 +33,15 @@ type decision struct {
 	forAuthorized, forCookies bool
 }
 
-// setCookie is why a response is not stored that sets a cookie, as it is or as it goes out.
+// setCookie is the reason not to store a response that sets a cookie, by the handler or by
+// outer middleware.
 const setCookie = "set-cookie"
 
 func no(reason string) decision { return decision{reason: reason, verdict: local.Unshareable} }
 
 // decide says what may be done with a response. said is what the handler said of
 // it so far.
-func (rt *Route) decide(status int, h Header, creds credentials, said loadscope.Said) decision {
+func (rt *routeSnapshot) decide(status int, h Header, creds credentials, said loadscope.Said) decision {
 	d := rt.storable(status, h, creds, said)
 	if !d.store && status >= 500 {
 		// Whatever else it is, it is a failure: it does not let everybody go on at
@@ -54,7 +56,7 @@ func (rt *Route) decide(status int, h Header, creds credentials, said loadscope.
 func gone(status int) bool { return status == http.StatusNotFound || status == http.StatusGone }
 
 // storable applies RFC 9111 section 3, for a shared cache, and the class.
-func (rt *Route) storable(status int, h Header, creds credentials, said loadscope.Said) decision {
+func (rt *routeSnapshot) storable(status int, h Header, creds credentials, said loadscope.Said) decision {
 	switch {
 	case said.NoStore || said.TTLSet && said.TTL == 0:
 		return no("handler-said-no-store")
@@ -129,8 +131,8 @@ func conditional() decision {
 	return decision{reason: "partial-or-conditional", verdict: local.Failed, conditional: true}
 }
 
-// shared reports whether those who wait may be answered from it as well: what is
-// stored only to be validated may not.
+// shared reports whether waiting requests may be answered from it as well: a response that
+// is stored only to be validated may not.
 func (d *decision) shared() bool { return d.part == nil && !d.validate && d.lifetime.Fresh > 0 }
 
 // understood reports whether a status is one whose meaning for caches is known
@@ -164,8 +166,7 @@ func (r *response) suitsOrigins(ex Exchange) bool {
 	return len(ex.Values(originField)) > 0 || slices.Contains(r.vary, originField)
 }
 
-// readable reports whether an answer says who may read it, or middleware in front has to do
-// with that.
+// readable reports whether an answer, or outer middleware, has fields of CORS.
 func readable(h Header) bool {
 	theirs, _ := field.ParseVary(outer(h, "Vary"))
 	return len(h.Values("Access-Control-Allow-Origin")) > 0 || len(outer(h, "Access-Control-Allow-Origin")) > 0 || slices.Contains(theirs, originField)

@@ -12,8 +12,8 @@ import (
 // covers them, with the content and what describes it in their identity. Nothing is made
 // equal that is not the same byte for byte: only the handler knows what means the same.
 
-// IsQuery reports whether the content of a request of a method says what is asked
-// for, so that a copy of the request needs it. It is for an adapter whose Detach copies
+// IsQuery reports whether a method is QUERY (RFC 10008), whose content identifies the
+// response, so that a copy of the request needs it. It is for adapters whose Detach copies
 // requests that are not net/http's.
 func IsQuery(method string) bool { return method == methodQuery }
 
@@ -25,7 +25,7 @@ var queryContentFields = []string{ //nolint:gochecknoglobals // a constant
 // appendQueryContent appends the question of a QUERY to a key. Its content is read, up to the
 // class's MaxEntryBytes: beyond, it is left to the handler, as is a request that does not say
 // what its content is, which is to be refused.
-func (rt *Route) appendQueryContent(dst []byte, ex Exchange) (key []byte, reason string) {
+func (rt *routeSnapshot) appendQueryContent(dst []byte, ex Exchange) (key []byte, reason string) {
 	if len(ex.Values("Content-Type")) == 0 {
 		return dst, "no-content-type"
 	}

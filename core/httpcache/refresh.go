@@ -7,9 +7,8 @@ import (
 	"github.com/larderhq/larder/core/internal/local"
 )
 
-// refresh has the entry loaded again in the background, unless somebody does
-// already. It takes what it needs of the request before that ends.
-func (rt *Route) refresh(ex Exchange) {
+// refresh loads the entry again in the background, unless a load is under way. It takes what it needs of the request before that ends.
+func (rt *routeSnapshot) refresh(ex Exchange) {
 	a, _ := rt.requestOf(ex)
 	if a == nil {
 		return
@@ -40,7 +39,7 @@ func (rt *Route) refresh(ex Exchange) {
 	}))
 }
 
-func (rt *Route) refreshNow(ctx context.Context, key string, turn *coherence.Turn, run func(context.Context, func(Exchange))) {
+func (rt *routeSnapshot) refreshNow(ctx context.Context, key string, turn *coherence.Turn, run func(context.Context, func(Exchange))) {
 	defer turn.Finish(local.Outcome{Verdict: local.Failed})
 	defer func() {
 		if v := recover(); v != nil { // no server stands behind this goroutine
@@ -89,7 +88,7 @@ func entryKey(a *cacheRequest, f *lookup) string {
 // refreshing is a background refresh on its way through the framework to its
 // route.
 type refreshing struct {
-	route *Route
+	route *routeSnapshot
 	load  func(Exchange)
 }
 
@@ -102,12 +101,12 @@ func withoutRefresh(ctx context.Context) context.Context {
 }
 
 // requestOf reads a request that has been found cacheable before; nil if it is not.
-func (rt *Route) requestOf(ex Exchange) (a *cacheRequest, missing string) {
+func (rt *routeSnapshot) requestOf(ex Exchange) (a *cacheRequest, missing string) {
 	line := ex.Line()
 	key, creds, _, _, reason := rt.identify(nil, ex, &line)
 	if reason != "" {
 		return nil, ""
 	}
 	_, missing = rt.tagsNow(ex, &line)
-	return &cacheRequest{rt: rt, ex: ex, line: line.clone(), key: string(key), creds: creds}, missing
+	return &cacheRequest{rt: rt, ex: ex, line: line.Clone(), key: string(key), creds: creds}, missing
 }

@@ -66,7 +66,7 @@ func always(s string) func(*http.Request) string { return func(*http.Request) st
 // A validator may be too coarse to tell what an invalidation has told another
 // instance, and this one has not heard of. While a slot is on its way to another server
 // an invalidation ends an era instead, which is in no log.
-func TestWhatAnotherInstanceHasInvalidatedIsNotRenewed(t *testing.T) {
+func TestAResponseInvalidatedByAnotherInstanceIsNotFreshened(t *testing.T) {
 	for name, target := range map[string]core.Target{
 		"tag": core.Tag("t"), "path": core.Path("/x"), "pattern": core.Pattern("http://example.com/*"), "all": core.All(),
 	} {
@@ -115,7 +115,7 @@ func renewUnheard(t *testing.T, target core.Target, method string, migrating boo
 	require.Equal(t, "1", ask(b, http.MethodGet).Body.String())
 }
 
-func TestWhatOuterMiddlewareSaysHoldsAfterARenewal(t *testing.T) {
+func TestFieldsOfOuterMiddlewareHoldAfterA304(t *testing.T) {
 	language := func(r *http.Request) string { return r.Header.Get("Accept-Language") }
 	synctest.Test(t, func(t *testing.T) {
 		inner := nethttp.Cache(cacheOf(t, core.Class{TTL: time.Minute}, nil), "c")(page(func(r *http.Request) string { return `"` + language(r) + `"` }, language))
@@ -198,7 +198,7 @@ func TestTagsThatARenewalNamesAreBounded(t *testing.T) {
 	})
 }
 
-func TestWhoInsistsIsAnsweredByNothingOlder(t *testing.T) {
+func TestARequestWithNoCacheGetsNoOlderResponse(t *testing.T) {
 	t.Run("in place of an error", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			status := http.StatusOK
@@ -282,7 +282,7 @@ func (p panickingSession) Get(ctx context.Context, key string, tags []string) (t
 	return p.Session.Get(ctx, key, tags)
 }
 
-func TestATierThatPanicsHoldsNobodyUp(t *testing.T) {
+func TestATierThatPanicsBlocksNoRequest(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		server := memtier.New(memtier.Config{})
 		defer server.Close()

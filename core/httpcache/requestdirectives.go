@@ -6,22 +6,22 @@ import (
 	"time"
 
 	"github.com/larderhq/larder/core/httpcache/internal/field"
+
 	"github.com/larderhq/larder/core/internal/local"
 )
 
-// wish is what a request says it wants of a cache (RFC 9111 section 5.2.1), as far
-// as the class lets it. The zero wish is satisfied by whatever the cache would
-// answer anyway.
+// requestDirectives are a request's cache directives (RFC 9111 section 5.2.1) that the
+// class honours (HTTPPolicy.RequestDirectives). The zero value restricts nothing.
 type requestDirectives struct {
-	restricts                  bool // anything of what it takes
+	restricts                  bool // the responses that it allows
 	noCache                    bool
-	noStore                    bool // of what becomes of it; it takes anything
+	noStore                    bool // its response is not stored; it allows any
 	onlyIfCached               bool
 	maxAge, minFresh, maxStale field.Seconds
 	maxStaleAny                bool
 }
 
-func (rt *Route) honours(directive string) bool {
+func (rt *routeSnapshot) honours(directive string) bool {
 	list := rt.class.HTTP.RequestDirectives
 	if list == nil {
 		return directive != "only-if-cached"
@@ -29,8 +29,8 @@ func (rt *Route) honours(directive string) bool {
 	return slices.Contains(list, directive)
 }
 
-// wishes reads a request's wish.
-func (rt *Route) requestDirectivesOf(ex Exchange) (w requestDirectives) {
+// requestDirectivesOf reads a request's directives.
+func (rt *routeSnapshot) requestDirectivesOf(ex Exchange) (w requestDirectives) {
 	if list := rt.class.HTTP.RequestDirectives; list != nil && len(list) == 0 {
 		return w
 	}
@@ -71,15 +71,15 @@ func pragmaNoCache(values []string) bool {
 	})
 }
 
-// demandsNew reports whether nothing will do that is there already.
+// demandsNew reports whether no stored response is allowed.
 func (w *requestDirectives) demandsNew() bool {
 	return w.noCache || w.maxAge.Present && w.maxAge.Value == 0 && !w.acceptsStale()
 }
 
 func (w *requestDirectives) acceptsStale() bool { return w.maxStale.Present || w.maxStaleAny }
 
-// takes reports whether a stored response may be answered as it is, by its own
-// freshness (RFC 9111 section 4.2) and the request's wish (section 5.2.1).
+// allows reports whether a stored response may be answered without validation, by its
+// freshness (RFC 9111 section 4.2) and the request's directives (section 5.2.1).
 func (w *requestDirectives) allows(r *response, en *local.Entry, state local.State, now int64) bool {
 	if !w.restricts {
 		return state >= local.Stale && !r.validate

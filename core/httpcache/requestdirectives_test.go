@@ -11,20 +11,20 @@ import (
 	"github.com/larderhq/larder/core/internal/local"
 )
 
-func directivesRoute(t *testing.T, honoured []string) *Route {
+func directivesRoute(t *testing.T, honoured []string) *routeSnapshot {
 	cache, err := core.New(core.Options{Classes: core.Classes{"": {HTTP: core.HTTPPolicy{RequestDirectives: honoured}}}})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, cache.Close()) })
 	rt, err := NewRoute(Config{Cache: cache})
 	require.NoError(t, err)
-	return rt
+	return rt.snapshot()
 }
 
 // The response of these tests came 10 s old, is fresh for 90 s more, is answered
 // stale for 30 s after that, and is kept for 1000 s.
 func wished(at time.Duration) (*response, *local.Entry, local.State, int64) {
 	const came = int64(5 * time.Second)
-	r := &response{status: http.StatusOK, initialAge: 10, born: came}
+	r := &response{status: http.StatusOK, validators: validators{initialAge: 10, born: came}}
 	en := &local.Entry{
 		Value: r, Born: came, FreshUntil: came + int64(90*time.Second), StaleUntil: came + int64(120*time.Second), KeepUntil: came + int64(1000*time.Second),
 	}
@@ -32,7 +32,7 @@ func wished(at time.Duration) (*response, *local.Entry, local.State, int64) {
 	return r, en, en.State(now), now
 }
 
-func TestWhatARequestTakes(t *testing.T) {
+func TestRequestDirectivesSelectStoredResponses(t *testing.T) {
 	const s = time.Second
 	for _, tt := range []struct {
 		name, control string
@@ -110,7 +110,7 @@ func TestWhatARequestTakes(t *testing.T) {
 }
 
 // Section 4.2.4: what must not be answered stale is not, whatever is asked for.
-func TestNoWishTakesAStaleResponseThatForbidsIt(t *testing.T) {
+func TestNoDirectiveAllowsAStaleResponseThatForbidsIt(t *testing.T) {
 	rt := directivesRoute(t, nil)
 	for _, control := range []string{"max-stale", "max-stale=1000", "max-age=1000, max-stale", "only-if-cached, max-stale", "only-if-cached", "min-fresh=0", "foo"} {
 		ex := &request{header: http.Header{"Cache-Control": {control}}}
@@ -127,7 +127,7 @@ func TestNoWishTakesAStaleResponseThatForbidsIt(t *testing.T) {
 }
 
 // Sections 4 and 5.2.2.4.
-func TestNoWishTakesWhatHasToBeValidated(t *testing.T) {
+func TestNoDirectiveAllowsAResponseThatNeedsValidation(t *testing.T) {
 	rt := directivesRoute(t, nil)
 	for _, control := range []string{"", "max-stale", "max-age=1000", "only-if-cached", "min-fresh=0"} {
 		ex := &request{header: http.Header{}}
@@ -168,7 +168,7 @@ func TestPragmaOfARequest(t *testing.T) {
 
 // A directive that the class does not list is not there, also not for what it
 // would do to another one.
-func TestAClassListsWhichWishesCount(t *testing.T) {
+func TestAClassListsTheRequestDirectivesThatCount(t *testing.T) {
 	const s = time.Second
 	for _, tt := range []struct {
 		honoured []string
@@ -195,7 +195,7 @@ func TestAClassListsWhichWishesCount(t *testing.T) {
 }
 
 // What nothing stored can satisfy is not looked for again before the handler runs.
-func TestWishesThatNothingStoredSatisfies(t *testing.T) {
+func TestDirectivesThatNoStoredResponseSatisfies(t *testing.T) {
 	rt := directivesRoute(t, nil)
 	for control, want := range map[string]bool{
 		"no-cache": true, "max-age=0": true, "max-age=x": true, "no-cache, max-stale": true,

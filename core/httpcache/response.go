@@ -10,55 +10,74 @@ import (
 	"time"
 
 	"github.com/larderhq/larder/core/httpcache/internal/field"
+
 	"github.com/larderhq/larder/core/internal/local"
 )
 
-// response is a stored response. It is immutable but for fields that are rendered when
-// they are first sent.
+// response is a stored response. It is immutable except for the fields that are rendered
+// when they are first sent.
 type response struct {
-	status int
-	fields []Field // the handler's, then the cache's
-	own    int     // how many are the handler's
-	sent   []Field // what of them answers carry
-	body   []byte
-
-	etag         string
-	lastModified time.Time
-	date         time.Time // its Date: the handler's, or when its load began; zero: unknown
-	rangeless    bool      // the handler wants no ranges cut
-	born         int64     // when its load began, on the engine's clock
-	initialAge   int64     // the Age it came with, in seconds
-
-	forAuthorized bool          // may be answered to requests with Authorization
-	forCookies    bool          // may be answered to requests with any Cookie
-	forOrigins    bool          // may be answered to requests with any Origin of which nothing else is known
-	validate      bool          // no use of it without validation
-	strict        bool          // never answered once it is stale
-	forError      time.Duration // how long after its lifetime it stands in for an error
-
-	encoding []string // its Content-Encoding, if it is one that clients name
-
-	key  string   // the key it is stored under
-	vary []string // what it varied on: names, sorted
-	tags []string // beside those of the route and path
-
-	part  *field.Span // what it holds of the whole; nil: it is whole
-	whole int64       // the length of the whole, -1: unknown
-	asked string      // the Range it answers
-
+	status  int
+	fields  []Field // the handler's, then the cache's
+	own     int     // how many are the handler's
+	sent    []Field // the fields that answers carry
+	body    []byte
 	failure string // Capture.ErrorMessage
 
-	encoded []encodedBody // its content once more, for those who accept that
-	codings []string      // the codings of encoded, in order of preference
-
-	length lengthField // of body, where answers state it
+	validators
+	reuse
+	identification
+	partial
+	encodings
 
 	last    atomic.Pointer[rendered]
 	recoded atomic.Pointer[recoded]
 }
 
-// uncacheable stands under the key of what was found to be so: nobody queues for
-// it for a while.
+// validators are what conditional requests are compared with, and the age.
+type validators struct {
+	etag         string
+	lastModified time.Time
+	date         time.Time // its Date: the handler's, or when its load began; zero: unknown
+	born         int64     // when its load began, on the engine's clock
+	initialAge   int64     // the Age it came with, in seconds
+}
+
+// reuse says which requests a response may be answered to, and in which state.
+type reuse struct {
+	forAuthorized bool          // may be answered to requests with Authorization
+	forCookies    bool          // may be answered to requests with any Cookie
+	forOrigins    bool          // may be answered to requests with any Origin of which nothing else is known
+	validate      bool          // never answered without validation
+	strict        bool          // never answered once it is stale
+	forError      time.Duration // how long after its lifetime it replaces an error
+}
+
+// identification is where a response is stored.
+type identification struct {
+	key  string   // the key it is stored under
+	vary []string // what it varied on: names, sorted
+	tags []string // beside those of the route and path
+}
+
+// partial describes the part of a content that a stored 206 has.
+type partial struct {
+	rangeless bool        // the handler wants no ranges cut
+	part      *field.Span // the bytes of the whole; nil: the response is whole
+	whole     int64       // the length of the whole, -1: unknown
+	asked     string      // the Range that it answers
+}
+
+// encodings are the content codings of a response.
+type encodings struct {
+	encoding []string      // its Content-Encoding, if it is one that clients name
+	encoded  []encodedBody // its content once more, for requests that accept the coding
+	codings  []string      // the codings of encoded, in order of preference
+	length   lengthField   // of body, where answers state it
+}
+
+// uncacheable marks the key of a resource whose response was not cacheable: for a while
+// requests for it do not wait for each other.
 type uncacheable struct{}
 
 // rememberUncacheable is how long that is.
@@ -83,14 +102,17 @@ var mergeable = map[string]bool{ //nolint:gochecknoglobals // a constant
 // response is larger than its class allows.
 // encoded is the same content as it was encoded before, nil: it has not been.
 // made is when the response was made, where the handler does not say so.
-func (rt *Route) newResponse(status int, h Header, body []byte, d *decision, encoded []encodedBody, made time.Time) (r *response, add []Field) {
+func (rt *routeSnapshot) newResponse(status int, h Header, body []byte, d *decision, encoded []encodedBody, made time.Time) (r *response, add []Field) {
 	r = &response{
-		status:        status,
-		body:          body,
-		initialAge:    d.age,
-		forAuthorized: d.forAuthorized, forCookies: d.forCookies,
-		validate: d.validate, strict: d.strict, forError: d.forError,
-		vary: d.vary, part: d.part, whole: d.whole, forOrigins: readable(h),
+		status:     status,
+		body:       body,
+		validators: validators{initialAge: d.age},
+		reuse: reuse{
+			forAuthorized: d.forAuthorized, forCookies: d.forCookies, forOrigins: readable(h),
+			validate: d.validate, strict: d.strict, forError: d.forError,
+		},
+		identification: identification{vary: d.vary},
+		partial:        partial{part: d.part, whole: d.whole},
 	}
 	nominated := slices.Clone(d.strip)
 	for _, line := range h.Values("Connection") {
@@ -177,8 +199,8 @@ func sentFields(fields []Field) []Field {
 	return fields
 }
 
-// accepts reports whether the request takes the response's encoding. What is no
-// registered coding is between the handler and those who ask as the first one did.
+// accepts reports whether the request takes the response's encoding. A coding that is
+// not registered is not compared.
 func (r *response) accepts(ex Exchange) bool {
 	return len(r.encoding) == 0 || field.AcceptsEncodings(ex.Values("Accept-Encoding"), r.encoding)
 }

@@ -18,77 +18,79 @@ import (
 	"github.com/larderhq/larder/core/internal/naming"
 )
 
-// Config is what a cached route is made of. Adapters fill it in from their own
+// Config is the configuration of a cached route. RouteMiddleware makes it from an adapter's
 // Route.
 type Config struct {
 	Cache *core.Cache
 	Class string
 	Tags  []string
-	// Identity says whose response it is, for routes whose responses are one
-	// user's. It becomes part of the key, and a response may then be private and
-	// its request may bring credentials. Not ok: the request is left alone.
+	// Identity returns the user that a response belongs to. It becomes part of the key;
+	// a response may then be private, and its request may have credentials. ok is false
+	// for a request that bypasses the cache. nil: responses are shared by all users.
 	Identity func(Exchange) (id string, ok bool)
-	// Skip leaves a request alone.
+	// Skip reports whether a request bypasses the cache. nil: none does.
 	Skip func(Exchange) bool
 }
 
 // Route is a cached route. It is safe for concurrent use.
 type Route struct {
-	cache  *core.Cache
-	parts  bridge.Parts // of cache
-	engine *coherence.Engine
-	class  core.Class // its HTTP never changes
-
+	cache     *core.Cache
+	parts     bridge.Parts // of cache
+	engine    *coherence.Engine
+	log       *slog.Logger
+	budget    time.Duration // of the shared tier
 	className string
-	// routeParts stand in every key of the route: its class and tags. So routes of
-	// different handlers that a client can confuse, by a Host of its choice for
-	// one, do not share entries.
+	tags      []template
+	identity  func(Exchange) (string, bool)
+	skip      func(Exchange) bool
+	keyRules
+	warned  warnings
+	latest  atomic.Pointer[routeSnapshot]
+	sending sync.Map // by a resource's key: a channel that is closed when an answer has been sent
+}
+
+// keyRules are the parts of a route's configuration that decide on keys and on
+// credentials. They come from the class's HTTPPolicy, which never changes.
+type keyRules struct {
+	// routeParts stand in every key of the route: its class and tags. Routes of
+	// different handlers that a client can confuse, for example by its choice of Host,
+	// therefore share no entries.
 	routeParts []byte
-	tags       []template
-	identity   func(Exchange) (string, bool)
-	skip       func(Exchange) bool
 	keepParam  func(name string) bool
 	// credentials are the request fields that count as Authorization does: those of
 	// the class that are not part of the identity.
 	credentials []string
-	// otherCredentials are those that are no members of FieldSet.
+	// otherCredentials are the credentials that are not members of FieldSet.
 	otherCredentials []string
-	gate             local.Gate
-	log              *slog.Logger
-	budget           time.Duration // of the shared tier
-	once             *warnings
+}
 
-	// A Route has its class as it was at a revision. The latest one is shared by those
-	// of one route.
+// routeSnapshot is a route with its class at one revision. A request uses one snapshot
+// from its beginning to its end.
+type routeSnapshot struct {
+	*Route
 	revision uint64
-	latest   *atomic.Pointer[Route]
-
-	sending *sync.Map // of resources' keys: channels that are closed when an answer has been sent
+	class    core.Class
+	gate     local.Gate
 }
 
-// now returns the route with its class as it is, for one request from its beginning
-// to its end.
-func (rt *Route) now() *Route {
+// snapshot returns the route with the current revision of its class.
+func (rt *Route) snapshot() *routeSnapshot {
 	revision := rt.parts.ClassRevision()
-	if is := rt.latest.Load(); is.revision == revision {
-		return is
+	if latest := rt.latest.Load(); latest.revision == revision {
+		return latest
 	}
-	is := *rt
-	is.revision = revision
-	is.class, _ = rt.cache.Class(rt.className) // none is ever taken out
-	is.gate = gateOf(&is.class)
-	rt.latest.Store(&is)
-	return &is
+	class, _ := rt.cache.Class(rt.className) // classes are never removed
+	latest := &routeSnapshot{Route: rt, revision: revision, class: class, gate: gateOf(&class)}
+	rt.latest.Store(latest)
+	return latest
 }
-
-// same reports whether they are one route, whichever class they have.
-func (rt *Route) same(other *Route) bool { return rt.latest == other.latest }
 
 func gateOf(class *core.Class) local.Gate {
 	return local.Gate{MaxLoadsAfterError: class.MaxLoadsAfterError, Wait: class.LoadTimeout, ReplicaLag: class.ReplicaLag}
 }
 
-// NewRoute makes a cached route, or says in a *core.ConfigError what is wrong.
+// NewRoute makes a cached route. It returns a *core.ConfigError for a nil cache, an unknown
+// class or a malformed tag.
 func NewRoute(c Config) (*Route, error) {
 	if c.Cache == nil {
 		return nil, &core.ConfigError{Field: "cache", Value: nil, Allowed: "a cache made by core.New"}
@@ -100,10 +102,8 @@ func NewRoute(c Config) (*Route, error) {
 		return nil, err
 	}
 	rt := &Route{
-		cache: c.Cache, parts: parts, engine: parts.Engine, class: class, className: strings.Clone(c.Class),
-		identity: c.Identity, skip: c.Skip,
-		gate: gateOf(&class), log: o.Logger, budget: o.RemoteBudget, once: new(warnings),
-		revision: revision, latest: new(atomic.Pointer[Route]), sending: new(sync.Map),
+		cache: c.Cache, parts: parts, engine: parts.Engine, className: strings.Clone(c.Class),
+		identity: c.Identity, skip: c.Skip, log: o.Logger, budget: o.RemoteBudget,
 	}
 	if rt.tags, err = parseTemplates(c.Tags); err != nil {
 		return nil, err
@@ -123,18 +123,18 @@ func NewRoute(c Config) (*Route, error) {
 		return slices.Contains(class.HTTP.Headers, name)
 	})
 	rt.otherCredentials = others(rt.credentials)
-	rt.latest.Store(rt)
+	rt.latest.Store(&routeSnapshot{Route: rt, revision: revision, class: class, gate: gateOf(&class)})
 	return rt, nil
 }
 
-// warnings says things once.
+// warnings are the subjects that have been logged.
 type warnings struct {
 	mu   sync.Mutex
 	said map[string]bool
 }
 
-// first reports whether about has not been said yet. What is said comes from the
-// route's own templates, so the map is bounded by them.
+// first reports whether about has not been logged yet. The subjects are names in the
+// route's own templates, which bound the map.
 func (w *warnings) first(about string) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -161,11 +161,11 @@ func pathTags(l *Line) []string {
 	return tags
 }
 
-// noParameter says why a request may lack a parameter.
-const noParameter = "the route's pattern must name it, the middleware stand behind the router, and the router set it (gorilla/mux: nethttp.PathValues(mux.Vars))"
+// noParameter lists the causes of a missing parameter.
+const noParameter = "the route's pattern must name it, the middleware must be behind the router, and the router must set it (gorilla/mux: nethttp.PathValues(mux.Vars))"
 
 func (rt *Route) warnMissing(name string, l *Line) {
-	if rt.once.first(name) {
+	if rt.warned.first(name) {
 		rt.log.Warn("larder: a route is not cached: its tag names a path parameter that the request does not have: "+noParameter,
 			"parameter", name, "path", fmt.Sprintf("%.200q", l.Path))
 	}

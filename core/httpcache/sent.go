@@ -8,13 +8,12 @@ import (
 	"github.com/larderhq/larder/core/internal/local"
 )
 
-// A session library writes its cookie as the header goes out, behind the cache's
-// back where it stands in front: the response is then one client's own, and it is not
-// known before. So where something is in front that may do that, the header is sent
-// first, and only then the response is stored and given to those who wait. What the
-// header says of itself in Cache-Status is by then what was to be expected.
+// A session library in outer middleware writes its cookie while the header is sent: the
+// response is then one client's own, and the cache cannot know that before. Behind such
+// middleware the header is therefore sent first; then the response is stored and given to
+// the waiting requests. Its Cache-Status has the expected outcome of the storing.
 
-// outgoing is how the client who has set off a load is answered.
+// outgoing is the answer to the client whose request began the load.
 type outgoing struct {
 	reply *Answer // nil: what is held back is released, with fields added
 	add   []Field
@@ -88,8 +87,8 @@ func (l *loading) fillUnlessPrivate(own bool, r *response, lateTags []string) {
 	l.rt.notStored(l.a, l.turn, l.d)
 }
 
-// maxSending bounds how long those who wait are kept waiting by a client that reads
-// slowly, where its answer is seen only when it has been sent.
+// maxSending bounds how long a client that reads slowly delays waiting requests, where the
+// header of its answer is known only when it has been sent.
 const maxSending = time.Second
 
 // fillWhenSent is fillUnlessPrivate when the answer has been sent, which is after Serve has
@@ -120,7 +119,7 @@ func (l *loading) fillWhenSent(d SentNotifier, r *response, lateTags []string) {
 
 // waitSending waits until the answer of a load for the same resource has been sent,
 // if it is not known before whether it may be stored. It returns whether it waited.
-func (rt *Route) waitSending(a *cacheRequest) bool {
+func (rt *routeSnapshot) waitSending(a *cacheRequest) bool {
 	over, ok := rt.sending.Load(a.key)
 	if !ok {
 		return false
@@ -137,7 +136,7 @@ func (rt *Route) waitSending(a *cacheRequest) bool {
 // it: it says that the cookie is private (RFC 9111 section 5.2.2.7), or that it is to be
 // validated (section 5.2.2.4) and how long the rest is fresh, or that this is public.
 // Session libraries say no-cache="Set-Cookie" of every page: that alone permits nothing.
-func (rt *Route) mayStayWithoutCookie(h Header, dir *directives) bool {
+func (rt *routeSnapshot) mayStayWithoutCookie(h Header, dir *directives) bool {
 	cc := &dir.cc
 	switch {
 	case rt.identity == nil && slices.Contains(cc.PrivateFields, "Set-Cookie"):

@@ -14,28 +14,28 @@ import (
 
 // cacheRequest is one request as the cache sees it.
 type cacheRequest struct {
-	rt         *Route
+	rt         *routeSnapshot
 	ex         Exchange
 	line       Line
 	key        string // of the resource
 	creds      credentials
 	directives requestDirectives
-	// deferred says that the load that it has led to ends when its answer has been sent.
+	// deferred says that the load of the request ends when its answer has been sent.
 	deferred bool
 }
 
-// Serve answers one request: from the store, from somebody else's run of the
-// handler, or by running it. The error is the handler's own.
+// Serve answers one request: from the store, from the load of another request, or by
+// running the handler. It returns the handler's error.
 func (rt *Route) Serve(ex Exchange) error {
 	switch r := ex.Context().Value(RefreshKey).(type) {
 	case *refreshing:
-		if r != nil && r.route.same(rt) {
+		if r != nil && r.route.Route == rt {
 			r.load(ex)
 			return nil
 		}
 	case *warmRequest:
 		if r.engine == rt.engine {
-			return rt.now().keepWarm(ex, r)
+			return rt.snapshot().keepWarm(ex, r)
 		}
 	}
 	line := ex.Line()
@@ -52,10 +52,14 @@ func (rt *Route) Serve(ex Exchange) error {
 	if line.Method != http.MethodGet && line.Method != http.MethodHead && line.Method != methodQuery {
 		return rt.forward(ex, fwdMethod, "")
 	}
-	rt = rt.now()
+	return rt.snapshot().serve(ex, &line)
+}
+
+// serve answers a request of a method whose responses are cached.
+func (rt *routeSnapshot) serve(ex Exchange, line *Line) error {
 	buf := keyBuffers.Get().(*[]byte)
 	defer putKeyBuffer(buf)
-	key, creds, w, fwd, reason := rt.identify((*buf)[:0], ex, &line)
+	key, creds, w, fwd, reason := rt.identify((*buf)[:0], ex, line)
 	if reason != "" {
 		return rt.forward(ex, fwd, reason)
 	}
@@ -70,10 +74,10 @@ func (rt *Route) Serve(ex Exchange) error {
 			}
 		}
 	}
-	return rt.serveMiss(&cacheRequest{rt: rt, ex: ex, line: line.clone(), key: string(key), creds: creds, directives: w})
+	return rt.serveMiss(&cacheRequest{rt: rt, ex: ex, line: line.Clone(), key: string(key), creds: creds, directives: w})
 }
 
-// keyBuffers are where keys are made. What is kept of them is copied.
+// keyBuffers are scratch space for keys. A key that is kept is copied.
 var keyBuffers = sync.Pool{New: func() any { b := make([]byte, 0, 512); return &b }} //nolint:gochecknoglobals // shared scratch
 
 // putKeyBuffer keeps a buffer for the next request, unless this one made it large.
@@ -83,8 +87,8 @@ func putKeyBuffer(buf *[]byte) {
 	}
 }
 
-// identify makes the key of a request, or says why it is left alone.
-func (rt *Route) identify(dst []byte, ex Exchange, line *Line) (key []byte, creds credentials, w requestDirectives, fwd, reason string) {
+// identify makes the key of a request, or returns the reason why it bypasses the cache.
+func (rt *routeSnapshot) identify(dst []byte, ex Exchange, line *Line) (key []byte, creds credentials, w requestDirectives, fwd, reason string) {
 	switch {
 	case rt.skip != nil && rt.skip(ex):
 		return nil, creds, w, fwdBypass, "skipped"
@@ -121,7 +125,7 @@ func (rt *Route) identify(dst []byte, ex Exchange, line *Line) (key []byte, cred
 	return key, creds, w, "", ""
 }
 
-// lookup is what the store has for a request.
+// lookup is the result of looking for a request's response in the store.
 type lookup struct {
 	entry       *local.Entry
 	response    *response
@@ -132,46 +136,18 @@ type lookup struct {
 	parts       bool // the handler answers ranges itself
 }
 
-// lookup looks in the store, variants and parts included.
-func (rt *Route) lookup(a *cacheRequest, now int64) (f lookup) {
-	take := func(en *local.Entry, state local.State) bool {
-		r, ok := en.Value.(*response)
-		if !ok || !r.usable(a.ex, a.creds) {
-			return false
-		}
-		f.entry, f.response, f.state = en, r, state
-		return true
-	}
-	if en, state := rt.engine.LookupAt(a.key, now); state != local.Gone && !take(en, state) {
+// lookup looks for the response in the store, among variants and parts as well.
+func (rt *routeSnapshot) lookup(a *cacheRequest, now int64) (f lookup) {
+	if en, state := rt.engine.LookupAt(a.key, now); state != local.Gone && !f.take(a, en, state) {
 		switch v := en.Value.(type) {
 		case *index:
-			f.index, f.lists = v, v.lists
-			for _, names := range v.lists {
-				if !v.answers(names, a.ex) {
-					continue
-				}
-				if en, state := rt.engine.LookupAt(rt.variantKey(a.key, names, a.ex), now); state != local.Gone && take(en, state) {
-					break
-				}
-			}
-			if f.response == nil && rt.class.HTTP.RankLanguages {
-				p := rt.preferred(a, v, now)
-				f.entry, f.response, f.state = p.entry, p.response, p.state
-			}
+			rt.lookupVariant(a, v, now, &f)
 		case uncacheable:
 			f.uncacheable = true
 		}
 	}
-	if f.response != nil {
+	if f.response != nil || rt.lookupPart(a, now, &f) {
 		return f
-	}
-	if a.line.Method == http.MethodGet && len(a.ex.Values("Range")) > 0 && !f.varies(a.ex) { // RFC 9110 section 14.2
-		if en, state := rt.engine.LookupAt(a.key+partSuffix, now); state != local.Gone {
-			r, ok := en.Value.(*response)
-			if f.parts = ok && r.part != nil; f.parts && r.covers(a.ex) && take(en, state) {
-				return f
-			}
-		}
 	}
 	if a.creds.any() {
 		f.uncacheable = f.uncacheable || rt.remembered(a.key+credsSuffix, now)
@@ -182,16 +158,59 @@ func (rt *Route) lookup(a *cacheRequest, now int64) (f lookup) {
 	return f
 }
 
+// take makes an entry the result of the lookup if it is a response that may be answered
+// to the request.
+func (f *lookup) take(a *cacheRequest, en *local.Entry, state local.State) bool {
+	r, ok := en.Value.(*response)
+	if !ok || !r.usable(a.ex, a.creds) {
+		return false
+	}
+	f.entry, f.response, f.state = en, r, state
+	return true
+}
+
+// lookupVariant looks among the variants of a resource.
+func (rt *routeSnapshot) lookupVariant(a *cacheRequest, ix *index, now int64, f *lookup) {
+	f.index, f.lists = ix, ix.lists
+	for _, names := range ix.lists {
+		if !ix.answers(names, a.ex) {
+			continue
+		}
+		if en, state := rt.engine.LookupAt(rt.variantKey(a.key, names, a.ex), now); state != local.Gone && f.take(a, en, state) {
+			return
+		}
+	}
+	if rt.class.HTTP.RankLanguages {
+		p := rt.preferred(a, ix, now)
+		f.entry, f.response, f.state = p.entry, p.response, p.state
+	}
+}
+
+// lookupPart looks for a stored part that covers a range request (RFC 9110 section
+// 14.2).
+func (rt *routeSnapshot) lookupPart(a *cacheRequest, now int64, f *lookup) bool {
+	if a.line.Method != http.MethodGet || len(a.ex.Values("Range")) == 0 || f.varies(a.ex) {
+		return false
+	}
+	en, state := rt.engine.LookupAt(a.key+partSuffix, now)
+	if state == local.Gone {
+		return false
+	}
+	r, ok := en.Value.(*response)
+	f.parts = ok && r.part != nil
+	return f.parts && r.covers(a.ex) && f.take(a, en, state)
+}
+
 // varies reports whether the request has a field that the resource is known to vary on.
 func (f *lookup) varies(ex Exchange) bool { return f.index != nil && !f.index.answers(nil, ex) }
 
-// serves reports whether what was found may be answered as it is.
+// serves reports whether the stored response may be answered without validation.
 func (f *lookup) serves(a *cacheRequest, now int64) bool {
 	return f.response != nil && a.directives.allows(f.response, f.entry, f.state, now)
 }
 
-// remembered reports whether key stands for requests that nobody queues for.
-func (rt *Route) remembered(key string, now int64) bool {
+// remembered reports whether key marks requests whose responses are uncacheable.
+func (rt *routeSnapshot) remembered(key string, now int64) bool {
 	en, state := rt.engine.LookupAt(key, now)
 	if state == local.Gone {
 		return false
@@ -200,11 +219,10 @@ func (rt *Route) remembered(key string, now int64) bool {
 	return ok
 }
 
-// credsSuffix keeps the flights of requests that bring credentials, and what is
-// remembered of them, apart from the others'. conditionSuffix keeps apart what is
-// remembered of conditional and range requests: that the handler answers their
-// conditions itself, so that their answers are for nobody else. partSuffix is
-// where the latest partial response of a resource is kept.
+// credsSuffix separates the flights and marks of requests with credentials from those
+// of other requests. conditionSuffix separates the marks of conditional and range
+// requests: the handler answers their conditions itself, so that their answers suit no
+// other request. partSuffix is the key of the latest partial response of a resource.
 const (
 	credsSuffix     = string(rune(partEnd)) + string(rune(partCreds))
 	conditionSuffix = string(rune(partEnd)) + string(rune(partCondition))
@@ -220,7 +238,8 @@ func (a *cacheRequest) conditional() bool {
 	return false
 }
 
-// flightKey is what requests queue by: those that can be expected to share.
+// flightKey returns the key of the flight that a request joins. Requests of one flight
+// can be expected to share a response.
 func (a *cacheRequest) flightKey(f *lookup) string {
 	key := a.key
 	if len(f.lists) > 0 {
@@ -229,14 +248,15 @@ func (a *cacheRequest) flightKey(f *lookup) string {
 	if a.creds.any() {
 		key += credsSuffix
 	}
-	if spec := rangeOf(a.ex); f.parts && spec != "" { // who asks for another part waits for nothing
+	if spec := rangeOf(a.ex); f.parts && spec != "" { // a request for another part joins no flight of this one
 		key = string(appendPart([]byte(key+partSuffix), spec))
 	}
 	return key
 }
 
-// hit answers from the store, and has a stale or early chosen entry refreshed.
-func (rt *Route) hit(ex Exchange, lacks FieldSet, method string, en *local.Entry, r *response, state local.State, now int64) {
+// hit answers from the store, and refreshes an entry that is stale or chosen for early
+// refresh.
+func (rt *routeSnapshot) hit(ex Exchange, lacks FieldSet, method string, en *local.Entry, r *response, state local.State, now int64) {
 	if state == local.Fresh {
 		rt.engine.Count.Hits.Add(1)
 	} else {
@@ -251,93 +271,131 @@ func (rt *Route) hit(ex Exchange, lacks FieldSet, method string, en *local.Entry
 	ex.Reply(r.answer(ex, lacks, method, r.hitFields(now, en.FreshUntil)))
 }
 
-// maxRounds is how often a request waits for somebody else's run that turns out
-// not to be for it, before it goes on by itself.
+// maxRounds is how many loads of other requests a request waits for, whose responses do
+// not suit it, before it runs the handler alone.
 const maxRounds = 3
 
-// serveMiss answers a request that the first look did not.
-func (rt *Route) serveMiss(a *cacheRequest) error {
-	ex, e := a.ex, rt.engine
-	counted, gate := false, rt.gate
-	gate.Anew = a.directives.demandsNew()
+// serveMiss answers a request that the first lookup did not.
+func (rt *routeSnapshot) serveMiss(a *cacheRequest) error {
+	m := miss{rt: rt, a: a, gate: rt.gate}
+	m.gate.Anew = a.directives.demandsNew()
 	for round := 0; ; round++ {
-		now := e.Now()
-		f := rt.lookup(a, now)
-		if !f.serves(a, now) && !f.uncacheable && rt.waitSending(a) {
-			now = e.Now()
-			f = rt.lookup(a, now)
+		if answered, err := m.attempt(round); answered {
+			return err
 		}
-		if f.serves(a, now) {
-			rt.hit(ex, a.creds.lacks, a.line.Method, f.entry, f.response, f.state, now)
-			return nil
-		}
-		fwd := a.forwardReason(&f)
-		if !counted {
-			e.Count.Misses.Add(1)
-			counted = true
-		}
-		if a.line.Method == http.MethodHead { // it stores nothing that a GET could use
-			return rt.forwardHead(a, &f, fwd)
-		}
-		tags, missing := rt.tagsNow(ex, &a.line)
-		flight := a.flightKey(&f)
-		if a.directives.onlyIfCached {
-			if round < maxRounds && rt.importFromTier(a, &f, tags) {
-				continue
-			}
-			ex.Reply(notCached())
-			return nil
-		}
-		if f.uncacheable || f.response != nil && f.response.validate || round == maxRounds || loadscope.From(ex.Context()).Within(e, flight) {
-			return rt.leadAlone(a, tags, fwd, missing)
-		}
-		turn, out, err := e.Enter(ex.Context(), flight, tags, gate)
-		switch {
-		case errors.Is(err, local.ErrCircle):
-			return rt.leadAlone(a, tags, fwd, missing)
-		case err != nil:
-			// The client has gone, its time is up, or it waited for twice LoadTimeout. To run the handler now would
-			// turn a herd that gave up waiting into a stampede.
-			ex.Reply(unavailable())
-			return nil //nolint:nilerr // it has been answered
-		case turn == nil:
-			r, ok := out.Entry.Value.(*response)
-			if ok && out.Found && a.directives.restricts { // it was there before, and need not be what this one wants
-				now := e.Now()
-				ok = a.directives.allows(r, out.Entry, out.Entry.State(now), now)
-			}
-			if ok && r.fits(a) {
-				e.Count.Hits.Add(1)
-				ex.Reply(r.answer(ex, a.creds.lacks, a.line.Method, r.collapsedFields(e.Now(), fwd)))
-				return nil
-			}
-			gate.Anew = true // nor is one that has ended
-			continue
-		}
-		turn.Runs(new(waitgraph.Load))
-		if !a.directives.demandsNew() && rt.recheck(a, turn) {
-			return nil
-		}
-		detached := newDetachedContext(ex.Context(), turn, rt.class.LoadTimeout)
-		if answered, again := rt.fetch(detached.ctx, a, turn, &f); answered {
-			detached.end()
-			return nil
-		} else if again {
-			detached.end()
-			continue
-		}
-		return rt.lead(a, turn, detached, fwd, missing)
 	}
 }
 
+// miss is a request that the first lookup did not answer. It is served in rounds: each
+// either answers it, or finds that there is reason to look again.
+type miss struct {
+	rt      *routeSnapshot
+	a       *cacheRequest
+	gate    local.Gate
+	counted bool
+}
+
+// attempt is one round.
+func (m *miss) attempt(round int) (answered bool, err error) {
+	rt, a, ex := m.rt, m.a, m.a.ex
+	f, hit := m.lookup()
+	if hit {
+		return true, nil
+	}
+	fwd := a.forwardReason(&f)
+	if a.line.Method == http.MethodHead { // it stores nothing that a GET could use
+		return true, rt.forwardHead(a, &f, fwd)
+	}
+	tags, missing := rt.tagsNow(ex, &a.line)
+	if a.directives.onlyIfCached {
+		if round < maxRounds && rt.importFromTier(a, &f, tags) {
+			return false, nil
+		}
+		ex.Reply(notCached())
+		return true, nil
+	}
+	flight := a.flightKey(&f)
+	if f.uncacheable || f.response != nil && f.response.validate || round == maxRounds || loadscope.From(ex.Context()).Within(rt.engine, flight) {
+		return true, rt.leadAlone(a, tags, fwd, missing)
+	}
+	turn, out, err := rt.engine.Enter(ex.Context(), flight, tags, m.gate)
+	switch {
+	case errors.Is(err, local.ErrCircle):
+		return true, rt.leadAlone(a, tags, fwd, missing)
+	case err != nil:
+		// The client has gone, or the wait has reached its limit, 2×LoadTimeout. To run the
+		// handler now would turn a herd that gave up waiting into a stampede.
+		ex.Reply(unavailable())
+		return true, nil //nolint:nilerr // it has been answered
+	case turn == nil:
+		return m.collapse(&out, fwd), nil
+	}
+	return m.lead(turn, &f, fwd, missing)
+}
+
+// lookup looks in the store, again when an answer that is being sent has ended, and
+// answers a hit. The first time that it finds none it counts a miss.
+func (m *miss) lookup() (f lookup, hit bool) {
+	rt, a := m.rt, m.a
+	now := rt.engine.Now()
+	f = rt.lookup(a, now)
+	if !f.serves(a, now) && !f.uncacheable && rt.waitSending(a) {
+		now = rt.engine.Now()
+		f = rt.lookup(a, now)
+	}
+	if f.serves(a, now) {
+		rt.hit(a.ex, a.creds.lacks, a.line.Method, f.entry, f.response, f.state, now)
+		return f, true
+	}
+	if !m.counted {
+		rt.engine.Count.Misses.Add(1)
+		m.counted = true
+	}
+	return f, false
+}
+
+// collapse answers the request from the load that it waited for, if that response suits
+// it.
+func (m *miss) collapse(out *local.Outcome, fwd string) (answered bool) {
+	rt, a := m.rt, m.a
+	r, ok := out.Entry.Value.(*response)
+	if ok && out.Found && a.directives.restricts { // the response is older than the wait
+		now := rt.engine.Now()
+		ok = a.directives.allows(r, out.Entry, out.Entry.State(now), now)
+	}
+	if ok && r.fits(a) {
+		rt.engine.Count.Hits.Add(1)
+		a.ex.Reply(r.answer(a.ex, a.creds.lacks, a.line.Method, r.collapsedFields(rt.engine.Now(), fwd)))
+		return true
+	}
+	m.gate.Anew = true // a load that has ended will not suit it either
+	return false
+}
+
+// lead answers the request that leads a flight: from the store, from the shared tier, or
+// by running the handler.
+func (m *miss) lead(turn *coherence.Turn, f *lookup, fwd, missing string) (answered bool, err error) {
+	rt, a := m.rt, m.a
+	turn.Runs(new(waitgraph.Load))
+	if !a.directives.demandsNew() && rt.recheck(a, turn) {
+		return true, nil
+	}
+	detached := newDetachedContext(a.ex.Context(), turn, rt.class.LoadTimeout)
+	if answered, again := rt.fetch(detached.ctx, a, turn, f); answered || again {
+		detached.end()
+		return answered, nil
+	}
+	return true, rt.lead(a, turn, detached, fwd, missing)
+}
+
 // leadAlone runs the handler for this request only.
-func (rt *Route) leadAlone(a *cacheRequest, tags []string, fwd, missing string) error {
+func (rt *routeSnapshot) leadAlone(a *cacheRequest, tags []string, fwd, missing string) error {
 	turn := rt.engine.Alone(a.key, tags)
 	return rt.lead(a, turn, newDetachedContext(a.ex.Context(), turn, rt.class.LoadTimeout), fwd, missing)
 }
 
-// recheck answers what somebody may have filled in between the look and the turn.
-func (rt *Route) recheck(a *cacheRequest, turn *coherence.Turn) bool {
+// recheck answers from an entry that was stored between the lookup and the turn.
+func (rt *routeSnapshot) recheck(a *cacheRequest, turn *coherence.Turn) bool {
 	looked := false
 	defer func() {
 		if !looked { // an adapter's Values panicked
@@ -355,9 +413,9 @@ func (rt *Route) recheck(a *cacheRequest, turn *coherence.Turn) bool {
 	return true
 }
 
-// fetch asks the shared tier, before the handler is run. answered: it had the
-// response. again: it had what says where to look.
-func (rt *Route) fetch(ctx context.Context, a *cacheRequest, turn *coherence.Turn, f *lookup) (answered, again bool) {
+// fetch asks the shared tier before the handler runs. answered: the tier had the response.
+// again: the tier had an index, by which the next round looks.
+func (rt *routeSnapshot) fetch(ctx context.Context, a *cacheRequest, turn *coherence.Turn, f *lookup) (answered, again bool) {
 	q := coherence.Query{Codec: codec{}, Key: entryKey(a, f), Wait: rt.class.LoadTimeout, Anew: a.directives.demandsNew(), Seen: f.entry}
 	if loadscope.From(ctx).Loading() != nil { // a load within a load
 		q.Wait = local.Abroad(q.Wait)
@@ -373,11 +431,11 @@ func (rt *Route) fetch(ctx context.Context, a *cacheRequest, turn *coherence.Tur
 	return answered, again
 }
 
-// fetchQuery is fetch, with the question.
-func (rt *Route) fetchQuery(ctx context.Context, a *cacheRequest, turn *coherence.Turn, q coherence.Query) (answered, again bool) {
+// fetchQuery is fetch with its query.
+func (rt *routeSnapshot) fetchQuery(ctx context.Context, a *cacheRequest, turn *coherence.Turn, q coherence.Query) (answered, again bool) {
 	ask := turn.Fetch
 	if a.directives.noStore {
-		ask = turn.Look // it has nothing to fill in, and takes no lease from who has
+		ask = turn.Look // its response is not stored: it needs no lease
 	}
 	got := ask(ctx, q)
 	if got.Entry == nil || got.State < local.Stale {
@@ -401,9 +459,9 @@ func (rt *Route) fetchQuery(ctx context.Context, a *cacheRequest, turn *coherenc
 	return false, true
 }
 
-// importFromTier brings what the shared tier has for a request into this process. It
-// takes no lease and runs nothing.
-func (rt *Route) importFromTier(a *cacheRequest, f *lookup, tags []string) bool {
+// importFromTier copies the shared tier's response for a request into this process. It
+// takes no lease and runs no handler.
+func (rt *routeSnapshot) importFromTier(a *cacheRequest, f *lookup, tags []string) bool {
 	turn := rt.engine.Alone(a.key, tags)
 	defer turn.Finish(local.Outcome{Verdict: local.Failed})
 	got := turn.Look(a.ex.Context(), coherence.Query{Codec: codec{}, Key: entryKey(a, f), Seen: f.entry})
@@ -413,17 +471,16 @@ func (rt *Route) importFromTier(a *cacheRequest, f *lookup, tags []string) bool 
 	return got.Entry != nil && got.State >= local.Stale
 }
 
-// unavailable answers a request whose context ended while it waited. Nobody is
-// expected to see it.
+// unavailable answers a request whose wait for a load has ended without a response.
 func unavailable() Answer {
-	return ownAnswer(http.StatusServiceUnavailable, "the request ended while it waited for another one's response",
+	return ownAnswer(http.StatusServiceUnavailable, "the request waited for a load of the same response, until the client left or the wait reached 2×LoadTimeout",
 		forwarded{detail: "gave-up-waiting"}.field())
 }
 
-// notCached answers a request that does not want the handler to run (RFC 9111
-// section 5.2.1.7).
+// notCached answers a request with only-if-cached that no stored response satisfies
+// (RFC 9111 section 5.2.1.7).
 func notCached() Answer {
-	return ownAnswer(http.StatusGatewayTimeout, "not in the cache, and the request asked for nothing else",
+	return ownAnswer(http.StatusGatewayTimeout, "no stored response satisfies the request, and only-if-cached forbids to run the handler",
 		forwarded{detail: "only-if-cached"}.field())
 }
 
@@ -440,8 +497,8 @@ func (a *cacheRequest) forwardReason(f *lookup) string {
 	}
 }
 
-// fits reports whether a response that was made for another request, of the same
-// resource, may be answered to this one.
+// fits reports whether a response to another request for the same resource may be
+// answered to this one.
 func (r *response) fits(a *cacheRequest) bool {
 	if r.part != nil || !r.usable(a.ex, a.creds) || r.key != a.key && r.key != a.rt.variantKey(a.key, r.vary, a.ex) {
 		return false
@@ -452,18 +509,18 @@ func (r *response) fits(a *cacheRequest) bool {
 
 // tagsNow returns the tags that are known before the handler runs: the path's,
 // and the route's unless a parameter is missing so far.
-func (rt *Route) tagsNow(ex Exchange, line *Line) (tags []string, missing string) {
+func (rt *routeSnapshot) tagsNow(ex Exchange, line *Line) (tags []string, missing string) {
 	tags = pathTags(line)
 	own, missing := resolveAll(rt.tags, ex)
 	return append(tags, own...), missing
 }
 
-// forward runs the handler and leaves its answer alone, but for saying so.
+// forward runs the handler and adds only Cache-Status to its answer.
 func (rt *Route) forward(ex Exchange, fwd, detail string) error {
 	rt.engine.Count.Bypassed.Add(1)
 	c := &Capture{head: func(status int, h Header) (bool, []Field) {
 		added := statusField(fwd, false, detail)
-		if fwd == fwdMethod { // nobody keeps what answers OPTIONS and TRACE
+		if fwd == fwdMethod { // no cache stores answers to OPTIONS and TRACE
 			return false, []Field{added}
 		}
 		return false, unstored(status, h, added)
@@ -475,14 +532,15 @@ func (rt *Route) forward(ex Exchange, fwd, detail string) error {
 	return err
 }
 
-// conditionalFields make a response that answers this request only. A refresh
-// leaves them out.
+// conditionalFields are the request fields whose answer is for one request only. A refresh
+// omits them.
 var conditionalFields = []string{ //nolint:gochecknoglobals // a constant
 	"If-None-Match", "If-Modified-Since", "If-Match", "If-Unmodified-Since", "If-Range", "Range",
 }
 
-// DropConditions removes them from a request: del removes a field. It is for an
-// adapter whose Detach copies requests that are not net/http's.
+// DropConditions calls del for each request field that makes a response conditional or
+// partial (RFC 9110 sections 13 and 14.2). It is for adapters whose Detach copies requests
+// that are not net/http's.
 func DropConditions(del func(name string)) {
 	for _, name := range conditionalFields {
 		del(name)

@@ -67,7 +67,7 @@ func statusField(fwd string, stored bool, detail string) Field {
 	return forwarded{fwd: fwd, stored: stored, detail: detail}.field()
 }
 
-// statusCollapsed describes a request that was answered from somebody else's.
+// statusCollapsed describes a request that was answered from another request's load.
 func statusCollapsed(fwd string) string { return CacheName + "; fwd=" + fwd + "; collapsed" }
 
 // rendered are the fields of a hit as they were last written. They change once a

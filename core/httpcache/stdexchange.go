@@ -33,7 +33,7 @@ func (x *StdExchange) Line() Line {
 	case r.TLS != nil:
 		l.Scheme = "https"
 	}
-	if t := r.RequestURI; t != "" && !sameTarget(t, &l) {
+	if t := r.RequestURI; t != "" && !l.HasTarget(t) {
 		l.Original = t
 	}
 	l.root(r)
@@ -50,17 +50,6 @@ func (l *Line) root(r *http.Request) {
 		l.Original = "./" + l.Path
 	}
 	l.Path = "/" + l.Path
-}
-
-// sameTarget reports whether the target on the wire is the path and query that
-// the handler sees. A target in absolute form is another one: the handler can
-// tell.
-func sameTarget(target string, l *Line) bool {
-	path, query, found := strings.Cut(target, "?")
-	if found != (l.Query != "" || l.BareQuery) || query != l.Query {
-		return false
-	}
-	return path == l.Path
 }
 
 // Values implements Exchange.

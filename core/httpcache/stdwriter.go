@@ -88,8 +88,8 @@ func (w *Writer) WriteHeader(status int) {
 	w.sendHeader(add)
 }
 
-// Abort tells that the handler would now rather answer another status than the one that
-// is final: a template has broken half-way, and http.Error follows.
+// Abort reports that the handler tries to answer another status after the header is
+// final: a template has broken half-way, and http.Error follows.
 func (w *Writer) Abort(status int) {
 	if w.state == holding && status != w.status {
 		w.c.AbortStatus = status
@@ -156,7 +156,7 @@ func (w *Writer) content(p []byte, write func([]byte) (int, error)) (int, error)
 	if w.state == tailing {
 		return w.tail(p)
 	}
-	if w.c.NoBody { // the first of it tells the server the type and length; the rest tells nothing
+	if w.c.NoBody { // the server takes type and length from its beginning; the rest is not needed
 		w.buf = append(w.buf, p[:min(len(p), w.c.Limit-len(w.buf))]...)
 		return len(p), nil
 	}

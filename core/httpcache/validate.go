@@ -11,9 +11,9 @@ import (
 )
 
 // Validation (RFC 9111 section 4.3): the handler is asked whether what it answered
-// before still holds, by the validator that it gave. It is asked after the load
-// has been registered, about what is valid then: what an invalidation has taken
-// out is never renewed, also where the validator is too coarse to tell.
+// before still holds, by the validator that it gave. It is asked after the load has been
+// registered, about a response that is valid then: an invalidated response is never
+// freshened, even where the validator is too coarse to show the change.
 
 // findPrior finds what the handler can be asked to validate. A request with a
 // condition of the handler's own (RFC 9110 sections 13.1.1 and 13.1.4) is left to it.
@@ -85,8 +85,7 @@ func (l *loading) merge(by Header, said loadscope.Said) (r *response, lateTags [
 	return r, lateTags
 }
 
-// forThisClient are the fields of an answer that only the client who asked for it
-// may have.
+// forThisClient returns the fields of an answer that are for its own client only.
 func (l *loading) forThisClient(h Header) []Field {
 	var fields []Field
 	for _, f := range h.Own() {
@@ -143,7 +142,7 @@ func (h mergedHeader) Before(name string) []string { return outer(h.newer, name)
 
 // forwardHead runs the handler for a HEAD that no stored response answers. What it
 // says of the response to GET, that is stored, counts (RFC 9111 section 4.3.5).
-func (rt *Route) forwardHead(a *cacheRequest, f *lookup, fwd string) error {
+func (rt *routeSnapshot) forwardHead(a *cacheRequest, f *lookup, fwd string) error {
 	if a.directives.onlyIfCached {
 		a.ex.Reply(notCached())
 		return nil
@@ -157,7 +156,7 @@ func (rt *Route) forwardHead(a *cacheRequest, f *lookup, fwd string) error {
 		return rt.forward(a.ex, fwd, "")
 	}
 	s := newDetachedContext(a.ex.Context(), turn, rt.class.LoadTimeout)
-	defer turn.Finish(local.Outcome{Verdict: local.Again}) // it is no answer to who waits for a GET
+	defer turn.Finish(local.Outcome{Verdict: local.Again}) // it does not answer requests that wait for a GET
 	defer s.end()
 	turn.Fetch(s.ctx, coherence.Query{Codec: codec{}, Key: f.response.key, Seen: f.entry, Anew: true, Background: true})
 	l := rt.newLoading(a, turn, s, fwd, missing)
@@ -174,7 +173,7 @@ func (rt *Route) forwardHead(a *cacheRequest, f *lookup, fwd string) error {
 }
 
 // freshenByHead applies the answer to a HEAD to the stored response to GET. It returns
-// whether that has been stored anew.
+// whether that has been stored again.
 func (l *loading) freshenByHead(status int, h Header) bool {
 	old := l.prior.response
 	if old == nil || status != http.StatusOK {

@@ -54,8 +54,8 @@ func FuzzVariantKey(f *testing.F) {
 				}
 				meanings[i] += fmt.Sprintf("%s %q ", name, meaning(lines, is))
 			}
-			keys[i] = new(Route).variantKey("http://a/p", names, r)
-			require.Equal(t, keys[i], new(Route).variantKey("http://a/p", names, r))
+			keys[i] = new(routeSnapshot).variantKey("http://a/p", names, r)
+			require.Equal(t, keys[i], new(routeSnapshot).variantKey("http://a/p", names, r))
 		}
 		require.Equal(t, meanings[0] == meanings[1], keys[0] == keys[1], "%s\n%s\n%q\n%q", meanings[0], meanings[1], keys[0], keys[1])
 	})
@@ -99,7 +99,7 @@ func FuzzRankedVariantKey(f *testing.F) {
 	f.Add([]byte{2, 0, 0, 0, 0, 1, 1, 1, 0, 0}, []byte{2, 1, 1, 0, 0, 0, 0, 0, 0, 0})
 	f.Add([]byte{4, 0, 1, 1, 1, 2, 0, 3, 1, 1}, []byte{0})
 	f.Add([]byte{}, []byte{1, 3, 0, 0, 1, 0, 0, 0, 0})
-	rt := &Route{class: core.Class{HTTP: core.HTTPPolicy{RankLanguages: true}}}
+	rt := &routeSnapshot{class: core.Class{HTTP: core.HTTPPolicy{RankLanguages: true}}}
 	names := []string{acceptLanguage}
 	f.Fuzz(func(t *testing.T, one, two []byte) {
 		ranking1, lines1 := (&dice{rolls: one}).languages()

@@ -10,7 +10,7 @@ import (
 // addVariant puts a variant into the resource's index. The index outlives the
 // responses that have varied. A response that did not vary does not prolong it:
 // what a resource once varied on is forgotten when no such response is left.
-func (rt *Route) addVariant(resource string, r *response, d *decision) {
+func (rt *routeSnapshot) addVariant(resource string, r *response, d *decision) {
 	now := rt.engine.Now()
 	var next *index
 	var gone []variant
@@ -41,7 +41,7 @@ func (rt *Route) addVariant(resource string, r *response, d *decision) {
 // publish puts the lists of an index into the shared tier, unless that keeps them for as
 // long as the variants already. It keeps them a quarter longer, so that not each variant
 // prolongs them.
-func (rt *Route) publish(resource string, ix *index, now, keep int64) {
+func (rt *routeSnapshot) publish(resource string, ix *index, now, keep int64) {
 	until := ix.published.until.Load()
 	longer := keep + (keep-now)/4
 	if until >= keep || !ix.published.until.CompareAndSwap(until, longer) {
@@ -55,7 +55,7 @@ func (rt *Route) publish(resource string, ix *index, now, keep int64) {
 }
 
 // adopt counts a variant that has come from the shared tier.
-func (rt *Route) adopt(resource string, en *local.Entry) {
+func (rt *routeSnapshot) adopt(resource string, en *local.Entry) {
 	r, ok := en.Value.(*response)
 	if !ok || r.part != nil || r.key == resource {
 		return
@@ -75,7 +75,7 @@ func (rt *Route) adopt(resource string, en *local.Entry) {
 
 // drop takes variants out that are too many. What another instance has stored is in the
 // shared tier for that to count.
-func (rt *Route) drop(gone []variant) {
+func (rt *routeSnapshot) drop(gone []variant) {
 	var own []string
 	for _, v := range gone {
 		if v.own {

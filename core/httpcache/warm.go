@@ -17,9 +17,9 @@ import (
 	"github.com/larderhq/larder/core/internal/warmup"
 )
 
-// Warm asks a server's handler for URLs, so that their responses are in the cache
-// before anybody asks: with GET, without credentials, through all its middleware. The
-// URLs are absolute: the host is part of what is cached. It works as core.Map.Warm
+// Warm requests URLs from a server's handler, so that their responses are in the cache
+// before the first client's request: with GET, without credentials, through all its
+// middleware. The URLs are absolute: the host is part of the key. It works as core.Map.Warm
 // does: WarmResult.Filled counts the answers 2xx, Failed the others.
 //
 // A net/http server's Handler, an Echo and a Gin engine are such handlers; for Fiber
@@ -40,8 +40,8 @@ func askHandler(server http.Handler) func(*http.Request) (status int) {
 	}
 }
 
-// WarmStatus returns the status that an answer to warming counts as: that of a failure, where
-// its Cache-Status says that the handler broke off.
+// WarmStatus returns the status by which WarmFunc counts an answer: 502 where its
+// Cache-Status reports an incomplete response, otherwise status.
 func WarmStatus(status int, cacheStatus []string) int {
 	if slices.ContainsFunc(cacheStatus, func(s string) bool {
 		return strings.HasPrefix(s, CacheName+";") && strings.HasSuffix(s, "; detail="+incomplete)
@@ -118,8 +118,7 @@ func warmOne(ctx context.Context, u string, ask func(*http.Request) int) (status
 	return guarded(r, ask)
 }
 
-// requestFor returns the request for an absolute URL that has nothing to say of who
-// asks.
+// requestFor returns an anonymous request for an absolute URL.
 func requestFor(ctx context.Context, u string) (*http.Request, error) {
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, u, http.NoBody)
 	if err != nil {

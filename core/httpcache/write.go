@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 
@@ -15,15 +16,15 @@ import (
 	"github.com/larderhq/larder/core/internal/naming"
 )
 
-// Invalidator is a route that changes what others cache.
+// Invalidator is a route whose handler writes.
 type Invalidator struct {
 	cache *core.Cache
 	class string
 	tags  []template
 }
 
-// NewInvalidator makes an invalidating route, or says in a *core.ConfigError what
-// is wrong.
+// NewInvalidator makes an invalidating route. It returns a *core.ConfigError for a nil
+// cache, an unknown class, no tags or a malformed tag.
 func NewInvalidator(cache *core.Cache, class string, tags []string) (*Invalidator, error) {
 	if cache == nil {
 		return nil, &core.ConfigError{Field: "cache", Value: nil, Allowed: "a cache made by core.New"}
@@ -54,7 +55,7 @@ func (iv *Invalidator) Serve(ex Exchange) error {
 		tag, missing := t.resolve(ex)
 		if missing != "" {
 			// Before the handler: a write that could not be announced must not happen.
-			ex.Reply(refused("this route's tag " + t.text + " names a path parameter that the request does not have: " + noParameter))
+			ex.Reply(refused("tag " + strconv.Quote(t.text) + " of this route names a path parameter that the request does not have: " + noParameter))
 			return nil
 		}
 		targets = append(targets, core.Tag(tag))
@@ -92,9 +93,9 @@ func (iv *Invalidator) Serve(ex Exchange) error {
 	})
 }
 
-// notNow answers a write whose invalidation could not be announced beforehand.
+// notNow answers a write whose intent the shared tier has not confirmed.
 func notNow() Answer {
-	return ownAnswer(http.StatusServiceUnavailable, "the shared cache cannot be reached, and this route does not write without it",
+	return ownAnswer(http.StatusServiceUnavailable, "the shared tier is unreachable, and this route does not write without it (ConfirmWrites)",
 		Field{Name: "Retry-After", Values: []string{"1"}})
 }
 
@@ -104,8 +105,8 @@ func refused(why string) Answer {
 
 // serveUnsafe handles an unsafe method on a cached route: if it succeeds, its URI
 // and the route's tags are invalidated (RFC 9111 section 4.4). There is no intent:
-// nobody has said that this is a write, and a request that is refused must not
-// empty the cache.
+// the route is not declared a write, and a request that is refused must not empty the
+// cache.
 func (rt *Route) serveUnsafe(ex Exchange, line *Line) error {
 	targets := ownPaths(line)
 	rt.engine.Count.Bypassed.Add(1)
@@ -167,18 +168,18 @@ func runWrite(cache *core.Cache, ex Exchange, line *Line, judge func(status int)
 	return err
 }
 
-// invalidateSaid invalidates once more what the handler of a write has invalidated that
-// was refused: it has changed something all the same.
+// invalidateSaid invalidates again the targets that the handler of a refused write has
+// invalidated: it has changed something although the status is an error.
 func invalidateSaid(ctx context.Context, cache *core.Cache, said []core.Target) {
 	if len(said) > 0 {
 		_ = cache.Invalidate(ctx, said...) // all have been checked; pending at worst
 	}
 }
 
-// declaredWrite judges a write on an invalidating route. A 4xx says that it was
-// refused, but for those that say that somebody stopped waiting for it. A 5xx says
-// nothing: behind a middleware that limits the time of a handler, for one, the handler
-// still runs. A 202 says that it is not done yet.
+// declaredWrite judges a write on an invalidating route. A 4xx means that it was refused,
+// except 408 and 499, which mean that the client or a proxy stopped waiting. After a 5xx the
+// outcome is unknown: behind a middleware with a time limit the handler may still run. A 202
+// means that the write is not done yet.
 func declaredWrite(status int) outcome {
 	const clientClosedRequest = 499 // nginx's
 	switch {
@@ -190,8 +191,8 @@ func declaredWrite(status int) outcome {
 	return committed
 }
 
-// undeclaredWrite judges an unsafe request that nobody has declared a write: it
-// invalidates after a non-error status (RFC 9111 section 4.4).
+// undeclaredWrite judges an unsafe request on a cached route: it invalidates after a
+// non-error status (RFC 9111 section 4.4).
 func undeclaredWrite(status int) outcome {
 	if status < 400 {
 		return committed
@@ -199,7 +200,7 @@ func undeclaredWrite(status int) outcome {
 	return refusedWrite
 }
 
-// methodQuery is that of RFC 10008: safe, with content that says what is asked for.
+// methodQuery is the method of RFC 10008: safe, with content that is the query.
 const methodQuery = "QUERY"
 
 // safe reports whether a method is safe (RFC 9110 section 9.2.1), by IANA's registry of

@@ -59,7 +59,7 @@ func keepPair(pair string, keep func(name string) bool) bool {
 			return true
 		}
 	}
-	// Who does not split at ';' sees a name that goes on to the first '='.
+	// A parser that does not split at ';' reads a name up to the first '='.
 	name := rawName(pair)
 	return hasSemicolon(name) && keep(decodeName(name))
 }

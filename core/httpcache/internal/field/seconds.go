@@ -38,7 +38,7 @@ func ParseSeconds(s string) Seconds {
 // The section ignores what is invalid; but such a response is as likely old as
 // new, so that a cache that must not be wrong takes it for stale: ok is false.
 // Several lines, or lines that were joined on the way (by a comma and a space, RFC
-// 9110 section 5.3), are invalid: nobody knows which one was meant.
+// 9110 section 5.3), are invalid: which one was meant is unknown.
 func ParseAge(values []string) (age Seconds, ok bool) {
 	switch len(values) {
 	case 0:
