@@ -9,7 +9,7 @@ import (
 	"net/http/httptest"
 	"testing"
 
-	"github.com/redis/go-redis/v9"
+	"github.com/redis/go-redis/v9" //nolint:depguard // a tier that cannot be reached is made of a client
 	"github.com/stretchr/testify/require"
 
 	"github.com/larderhq/larder/core"

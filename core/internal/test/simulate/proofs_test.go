@@ -31,7 +31,7 @@ func (p *proofs) heads(sent time.Time, heads []tier.Head, err error) {
 	if slices.ContainsFunc(heads, func(h tier.Head) bool { return h.Missing || h.Confirmed != h.Server }) {
 		p.lost = now.Add(linger)
 	}
-	if err != nil || p.lost.After(now) || slices.ContainsFunc(heads, func(h tier.Head) bool { return h.Err != nil }) { //nolint:forbidigo // no logger
+	if err != nil || p.lost.After(now) || slices.ContainsFunc(heads, func(h tier.Head) bool { return h.Err != nil }) {
 		p.gap = now
 		return
 	}
