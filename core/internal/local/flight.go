@@ -20,6 +20,7 @@ import (
 // failure nor stampede what has just failed. After one whose value may not be
 // shared, nobody waits any more.
 type flight struct {
+	shard     *flightShard // where it is; it guards what changes
 	key       string
 	tags      []string
 	began     int64
@@ -284,7 +285,7 @@ func (c *Cache) Alone(key string, tags []string) Turn {
 
 func (c *Cache) begin(sh *flightShard, key string, tags []string, gate Gate) Turn {
 	l := c.NewLoad(key, tags)
-	f := &flight{key: key, tags: tags, began: l.began, seen: l.pos, limit: 1, running: 1}
+	f := &flight{shard: sh, key: key, tags: tags, began: l.began, seen: l.pos, limit: 1, running: 1}
 	if gate.ReplicaLag > 0 {
 		f.caughtUp = l.caughtUp(gate.ReplicaLag, nil)
 	}
@@ -396,7 +397,8 @@ func (t *Turn) Unwatched() <-chan struct{} {
 	if t.f == nil {
 		return closedChannel
 	}
-	sh := t.c.flights.shard(t.f.key)
+	// Not by way of Load: Fetch may be replacing it.
+	sh := t.f.shard
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	if t.f.waiters.Len() == 0 {
@@ -538,7 +540,7 @@ func (t *Turn) Lead(claim Claim) {
 		}
 		t.c.leave(sh, f)
 	}
-	t.f = &flight{key: t.key, tags: t.tags, began: t.began, seen: t.pos, limit: 1, running: 1, claims: []Claim{claim}}
+	t.f = &flight{shard: sh, key: t.key, tags: t.tags, began: t.began, seen: t.pos, limit: 1, running: 1, claims: []Claim{claim}}
 	t.f.graph.Turn()
 	if t.running != nil {
 		t.f.graph.Runs(t.running)

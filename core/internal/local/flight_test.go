@@ -345,3 +345,15 @@ func TestGivenAnyCourseOfEvents_WhenAllIsOver_ThenEverybodyWasAnsweredAndNothing
 	require.EqualValues(t, 32*500, answered.Load()+cancelled.Load()+loads.Load())
 	mustBeIdle(t, c)
 }
+
+// A fetch replaces the turn's load while the closing of the cache asks who waits for it.
+func TestUnwatchedDoesNotReadALoadThatIsBeingReplaced(t *testing.T) {
+	c := open(t)
+	turn, ok := c.TryLead("k", nil, Gate{MaxLoadsAfterError: 1, Wait: time.Second})
+	require.True(t, ok)
+	var both sync.WaitGroup
+	both.Go(func() { turn.Load = c.NewLoad("k", nil) })
+	both.Go(func() { turn.Unwatched() })
+	both.Wait()
+	turn.Finish(Outcome{})
+}
