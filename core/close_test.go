@@ -12,7 +12,7 @@ import (
 	"github.com/larderhq/larder/core"
 )
 
-// What Close does to loads under way. Let C be Close, L a load, W who waits for it.
+// Close and the loads under way. Let C be Close, L a load, W a caller that waits for it.
 //
 //	W waits, C, L ends            W has the value; C returns after L
 //	L refreshes, C                L's context ends: nobody waits

@@ -8,7 +8,7 @@ import (
 	"github.com/larderhq/larder/core"
 )
 
-// What counts as Authorization does (RFC 9111 section 3.5).
+// Request fields and certificates that count as Authorization does (RFC 9111 section 3.5).
 func credentialCases() []testCase {
 	return []testCase{
 		over("a response to a well-known credential is neither stored nor shared", func(s *site) {

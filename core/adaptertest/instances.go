@@ -61,10 +61,10 @@ func (s *site) twoInstances() (a, b *site) {
 func (s *site) heard() {
 	s.Helper()
 	s.settles(func() bool { return true }, "nothing is under way")
-	time.Sleep(time.Second) // MaxStaleness
+	time.Sleep(time.Second) // the default MaxStaleness, in the time of the bubble
 }
 
-// What several instances know of what a resource varies on.
+// Instances join the request fields that they have seen a resource vary on.
 func instanceVaryCases() []testCase {
 	const lang, x, noCache = "Accept-Language", "X-Kind", "Cache-Control: no-cache"
 	many := core.Classes{"many": {TTL: time.Hour, HTTP: core.HTTPPolicy{MaxVariants: 1024}}}

@@ -7,8 +7,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// What outer middleware says of its own part of an answer: of its own fields, for its
-// own request.
+// The Vary of outer middleware is about its own fields of an answer, for its own request.
 func outerVaryCases() []testCase {
 	cors := func(always bool) Use {
 		return Around(func(c Ctx, next func() error) error {

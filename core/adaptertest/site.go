@@ -79,7 +79,7 @@ func (s *site) open(o core.Options) {
 
 // unhurried gives a cache on the machine's clock time enough for a busy machine, so that no
 // case over sockets depends on how soon a goroutine runs: a request's budget, the legality
-// of what is kept, and the leases last. What time does to them the cases in a bubble show.
+// of what is kept, and the leases last. The cases in a bubble show how they end with time.
 func (s *site) unhurried(o *core.Options) {
 	o.Remote = unhurried{o.Remote.(tier.Tier)}
 	o.RemoteBudget, o.MaxStaleness = patience, patience

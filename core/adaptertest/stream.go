@@ -12,7 +12,7 @@ import (
 )
 
 // Elsewhere: event streams were buffered whole, and Flush, Hijack and http.ResponseController
-// stopped working. What streams passes through, and stays what it was.
+// stopped working. A stream passes through unchanged.
 func streamCases() []testCase {
 	return []testCase{
 		within("events pass one by one and are not stored", func(s *site) {

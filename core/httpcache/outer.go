@@ -113,8 +113,8 @@ func (o outside) encodesContent(h storedHeader) bool {
 }
 
 // forAnyCoding returns the fields of a response whose content may be encoded in front.
-// The first own of them are the handler's and stay. Of those that the cache has added,
-// the ETag is weak, since several codings have it, and Accept-Ranges is left out.
+// The first own fields are the handler's and stay. The ETag that the cache has added becomes
+// weak, since several codings share it; its Accept-Ranges is left out.
 func forAnyCoding(fields []Field, own int) []Field {
 	changed := make([]Field, 0, len(fields))
 	for i, f := range fields {

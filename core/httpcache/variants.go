@@ -73,8 +73,8 @@ func (rt *routeSnapshot) adopt(resource string, en *local.Entry) {
 	rt.drop(gone)
 }
 
-// drop takes variants out that are too many. What another instance has stored is in the
-// shared tier for that to count.
+// drop removes variants beyond the bound. The variants of another instance stay in the
+// shared tier: that instance counts them.
 func (rt *routeSnapshot) drop(gone []variant) {
 	var own []string
 	for _, v := range gone {

@@ -51,7 +51,7 @@ func TestAnInstanceStopsAtALogItemThatItDoesNotKnow(t *testing.T) {
 				int(item.Kind), item.Value, "token", fmt.Sprint(p), "larder:hints").Err())
 
 			// Then it answers nothing of the partition after MaxStaleness.
-			time.Sleep(2 * staleness)
+			time.Sleep(2 * staleness) // the time of Redis, which no bubble moves
 			for range 20 {
 				require.True(t, a.get(t, id, "v"), "a hit")
 				time.Sleep(staleness / 20)

@@ -209,7 +209,7 @@ func (s *shared) plan(items []tier.Item) step {
 }
 
 // invalidate executes items in the tier and fences this process after the reply
-// (R14). What does not succeed is pending.
+// (R14). An item that the tier does not confirm is pending.
 func (s *shared) invalidate(ctx context.Context, items []tier.Item, do *doing) error {
 	_, err := s.invalidateEach(ctx, items, do)
 	return err

@@ -28,7 +28,7 @@ func following(t *testing.T) (*shared, *tier.Head) {
 	return s, h
 }
 
-func TestGivenAnotherServer_WhenItsEraCannotBeLearnedYet_ThenNothingIsKeptUntilItsDeadlines(t *testing.T) {
+func TestNothingIsKeptOfAServerWhoseEraIsNotLearnedYet(t *testing.T) {
 	s, h := following(t)
 	f := &s.parts[0]
 	s.serve(0, "old")
@@ -38,7 +38,7 @@ func TestGivenAnotherServer_WhenItsEraCannotBeLearnedYet_ThenNothingIsKeptUntilI
 	require.True(t, s.Doubtful(1, s.local.Now()))
 }
 
-func TestGivenAHeadThatIsAdopted_WhenItTellsOfIntents_ThenTheyAreHeededBeforeTheFence(t *testing.T) {
+func TestIntentsOfAnAdoptedHeadCountBeforeTheFence(t *testing.T) {
 	s, h := following(t)
 	s.follow.Lock()
 	held, release, done := make(chan struct{}), make(chan struct{}), make(chan struct{})

@@ -8,14 +8,14 @@ import (
 	"github.com/larderhq/larder/core/internal/tier"
 )
 
-// What instances know of a lasting value is joined, so that no response is answered under
-// less than all know. The tier has one place for it, which each instance writes in whole.
+// Instances join their knowledge of a lasting value, so that no response is answered under
+// less than all of them know. The tier has one place for it, which each instance writes in whole.
 // A and B are instances, R is a response that says less (it does not vary).
 //
 //  1. A and B learn different things at a time. Each write returns what it has replaced.
-//     Whoever has replaced what the own value lacks joins the two and writes again, until
-//     nothing is replaced that is not covered: what is overwritten is in the hands of the
-//     one who did so. A call whose reply is lost is repeated by the next variant.
+//     A writer that has replaced more than its own value covers joins the two and writes
+//     again, until its value covers the replaced one: no knowledge is lost, since the
+//     instance that overwrites it holds it. A call whose reply is lost is repeated by the next variant.
 //  2. B loads R under a lease that it took before A learnt. The fill of R finds what A has
 //     stored, which its lease has not seen, and stores nothing (Session.Learn). A mark (Note)
 //     does not take its place either.
@@ -29,8 +29,8 @@ import (
 //  6. In one process a load of R that is under way finds the lasting value in its place, and
 //     is refused (putUnless).
 //
-// What is evicted by the server, or lost with it, is learnt again from the next response
-// that varies. A gap in the log ends the era of the copies, and of the lasting values.
+// A value that the server evicts or loses is learnt again from the next response that
+// varies. A gap in the log ends the era of the copies, and of the lasting values.
 
 // maxLearn bounds how often a lasting value is written for what others write at a time.
 const maxLearn = 8
@@ -83,8 +83,8 @@ func (e *Engine) learn(ctx context.Context, ses tier.Session, key string, value 
 	return true, payload, true
 }
 
-// announce logs an item that is no invalidation of the app's. What does not succeed is
-// pending.
+// announce logs an item that is no invalidation of the app's. An item that the tier does not
+// confirm is pending.
 func (s *shared) announce(ctx context.Context, it tier.Item) {
 	items := []tier.Item{it}
 	if failed, _ := s.try(ctx, items, nil); len(failed) > 0 {

@@ -293,7 +293,7 @@ func (s *shared) ownChange(key string) *tier.Queued {
 	if !ok || !s.Legal(s.local.Mask(key, o.tags), s.local.Now()) || s.Blocks(key, o.tags) {
 		return nil
 	}
-	// What made it legal may be what dropped the change.
+	// The proof that made the partition legal may have dropped the change.
 	if again, _ := s.owns.get(key, s.local.Now()); again != o {
 		return nil
 	}

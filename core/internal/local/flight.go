@@ -70,7 +70,7 @@ type Gate struct {
 	MaxLoadsAfterError int           // loads at a time once one has failed
 	Wait               time.Duration // how long a load is waited for before others are let go beside it
 	Anew               bool          // a load that has ended is none to join
-	// ReplicaLag is how long a replica may lag that loads read. Who comes when it is over
+	// ReplicaLag is how long a replica may lag that loads read. A caller that comes when it is over
 	// does not join a load that began before.
 	ReplicaLag time.Duration
 }
@@ -571,9 +571,9 @@ func (t *Turn) fencedAt(late []string) uint64 {
 
 // caughtUp returns when the first replica lag ends that the load has begun within, by when
 // this process heard of what was invalidated; 0: there is none. The tier's marks may end
-// earlier. Who joins before this moment, and makes another value of what the load
-// has read, has begun that value's load within the same lag, as this process sees it:
-// that is not stored.
+// earlier. A caller that joins before this moment, and makes another value of it, has
+// begun that value's load within the same lag, as this process sees it: that value is not
+// stored.
 func (l *Load) caughtUp(lag time.Duration, late []string) int64 {
 	tags := append(l.tags[:len(l.tags):len(l.tags)], late...)
 	j := l.c.journal

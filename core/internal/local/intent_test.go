@@ -41,7 +41,7 @@ func TestAbandonedIntentCostsAStoredEntryNothing(t *testing.T) {
 	})
 }
 
-func TestGivenAStoredEntry_WhenAWriterBeginsAndDies_ThenItIsGoneAtTheDeadline(t *testing.T) {
+func TestAnEntryIsGoneAtTheDeadlineOfAWriterThatDied(t *testing.T) {
 	eachWritable(t, func(t *testing.T, n naming) {
 		c := open(t)
 		store(t, c, key, "old", n.early, n.late)
@@ -69,7 +69,7 @@ func TestAbandonLeavesTheDeadlineOfAnotherWriter(t *testing.T) {
 	})
 }
 
-func TestGivenAWriterAtWork_WhenSomethingIsLoaded_ThenItIsAnsweredUntilTheWriterEnds(t *testing.T) {
+func TestALoadDuringAWriteIsAnsweredUntilTheWriterEnds(t *testing.T) {
 	eachWritable(t, func(t *testing.T, n naming) {
 		c := open(t)
 		in := c.Begin(n.items, minute)
@@ -119,7 +119,7 @@ func TestGivenAWriterAtWork_WhenItTouchesMore_ThenItsEndTakesThatToo(t *testing.
 	}
 }
 
-func TestGivenAWriterThatRefuses_WhenItAbandons_ThenWhatIsLoadedAfterwardsIsKept(t *testing.T) {
+func TestALoadAfterAnAbandonedWriteIsKept(t *testing.T) {
 	eachWritable(t, func(t *testing.T, n naming) {
 		c := open(t)
 		in := c.Begin(n.items, minute)
@@ -131,7 +131,7 @@ func TestGivenAWriterThatRefuses_WhenItAbandons_ThenWhatIsLoadedAfterwardsIsKept
 	})
 }
 
-func TestGivenAWriterThatDies_WhenItsDeadlinePasses_ThenNothingLoadedMeanwhileIsAnswered(t *testing.T) {
+func TestALoadDuringAWriteIsNotAnsweredPastTheDeadline(t *testing.T) {
 	eachWritable(t, func(t *testing.T, n naming) {
 		c := open(t)
 		c.Begin(n.items, minute)
@@ -144,7 +144,7 @@ func TestGivenAWriterThatDies_WhenItsDeadlinePasses_ThenNothingLoadedMeanwhileIs
 	})
 }
 
-func TestGivenAWriterThatDies_WhenItsDeadlinePassesDuringALoad_ThenTheLoadIsNotStored(t *testing.T) {
+func TestALoadThatSpansADeadlineIsNotStored(t *testing.T) {
 	eachWritable(t, func(t *testing.T, n naming) {
 		c := open(t)
 		c.Begin(n.items, minute)
@@ -162,7 +162,7 @@ func TestGivenAWriterThatDies_WhenItsDeadlinePassesDuringALoad_ThenTheLoadIsNotS
 
 // LongestLoad is the longest that a class allows, but nobody can stop a loader that
 // does not listen, or a handler.
-func TestGivenAWriterThatDies_WhenALoadOutlastsTheMemoryOfIt_ThenTheLoadIsNotStored(t *testing.T) {
+func TestALoadThatOutlastsTheMemoryOfAWriterIsNotStored(t *testing.T) {
 	eachWritable(t, func(t *testing.T, n naming) {
 		c := openWith(t, Settings{MaxBytes: 1 << 20, Refreshes: 1})
 		c.Begin(n.items, minute)
@@ -174,7 +174,7 @@ func TestGivenAWriterThatDies_WhenALoadOutlastsTheMemoryOfIt_ThenTheLoadIsNotSto
 	})
 }
 
-func TestGivenAWriterBeyondItsDeadline_WhenItEnds_ThenWhatWasLoadedMeanwhileIsGone(t *testing.T) {
+func TestAnEndAfterTheDeadlineRemovesLaterLoads(t *testing.T) {
 	eachWritable(t, func(t *testing.T, n naming) {
 		c := open(t)
 		in := c.Begin(n.items, minute)
@@ -208,7 +208,7 @@ func TestGivenWritersThatOverlap_WhenOneEnds_ThenTheOthersIntentStillCounts(t *t
 	})
 }
 
-func TestGivenAWriterAtWorkOnSomethingElse_WhenAnEntryIsLoaded_ThenItIsKeptForItsLifetime(t *testing.T) {
+func TestAWriteOfSomethingElseLeavesALoadItsLifetime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := open(t)
 		c.Begin([]Item{{Kind: Key, Value: "item:2"}, {Kind: Tag, Value: "t:other"}, {Kind: Tag, Value: key}, {Kind: Key, Value: "t:a"}}, minute)
@@ -310,7 +310,7 @@ func TestGivenAReplicaThatLags_WhenSomethingElseIsInvalidated_ThenTheLoadIsStore
 	mustBe(t, c, key, "v")
 }
 
-// What is not known is not stored: the log has a bound.
+// The log has a bound: a load older than it is not stored.
 func TestGivenAReplicaThatLags_WhenTheInvalidationHasBeenTrimmedFromTheLog_ThenTheLoadIsNotStored(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := open(t)

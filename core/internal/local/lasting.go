@@ -15,9 +15,9 @@ type Codec interface {
 	Decode(payload []byte, born int64) (value any, size int, ok bool)
 }
 
-// A Lasting value is a note that nothing but what knows as much takes the place of, as
-// long as it lasts: an index of what the responses of a resource vary on. What several
-// loads and instances have learnt is joined.
+// A Lasting value is a note that is replaced only by a value that covers it, for as long as
+// it lasts: an index of the fields that the responses of a resource vary on. The knowledge
+// of several loads and instances is joined.
 type Lasting interface {
 	// Covers reports whether the value knows all that another one does.
 	Covers(other Lasting) bool

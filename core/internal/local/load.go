@@ -228,7 +228,7 @@ func (l *Load) insert(key string, tags []string, en *Entry, lag time.Duration) R
 	c.journal.mu.RLock()
 	defer c.journal.mu.RUnlock()
 	refusal := l.refusal(key, tags, en, lag)
-	// What is doubtful is stored in the tier only.
+	// An entry in doubt is stored in the tier only.
 	if refusal == Stored && (c.guard == nil || !c.guard.Doubtful(en.mask, c.Now())) && !c.putUnless(key, en) {
 		return Replaced
 	}

@@ -64,12 +64,12 @@ func mutants() []mutant {
 		{rule("sweep", mutate.Replace(local+"cache.go", `c.sweeps.add(head+uint64(i), it.Value, now)`, `_, _ = head, i`)), true, gone, ""},
 		// A writer's end invalidates nothing.
 		{rule("end", mutate.Replace(local+"intent.go", `in.c.apply(in.c.Now(), items)`, `items = nil`)),
-			true, "GivenAWriterAtWork_WhenSomethingIsLoaded_ThenItIsAnsweredUntilTheWriterEnds", ""},
+			true, "ALoadDuringAWriteIsAnsweredUntilTheWriterEnds", ""},
 		// A load that is older than the log is stored and shared.
 		{rule("trim", mutate.Never(local+"log.go", `from < j.tail()`)), false, "GivenALoadOlderThanTheLog", ""},
 		// A writer's deadline invalidates nothing.
 		{rule("lapse", mutate.Always(local+"intent.go", `now < c.intents.next.Load()`), mutate.Always(local+"intent.go", `now < t.next.Load()`)),
-			false, "GivenAWriterThatDies_WhenItsDeadlinePasses|GivenAStoredEntry_WhenAWriterBeginsAndDies", ""},
+			false, "ALoadDuringAWriteIsNotAnsweredPastTheDeadline|ALoadThatSpansADeadlineIsNotStored|AnEntryIsGoneAtTheDeadlineOfAWriterThatDied", ""},
 		// What a lagging replica may have answered is stored.
 		{rule("lag", mutate.Never(local+"load.go", `c.concern(c.journal.since(l.began-int64(lag)), key, tags) != 0`)),
 			false, "GivenAReplicaThatLags_WhenALoadBeginsSoonAfter", ""},
