@@ -822,7 +822,7 @@ func mutations() []mutation {
 		// engine: stampedes.
 		take("one load", local+"flight.go", "\t\tif f.running < f.limit {\n\t\t\tf.running++\n", "\t\tif true {\n\t\t\tf.running++\n",
 			[]string{"concurrent misses of one URL run the handler once", "a response written in pieces is stored once, whole"}),
-		take("a flight per key", local+"flight.go", "\tf := &flight{shard: sh, key: key, tags: tags, began: l.began, seen: l.pos, limit: 1, running: 1}\n", "\tkey = \"x\"\n\tf := &flight{key: key, tags: tags, began: l.began, seen: l.pos, limit: 1, running: 1}\n",
+		take("a flight per key", local+"flight.go", "\tf := &flight{key: key, tags: tags, began: l.began, seen: l.pos, limit: 1, running: 1}\n", "\tkey = \"x\"\n\tf := &flight{key: key, tags: tags, began: l.began, seen: l.pos, limit: 1, running: 1}\n",
 			[]string{"requests for one URL do not wait for another's"}),
 		take("MaxLoadsAfterError after a failure", local+"flight.go", `f.limit = max(f.limit, t.gate.MaxLoadsAfterError)`, `f.limit = math.MaxInt`,
 			[]string{"after a 5xx at most MaxLoadsAfterError handlers run concurrently"}),

@@ -20,7 +20,6 @@ import (
 // failure nor stampede what has just failed. After one whose value may not be
 // shared, nobody waits any more.
 type flight struct {
-	shard     *flightShard // where it is; it guards what changes
 	key       string
 	tags      []string
 	began     int64
@@ -111,7 +110,8 @@ type Claim interface {
 // whatever happens to the load. It is copied once at most, before it is used.
 type Turn struct {
 	*Load
-	f        *flight // nil: beside any flight
+	shard    *flightShard // of the key
+	f        *flight      // nil: beside any flight; written under the shard's lock
 	gate     Gate
 	done     bool
 	running  *waitgraph.Load // nil: not known yet
@@ -124,7 +124,9 @@ type Turn struct {
 func (t *Turn) Granted() bool { return t.Load != nil }
 
 // NewTurn returns the turn of a load outside any flight.
-func NewTurn(l *Load, gate Gate) Turn { return Turn{Load: l, gate: gate} }
+func NewTurn(l *Load, gate Gate) Turn {
+	return Turn{Load: l, shard: l.c.flights.shard(l.key), gate: gate}
+}
 
 // ErrBusy says that a load was waited for as long as may be. To load beside it
 // then would turn a database that hangs into one that is stampeded.
@@ -285,17 +287,17 @@ func (c *Cache) Alone(key string, tags []string) Turn {
 
 func (c *Cache) begin(sh *flightShard, key string, tags []string, gate Gate) Turn {
 	l := c.NewLoad(key, tags)
-	f := &flight{shard: sh, key: key, tags: tags, began: l.began, seen: l.pos, limit: 1, running: 1}
+	f := &flight{key: key, tags: tags, began: l.began, seen: l.pos, limit: 1, running: 1}
 	if gate.ReplicaLag > 0 {
 		f.caughtUp = l.caughtUp(gate.ReplicaLag, nil)
 	}
 	f.graph.Turn()
 	sh.m[key] = f
-	return Turn{Load: l, f: f, gate: gate}
+	return Turn{Load: l, shard: sh, f: f, gate: gate}
 }
 
 func (c *Cache) turn(f *flight, key string, tags []string, gate Gate) Turn {
-	return Turn{Load: c.NewLoad(key, tags), f: f, gate: gate}
+	return Turn{Load: c.NewLoad(key, tags), shard: c.flights.shard(key), f: f, gate: gate}
 }
 
 // leave makes way for another flight of the key: what this one loads will be
@@ -394,14 +396,10 @@ func (t *Turn) Waited() bool {
 // Unwatched returns a channel that is closed as soon as nobody waits for this
 // turn's load.
 func (t *Turn) Unwatched() <-chan struct{} {
-	if t.f == nil {
-		return closedChannel
-	}
-	// Not by way of Load: Fetch may be replacing it.
-	sh := t.f.shard
-	sh.mu.Lock()
-	defer sh.mu.Unlock()
-	if t.f.waiters.Len() == 0 {
+	// Meanwhile Fetch may replace Load, and Lead may set the flight.
+	t.shard.mu.Lock()
+	defer t.shard.mu.Unlock()
+	if t.f == nil || t.f.waiters.Len() == 0 {
 		return closedChannel
 	}
 	if t.f.unwatched == nil {
@@ -540,7 +538,7 @@ func (t *Turn) Lead(claim Claim) {
 		}
 		t.c.leave(sh, f)
 	}
-	t.f = &flight{shard: sh, key: t.key, tags: t.tags, began: t.began, seen: t.pos, limit: 1, running: 1, claims: []Claim{claim}}
+	t.f = &flight{key: t.key, tags: t.tags, began: t.began, seen: t.pos, limit: 1, running: 1, claims: []Claim{claim}}
 	t.f.graph.Turn()
 	if t.running != nil {
 		t.f.graph.Runs(t.running)

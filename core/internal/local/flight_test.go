@@ -357,3 +357,16 @@ func TestUnwatchedDoesNotReadALoadThatIsBeingReplaced(t *testing.T) {
 	both.Wait()
 	turn.Finish(Outcome{})
 }
+
+// A turn beside any flight leads one as soon as it has a claim, while the closing of the
+// cache asks who waits for it.
+func TestUnwatchedDoesNotRaceWithATurnThatBeginsToLead(t *testing.T) {
+	c := open(t)
+	turn := c.Alone("k", nil)
+	var both sync.WaitGroup
+	both.Go(func() { turn.Lead(nil) })
+	both.Go(func() { turn.Unwatched() })
+	both.Wait()
+	turn.Finish(Outcome{})
+	mustBeIdle(t, c)
+}
