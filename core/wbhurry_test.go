@@ -10,7 +10,7 @@ import (
 	"github.com/larderhq/larder/core"
 )
 
-func TestGivenCallersInAHurry_WhenTheTierIsWell_ThenItIsNotTakenForSilent(t *testing.T) {
+func TestShortDeadlinesOfCallersDoNotSuspendTheTier(t *testing.T) {
 	share(t, func(t *testing.T, f *fleet) {
 		// given
 		f.away(4 * time.Millisecond)

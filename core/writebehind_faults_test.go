@@ -30,7 +30,7 @@ func (touchy) Unmarshal(data []byte, v any) error {
 	return json.Unmarshal(data, v)
 }
 
-func TestGivenACodecThatPanics_WhenAWorkerReadsAChange_ThenTheOthersAreAppliedAndItEndsAsADeadLetter(t *testing.T) {
+func TestAPanickingCodecMakesADeadLetterOfOneChangeOnly(t *testing.T) {
 	for _, way := range []string{"one process", "one instance"} {
 		t.Run(way, func(t *testing.T) {
 			oneWayWith(t, way, func(*core.Options) {}, func(w *twoWriters) {
@@ -49,7 +49,7 @@ func TestGivenACodecThatPanics_WhenAWorkerReadsAChange_ThenTheOthersAreAppliedAn
 	}
 }
 
-func TestGivenAFunctionThatEndsItsGoroutine_WhenAWorkerCallsIt_ThenTheQueueGoesOn(t *testing.T) {
+func TestACallbackThatEndsItsGoroutineDoesNotStopTheQueue(t *testing.T) {
 	for name, end := range map[string]func(){"Goexit": runtime.Goexit, "panic": func() { panic("oops") }} {
 		t.Run(name, func(t *testing.T) {
 			eachQueue(t, wbOptions{OnDead: func(core.Change[int, int64], error) { end() }}, func(l *ledger) {
@@ -82,7 +82,7 @@ func (w wordless) Error() string {
 
 func (w wordless) Is(err error) bool { return err == core.ErrPoison }
 
-func TestGivenAnErrorWithoutAText_WhenAChangeIsPoison_ThenItIsADeadLetterAndNotTakenForApplied(t *testing.T) {
+func TestAPoisonErrorWithoutATextMakesADeadLetter(t *testing.T) {
 	for _, poison := range []error{wordless{}, wordless{panics: true}} {
 		eachQueue(t, wbOptions{}, func(l *ledger) {
 			l.set(func() { l.err = core.BatchError[int]{7: poison} })
@@ -98,7 +98,7 @@ func TestGivenAnErrorWithoutAText_WhenAChangeIsPoison_ThenItIsADeadLetterAndNotT
 }
 
 // What is not known to be applied is not taken for applied.
-func TestGivenAnErrorThatSaysMoreThanOfSomeChanges_WhenABatchFails_ThenNoneIsTakenForApplied(t *testing.T) {
+func TestAnErrorBesideABatchErrorLeavesAllChangesUnapplied(t *testing.T) {
 	some := core.BatchError[int]{7: errBad}
 	for _, test := range []struct {
 		name string
@@ -127,7 +127,7 @@ func TestGivenAnErrorThatSaysMoreThanOfSomeChanges_WhenABatchFails_ThenNoneIsTak
 	}
 }
 
-func TestGivenASettlementWhoseReplyIsLost_WhenAChangeHasBecomeADeadLetter_ThenReadersHaveWhatTheDatabaseHas(t *testing.T) {
+func TestADeadLetterWhoseSettlementReplyIsLostIsNotReadAnyMore(t *testing.T) {
 	share(t, func(t *testing.T, f *fleet) {
 		w := &twoWriters{t: t, f: f, a: f.instance("a"), b: f.instance("b")}
 		l := &ledger{t: t, w: w, rows: map[int]int64{7: 1}}
@@ -154,7 +154,7 @@ func home(id int) int {
 	return tier.Partition(fmt.Sprintf("item:%d", id), tier.DefaultPartitions)
 }
 
-func TestGivenAPartOfTheTierThatIsDown_WhenChangesAreApplied_ThenOnlyWhatConcernsItWaits(t *testing.T) {
+func TestOnlyChangesOfAPartitionThatIsDownWaitToBeApplied(t *testing.T) {
 	share(t, func(t *testing.T, f *fleet) {
 		const down = 3
 		w := &twoWriters{t: t, f: f, a: f.instance("a")}
@@ -195,7 +195,7 @@ func TestGivenAPartOfTheTierThatIsDown_WhenChangesAreApplied_ThenOnlyWhatConcern
 	})
 }
 
-func TestGivenAPartOfTheTierThatHangs_WhenChangesArePut_ThenOnlyThoseOfItWait(t *testing.T) {
+func TestOnlyPutsOfAPartitionThatHangsWait(t *testing.T) {
 	share(t, func(t *testing.T, f *fleet) {
 		const hangs = 3
 		w := &twoWriters{t: t, f: f, a: f.instance("a")}
@@ -244,7 +244,7 @@ func TestGivenAPartOfTheTierThatHangs_WhenChangesArePut_ThenOnlyThoseOfItWait(t 
 }
 
 // By then its caller may have put something newer through another instance.
-func TestGivenAChangeWhoseCallerHasGone_WhenItsTurnComes_ThenItIsNotQueued(t *testing.T) {
+func TestAChangeOfACallerThatHasLeftIsNotQueued(t *testing.T) {
 	share(t, func(t *testing.T, f *fleet) {
 		w := &twoWriters{t: t, f: f, a: f.instance("a")}
 		w.b = w.a
@@ -276,7 +276,7 @@ func TestGivenAChangeWhoseCallerHasGone_WhenItsTurnComes_ThenItIsNotQueued(t *te
 }
 
 // A caller that is told that nobody knows puts what is newer by then.
-func TestGivenAPartOfTheTierThatHung_WhenItGoesOn_ThenNothingIsQueuedWhoseCallerWasTold(t *testing.T) {
+func TestAPutAnsweredUnknownIsNotQueuedLater(t *testing.T) {
 	share(t, func(t *testing.T, f *fleet) {
 		w := &twoWriters{t: t, f: f, a: f.instance("a")}
 		w.b = w.a
@@ -295,7 +295,7 @@ func TestGivenAPartOfTheTierThatHung_WhenItGoesOn_ThenNothingIsQueuedWhoseCaller
 	})
 }
 
-func TestGivenAQueueThatIsFull_WhenAPartialChangeComes_ThenItWaitsWithoutAskingAllTheTime(t *testing.T) {
+func TestAPartialChangeWaitsForRoomWithoutPolling(t *testing.T) {
 	var loads atomic.Int64
 	o := wbOptions{
 		MaxQueued: 16, MaxRetry: time.Second,
@@ -321,7 +321,7 @@ func TestGivenAQueueThatIsFull_WhenAPartialChangeComes_ThenItWaitsWithoutAskingA
 }
 
 // Those that fail are tried a few at a time, and come due all the time.
-func TestGivenManyChangesThatFail_WhenOthersAreQueued_ThenTheyAreAppliedAllTheSame(t *testing.T) {
+func TestManyFailingChangesDoNotHoldUpOthers(t *testing.T) {
 	const bad = 100
 	for _, each := range []bool{false, true} {
 		for _, batch := range []int{1, 10} {

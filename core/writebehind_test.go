@@ -167,7 +167,7 @@ func (l *ledger) reads(id int, v int64) {
 // settle waits until workers have applied what there is.
 func (l *ledger) settle() { time.Sleep(3 * time.Second) }
 
-func TestGivenAQueue_WhenAValueIsPut_ThenReadersHaveItAtOnceAndTheDatabaseLater(t *testing.T) {
+func TestReadersHaveAPutAtOnceAndTheDatabaseLater(t *testing.T) {
 	eachQueue(t, wbOptions{}, func(l *ledger) {
 		l.rows[7] = 1
 		l.reads(7, 1)
@@ -186,7 +186,7 @@ func TestGivenAQueue_WhenAValueIsPut_ThenReadersHaveItAtOnceAndTheDatabaseLater(
 	})
 }
 
-func TestGivenAnIdThatIsQueued_WhenItIsReadInAnyWay_ThenItIsWhatIsQueued(t *testing.T) {
+func TestEveryReadOfAQueuedIDReturnsTheQueuedValue(t *testing.T) {
 	eachQueue(t, wbOptions{}, func(l *ledger) {
 		ctx := l.t.Context()
 		l.rows[7] = 1
@@ -211,7 +211,7 @@ func TestGivenAnIdThatIsQueued_WhenItIsReadInAnyWay_ThenItIsWhatIsQueued(t *test
 	})
 }
 
-func TestGivenChangesOfOneId_WhenTheyWait_ThenTheLastIsApplied(t *testing.T) {
+func TestPendingChangesOfOneIDCoalesceToTheLatest(t *testing.T) {
 	eachQueue(t, wbOptions{}, func(l *ledger) {
 		for v := range int64(3) {
 			require.NoError(l.t, l.a.Put(l.t.Context(), 7, v))
@@ -233,7 +233,7 @@ func TestGivenChangesOfOneId_WhenTheyWait_ThenTheLastIsApplied(t *testing.T) {
 	})
 }
 
-func TestGivenAChangeThatIsBeingApplied_WhenALaterOneComes_ThenBothAreAppliedInOrder(t *testing.T) {
+func TestAChangeQueuedDuringAnApplyIsAppliedAfterIt(t *testing.T) {
 	eachQueue(t, wbOptions{}, func(l *ledger) {
 		began, release := make(chan struct{}, 1), make(chan struct{})
 		l.during = func([]core.Change[int, int64]) {
@@ -257,7 +257,7 @@ func TestGivenAChangeThatIsBeingApplied_WhenALaterOneComes_ThenBothAreAppliedInO
 
 // A page is made of the database without asking the map: between the change and its
 // being applied it is made of the old value.
-func TestGivenAPageThatReadsTheDatabase_WhenAChangeHasBeenApplied_ThenThePageIsMadeAnew(t *testing.T) {
+func TestAnAppliedChangeInvalidatesPagesOfTheDatabase(t *testing.T) {
 	eachQueue(t, wbOptions{}, func(l *ledger) {
 		page := func(in *instance, through bool) int64 {
 			pages, err := core.NewMap(in.cache, core.MapOptions[string, int64]{Class: "c", Prefix: "page"})
@@ -285,7 +285,7 @@ func TestGivenAPageThatReadsTheDatabase_WhenAChangeHasBeenApplied_ThenThePageIsM
 	})
 }
 
-func TestGivenALoadUnderWay_WhenAChangeIsQueued_ThenTheLoadDoesNotReplaceIt(t *testing.T) {
+func TestALoadDoesNotReplaceAChangeQueuedMeanwhile(t *testing.T) {
 	eachQueue(t, wbOptions{}, func(l *ledger) {
 		loading, release, got := make(chan struct{}), make(chan struct{}), make(chan int64, 1)
 		go func() {
@@ -311,7 +311,7 @@ func TestGivenALoadUnderWay_WhenAChangeIsQueued_ThenTheLoadDoesNotReplaceIt(t *t
 	})
 }
 
-func TestGivenAChangeThatFails_WhenItIsTriedAgain_ThenOthersAreNotKeptAndItEndsAsADeadLetter(t *testing.T) {
+func TestAFailingChangeHoldsUpNoOtherAndBecomesADeadLetter(t *testing.T) {
 	eachQueue(t, wbOptions{MaxAttempts: 3, Retry: time.Second}, func(l *ledger) {
 		ctx := l.t.Context()
 		l.rows[7] = 1
@@ -358,7 +358,7 @@ func TestGivenAChangeThatFails_WhenItIsTriedAgain_ThenOthersAreNotKeptAndItEndsA
 }
 
 // A database that is down takes nothing. That says nothing of the changes.
-func TestGivenADatabaseThatIsDownForLong_WhenItIsBack_ThenAllChangesAreApplied(t *testing.T) {
+func TestChangesSurviveALongOutageOfTheDatabase(t *testing.T) {
 	eachQueue(t, wbOptions{MaxAttempts: 3}, func(l *ledger) {
 		want := make(map[int]int64)
 		l.set(func() { l.err = errDown })
@@ -374,7 +374,7 @@ func TestGivenADatabaseThatIsDownForLong_WhenItIsBack_ThenAllChangesAreApplied(t
 	})
 }
 
-func TestGivenADeadLetter_WhenItsIdIsChangedAgain_ThenItCannotBeReplayed(t *testing.T) {
+func TestADeadLetterOlderThanALaterChangeIsNotReplayed(t *testing.T) {
 	eachQueue(t, wbOptions{}, func(l *ledger) {
 		ctx := l.t.Context()
 		l.set(func() { l.err = fmt.Errorf("constraint: %w", core.ErrPoison) })
@@ -406,7 +406,7 @@ func TestGivenADeadLetter_WhenItsIdIsChangedAgain_ThenItCannotBeReplayed(t *test
 	})
 }
 
-func TestGivenAnApplyThatPanics_WhenItIsCalled_ThenTheQueueGoesOn(t *testing.T) {
+func TestAPanickingApplyDoesNotStopTheQueue(t *testing.T) {
 	eachQueue(t, wbOptions{}, func(l *ledger) {
 		l.during = func([]core.Change[int, int64]) { panic("oops") }
 		require.NoError(l.t, l.a.Put(l.t.Context(), 7, 2))
@@ -417,7 +417,7 @@ func TestGivenAnApplyThatPanics_WhenItIsCalled_ThenTheQueueGoesOn(t *testing.T) 
 	})
 }
 
-func TestGivenPartialChanges_WhenManyComeAtTheSameTime_ThenNoneIsLost(t *testing.T) {
+func TestConcurrentPartialChangesAreAllMerged(t *testing.T) {
 	var l *ledger
 	o := wbOptions{
 		Interval: 10 * time.Millisecond,
@@ -452,7 +452,7 @@ func TestGivenPartialChanges_WhenManyComeAtTheSameTime_ThenNoneIsLost(t *testing
 	})
 }
 
-func TestGivenAQueueThatIsFull_WhenMoreComes_ThenItWaitsForRoom(t *testing.T) {
+func TestAPutIntoAFullQueueWaitsForRoom(t *testing.T) {
 	eachQueue(t, wbOptions{MaxQueued: 16, Wait: 4 * time.Second, MaxRetry: time.Second}, func(l *ledger) {
 		ctx := l.t.Context()
 		l.set(func() { l.err = errDown })
@@ -476,7 +476,7 @@ func TestGivenAQueueThatIsFull_WhenMoreComes_ThenItWaitsForRoom(t *testing.T) {
 	})
 }
 
-func TestGivenAQueueWithoutATier_WhenItIsClosed_ThenWhatWaitsIsApplied(t *testing.T) {
+func TestCloseAppliesPendingChangesOfAQueueInProcess(t *testing.T) {
 	share(t, func(t *testing.T, f *fleet) {
 		l := &ledger{t: t, w: &twoWriters{t: t, f: f}, rows: make(map[int]int64)}
 		in := f.instance("a", func(o *core.Options) { o.Remote = nil })
@@ -503,7 +503,7 @@ func TestGivenAQueueWithoutATier_WhenItIsClosed_ThenWhatWaitsIsApplied(t *testin
 	})
 }
 
-func TestGivenAWorkerThatHangs_WhenItsLeaseIsOver_ThenAnotherInstanceAppliesItsBatch(t *testing.T) {
+func TestAnotherInstanceAppliesTheBatchOfAHungWorker(t *testing.T) {
 	share(t, func(t *testing.T, f *fleet) {
 		w := &twoWriters{t: t, f: f, a: f.instance("a"), b: f.instance("b")}
 		l := &ledger{t: t, w: w, rows: make(map[int]int64)}
@@ -530,7 +530,7 @@ func TestGivenAWorkerThatHangs_WhenItsLeaseIsOver_ThenAnotherInstanceAppliesItsB
 }
 
 // It does not heed its context, and does not come back. Its instance goes on otherwise.
-func TestGivenAnApplyThatHangsForLongerThanItMay_WhenOthersWork_ThenTheyApplyItsBatch(t *testing.T) {
+func TestAnotherInstanceAppliesTheBatchOfAnApplyPastItsLimit(t *testing.T) {
 	share(t, func(t *testing.T, f *fleet) {
 		w := &twoWriters{t: t, f: f, a: f.instance("a"), b: f.instance("b")}
 		l := &ledger{t: t, w: w, rows: make(map[int]int64)}
@@ -559,7 +559,7 @@ func TestGivenAnApplyThatHangsForLongerThanItMay_WhenOthersWork_ThenTheyApplyIts
 }
 
 // A change that was replaced has not been applied: what replaced it must be.
-func TestGivenAFlush_WhenAChangeIsOnlyReplaced_ThenItWaitsForTheOneThatReplacedIt(t *testing.T) {
+func TestFlushWaitsForTheReplacementOfAReplacedChange(t *testing.T) {
 	for name, first := range map[string]func(l *ledger){
 		"waits":   func(l *ledger) { l.set(func() { l.err = errDown }) },
 		"retried": func(l *ledger) { l.set(func() { l.err = errDown }); time.Sleep(10 * time.Second) },
@@ -592,7 +592,7 @@ func TestGivenAFlush_WhenAChangeIsOnlyReplaced_ThenItWaitsForTheOneThatReplacedI
 }
 
 // A change was queued while an earlier one was being applied, and replaced before that ended.
-func TestGivenAFlush_WhenAChangeWasReplacedDuringAnApply_ThenItWaitsForTheLast(t *testing.T) {
+func TestFlushWaitsForAChangeReplacedDuringAnApply(t *testing.T) {
 	eachQueue(t, wbOptions{}, func(l *ledger) {
 		first := make(chan struct{})
 		l.set(func() { l.during = func([]core.Change[int, int64]) { <-first } })
@@ -612,7 +612,7 @@ func TestGivenAFlush_WhenAChangeWasReplacedDuringAnApply_ThenItWaitsForTheLast(t
 	})
 }
 
-func TestGivenAnInstanceThatOnlyReads_WhenAnotherQueues_ThenItReadsWhatIsQueued(t *testing.T) {
+func TestAnInstanceWithoutAQueueReadsQueuedChanges(t *testing.T) {
 	share(t, func(t *testing.T, f *fleet) {
 		w := &twoWriters{t: t, f: f, a: f.instance("a"), b: f.instance("b")}
 		l := &ledger{t: t, w: w, rows: map[int]int64{7: 1}, err: errDown}
@@ -623,7 +623,7 @@ func TestGivenAnInstanceThatOnlyReads_WhenAnotherQueues_ThenItReadsWhatIsQueued(
 	})
 }
 
-func TestGivenATierThatIsDown_WhenAChangeIsPut_ThenItsWriterIsTold(t *testing.T) {
+func TestAPutWhileTheTierIsDownFails(t *testing.T) {
 	share(t, func(t *testing.T, f *fleet) {
 		w := &twoWriters{t: t, f: f, a: f.instance("a"), b: f.instance("b")}
 		l := &ledger{t: t, w: w, rows: map[int]int64{7: 1}}
@@ -642,7 +642,7 @@ func TestGivenATierThatIsDown_WhenAChangeIsPut_ThenItsWriterIsTold(t *testing.T)
 	})
 }
 
-func TestGivenAWrongQueue_WhenItIsMade_ThenTheErrorSaysWhatIsAllowed(t *testing.T) {
+func TestErrorsOfWrongQueueOptionsNameTheAllowedValues(t *testing.T) {
 	bubble(t, core.Class{TTL: hour, MaxEntryBytes: 100}, func(t *testing.T, m *items) {
 		type change = core.Change[int, item]
 		type options = core.WriteBehindOptions[int, item]
@@ -699,7 +699,7 @@ func (s *durableSession) Durable(ctx context.Context) error {
 	return s.Session.Durable(ctx)
 }
 
-func TestGivenATierThatMayEvict_WhenAQueueIsMade_ThenItIsRefusedUntilItMayNot(t *testing.T) {
+func TestAQueueOverATierThatEvictsIsRefused(t *testing.T) {
 	share(t, func(t *testing.T, f *fleet) {
 		shared := &durability{Tier: f.server.Tier("a")}
 		in := f.instance("a", func(o *core.Options) { o.Remote = shared })
@@ -715,7 +715,7 @@ func TestGivenATierThatMayEvict_WhenAQueueIsMade_ThenItIsRefusedUntilItMayNot(t 
 }
 
 // Somebody changes the setting while the queue is in use.
-func TestGivenAQueue_WhenTheTierComesToEvict_ThenNothingMoreIsQueuedUntilItDoesNot(t *testing.T) {
+func TestAQueueRefusesChangesWhileItsTierEvicts(t *testing.T) {
 	share(t, func(t *testing.T, f *fleet) {
 		shared := &durability{Tier: f.server.Tier("a")}
 		in := f.instance("a", func(o *core.Options) { o.Remote = shared })
@@ -736,7 +736,7 @@ func TestGivenAQueue_WhenTheTierComesToEvict_ThenNothingMoreIsQueuedUntilItDoesN
 }
 
 // A tier that cannot be asked when the queue is made is asked before the first change.
-func TestGivenATierThatIsDownAndMayEvict_WhenItIsBack_ThenNothingIsQueued(t *testing.T) {
+func TestATierFoundToEvictAfterAnOutageQueuesNothing(t *testing.T) {
 	share(t, func(t *testing.T, f *fleet) {
 		shared := &durability{Tier: f.server.Tier("a")}
 		f.server.Down(true)
@@ -764,7 +764,7 @@ func inProcess(t *testing.T, o wbOptions, test func(l *ledger)) {
 	})
 }
 
-func TestGivenAQueueWithoutATier_WhenItIsFull_ThenItHoldsItsBoundAndWritersWaitForTheirTime(t *testing.T) {
+func TestAQueueInProcessKeepsItsBound(t *testing.T) {
 	inProcess(t, wbOptions{MaxQueued: 10, Wait: 5 * time.Second}, func(l *ledger) {
 		release := make(chan struct{})
 		l.set(func() { l.during = func([]core.Change[int, int64]) { <-release } })
@@ -806,7 +806,7 @@ func TestGivenAQueueWithoutATier_WhenItIsFull_ThenItHoldsItsBoundAndWritersWaitF
 }
 
 // Nothing is gained by waiting for more changes that there is no room for.
-func TestGivenAFullQueue_WhenWritersWaitForRoom_ThenItIsAppliedBeforeItsInterval(t *testing.T) {
+func TestAFullQueueIsAppliedBeforeItsInterval(t *testing.T) {
 	o := wbOptions{MaxQueued: 16, Interval: time.Hour}
 	eachQueue(t, o, func(l *ledger) {
 		for id := range 200 {
@@ -830,7 +830,7 @@ func TestGivenAFullQueue_WhenWritersWaitForRoom_ThenItIsAppliedBeforeItsInterval
 }
 
 // Writers wait for room in a full queue when it is closed. What they are told is so.
-func TestGivenAFullQueueWithoutATier_WhenItIsClosed_ThenEveryChangeThatWasAcceptedIsApplied(t *testing.T) {
+func TestCloseAppliesEveryAcceptedChangeOfAFullQueue(t *testing.T) {
 	inProcess(t, wbOptions{MaxQueued: 10, Batch: 3, Interval: time.Hour, Wait: time.Minute}, func(l *ledger) {
 		for id := range 10 {
 			require.NoError(l.t, l.a.Put(l.t.Context(), id, 1))
@@ -865,7 +865,7 @@ func TestGivenAFullQueueWithoutATier_WhenItIsClosed_ThenEveryChangeThatWasAccept
 }
 
 // The error says how much is lost.
-func TestGivenAQueueWithoutATier_WhenItCannotBeFlushedInTime_ThenCloseEndsAndSaysWhatIsLost(t *testing.T) {
+func TestCloseReportsChangesThatItCouldNotApplyInTime(t *testing.T) {
 	inProcess(t, wbOptions{ApplyTimeout: time.Hour}, func(l *ledger) {
 		for id := range 5 {
 			require.NoError(l.t, l.a.Put(l.t.Context(), id, 1))
@@ -884,7 +884,7 @@ func TestGivenAQueueWithoutATier_WhenItCannotBeFlushedInTime_ThenCloseEndsAndSay
 	})
 }
 
-func TestGivenReadersOfAReplica_WhenAChangeHasBeenApplied_ThenNobodyReadsWhatTheReplicaStillHas(t *testing.T) {
+func TestAnAppliedChangeIsNotUndoneByALaggingReplica(t *testing.T) {
 	const lag = 2 * time.Second
 	class := func(o *core.Options) {
 		o.Classes = core.Classes{"c": {TTL: time.Minute, LoadTimeout: 10 * time.Second, ReplicaLag: lag}}

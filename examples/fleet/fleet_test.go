@@ -54,7 +54,7 @@ func (o *output) String() string {
 	return o.b.String()
 }
 
-func TestGivenShopsAndRedisKilledAndRevived_WhenTheLoadGoesOn_ThenNothingIsStaleAndNothingFails(t *testing.T) {
+func TestKillingShopsAndRedisCausesNoStaleAnswerAndNoError(t *testing.T) {
 	for _, mode := range []struct {
 		name, script string
 		args         []string
@@ -103,7 +103,7 @@ func TestGivenShopsAndRedisKilledAndRevived_WhenTheLoadGoesOn_ThenNothingIsStale
 }
 
 // What the test above does not find must be there to be found.
-func TestGivenShopsThatDoNotShareTheirCaches_WhenOneWrites_ThenTheFleetFails(t *testing.T) {
+func TestAFleetWithoutASharedTierFails(t *testing.T) {
 	t.Setenv("TMPDIR", t.TempDir())
 	cfg, err := parse([]string{"-shops", "2", "-plain", "-rate", "200", "-staleness", "100ms", "-duration", "1m"}, false, false)
 	if err != nil {
@@ -119,7 +119,7 @@ func TestGivenShopsThatDoNotShareTheirCaches_WhenOneWrites_ThenTheFleetFails(t *
 	}
 }
 
-func TestGivenNoRedisServer_WhenTheFleetStarts_ThenItSaysHowToGetOne(t *testing.T) {
+func TestAFleetWithoutRedisServerSaysHowToInstallIt(t *testing.T) {
 	t.Setenv("PATH", t.TempDir())
 	cfg, err := parse(nil, false, false)
 	if err != nil {
@@ -130,7 +130,7 @@ func TestGivenNoRedisServer_WhenTheFleetStarts_ThenItSaysHowToGetOne(t *testing.
 	}
 }
 
-func TestGivenACommandUnderAGuard_WhenItIsFrozenOrEndsByItself_ThenItsEndIsSeen(t *testing.T) {
+func TestAGuardSeesAFrozenOrEndedCommand(t *testing.T) {
 	c, err := startChild(t.TempDir(), "sleep", "1000")
 	if err != nil {
 		t.Fatal(err)
@@ -155,9 +155,8 @@ func TestGivenACommandUnderAGuard_WhenItIsFrozenOrEndsByItself_ThenItsEndIsSeen(
 	}
 }
 
-// TestGivenAFleetThatIsKilled_ThenNothingOfItIsLeft kills a process that has started
-// a command under a guard.
-func TestGivenAParentThatIsKilled_WhenItsCommandRuns_ThenCommandAndFilesGo(t *testing.T) {
+// The parent is a process that has started a command under a guard.
+func TestAKilledParentLeavesNoCommandAndNoFiles(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "files")
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		t.Fatal(err)
@@ -207,7 +206,7 @@ func TestHelperParent(t *testing.T) {
 	<-make(chan struct{})
 }
 
-func TestGivenWrongFlags_WhenTheyAreRead_ThenTheErrorNamesThem(t *testing.T) {
+func TestErrorsOfWrongFlagsNameThem(t *testing.T) {
 	for _, c := range []struct{ args, want string }{
 		{"-shops 0", "-shops is 0"},
 		{"-shops 33", "-shops is 33"},

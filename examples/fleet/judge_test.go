@@ -37,7 +37,7 @@ func stale(t *testing.T, j *judge, own memory, version int64) bool {
 	return said != ""
 }
 
-func TestGivenAConfirmedWrite_WhenAnotherShopAnswersWhatIsOld_ThenItIsStaleAfterMaxStaleness(t *testing.T) {
+func TestAnOldAnswerOfAnotherShopIsStaleAfterMaxStaleness(t *testing.T) {
 	j, c := newTestJudge()
 	here, there := make(memory, 2), make(memory, 2)
 	c.now = time.Second
@@ -74,7 +74,7 @@ func TestGivenAConfirmedWrite_WhenAnotherShopAnswersWhatIsOld_ThenItIsStaleAfter
 	}
 }
 
-func TestGivenSeveralWrites_WhenTheyAreConfirmedInAnyOrder_ThenTheNewestCounts(t *testing.T) {
+func TestTheNewestConfirmedWriteCounts(t *testing.T) {
 	j, c := newTestJudge()
 	own, there := make(memory, 2), make(memory, 2)
 	second, third := j.write(one), j.write(one)
@@ -89,7 +89,7 @@ func TestGivenSeveralWrites_WhenTheyAreConfirmedInAnyOrder_ThenTheNewestCounts(t
 	}
 }
 
-func TestGivenAWriteThatNobodyHasConfirmed_ThenOnlyItsShopPromises(t *testing.T) {
+func TestAnUnconfirmedWriteBindsOnlyItsShop(t *testing.T) {
 	j, c := newTestJudge()
 	here, there := make(memory, 2), make(memory, 2)
 	j.written(j.write(one), here, 2)
@@ -103,7 +103,7 @@ func TestGivenAWriteThatNobodyHasConfirmed_ThenOnlyItsShopPromises(t *testing.T)
 	}
 }
 
-func TestGivenAFailover_WhenWhatWasConfirmedIsLost_ThenItIsExcusedForSoLongAsItLasts(t *testing.T) {
+func TestAWriteLostInAFailoverIsExcusedWhileItLasts(t *testing.T) {
 	j, c := newTestJudge()
 	here, there := make(memory, 2), make(memory, 2)
 	wrote(j, here, 2)
@@ -127,7 +127,7 @@ func TestGivenAFailover_WhenWhatWasConfirmedIsLost_ThenItIsExcusedForSoLongAsItL
 	}
 }
 
-func TestGivenAFailover_WhenAWriteIsConfirmedByTheNewMaster_ThenItIsNotExcused(t *testing.T) {
+func TestAWriteConfirmedByTheNewMasterIsNotExcused(t *testing.T) {
 	j, c := newTestJudge()
 	here, there := make(memory, 2), make(memory, 2)
 	answers := j.losing(false)
@@ -143,7 +143,7 @@ func TestGivenAFailover_WhenAWriteIsConfirmedByTheNewMaster_ThenItIsNotExcused(t
 	}
 }
 
-func TestGivenAMasterThatMayHaveBeenReplaced_WhenItGoesOn_ThenWhatItConfirmsIsNoPromise(t *testing.T) {
+func TestAConfirmationOfAReplacedMasterBindsNobody(t *testing.T) {
 	j, c := newTestJudge()
 	here, there := make(memory, 2), make(memory, 2)
 	before := j.write(one)
@@ -167,7 +167,7 @@ func TestGivenAMasterThatMayHaveBeenReplaced_WhenItGoesOn_ThenWhatItConfirmsIsNo
 	}
 }
 
-func TestGivenManyFaults_ThenTheJudgeRemembersTheLast(t *testing.T) {
+func TestTheJudgeKeepsTheLatestFaults(t *testing.T) {
 	j, _ := newTestJudge()
 	for range 3 * maxLimits {
 		j.losing(false)()
@@ -177,7 +177,7 @@ func TestGivenManyFaults_ThenTheJudgeRemembersTheLast(t *testing.T) {
 	}
 }
 
-func TestGivenSamples_ThenQuantilesAreOfTheLastOfThem(t *testing.T) {
+func TestQuantilesAreOfTheLatestSamples(t *testing.T) {
 	var s samples
 	if q := s.quantiles(.5); q[0] != 0 {
 		t.Errorf("of none: %v", q)

@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-func TestGivenCommands_WhenTheyAreRead_ThenShortFormsAreTheSame(t *testing.T) {
+func TestShortFormsOfCommandsParseTheSame(t *testing.T) {
 	for _, f := range forms {
 		number := ""
 		want := f.command
@@ -35,7 +35,7 @@ func TestGivenCommands_WhenTheyAreRead_ThenShortFormsAreTheSame(t *testing.T) {
 	}
 }
 
-func TestGivenAScript_WhenItIsRead_ThenItsStepsKeepTheirTimes(t *testing.T) {
+func TestStepsOfAScriptKeepTheirTimes(t *testing.T) {
 	steps, err := parseScript("5s kill shop 2; 8s r2;\n8s stop redis 1 ;; 1m quit;")
 	want := []step{
 		{5 * time.Second, command{killVerb, shopWord, 2}},
@@ -92,7 +92,7 @@ func FuzzParseScript(f *testing.F) {
 	})
 }
 
-func TestGivenWhatSomebodyTypes_WhenALineMakesNoSense_ThenItSaysSoAndReadsOn(t *testing.T) {
+func TestAnUnknownCommandIsReportedAndReadingContinues(t *testing.T) {
 	events, commands := newEvents(), make(chan command)
 	prompts, read := 0, make(chan struct{})
 	go func() {
@@ -108,7 +108,7 @@ func TestGivenWhatSomebodyTypes_WhenALineMakesNoSense_ThenItSaysSoAndReadsOn(t *
 	}
 }
 
-func TestGivenAScriptAtWork_WhenItEnds_ThenNoStepIsLeft(t *testing.T) {
+func TestAScriptThatEndsLeavesNoStep(t *testing.T) {
 	commands := make(chan command)
 	ctx, cancel := context.WithCancel(t.Context())
 	steps := []step{{0, command{verb: cutVerb}}, {time.Hour, command{verb: quitVerb}}}
@@ -124,7 +124,7 @@ func TestGivenAScriptAtWork_WhenItEnds_ThenNoStepIsLeft(t *testing.T) {
 	<-done
 }
 
-func TestGivenLinesInPieces_WhenTheyAreWritten_ThenEachIsSaidOnce(t *testing.T) {
+func TestLinesWrittenInPiecesArePrintedOnce(t *testing.T) {
 	var said []string
 	l := &lines{say: func(s string) { said = append(said, s) }}
 	long := strings.Repeat("x", 3*maxLine)

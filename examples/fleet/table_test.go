@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-func TestGivenASnapshot_WhenItIsShown_ThenColumnsAreInLine(t *testing.T) {
+func TestColumnsOfATableAlign(t *testing.T) {
 	s := snapshot{
 		elapsed: 12 * time.Second,
 		shops: []row{
@@ -36,7 +36,7 @@ func TestGivenASnapshot_WhenItIsShown_ThenColumnsAreInLine(t *testing.T) {
 	}
 }
 
-func TestGivenMoreEventsThanAreShown_ThenTheLastAreLeftAndTheWorstKept(t *testing.T) {
+func TestTheTableShowsTheLatestEventsAndTheWorst(t *testing.T) {
 	e := newEvents()
 	e.blame("STALE")
 	for i := range 3 * maxEvents {

@@ -19,7 +19,7 @@ func null(_ *testing.T, client *redis.Client, db Database) shop {
 	return &NullShop{AsideShop{db: db, rdb: client}}
 }
 
-func TestGivenALoadUnderWay_WhenThePriceChanges_ThenAsideStoresTheOldOne(t *testing.T) {
+func TestAsideStoresAnOldPriceAfterItsDeletion(t *testing.T) {
 	compare(t, aside, larder(), func(w *world) int64 {
 		reads := w.db.hold(w.t, hasRead, 1)
 		loading := w.ask(w.a)
@@ -35,7 +35,7 @@ func TestGivenALoadUnderWay_WhenThePriceChanges_ThenAsideStoresTheOldOne(t *test
 	}, old, newer)
 }
 
-func TestGivenAColdProduct_WhenFiftyAskForItAtOnce_ThenAsideLoadsItFiftyTimes(t *testing.T) {
+func TestAsideLoadsAColdProductOncePerRequest(t *testing.T) {
 	const clients = 50
 	compare(t, aside, larder(), func(w *world) int {
 		reads := w.db.hold(w.t, hasRead, clients)
@@ -57,7 +57,7 @@ func TestGivenAColdProduct_WhenFiftyAskForItAtOnce_ThenAsideLoadsItFiftyTimes(t 
 	}, clients, 1)
 }
 
-func TestGivenAProductThatDoesNotExist_WhenItIsAskedForAgainAndAgain_ThenAsideAsksTheDatabaseEachTime(t *testing.T) {
+func TestAsideQueriesAMissingProductEachTime(t *testing.T) {
 	const requests = 100
 	type queries string
 	compare(t, aside, larder(), func(w *world) queries {
@@ -77,7 +77,7 @@ func TestGivenAProductThatDoesNotExist_WhenItIsAskedForAgainAndAgain_ThenAsideAs
 	}, "each time", "hardly ever")
 }
 
-func TestGivenANullIsRemembered_WhenItIsAskedForAgain_ThenItIsAProductWithoutAPrice(t *testing.T) {
+func TestAsideReadsAStoredNullAsAProductWithoutAPrice(t *testing.T) {
 	type result struct{ first, second bool } // said to be missing
 	compare(t, null, larder(), func(w *world) result {
 		_, err := w.a.Product(w.t.Context(), 404)

@@ -25,7 +25,7 @@ func lockMap(_ *testing.T, client *redis.Client, db Database) shop {
 
 const lockKey = "lock:product:1"
 
-func TestGivenALockWithoutTTL_WhenItsHolderIsKilled_ThenNobodyLoadsEverAgain(t *testing.T) {
+func TestALockWithoutTTLOutlivesItsKilledHolder(t *testing.T) {
 	type result struct {
 		answered bool
 		loads    int
@@ -75,7 +75,7 @@ func (w *world) expire() {
 	})
 }
 
-func TestGivenALoadThatOutlastsTheLock_WhenAnotherServerAsks_ThenBothLoad(t *testing.T) {
+func TestALoadThatOutlastsItsLockRunsTwice(t *testing.T) {
 	compare(t, locked(20*time.Millisecond), larder(), func(w *world) int {
 		reads := w.db.hold(w.t, hasRead, 2)
 		first := w.ask(w.a)
@@ -95,7 +95,7 @@ func TestGivenALoadThatOutlastsTheLock_WhenAnotherServerAsks_ThenBothLoad(t *tes
 	}, 2, 1)
 }
 
-func TestGivenALoadThatOutlastsTheLock_WhenThePriceChangesAndIsLoaded_ThenTheOlderLoadOverwritesIt(t *testing.T) {
+func TestALoadThatOutlastsItsLockOverwritesANewerPrice(t *testing.T) {
 	compare(t, locked(20*time.Millisecond), larder(), func(w *world) int64 {
 		reads := w.db.hold(w.t, hasRead, 1)
 		first := w.ask(w.a)
@@ -112,7 +112,7 @@ func TestGivenALoadThatOutlastsTheLock_WhenThePriceChangesAndIsLoaded_ThenTheOld
 	}, old, newer)
 }
 
-func TestGivenALoadThatOutlastsTheLockAndFails_WhenItUnlocks_ThenItTakesAnotherServersLock(t *testing.T) {
+func TestALoadThatOutlastsItsLockReleasesAnothers(t *testing.T) {
 	one := func(o *core.Options) {
 		c := o.Classes["product"]
 		c.MaxLoadsAfterError = 1
@@ -155,7 +155,7 @@ func TestGivenALoadThatOutlastsTheLockAndFails_WhenItUnlocks_ThenItTakesAnotherS
 	}, result{2, 2}, result{1, 1})
 }
 
-func TestGivenALockMapInEachServer_WhenTenClientsAskEach_ThenEachServerLoads(t *testing.T) {
+func TestALockMapPerServerLoadsOncePerServer(t *testing.T) {
 	const clients = 20
 	compare(t, lockMap, larder(), func(w *world) int {
 		reads := w.db.hold(w.t, hasRead, clients)
@@ -172,7 +172,7 @@ func TestGivenALockMapInEachServer_WhenTenClientsAskEach_ThenEachServerLoads(t *
 	}, 2, 1)
 }
 
-func TestGivenALockMap_WhenAThousandProductsWereAskedFor_ThenItHasAThousandLocks(t *testing.T) {
+func TestALockMapGrowsByOneLockPerProduct(t *testing.T) {
 	s := lockMap(t, connect(t, &redis.Options{Addr: startRedis(t)}), newDatabase()).(*LockMapShop)
 	for i := range int64(1000) {
 		if _, err := s.Product(t.Context(), i); !isMissing(err) {

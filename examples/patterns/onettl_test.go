@@ -43,7 +43,7 @@ func (w *world) lifetimes(prefix string) []time.Duration {
 	return all
 }
 
-func TestGivenAWarmedCache_WhenTheTTLEnds_ThenEverythingExpiresAtOnce(t *testing.T) {
+func TestOneTTLExpiresAWarmedCacheAtOnce(t *testing.T) {
 	const products = 300
 	compare(t, oneTTL, larder(), func(w *world) bool {
 		var ids []int64
@@ -66,7 +66,7 @@ func TestGivenAWarmedCache_WhenTheTTLEnds_ThenEverythingExpiresAtOnce(t *testing
 	}, true, false)
 }
 
-func TestGivenOneTTL_WhenThingsAreCached_ThenPricesLiveAsLongAsCountriesAndAsWhatDoesNotExist(t *testing.T) {
+func TestOneTTLKeepsPricesAsLongAsCountriesAndMissingIDs(t *testing.T) {
 	type result struct{ product, country, missing time.Duration } // rounded up to what is told apart
 	compare(t, oneTTL, larder(), func(w *world) result {
 		w.cost(w.a)
@@ -97,7 +97,7 @@ func TestGivenOneTTL_WhenThingsAreCached_ThenPricesLiveAsLongAsCountriesAndAsWha
 		result{6 * time.Minute, 25 * time.Hour, 10 * time.Second})
 }
 
-func TestGivenAnExpiredProduct_WhenTwentyAskForIt_ThenAllOfThemWaitForTheDatabase(t *testing.T) {
+func TestOneTTLMakesAllReadersOfAnExpiredProductWait(t *testing.T) {
 	const clients = 20
 	short := func(o *core.Options) {
 		c := o.Classes["product"]

@@ -9,7 +9,7 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-func TestGivenAPageCachedByItsURL_WhenSomebodyElseAsksForIt_ThenHeGetsTheFirstOnesPage(t *testing.T) {
+func TestAPageCachedByURLIsServedToAnotherUser(t *testing.T) {
 	hello := func(say func(r *http.Request) string) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprintf(w, "hello %s", say(r)) })
 	}
@@ -89,7 +89,7 @@ func TestGivenAPageCachedByItsURL_WhenSomebodyElseAsksForIt_ThenHeGetsTheFirstOn
 	}
 }
 
-func TestGivenAnIdentity_WhenTwoUsersAskTwice_ThenEachHasHisPageFromTheCache(t *testing.T) {
+func TestAnIdentityGivesEachUserTheirOwnCachedPage(t *testing.T) {
 	ours := larder()(t, connect(t, &redis.Options{Addr: startRedis(t)}), newDatabase()).(*Shop)
 	runs := 0
 	h, err := CachedAccount(ours.cache, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

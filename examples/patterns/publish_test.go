@@ -56,7 +56,7 @@ func (w *world) heard(s *server) {
 	})
 }
 
-func TestGivenASubscriberThatReconnects_WhenAPriceChangesMeanwhile_ThenItNeverHearsOfIt(t *testing.T) {
+func TestASubscriberMissesMessagesWhileItReconnects(t *testing.T) {
 	compare(t, published, larder(fresh), func(w *world) int64 {
 		w.listening()
 		w.cost(w.a) // is in its memory
@@ -72,7 +72,7 @@ func TestGivenASubscriberThatReconnects_WhenAPriceChangesMeanwhile_ThenItNeverHe
 	}, old, newer)
 }
 
-func TestGivenALoadUnderWay_WhenTheMessageComesBeforeItStores_ThenTheOldPriceStays(t *testing.T) {
+func TestAMessageBeforeTheStoreLeavesTheOldPrice(t *testing.T) {
 	compare(t, published, larder(fresh), func(w *world) int64 {
 		w.listening()
 		reads := w.db.hold(w.t, hasRead, 1)

@@ -36,7 +36,7 @@ func (w *world) drained(s *server) {
 	until(w.t, "the queue to be worked off", func() bool { return w.db.price(last) == 1 })
 }
 
-func TestGivenAcknowledgedWritesInAQueue_WhenTheProcessIsKilled_ThenTheyAreLost(t *testing.T) {
+func TestAKilledProcessLosesItsQueuedWrites(t *testing.T) {
 	compare(t, queued, writeBehind, func(w *world) (saved int) {
 		role := roleQueue
 		if w.larder {
@@ -54,7 +54,7 @@ func TestGivenAcknowledgedWritesInAQueue_WhenTheProcessIsKilled_ThenTheyAreLost(
 	}, 0, acknowledged)
 }
 
-func TestGivenAnAcknowledgedWriteInAQueue_WhenItsWriterReads_ThenHeReadsTheOldValue(t *testing.T) {
+func TestAWriterReadsTheOldValueWhileItsWriteIsQueued(t *testing.T) {
 	type prices struct{ a, b int64 }
 	compare(t, queued, writeBehind, func(w *world) prices {
 		w.work()
@@ -69,7 +69,7 @@ func TestGivenAnAcknowledgedWriteInAQueue_WhenItsWriterReads_ThenHeReadsTheOldVa
 	}, prices{old, old}, prices{newer, newer})
 }
 
-func TestGivenAQueueInEachServer_WhenBothWriteOneProduct_ThenTheDatabaseKeepsTheEarlierOne(t *testing.T) {
+func TestQueuesOfTwoServersMayApplyAnOlderWriteLast(t *testing.T) {
 	compare(t, queued, writeBehind, func(w *world) int64 {
 		w.work()
 		writes := w.db.hold(w.t, willWrite, 1)

@@ -43,7 +43,7 @@ func (w *world) raise(ids ...int64) {
 	}
 }
 
-func TestGivenALoadUnderWay_WhenAllKeysAreScannedAndDeleted_ThenItStoresTheOldPriceAfterwards(t *testing.T) {
+func TestALoadStoresAnOldPriceAfterAScanDeletedAllKeys(t *testing.T) {
 	compare(t, scan, larder(), func(w *world) int64 {
 		reads := w.db.hold(w.t, hasRead, 1)
 		loading := w.ask(w.a)
@@ -57,7 +57,7 @@ func TestGivenALoadUnderWay_WhenAllKeysAreScannedAndDeleted_ThenItStoresTheOldPr
 	}, old, newer)
 }
 
-func TestGivenAScanHalfWay_WhenLoadsStoreBehindItsCursor_ThenItDoesNotFindThem(t *testing.T) {
+func TestAScanMissesKeysStoredBehindItsCursor(t *testing.T) {
 	const foreign, loading = 3000, 50
 	compare(t, scan, larder(), func(w *world) bool {
 		w.fill(foreign)
@@ -114,7 +114,7 @@ func (w *world) fill(n int) {
 	}
 }
 
-func TestGivenCopiesInTheMemoryOfServers_WhenAllKeysAreScannedAndDeleted_ThenTheyStay(t *testing.T) {
+func TestAScanLeavesCopiesInTheMemoryOfServers(t *testing.T) {
 	compare(t, localScan, larder(fresh), func(w *world) int64 {
 		w.cost(w.a) // is in its memory
 		w.raise(id)
@@ -126,7 +126,7 @@ func TestGivenCopiesInTheMemoryOfServers_WhenAllKeysAreScannedAndDeleted_ThenThe
 	}, old, newer)
 }
 
-func TestGivenManyForeignKeys_WhenKeysLooksForAFew_ThenItLooksAtAllOfThemInOneCommand(t *testing.T) {
+func TestKeysVisitsEveryKeyInOneCommand(t *testing.T) {
 	const foreign = 20_000
 	type result struct{ oneCommand, manySmallOnes bool }
 	compare(t, keys, larder(), func(w *world) result {

@@ -10,7 +10,7 @@ func updateSet(_ *testing.T, client *redis.Client, db Database) shop {
 	return &UpdateSetShop{AsideShop{db: db, rdb: client}}
 }
 
-func TestGivenTwoWriters_WhenTheFirstInTheDatabaseIsTheLastInRedis_ThenUpdateThenSetKeepsTheOlderValue(t *testing.T) {
+func TestUpdateThenSetKeepsTheOlderOfTwoWrites(t *testing.T) {
 	compare(t, updateSet, larder(), func(w *world) int64 {
 		commits := w.db.hold(w.t, hasWritten, 1)
 		first := make(chan error, 1)
@@ -29,7 +29,7 @@ func TestGivenTwoWriters_WhenTheFirstInTheDatabaseIsTheLastInRedis_ThenUpdateThe
 	}, newer, newest)
 }
 
-func TestGivenAFullRedis_WhenThePriceChanges_ThenUpdateThenSetKeepsTheOldOne(t *testing.T) {
+func TestUpdateThenSetKeepsTheOldPriceWhenRedisIsFull(t *testing.T) {
 	compare(t, updateSet, larder(), func(w *world) int64 {
 		w.cost(w.a) // is stored
 		if err := w.client.ConfigSet(w.t.Context(), "maxmemory", "1").Err(); err != nil {

@@ -62,7 +62,7 @@ func (p *onePlace) Learn(_ context.Context, _ string, payload []byte, _ time.Dur
 	return was, nil
 }
 
-func TestGivenSeveralInstances_WhenTheyLearnAtATime_ThenNothingIsLost(t *testing.T) {
+func TestConcurrentLearnersLoseNothing(t *testing.T) {
 	for name, c := range map[string]struct {
 		place onePlace
 		wrote []string

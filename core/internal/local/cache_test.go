@@ -13,7 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestGivenAPattern_WhenInvalidated_ThenItIsTheNameThatMatchesWithoutTheVariant(t *testing.T) {
+func TestAPatternMatchesTheNameWithoutTheVariant(t *testing.T) {
 	c := open(t)
 	variant := "item:1" + string(rune(NameEnd)) + "gzip"
 	require.Equal(t, "item:1", Name(variant))
@@ -28,7 +28,7 @@ func TestGivenAPattern_WhenInvalidated_ThenItIsTheNameThatMatchesWithoutTheVaria
 	mustBe(t, c, "item:10", "kept")
 }
 
-func TestGivenALoadThatIsStoredUnderAnotherKey_WhenThatKeyIsInvalidated_ThenItIsNotStored(t *testing.T) {
+func TestALoadIsFencedByAnInvalidationOfTheKeyItStoresUnder(t *testing.T) {
 	c := open(t)
 	load := c.NewLoad("item", nil)
 	c.Fence([]Item{{Kind: Key, Value: key}})
@@ -42,13 +42,13 @@ func TestGivenALoadThatIsStoredUnderAnotherKey_WhenThatKeyIsInvalidated_ThenItIs
 	mustBe(t, c, key, "new")
 }
 
-func TestGivenATagNamedTwice_WhenStored_ThenItIsKeptOnce(t *testing.T) {
+func TestATagNamedTwiceIsKeptOnce(t *testing.T) {
 	c := open(t)
 	en := store(t, c, key, "v", []string{"t:a"}, []string{"t:a", "t:b", "t:b"})
 	require.Len(t, en.generations, 3) // the era and two tags
 }
 
-func TestGivenATurnWithRoomInItsTags_WhenTwoLoadsNameLateTags_ThenTheyDoNotShareThem(t *testing.T) {
+func TestLoadsOfOneTurnDoNotShareLateTags(t *testing.T) {
 	c := open(t)
 	tags := append(make([]string, 0, 8), "t:a") // room to append into
 	one, two := c.NewLoad("one", tags), c.NewLoad("two", tags)
@@ -59,7 +59,7 @@ func TestGivenATurnWithRoomInItsTags_WhenTwoLoadsNameLateTags_ThenTheyDoNotShare
 	mustBe(t, c, "two", "2")
 }
 
-func TestGivenAMark_WhenPut_ThenItIsFoundUntilItsEndOrAnInvalidationOfAll(t *testing.T) {
+func TestAMarkIsFoundUntilItsEndOrAnInvalidationOfAll(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := open(t)
 		c.Put("mark", 7, 8, minute)
@@ -81,7 +81,7 @@ func TestGivenAMark_WhenPut_ThenItIsFoundUntilItsEndOrAnInvalidationOfAll(t *tes
 	})
 }
 
-func TestGivenADroppedEntry_WhenALoadIsUnderWay_ThenItStores(t *testing.T) {
+func TestADroppedEntryDoesNotFenceALoad(t *testing.T) {
 	c := open(t)
 	store(t, c, key, "bad", nil, nil)
 	load := c.NewLoad(key, nil)
@@ -90,7 +90,7 @@ func TestGivenADroppedEntry_WhenALoadIsUnderWay_ThenItStores(t *testing.T) {
 	mustBe(t, c, key, "good")
 }
 
-func TestGivenADeadEntry_WhenItIsLookedUpAsANewOneArrives_ThenTheNewOneStays(t *testing.T) {
+func TestALookupOfADeadEntryKeepsItsReplacement(t *testing.T) {
 	c := open(t)
 	old := store(t, c, key, "old", []string{"t:a"}, nil)
 	c.Fence([]Item{{Kind: Tag, Value: "t:a"}})
@@ -107,7 +107,7 @@ func settle(c *Cache) {
 	c.tier.cache.CleanUp()
 }
 
-func TestGivenAFloodOfKeys_WhenItIsOver_ThenTheTierHoldsNoMoreThanItMay(t *testing.T) {
+func TestAFloodOfKeysStaysWithinMaxBytes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const limit = 1 << 20
 		c := openWith(t, Settings{MaxBytes: limit, Refreshes: 1})
@@ -127,7 +127,7 @@ func TestGivenAFloodOfKeys_WhenItIsOver_ThenTheTierHoldsNoMoreThanItMay(t *testi
 	})
 }
 
-func TestGivenAFloodOfKeys_WhenItIsOver_ThenTheHeapIsBounded(t *testing.T) {
+func TestAFloodOfKeysLeavesABoundedHeap(t *testing.T) {
 	if testing.Short() {
 		t.Skip("measures the heap")
 	}
@@ -152,7 +152,7 @@ func TestGivenAFloodOfKeys_WhenItIsOver_ThenTheHeapIsBounded(t *testing.T) {
 	runtime.KeepAlive(c)
 }
 
-func TestGivenAHotKey_WhenAFloodOfKeysIsAskedForOnce_ThenItStays(t *testing.T) {
+func TestAHotKeySurvivesAFloodOfKeysUsedOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := openWith(t, Settings{MaxBytes: 1 << 20, Refreshes: 1})
 		body := strings.Repeat("x", 1000)
@@ -180,7 +180,7 @@ func TestGivenAHotKey_WhenAFloodOfKeysIsAskedForOnce_ThenItStays(t *testing.T) {
 	})
 }
 
-func TestGivenAValueLargerThanTheTier_WhenFilled_ThenItIsRefusedAndNothingElseGoes(t *testing.T) {
+func TestAValueLargerThanTheTierEvictsNothing(t *testing.T) {
 	c := openWith(t, Settings{MaxBytes: 1 << 16, Refreshes: 1})
 	store(t, c, key, "v", nil, nil)
 	f := fillOf("", nil)
@@ -192,7 +192,7 @@ func TestGivenAValueLargerThanTheTier_WhenFilled_ThenItIsRefusedAndNothingElseGo
 	mustBe(t, c, key, "v")
 }
 
-func TestGivenTagsOfEntriesThatHaveGone_WhenMemoryIsCollected_ThenTheirGenerationsAreForgotten(t *testing.T) {
+func TestGenerationsOfRemovedEntriesAreCollected(t *testing.T) {
 	c := openWith(t, Settings{MaxBytes: 1 << 18, Refreshes: 1})
 	const flood = 100_000
 	most := 0
@@ -212,7 +212,7 @@ func TestGivenTagsOfEntriesThatHaveGone_WhenMemoryIsCollected_ThenTheirGeneratio
 	require.Less(t, most, 64*minSweep+20_000)
 }
 
-func TestGivenTagsThatNobodyCarries_WhenTheyAreInvalidated_ThenNothingIsKeptOfThem(t *testing.T) {
+func TestInvalidationsOfUnusedTagsKeepNothing(t *testing.T) {
 	c := open(t)
 	for i := range 100_000 {
 		c.Fence([]Item{{Kind: Tag, Value: fmt.Sprint("t:", i)}})
@@ -221,7 +221,7 @@ func TestGivenTagsThatNobodyCarries_WhenTheyAreInvalidated_ThenNothingIsKeptOfTh
 	require.LessOrEqual(t, len(c.journal.ring), logCapacity)
 }
 
-func TestGivenALivingEntry_WhenMemoryIsCollected_ThenItsTagsStillReachIt(t *testing.T) {
+func TestTagsReachAnEntryAfterAGarbageCollection(t *testing.T) {
 	c := open(t)
 	store(t, c, key, "old", []string{"t:a"}, []string{"t:b"})
 	for range 3 {
@@ -232,7 +232,7 @@ func TestGivenALivingEntry_WhenMemoryIsCollected_ThenItsTagsStillReachIt(t *test
 	mustBeGone(t, c, key)
 }
 
-func TestGivenASweepOfStamps_WhenOthersLive_ThenTheyStayTheSame(t *testing.T) {
+func TestASweepKeepsGenerationsInUse(t *testing.T) {
 	s := newGenerations()
 	held := map[string]*Generation{}
 	for i := range 100_000 {
@@ -255,7 +255,7 @@ func TestGivenASweepOfStamps_WhenOthersLive_ThenTheyStayTheSame(t *testing.T) {
 
 // The end.
 
-func TestGivenAnEngine_WhenClosed_ThenNothingIsStoredAndASecondCloseDoesNothing(t *testing.T) {
+func TestAClosedCacheStoresNothing(t *testing.T) {
 	c := open(t)
 	store(t, c, key, "v", nil, nil)
 	load := c.NewLoad("later", nil)
@@ -275,7 +275,7 @@ func TestGivenAnEngine_WhenClosed_ThenNothingIsStoredAndASecondCloseDoesNothing(
 	require.NoError(t, c.Close(t.Context()))
 }
 
-func TestGivenLoadsInTheBackground_WhenClosed_ThenTheyAreCancelledAndWaitedFor(t *testing.T) {
+func TestCloseCancelsBackgroundLoadsAndWaits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := open(t)
 		var ended atomic.Int64
@@ -293,7 +293,7 @@ func TestGivenLoadsInTheBackground_WhenClosed_ThenTheyAreCancelledAndWaitedFor(t
 	})
 }
 
-func TestGivenALoadThatDoesNotListen_WhenClosed_ThenItIsWaitedForSoLongOnly(t *testing.T) {
+func TestCloseWaitsForAnUnresponsiveLoadOnlyUntilItsLimit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := open(t)
 		release := make(chan struct{})
@@ -307,7 +307,7 @@ func TestGivenALoadThatDoesNotListen_WhenClosed_ThenItIsWaitedForSoLongOnly(t *t
 	})
 }
 
-func TestGivenAsManyRefreshesAsMayRun_WhenAnotherIsAskedFor_ThenItIsLeftOut(t *testing.T) {
+func TestARefreshBeyondTheLimitIsLeftOut(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := openWith(t, Settings{MaxBytes: 1 << 20, Refreshes: 2})
 		release := make(chan struct{})
@@ -323,7 +323,7 @@ func TestGivenAsManyRefreshesAsMayRun_WhenAnotherIsAskedFor_ThenItIsLeftOut(t *t
 	})
 }
 
-func TestGivenALoadInTheBackground_WhenItsCallerGoesAway_ThenItKeepsTheValuesAndNotTheCancellation(t *testing.T) {
+func TestABackgroundLoadKeepsValuesButNotTheCancellation(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := open(t)
 		type word struct{}

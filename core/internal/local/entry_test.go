@@ -9,7 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestGivenAnEntry_WhenTimePasses_ThenItIsFreshThenStaleThenSpareThenGone(t *testing.T) {
+func TestAnEntryIsFreshThenStaleThenSpareThenGone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := open(t)
 		f := fillOf("v", nil)
@@ -32,7 +32,7 @@ func TestGivenAnEntry_WhenTimePasses_ThenItIsFreshThenStaleThenSpareThenGone(t *
 	})
 }
 
-func TestGivenAStaleWindowLongerThanTheSpareOne_WhenItIsOver_ThenTheEntryIsGone(t *testing.T) {
+func TestAStaleWindowThatOutlastsTheSpareOneEndsTheEntry(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := open(t)
 		f := fillOf("v", nil)
@@ -47,7 +47,7 @@ func TestGivenAStaleWindowLongerThanTheSpareOne_WhenItIsOver_ThenTheEntryIsGone(
 	})
 }
 
-func TestGivenALifetimeCountedFromEarlier_WhenStored_ThenItEndsSoMuchEarlier(t *testing.T) {
+func TestALifetimeCountsFromItsGivenStart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := open(t)
 		began := c.Now()
@@ -73,7 +73,7 @@ func TestGivenALifetimeCountedFromEarlier_WhenStored_ThenItEndsSoMuchEarlier(t *
 }
 
 // The chance to refresh early, so long before the end, is exp(-left/loadTime).
-func TestGivenALoadOfKnownLength_WhenItsEntryIsHit_ThenTheChanceOfAnEarlyRefreshFollowsXFetch(t *testing.T) {
+func TestTheChanceOfAnEarlyRefreshFollowsXFetch(t *testing.T) {
 	const draws = 200_000
 	load := int64(100 * time.Millisecond)
 	now := int64(hour)
@@ -91,7 +91,7 @@ func TestGivenALoadOfKnownLength_WhenItsEntryIsHit_ThenTheChanceOfAnEarlyRefresh
 	}
 }
 
-func TestGivenAnEntryFarFromItsEndOrOfUnknownLoadTime_WhenItIsHit_ThenItIsNeverRefreshedEarly(t *testing.T) {
+func TestNoEarlyRefreshFarFromTheEndOrWithoutALoadTime(t *testing.T) {
 	now := int64(hour)
 	for range 100_000 {
 		require.False(t, (&Entry{FreshUntil: now + int64(minute), LoadTime: int64(time.Second)}).Early(now))

@@ -51,7 +51,7 @@ func mustBeIdle(t *testing.T, c *Cache) {
 	}
 }
 
-func TestGivenALoadUnderWay_WhenItIsShared_ThenEverybodyWhoWaitsGetsIt(t *testing.T) {
+func TestASharedLoadAnswersEveryWaiter(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := open(t)
 		turn, readers := lead(t, c, 100)
@@ -70,7 +70,7 @@ func TestGivenALoadUnderWay_WhenItIsShared_ThenEverybodyWhoWaitsGetsIt(t *testin
 	})
 }
 
-func TestGivenALoadUnderWay_WhenItsErrorIsShared_ThenEverybodyWhoWaitsGetsIt(t *testing.T) {
+func TestASharedErrorAnswersEveryWaiter(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := open(t)
 		turn, readers := lead(t, c, 10)
@@ -83,7 +83,7 @@ func TestGivenALoadUnderWay_WhenItsErrorIsShared_ThenEverybodyWhoWaitsGetsIt(t *
 	})
 }
 
-func TestGivenALoadThatFailed_WhenOthersWait_ThenTheyLoadMaxLoadsAtATime(t *testing.T) {
+func TestWaitersOfAFailedLoadLoadAtMostMaxLoadsConcurrently(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := open(t)
 		turn, readers := lead(t, c, 10)
@@ -114,7 +114,7 @@ func TestGivenALoadThatFailed_WhenOthersWait_ThenTheyLoadMaxLoadsAtATime(t *test
 	})
 }
 
-func TestGivenALoadThatFailed_WhenNobodyWaits_ThenTheFlightIsForgotten(t *testing.T) {
+func TestAFailedLoadWithoutWaitersRemovesItsFlight(t *testing.T) {
 	c := open(t)
 	for range 10 {
 		turn, _, err := c.Enter(t.Context(), key, nil, gate)
@@ -124,7 +124,7 @@ func TestGivenALoadThatFailed_WhenNobodyWaits_ThenTheFlightIsForgotten(t *testin
 	}
 }
 
-func TestGivenALoadWhoseValueIsItsOwn_WhenItEnds_ThenNobodyWaitsAnyMore(t *testing.T) {
+func TestAPrivateValueReleasesTheWaiters(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := open(t)
 		turn, readers := lead(t, c, 20)
@@ -141,7 +141,7 @@ func TestGivenALoadWhoseValueIsItsOwn_WhenItEnds_ThenNobodyWaitsAnyMore(t *testi
 	})
 }
 
-func TestGivenALoadThatIsFencedAndFails_WhenOthersWaitForIt_ThenTheyStartOverTogether(t *testing.T) {
+func TestWaitersOfAFencedLoadThatFailsShareANewFlight(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := open(t)
 		old, waiting := lead(t, c, 5)
@@ -161,7 +161,7 @@ func TestGivenALoadThatIsFencedAndFails_WhenOthersWaitForIt_ThenTheyStartOverTog
 	})
 }
 
-func TestGivenWhoWaits_WhenItsContextEnds_ThenItLeavesAndTheOthersAreServed(t *testing.T) {
+func TestAWaiterLeavesWhenItsContextEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := open(t)
 		turn, readers := lead(t, c, 3)
@@ -180,7 +180,7 @@ func TestGivenWhoWaits_WhenItsContextEnds_ThenItLeavesAndTheOthersAreServed(t *t
 	})
 }
 
-func TestGivenAnEndedContext_WhenItEnters_ThenNothingBegins(t *testing.T) {
+func TestAnEndedContextStartsNoLoad(t *testing.T) {
 	c := open(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
@@ -190,7 +190,7 @@ func TestGivenAnEndedContext_WhenItEnters_ThenNothingBegins(t *testing.T) {
 	mustBeIdle(t, c)
 }
 
-func TestGivenWhoWaits_WhenItsContextEndsAsItIsItsTurn_ThenTheTurnIsPassedOn(t *testing.T) {
+func TestATurnGivenToAnEndedWaiterIsPassedOn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := open(t)
 		one := Gate{MaxLoadsAfterError: 1, Wait: minute}
@@ -217,7 +217,7 @@ func TestGivenWhoWaits_WhenItsContextEndsAsItIsItsTurn_ThenTheTurnIsPassedOn(t *
 	})
 }
 
-func TestGivenALoadThatTakesTooLong_WhenOthersWait_ThenMaxLoadsAreLetGoBesideIt(t *testing.T) {
+func TestAnOverdueLoadReleasesMaxLoadsWaiters(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := open(t)
 		turn, readers := lead(t, c, 10)
@@ -243,7 +243,7 @@ func TestGivenALoadThatTakesTooLong_WhenOthersWait_ThenMaxLoadsAreLetGoBesideIt(
 	})
 }
 
-func TestGivenLoadsThatNeverEnd_WhenTimePasses_ThenNobodyWaitsForEver(t *testing.T) {
+func TestLoadsThatNeverEndBlockNoWaiterForever(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := open(t)
 		turn, readers := lead(t, c, 10)
@@ -260,7 +260,7 @@ func TestGivenLoadsThatNeverEnd_WhenTimePasses_ThenNobodyWaitsForEver(t *testing
 	})
 }
 
-func TestGivenATurn_WhenItIsFinishedTwice_ThenOnlyTheFirstCounts(t *testing.T) {
+func TestASecondFinishOfATurnHasNoEffect(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := open(t)
 		turn, readers := lead(t, c, 1)
@@ -278,7 +278,7 @@ func TestGivenATurn_WhenItIsFinishedTwice_ThenOnlyTheFirstCounts(t *testing.T) {
 	})
 }
 
-func TestGivenALoadAlone_WhenItEnds_ThenNoFlightKnowsOfIt(t *testing.T) {
+func TestAnUnsharedLoadLeavesNoFlight(t *testing.T) {
 	c := open(t)
 	turn := c.Alone(key, nil)
 	require.False(t, turn.Waited())
@@ -289,7 +289,7 @@ func TestGivenALoadAlone_WhenItEnds_ThenNoFlightKnowsOfIt(t *testing.T) {
 	mustBeGone(t, c, key)
 }
 
-func TestGivenARefreshUnderWay_WhenAnotherIsAskedFor_ThenThereIsOne(t *testing.T) {
+func TestAKeyHasOneRefreshAtATime(t *testing.T) {
 	c := open(t)
 	turn, ok := c.TryLead(key, nil, gate)
 	require.True(t, ok)
@@ -305,7 +305,7 @@ func TestGivenARefreshUnderWay_WhenAnotherIsAskedFor_ThenThereIsOne(t *testing.T
 // Whatever loads come to, in whatever order readers come, leave and invalidate:
 // everybody gets an answer, at most one load runs until one fails, and nothing is
 // left behind.
-func TestGivenAnyCourseOfEvents_WhenAllIsOver_ThenEverybodyWasAnsweredAndNothingIsLeft(t *testing.T) {
+func TestRandomHistoriesAnswerEveryReaderAndLeaveNothing(t *testing.T) {
 	c := open(t)
 	keys := []string{"a", "b", "c"}
 	var answered, cancelled, loads atomic.Int64

@@ -96,7 +96,7 @@ func TestLoadUnderWayAtABeginIsStoredUntilTheDeadline(t *testing.T) {
 	})
 }
 
-func TestGivenALoadUnderWay_WhenAWriterEnds_ThenItIsNotStored(t *testing.T) {
+func TestALoadThatOverlapsAWriteIsNotStored(t *testing.T) {
 	eachWritable(t, func(t *testing.T, n naming) {
 		c := open(t)
 		in := c.Begin(n.items, minute)
@@ -107,7 +107,7 @@ func TestGivenALoadUnderWay_WhenAWriterEnds_ThenItIsNotStored(t *testing.T) {
 	})
 }
 
-func TestGivenAWriterAtWork_WhenItTouchesMore_ThenItsEndTakesThatToo(t *testing.T) {
+func TestAnIntentInvalidatesTargetsAddedLater(t *testing.T) {
 	for _, n := range namings() {
 		t.Run(n.name, func(t *testing.T) {
 			c := open(t)
@@ -186,7 +186,7 @@ func TestAnEndAfterTheDeadlineRemovesLaterLoads(t *testing.T) {
 	})
 }
 
-func TestGivenWritersThatOverlap_WhenOneEnds_ThenTheOthersIntentStillCounts(t *testing.T) {
+func TestAnIntentOutlivesAnOverlappingOne(t *testing.T) {
 	eachWritable(t, func(t *testing.T, n naming) {
 		c := open(t)
 		long := c.Begin(n.items, 3*minute)
@@ -253,7 +253,7 @@ func TestNothingIsStoredWhileMoreWritersThanAreListedAreOpen(t *testing.T) {
 	})
 }
 
-func TestGivenManyWriters_WhenTheyHaveEnded_ThenNothingIsKeptOfThem(t *testing.T) {
+func TestEndedIntentsLeaveNothing(t *testing.T) {
 	c := open(t)
 	var wg sync.WaitGroup
 	for w := range 8 {
@@ -277,7 +277,7 @@ func TestGivenManyWriters_WhenTheyHaveEnded_ThenNothingIsKeptOfThem(t *testing.T
 }
 
 // A replica may lag behind: what it answered soon after an invalidation can be old.
-func TestGivenAReplicaThatLags_WhenALoadBeginsSoonAfterAnInvalidation_ThenItIsSharedButNotStored(t *testing.T) {
+func TestALoadWithinReplicaLagIsSharedButNotStored(t *testing.T) {
 	for _, n := range namings() {
 		t.Run(n.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -301,7 +301,7 @@ func TestGivenAReplicaThatLags_WhenALoadBeginsSoonAfterAnInvalidation_ThenItIsSh
 	}
 }
 
-func TestGivenAReplicaThatLags_WhenSomethingElseIsInvalidated_ThenTheLoadIsStored(t *testing.T) {
+func TestReplicaLagOfAnotherTagDoesNotFenceALoad(t *testing.T) {
 	c := open(t)
 	c.Fence([]Item{{Kind: Key, Value: "item:2"}, {Kind: Tag, Value: "t:z"}})
 	f := fillOf("v", []string{"t:b"})
@@ -311,7 +311,7 @@ func TestGivenAReplicaThatLags_WhenSomethingElseIsInvalidated_ThenTheLoadIsStore
 }
 
 // The log has a bound: a load older than it is not stored.
-func TestGivenAReplicaThatLags_WhenTheInvalidationHasBeenTrimmedFromTheLog_ThenTheLoadIsNotStored(t *testing.T) {
+func TestReplicaLagFencesALoadAfterTheLogWasTrimmed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := open(t)
 		c.Fence([]Item{{Kind: Key, Value: key}})
@@ -330,7 +330,7 @@ func TestGivenAReplicaThatLags_WhenTheInvalidationHasBeenTrimmedFromTheLog_ThenT
 	})
 }
 
-func TestGivenMoreDeadlinesThanAreListed_WhenTheLatestIsInDoubt_ThenNothingIsKeptBefore(t *testing.T) {
+func TestNothingIsMirroredBeforeTheLatestUncertainDeadline(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := open(t)
 		items := []Item{{Kind: Tag, Value: "t:b"}}

@@ -16,7 +16,7 @@ import (
 // of naming an entry. Each fails in every run if the rule it is about is taken out.
 
 // L.position < I.append < L.check.
-func TestGivenALoadUnderWay_WhenInvalidated_ThenItsValueIsNotStored(t *testing.T) {
+func TestAnInvalidationFencesALoadUnderWay(t *testing.T) {
 	for _, n := range namings() {
 		t.Run(n.name, func(t *testing.T) {
 			c := open(t)
@@ -32,7 +32,7 @@ func TestGivenALoadUnderWay_WhenInvalidated_ThenItsValueIsNotStored(t *testing.T
 
 // A generation is made by L after I killed the old one: the new generation is alive, but the
 // check refuses.
-func TestGivenALoadUnderWay_WhenItNamesATagThatOthersHaveCarriedSinceItsInvalidation_ThenItsValueIsNotStored(t *testing.T) {
+func TestALateTagWithANewGenerationStillFencesALoad(t *testing.T) {
 	c := open(t)
 	load := c.NewLoad(key, nil)
 	c.Fence([]Item{{Kind: Tag, Value: "t:late"}})
@@ -43,7 +43,7 @@ func TestGivenALoadUnderWay_WhenItNamesATagThatOthersHaveCarriedSinceItsInvalida
 }
 
 // L.position < L.insert < I.append.
-func TestGivenAStoredEntry_WhenInvalidated_ThenItIsGone(t *testing.T) {
+func TestAnInvalidationRemovesAStoredEntry(t *testing.T) {
 	for _, n := range namings() {
 		t.Run(n.name, func(t *testing.T) {
 			c := open(t)
@@ -55,7 +55,7 @@ func TestGivenAStoredEntry_WhenInvalidated_ThenItIsGone(t *testing.T) {
 	}
 }
 
-func TestGivenAStaleOrSpareEntry_WhenInvalidated_ThenItIsGone(t *testing.T) {
+func TestAnInvalidationRemovesAStaleOrSpareEntry(t *testing.T) {
 	for _, n := range namings() {
 		t.Run(n.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -73,7 +73,7 @@ func TestGivenAStaleOrSpareEntry_WhenInvalidated_ThenItIsGone(t *testing.T) {
 }
 
 // I.append < L.position.
-func TestGivenAnInvalidation_WhenALoadBeginsAfterIt_ThenItsValueIsStored(t *testing.T) {
+func TestALoadAfterAnInvalidationIsStored(t *testing.T) {
 	for _, n := range namings() {
 		t.Run(n.name, func(t *testing.T) {
 			c := open(t)
@@ -84,7 +84,7 @@ func TestGivenAnInvalidation_WhenALoadBeginsAfterIt_ThenItsValueIsStored(t *test
 	}
 }
 
-func TestGivenALoadUnderWay_WhenSomethingElseIsInvalidated_ThenItsValueIsStored(t *testing.T) {
+func TestAnInvalidationOfAnotherTagDoesNotFenceALoad(t *testing.T) {
 	c := open(t)
 	load := c.NewLoad(key, []string{"t:a"})
 	c.Fence([]Item{{Kind: Key, Value: "item:11"}, {Kind: Key, Value: "t:a"}, {Kind: Tag, Value: "t:z"}, {Kind: Tag, Value: key}, {Kind: Pattern, Value: "item:??"}})
@@ -93,7 +93,7 @@ func TestGivenALoadUnderWay_WhenSomethingElseIsInvalidated_ThenItsValueIsStored(
 }
 
 // R joins L, L.position < I.append: R starts a load of its own.
-func TestGivenALoadUnderWay_WhenInvalidated_ThenWhoComesLaterDoesNotJoinIt(t *testing.T) {
+func TestAReaderAfterAnInvalidationDoesNotJoinAnOlderLoad(t *testing.T) {
 	for _, n := range namings() {
 		if n.late != nil {
 			continue // what the load names late cannot be known on joining, see below
@@ -122,7 +122,7 @@ func TestGivenALoadUnderWay_WhenInvalidated_ThenWhoComesLaterDoesNotJoinIt(t *te
 	}
 }
 
-func TestGivenALoadUnderWay_WhenInvalidated_ThenARefreshBeginsBesideIt(t *testing.T) {
+func TestARefreshAfterAnInvalidationRunsBesideAnOlderLoad(t *testing.T) {
 	for _, n := range namings() {
 		if n.late != nil {
 			continue
@@ -144,7 +144,7 @@ func TestGivenALoadUnderWay_WhenInvalidated_ThenARefreshBeginsBesideIt(t *testin
 
 // R joins L, L names the tag late: the check at L's end finds the item between
 // L.position and R's join.
-func TestGivenAReaderWhoJoinedAfterAnInvalidation_WhenTheLoadNamesItsTagLate_ThenTheReaderLoadsAgain(t *testing.T) {
+func TestALateTagMakesAReaderThatJoinedAfterItsInvalidationReload(t *testing.T) {
 	for name, late := range map[string][]string{
 		"it is the only tag":  {"t:late"},
 		"it is one of many":   {"t:x", "t:y", "t:late"},
@@ -188,7 +188,7 @@ func TestGivenAReaderWhoJoinedAfterAnInvalidation_WhenTheLoadNamesItsTagLate_The
 	}
 }
 
-func TestGivenReadersWhoMustLoadAgain_WhenOneOfThemLoads_ThenTheOthersShareIt(t *testing.T) {
+func TestReadersThatMustReloadShareOneLoad(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := open(t)
 		gate := Gate{MaxLoadsAfterError: 4, Wait: minute}
@@ -222,7 +222,7 @@ func TestGivenReadersWhoMustLoadAgain_WhenOneOfThemLoads_ThenTheOthersShareIt(t 
 
 // A value that is put is fenced by whatever follows its own invalidation, however
 // closely: of two that are put at a time, the later one stays.
-func TestGivenAValueBeingPut_WhenAnInvalidationFollowsItsOwn_ThenItIsNotStored(t *testing.T) {
+func TestAnInvalidationAfterThatOfAPutFencesItsValue(t *testing.T) {
 	c := open(t)
 	store(t, c, key, "old", []string{"t:a"}, nil)
 	held, release := hold(c)
@@ -263,7 +263,7 @@ func hold(c *Cache) (held <-chan struct{}, release chan<- struct{}) {
 // invalidation is between its item and the removal. The leader began before that
 // invalidation returned and may be answered so; who joins it after the return may
 // not.
-func TestGivenAnEntryFoundByALeaderDuringAnInvalidation_WhenAReaderJoinsAfterIt_ThenTheReaderDoesNotShareTheEntry(t *testing.T) {
+func TestAReaderAfterAnInvalidationDoesNotShareWhatALeaderFound(t *testing.T) {
 	for _, items := range [][]Item{{{Kind: Key, Value: key}}} { // the others are one step
 		t.Run(fmt.Sprint(items[0].Kind), func(t *testing.T) {
 			c := open(t)
@@ -328,7 +328,7 @@ func appended(c *Cache, start uint64) bool {
 }
 
 // What is not known is not stored: the log has a bound.
-func TestGivenALoadOlderThanTheLog_WhenItEnds_ThenItIsNeitherStoredNorSharedWithWhoCameLater(t *testing.T) {
+func TestALoadOlderThanTheLogIsNeitherStoredNorSharedWithLaterReaders(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := open(t)
 		gate := Gate{MaxLoadsAfterError: 4, Wait: minute}
@@ -356,7 +356,7 @@ func TestGivenALoadOlderThanTheLog_WhenItEnds_ThenItIsNeitherStoredNorSharedWith
 	})
 }
 
-func TestGivenALogThatHasBeenTrimmed_WhenALoadIsYoungEnough_ThenItIsStored(t *testing.T) {
+func TestALoadYoungerThanATrimmedLogIsStored(t *testing.T) {
 	c := open(t)
 	for i := range logCapacity + 100 {
 		c.Fence([]Item{{Kind: Key, Value: fmt.Sprint("other:", i)}})
@@ -373,7 +373,7 @@ func TestGivenALogThatHasBeenTrimmed_WhenALoadIsYoungEnough_ThenItIsStored(t *te
 	require.Equal(t, Fenced, refusal)
 }
 
-func TestGivenManyItems_WhenTheLogWrapsAround_ThenEachIsFoundWhereItIs(t *testing.T) {
+func TestItemsAreFoundAfterTheLogWrapsAround(t *testing.T) {
 	c := &Cache{journal: newJournal()}
 	c.parts.Store(1)
 	j := c.journal

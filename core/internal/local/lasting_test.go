@@ -39,7 +39,7 @@ func (letterCodec) Decode(payload []byte, _ int64) (any, int, bool) {
 	return letters(payload), len(payload), !strings.Contains(string(payload), "?")
 }
 
-func TestGivenALastingValue_WhenLessIsPutOrHeard_ThenItStays(t *testing.T) {
+func TestALastingValueIsNotReplacedByALesserOne(t *testing.T) {
 	c, err := New(Settings{MaxBytes: 1 << 20, Refreshes: 1})
 	require.NoError(t, err)
 	defer func() { require.NoError(t, c.Close(context.Background())) }()

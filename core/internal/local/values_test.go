@@ -32,7 +32,7 @@ func (h hiding) Done() <-chan struct{}       { return h.of.Done() }
 func (h hiding) Err() error                  { return h.of.Err() }
 func (h hiding) Value(k any) any             { return h.of.Value(k) }
 
-func TestGivenAContext_WhenItsRootsCanBeSeen_ThenItsValuesLast(t *testing.T) {
+func TestValuesOfAnInspectableContextLast(t *testing.T) {
 	wrap := func(ctx context.Context) map[string]context.Context {
 		cancelled, cancel := context.WithCancel(ctx)
 		timed, stop := context.WithTimeoutCause(ctx, time.Minute, context.Canceled)
@@ -59,7 +59,7 @@ func TestGivenAContext_WhenItsRootsCanBeSeen_ThenItsValuesLast(t *testing.T) {
 	require.Equal(t, context.Background(), lasting((*recycled)(nil)))
 }
 
-func TestGivenALentContext_WhenItsCallerHasLeft_ThenItIsNotAskedAnyMore(t *testing.T) {
+func TestALentContextIsUnusedAfterItsCallerLeft(t *testing.T) {
 	ctx := &recycled{"mine"}
 	lent, end := Lend(context.WithValue(ctx, valueKey{}, "own"))
 	require.Equal(t, "mine", lent.Value("request"))

@@ -36,7 +36,7 @@ type mutant struct {
 // shared tier are in core/internal/test/simulate.
 func mutants() []mutant {
 	const (
-		gone   = "GivenAStoredEntry_WhenInvalidated_ThenItIsGone"
+		gone   = "AnInvalidationRemovesAStoredEntry"
 		engine = "core/internal/coherence/"
 		local  = "core/internal/local/"
 	)
@@ -44,15 +44,15 @@ func mutants() []mutant {
 	return []mutant{
 		// A fill does not read the log.
 		{rule("fill-check", mutate.Never(local+"load.go", `c.concern(l.pos, key, tags) != 0`)),
-			true, "GivenALoadUnderWay_WhenInvalidated_ThenItsValueIsNotStored", ""},
+			true, "AnInvalidationFencesALoadUnderWay", ""},
 		// A flight is joined without reading the log. Alone it lets nobody have an old value,
 		// since those who wait are compared with the log again at the end; but they wait for a
 		// load that is none of theirs.
 		{rule("join-check", mutate.Never(local+"flight.go", `c.concern(f.seen, f.key, f.tags) != 0`)),
-			false, "GivenALoadUnderWay_WhenInvalidated_ThenWhoComesLaterDoesNotJoinIt|GivenALoadUnderWay_WhenInvalidated_ThenARefreshBeginsBesideIt", "DOOMED"},
+			false, "AReaderAfterAnInvalidationDoesNotJoinAnOlderLoad|ARefreshAfterAnInvalidationRunsBesideAnOlderLoad", "DOOMED"},
 		// Those who joined after an item share what was loaded before it.
 		{rule("waiter-check", mutate.After(local+"flight.go", `func (t *Turn) fencedAt(late []string) uint64 {`, `if true { return 0 }`)),
-			true, "GivenAReaderWhoJoinedAfterAnInvalidation_WhenTheLoadNamesItsTagLate", ""},
+			true, "ALateTagMakesAReaderThatJoinedAfterItsInvalidationReload", ""},
 		// A tag's generation survives its invalidation.
 		{rule("stamp-kill", mutate.Replace(local+"cache.go", `c.generations.kill(it.Value)`, ``)), true, gone, ""},
 		// The era survives an invalidation of all.
@@ -66,17 +66,17 @@ func mutants() []mutant {
 		{rule("end", mutate.Replace(local+"intent.go", `in.c.apply(in.c.Now(), items)`, `items = nil`)),
 			true, "ALoadDuringAWriteIsAnsweredUntilTheWriterEnds", ""},
 		// A load that is older than the log is stored and shared.
-		{rule("trim", mutate.Never(local+"log.go", `from < j.tail()`)), false, "GivenALoadOlderThanTheLog", ""},
+		{rule("trim", mutate.Never(local+"log.go", `from < j.tail()`)), false, "ALoadOlderThanTheLogIsNeitherStoredNorSharedWithLaterReaders", ""},
 		// A writer's deadline invalidates nothing.
 		{rule("lapse", mutate.Always(local+"intent.go", `now < c.intents.next.Load()`), mutate.Always(local+"intent.go", `now < t.next.Load()`)),
 			false, "ALoadDuringAWriteIsNotAnsweredPastTheDeadline|ALoadThatSpansADeadlineIsNotStored|AnEntryIsGoneAtTheDeadlineOfAWriterThatDied", ""},
 		// What a lagging replica may have answered is stored.
 		{rule("lag", mutate.Never(local+"load.go", `c.concern(c.journal.since(l.began-int64(lag)), key, tags) != 0`)),
-			false, "GivenAReplicaThatLags_WhenALoadBeginsSoonAfter", ""},
+			false, "ALoadWithinReplicaLagIsSharedButNotStored", ""},
 		// An entry that a leader found is shared whatever has become of it.
-		{rule("found-check", mutate.Never(local+"flight.go", `o.Entry != t.made`)), false, "GivenAnEntryFoundByALeaderDuringAnInvalidation", ""},
+		{rule("found-check", mutate.Never(local+"flight.go", `o.Entry != t.made`)), false, "AReaderAfterAnInvalidationDoesNotShareWhatALeaderFound", ""},
 		// What is put is not fenced by what follows its own invalidation at once.
-		{rule("renew", mutate.Replace(local+"cache.go", `l.pos = pos`, `_ = pos`)), false, "GivenAValueBeingPut", ""},
+		{rule("renew", mutate.Replace(local+"cache.go", `l.pos = pos`, `_ = pos`)), false, "AnInvalidationAfterThatOfAPutFencesItsValue", ""},
 	}
 }
 

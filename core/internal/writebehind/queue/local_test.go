@@ -62,7 +62,7 @@ func keysOf(c tier.Claimed) []string {
 	return keys
 }
 
-func TestGivenAChange_WhenItIsPeeked_ThenItIsWhatWasQueuedLast(t *testing.T) {
+func TestPeekReturnsTheChangeQueuedLast(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := NewLocal()
 		require.NoError(t, l.Durable(t.Context()))
@@ -85,7 +85,7 @@ func TestGivenAChange_WhenItIsPeeked_ThenItIsWhatWasQueuedLast(t *testing.T) {
 	})
 }
 
-func TestGivenALimit_WhenItIsReached_ThenNewKeysAreRefused(t *testing.T) {
+func TestAFullQueueRefusesNewKeys(t *testing.T) {
 	l := NewLocal()
 	put(t, l, 2, "a", "b")
 	require.Zero(t, put(t, l, 2, "c")[0])
@@ -93,7 +93,7 @@ func TestGivenALimit_WhenItIsReached_ThenNewKeysAreRefused(t *testing.T) {
 	require.Equal(t, 2, state(t, l).Depth)
 }
 
-func TestGivenAWorker_WhenAnotherClaims_ThenItWaitsForTheEndOfTheLease(t *testing.T) {
+func TestASecondWorkerWaitsForTheEndOfTheLease(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := NewLocal()
 		v := put(t, l, 10, "k")[0]
@@ -107,7 +107,7 @@ func TestGivenAWorker_WhenAnotherClaims_ThenItWaitsForTheEndOfTheLease(t *testin
 	})
 }
 
-func TestGivenAFailedChange_WhenItIsDue_ThenItComesFirst(t *testing.T) {
+func TestADueRetryComesFirst(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := NewLocal()
 		v := put(t, l, 10, "a", "b", "c")
@@ -127,7 +127,7 @@ func TestGivenAFailedChange_WhenItIsDue_ThenItComesFirst(t *testing.T) {
 	})
 }
 
-func TestGivenADeadLetter_WhenItIsReplayed_ThenItIsQueuedAnewOnce(t *testing.T) {
+func TestADeadLetterIsReplayedOnce(t *testing.T) {
 	l := NewLocal()
 	v := put(t, l, 10, "a", "b")
 	take(t, l, "w", 10)
@@ -147,7 +147,7 @@ func TestGivenADeadLetter_WhenItIsReplayed_ThenItIsQueuedAnewOnce(t *testing.T) 
 	require.Error(t, err)
 }
 
-func TestGivenMoreDeadLettersThanAreKept_ThenTheOldestGo(t *testing.T) {
+func TestTheOldestDeadLettersAreDropped(t *testing.T) {
 	l := NewLocal()
 	for i := range maxDeadLetters + 5 {
 		k := strconv.Itoa(i)
