@@ -29,6 +29,8 @@ LONG_OPERATIONS ?= 2000000
 # Of conformance: REDIS=1 measures each adapter over a redis-server, too.
 ADAPTERS ?= nethttp echo gin fiber
 REDIS    ?=
+# Of mutations: all runs the whole suite for each rule, not only the cases that a rule's row names.
+CASES      ?=
 # Of servers: the paths of redis-server, valkey-server and their like.
 SERVERS  ?=
 # What `newest` tests with: the newest release of the major version of each framework, and of go-redis.
@@ -174,5 +176,5 @@ tidy-check: ## Fail if a go.mod or go.sum is not tidy
 	@for m in $(MODULES); do echo "go -C $$m mod tidy -diff"; $(GO) -C $$m mod tidy -diff; done
 
 .PHONY: mutations
-mutations: ## Take each rule of the HTTP engine out of the source and demand that adaptertest notices (an hour or two)
-	$(GO) test -tags mutation -run TestMutations -timeout 4h -v ./core/adaptertest | grep -E '^ *(---|mutations_test)|^(ok|FAIL|PASS)'
+mutations: ## Take each rule of the HTTP engine out of the source: adaptertest must notice (CASES=all: the whole suite for each)
+	LARDER_CASES=$(CASES) $(GO) test -tags mutation -run TestMutations -timeout 8h -v ./core/adaptertest | grep -E '^ *(---|mutations_test)|^(ok|FAIL|PASS)'
