@@ -112,6 +112,7 @@ faults: deps ## Four processes over a real Redis that fails, for DURATION (CLUST
 	$(GO) run ./core/internal/test/faults -duration $(DURATION) $(if $(CLUSTER),-cluster)
 	$(GO) run ./core/internal/test/faults -mode herd
 	$(GO) run ./core/internal/test/faults -mode stop
+	$(GO) run ./core/internal/test/faults -mode refused
 
 .PHONY: sweep
 sweep: deps ## Invalidate a prefix of KEYS entries on one Redis and on a cluster: what it takes, and what other clients feel

@@ -9,6 +9,7 @@
 //	go run ./core/internal/test/faults -duration 30m           # -cluster for a cluster
 //	go run ./core/internal/test/faults -mode herd              # 10,000 requests for one cold key; then with a dead leader
 //	go run ./core/internal/test/faults -mode stop              # Redis is frozen for 10 seconds under load
+//	go run ./core/internal/test/faults -mode refused           # hit ratio before, during and after 100 refused writes per second
 //
 // # What is promised about staleness
 //

@@ -37,3 +37,14 @@ func TestHerdRunsTheHandlerOnce(t *testing.T) {
 	t.Log("\n" + out.String())
 	require.NoError(t, err)
 }
+
+// Given a route whose rows share a tag, when writes that name the tag are refused, then reads stay hits.
+func TestRefusedWritesLeaveTheHitRatio(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it takes a quarter of a minute")
+	}
+	var out bytes.Buffer
+	err := conduct(t.Context(), config{mode: modeRefused, untimed: true, duration: time.Minute, readers: 1, writers: 1, ids: 100, out: &out})
+	t.Log("\n" + out.String())
+	require.NoError(t, err)
+}

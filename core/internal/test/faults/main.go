@@ -16,9 +16,10 @@ import (
 
 // The modes.
 const (
-	modeFaults = "faults"
-	modeHerd   = "herd"
-	modeStop   = "stop"
+	modeFaults  = "faults"
+	modeHerd    = "herd"
+	modeStop    = "stop"
+	modeRefused = "refused"
 )
 
 func main() {
@@ -47,7 +48,7 @@ func parse(args []string, out, usage io.Writer) (config, error) {
 	cfg := config{out: out}
 	f := flag.NewFlagSet("faults", flag.ContinueOnError)
 	f.SetOutput(usage)
-	f.StringVar(&cfg.mode, "mode", modeFaults, "faults, herd or stop")
+	f.StringVar(&cfg.mode, "mode", modeFaults, "faults, herd, stop or refused")
 	f.DurationVar(&cfg.duration, "duration", time.Minute, "how long faults happen; of mode stop: load before and after")
 	f.BoolVar(&cfg.cluster, "cluster", false, "a cluster of three masters and three replicas, instead of one server")
 	f.Uint64Var(&cfg.seed, "seed", uint64(time.Now().UnixNano()), "of the schedule of faults; the load is drawn anew each time")
@@ -85,10 +86,10 @@ const startupWithin = 2 * time.Minute
 
 // conduct does what cfg says. Whatever happens, nothing that it has started runs when it returns.
 func conduct(ctx context.Context, cfg config) error {
-	modes := map[string]func(context.Context, *run) error{modeFaults: faults, modeHerd: herd, modeStop: stopped}
+	modes := map[string]func(context.Context, *run) error{modeFaults: faults, modeHerd: herd, modeStop: stopped, modeRefused: refused}
 	mode := modes[cfg.mode]
 	if mode == nil {
-		return fmt.Errorf("mode %q: faults, herd and stop are allowed", cfg.mode)
+		return fmt.Errorf("mode %q: faults, herd, stop and refused are allowed", cfg.mode)
 	}
 	ctx, cancel := context.WithTimeout(ctx, cfg.duration+cfg.freeze+startupWithin)
 	defer cancel()

@@ -28,6 +28,9 @@ type route struct {
 // class is the one of the cached routes.
 const class = "item"
 
+// catalog is a tag of every shelf.
+const catalog = "catalog"
+
 // Fields of the answers, and of requests.
 const (
 	fieldTook    = "X-Took"    // how long the handler ran, without the cache's part, in nanoseconds
@@ -63,6 +66,8 @@ func (s *shop) routes() []route {
 	}
 	return []route{
 		{method: get, pattern: "/items/{id}", cached: []string{"item:{id}"}, handle: s.show},
+		{method: get, pattern: "/shelf/{id}", cached: []string{"shelf:{id}", catalog}, handle: s.look},
+		{method: put, pattern: "/shelf/{id}", invalidated: []string{"shelf:{id}", catalog}, handle: refuse},
 		{method: get, pattern: "/control/{id}", handle: s.control},
 		{method: get, pattern: "/pending/{id}", handle: s.pending},
 		{method: get, pattern: "/stats/{id}", handle: s.stats},
@@ -124,17 +129,22 @@ func (s *shop) show(ctx context.Context, id, _ string) answer {
 			return failure(err)
 		}
 	}
-	return s.look(ctx, id)
+	return s.look(ctx, id, "")
 }
 
 // control reads a row without the cache.
 func (s *shop) control(ctx context.Context, id, _ string) answer {
-	a := s.look(ctx, id)
+	a := s.look(ctx, id, "")
 	a.errors = strconv.FormatInt(s.cache.Stats().RemoteErrors, 10)
 	return a
 }
 
-func (s *shop) look(ctx context.Context, id string) answer {
+// refuse refuses a write.
+func refuse(context.Context, string, string) answer {
+	return answer{status: http.StatusUnprocessableEntity, body: "refused"}
+}
+
+func (s *shop) look(ctx context.Context, id, _ string) answer {
 	begun := time.Now()
 	version, err := s.db.read(ctx, id)
 	if err != nil {
