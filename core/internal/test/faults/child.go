@@ -21,22 +21,22 @@ import (
 // childEnv names the variable that makes this program one of the processes.
 const childEnv = "LARDER_FAULTS_CHILD"
 
-// What all processes are configured with.
+// The configuration of all processes.
 const (
 	maxStaleness = 500 * time.Millisecond
 	writeTimeout = 3 * time.Second
-	leaseTime    = time.Second            // of the engine: what a dead process costs those who wait for its load
-	firstLease   = 200 * time.Millisecond // likewise: what a lease costs of which nobody knows, since the reply was lost
+	leaseTime    = time.Second            // of the engine: the most that a dead process costs a request that waits for its load
+	firstLease   = 200 * time.Millisecond // likewise: the cost of a lease whose holder does not know of it, since the reply was lost
 )
 
-// order is what a process is told to be.
+// order is the configuration of one process.
 type order struct {
 	Process  int
 	Adapter  string
 	Redis    []string
 	Cluster  bool
 	Origin   string
-	Budget   time.Duration // for Redis, of a request
+	Budget   time.Duration // of a request, for its calls to Redis
 	Delta    time.Duration // MaxStaleness
 	MaxBytes int64
 }
@@ -62,13 +62,13 @@ func newServer(adapter string, cache *core.Cache, routes []route) (server, error
 	}
 }
 
-// colons writes {id} as routers do that are not net/http's.
+// colons writes {id} in the syntax of Echo, Gin and Fiber.
 func colons(pattern string) string { return strings.ReplaceAll(pattern, "{id}", ":id") }
 
-// child serves until its standard input ends, which it does with the conductor, however that ends. It writes its
+// child serves until its standard input ends. That happens when the conductor ends, in whatever way. It writes its
 // address to standard output and its log to standard error.
 func child(say string) error {
-	signal.Ignore(os.Interrupt) // it is for the conductor
+	signal.Ignore(os.Interrupt) // the conductor handles it
 	var o order
 	if err := json.Unmarshal([]byte(say), &o); err != nil {
 		return fmt.Errorf("%s: %w", childEnv, err)

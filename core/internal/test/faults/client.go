@@ -11,8 +11,8 @@ import (
 	"time"
 )
 
-// client is one HTTP/1.1 connection that is kept alive and used by one goroutine. It understands as much as the
-// processes speak, and costs a tenth of net/http's, which would have to share the machine with them.
+// client is one HTTP/1.1 connection that is kept alive and used by one goroutine. It understands only the answers that
+// the processes give, and costs a tenth of net/http's client, which would take the CPU from the processes.
 type client struct {
 	p    *process
 	conn net.Conn
@@ -21,23 +21,23 @@ type client struct {
 	body []byte
 }
 
-// patience is how long a request may take before it has failed.
+// patience is the time after which a request has failed.
 const patience = 20 * time.Second
 
-// response is what came back. version is -1 if the body is none of a row's.
+// response is an answer. version is -1 if the body is not that of a row.
 type response struct {
 	status  int
 	row     int
 	version int64
-	took    time.Duration // of the handler that made it, which may have been another request's
+	took    time.Duration // run time of the handler, which may have run for another request
 	pending string
-	errors  int64 // of the process's calls to Redis, where it tells
+	errors  int64 // of the process's calls to Redis, where the answer states them
 	hit     bool
-	body    []byte // until the next request
+	body    []byte // valid until the next request
 }
 
-// get and the like send one request and read the answer. An error is a connection that has failed; the next call makes
-// another one.
+// get, put and do send one request and read the answer. An error means that the connection has failed; the next call
+// opens another one.
 func (c *client) do(method, path string, row int, fields string) (response, error) {
 	r, err := c.exchange(method, path, row, fields)
 	if err != nil && c.conn != nil {
@@ -76,7 +76,7 @@ func (c *client) exchange(method, path string, row int, fields string) (r respon
 	return c.read()
 }
 
-var errResponse = errors.New("a response that makes no sense")
+var errResponse = errors.New("malformed response")
 
 func (c *client) read() (r response, err error) {
 	line, err := c.in.ReadSlice('\n')
@@ -201,7 +201,7 @@ type clients struct {
 
 func (f *fleet) clients() *clients { return &clients{f, make([]*client, len(f.places))} }
 
-// to returns the connection to who is at a place now.
+// to returns the connection to the process that is at a place now.
 func (cs *clients) to(place int) *client {
 	p := cs.f.at(place)
 	if c := cs.list[place]; c != nil {

@@ -9,7 +9,7 @@ import (
 	"github.com/larderhq/larder/core/internal/test/redisserver"
 )
 
-// clusterFaults are those of a cluster's nodes and slots.
+// clusterFaults returns the faults of a cluster's nodes and slots.
 func clusterFaults() []fault {
 	return []fault{
 		{"graceful failover", func(ctx context.Context, r *run) error {
@@ -27,7 +27,7 @@ func clusterFaults() []fault {
 			if err != nil {
 				return err
 			}
-			// Too short for the others to replace it.
+			// The other nodes do not replace it within so short a time.
 			return errors.Join(r.freeze(ctx, m, r.between(100*time.Millisecond, 600*time.Millisecond)), r.cluster.WaitHealthy(ctx))
 		}},
 		{"shard stopped until replaced", replace},
@@ -35,8 +35,8 @@ func clusterFaults() []fault {
 	}
 }
 
-// lose freezes a master and its replica, so that nobody can take over, for long
-// enough to be noticed by everybody, and lets them go on.
+// lose freezes a master and its replica, so that no node can take over, for long
+// enough that all nodes notice, and continues both.
 func lose(ctx context.Context, r *run) error {
 	master, err := r.drawMaster(ctx)
 	if err != nil {
@@ -51,8 +51,8 @@ func lose(ctx context.Context, r *run) error {
 	}
 	r.sleep(ctx, r.between(2*time.Second, 6*time.Second))
 
-	// They have been given up: the replica may take over, without what the master
-	// confirms before it learns of that.
+	// The other nodes have marked both as failed. The replica may take over without the
+	// writes that the master confirms before it learns of that.
 	r.history.splits.Add(1)
 	answers := r.history.losing()
 	err = errors.Join(master.Continue(), replica.Continue(), r.cluster.WaitHealthy(ctx))
@@ -61,13 +61,13 @@ func lose(ctx context.Context, r *run) error {
 	return err
 }
 
-// slot draws a slot that holds some of the cache's partitions.
+// slot returns a random slot that holds partitions of the cache.
 func (r *run) slot(ctx context.Context) (int, error) {
 	return r.cluster.SlotOf(ctx, fmt.Sprintf("{%02x}", r.rng.IntN(16)))
 }
 
-// masterOf waits for the slot's master, which on a busy machine may be slow to say
-// that it is.
+// masterOf waits for the slot's master, which on a busy machine may be slow to report
+// that role.
 func (r *run) masterOf(ctx context.Context, slot int) (*redisserver.Server, error) {
 	for {
 		m, err := r.cluster.MasterOf(ctx, slot)
@@ -85,7 +85,7 @@ func (r *run) drawMaster(ctx context.Context) (*redisserver.Server, error) {
 	return r.masterOf(ctx, slot)
 }
 
-// killMaster kills a master, waits until a replica was promoted, and restarts the old one as a replica of that.
+// killMaster kills a master, waits until a replica has been promoted, and restarts the old master as its replica.
 func killMaster(ctx context.Context, r *run) error {
 	slot, err := r.slot(ctx)
 	if err != nil {
@@ -107,7 +107,7 @@ func killMaster(ctx context.Context, r *run) error {
 	return r.cluster.WaitHealthy(ctx)
 }
 
-// replace freezes a master until a replica was promoted, and lets it go on.
+// replace freezes a master until a replica has been promoted, and continues it.
 func replace(ctx context.Context, r *run) error {
 	slot, err := r.slot(ctx)
 	if err != nil {
@@ -125,7 +125,7 @@ func replace(ctx context.Context, r *run) error {
 	answers()
 	r.sleep(ctx, r.between(0, time.Second))
 
-	// From here until it has been told, the old one takes itself for the master.
+	// From here until the old one learns of the promotion, it acts as the master.
 	r.history.splits.Add(1)
 	answers = r.history.losing()
 	err = errors.Join(err, old.Continue())

@@ -11,7 +11,7 @@ import (
 	"github.com/larderhq/larder/core/internal/test/redisserver"
 )
 
-// commonFaults are those of every kind of Redis. On a cluster they concern all masters at once.
+// commonFaults returns the faults of every kind of Redis. On a cluster they hit all masters at once.
 func commonFaults() []fault {
 	return []fault{
 		{"cut subscribers", func(ctx context.Context, r *run) error { return r.cut(ctx, redisserver.PubSubClients) }},
@@ -20,7 +20,7 @@ func commonFaults() []fault {
 		}},
 		{"flush by a stranger", func(ctx context.Context, r *run) error { return r.all(ctx, "FLUSHALL") }},
 		{"flush and all invalidated", func(ctx context.Context, r *run) error {
-			// The first that touches what is left of a partition is then no watchdog.
+			// Then the first access to an emptied partition is an invalidation, not that of a watchdog.
 			err := r.all(ctx, "FLUSHALL")
 			cs := r.fleet.clients()
 			defer cs.close()
@@ -34,7 +34,7 @@ func commonFaults() []fault {
 	}
 }
 
-// masters are the servers that hold data.
+// masters returns the servers that hold data.
 func (r *run) masters(ctx context.Context) (list []*redisserver.Server, err error) {
 	if r.cluster == nil {
 		return []*redisserver.Server{r.redis}, nil
@@ -61,11 +61,11 @@ func (r *run) all(ctx context.Context, args ...string) error {
 	return err
 }
 
-// cut closes connections of a kind, a few times.
+// cut closes all connections of one kind, between one and four times.
 func (r *run) cut(ctx context.Context, kind redisserver.ClientKind) error {
 	nodes := []*redisserver.Server{r.redis}
 	if r.cluster != nil {
-		nodes = r.cluster.Nodes() // in a cluster a subscription may be anywhere, and replicas are clients of their masters
+		nodes = r.cluster.Nodes() // in a cluster any node may have a subscription, and replicas are clients of their masters
 	}
 	for range 1 + r.rng.IntN(4) {
 		for _, n := range nodes {
@@ -80,7 +80,7 @@ func (r *run) cut(ctx context.Context, kind redisserver.ClientKind) error {
 	return nil
 }
 
-// fill takes from the servers the memory for anything new, for a while.
+// fill lowers the servers' maxmemory below what they hold, for a while.
 func (r *run) fill(ctx context.Context, policy string) error {
 	err := errors.Join(r.all(ctx, "CONFIG", "SET", "maxmemory-policy", policy), r.all(ctx, "CONFIG", "SET", "maxmemory", "1mb"))
 	if err == nil && !r.sleep(ctx, r.between(500*time.Millisecond, 3*time.Second)) {
@@ -105,7 +105,7 @@ func killWriter(ctx context.Context, r *run) error {
 		defer close(gone)
 		c := &client{p: p}
 		defer c.close()
-		// It dies under it.
+		// The process dies during this request.
 		_, _ = c.do(http.MethodPut, path, row, fieldPause+": 10s\r\n")
 	}()
 	select {
@@ -114,7 +114,7 @@ func killWriter(ctx context.Context, r *run) error {
 		r.sleep(ctx, linger)
 		r.kill(p)
 		if c.begun {
-			// What was stored before the commit expires at the writer's deadline, and nobody needs to say anything.
+			// Entries stored before the commit expire at the writer's deadline, without an invalidation.
 			r.history.promised(row, promise{
 				version: c.version, how: "PUT " + path + " killed", by: p,
 				confirmed: committed, everywhere: committed + int64(writeTimeout),
@@ -130,7 +130,7 @@ func killWriter(ctx context.Context, r *run) error {
 	return r.fleet.start(ctx, place)
 }
 
-// kill kills a process, and notes when.
+// kill kills a process and records the time.
 func (r *run) kill(p *process) {
 	r.mu.Lock()
 	r.deaths = append(r.deaths, r.history.now())

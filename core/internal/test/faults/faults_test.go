@@ -8,7 +8,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Given a run of a few seconds with some of the faults, when all is over, then no promise was broken.
+// The run takes a few seconds and has some of the faults.
 func TestShortRunKeepsThePromises(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it takes a quarter of a minute")
@@ -25,7 +25,7 @@ func TestShortRunKeepsThePromises(t *testing.T) {
 	require.NoError(t, err)
 }
 
-// Given a cold key, when many ask for it at once, then its handler runs once; twice if the process that runs it dies.
+// The handler of a cold key runs once for many concurrent requests, and twice if the process that runs it dies.
 func TestHerdRunsTheHandlerOnce(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it takes several seconds")

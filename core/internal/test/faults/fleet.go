@@ -15,7 +15,7 @@ import (
 	"time"
 )
 
-// fleet are the processes. A place has one at a time; who is killed there gets a successor.
+// fleet is the set of processes. A place has one process at a time; a killed one gets a successor.
 type fleet struct {
 	dir    string // of logs
 	orders []order
@@ -34,7 +34,7 @@ type process struct {
 	killed atomic.Bool // by the conductor, or about to be
 	ended  chan struct{}
 
-	// announced are the versions that reads which begin here now must see, by row.
+	// announced holds, by row, the least version that a read which begins here now must see.
 	announced []atomic.Int64
 }
 
@@ -51,7 +51,7 @@ func newFleet(ctx context.Context, dir string, rows int, orders []order) (*fleet
 
 func (f *fleet) at(place int) *process { return f.places[place].Load() }
 
-// startWithin is how long a process may take to serve.
+// startWithin is the time within which a process must serve.
 const startWithin = 20 * time.Second
 
 // start starts a process at a place, and waits until it serves.
@@ -92,7 +92,7 @@ func (f *fleet) start(ctx context.Context, place int) error {
 	go func() {
 		line, _ := bufio.NewReader(stdout).ReadString('\n')
 		first <- strings.TrimSpace(line)
-		_ = cmd.Wait() // how it ended says nothing: it is killed
+		_ = cmd.Wait() // its exit status has no meaning: it is killed
 		log.Close()
 		close(p.ended)
 	}()
@@ -111,7 +111,7 @@ func (f *fleet) start(ctx context.Context, place int) error {
 	return nil
 }
 
-// kill ends the process with SIGKILL and waits until it has ended. Who asks it from now on must not complain.
+// kill ends the process with SIGKILL and waits until it has ended. A request to it that fails from now on is no failure.
 func (p *process) kill() {
 	p.killed.Store(true)
 	_ = p.cmd.Process.Kill() // it may have ended by itself
@@ -141,7 +141,7 @@ func (f *fleet) logFile(place int) string {
 	return filepath.Join(f.dir, f.orders[place].Adapter+".log")
 }
 
-// logTail returns the last of what the processes at a place have logged.
+// logTail returns the last lines that the processes at a place have logged.
 func (f *fleet) logTail(place int) string {
 	b, err := os.ReadFile(f.logFile(place))
 	if err != nil && !errors.Is(err, os.ErrNotExist) {

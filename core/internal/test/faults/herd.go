@@ -12,20 +12,20 @@ import (
 
 // Of a herd.
 const (
-	// herdBudget is far above the default. Who asks and who answers share this machine, and Redis's reply in time waits
-	// behind thousands of requests until the goroutine that reads it runs.
+	// herdBudget is far above the default. Clients and processes share this machine, and a reply of Redis that is in
+	// time waits behind thousands of requests until the goroutine that reads it runs.
 	herdBudget    = time.Second
-	herdStaleness = 10 * time.Second // likewise: the watchdog's question would come too late, and the tier not be asked
+	herdStaleness = 10 * time.Second // likewise: the watchdog would be late, and the processes would not use the tier
 	herdHandler   = 300 * time.Millisecond
-	herdKillAfter = 100 * time.Millisecond // of when its handler began
+	herdKillAfter = 100 * time.Millisecond // after its handler began
 	herdAttempts  = 5
 )
 
-// herd sends requests for one cold key to all processes at once; then again for another one, and kills the process
+// herd sends requests for one cold key to all processes at once. It then does so for another key, and kills the process
 // whose handler runs.
 //
-// A process that Redis does not answer within its budget runs the handler by itself, as is promised. On a busy machine
-// so many requests make that happen; a herd in which it did says nothing about who runs how often, and another is sent.
+// A process that Redis does not answer within its budget runs the handler by itself, as documented. On a busy machine
+// so many requests cause that. The count of runs then proves nothing, and another herd is sent.
 func herd(ctx context.Context, r *run) error {
 	leaders := make(chan leader, 64)
 	r.origin.delay = func(int) time.Duration { return herdHandler / 2 }
@@ -36,7 +36,7 @@ func herd(ctx context.Context, r *run) error {
 		}
 	}
 	r.origin.serve()
-	if _, err := r.hitsBack(ctx); err != nil { // all follow the log
+	if _, err := r.hitsBack(ctx); err != nil { // all instances follow the log
 		return err
 	}
 	row := -2 // neither late tags nor a short life: 2, 6, 10 and so on
@@ -52,7 +52,7 @@ func herd(ctx context.Context, r *run) error {
 // leader is a process that has begun to run the handler for a row.
 type leader struct{ process, row int }
 
-// herdOnce lets herds loose until one was answered by Redis in time, and returns its slowest request.
+// herdOnce sends herds until Redis has answered one in time, and returns the slowest request of that.
 func (r *run) herdOnce(ctx context.Context, next func() int) (slowest time.Duration, err error) {
 	for range herdAttempts {
 		row := next()
@@ -69,7 +69,7 @@ func (r *run) herdOnce(ctx context.Context, next func() int) (slowest time.Durat
 			return 0, err
 		}
 		runs := r.origin.reads[row].Load()
-		fmt.Fprintf(r.cfg.out, "%d requests at once for a cold key, %d processes, a handler of %v: it ran %d times; "+
+		fmt.Fprintf(r.cfg.out, "%d concurrent requests for a cold key, %d processes, a handler of %v: %d runs; "+
 			"slowest request %v, failed %d; calls to Redis that took longer than %v: %d\n", r.cfg.requests, len(r.fleet.places),
 			herdHandler, runs, s.slowest.Round(time.Millisecond), s.failed, r.cfg.budget, after-before)
 		switch {
@@ -85,7 +85,7 @@ func (r *run) herdOnce(ctx context.Context, next func() int) (slowest time.Durat
 		errBroken, herdAttempts)
 }
 
-// herdWithDeath lets a herd loose and kills the process that runs the handler for it.
+// herdWithDeath sends a herd and kills the process that runs the handler for it.
 func (r *run) herdWithDeath(ctx context.Context, row int, leaders <-chan leader, slowest time.Duration) error {
 	var killed *process
 	s, err := r.stampede(ctx, row, func() {
@@ -107,10 +107,10 @@ func (r *run) herdWithDeath(ctx context.Context, row int, leaders <-chan leader,
 		return err
 	}
 	runs := r.origin.reads[row].Load()
-	fmt.Fprintf(r.cfg.out, "the same for another key, and %s killed %v after its handler began: it ran %d times; "+
-		"slowest request to the others %v, failed there %d\n", killed.name, herdKillAfter, runs, s.slowest.Round(time.Millisecond), s.failed)
+	fmt.Fprintf(r.cfg.out, "the same for another key, %s killed %v after its handler began: %d runs; "+
+		"slowest request to the other processes %v, failed there %d\n", killed.name, herdKillAfter, runs, s.slowest.Round(time.Millisecond), s.failed)
 
-	// What the machine takes for so many answers is what the first herd took beyond its handler.
+	// The machine's own time for so many answers is the time of the first herd beyond its handler.
 	limit := slowest + herdKillAfter + leaseTime + herdHandler + 2*r.cfg.budget
 	switch {
 	case runs > 2:
@@ -123,7 +123,7 @@ func (r *run) herdWithDeath(ctx context.Context, row int, leaders <-chan leader,
 	return nil
 }
 
-// remoteErrors returns how many calls to Redis have failed or took too long, of all processes.
+// remoteErrors returns the number of calls to Redis that have failed or took too long, of all processes.
 func (r *run) remoteErrors() (n int64, err error) {
 	cs := r.fleet.clients()
 	defer cs.close()
@@ -137,14 +137,14 @@ func (r *run) remoteErrors() (n int64, err error) {
 	return n, nil
 }
 
-// stampeded is what came of a herd.
+// stampeded is the outcome of a herd.
 type stampeded struct {
 	slowest time.Duration
 	failed  int
 }
 
-// stampede opens a connection for each request, sends all requests at once, and calls meanwhile, if it is given, while
-// they are under way.
+// stampede opens a connection for each request and sends all requests at once. It calls meanwhile, if that is not nil,
+// while they are under way.
 func (r *run) stampede(ctx context.Context, row int, meanwhile func()) (s stampeded, err error) {
 	n := r.cfg.requests
 	list := make([]*client, n)

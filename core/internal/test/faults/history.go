@@ -8,19 +8,19 @@ import (
 	"time"
 )
 
-// history is what has been written and announced, and the judge of every read. Times are nanoseconds since base.
+// history records what has been written and announced, and judges every read. Times are nanoseconds since base.
 type history struct {
 	base  time.Time
 	delta int64
 	rows  []record
-	// splits counts up when a master that was replaced begins to take itself for one, and when it no longer does.
+	// splits counts up when a replaced master begins to act as one, and when it ends.
 	splits atomic.Int64
 
 	reads, hits, writes  atomic.Int64
-	pendings, unpromised atomic.Int64 // writes that were not confirmed at once; that are promised nothing
+	pendings, unpromised atomic.Int64 // writes that were not confirmed at once; writes without a promise
 	stale, excused       atomic.Int64
-	longestHere          atomic.Int64 // staleness on the process that wrote; 0 is what is promised
-	longest, longestLost atomic.Int64 // on others; while a limit lasted
+	longestHere          atomic.Int64 // staleness on the process that wrote; the promise is 0
+	longest, longestLost atomic.Int64 // on other processes; while a limit lasted
 
 	mu     sync.Mutex
 	limits []limit
@@ -28,20 +28,20 @@ type history struct {
 	first  []string // the first stale reads, described
 }
 
-// record is what is known of a row.
+// record is the state of one row.
 type record struct {
-	settled atomic.Int64 // what every read that begins now must see
-	due     atomic.Int64 // when the first of waiting becomes settled; 0: none waits
-	latest  atomic.Int64 // the latest version that was promised to anybody
+	settled atomic.Int64 // the least version that every read that begins now must see
+	due     atomic.Int64 // the time at which the first of waiting is settled; 0: none waits
+	latest  atomic.Int64 // the latest version that was promised to any process
 
 	mu      sync.Mutex
 	waiting []promise
-	past    [128]promise // the last ones
+	past    [128]promise // the latest
 	next    int
 }
 
-// promise is that reads see a version: those that begin on one process from here on, and those on others from
-// everywhere on. 0 is never.
+// promise says that reads see a version: reads on the process that wrote it from here on, and reads on others from
+// everywhere on. Zero is never.
 type promise struct {
 	version          int64
 	how              string
@@ -53,7 +53,7 @@ type promise struct {
 // limit is a time in which the tier may have lost what it had confirmed before lost.
 type limit struct{ from, lost, until int64 }
 
-// event is a fault, or something else that explains.
+// event is a fault, or another cause of a slow or stale answer.
 type event struct {
 	what     string
 	from, to int64 // to 0: it lasts
@@ -65,7 +65,7 @@ func newHistory(rows int) *history {
 
 func (h *history) now() int64 { return int64(time.Since(h.base)) }
 
-// promised enters a promise about a write that began when splits was so.
+// promised records a promise about a write that began when splits had the value given.
 func (h *history) promised(row int, p promise, splits int64) {
 	if splits%2 != 0 || splits != h.splits.Load() {
 		h.unpromised.Add(1)
@@ -86,7 +86,7 @@ func (h *history) promised(row int, p promise, splits int64) {
 	raise(&r.latest, p.version)
 }
 
-// settle moves what is due. The caller holds mu.
+// settle moves the promises that are due. The caller holds mu.
 func (r *record) settle(now int64) {
 	due, left := int64(0), r.waiting[:0]
 	for _, p := range r.waiting {
@@ -156,7 +156,7 @@ func (h *history) judge(p *process, row int, begun, least int64, r response) {
 	}
 }
 
-// before returns the promises of versions that were confirmed to somebody before a read began.
+// before returns the promises of versions that were confirmed to a process before a read began.
 func (r *record) before(begun int64) (list []promise) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -169,8 +169,8 @@ func (r *record) before(begun int64) (list []promise) {
 	return list
 }
 
-// age returns for how long a version had been outdated when a read began: on the process that wrote the next one, and
-// since another one's was confirmed.
+// age returns how long a version had been outdated when a read began: here is counted on the process that wrote the
+// next version, and elsewhere from the confirmation of another process's version.
 func age(past []promise, p *process, begun, version int64) (here, elsewhere int64) {
 	for _, w := range past {
 		switch {
@@ -184,7 +184,7 @@ func age(past []promise, p *process, begun, version int64) (here, elsewhere int6
 	return here, elsewhere
 }
 
-// lost reports whether a limit explains a stale read: every promise that it breaks was of before the tier lost it.
+// lost reports whether a limit explains a stale read: the tier lost every promise that it breaks.
 func (h *history) lost(p *process, past []promise, begun, version int64) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -207,7 +207,7 @@ func (h *history) lost(p *process, past []promise, begun, version int64) bool {
 	return false
 }
 
-// losing begins a limit; the function ends it: the new server answers.
+// losing begins a limit. The function ends it when the new server answers.
 func (h *history) losing() (answers func()) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -221,7 +221,7 @@ func (h *history) losing() (answers func()) {
 	}
 }
 
-// happens notes that something begins; the function notes that it has ended.
+// happens records the begin of an event. The function records its end.
 func (h *history) happens(what string) (over func()) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -234,7 +234,7 @@ func (h *history) happens(what string) (over func()) {
 	}
 }
 
-// lately tells what happened in the seconds before a time.
+// lately returns the events of the seconds before a time.
 func (h *history) lately(at int64) string {
 	h.mu.Lock()
 	defer h.mu.Unlock()

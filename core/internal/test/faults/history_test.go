@@ -10,20 +10,20 @@ import (
 
 func testHistory() (h *history, writer, other *process) {
 	h = newHistory(1)
-	h.base = h.base.Add(-time.Hour) // so that there is a past
+	h.base = h.base.Add(-time.Hour) // a past exists
 	writer = &process{name: "writer", announced: make([]atomic.Int64, 1)}
 	other = &process{name: "other", announced: make([]atomic.Int64, 1)}
 	return h, writer, other
 }
 
-// staleReads lets a process answer a version to a read that begins now, and returns how many were stale by then.
+// staleReads has a process answer a version to a read that begins now, and returns the number of stale reads so far.
 func staleReads(h *history, p *process, version int64) int64 {
 	least := h.least(p, 0)
 	h.judge(p, 0, h.now(), least, response{version: version})
 	return h.stale.Load()
 }
 
-// Given a write that was answered, when its own process answers an older version, then that is stale, confirmed or not.
+// On the writing process an older version is stale, whether the write is confirmed or not.
 func TestReadsOfTheWritersProcess(t *testing.T) {
 	h, writer, other := testHistory()
 	h.promised(0, promise{version: 2, by: writer, here: h.now()}, 0)
@@ -32,7 +32,7 @@ func TestReadsOfTheWritersProcess(t *testing.T) {
 	require.EqualValues(t, 1, staleReads(h, writer, 1))
 }
 
-// Given a confirmed write, when another process answers an older version, then that is stale after MaxStaleness.
+// On another process an older version is stale from MaxStaleness after the confirmation.
 func TestReadsOfOtherProcesses(t *testing.T) {
 	h, writer, other := testHistory()
 	confirmed := h.now() - h.delta/2
@@ -45,8 +45,7 @@ func TestReadsOfOtherProcesses(t *testing.T) {
 	require.EqualValues(t, 1, staleReads(h, other, 2))
 }
 
-// Given a server that lost its data, when a read begins while that is a limit, then it excuses what was confirmed
-// before the new one answered, and nothing else.
+// While the loss of a server's data is a limit, it excuses only versions confirmed before the new server answered.
 func TestLimits(t *testing.T) {
 	h, writer, _ := testHistory()
 	h.promised(0, promise{version: 2, by: writer, here: h.now()}, 0)
@@ -63,8 +62,7 @@ func TestLimits(t *testing.T) {
 	require.EqualValues(t, 2, staleReads(h, writer, 1), "the limit is over")
 }
 
-// Given a write that overlaps with a moment in which a master that was replaced takes itself for one, then nothing is
-// promised of it.
+// A write during which a replaced master acts as the master has no promise.
 func TestSplit(t *testing.T) {
 	h, writer, _ := testHistory()
 	before := h.splits.Load()
@@ -80,7 +78,7 @@ func TestSplit(t *testing.T) {
 	require.EqualValues(t, 1, staleReads(h, writer, 1))
 }
 
-// Given durations, when their quantiles are asked for, then they are right to one part in sixteen.
+// Quantiles have a relative precision of 1/16.
 func TestSpread(t *testing.T) {
 	var s spread
 	for i := range 1000 {

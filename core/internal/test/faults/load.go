@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// pick returns a row; two times in three it is one of a few.
+// pick returns a random row; two times in three one of a few hot rows.
 func (r *run) pick() int {
 	if rand.IntN(3) > 0 {
 		return rand.IntN(min(24, r.cfg.ids))
@@ -17,7 +17,7 @@ func (r *run) pick() int {
 	return rand.IntN(r.cfg.ids)
 }
 
-// alive returns a connection to a process that nobody is killing; nil if there is none at a place that was drawn.
+// alive returns a connection to the process at a random place, or nil if that is dead or being killed.
 func alive(cs *clients) *client {
 	c := cs.to(rand.IntN(len(cs.list)))
 	if c.p.killed.Load() {
@@ -26,7 +26,7 @@ func alive(cs *clients) *client {
 	return c
 }
 
-// rest is what clients do while a process is dead.
+// rest is the pause of a client that has found a dead process.
 const rest = 5 * time.Millisecond
 
 // reader reads and judges until ctx ends.
@@ -63,7 +63,7 @@ func (r *run) read(c *client, row int, fields string) (response, bool) {
 	return res, true
 }
 
-// answered reports whether a request was answered as it should be, and remembers if not.
+// answered reports whether a request was answered correctly, and records a failure.
 func (r *run) answered(c *client, what string, row int, res response, err error) bool {
 	ok := err == nil && res.status == http.StatusOK && res.row == row && res.version >= 0
 	if ok || c.p.killed.Load() {
@@ -75,7 +75,7 @@ func (r *run) answered(c *client, what string, row int, res response, err error)
 	return false
 }
 
-// controller asks for what is not cached, to know what this machine adds to a request by itself.
+// controller requests a route without a cache, to measure what the machine adds to a request.
 func (r *run) controller(ctx context.Context, place int) {
 	cs := r.fleet.clients()
 	defer cs.close()
@@ -101,7 +101,7 @@ func (r *run) controller(ctx context.Context, place int) {
 	}
 }
 
-// way is a way to write, and how often it is taken.
+// way is a way to write, with its frequency.
 type way struct {
 	method, path string
 	weight       int
@@ -150,7 +150,7 @@ func (r *run) writer(ctx context.Context) {
 	}
 }
 
-// write writes a row, and enters what is promised of it.
+// write writes a row and records its promise.
 func (r *run) write(c *client, w way, row int) {
 	h := r.history
 	splits, begun := h.splits.Load(), h.now()
@@ -176,7 +176,7 @@ func (r *run) write(c *client, w way, row int) {
 	}
 }
 
-// unconfirmed are the writes that nobody has said to be confirmed.
+// unconfirmed holds the writes whose confirmation is not known yet.
 type unconfirmed struct {
 	mu   sync.Mutex
 	list []unconfirmedWrite
@@ -194,7 +194,7 @@ func (u *unconfirmed) add(row int, p promise, splits int64) {
 	u.list = append(u.list, unconfirmedWrite{row, p, splits})
 }
 
-// of tells whether a process has any.
+// of reports whether a process has unconfirmed writes.
 func (u *unconfirmed) of(p *process) bool {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -206,7 +206,7 @@ func (u *unconfirmed) of(p *process) bool {
 	return false
 }
 
-// take takes out those of a process that had ended before a time.
+// take removes and returns the writes of a process that had ended before a time.
 func (u *unconfirmed) take(p *process, before int64) (list []unconfirmedWrite) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -222,7 +222,7 @@ func (u *unconfirmed) take(p *process, before int64) (list []unconfirmedWrite) {
 	return list
 }
 
-// confirmer asks a process whether anything is pending, for as long as that matters to somebody.
+// confirmer polls a process for pending invalidations while it has unconfirmed writes.
 func (r *run) confirmer(ctx context.Context, place int) {
 	cs := r.fleet.clients()
 	defer cs.close()
@@ -236,7 +236,7 @@ func (r *run) confirmer(ctx context.Context, place int) {
 		res, err := c.do(http.MethodGet, "/pending/", 0, "")
 		told := h.now()
 		if c.p.killed.Load() {
-			// A pending invalidation whose process dies is lost.
+			// A pending invalidation is lost with its process.
 			h.unpromised.Add(int64(len(r.unconfirmed.take(c.p, told))))
 			continue
 		}

@@ -49,17 +49,17 @@ func parse(args []string, out, usage io.Writer) (config, error) {
 	f := flag.NewFlagSet("faults", flag.ContinueOnError)
 	f.SetOutput(usage)
 	f.StringVar(&cfg.mode, "mode", modeFaults, "faults, herd, stop or refused")
-	f.DurationVar(&cfg.duration, "duration", time.Minute, "how long faults happen; of mode stop: load before and after")
+	f.DurationVar(&cfg.duration, "duration", time.Minute, "duration of the faults; of mode stop: of the load before and after")
 	f.BoolVar(&cfg.cluster, "cluster", false, "a cluster of three masters and three replicas, instead of one server")
-	f.Uint64Var(&cfg.seed, "seed", uint64(time.Now().UnixNano()), "of the schedule of faults; the load is drawn anew each time")
+	f.Uint64Var(&cfg.seed, "seed", uint64(time.Now().UnixNano()), "seed of the schedule of faults; the load is random in each run")
 	f.IntVar(&cfg.readers, "readers", 32, "clients that read")
 	f.IntVar(&cfg.writers, "writers", 8, "clients that write")
-	f.IntVar(&cfg.ids, "ids", 1000, "rows")
-	f.IntVar(&cfg.requests, "requests", 10_000, "of a herd")
-	f.DurationVar(&cfg.budget, "budget", 0, "RemoteBudget of the processes; by default 50ms, of a herd 1s")
-	f.DurationVar(&cfg.freeze, "freeze", 10*time.Second, "how long mode stop stops Redis")
-	only := f.String("faults", "", "names of the faults that happen, with commas between, or none; by default all")
-	f.BoolVar(&cfg.verbose, "v", false, "tell what happens as it happens")
+	f.IntVar(&cfg.ids, "ids", 1000, "number of rows")
+	f.IntVar(&cfg.requests, "requests", 10_000, "number of requests of a herd")
+	f.DurationVar(&cfg.budget, "budget", 0, "RemoteBudget of the processes (default 50ms, of a herd 1s)")
+	f.DurationVar(&cfg.freeze, "freeze", 10*time.Second, "how long mode stop freezes Redis")
+	only := f.String("faults", "", "comma-separated names of the faults to run, or none (default all)")
+	f.BoolVar(&cfg.verbose, "v", false, "log each event")
 	if err := f.Parse(args); err != nil {
 		return cfg, err
 	}
@@ -68,23 +68,23 @@ func parse(args []string, out, usage io.Writer) (config, error) {
 	}
 	switch {
 	case f.NArg() > 0:
-		return cfg, fmt.Errorf("%q is no flag", f.Arg(0))
+		return cfg, fmt.Errorf("unexpected argument %q: only flags are allowed", f.Arg(0))
 	case cfg.duration < 0 || cfg.budget < 0 || cfg.freeze < 0 || cfg.readers < 1 || cfg.writers < 1 || cfg.ids < 2 || cfg.requests < 4:
 		return cfg, errors.New("a flag's number is too small")
 	}
 	cfg.ids = max(cfg.ids+cfg.ids%2, 4*(herdAttempts+1))
 	for _, name := range cfg.faults {
 		if !slices.ContainsFunc(allFaults(cfg.cluster), func(f fault) bool { return f.name == name }) && name != "none" {
-			return cfg, fmt.Errorf("fault %q: there is none of that name here", name)
+			return cfg, fmt.Errorf("-faults: unknown fault %q", name)
 		}
 	}
 	return cfg, nil
 }
 
-// startupWithin bounds what comes before a run and after it.
+// startupWithin bounds the start before a run and the end after it.
 const startupWithin = 2 * time.Minute
 
-// conduct does what cfg says. Whatever happens, nothing that it has started runs when it returns.
+// conduct runs the mode of cfg. When it returns, every process that it has started has ended.
 func conduct(ctx context.Context, cfg config) error {
 	modes := map[string]func(context.Context, *run) error{modeFaults: faults, modeHerd: herd, modeStop: stopped, modeRefused: refused}
 	mode := modes[cfg.mode]

@@ -18,7 +18,7 @@ func newNetHTTP(cache *core.Cache, routes []route) server {
 				w.Header().Set(name, value)
 			}
 			w.WriteHeader(a.status)
-			_, _ = io.WriteString(w, a.body) // an error here is a client that has gone
+			_, _ = io.WriteString(w, a.body) // an error means that the client has left
 		})
 		if rt.cached != nil {
 			h = nethttp.Cache(cache, class, rt.cached...)(h)

@@ -14,8 +14,8 @@ import (
 	"time"
 )
 
-// origin is the database: rows with versions that only commits raise. The processes ask it over TCP, one line a
-// question, one line an answer:
+// origin is the database: rows with versions that only commits raise. The processes query it over TCP, with one line per
+// request and one per answer:
 //
 //	read <process> <row>                        the version
 //	commit <process> <row> <confirmed, paused>  the new version
@@ -25,8 +25,8 @@ type origin struct {
 	reads    []atomic.Int64
 	delay    func(row int) time.Duration // before the version is looked up, and again after
 
-	// watch is told of each commit of a write that pauses after it, and read of each read as it begins. Both may be
-	// nil, and are set before the first question.
+	// watch is called for each commit of a write that pauses after it, and read for each read as it begins. Both may be
+	// nil, and are set before the first request.
 	watch func(commit)
 	read  func(process, row int)
 
@@ -35,11 +35,11 @@ type origin struct {
 	wg    sync.WaitGroup
 }
 
-// commit is one that was made by a writer who is to be killed.
+// commit is a commit of a writer that is to be killed.
 type commit struct {
 	process, row int
 	version      int64
-	begun        bool // the tier has confirmed that the writer is at work
+	begun        bool // the tier has confirmed the writer's intent
 }
 
 func newOrigin(rows int) (*origin, error) {
@@ -57,7 +57,7 @@ func newOrigin(rows int) (*origin, error) {
 	return o, nil
 }
 
-// shortDelay is what a look into a database takes: nothing, or some, or rarely much.
+// shortDelay returns the time of a query: none, some, or rarely much.
 func shortDelay(int) time.Duration {
 	switch n := rand.IntN(20); {
 	case n < 10:
@@ -103,7 +103,7 @@ func (o *origin) close() {
 	o.wg.Wait()
 }
 
-// answer answers the questions of one connection.
+// answer answers the requests of one connection.
 func (o *origin) answer(c net.Conn) {
 	in := bufio.NewReader(c)
 	for {
@@ -164,7 +164,7 @@ func (d *database) read(ctx context.Context, row string) (int64, error) {
 	return d.ask(ctx, fmt.Sprintf("read %d %s\n", d.process, row))
 }
 
-// commit makes a new version. begun and paused tell the conductor about the writer.
+// commit makes a new version. begun and paused describe the writer to the conductor.
 func (d *database) commit(ctx context.Context, row string, begun, paused bool) (int64, error) {
 	return d.ask(ctx, fmt.Sprintf("commit %d %s %t %t\n", d.process, row, begun, paused))
 }

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// report prints what a run has found, and returns errBroken if a promise was broken.
+// report prints the result of a run, and returns errBroken if a promise was broken.
 func (r *run) report(took time.Duration) error {
 	h, t, out := r.history, r.timing, r.cfg.out
 	h.mu.Lock()
@@ -43,18 +43,18 @@ func (r *run) report(took time.Duration) error {
 	}
 	reads := h.reads.Load()
 	line("reads", reads)
-	line("of these hits", share(h.hits.Load(), reads))
+	line("hits, of these", share(h.hits.Load(), reads))
 	line("writes", h.writes.Load())
-	line("of these without a promise", h.unpromised.Load())
+	line("without a promise, of these", h.unpromised.Load())
 	line("stale beyond the promise", h.stale.Load())
 	line("stale within a documented limit", h.excused.Load())
 	line("longest staleness: on the writer's process", ms(h.longestHere.Load()))
-	line("on others, since confirmed (allowed "+ms(h.delta)+")", ms(h.longest.Load()))
+	line("on others, since the confirmation (allowed "+ms(h.delta)+")", ms(h.longest.Load()))
 	line("while a limit lasted", ms(h.longestLost.Load()))
-	line("requests that failed", r.failures.Load())
-	line("requests that were too slow", len(slow))
-	line("that waited for a dead process's lease", dead)
-	line("that waited where a reply of Redis was lost", lost)
+	line("failed requests", r.failures.Load())
+	line("requests too slow because of the cache", len(slow))
+	line("requests that waited for a dead process's lease", dead)
+	line("requests that waited after a lost reply of Redis", lost)
 	fmt.Fprintln(w)
 	line("beyond the handler", "requests", "median", "p99", "p99.9", "max")
 	for _, s := range []struct {
@@ -65,19 +65,19 @@ func (r *run) report(took time.Duration) error {
 			ms(int64(s.of.quantile(.999))), ms(s.of.max.Load()))
 	}
 	fmt.Fprintln(w)
-	line("counted by the last processes", "hits", "Redis hits", "runs of the handler", "shared", "Redis errors", "not stored")
+	line("counters of the last processes", "hits", "Redis hits", "handler runs", "shared", "Redis errors", "not stored")
 	for place, s := range r.stats {
 		line(r.fleet.at(place).name, s.Hits+s.StaleHits, s.RemoteHits, s.Loads, s.Coalesced, s.RemoteErrors, s.Refused)
 	}
 	fmt.Fprintln(w)
 	broken := []string{}
 	if len(r.tally) > 0 {
-		line("faults", "count", "hits back after at most", "reads meanwhile", "of these hits")
+		line("faults", "count", "slowest return of hits", "reads meanwhile", "hits, of these")
 	}
 	for _, f := range r.tally {
 		line(f.name, f.count, ms(int64(f.slowest)), f.reads, share(f.hits, f.reads))
 		if f.notBack > 0 {
-			broken = append(broken, fmt.Sprintf("hits did not come back %d times after %s", f.notBack, f.name))
+			broken = append(broken, fmt.Sprintf("hits did not return %d times after %s", f.notBack, f.name))
 		}
 	}
 	_ = w.Flush()

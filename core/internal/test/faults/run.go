@@ -18,10 +18,10 @@ import (
 	"github.com/larderhq/larder/core/internal/test/redisserver"
 )
 
-// config is what was asked for.
+// config holds the values of the flags.
 type config struct {
-	// untimed prints how long requests took and does not judge it: tests run on
-	// machines that do other things as well.
+	// untimed prints how long requests took without a verdict: tests share their
+	// machine with other programs.
 	untimed          bool
 	mode             string
 	duration         time.Duration
@@ -30,9 +30,9 @@ type config struct {
 	readers, writers int
 	ids              int
 	requests         int           // of a herd
-	budget           time.Duration // of a request for Redis; 0: the mode's
+	budget           time.Duration // of a request, for Redis; 0: the default of the mode
 	freeze           time.Duration // of mode stop
-	faults           []string      // names of those that happen; none: all
+	faults           []string      // names of the faults to run; empty: all
 	verbose          bool
 	out              io.Writer
 }
@@ -40,10 +40,10 @@ type config struct {
 // remoteBudget is Larder's default.
 const remoteBudget = 50 * time.Millisecond
 
-// errBroken says that a promise was broken.
+// errBroken is the error of a run in which a promise was broken.
 var errBroken = errors.New("a promise was broken")
 
-// run is one run: the conductor's side of everything.
+// run is the conductor's state of one run.
 type run struct {
 	cfg     config
 	rng     *rand.Rand // of the schedule
@@ -57,18 +57,18 @@ type run struct {
 	timing  *timing
 
 	unconfirmed unconfirmed
-	commits     chan commit // of writers who are to be killed
+	commits     chan commit // of writers that are to be killed
 	failures    atomic.Int64
 
 	mu     sync.Mutex
 	failed []string // the first ones, described
 	deaths []int64
 	tally  []*tally
-	stats  []core.Stats // of the processes that were there at the end
+	stats  []core.Stats // of the processes that ran at the end
 }
 
-// canary is a row that nobody writes.
-func (c config) canary() int { return c.ids/4*4 + 6 } // even, and not divisible by four: it lives long, and has no late tags
+// canary returns the row that no writer changes.
+func (c config) canary() int { return c.ids/4*4 + 6 } // even and not divisible by four: it has a long TTL and no late tags
 
 // newRun starts everything.
 func newRun(ctx context.Context, cfg config) (r *run, err error) {
@@ -110,7 +110,7 @@ func newRun(ctx context.Context, cfg config) (r *run, err error) {
 			o.Delta = herdStaleness
 		}
 		if place%2 == 1 {
-			o.MaxBytes = 128 << 10 // too little for all rows: these read from Redis, too
+			o.MaxBytes = 128 << 10 // too little for all rows, so that these processes read from Redis as well
 		}
 		if r.proxy != nil && place == r.proxied() {
 			o.Redis = []string{r.proxy.Addr()}
@@ -130,7 +130,7 @@ func (r *run) proxied() int { return int(r.cfg.seed % uint64(len(adapters()))) }
 func (r *run) startRedis(ctx context.Context) (addrs []string, err error) {
 	if r.cfg.cluster {
 		if r.cluster, err = redisserver.StartCluster(ctx, 3, 1, redisserver.Options{
-			// Otherwise Redis itself stops the whole cluster while a shard is down.
+			// By default Redis stops the whole cluster while a shard is down.
 			Args: []string{"--cluster-require-full-coverage", "no"},
 		}); err != nil {
 			return nil, err
@@ -146,7 +146,7 @@ func (r *run) startRedis(ctx context.Context) (addrs []string, err error) {
 	return []string{r.redis.Addr()}, nil
 }
 
-// close ends everything. The logs stay if they are wanted.
+// close ends all processes and servers. The logs stay if the run has failed.
 func (r *run) close(clean bool) {
 	if r.fleet != nil {
 		r.fleet.close()
@@ -168,7 +168,7 @@ func (r *run) close(clean bool) {
 	}
 }
 
-// fail notes a request that should not have failed.
+// fail records a request that should not have failed.
 func (r *run) fail(what string) {
 	if r.failures.Add(1) > 20 {
 		return
@@ -184,7 +184,7 @@ func (r *run) say(format string, args ...any) {
 	}
 }
 
-// underLoad runs fn while readers read and writers write.
+// underLoad runs fn under the load of the readers and writers.
 func (r *run) underLoad(ctx context.Context, fn func(context.Context) error) error {
 	loads, stop := context.WithCancel(ctx)
 	var writing, all sync.WaitGroup
@@ -210,11 +210,10 @@ func (r *run) underLoad(ctx context.Context, fn func(context.Context) error) err
 	return err
 }
 
-// settleWithin is how long it may take until nothing is pending, when nothing is wrong any more.
+// settleWithin is the time within which nothing is pending after the last fault.
 const settleWithin = 10 * time.Second
 
-// settle waits, while reads go on, until nothing is pending, and until all that was promised is due: then it reads
-// every row on every process.
+// settle waits under reads until nothing is pending and all promises are due. It then reads every row on every process.
 func (r *run) settle(ctx context.Context) error {
 	cs := r.fleet.clients()
 	defer cs.close()
@@ -225,7 +224,7 @@ func (r *run) settle(ctx context.Context) error {
 				break
 			}
 			if time.Since(begun) > settleWithin || ctx.Err() != nil {
-				r.fail(fmt.Sprintf("%d invalidations are pending on %s when all is over (%v)", res.version, r.fleet.at(place).name, err))
+				r.fail(fmt.Sprintf("%d invalidations are pending on %s at the end (%v)", res.version, r.fleet.at(place).name, err))
 				break
 			}
 		}
@@ -258,7 +257,7 @@ func (r *run) settle(ctx context.Context) error {
 	return ctx.Err()
 }
 
-// stats asks a process what its cache has counted.
+// stats requests the counters of a process's cache.
 func stats(c *client) (s core.Stats, err error) {
 	res, err := c.do(http.MethodGet, "/stats/", 0, "")
 	if err == nil {
@@ -270,10 +269,10 @@ func stats(c *client) (s core.Stats, err error) {
 	return s, nil
 }
 
-// hitsWithin is how long hits may take to come back.
+// hitsWithin is the time within which hits must return.
 const hitsWithin = 10 * time.Second
 
-// hitsBack waits until a row that nobody writes is a hit on every process.
+// hitsBack waits until the canary is a hit on every process.
 func (r *run) hitsBack(ctx context.Context) (time.Duration, error) {
 	begun := time.Now()
 	var missing []string

@@ -7,25 +7,25 @@ import (
 	"time"
 )
 
-// fault is something that goes wrong, and is all right again when it returns.
+// fault causes a failure, and has repaired it when it returns.
 type fault struct {
 	name string
 	run  func(ctx context.Context, r *run) error
 }
 
-// failovers are the faults after which another server is master. In a cluster one
-// of them comes at least every failoverEvery, however long the others take.
+// failovers returns the faults after which another server is the master. In a cluster one
+// of them happens at least every failoverEvery, however long the others take.
 func failovers() []string {
 	return []string{"graceful failover", "master killed and replica promoted", "shard stopped until replaced"}
 }
 
 const failoverEvery = 20 * time.Second
 
-// tally is what is known of one kind of fault.
+// tally is the result of one kind of fault.
 type tally struct {
 	name    string
 	count   int
-	slowest time.Duration // until hits were back
+	slowest time.Duration // until hits returned
 	notBack int
 
 	reads, hits int64 // while it lasted
@@ -41,8 +41,8 @@ func allFaults(cluster bool) []fault {
 	return append(commonFaults(), standaloneFaults()...)
 }
 
-// schedule lets faults happen one after the other until the time is over: all of them in an order that is drawn, then
-// all in another.
+// schedule runs faults one after the other until the time is over: all of them in random order, then all again in
+// another order.
 func (r *run) schedule(ctx context.Context) error {
 	list := allFaults(r.cfg.cluster)
 	if r.cfg.faults != nil {
@@ -92,7 +92,7 @@ func (r *run) schedule(ctx context.Context) error {
 	}
 }
 
-// happen lets one fault happen, and waits until hits are back.
+// happen runs one fault, and waits until hits return.
 func (r *run) happen(ctx context.Context, f fault, t *tally) error {
 	r.say("%s", f.name)
 	over := r.history.happens(f.name)
@@ -117,7 +117,7 @@ func (r *run) happen(ctx context.Context, f fault, t *tally) error {
 		return ctx.Err()
 	}
 	t.slowest = max(t.slowest, back)
-	r.say("%s: over; hits are back after %v", f.name, back.Round(time.Millisecond))
+	r.say("%s: over; hits returned after %v", f.name, back.Round(time.Millisecond))
 	return nil
 }
 
@@ -133,7 +133,7 @@ func (r *run) sleep(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// between draws a duration.
+// between returns a random duration.
 func (r *run) between(least, most time.Duration) time.Duration {
 	return least + time.Duration(r.rng.Int64N(int64(most-least)))
 }

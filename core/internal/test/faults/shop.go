@@ -11,8 +11,8 @@ import (
 	"github.com/larderhq/larder/core"
 )
 
-// shop is the app that every process serves, whatever its framework: rows that are read through the cache, and every
-// way to write one and say so.
+// shop is the app that every process serves, in each framework: rows that are read through the cache, and every way to
+// write a row and invalidate it.
 type shop struct {
 	cache *core.Cache
 	db    *database
@@ -25,7 +25,7 @@ type route struct {
 	handle              func(ctx context.Context, id, pause string) answer
 }
 
-// class is the one of the cached routes.
+// class is the class of the cached routes.
 const class = "item"
 
 // catalog is a tag of every shelf.
@@ -33,19 +33,19 @@ const catalog = "catalog"
 
 // Fields of the answers, and of requests.
 const (
-	fieldTook    = "X-Took"    // how long the handler ran, without the cache's part, in nanoseconds
-	fieldPending = "X-Pending" // whether the cache said that the write's invalidation is pending
-	fieldErrors  = "X-Errors"  // how many calls to Redis have failed or took too long in this process
-	fieldPause   = "X-Pause"   // how long the writer is to pause after its commit
+	fieldTook    = "X-Took"    // run time of the handler without the cache's part, in nanoseconds
+	fieldPending = "X-Pending" // whether the write's invalidation is pending
+	fieldErrors  = "X-Errors"  // number of calls to Redis in this process that have failed or took too long
+	fieldPause   = "X-Pause"   // pause of the writer after its commit
 )
 
-// answer is what a handler answers: the row and its version.
+// answer is a handler's answer: the row and its version.
 type answer struct {
 	status  int
 	body    string
 	took    time.Duration
 	pending string // "" where the handler does not know
-	errors  string // "" where nobody asks
+	errors  string // "" where the client does not ask
 }
 
 func (a answer) fields() map[string]string {
@@ -96,11 +96,11 @@ func (s *shop) routes() []route {
 	}
 }
 
-// host is what clients call all processes.
+// host is the Host of all requests.
 const host = "shop"
 
-// Rows with an odd number carry tags that their handler names only as it runs. Those with a number divisible by
-// four expire soon, and are then answered stale while they are refreshed.
+// Rows with an odd number carry tags that their handler adds as it runs. Rows with a number divisible by four expire
+// soon, and are then answered stale while they are refreshed.
 func lateTags(id string) []string {
 	if n, _ := strconv.Atoi(id); n%2 == 1 {
 		return []string{"late:" + id, group(id)}
@@ -153,12 +153,12 @@ func (s *shop) look(ctx context.Context, id, _ string) answer {
 	return answer{status: http.StatusOK, body: row(id, version), took: time.Since(begun)}
 }
 
-// pending tells how many invalidations the tier has not confirmed.
+// pending answers the number of invalidations that the tier has not confirmed.
 func (s *shop) pending(context.Context, string, string) answer {
 	return answer{status: http.StatusOK, body: row("pending", int64(s.cache.Stats().Pending))}
 }
 
-// stats tells what the cache has counted.
+// stats answers the counters of the cache.
 func (s *shop) stats(context.Context, string, string) answer {
 	b, err := json.Marshal(s.cache.Stats())
 	if err != nil {
@@ -190,14 +190,14 @@ func linger(pause string) {
 	}
 }
 
-// say is an update whose handler says what it has changed, behind a middleware that does not know.
+// say is an update whose handler invalidates what it has changed, behind a middleware that does not know the tag.
 func (s *shop) say(ctx context.Context, id, pause string) answer {
 	a := s.update(ctx, id, pause)
 	if a.status == http.StatusOK {
-		// What did not reach the tier is pending, and the middleware's end does not repeat it.
+		// An invalidation that did not reach the tier is pending, and the middleware's end does not repeat it.
 		begun := time.Now()
 		_ = core.Invalidate(ctx, core.Tag("item:"+id))
-		a.took += time.Since(begun) // it may wait for longer than a request's budget, as documented
+		a.took += time.Since(begun) // the call may take longer than a request's budget, as documented
 	}
 	return a
 }

@@ -8,7 +8,7 @@ import (
 	"github.com/larderhq/larder/core/internal/test/redisserver"
 )
 
-// standaloneFaults are those of a single server, and of the network to it.
+// standaloneFaults returns the faults of a single server and of the network to it.
 func standaloneFaults() []fault {
 	return []fault{
 		{"stopped and continued", func(ctx context.Context, r *run) error {
@@ -23,7 +23,7 @@ func standaloneFaults() []fault {
 			if err := r.redis.Snapshot(ctx); err != nil {
 				return err
 			}
-			r.sleep(ctx, r.between(100*time.Millisecond, 3*time.Second)) // for it to get old
+			r.sleep(ctx, r.between(100*time.Millisecond, 3*time.Second)) // the snapshot gets old
 			answers := r.history.losing()
 			defer answers()
 			r.redis.Kill()
@@ -51,7 +51,7 @@ func standaloneFaults() []fault {
 	}
 }
 
-// freeze stops a server and lets it go on, whatever happens in between.
+// freeze stops a server and continues it, also if ctx ends in between.
 func (r *run) freeze(ctx context.Context, s *redisserver.Server, d time.Duration) error {
 	if err := s.Stop(); err != nil {
 		return err
@@ -60,7 +60,7 @@ func (r *run) freeze(ctx context.Context, s *redisserver.Server, d time.Duration
 	return s.Continue()
 }
 
-// downtime is how long a server stays dead: often only as long as a restart takes.
+// downtime returns how long a server stays dead: often no longer than a restart takes.
 func (r *run) downtime() time.Duration {
 	if r.rng.IntN(2) == 0 {
 		return 0

@@ -13,7 +13,7 @@ import (
 	"github.com/larderhq/larder/core/internal/test/redisserver"
 )
 
-// stopped freezes Redis under load, one master of a cluster, and tells what the clients and the logs saw of it.
+// stopped freezes Redis, or one master of a cluster, under load. It prints the effect on the clients and the logs.
 func stopped(ctx context.Context, r *run) error {
 	const before, after = 5 * time.Second, 5 * time.Second
 	begun := time.Now()
@@ -56,10 +56,10 @@ func (r *run) stop(ctx context.Context, server *redisserver.Server, after time.D
 	}
 	reads, hits = h.reads.Load()-reads, h.hits.Load()-hits
 	writes, failures = h.writes.Load()-writes, r.failures.Load()-failures
-	fmt.Fprintf(out, "Redis stopped for %v: %d reads (%d hits) and %d writes meanwhile, %d failed\n", r.cfg.freeze, reads, hits, writes, failures)
-	fmt.Fprintf(out, "beyond their handlers they took %s (median), %s (p99), %s (slowest)\n",
+	fmt.Fprintf(out, "Redis frozen for %v: %d reads (%d hits) and %d writes meanwhile, %d failed\n", r.cfg.freeze, reads, hits, writes, failures)
+	fmt.Fprintf(out, "time beyond the handlers: %s (median), %s (p99), %s (slowest)\n",
 		ms(int64(requests.quantile(.5))), ms(int64(requests.quantile(.99))), ms(requests.max.Load()))
-	fmt.Fprintf(out, "hits are back %s after it goes on\n", ms(int64(back)))
+	fmt.Fprintf(out, "hits returned %s after Redis continued\n", ms(int64(back)))
 	r.sleep(ctx, after)
 	r.timing.window.Store(nil)
 	for place := range sizes {
@@ -73,7 +73,7 @@ func (r *run) stop(ctx context.Context, server *redisserver.Server, after time.D
 	return ctx.Err()
 }
 
-// printLog prints a log, without what lines of the same meaning do not have in common, and each of them once.
+// printLog prints each line of a log once, without the values by which lines of one message differ.
 func printLog(out io.Writer, log string) {
 	varies := regexp.MustCompile(`time=\S+ |\d{4}/\d\d/\d\d [0-9:]+ |[0-9.]+:\d+(->)?`)
 	counts := make(map[string]int)

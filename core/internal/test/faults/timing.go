@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// spread counts durations by size, to one part in sixteen.
+// spread is a histogram of durations with a relative precision of 1/16.
 type spread struct {
 	counts [64 * 16]atomic.Int64
 	n, max atomic.Int64
@@ -29,7 +29,7 @@ func bucket(ns int64) int {
 	return (top+1)*16 + int(ns>>top) - 16
 }
 
-// atMost is the largest duration of a bucket.
+// atMost returns the largest duration of a bucket.
 func atMost(i int) time.Duration {
 	if i < 16 {
 		return time.Duration(i)
@@ -38,7 +38,7 @@ func atMost(i int) time.Duration {
 	return time.Duration((int64(i%16)+17)<<top - 1)
 }
 
-// quantile returns what a share of the durations do not exceed.
+// quantile returns the duration that the given share of the durations does not exceed.
 func (s *spread) quantile(q float64) time.Duration {
 	left := int64(q * float64(s.n.Load()))
 	for i := range s.counts {
@@ -49,16 +49,16 @@ func (s *spread) quantile(q float64) time.Duration {
 	return time.Duration(s.max.Load())
 }
 
-// timing is how long requests took beyond their handlers.
+// timing records how long requests took beyond their handlers.
 type timing struct {
 	control, read, write spread
 	window               atomic.Pointer[spread] // reads and writes, while it is set
-	allowance            time.Duration          // what a cache may add to a request
+	allowance            time.Duration          // the time that a cache may add to a request
 
 	mu   sync.Mutex
-	slow []slowRequest // beyond what the budget allows: the machine's share is known when all is over
-	more int           // that did not fit
-	// errors are times in which a call to Redis failed or took too long.
+	slow []slowRequest // slower than the budget allows: the machine's share is known only at the end
+	more int           // requests beyond maxSlow
+	// errors holds the periods in which a call to Redis failed or took too long.
 	errors []event
 }
 
@@ -68,7 +68,7 @@ type slowRequest struct {
 	beyond     time.Duration // the handler
 }
 
-// maxSlow bounds what is remembered.
+// maxSlow bounds the slow requests that are recorded.
 const maxSlow = 100_000
 
 func (t *timing) note(to *spread, what func() string, begun, end int64, took time.Duration) {
@@ -89,7 +89,7 @@ func (t *timing) note(to *spread, what func() string, begun, end int64, took tim
 	}
 }
 
-// lost notes that a process has lost a reply.
+// lost records that a process has lost a reply.
 func (t *timing) lost(from, to int64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -98,7 +98,7 @@ func (t *timing) lost(from, to int64) {
 	}
 }
 
-// errorsBefore counts the times of errors that a lease waited for by a request can be of. The caller holds mu.
+// errorsBefore counts the errors whose leases a request may have waited for. The caller holds mu.
 func (t *timing) errorsBefore(s slowRequest) (n int) {
 	for _, e := range t.errors {
 		if e.from < s.end && e.to > s.begun-int64(firstLease) {
@@ -108,11 +108,12 @@ func (t *timing) errorsBefore(s slowRequest) (n int) {
 	return n
 }
 
-// maxLost is how many lost replies explain how slow one request was.
+// maxLost is the most lost replies that may explain one slow request.
 const maxLost = 3
 
-// tooSlow returns the requests that neither the budget nor the machine explains, nor the leases of the dead, who are
-// given by the times of their deaths, nor those of which nobody knows; these are counted.
+// tooSlow returns the requests that were slow for no known reason. The known reasons are the budget, the machine, the
+// leases of dead processes (deaths holds their times), and leases whose grant was lost; dead and lost count the
+// requests of the last two.
 func (t *timing) tooSlow(deaths []int64) (list []slowRequest, dead, lost int) {
 	limit := t.allowance + time.Duration(t.control.max.Load())
 	t.mu.Lock()
