@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// The tests start this binary again as the processes.
+// The tests start this binary as the processes.
 func TestMain(m *testing.M) {
 	if say := os.Getenv(childEnv); say != "" {
 		if err := child(say); err != nil {

@@ -15,8 +15,8 @@ import (
 	"github.com/larderhq/larder/core/internal/tier"
 )
 
-// The engine as package httpcache uses it: the load runs in the request, values
-// have variants, some are nobody else's, some tags are known beforehand.
+// The engine as package httpcache uses it: the load runs in the request, values have
+// variants, some values are private, and some tags are known before the load.
 func TestHistoryOfTheEngineHasNoAnswerOlderThanTheLastAnnouncement(t *testing.T) {
 	h := newHistory(t, 2, nil)
 	e := bridge.Of(h.cache).Engine

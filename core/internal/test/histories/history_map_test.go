@@ -15,9 +15,9 @@ import (
 	"github.com/larderhq/larder/core/internal/naming"
 )
 
-// Of each four rows one has values that writers put. They order themselves by a
-// lock, as the transactions of one row do: without it, two Puts could come in
-// another order than the commits.
+// Writers of every fourth row store its value by Put. A lock orders them, as the
+// transactions of one row do: without it, two Puts could come in another order than the
+// commits.
 func isPut(r int) bool { return r%4 == 3 }
 
 func TestHistoryOfAMapHasNoAnswerOlderThanTheLastAnnouncement(t *testing.T) {
@@ -33,7 +33,7 @@ func TestHistoryOfAMapHasNoAnswerOlderThanTheLastAnnouncement(t *testing.T) {
 		name := func() {
 			s.AddTags([]string{naming.Tag(groupTag(r)), naming.Path(fmt.Sprint("/rows/", r))})
 		}
-		early := rand.IntN(2) == 0 // before the look into the database or after it
+		early := rand.IntN(2) == 0 // before the read of the database or after it
 		if early {
 			name()
 		}
@@ -61,7 +61,7 @@ func TestHistoryOfAMapHasNoAnswerOlderThanTheLastAnnouncement(t *testing.T) {
 	}
 	read := func(ctx context.Context, r int) (version int64, err error) {
 		defer func() {
-			if recover() != nil { // switched off, a cache does not catch panics
+			if recover() != nil { // a disabled cache does not recover panics
 				err = errHistory
 			}
 		}()
@@ -108,7 +108,7 @@ func TestHistoryOfAMapHasNoAnswerOlderThanTheLastAnnouncement(t *testing.T) {
 		}
 	}
 
-	// An operator who cannot decide.
+	// An operator disables and enables the cache again and again.
 	stop := make(chan struct{})
 	var operator sync.WaitGroup
 	operator.Add(1)

@@ -19,17 +19,16 @@ import (
 	"github.com/larderhq/larder/core/internal/bridge"
 )
 
-// The tests in this file put a cache under load and judge every single answer.
+// The tests in this file put a cache under load and judge every answer.
 //
 // The database has rows with versions that only writers raise. A writer commits,
-// announces the change to the cache, and once that has returned notes the version
-// as announced. A reader looks at what is announced, then reads through the cache:
-// whatever it gets must be at least that version. Everything else is left to
-// chance: who reads and writes what, how a write is announced, how long loads take
-// and when in their course they look into the database, what they come to.
+// announces the change to the cache, and once that has returned records the version
+// as announced. A reader reads the announced version, then the row through the cache: the
+// answer must be at least that version. Chance decides the rest: which rows are read and
+// written, how a write is announced, how long loads take, when in their course they read
+// the database, and whether they fail.
 //
-// LARDER_READS sets how many reads there are in all. A test stops at the first
-// stale one.
+// LARDER_READS sets the number of reads in all. A test stops at the first stale one.
 
 const (
 	defaultReads = 300_000
@@ -43,7 +42,7 @@ const (
 type row struct {
 	version   atomic.Int64 // committed
 	announced atomic.Int64 // the announcement of this version, or a later one, has returned
-	order     sync.Mutex   // held by writers of rows whose values are put: see writePut
+	order     sync.Mutex   // held by writers that store values by Put: see writePut
 	_         [40]byte
 }
 
@@ -56,7 +55,7 @@ type history struct {
 	want                  int64
 }
 
-// historyReads returns how many reads a test has to make when there are tests of them.
+// historyReads returns the number of reads of one test, when tests share them.
 func historyReads(t *testing.T, tests int64) int64 {
 	reads := int64(defaultReads)
 	if s := os.Getenv("LARDER_READS"); s != "" {
@@ -70,7 +69,7 @@ func historyReads(t *testing.T, tests int64) int64 {
 func newHistory(t *testing.T, tests int64, classes core.Classes) *history {
 	h := &history{want: historyReads(t, tests)}
 	h.cache = open(t, core.Options{Classes: classes, MaxBytes: 8 << 20, MaxRefreshes: 8, CloseTimeout: minute})
-	// Other entries, so that a sweep takes its time.
+	// Other entries make a sweep take longer.
 	for i := range 5000 {
 		bridge.Of(h.cache).Engine.Put(fmt.Sprint("other:", i), nil, 0, hour)
 	}
@@ -79,7 +78,7 @@ func newHistory(t *testing.T, tests int64, classes core.Classes) *history {
 
 func (h *history) over() bool { return h.reads.Load() >= h.want || h.stale.Load() != nil }
 
-// pick returns a row; half of the time it is one of a few.
+// pick returns a random row, half of the time one of a few hot rows.
 func pick() int {
 	if rand.IntN(2) == 0 {
 		return rand.IntN(hotRows)
@@ -87,8 +86,8 @@ func pick() int {
 	return rand.IntN(historyRows)
 }
 
-// run lets readers and writers loose until the reads are done. read answers the
-// version of a row, by way of the cache; write commits and announces one.
+// run runs readers and writers until the reads are done. read returns the version of a row
+// through the cache; write commits and announces one.
 func (h *history) run(t *testing.T, read func(ctx context.Context, r int) (int64, error), write func(r int) (how string)) {
 	t.Helper()
 	begun := time.Now()
@@ -148,7 +147,7 @@ func (h *history) run(t *testing.T, read func(ctx context.Context, r int) (int64
 	if first := h.stale.Load(); first != nil {
 		t.Fatalf("STALE: %s", *first)
 	}
-	// A history in which nothing happened proves nothing.
+	// A history without these events proves nothing.
 	require.Greater(t, s.Hits, h.want/10)
 	for name, n := range map[string]int64{
 		"stale hits": s.StaleHits, "shared loads": s.Coalesced, "loads": s.Loads, "refreshes": s.Refreshes, "refused": s.Refused,
@@ -160,7 +159,7 @@ func (h *history) run(t *testing.T, read func(ctx context.Context, r int) (int64
 // commit makes a new version of the row.
 func (h *history) commit(r int) int64 { return h.rows[r].version.Add(1) }
 
-// announced notes that whoever begins to read now must see the version.
+// announced records that a read that begins now must see the version.
 func (h *history) announced(r int, version int64) {
 	for {
 		old := h.rows[r].announced.Load()
@@ -170,8 +169,8 @@ func (h *history) announced(r int, version int64) {
 	}
 }
 
-// announce commits a version of the row and tells the cache of it, with or without
-// an intent.
+// announce commits a version of the row and invalidates targets, with or without an
+// intent.
 func (h *history) announce(r int, targets ...core.Target) (how string) {
 	ctx := context.Background()
 	intent, err := h.cache.Begin(ctx, targets...) // refuses patterns and all
@@ -196,8 +195,7 @@ func (h *history) announce(r int, targets ...core.Target) (how string) {
 	return fmt.Sprint("End", targets)
 }
 
-// pause takes as long as a look into a database: nothing, a moment, or up to a
-// millisecond, once in so many calls.
+// pause takes as long as a query: no time, a moment, or rarely up to a millisecond.
 func pause(slow int) {
 	switch n := rand.IntN(100); {
 	case n < 50:
@@ -214,6 +212,6 @@ func pause(slow int) {
 	}
 }
 
-var errHistory = errors.New("the database says no")
+var errHistory = errors.New("database failure")
 
 func groupTag(r int) string { return fmt.Sprint("group:", r%groups) }

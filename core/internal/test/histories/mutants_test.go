@@ -20,20 +20,20 @@ import (
 
 const histories = "./core/internal/test/histories"
 
-// mutant is a rule of package local, and the tests that notice when it is taken out:
-// they find old values answered, and nothing else.
+// mutant is a rule of package local, with the tests that fail when it is taken out. They
+// fail because an old value is answered, and for no other reason.
 //
-// The histories find what chance finds often. A rule whose loss chance finds too seldom,
-// or only where a writer dies, has a test of one interleaving.
+// The histories notice a loss that chance finds often. A rule whose loss chance finds too
+// seldom, or only where a writer dies, has a test of one interleaving.
 type mutant struct {
 	mutate.Rule
 	history  bool   // the histories find it
 	directed string // the tests of package local that find it
-	word     string // what a failure says; "": STALE
+	word     string // the word of a failure's message; "": STALE
 }
 
-// mutants are the rules that hold in one process, too. Those of the protocol over the
-// shared tier are in core/internal/test/simulate.
+// mutants returns the rules that hold also in one process. The rules of the protocol over
+// the shared tier are in core/internal/test/simulate.
 func mutants() []mutant {
 	const (
 		gone   = "AnInvalidationRemovesAStoredEntry"
@@ -45,12 +45,12 @@ func mutants() []mutant {
 		// A fill does not read the log.
 		{rule("fill-check", mutate.Never(local+"load.go", `c.concern(l.pos, key, tags) != 0`)),
 			true, "AnInvalidationFencesALoadUnderWay", ""},
-		// A flight is joined without reading the log. Alone it lets nobody have an old value,
-		// since those who wait are compared with the log again at the end; but they wait for a
-		// load that is none of theirs.
+		// A flight is joined without reading the log. This alone answers no old value, since the
+		// log is read again for each waiting reader at the end; but readers wait for a load whose
+		// value they cannot share.
 		{rule("join-check", mutate.Never(local+"flight.go", `c.concern(f.seen, f.key, f.tags) != 0`)),
 			false, "AReaderAfterAnInvalidationDoesNotJoinAnOlderLoad|ARefreshAfterAnInvalidationRunsBesideAnOlderLoad", "DOOMED"},
-		// Those who joined after an item share what was loaded before it.
+		// Readers that joined after an item share a value loaded before it.
 		{rule("waiter-check", mutate.After(local+"flight.go", `func (t *Turn) fencedAt(late []string) uint64 {`, `if true { return 0 }`)),
 			true, "ALateTagMakesAReaderThatJoinedAfterItsInvalidationReload", ""},
 		// A tag's generation survives its invalidation.
@@ -70,12 +70,12 @@ func mutants() []mutant {
 		// A writer's deadline invalidates nothing.
 		{rule("lapse", mutate.Always(local+"intent.go", `now < c.intents.next.Load()`), mutate.Always(local+"intent.go", `now < t.next.Load()`)),
 			false, "ALoadDuringAWriteIsNotAnsweredPastTheDeadline|ALoadThatSpansADeadlineIsNotStored|AnEntryIsGoneAtTheDeadlineOfAWriterThatDied", ""},
-		// What a lagging replica may have answered is stored.
+		// A value that a lagging replica may have answered is stored.
 		{rule("lag", mutate.Never(local+"load.go", `c.concern(c.journal.since(l.began-int64(lag)), key, tags) != 0`)),
 			false, "ALoadWithinReplicaLagIsSharedButNotStored", ""},
-		// An entry that a leader found is shared whatever has become of it.
+		// An entry that a leader found is shared although it has been removed.
 		{rule("found-check", mutate.Never(local+"flight.go", `o.Entry != t.made`)), false, "AReaderAfterAnInvalidationDoesNotShareWhatALeaderFound", ""},
-		// What is put is not fenced by what follows its own invalidation at once.
+		// A put value is not fenced by an item directly after its own invalidation.
 		{rule("renew", mutate.Replace(local+"cache.go", `l.pos = pos`, `_ = pos`)), false, "AnInvalidationAfterThatOfAPutFencesItsValue", ""},
 	}
 }
@@ -117,8 +117,8 @@ func TestRuleOfTheEngineTakenOutIsMissed(t *testing.T) {
 	}
 }
 
-// passesWhole demands that the tests that must fail without a rule are there, and pass
-// with all rules.
+// passesWhole demands that the tests that must fail without a rule exist, and pass with all
+// rules.
 func passesWhole(t *testing.T, m *mutate.Module) {
 	t.Helper()
 	engine := buildWithout(t, m, mutate.Rule{}, "./core/internal/local")
@@ -166,7 +166,7 @@ func runTests(t *testing.T, binary, tests, reads string) (out string, passed boo
 	return string(raw), err == nil
 }
 
-// mustFail demands that tests failed, and for the reason that the word stands for.
+// mustFail demands that tests failed for the reason of the word.
 func mustFail(t *testing.T, out string, passed bool, word string) {
 	t.Helper()
 	require.False(t, passed, "nobody noticed:\n%s", out)

@@ -17,14 +17,14 @@ import (
 	"github.com/larderhq/larder/core/internal/test/redisserver"
 )
 
-// config is what the flags say.
+// config holds the values of the flags.
 type config struct {
 	trips  []time.Duration
 	budget time.Duration // 0: the default, then several round trips
 	n      int           // of each kind of request
 }
 
-// quiet is for go-redis, which tells of every connection that fails.
+// quiet replaces the logger of go-redis, which logs every connection that fails.
 type quiet struct{}
 
 func (quiet) Printf(context.Context, string, ...any) {}
@@ -51,7 +51,7 @@ func parse(args []string) (config, error) {
 	f := flag.NewFlagSet("latency", flag.ContinueOnError)
 	f.DurationVar(&cfg.budget, "budget", 0, "Options.RemoteBudget; 0: the default, and then several round trips")
 	f.IntVar(&cfg.n, "n", 10, "requests of each kind")
-	f.Func("trip", "a round trip in place of the usual ones", func(s string) error {
+	f.Func("trip", "a round trip in place of the default ones", func(s string) error {
 		d, err := time.ParseDuration(s)
 		cfg.trips = []time.Duration{d}
 		return err
@@ -63,10 +63,10 @@ func parse(args []string) (config, error) {
 	return cfg, err
 }
 
-// recommended is the budget that the log names for a round trip.
+// recommended returns the budget that the log recommends for a round trip.
 func recommended(trip time.Duration) time.Duration { return 3*trip + 10*time.Millisecond }
 
-// wide is from which round trip on the second table has rows.
+// wide is the least round trip in the second table.
 const wide = 30 * time.Millisecond
 
 func run(ctx context.Context, cfg config, w io.Writer) (err error) {
@@ -78,7 +78,7 @@ func run(ctx context.Context, cfg config, w io.Writer) (err error) {
 	table := func(title string, budget func(trip time.Duration) time.Duration, from time.Duration) error {
 		rows := make([]row, len(cfg.trips))
 		errs := make([]error, len(cfg.trips))
-		var all sync.WaitGroup // nearly all of the time they sleep
+		var all sync.WaitGroup // they sleep nearly all of the time
 		for i, trip := range cfg.trips {
 			if trip >= from {
 				all.Go(func() { rows[i], errs[i] = measure(ctx, server.Addr(), trip, budget(trip), cfg.n) })

@@ -13,15 +13,15 @@ import (
 	"github.com/larderhq/larder/core/internal/test/redisserver"
 )
 
-// row is what was measured at a distance.
+// row holds the measurements at one round trip.
 type row struct {
 	trip                            time.Duration
 	hit, remote, miss, here, abroad []time.Duration
 	purge                           []time.Duration
 	n                               int
-	stored                          int // of n that were missed, by a moment after the responses
-	runs                            int // of the handler, for these n
-	remoteRuns, hereRuns            int // for n requests of the second caller, and for those that it may share with
+	stored                          int // of n misses, shortly after the responses
+	runs                            int // runs of the handler for these n
+	remoteRuns, hereRuns            int // runs for n requests of a second caller, at the other instance and at the same one
 	abroadRuns                      int
 	pending                         int // invalidations that were not confirmed when the call returned
 }
@@ -39,7 +39,7 @@ func (r row) String() string {
 
 func (row) of(k, n int) string { return fmt.Sprintf("%d of %d", k, n) }
 
-// per is a count for each of the n.
+// per formats a count divided by n.
 func (r row) per(k int) string {
 	return strings.TrimSuffix(fmt.Sprintf("%.1f", float64(k)/float64(r.n)), ".0")
 }
@@ -56,7 +56,7 @@ func median(ds []time.Duration) string {
 	return fmt.Sprintf("%.0f ms", float64(d)/float64(time.Millisecond))
 }
 
-// lab is two instances at a distance.
+// lab has two instances at one round trip from Redis.
 type lab struct {
 	row
 	a, b   *instance
@@ -83,7 +83,7 @@ func measure(ctx context.Context, addr string, trip, budget time.Duration, n int
 		}
 		defer func() { err = errors.Join(err, (*in).close()) }()
 	}
-	// Until both have connected and have measured the distance.
+	// Wait until both have connected and have measured the round trip.
 	if err = sleep(ctx, 4*time.Second+20*trip); err != nil {
 		return r, err
 	}
@@ -95,7 +95,7 @@ func measure(ctx context.Context, addr string, trip, budget time.Duration, n int
 	return l.row, nil
 }
 
-// settle waits until what goes on behind responses has ended.
+// settle waits until the work after the responses has ended.
 func (l *lab) settle(ctx context.Context) error { return sleep(ctx, time.Second+5*l.trip) }
 
 func sleep(ctx context.Context, d time.Duration) error {
@@ -107,7 +107,7 @@ func sleep(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// each gets n paths of a kind.
+// each requests n paths of a kind.
 func (l *lab) each(ctx context.Context, in *instance, kind string, took *[]time.Duration) (runs int, err error) {
 	for i := range l.n {
 		path := fmt.Sprintf("/%s/%d", kind, i)
@@ -130,12 +130,12 @@ func (l *lab) misses(ctx context.Context) error {
 		return err
 	}
 	for i := range l.n {
-		l.runs += l.origin.ran(fmt.Sprintf("/miss/%d", i)) // behind the response, too
+		l.runs += l.origin.ran(fmt.Sprintf("/miss/%d", i)) // also after the response
 	}
 	return nil
 }
 
-// hits asks for what was missed again.
+// hits repeats the requests that were misses.
 func (l *lab) hits(ctx context.Context) error {
 	var took []time.Duration
 	runs, err := l.each(ctx, l.a, "miss", &took)
@@ -148,7 +148,7 @@ func (l *lab) hits(ctx context.Context) error {
 	return errors.Join(err, l.settle(ctx))
 }
 
-// remoteHits asks the other instance for it.
+// remoteHits sends them to the other instance.
 func (l *lab) remoteHits(ctx context.Context) (err error) {
 	l.remoteRuns, err = l.each(ctx, l.b, "miss", &l.remote)
 	return errors.Join(err, l.settle(ctx))
@@ -164,7 +164,7 @@ func (l *lab) inAnother(ctx context.Context) (err error) {
 	return err
 }
 
-// pairs lets a second caller ask for what is loaded for a first one.
+// pairs sends a second request while the handler runs for a first one.
 func (l *lab) pairs(ctx context.Context, kind string, second *instance, took *[]time.Duration) (runs int, err error) {
 	for i := range l.n {
 		path := fmt.Sprintf("/%s/%d", kind, i)

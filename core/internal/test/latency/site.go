@@ -16,7 +16,7 @@ import (
 	"github.com/larderhq/larder/nethttp"
 )
 
-// theLoad is how long the handler takes.
+// theLoad is the run time of the handler.
 const theLoad = 20 * time.Millisecond
 
 // origin is the handler of all instances, and counts its runs.
@@ -33,7 +33,7 @@ func (o *origin) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	_, _ = w.Write([]byte("body")) // the recorder takes everything
 }
 
-// ran is how often the handler ran for a path.
+// ran returns the number of runs of the handler for a path.
 func (o *origin) ran(path string) int {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -63,7 +63,7 @@ func open(addr, namespace string, budget time.Duration, o *origin) (*instance, e
 
 func (in *instance) close() error { return errors.Join(in.cache.Close(), in.client.Close()) }
 
-// recorder is a response that nobody reads.
+// recorder is a response that is not read.
 type recorder struct {
 	header http.Header
 	status int
@@ -73,7 +73,7 @@ func (r *recorder) Header() http.Header         { return r.header }
 func (r *recorder) Write(b []byte) (int, error) { return len(b), nil }
 func (r *recorder) WriteHeader(status int)      { r.status = status }
 
-// get asks for a path, and returns how long that took.
+// get requests a path, and returns the time that it took.
 func (in *instance) get(ctx context.Context, path string) (time.Duration, error) {
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://site.example"+path, http.NoBody)
 	if err != nil {

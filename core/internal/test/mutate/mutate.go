@@ -1,10 +1,10 @@
-// Package mutate takes rules out of this module's source, for tests that show that
-// other tests notice.
+// Package mutate takes rules out of this module's source. Tests use it to show that other
+// tests fail without a rule.
 //
-// Production code has no switch for that. A rule is named by the text that it stands in
-// and a text that lacks it. The test binary is built of the changed text by an overlay
-// (go help build), and the source stays as it is. A text that its file does not hold
-// exactly once is an error: a rule that has moved is not passed over.
+// Production code has no switch for that. A rule consists of a text of the source and a
+// replacement that lacks the rule. An overlay (go help build) builds the test binary from
+// the changed text, and the source stays unchanged. A text that its file does not hold
+// exactly once is an error, so that a rule that has moved is not passed over.
 package mutate
 
 import (
@@ -18,7 +18,7 @@ import (
 	"strings"
 )
 
-// Edit replaces a text of a file by another one.
+// Edit is a replacement of a text in a file.
 type Edit struct {
 	File     string // under the module's directory, with slashes
 	Old, New string // File holds Old exactly once
@@ -42,14 +42,13 @@ func After(file, text, statements string) Edit {
 	return Edit{file, text, text + "\n" + statements}
 }
 
-// Rule is a rule, and what takes it out of the source.
+// Rule is a rule, with the edits that take it out of the source.
 type Rule struct {
 	Name  string
 	Edits []Edit
 }
 
-// builds is how many binaries are built at a time: a build uses several cores, and much
-// memory.
+// builds is the number of concurrent builds: a build uses several cores and much memory.
 const builds = 2
 
 // Module is the source of a module.

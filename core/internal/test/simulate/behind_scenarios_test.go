@@ -13,7 +13,7 @@ import (
 	"github.com/larderhq/larder/core/internal/test/memtier"
 )
 
-// queue is an actor's, over ids of a map of its own.
+// queue is the queue of an actor, over the ids of its own map.
 type queue struct {
 	*actor
 	*core.WriteBehind[int, value]
@@ -25,7 +25,7 @@ type (
 	queueOpts = core.WriteBehindOptions[int, value]
 )
 
-// onePartition lets everything of an actor meet in one.
+// onePartition puts all keys and tags of an actor into one partition.
 func onePartition(o *core.Options) {
 	o.Remote.(*actor).parts = 1 //nolint:forcetypeassert // it always is
 }
@@ -65,7 +65,7 @@ func (q *queue) put(id int, version int64) {
 	require.NoError(q.s, q.Put(q.s.Context(), id, value{version: version}))
 }
 
-// reads demands an answer of id 1 that is new enough.
+// reads demands that id 1 is answered with at least a version.
 func (q *queue) reads(least int64) {
 	q.s.Helper()
 	v, err := q.ids.Get(q.s.Context(), 1, func(context.Context, int) (value, error) { return value{version: q.s.data.Load()}, nil })
@@ -75,8 +75,8 @@ func (q *queue) reads(least int64) {
 	}
 }
 
-// tablePage demands that a page that is made of the database without asking the queue is
-// new enough.
+// tablePage demands at least a version of a page that is made of the database without the
+// queue.
 func (a *actor) tablePage(least int64) {
 	a.s.Helper()
 	v, err := a.m.Get(a.s.Context(), 2000, func(ctx context.Context, _ int) (value, error) {
@@ -88,8 +88,8 @@ func (a *actor) tablePage(least int64) {
 	}
 }
 
-// What a value is made of may be old for as long as MaxStaleness; what is made of it
-// must not be for longer.
+// A value may be stale for MaxStaleness; a value that is made of it must not be stale for
+// longer.
 func TestScenarioAValueMadeOfAnotherIsNotKeptBeforeItsInvalidationIsHeard(t *testing.T) {
 	play(t, func(s *scene) {
 		a, b := s.actor("a"), s.actor("b")
@@ -373,8 +373,8 @@ func TestScenarioALateReleaseDoesNotEndItsWorkersNextLease(t *testing.T) {
 	})
 }
 
-// A restart keeps what is queued. Until the tier has been verified anew nothing else of it
-// is answered, and readers are told what is queued.
+// A restart keeps queued changes. Until the tier has been verified again, queued changes
+// are all that is answered from it.
 func TestScenarioAQueuedChangeIsReadWhileTheTierIsNotVerified(t *testing.T) {
 	for name, how := range map[string]func(s *scene, x, y *queue){
 		"restarted":              func(s *scene, _, _ *queue) { s.server.Restart() },

@@ -16,7 +16,7 @@ import (
 	"github.com/larderhq/larder/core/internal/test/memtier"
 )
 
-// kind is what a row of a history stands for.
+// kind is the kind of a row of a history.
 type kind int
 
 const (
@@ -24,7 +24,7 @@ const (
 	page           // made of the cache's value of a plain row
 	later          // its changes are queued: write-behind
 	laterPage      // made of the cache's value of a row whose changes are queued
-	tablePage      // made of what the database has of one, without asking the queue
+	tablePage      // made of the database's version of a row, without the queue
 )
 
 const laterRows = 6
@@ -41,7 +41,7 @@ func (r *row) String() string {
 	return fmt.Sprintf("%s %d", [...]string{"row", "page of row", "queued row", "page of queued row", "page of the table's row"}[r.kind], r.k)
 }
 
-// addRow adds a row to those that are judged.
+// addRow adds a row to the judged ones.
 func (h *history) addRow(what kind, k int, of *row) *row {
 	r := &row{kind: what, k: k, of: of, index: len(h.rows), order: make(chan struct{}, 1)}
 	if of == nil {
@@ -54,7 +54,7 @@ func (h *history) addRow(what kind, k int, of *row) *row {
 	return r
 }
 
-// addRows adds all of them, so many plain ones.
+// addRows adds all rows, of which plain are plain.
 func (h *history) addRows(n int) {
 	for k := range n {
 		h.addRow(plain, k, nil)
@@ -81,7 +81,7 @@ type stored struct {
 	version int64 // of the value
 	change  int64 // core.Change.Version
 	was     []stamped
-	acked   int64 // the last version that was queued for sure
+	acked   int64 // the last version that is known to be queued
 }
 
 type stamped struct {
@@ -89,7 +89,7 @@ type stamped struct {
 	version int64
 }
 
-// read returns the version that there was at a time.
+// read returns the version as of a time.
 func (s *stored) read(at time.Duration) (version int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -101,12 +101,12 @@ func (s *stored) read(at time.Duration) (version int64) {
 	return 0
 }
 
-// behind is what a history draws for its queues.
+// behind holds the random parameters of a history's queues.
 type behind struct {
 	on      bool // there are queues
 	options core.WriteBehindOptions[int, value]
-	// stubborn applies take no notice of their context, and the database refuses what is
-	// older than what it has. Others rely on their context alone.
+	// stubborn applies ignore their context, and the database refuses a version that is
+	// older than its own. Other applies rely on their context alone.
 	stubborn bool
 	bare     bool          // changes have no tags beside their keys'
 	fails    int           // of 1000 applies
@@ -196,7 +196,7 @@ func (h *history) applier(in *instance) func(context.Context, []core.Change[int,
 	}
 }
 
-// hang waits, for as long as the context lasts if the database is one that minds.
+// hang waits, until the context ends if the database heeds contexts.
 func (h *history) hang(ctx context.Context, d time.Duration) {
 	t := time.NewTimer(d)
 	defer t.Stop()
@@ -211,7 +211,7 @@ func (h *history) hang(ctx context.Context, d time.Duration) {
 	}
 }
 
-// store puts a change into the database. It returns false if nobody asks for it any more.
+// store puts a change into the database. It returns false if the caller has given up.
 func (h *history) store(ctx context.Context, in *instance, c core.Change[int, value]) bool {
 	r := h.later[c.ID]
 	s := r.table
@@ -247,8 +247,8 @@ func (h *history) store(ctx context.Context, in *instance, c core.Change[int, va
 	return true
 }
 
-// next makes the next version of a row, and does not make a deletion while another one
-// may wait, for a deletion does not say which version it is.
+// next makes the next version of a row. It makes no deletion while another one may be
+// pending, since a deletion does not hold its version.
 func (h *history) next(r *row, who int) int64 {
 	v := r.commit(h.now(), who)
 	if absent(v) {
@@ -322,7 +322,7 @@ func (h *history) change(in *instance, r *row, rng *rand.Rand) {
 			h.totals.notQueued.Add(1)
 			r.note(h.now(), in.id, "not queued: "+err.Error()+": version", v)
 		}
-		// Until nobody waits for what was sent with it: it may land.
+		// Until the command's deadline has passed: the change may still land.
 		time.AfterFunc(h.behind.options.Wait+10*ms, func() { <-r.order })
 		return
 	}
@@ -345,8 +345,8 @@ func (h *history) change(in *instance, r *row, rng *rand.Rand) {
 	}
 }
 
-// flush waits until what is queued has been applied: then it is owed by what is made of
-// the table, and by readers that cannot reach the tier.
+// flush waits until the queued changes have been applied. From then on they are owed by
+// values made of the table, and by readers that cannot reach the tier.
 func (h *history) flush(in *instance, limit time.Duration) error {
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
@@ -369,7 +369,7 @@ func (h *history) flush(in *instance, limit time.Duration) error {
 		r.table.mu.Lock()
 		has := r.table.version
 		r.table.mu.Unlock()
-		// A later change may have taken its place: that has been applied then.
+		// A later change may have replaced it: then the later one has been applied.
 		s.rows, s.vers = append(s.rows, r.index, r.page.index, r.tablePage.index), append(s.vers, v, v, v)
 		if has < v && h.losses.Load() == losses {
 			h.fail(fmt.Sprintf("LOST: Flush of instance %d returned at %v, but the database has version %d of %v, not %d\n%s",
@@ -384,7 +384,7 @@ func (h *history) flush(in *instance, limit time.Duration) error {
 	return nil
 }
 
-// failed notes that the tier does not answer.
+// failed records that the tier does not answer an instance.
 func (h *history) failed(in *instance) {
 	if !in.dead.Load() {
 		in.trouble.Store(int64(h.now()))
@@ -392,12 +392,12 @@ func (h *history) failed(in *instance) {
 	}
 }
 
-// memory is for how long a tier that did not answer may be why something is loaded from
-// the database although a change is queued.
+// memory is the time for which a tier that did not answer may be the reason that a value is
+// loaded from the database although a change is queued.
 func (h *history) memory() time.Duration { return 2*h.class.LoadTimeout + 3*time.Second }
 
-// owes reports whether an instance was asked for what it has put itself while the tier did
-// not answer it.
+// owes reports whether an instance owes a change that it has put itself, although the tier
+// does not answer it.
 func (h *history) owes(in *instance, r *row, begun time.Duration) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -407,8 +407,8 @@ func (h *history) owes(in *instance, r *row, begun time.Duration) bool {
 	return h.holds(in, r, &r.owed[in.why[r.index]], begun)
 }
 
-// excused reports whether the answer is too old only because the tier could not be
-// asked what is queued. What the database has is owed all the same.
+// excused reports whether the answer is too old only because the tier, which knows the
+// queued changes, did not answer. The database's version is owed nevertheless.
 func (h *history) excused(in *instance, r *row, begun time.Duration, v value, err error) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -425,7 +425,7 @@ func (h *history) excused(in *instance, r *row, begun time.Duration, v value, er
 		if !d.soft || h.holds(in, r, d, begun) {
 			return false
 		}
-		if r.kind == laterPage { // it may have been made by anybody, at any time since
+		if r.kind == laterPage { // any instance may have made it, at any time since
 			since = min(since, d.from)
 		}
 	}
@@ -436,7 +436,7 @@ func (h *history) excused(in *instance, r *row, begun time.Duration, v value, er
 	return time.Duration(trouble.Load()) >= since-h.memory()
 }
 
-// oweQueued is oweNow, unless what is queued may have been lost since.
+// oweQueued is oweNow, unless queued changes may have been lost since.
 func (h *history) oweQueued(s seen, losses int64, d debt) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -445,7 +445,7 @@ func (h *history) oweQueued(s seen, losses int64, d debt) {
 	}
 }
 
-// loseQueue says that some of what is queued may be lost: nobody owes it any more.
+// loseQueue records that queued changes may be lost: no instance owes them any more.
 func (h *history) loseQueue() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -470,8 +470,8 @@ func (h *history) loseQueue() {
 	}
 }
 
-// drain lets what is queued be applied, when all else is over, and judges what the
-// database has then and what readers get.
+// drain waits at the end of a history until the queued changes are applied, and judges the
+// database's versions and the answers of readers.
 func (h *history) drain() {
 	if !h.behind.on || h.failure.Load() != nil {
 		return
@@ -496,7 +496,7 @@ func (h *history) drain() {
 	}
 }
 
-// loaders are those of an instance, by what they load.
+// loaders returns the loaders of an instance, by kind of row.
 type loaders [5]core.Loader[int, value]
 
 func (h *history) loaders(in *instance) *loaders {
@@ -532,7 +532,7 @@ func (h *history) loaders(in *instance) *loaders {
 	return l
 }
 
-// get reads what a row stands for.
+// get reads a row in the way of its kind.
 func (in *instance) get(ctx context.Context, r *row, l *loaders) (value, error) {
 	switch r.kind {
 	case plain:
@@ -548,7 +548,7 @@ func (in *instance) get(ctx context.Context, r *row, l *loaders) (value, error) 
 	}
 }
 
-// laterLoader reads what the database has, or a replica of it had.
+// laterLoader loads the database's version, or an earlier one of a replica.
 func (h *history) laterLoader(in *instance) core.Loader[int, value] {
 	return func(ctx context.Context, k int) (value, error) {
 		rng, r := h.rand(), h.later[k]
@@ -580,7 +580,7 @@ func (h *history) laterLoader(in *instance) core.Loader[int, value] {
 	}
 }
 
-// behindTotals are what happened to queues.
+// behindTotals counts the events of queues.
 type behindTotals struct {
 	excused, kept, queued, notQueued, applied, twice, refusedOld, flushed, nested atomic.Int64
 }

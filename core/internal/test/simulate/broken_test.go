@@ -11,48 +11,48 @@ import (
 	"github.com/larderhq/larder/core/internal/tier"
 )
 
-// broken are the rules that are the tier's to keep, taken out by a decorator
-// around its sessions: each does something that a plausible tier would do.
+// broken lists the rules that the tier keeps. A decorator around its sessions takes each
+// out: it behaves as a plausible tier without the rule would.
 var broken = map[string]func(b *breaker) tier.Session{
-	// A generation is made of nothing but the tag: it comes back to life.
+	// A generation is a function of the tag alone: a killed one returns.
 	"tier-R3": func(b *breaker) tier.Session { return reusing{b} },
-	// It is not said that a writer is at work.
+	// A fill does not learn of open intents.
 	"tier-R8": func(b *breaker) tier.Session { return closedEyes{b} },
 	// Generations are captured after the load.
 	"tier-R8-After": func(b *breaker) tier.Session { return capturingLate{b} },
-	// A fill whose lease has gone is stored all the same.
+	// A fill without its lease is stored.
 	"tier-R11": func(b *breaker) tier.Session { return filling{b} },
 	// An invalidated entry is not unlinked.
 	"tier-R13": func(b *breaker) tier.Session { return keeping{b} },
-	// A pattern does not remove what matches.
+	// A pattern does not remove the entries that match.
 	"tier-R15": func(b *breaker) tier.Session { return lazy{b} },
-	// In a migration nothing is done.
+	// Invalidations during a migration have no effect.
 	"tier-R17": func(b *breaker) tier.Session { return optimistic{b} },
 	// A promotion goes unnoticed.
 	"tier-R21": func(b *breaker) tier.Session { return blind{b} },
 	// Intents are not entered.
 	"tier-R24-Begin": func(b *breaker) tier.Session { return forgetful{b} },
-	// The end of an intent takes it out and nothing else.
+	// The end of an intent removes the intent and invalidates nothing.
 	"tier-R24-End": func(b *breaker) tier.Session { return quiet{b} },
-	// What intents cover does not end at their deadlines.
+	// Entries that intents cover do not end at their deadlines.
 	"tier-R24-Cap": func(b *breaker) tier.Session { return patient{b} },
-	// The log does not tell when an intent's deadline is.
+	// The log does not hold the deadline of an intent.
 	"tier-R24-Told": func(b *breaker) tier.Session { return vague{b} },
-	// The head does not tell of the intents before it.
+	// The head does not hold the open intents before it.
 	"tier-R24-Until": func(b *breaker) tier.Session { return newborn{b} },
-	// Who abandons an intent takes out those of others as well.
+	// Abandoning an intent removes the intents of others as well.
 	"tier-R24-Lift": func(b *breaker) tier.Session { return careless{b} },
 	// No marks are left of the lag of replicas.
 	"tier-R26": func(b *breaker) tier.Session { return unmarked{b} },
-	// Readers are not told what is queued.
+	// Readers do not learn of queued changes.
 	"tier-R27-Queued": func(b *breaker) tier.Session { return silent{b} },
-	// What has been applied is taken out, whatever has been queued since.
+	// Settling a change removes a later change of the same key.
 	"tier-R27-Version": func(b *breaker) tier.Session { return forgetting{b} },
-	// A queue has as many workers as like.
+	// A queue has any number of workers at a time.
 	"tier-R27-Lease": func(b *breaker) tier.Session { return crowded{b} },
-	// The longest queued come last.
+	// The changes queued longest are claimed last.
 	"tier-R27-Order": func(b *breaker) tier.Session { return reversed{b} },
-	// A change that nobody waits for any more is queued all the same.
+	// A change whose caller has given up is queued.
 	"tier-R27-Within": func(b *breaker) tier.Session { return unhurried{b} },
 }
 
@@ -269,7 +269,7 @@ func (s newborn) Heads(ctx context.Context) ([]tier.Head, error) {
 
 type careless struct{ *breaker }
 
-// begun is of the process that runs without the rule.
+// begun belongs to the process that runs without the rule.
 var begun sync.Map // ids of intents
 
 func (s careless) Change(ctx context.Context, c tier.Change) ([]tier.Logged, error) {

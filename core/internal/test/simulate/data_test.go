@@ -13,14 +13,14 @@ import (
 	"github.com/larderhq/larder/core"
 )
 
-// row is a row of the database, and what its readers are owed.
+// row is a row of the database, with the versions that its readers are owed.
 type row struct {
 	version   atomic.Int64
 	kind      kind
 	k         int     // its id
 	index     int     // among those of the history
-	of        *row    // whose versions it has: itself, or what it is a page of
-	table     *stored // later: what the database has
+	of        *row    // the row whose versions it has: itself, or that of which it is a page
+	table     *stored // later: the row of the database
 	page      *row    // nil: none
 	tablePage *row
 	order     chan struct{} // a lock: writers of rows that are put hold it, as a transaction would
@@ -32,16 +32,16 @@ type row struct {
 	next      int
 }
 
-// debt is an invalidation that has returned: what begins later, on the instance by
-// at once, on others after their MaxStaleness, must see the version.
+// debt is an invalidation that has returned. Reads that begin later must see the version: on
+// the instance by at once, on others after their MaxStaleness.
 type debt struct {
 	version    int64
 	from, to   time.Duration // the call
-	by         int           // -1: nobody has it at once
+	by         int           // -1: no instance has it at once
 	everywhere bool
 	void       bool // lost by a failover
-	soft       bool // only while the tier answers: then what is queued can be told
-	only       bool // it is pending: nobody owes it but the instance itself
+	soft       bool // only while the tier answers, which knows the queued changes
+	only       bool // it is pending: only the instance itself owes it
 	how        string
 }
 
@@ -53,7 +53,7 @@ func (d *debt) String() string {
 	return s
 }
 
-// event is something that happened to a row.
+// event is an event of a row.
 type event struct {
 	at   time.Duration
 	who  int
@@ -98,7 +98,7 @@ func (r *row) commit(at time.Duration, who int) int64 {
 	return v
 }
 
-// as returns the version that a replica has that lags: as of a time.
+// as returns the version of a lagging replica, as of a time.
 func (r *row) as(of time.Duration) int64 {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -106,7 +106,7 @@ func (r *row) as(of time.Duration) int64 {
 	return int64(n)
 }
 
-// absent says that a version is one without a row.
+// absent reports whether the row does not exist in a version.
 func absent(version int64) bool { return version%13 == 12 }
 
 func anyAbsent(from, to int64) bool {
@@ -120,14 +120,14 @@ func anyAbsent(from, to int64) bool {
 
 var errDatabase = errors.New("the database says no")
 
-// value is what is cached of a row.
+// value is the cached value of a row.
 type value struct {
 	version int64
 	size    int
 }
 
-// A value that is written through is made before the database says which version
-// it is: it holds a token that stands for the version.
+// A value of Write is made before the database knows its version: it holds a token that
+// stands for the version.
 var (
 	tokens    sync.Map
 	lastToken atomic.Int64
@@ -149,7 +149,7 @@ func resolved(version int64) int64 {
 	return version
 }
 
-// codec encodes a value in as many bytes as it says.
+// codec encodes a value in as many bytes as the value states.
 type codec struct{}
 
 func (codec) Marshal(v any) ([]byte, error) {
@@ -179,9 +179,8 @@ func groupTag(k int) string { return fmt.Sprint("group:", k%groups) }
 func rowKey(k int) string   { return fmt.Sprint("row:", k) }
 func rowPath(k int) string  { return fmt.Sprint("/rows/", k) }
 
-// isPut: of these rows values are put, in the order of the database. isWritten:
-// these are written through, by whoever likes. What is put or written carries no
-// path.
+// Values of rows with isPut are stored by Put, in the order of the database. Rows with
+// isWritten are written by Write, concurrently. Neither have a path.
 func isPut(k int) bool     { return k%4 == 3 }
 func isWritten(k int) bool { return k%4 == 1 }
 func hasPath(k int) bool   { return !isPut(k) && !isWritten(k) }

@@ -10,7 +10,7 @@ import (
 	"github.com/larderhq/larder/core/internal/test/memtier"
 )
 
-// opened begins a write on a target at an instance of its own.
+// opened begins a write on a target at a new instance.
 func opened(s *scene, lasts time.Duration, targets ...core.Target) *actor {
 	y := s.actor("dying", func(o *core.Options) { o.WriteTimeout = lasts })
 	_, err := y.cache.Begin(s.Context(), targets...)
@@ -68,7 +68,7 @@ func TestReadThatBeganJustBeforeADeadlineIsNotKept(t *testing.T) {
 			time.Sleep(time.Second)
 			s.data.Store(2)
 			y.tier.Kill()
-			time.Sleep(time.Until(deadline) - time.Duration(1+i%10*2)*ms) // it may be over, for all that x knows
+			time.Sleep(time.Until(deadline) - time.Duration(1+i%10*2)*ms) // x cannot know whether it has passed
 			s.server.SetFaults(memtier.Faults{Reply: memtier.Delay{Min: time.Duration(10+i/10*15) * ms, Max: time.Duration(10+i/10*15) * ms}})
 			v0, _ := x.get(0)
 			s.server.SetFaults(memtier.Faults{})

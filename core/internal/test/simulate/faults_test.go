@@ -11,16 +11,16 @@ import (
 
 // profile is a kind of history.
 type profile struct {
-	punctual bool // hints are perfect, and what is published holds everywhere at once
+	punctual bool // hints are perfect, and an invalidation holds everywhere at once
 	mortal   bool // writers die
-	replica  bool // loads may read a replica: nothing that takes marks from the tier happens
+	replica  bool // loads may read a replica: no fault removes marks from the tier
 	skewed   bool // servers' clocks differ
 	queued   bool // there are always queues
-	loses    bool // changes that are queued may be lost
-	// unseen is how long data may have returned before all instances have seen a new era.
+	loses    bool // queued changes may be lost
+	// unseen is the time within which all instances see a new era after data have returned.
 	unseen  time.Duration
 	network func(rng *rand.Rand) memtier.Faults
-	pause   memtier.Delay // between what happens
+	pause   memtier.Delay // between events
 	acts    []act
 }
 
@@ -103,7 +103,7 @@ func resent(rng *rand.Rand, f memtier.Faults) memtier.Faults {
 	return f
 }
 
-// disturb lets things happen until the history is over.
+// disturb causes faults until the history is over.
 func (h *history) disturb(rng *rand.Rand) {
 	if len(h.fault.acts) == 0 {
 		<-h.ended
@@ -170,8 +170,8 @@ func isolate(h *history, rng *rand.Rand) {
 	h.noteAll(in.id, "its line is restored")
 }
 
-// hurry lets no reader of one process have an answer of the tier within his budget for a
-// while; all else goes on.
+// hurry delays the tier's answers to the readers of one process beyond their budget for a
+// while. Other calls are not delayed.
 func hurry(h *history, rng *rand.Rand) {
 	list := h.alive()
 	if len(list) == 0 {
@@ -199,7 +199,7 @@ func down(h *history, rng *rand.Rand) {
 }
 
 func evict(h *history, rng *rand.Rand) {
-	h.mu.Lock() // whoever looks whether intents were lost sees it before
+	h.mu.Lock() // a check for lost intents sees it before
 	h.blind.Add(1)
 	h.mu.Unlock()
 	kinds := oneOf(rng, []memtier.Kind{memtier.Entry}, []memtier.Kind{memtier.Lease}, []memtier.Kind{memtier.Generation},
@@ -210,7 +210,8 @@ func evict(h *history, rng *rand.Rand) {
 	}
 }
 
-// evictable is all but the layout, whose loss lets InvalidateEverywhere wait too short.
+// evictable reports whether a key may be evicted: all but the layout. After its loss
+// InvalidateEverywhere would not wait long enough.
 var evictable = []memtier.Kind{memtier.Entry, memtier.Lease, memtier.Generation, memtier.Intents, memtier.Head, memtier.Log}
 
 func flush(h *history, _ *rand.Rand) {
@@ -241,7 +242,7 @@ func loseLast(h *history, rng *rand.Rand) {
 	h.shake(d)
 	h.loseQueue()
 	h.server.LoseLast(d, some...)
-	h.loseQueue() // what was answered in between
+	h.loseQueue() // changes that were queued in between
 }
 
 func restart(h *history, rng *rand.Rand) {
@@ -250,7 +251,7 @@ func restart(h *history, rng *rand.Rand) {
 	h.server.Restart(h.somePartitions(rng)...)
 }
 
-// restore restores what it kept the last time.
+// restore restores the data of its last backup.
 func restore() act {
 	return func(h *history, rng *rand.Rand) {
 		snap, at := h.server.Snapshot(), h.now()
@@ -266,10 +267,10 @@ func restore() act {
 	}
 }
 
-// exchange exchanges the data for older data, or none, and mostly back again, while the
-// servers go on. An instance that knew nothing of the later state answers what has
-// returned until another one has begun a new era, which it does within its MaxStaleness:
-// that is owed three times the longest later.
+// exchange replaces the data by older data, or none, and mostly back again, while the
+// servers run. An instance that did not know the later state answers returned data until
+// another instance has begun a new era. That takes at most a MaxStaleness; debts are due
+// after three times the longest one.
 func exchange(h *history, rng *rand.Rand) {
 	var to memtier.Snapshot
 	begun := h.now()

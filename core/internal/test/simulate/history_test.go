@@ -19,14 +19,14 @@ import (
 	"github.com/larderhq/larder/core/internal/tier"
 )
 
-// config is what a history is drawn from.
+// config holds the parameters of a history.
 type config struct {
 	seed    uint64
 	profile string
 	ops     int64
 	broken  string // a rule of the tier's that is taken out
 	trace   bool
-	queues  bool // it has queues, whatever is drawn
+	queues  bool // it has queues in any case
 }
 
 // history is one bubble.
@@ -35,30 +35,30 @@ type history struct {
 	fault  *profile
 	server *memtier.Server
 	begun  time.Time
-	rows   []*row // all that are judged
+	rows   []*row // all judged rows
 	plain  []*row
 	later  []*row
 	behind behind
 	class  core.Class
 	pad    int           // bytes of a value
-	grace  time.Duration // what a lagging replica adds to every debt
+	grace  time.Duration // added to every debt for a lagging replica
 	write_ time.Duration // WriteTimeout
 	budget time.Duration
 	limit  int64 // MaxBytes
 	parts  int
 	pace   time.Duration
-	vers   int // how many versions are deployed
+	vers   int // number of versions deployed
 
 	mu        sync.Mutex
-	instances []*instance // all that ever were
+	instances []*instance // including dead ones
 
 	actors  sync.WaitGroup
 	over    atomic.Bool
 	ended   chan struct{}
 	epoch   atomic.Int64 // of failovers
-	trouble atomic.Int64 // when the tier did not answer an instance last
-	losses  atomic.Int64 // counts what may have lost queued changes
-	blind   atomic.Int64 // counts what may have lost intents
+	trouble atomic.Int64 // the last time at which the tier did not answer an instance
+	losses  atomic.Int64 // counts events that may have lost queued changes
+	blind   atomic.Int64 // counts events that may have lost intents
 	draws   atomic.Uint64
 	left    atomic.Int64 // operations
 	failure atomic.Pointer[string]
@@ -80,15 +80,15 @@ type instance struct {
 	tier    *memtier.Tier
 	line    line
 	delta   time.Duration
-	due     time.Duration // after which it owes what others have invalidated
+	due     time.Duration // after which it owes invalidations of others
 	dead    atomic.Bool
-	trouble atomic.Int64 // when the tier did not answer it last
+	trouble atomic.Int64 // the last time at which the tier did not answer it
 	workers sync.WaitGroup
 	buried  atomic.Bool
-	gone    chan struct{} // it has been buried
+	gone    chan struct{} // closed when it has been buried
 
 	// Guarded by the lock of the row.
-	need []int64 // what it owes now
+	need []int64 // the versions that it owes now
 	why  []int   // the index of the debt
 	upTo []int   // debts before it are counted in need
 }
@@ -103,7 +103,7 @@ func (h *history) stop() {
 	}
 }
 
-// rand returns a source of its own for everybody who draws.
+// rand returns a new source for one goroutine.
 func (h *history) rand() *rand.Rand { return rand.New(rand.NewPCG(h.seed, h.draws.Add(1))) }
 
 // sleep returns false if the history is over.
@@ -125,7 +125,7 @@ func between(rng *rand.Rand, lo, hi time.Duration) time.Duration {
 
 func oneOf[T any](rng *rand.Rand, list ...T) T { return list[rng.IntN(len(list))] }
 
-// run runs a history in a bubble of t and returns what came of it.
+// run runs a history in a bubble of t and returns its totals.
 func run(t *testing.T, c config) (h *history) {
 	synctest.Test(t, func(t *testing.T) {
 		h = newHistory(c)
@@ -195,7 +195,7 @@ func (h *history) play() {
 	h.totals.tier(h.server.Stats())
 }
 
-// open starts a process that does nothing but apply what is queued.
+// open starts a process that only applies queued changes.
 func (h *history) open(rng *rand.Rand, workers int) *instance {
 	h.mu.Lock()
 	id := len(h.instances)
@@ -265,7 +265,7 @@ func (h *history) start(rng *rand.Rand) {
 	}
 }
 
-// kill lets a process die.
+// kill kills a process.
 func (h *history) kill(in *instance) {
 	if !in.dead.Swap(true) {
 		in.tier.Kill()
@@ -275,10 +275,10 @@ func (h *history) kill(in *instance) {
 	}
 }
 
-// bury frees what a process has when nobody in it works any more.
+// bury releases the resources of a process when its goroutines have ended.
 func (in *instance) bury(h *history) {
 	in.workers.Wait()
-	// Not a sync.Once: who waits for its lock keeps the bubble's time from moving.
+	// Not a sync.Once: a goroutine that waits for its lock stops the bubble's time.
 	if !in.buried.Swap(true) {
 		h.totals.add(in.cache.Stats())
 		_ = in.cache.Close() // loads under way end with it
@@ -305,7 +305,7 @@ func (h *history) noteAll(who int, what string) {
 	}
 }
 
-// pick returns a row; half of the time it is one of a few.
+// pick returns a random row, half of the time one of a few hot rows.
 func (h *history) pick(rng *rand.Rand) int {
 	if rng.IntN(2) == 0 {
 		return rng.IntN(4)
@@ -441,7 +441,7 @@ func (h *history) loader(in *instance) core.Loader[int, value] {
 		r.note(h.now(), in.id, "load begins", -1)
 		s := loadscope.From(ctx)
 		if rng.IntN(3) == 0 {
-			// A validator too coarse to tell: what it renews is as new as it was announced.
+			// The validator is too coarse: a renewed value is only as new as announced.
 			if err := h.work(ctx, rng); err != nil {
 				return value{}, err
 			}
@@ -499,7 +499,7 @@ func (h *history) loader(in *instance) core.Loader[int, value] {
 	}
 }
 
-// work is a part of a load. Few are long; some are longer than a lease.
+// work is one part of a load. Few parts are long; some outlast a lease.
 func (h *history) work(ctx context.Context, rng *rand.Rand) error {
 	var d time.Duration
 	switch n := rng.IntN(1000); {

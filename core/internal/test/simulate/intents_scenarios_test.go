@@ -9,7 +9,7 @@ import (
 	"github.com/larderhq/larder/core"
 )
 
-// dying begins a write on a tag at an instance of its own, commits version 2 and dies.
+// dying begins a write on a tag at a new instance, commits version 2 and dies.
 func dying(s *scene, lasts time.Duration, target core.Target) {
 	y := s.actor("dying", func(o *core.Options) { o.WriteTimeout = lasts })
 	_, err := y.cache.Begin(s.Context(), target)
@@ -85,7 +85,7 @@ func TestScenarioADeadlineOfARefusedWriterRemovesNothing(t *testing.T) {
 				time.Sleep(100 * ms)
 				refused.Abandon()
 			}
-			s.data.Store(2) // nobody says so
+			s.data.Store(2) // without an announcement
 			time.Sleep(2 * time.Second)
 			x.must(1)
 			y.must(1)

@@ -10,9 +10,9 @@ import (
 	"github.com/larderhq/larder/core"
 )
 
-// A load that began within a replica's lag may have read what the replica had. It is not
-// stored. Who comes when the lag is over does not join it: what he makes of it would be
-// stored.
+// A load that began within ReplicaLag may have read a replica's old version. It is not
+// stored. A reader after the lag does not join it, since a value that the reader makes of it
+// would be stored.
 func TestScenarioAReaderAfterTheReplicaLagDoesNotJoinALoadWithinIt(t *testing.T) {
 	one := func(ctx context.Context, x *actor) (int64, error) { return x.get(0, "page:1") }
 	many := func(ctx context.Context, x *actor) (int64, error) {
@@ -72,7 +72,7 @@ func TestScenarioAReaderAfterTheReplicaLagDoesNotJoinALoadWithinIt(t *testing.T)
 	}
 }
 
-// Within the lag loads are shared as ever.
+// Within the lag loads are shared as at other times.
 func TestScenarioAReaderWithinTheReplicaLagJoinsALoadWithinIt(t *testing.T) {
 	play(t, func(s *scene) {
 		lag := class(func(c *core.Class) { c.ReplicaLag = 500 * ms })

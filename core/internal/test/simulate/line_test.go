@@ -11,25 +11,25 @@ import (
 	"github.com/larderhq/larder/core/internal/tier"
 )
 
-// line is one process's line to the tier, which can be cut: what is asked then
-// waits for its deadline, what was on its way is lost, and nothing is heard.
+// line is one process's connection to the tier, which can be cut. Then calls wait for their
+// deadlines, replies under way are lost, and no message arrives.
 type line struct {
 	mu       sync.Mutex
-	restored chan struct{} // not nil: it is cut
+	restored chan struct{} // not nil while it is cut
 
-	slow     time.Duration          // a call that takes longer is one that fails
-	failed   func()                 // not nil: called when one has
+	slow     time.Duration          // a call that takes longer fails
+	failed   func()                 // not nil: called when a call has failed
 	settling atomic.Pointer[func()] // called before changes are settled
-	settled  atomic.Pointer[func()] // called when they have been, before the reply is heard
-	changed  atomic.Pointer[func()] // called when something has been invalidated, before the reply is heard
-	noChange atomic.Bool            // nothing can be invalidated
-	noAgree  atomic.Bool            // the layout cannot be renewed
-	noHeads  atomic.Bool            // heads cannot be asked for
-	noEra    atomic.Bool            // no era can be begun
-	busy     atomic.Bool            // readers are not answered within any budget
-	concerns func(...tier.Item)     // not nil: told of what has been invalidated, or may yet be
+	settled  atomic.Pointer[func()] // called when they have been settled, before the reply arrives
+	changed  atomic.Pointer[func()] // called after an invalidation, before the reply arrives
+	noChange atomic.Bool            // invalidations fail
+	noAgree  atomic.Bool            // renewals of the layout fail
+	noHeads  atomic.Bool            // reads of heads fail
+	noEra    atomic.Bool            // begins of an era fail
+	busy     atomic.Bool            // no reader is answered within its budget
+	concerns func(...tier.Item)     // not nil: called with items that have been invalidated, or may yet be
 	proofs   proofs
-	late     atomic.Int64           // how late replies about heads come
+	late     atomic.Int64           // delay of replies about heads
 	asked    atomic.Pointer[func()] // called when heads have been read, before the reply is sent
 }
 
@@ -47,7 +47,7 @@ func (l *line) cut(cut bool) {
 	}
 }
 
-// concern tells of items that have been invalidated, or may be yet.
+// concern reports items that have been invalidated, or may yet be.
 func (l *line) concern(items ...tier.Item) {
 	if l.concerns != nil {
 		l.concerns(items...)
@@ -60,7 +60,7 @@ func (l *line) isCut() chan struct{} {
 	return l.restored
 }
 
-// keepsWaiting keeps a reader waiting for as long as he does, if the line is busy.
+// keepsWaiting blocks a reader until its context ends, if the line is busy.
 func (l *line) keepsWaiting(ctx context.Context) bool {
 	if !l.busy.Load() {
 		return false
@@ -218,7 +218,7 @@ func (s *lined) Durable(ctx context.Context) error {
 
 func (s *lined) Enqueue(ctx context.Context, e tier.Enqueue) ([]tier.Enqueued, error) {
 	done, err := over(ctx, s.l, func() ([]tier.Enqueued, error) { return s.Session.Enqueue(ctx, e) })
-	if err != nil { // what nobody knows of is pending
+	if err != nil { // an unknown outcome is pending
 		s.l.concern(tier.Item{Kind: tier.All})
 	}
 	return done, err
@@ -263,7 +263,7 @@ func (s *lined) Hints(ctx context.Context, ready func(), fn func(tier.Hint)) err
 			return
 		}
 		if h.Item.Kind == tier.Era && h.Item.Token == "" {
-			// As redisstore has it. Without one the engine takes it for a foreign message.
+			// As redisstore does. The engine takes a message without one for a foreign message.
 			h.Item.Token = "era " + rand.Text()
 		}
 		fn(h)

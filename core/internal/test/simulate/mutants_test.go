@@ -30,41 +30,41 @@ func engineRules() []mutate.Rule {
 	)
 	rule := func(name string, edits ...mutate.Edit) mutate.Rule { return mutate.Rule{Name: name, Edits: edits} }
 	return []mutate.Rule{
-		// An instance whose part of the layout has lapsed goes on.
+		// An instance continues although its part of the layout has lapsed.
 		rule("R2", mutate.Never(engine+"follow.go", `s.local.Monotonic()-s.agreed.Load() > int64(agreeLapse)`)),
 		// Hits of partitions that have not been verified.
 		rule("R4", mutate.Always(engine+"shared.go", `now < s.legalUntil.Load()`)),
-		// What is read is kept although an item came between.
+		// A value read is kept although an item came in between.
 		rule("R5", mutate.Never(local+"load.go", `c.concern(l.pos, l.key, l.tags) != 0`),
 			mutate.Never(local+"generation.go", `c.concern(pos, "", []string{tag}) != 0 || era.dead.Load() || !c.intents.mayKeep(c.Now(), c.Now())`)),
-		// Generations of what is found are not compared.
+		// Generations of a found entry are not compared.
 		rule("R6", mutate.After(engine+"fetch.go", `func (a *asking) generations(ctx context.Context, ses tier.Session, en *tier.Entry) bool {`, `if true { return true }`)),
-		// Eras of what is found are not compared.
+		// Eras of a found entry are not compared.
 		rule("R6-Era", mutate.After(engine+"fetch.go", `func (s *shared) inEras(eras []tier.PartitionEra) bool {`, `if true { return true }`)),
-		// Flights are joined although nothing has been heard for long.
+		// Flights are joined although the log has not been read for long.
 		rule("R7", mutate.Never(local+"flight.go", `c.guard != nil && !fenced`)),
-		// Who joins a load late is given what it has renewed, legal then.
+		// A reader that joins a load late gets an entry renewed when it was legal.
 		rule("R7-Old", mutate.Never(engine+"shared.go", `began < s.lapsed()`)),
-		// What is stored while a writer is at work outlives its deadline.
+		// An entry stored under an open intent outlives its deadline.
 		rule("R9", mutate.Never(engine+"store.go", `deadline != 0`), mutate.Replace(engine+"fetch.go", `Adopt(own, size, en.Provisional)`, `Adopt(own, size, false)`)),
-		// Tags that are named late are not compared with the log.
+		// Late tags are not compared with the log.
 		rule("R10", mutate.Replace(engine+"store.go", `case !st.Joined || st.Token == ""`, "case true:\n\t\tcase !st.Joined || st.Token == \"\"")),
-		// A load with a lease reads what this process has not heard the end of.
+		// A load with a lease reads a value whose invalidation is pending here.
 		rule("R10-Known", mutate.After(engine+"fetch.go", `func (a *asking) caughtUp(ctx context.Context, ses tier.Session, l *tier.Lease) bool {`, `if true { return true }`)),
 		// A writer that lapsed is forgotten.
 		rule("R10-Lapsed", mutate.Never(engine+"store.go", `st.Lapsed > 0`)),
-		// The end of a lease wakes nobody.
+		// The end of a lease wakes no waiting reader.
 		rule("R12", mutate.Replace(engine+"wakes.go", `if k := w.m[key]; k != nil {`, `if k := w.m[key]; k != nil && false {`)),
 		// This process is not fenced after its own invalidation.
 		rule("R14", mutate.Replace(engine+"change.go", "\t\ts.local.FenceLoads(items)\n\t} else {\n\t\ts.local.Fence(items)\n\t}\n", "\t}\n")),
 		// A sweep has no second item.
 		rule("R15", mutate.Replace(engine+"change.go", `if did.Everything != nil {`, `if did.Everything == nil { return nil } else {`)),
-		// All is done once in each partition, and heard in each for itself.
+		// An invalidation of all ends the era of each partition separately.
 		rule("R15-All", mutate.Replace(engine+"change.go", `st.all = n > 1`, `st.all = false`),
 			mutate.Replace(engine+"follow.go", "case tier.All:\n\t\tfor p := range s.local.Partitions() {\n", "case tier.All:\n\t\tfor p := p; p >= 0; p = -1 {\n"),
 			mutate.Replace(engine+"follow.go", "s.endEras()\n\t\ts.wake()", "f.endEra()\n\t\ts.wake()"),
 			mutate.Replace(engine+"follow.go", "case tier.All:\n\t\t\ts.endEras()", "case tier.All:\n\t\t\tf.endEra()")),
-		// What is pending is answered from.
+		// Entries with a pending invalidation are answered.
 		rule("R16", mutate.After(engine+"pending.go", `func (q *pending) blocks(c *local.Cache, key string, tags []string) bool {`, `if true { return false }`)),
 		// The position moves over items that were never seen.
 		rule("R18", mutate.Always(engine+"follow.go", `it.Before == pos.Token`)),
@@ -78,22 +78,22 @@ func engineRules() []mutate.Rule {
 		rule("R21", mutate.Replace(engine+"follow.go", "s.age(p)\n\t\tf.setEra(h.Era)", `f.setEra(h.Era)`), mutate.Never(engine+"follow.go", `f.era() != ""`)),
 		// A promotion or a restart makes no new era.
 		rule("R21-Server", mutate.Replace(engine+"follow.go", `case h.Confirmed != h.Server:`, `case h.Confirmed != h.Server && false:`)),
-		// A suspended machine goes on.
+		// A machine that was suspended answers at once.
 		rule("R22", mutate.Always(engine+"shared.go", `d <= s.delta/4 && d >= -s.delta/4`)),
-		// Everywhere waits for nobody.
+		// InvalidateEverywhere does not wait.
 		rule("R23", mutate.After(engine+"change.go", `d += d/500 + time.Millisecond // clocks run at rates that differ a little`, `d = 0`)),
-		// A write-through stores its value whoever else writes.
+		// Write stores its value although another write overlaps.
 		rule("R25", mutate.Replace(local+"intent.go", `&& !c.intents.others(in)`, `&& !c.intents.others(in) || true`),
 			mutate.Replace(engine+"write.go", `if !in.wasAlone(ctx, t, did.logged, key, tags) {`, `if !in.wasAlone(ctx, t, did.logged, key, tags) && false {`)),
-		// What a lagging replica may have answered is stored.
+		// A value that a lagging replica may have answered is stored.
 		rule("R26", mutate.Never(engine+"store.go", `f.ReplicaLag > 0`)),
-		// Readers who have the lease load, whatever is queued.
+		// A reader with the lease loads although a change is queued.
 		rule("R27-Queued", mutate.After(engine+"fetch.go", `case l.Token != "" && len(l.Generations) == len(t.Tags()):`, `l.Queued = nil`),
 			mutate.After(engine+"fetch.go", `case l.Token != "":`, `l.Queued = nil`)),
-		// Readers who are refused the lease wait for it, whatever is queued.
+		// A reader without the lease waits for it although a change is queued.
 		rule("R27-Busy", mutate.Never(engine+"fetch.go", `l.Queued != nil && !a.q.Anew`),
 			mutate.Replace(engine+"fetch.go", "case l.Token != \"\":\n", "case l.Token == \"\":\n\t\t\tl.Queued = nil\n\t\tcase l.Token != \"\":\n")),
-		// What carries the key of a change as a tag is not told of it.
+		// The tag of a change's key is not invalidated.
 		rule("R27-Announce", mutate.Replace(behind+"committer.go", `naming.Tag(ch.key)}`, `naming.Tag(ch.key)[:0]}`)),
 		// Tags are invalidated after a change has been settled.
 		rule("R27-Tag", mutate.Replace(behind+"round.go", "\tw.invalidateTags(outcomes)\n", ""), mutate.Replace(behind+"round.go", `w.account(outcomes)`, "w.invalidateTags(outcomes)\n\tw.account(outcomes)")),
@@ -101,22 +101,22 @@ func engineRules() []mutate.Rule {
 		rule("R27-Told", mutate.After(behind+"round.go", `failed, err := w.Engine.InvalidateApplied(ctx, items)`, `err = nil`)),
 		// A superseded change of this process is still read.
 		rule("R27-Own", mutate.Never(engine+"own.go", `w.over(o, h, now)`)),
-		// What was heard before the reply to a change does not supersede it.
+		// An item that arrives before the reply to a change does not supersede it.
 		rule("R27-Own-Noted", mutate.Replace(engine+"own.go", `o.spoiled = o.spoiled || w.over(o, it, now)`, `_ = it`)),
-		// This process's own invalidations leave its changes.
+		// This process's own invalidations do not supersede its changes.
 		rule("R27-Own-Drop", mutate.Replace(engine+"own.go", `if o.spoiled = true; o.at != nil {`, `if o.spoiled = true; o.at != nil && false {`)),
-		// An apply goes on when its worker has lost the queue.
+		// An apply continues after its worker has lost the queue.
 		rule("R27-Keep", mutate.Replace(behind+"lease.go", `workerLease-leaseMargin)), cancel)`, `workerLease-leaseMargin)), func() {})`),
 			mutate.Replace(behind+"lease.go", "case lost:\n\t\t\t\tcancel()", `case lost:`)),
 	}
 }
 
-// hunt is how a rule that is taken out is to be missed.
+// hunt says how a test notices that a rule is missing.
 type hunt struct {
-	profile  string // of histories that are likely to miss it; "": all
-	scenario string // the scripted test that does; "": none is needed
-	chance   bool   // histories are not expected to
-	queues   bool   // of histories that all have queues
+	profile  string // of histories that are likely to notice; "": all
+	scenario string // the scripted test that notices; "": none is needed
+	chance   bool   // histories need not notice
+	queues   bool   // all histories have queues
 	beside   string // a rule of the engine that keeps the same promise, and is taken out as well
 }
 
@@ -176,11 +176,11 @@ var hunts = map[string]hunt{
 	"tier-R27-Lease":   {profile: "queues"},
 	"tier-R27-Order":   {scenario: "AnIdQueuedOnceIsAppliedBesideBusyIds", chance: true},
 	"tier-R27-Within":  {profile: "slow", queues: true, scenario: "AChangeExecutedAfterItsCallerLeftHasNoEffect"},
-	// Whoever has the lease has read the log, and counts the lag from there.
+	// The holder of the lease has read the log, and counts the lag from there.
 	"tier-R26": {scenario: "ALoadWithinTheReplicaLagIsNotStored", chance: true, beside: "R10-Known"},
 }
 
-// The most that a hunt costs.
+// The bounds of a hunt.
 const (
 	huntOperations = 8_000_000
 	huntTime       = 3 * time.Minute
@@ -203,7 +203,7 @@ func TestTextsOfTheProtocolsRulesAreInTheSource(t *testing.T) {
 	}
 }
 
-// A rule that no history and no scenario misses when it is gone is not tested.
+// A rule is not tested if no history and no scenario fails without it.
 func TestRuleOfTheProtocolTakenOutIsMissed(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it runs the histories many times")

@@ -12,13 +12,13 @@ import (
 	"github.com/larderhq/larder/core/internal/test/memtier"
 )
 
-// The tier answers nobody in time: who has queued a change is answered it all the same,
-// while it holds. The interleavings are those of engine/own.go.
+// The tier answers no reader in time. The instance that has queued a change still answers
+// it, until it is superseded. The interleavings are those of coherence/own.go.
 
 // idle lets changes of the actor be applied by others.
 var idle = queueOpts{Workers: -1}
 
-// unanswered reads id 1 while the tier answers no reader of the actor's.
+// unanswered reads id 1 while the tier answers no reader of the actor.
 func (q *queue) unanswered() int64 {
 	q.s.Helper()
 	q.line.busy.Store(true)
@@ -65,7 +65,7 @@ func TestScenarioAnInstanceReadsItsOwnChangeWhenTheTierIsSlow(t *testing.T) {
 	})
 }
 
-// What supersedes it, wherever that comes from, is not hidden by it.
+// An own change does not hide what supersedes it, whatever the source.
 func TestScenarioASupersededOwnChangeIsNotRead(t *testing.T) {
 	poison := func(_ context.Context, list changes) error {
 		failed := make(core.BatchError[int])
@@ -202,7 +202,7 @@ func TestScenarioAnOwnChangeStaysWhenTheNextIsRefused(t *testing.T) {
 	})
 }
 
-// Another instance's change is heard of before the reply to an earlier one.
+// The message of another instance's change arrives before the reply to an earlier one.
 func TestScenarioAnOwnChangeIsNotKeptWhenALaterOneWasHeardFirst(t *testing.T) {
 	play(t, func(s *scene) {
 		p, q := s.actor("p").queue(idle, nil), s.actor("q").queue(idle, nil)
@@ -220,7 +220,7 @@ func TestScenarioAnOwnChangeIsNotKeptWhenALaterOneWasHeardFirst(t *testing.T) {
 	})
 }
 
-// What is heard late may be of a change before its own.
+// A late message may belong to a change before the own one.
 func TestScenarioAnOwnChangeStaysWhenAnEarlierOneIsHeardLate(t *testing.T) {
 	play(t, func(s *scene) {
 		p, q := s.actor("p").queue(idle, nil), s.actor("q").queue(idle, nil)

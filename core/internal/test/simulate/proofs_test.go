@@ -10,18 +10,18 @@ import (
 	"github.com/larderhq/larder/core/internal/tier"
 )
 
-// linger is for how long after something has happened its consequences may come.
+// linger is the time after an event within which its consequences may come.
 const linger = 3 * time.Second
 
-// proofs are what an instance has been told of all partitions: while they come in time
-// it knows what has been invalidated.
+// proofs records the heads that an instance has read of all partitions. While they arrive in
+// time, the instance knows all invalidations.
 type proofs struct {
 	delta time.Duration
 
 	mu   sync.Mutex
-	sent time.Time // the last question about heads that was answered well
-	gap  time.Time // when they came too late, or badly, last
-	lost time.Time // until when it may forget what it keeps
+	sent time.Time // when the last successful read of heads was sent
+	gap  time.Time // the last time at which heads came late, or failed
+	lost time.Time // until when it may lose its own changes
 }
 
 func (p *proofs) heads(sent time.Time, heads []tier.Head, err error) {
@@ -53,23 +53,23 @@ func (p *proofs) log(sent time.Time, log *tier.Log, err error) {
 	}
 }
 
-// hold reports whether it has known since a time what has been invalidated, and since
-// another one has forgotten nothing.
+// hold reports whether the instance has known all invalidations since one time, and has lost
+// no change since another.
 func (p *proofs) hold(known, kept time.Time) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.gap.Before(known) && time.Since(p.sent) < p.delta*8/10 && p.lost.Before(kept)
 }
 
-// concerned is until when something that was invalidated may be heard of.
+// concerned is the time until which messages of an invalidation may arrive.
 type concerned struct {
 	mu    sync.Mutex
 	until map[tier.Item]time.Duration
-	tells map[string][]time.Duration // when tags were invalidated, the last two times
+	tells map[string][]time.Duration // the last two times at which each tag was invalidated
 	all   time.Duration
 }
 
-// note tells of items that have been invalidated by now, or may be within linger.
+// note records items that have been invalidated by now, or may be within linger.
 func (c *concerned) note(now time.Duration, items ...tier.Item) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -84,16 +84,16 @@ func (c *concerned) note(now time.Duration, items ...tier.Item) {
 			fallthrough
 		case it.Kind == tier.Key:
 			c.until[it] = now + linger
-		case it.Kind == tier.Pattern && strings.HasPrefix(it.Value, "row:"): // none that is queued
+		case it.Kind == tier.Pattern && strings.HasPrefix(it.Value, "row:"): // matches no queued row
 		case it.Kind == tier.Pattern, it.Kind == tier.All, it.Kind == tier.Era:
 			c.all = now + linger
 		}
 	}
 }
 
-// holds reports whether a change that was put by an instance at a time is still what it
-// answers, whether the tier answers it or not (R27): nothing that concerns the row has been
-// invalidated since, but for its tag once.
+// holds reports whether an instance must still answer a change that it has put, whether the
+// tier answers or not (R27). That is so while no invalidation has concerned the row since,
+// except one of its tag.
 func (h *history) holds(in *instance, r *row, d *debt, begun time.Duration) bool {
 	if r.kind != later || d.by != in.id || d.void || !d.soft || h.pad > 8 || r.latest() != d.version {
 		return false

@@ -24,8 +24,8 @@ func elsewhere(name string) string {
 	}
 }
 
-// renew reads row 1. The load says that what it is offered still holds, whatever the
-// database has.
+// renew reads row 1. The load renews the value that it is offered, whatever the database's
+// version is.
 func (a *actor) renew(tags ...string) (version int64, renewed bool) {
 	a.s.Helper()
 	v, err := a.m.Get(context.Background(), 1, func(ctx context.Context, _ int) (value, error) {
@@ -42,7 +42,7 @@ func (a *actor) renew(tags ...string) (version int64, renewed bool) {
 	return v.version, renewed
 }
 
-// endEras invalidates a target while every slot is on its way: eras end, and no log says so.
+// endEras invalidates a target while every slot migrates: eras end, and no log holds that.
 func (s *scene) endEras(by *actor, target core.Target) {
 	s.Helper()
 	for p := range 4 {
@@ -54,8 +54,8 @@ func (s *scene) endEras(by *actor, target core.Target) {
 	}
 }
 
-// An instance that has not heard of the end of an era holds an entry of that era valid.
-// A validator that is too coarse to tell would renew it under the era that follows.
+// An instance that has not seen the end of an era takes an entry of that era for valid. A
+// coarse validator would renew the entry under the era that follows.
 func TestScenarioAnEraEndedUnheardAllowsNoRenewal(t *testing.T) {
 	late := elsewhere("row:1")
 	for name, target := range map[string]core.Target{"the key": core.Key("row:1"), "a tag of another partition": core.Tag(late)} {
@@ -76,7 +76,7 @@ func TestScenarioAnEraEndedUnheardAllowsNoRenewal(t *testing.T) {
 					s.server.SetFaults(memtier.Faults{HintLost: 1})
 					s.data.Store(2)
 					s.endEras(y, target)
-					x.renew(late) // x has not heard of it: it may be answered either
+					x.renew(late) // x has not seen it: either version is allowed
 					x.line.noHeads.Store(false)
 					time.Sleep(time.Second + ms)
 					x.must(2)
@@ -87,7 +87,7 @@ func TestScenarioAnEraEndedUnheardAllowsNoRenewal(t *testing.T) {
 	}
 }
 
-// A renewal that nothing forbids is one: the rule costs no other.
+// The rule costs no renewal that is allowed.
 func TestScenarioAnEraKnownToHaveEndedAllowsRenewalInTheNext(t *testing.T) {
 	play(t, func(s *scene) {
 		brief := class(func(c *core.Class) { c.TTL = 3 * time.Second })
@@ -104,8 +104,8 @@ func TestScenarioAnEraKnownToHaveEndedAllowsRenewalInTheNext(t *testing.T) {
 	})
 }
 
-// What a value is made of may be of an era that has ended unheard. What is made of it is
-// not stored under the era that follows.
+// A value may be of an era whose end the instance has not seen. A value made of it is not
+// stored under the era that follows.
 func TestScenarioAnEraEndedUnheardKeepsNoValueMadeOfAnother(t *testing.T) {
 	play(t, func(s *scene) {
 		x, y := s.actor("x"), s.actor("y")

@@ -10,9 +10,9 @@ import (
 	"github.com/larderhq/larder/core/internal/test/memtier"
 )
 
-// Data that returns: SWAPDB there and back, or a restore in place. The servers keep their
-// ids, nobody is disconnected, and what was invalidated since is there again. An instance
-// that has seen the later state begins a new era, within its MaxStaleness.
+// Data return after SWAPDB there and back, or after a restore in place. The servers keep
+// their ids, no client is disconnected, and entries invalidated since are there again. An
+// instance that has seen the later state begins a new era within its MaxStaleness.
 
 func TestScenarioExchangedDataThatReturnsIsNotAnsweredOld(t *testing.T) {
 	for name, target := range map[string]core.Target{
@@ -24,7 +24,7 @@ func TestScenarioExchangedDataThatReturnsIsNotAnsweredOld(t *testing.T) {
 				time.Sleep(time.Second)
 				x.must(1)
 				before := s.server.Swap(memtier.Snapshot{})
-				time.Sleep(2 * time.Second) // everybody has begun anew there
+				time.Sleep(2 * time.Second) // all instances have begun a new era there
 				x.must(1)
 				s.data.Store(2)
 				require.NoError(s, y.cache.Invalidate(s.Context(), target))
@@ -39,8 +39,8 @@ func TestScenarioExchangedDataThatReturnsIsNotAnsweredOld(t *testing.T) {
 	}
 }
 
-// Nobody who knew the era that returns is there any more, and those who began later go on
-// writing, so that positions in the log pass those that they knew.
+// No instance that knew the returning era is left. Later instances go on writing, so that
+// positions in the log pass the ones that they knew.
 func TestScenarioOlderDataIsNotAnsweredByLaterInstances(t *testing.T) {
 	for _, writes := range []bool{false, true} {
 		play(t, func(s *scene) {
@@ -92,8 +92,8 @@ func TestScenarioInvalidationsHoldAfterABriefExchangeOfData(t *testing.T) {
 	})
 }
 
-// The log becomes an older one of the same era. Who has noticed, and could not begin a new
-// era, does not adopt it either.
+// The log becomes an older one of the same era. An instance that has noticed, and could not
+// begin a new era, does not adopt the log either.
 func TestScenarioOlderDataOfAnEraIsNotAnsweredUntilTheNextBegins(t *testing.T) {
 	for _, fails := range []time.Duration{0, time.Second + ms, 3 * time.Second} {
 		play(t, func(s *scene) {

@@ -20,7 +20,7 @@ import (
 	"github.com/larderhq/larder/core/internal/tier"
 )
 
-// What chance finds seldom is written down here, one interleaving each.
+// The scenarios are interleavings that chance finds seldom.
 
 // scene is a bubble with a server and a database of one number.
 type scene struct {
@@ -28,7 +28,7 @@ type scene struct {
 	server *memtier.Server
 	data   atomic.Int64
 	loads  atomic.Int64
-	reads  sync.WaitGroup // under way: Close does not end what somebody waits for
+	reads  sync.WaitGroup // under way: Close does not end a load with a waiting reader
 }
 
 func play(t *testing.T, script func(s *scene)) {
@@ -97,7 +97,7 @@ func class(change func(*core.Class)) func(*core.Options) {
 	}
 }
 
-// get reads row 1. The load looks into the database and returns after d.
+// get reads row 1. The load reads the database at once and returns after d.
 func (a *actor) get(d time.Duration, tags ...string) (int64, error) {
 	a.s.reads.Add(1)
 	defer a.s.reads.Done()
@@ -114,7 +114,7 @@ func (a *actor) get(d time.Duration, tags ...string) (int64, error) {
 	return v.version, err
 }
 
-// must demands an answer that is new enough.
+// must demands that row 1 is answered with at least a version.
 func (a *actor) must(least int64, tags ...string) {
 	a.s.Helper()
 	v, err := a.get(0, tags...)
@@ -234,7 +234,7 @@ func TestScenarioASuspendedMachineAnswersNoCopyWhenItResumes(t *testing.T) {
 		_, state := x.Lookup("row:1")
 		require.Equal(s, local.Fresh, state)
 
-		// It is suspended; its clock stands still, the others' go on, and it hears nothing.
+		// It is suspended: its clock stands still while the others run, and no message arrives.
 		s.server.SetFaults(memtier.Faults{HintLost: 1})
 		suspended.Store(int64(time.Hour))
 		require.NoError(s, b.cache.Invalidate(s.Context(), core.Key("row:1")))
@@ -324,7 +324,7 @@ func TestScenarioAnInstanceWithALapsedLayoutAnswersNothingOld(t *testing.T) {
 		time.Sleep(time.Second)
 		x.line.noAgree.Store(true)
 		s.server.SetFaults(memtier.Faults{HintLost: 1})
-		time.Sleep(memtier.LayoutLapse + 90*time.Second) // and others have forgotten what it told them
+		time.Sleep(memtier.LayoutLapse + 90*time.Second) // and the others have dropped its settings
 		for n := int64(2); n < 22; n++ {
 			x.must(n - 1)
 			s.data.Store(n)
@@ -335,7 +335,7 @@ func TestScenarioAnInstanceWithALapsedLayoutAnswersNothingOld(t *testing.T) {
 	})
 }
 
-// What a head proves is so when it was read, however late it arrives.
+// A head proves the state at the time of its read, however late it arrives.
 func TestScenarioALateHeadProvesNothingPastItsReading(t *testing.T) {
 	play(t, func(s *scene) {
 		x, y := s.actor("x"), s.actor("y")
@@ -356,15 +356,15 @@ func TestScenarioALateHeadProvesNothingPastItsReading(t *testing.T) {
 	})
 }
 
-// A new era leaves no item in the log. It must be seen although items came before it
-// that have not been applied.
+// A new era leaves no item in the log. It must be noticed although items before it have not
+// been applied.
 func TestScenarioAnInstanceBehindTheLogDropsItsCopiesInANewEra(t *testing.T) {
 	play(t, func(s *scene) {
 		x, y := s.actor("x"), s.actor("y")
 		time.Sleep(time.Second)
 		x.must(1)
 		s.server.SetFaults(memtier.Faults{HintLost: 1})
-		// Items that name nothing of ours, in every partition.
+		// Items without an entry here, in every partition.
 		require.NoError(s, y.cache.Invalidate(s.Context(), core.Pattern("nothing")))
 		for p := range 4 {
 			s.server.Migrating(p, true)
@@ -379,7 +379,7 @@ func TestScenarioAnInstanceBehindTheLogDropsItsCopiesInANewEra(t *testing.T) {
 	})
 }
 
-// An era that ended is not known for a moment, and what is loaded then is kept.
+// The end of an era is unknown for a moment, and a value loaded then is stored.
 func TestScenarioCopiesOfAnUnknownEraAreDroppedInTheNext(t *testing.T) {
 	play(t, func(s *scene) {
 		x, y := s.actor("x"), s.actor("y")
@@ -406,10 +406,10 @@ func TestScenarioCopiesOfAnUnknownEraAreDroppedInTheNext(t *testing.T) {
 	})
 }
 
-// A head that was asked for before an era ended says nothing of the one that holds now.
+// A head whose read began before an era ended does not prove the current era.
 func TestScenarioALateHeadOfAnEndedEraIsNotAdopted(t *testing.T) {
 	play(t, func(s *scene) {
-		// Heads that come late are a tier that is far away, and x is to ask it all the same.
+		// Late heads look like a distant tier; x must use the tier nevertheless.
 		x := s.actor("x", func(o *core.Options) { o.RemoteBudget = time.Second })
 		time.Sleep(time.Second)
 		s.actor("z").must(1) // what x will find
@@ -480,7 +480,7 @@ func TestScenarioALoadDuringAMigrationExpiresAtTheWritersDeadline(t *testing.T) 
 			s.server.Migrating(p, false)
 		}
 		if intent.Pending() {
-			return // it says that it has not been entered
+			return // the reply says that the intent was not recorded
 		}
 		time.Sleep(20 * ms)
 		x.must(1)

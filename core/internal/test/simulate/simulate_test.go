@@ -70,7 +70,7 @@ func TestSimulationNoAnswerOfRacingInstancesBreaksAPromise(t *testing.T) {
 	if operations < defaultOperations || len(s.kinds) < len(profiles) {
 		return
 	}
-	// Histories in which nothing happened prove nothing.
+	// Histories without the rare events prove nothing.
 	st, tier := s.all.Stats, s.all.Tier
 	for name, n := range map[string]int64{
 		"hits": st.Hits, "remote hits": st.RemoteHits, "loads": st.Loads, "shared loads": st.Coalesced, "stored": st.Stored,
@@ -80,11 +80,11 @@ func TestSimulationNoAnswerOfRacingInstancesBreaksAPromise(t *testing.T) {
 	} {
 		require.Positive(t, n, name)
 	}
-	if operations < 1_000_000 { // too few for every fault
+	if operations < 1_000_000 { // too few operations for every fault
 		return
 	}
 	if operations < 10*defaultOperations {
-		return // some are seldom
+		return // some events are rare
 	}
 	for _, name := range []string{"crash", "failover", "restored", "flushed", "migration", "full", "down", "frozen"} {
 		require.Positive(t, s.all.faults[name], name)
@@ -106,8 +106,8 @@ type simulation struct {
 	all    totals
 }
 
-// run runs histories, several at a time, until the operations are done
-// or one fails.
+// run runs histories, several of them concurrently, until the operations are done or one
+// fails.
 func (s *simulation) run() (failure string) {
 	var next, left atomic.Int64
 	left.Store(s.left)

@@ -13,7 +13,7 @@ import (
 	"github.com/larderhq/larder/core/internal/test/memtier"
 )
 
-// totals are what happened, in one history or in all.
+// totals counts the events of one history or of all.
 type totals struct {
 	reads, failedReads, unjudged, writes, announced, pending, renewals atomic.Int64
 	behindTotals
@@ -75,7 +75,7 @@ func (n *totals) tier(s memtier.Stats) {
 	t.TrimmedBefore += s.TrimmedBefore
 }
 
-// merge adds those of a history that is over.
+// merge adds the totals of a finished history.
 func (n *totals) merge(o *totals) {
 	n.add(o.Stats)
 	n.tier(o.Tier)

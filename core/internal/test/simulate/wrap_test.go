@@ -9,8 +9,8 @@ import (
 	"github.com/larderhq/larder/core/internal/tier"
 )
 
-// wrap returns the tier that an instance gets: with as many partitions as the
-// history has, traced, and broken if it is to be.
+// wrap returns the tier of an instance: with the history's number of partitions, traced, and
+// without a rule where the history lacks one.
 func (h *history) wrap(in *instance) tier.Tier { return &wrapped{h, in} }
 
 type wrapped struct {
@@ -34,7 +34,7 @@ func (t *wrapped) Open(ctx context.Context, want tier.Layout) (tier.Session, err
 	return ses, nil
 }
 
-// tracer keeps what instances asked the tier.
+// tracer records the instances' calls of the tier.
 type tracer struct {
 	mu     sync.Mutex
 	events map[int][]event
@@ -59,7 +59,7 @@ func (tr *tracer) of(k int) []event {
 	return append(append([]event(nil), tr.events[k]...), tr.events[-1]...)
 }
 
-// traced notes calls and their results.
+// traced records calls and their results.
 type traced struct {
 	tier.Session
 	h  *history

@@ -10,12 +10,12 @@ import (
 	"github.com/larderhq/larder/core"
 )
 
-// target is a target, and what it covers.
+// target is a target with the rows that it covers.
 type target struct {
 	core.Target
 	name   string
 	covers func(k int) bool
-	intent bool // a writer can be at work on it
+	intent bool // Begin takes it
 }
 
 func (h *history) target(k int, rng *rand.Rand) target {
@@ -45,7 +45,7 @@ func (h *history) target(k int, rng *rand.Rand) target {
 	}
 }
 
-// seen is the versions that an invalidation announces: those committed before it.
+// seen holds the versions that an invalidation announces: the ones committed before it.
 type seen struct {
 	at    time.Duration
 	epoch int64
@@ -64,7 +64,7 @@ func (h *history) look(covers func(k int) bool) seen {
 	return s
 }
 
-// owe notes that what was seen has been announced: the call returned nil.
+// owe records that the seen versions have been announced: the call returned nil.
 func (h *history) owe(in *instance, s seen, d debt) {
 	d.by = in.id
 	if h.grace > 0 {
@@ -100,8 +100,8 @@ func (h *history) oweLocked(s seen, d debt) {
 	}
 }
 
-// shake says that the writes of the last d are lost, now: what was announced in
-// that time is owed again once the new server has been seen.
+// shake records that the tier has now lost the writes of the last d: versions announced in
+// that time are owed again once the new server has been seen.
 func (h *history) shake(d time.Duration) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -113,7 +113,7 @@ func (h *history) shake(d time.Duration) {
 		var again []debt
 		for i := len(r.owed) - 1; i >= 0; i-- {
 			o := &r.owed[i]
-			if o.only { // when it has landed is not known: it may be lost as well
+			if o.only { // the time at which it landed is unknown: it may be lost as well
 				o.void = true
 			}
 			if !o.void && o.to >= now-d {
@@ -226,7 +226,7 @@ func (h *history) write(in *instance, k int, rng *rand.Rand) {
 	}
 }
 
-// sweep is an Invalidate whose scan has time. It may end without having begun.
+// sweep is an Invalidate with time for its scan. It may end without having begun.
 func (h *history) sweep(ctx context.Context, in *instance, k int, s seen, everywhere bool, how string, targets []core.Target) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
@@ -241,7 +241,7 @@ func (h *history) sweep(ctx context.Context, in *instance, k int, s seen, everyw
 	h.announced(in, k, s, everywhere, how, err)
 }
 
-// writeThrough is a writer who knows the value, and may overlap with others.
+// writeThrough is a writer that knows the value, and may overlap with others.
 func (h *history) writeThrough(ctx context.Context, in *instance, k int, rng *rand.Rand) {
 	r := h.rows[k]
 	tags := []string{groupTag(k)}
@@ -268,7 +268,7 @@ func (h *history) writeThrough(ctx context.Context, in *instance, k int, rng *ra
 		if fails {
 			return errDatabase
 		}
-		s.vers[0] = v // it knows of no later one that nobody has announced yet, and keeps its own
+		s.vers[0] = v // a later version that has not been announced is unknown to it; it announces its own
 		return nil
 	}, tags...)
 	if err == errDatabase { //nolint:errorlint // alone: it has been invalidated all the same
@@ -285,7 +285,7 @@ func (h *history) noteRows(s seen, who int, what string) {
 	}
 }
 
-// announced notes what an announcement came to.
+// announced records the outcome of an announcement.
 func (h *history) announced(in *instance, k int, s seen, everywhere bool, how string, err error) {
 	switch {
 	case in.dead.Load():
@@ -293,7 +293,7 @@ func (h *history) announced(in *instance, k int, s seen, everywhere bool, how st
 	case err != nil:
 		h.totals.pending.Add(1)
 		h.rows[k].note(h.now(), in.id, "announcement failed: "+how+": "+err.Error(), -1)
-		if errors.Is(err, core.ErrPending) { // nothing old is answered here, whatever others do
+		if errors.Is(err, core.ErrPending) { // this instance answers nothing old, whatever the others do
 			h.owe(in, s, debt{only: true, how: how + " (pending)"})
 		}
 	default:
@@ -314,8 +314,8 @@ func (h *history) pause(rng *rand.Rand) {
 	}
 }
 
-// oweAtDeadline says that a version has been committed under an intent: whatever becomes
-// of the writer, what it has made old is gone at the deadline.
+// oweAtDeadline records that a version has been committed under an intent: older entries are
+// gone at the deadline, whatever happens to the writer.
 func (h *history) oweAtDeadline(in *instance, k int, v int64, before seen, begun bool, t target) {
 	if !begun || h.now() >= before.at+h.write_ {
 		return
@@ -329,7 +329,7 @@ func (h *history) oweAtDeadline(in *instance, k int, v int64, before seen, begun
 	})
 }
 
-// withIntent is a writer that begins, commits and ends, or gets as far as it does.
+// withIntent is a writer that begins, commits and ends, unless it dies in between.
 func (h *history) withIntent(ctx context.Context, in *instance, k int, t target, rng *rand.Rand) {
 	r := h.rows[k]
 	before := h.look(t.covers)

@@ -21,10 +21,10 @@ import (
 	"github.com/larderhq/larder/core/redisstore"
 )
 
-// childEnv names the variable that makes this program one of the processes that apply.
+// childEnv names the environment variable that makes this program a worker process.
 const childEnv = "LARDER_WRITEBEHIND_CHILD"
 
-// order is what a process is told to be.
+// order is the configuration of one process.
 type order struct {
 	Name     string
 	Redis    []string
@@ -56,7 +56,7 @@ func connect(addrs []string, cluster bool) redis.UniversalClient {
 	return redis.NewClient(&redis.Options{Addr: addrs[0], PoolSize: 64})
 }
 
-// open makes the map and its queue. end ends both.
+// open makes the map and its queue. end closes both.
 func open(o order, workers int) (q *core.WriteBehind[int64, document], end func() error, err error) {
 	client := connect(o.Redis, o.Cluster)
 	cache, err := core.New(core.Options{
@@ -88,9 +88,9 @@ func open(o order, workers int) (q *core.WriteBehind[int64, document], end func(
 	return q, end, nil
 }
 
-// child applies until its standard input ends, which it does with the conductor.
+// child applies changes until its standard input ends. That happens when the conductor ends.
 func child(say string) error {
-	signal.Ignore(os.Interrupt) // it is for the conductor
+	signal.Ignore(os.Interrupt) // the conductor handles it
 	var o order
 	if err := json.Unmarshal([]byte(say), &o); err != nil {
 		return fmt.Errorf("%s: %w", childEnv, err)
@@ -112,7 +112,7 @@ func child(say string) error {
 	return end()
 }
 
-// plainLoop is what one writes without a library.
+// plainLoop is the usual loop without a library.
 func plainLoop(ctx context.Context, o order) error {
 	client, db := connect(o.Redis, o.Cluster), openStore(o)
 	defer client.Close()
@@ -121,7 +121,7 @@ func plainLoop(ctx context.Context, o order) error {
 			Group: group, Consumer: o.Name, Streams: []string{stream, ">"}, Count: 500, Block: 100 * time.Millisecond,
 		}).Result()
 		if err != nil || len(got) == 0 {
-			continue // nothing there
+			continue // the stream is empty
 		}
 		var rows []row
 		var ids []string

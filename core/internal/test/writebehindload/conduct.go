@@ -22,16 +22,16 @@ type run struct {
 	cfg     config
 	out     io.Writer
 	db      *database
-	servers []*redisserver.Server // that are killed and restarted
+	servers []*redisserver.Server // the servers that are killed and restarted
 	order   order
 }
 
-// tally is what came of the changes under faults.
+// tally counts the outcome of the changes under faults.
 type tally struct {
 	killed, restarted       int // processes, Redis
 	lost, outOfOrder        int // must be 0
 	applied, twice, batches int
-	refused                 int64 // puts, which were repeated
+	refused                 int64 // puts refused and repeated
 }
 
 func conduct(ctx context.Context, cfg config, out io.Writer) (t tally, err error) {
@@ -42,7 +42,7 @@ func conduct(ctx context.Context, cfg config, out io.Writer) (t tally, err error
 		return t, err
 	}
 	defer r.db.Close()
-	// As one runs it: what was answered survives the process, and a second the machine.
+	// The usual setting: an acknowledged write survives the process, and after a second the machine.
 	o := redisserver.Options{AppendOnly: true, Args: []string{"--appendfsync", "everysec"}}
 	r.order = order{Database: r.db.addr, Cluster: cfg.cluster}
 	if cfg.cluster {
@@ -68,7 +68,7 @@ func conduct(ctx context.Context, cfg config, out io.Writer) (t tally, err error
 	return r.underFaults(ctx)
 }
 
-// applier is one of the processes.
+// applier is one worker process.
 type applier struct {
 	cmd   *exec.Cmd
 	stdin io.Closer
@@ -98,13 +98,13 @@ func (a *applier) kill() {
 	_ = a.cmd.Wait()
 }
 
-// end lets it finish.
+// end ends it gracefully.
 func (a *applier) end() {
 	_ = a.stdin.Close()
 	_ = a.cmd.Wait()
 }
 
-// nameOf is that of the process at a place.
+// nameOf returns the name of the process at a place.
 func nameOf(place int) string { return fmt.Sprint("p", place) }
 
 func (r *run) startAll(plain bool) (list []*applier, err error) {
@@ -123,7 +123,7 @@ func (r *run) startAll(plain bool) (list []*applier, err error) {
 	return list, nil
 }
 
-// compare measures the rate of both ways, in turn.
+// compare measures the rates of both in turn.
 func (r *run) compare(ctx context.Context) error {
 	n := r.cfg.plain
 	for range 3 {
@@ -135,7 +135,7 @@ func (r *run) compare(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		fmt.Fprintf(r.out, "%d changes of as many ids: XADD/XREADGROUP/XACK %.0f/s, write-behind %.0f/s, %.2f times\n", n, p, o, o/p)
+		fmt.Fprintf(r.out, "%d changes of as many ids: XADD/XREADGROUP/XACK %.0f/s, write-behind %.0f/s, ratio %.2f\n", n, p, o, o/p)
 	}
 	return nil
 }
@@ -215,8 +215,8 @@ func (r *run) rate(ctx context.Context, n int) (float64, error) {
 	return rate, err
 }
 
-// write puts changes of ids, each writer those of its own ids, in order; acknowledged gets
-// the last value of each id that was.
+// write puts changes. Each writer puts those of its own ids, in order. acknowledged gets the
+// last acknowledged value of each id.
 func (r *run) write(ctx context.Context, changes, ids int, put func(ctx context.Context, id, value int64) error, acknowledged *[]int64) error {
 	last := make([]int64, ids)
 	var failed atomic.Pointer[error]
@@ -224,7 +224,7 @@ func (r *run) write(ctx context.Context, changes, ids int, put func(ctx context.
 	for w := range r.cfg.writers {
 		all.Go(func() {
 			for i := w; i < changes && failed.Load() == nil; i += r.cfg.writers {
-				// Of the ids that are congruent to w, in turn, so that one id has one writer.
+				// The ids congruent to w, in turn, so that each id has one writer.
 				id := int64((i/r.cfg.writers)%(ids/r.cfg.writers)*r.cfg.writers + w)
 				last[id]++
 				for {

@@ -10,25 +10,25 @@ import (
 	"time"
 )
 
-// database is what changes are applied to, in this process, and the judge of their order.
+// database is the database of this process. It judges the order of the applied changes.
 type database struct {
 	srv  *http.Server
 	addr string
 
 	mu         sync.Mutex
 	rows       map[int64]int64 // the value of each id
-	applied    int             // changes, those that came twice included
+	applied    int             // changes, including repeated ones
 	twice      int
 	outOfOrder int
 	batches    int
 
-	// at is called when it has applied the batch of this number, before the process that
-	// sent it hears of that.
+	// at is called when the batch of this number has been applied, before the process that
+	// sent it gets the answer.
 	number int
 	at     func(process string)
 }
 
-// processField is the field that says who sends a batch.
+// processField names the process that sends a batch.
 const processField = "Process"
 
 // A row of a batch is an id and a value, little-endian.
@@ -59,7 +59,7 @@ func (d *database) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// apply returns what is to be called about the batch, if anything.
+// apply applies a batch, and returns the function to call after it, or nil.
 func (d *database) apply(body []byte) (at func(process string)) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -81,7 +81,7 @@ func (d *database) apply(body []byte) (at func(process string)) {
 	return at
 }
 
-// onBatch has something called about a batch.
+// onBatch sets the function to call after the batch of a number.
 func (d *database) onBatch(number int, call func(process string)) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -103,7 +103,7 @@ func (d *database) tally() (applied, twice, outOfOrder, batches int) {
 	return d.applied, d.twice, d.outOfOrder, d.batches
 }
 
-// store is the database as an applying process sees it.
+// store is a worker process's client of the database.
 type store struct {
 	client  http.Client
 	url     string

@@ -1,8 +1,8 @@
-// Command writebehind drives write-behind at size: changes are queued by one process
-// and applied by several others, which are killed one after the other while a Redis
-// with an append-only file is killed and restarted. It counts what was acknowledged and
-// lost, applied out of order, applied twice; and, without faults, compares the rate with
-// that of a plain loop of XADD, XREADGROUP and XACK in the same run.
+// Command writebehindload tests write-behind at size. One process queues changes, and
+// several others apply them. These are killed one after the other while a Redis with an
+// append-only file is killed and restarted. The command counts the changes that were
+// acknowledged and lost, applied out of order, or applied twice. Without faults it
+// compares the rate with that of a plain loop of XADD, XREADGROUP and XACK in the same run.
 //
 //	go run ./core/internal/test/writebehindload -changes 1000000
 //

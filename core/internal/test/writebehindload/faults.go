@@ -9,7 +9,7 @@ import (
 	"github.com/larderhq/larder/core/internal/test/redisserver"
 )
 
-// faults kills processes and Redis, one after the other, and starts them again.
+// faults kills processes and Redis, one at a time, and restarts them.
 type faults struct {
 	*run
 	appliers []*applier
@@ -22,13 +22,13 @@ type faults struct {
 	killed, restarted int
 }
 
-// death is what is asked for: of the process at a place.
+// death is a request to kill the process at a place.
 type death struct {
 	place int
 	done  chan struct{}
 }
 
-// begin goes by the configuration until stop.
+// begin causes the configured faults until stop.
 func (f *faults) begin(ctx context.Context) {
 	ctx, f.cancel = context.WithCancel(ctx)
 	if f.cfg.killAtBatch > 0 {
@@ -77,7 +77,7 @@ func every(d time.Duration) (<-chan time.Time, func()) {
 	return t.C, t.Stop
 }
 
-// kill kills a process and starts another one in its place.
+// kill kills a process and starts its successor.
 func (f *faults) kill(place int) {
 	f.killed++
 	f.appliers[place].kill()
@@ -90,7 +90,7 @@ func (f *faults) kill(place int) {
 	}
 }
 
-// restart kills Redis, of a cluster one node, and starts it with what it has on the disk.
+// restart kills Redis, or one node of a cluster, and starts it with its data on the disk.
 func (f *faults) restart(ctx context.Context) {
 	s := f.servers[f.restarted%len(f.servers)]
 	f.restarted++
@@ -100,7 +100,7 @@ func (f *faults) restart(ctx context.Context) {
 	}
 }
 
-// stop ends the faults. The processes go on.
+// stop ends the faults. The processes keep running.
 func (f *faults) stop() {
 	if f.cancel != nil {
 		f.cancel()
@@ -108,7 +108,7 @@ func (f *faults) stop() {
 	f.conductor.Wait()
 }
 
-// end ends everything.
+// end ends all processes and servers.
 func (f *faults) end() {
 	f.stop()
 	for _, a := range f.appliers {

@@ -9,7 +9,7 @@ import (
 	"go.uber.org/goleak"
 )
 
-// The tests start this binary again as the processes.
+// The tests start this binary as the worker processes.
 func TestMain(m *testing.M) {
 	redis.SetLogger(quiet{})
 	if say := os.Getenv(childEnv); say != "" {

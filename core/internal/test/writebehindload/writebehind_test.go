@@ -8,8 +8,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Given changes on their way, when a process is killed that has just put a batch into the database, and Redis is killed and
-// restarted, then every change that was acknowledged is applied, those of one id in order.
+// A process is killed after it has put a batch into the database, and Redis is killed and restarted. Every acknowledged
+// change is applied, and changes of one id in order.
 func TestShortRunLosesNothing(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it takes several seconds")
