@@ -9,8 +9,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// session is middleware in front of the cache that begins a session for a request
-// that begin is true of, and sets its cookie as the header goes out.
+// session is middleware in front of the cache. It begins a session for each request for
+// which begin returns true, and sets the session's cookie as the header goes out.
 func session(begin func(c Ctx) bool) (use Use, begun *atomic.Int64) {
 	begun = new(atomic.Int64)
 	return AsSent(func(c Ctx) {
@@ -22,8 +22,8 @@ func session(begin func(c Ctx) bool) (use Use, begun *atomic.Int64) {
 
 func always(Ctx) bool { return true }
 
-// The promise "never another user's response": what sets a cookie is one client's own, also where that is seen only as
-// its header goes out.
+// The promise "never another user's response": a response that sets a cookie belongs to one client, also where the
+// cookie appears only as the header goes out.
 func asSentCases() []testCase {
 	asks := func(name string) func(Ctx) bool { return func(c Ctx) bool { return len(c.Values(name)) > 0 } }
 	return []testCase{
@@ -49,7 +49,7 @@ func asSentCases() []testCase {
 			require.Equal(s, []string{"session=1"}, s.get("/p/1", "X-Begin: 1").is(body(1)).header.Values("Set-Cookie"))
 			require.Empty(s, s.get("/p/2").is(body(2)).says("Larder; fwd=uri-miss; stored").header.Values("Set-Cookie"))
 			require.Empty(s, s.get("/p/2").is(body(2)).isHit().header.Values("Set-Cookie"))
-			a := s.get("/p/2", "X-Begin: 1").is(body(2)).isHit() // a cookie of his own
+			a := s.get("/p/2", "X-Begin: 1").is(body(2)).isHit() // this client gets its own cookie
 			require.Equal(s, []string{"session=2"}, a.header.Values("Set-Cookie"))
 			require.Empty(s, s.get("/p/2").is(body(2)).isHit().header.Values("Set-Cookie"))
 			require.EqualValues(s, 2, p.runs.Load())
@@ -135,7 +135,7 @@ func asSentCases() []testCase {
 			}
 		}),
 
-		// As scs says it behind the cache, and others do.
+		// The Cache-Control of session libraries such as scs.
 		over("no-cache for Set-Cookie permits no storing without a lifetime", func(s *site) {
 			p := &page{}
 			s.handle("GET /p/{id}", p.serve, s.cached("hour"))

@@ -14,11 +14,11 @@ import (
 	"github.com/larderhq/larder/core"
 )
 
-// Attacks on caches, as published research describes them: ATTACKS.md in httpcache
-// names each with its case. An attack is told from its victim's point of view: who
-// asks after the attacker gets what he would get if there were no cache.
+// Attacks on caches, as published research describes them. ATTACKS.md in httpcache lists
+// each with its case. A case takes the victim's point of view: a request after the
+// attacker's gets the answer that it would get without a cache.
 
-// twice is one app with the cache, and the same without it.
+// twice is one app with the cache, and the same app without it.
 type twice struct {
 	*site
 	plain   *site
@@ -48,8 +48,8 @@ func (w *twice) right(r request) answer {
 	return got
 }
 
-// insists asks for a page of its own with the attacker's fields, again and again:
-// whoever asks without them gets what is right, and in the end from the store.
+// insists requests a new page with the attacker's fields several times: a request without
+// them gets the right answer, and in the end a stored one.
 func (w *twice) insists(fields ...string) {
 	w.Helper()
 	w.paths++
@@ -63,15 +63,15 @@ func (w *twice) insists(fields ...string) {
 	w.right(r).isHit()
 }
 
-// essence is what a client makes use of.
+// essence is the part of an answer that a client uses.
 func essence(s *site, a, bare answer) string {
 	status, h, body := onWire(s, a, bare)
 	return fmt.Sprintf("%d\n%v\n%s", status, h, body)
 }
 
-// survives attacks, and demands that the victims' answers are right, from the
-// handler and from the store. "{n}" in a target stands for a path that has not been
-// asked for yet: so the attacker comes first.
+// survives sends attacks, and demands that the victims' answers are right, from the
+// handler and from the store. "{n}" in a target stands for a path without earlier
+// requests, so that the attacker comes first.
 func (w *twice) survives(attack request, victims ...request) {
 	w.Helper()
 	w.paths++
@@ -86,7 +86,7 @@ func (w *twice) survives(attack request, victims ...request) {
 	for _, v := range victims {
 		v = fresh(v)
 		w.right(v)
-		if again := w.right(v); !w.f.Shared { // there, what was found uncacheable is not stored for a while
+		if again := w.right(v); !w.f.Shared { // over a tier, an uncacheable resource is not stored for a while
 			again.isHit()
 		}
 		if a, b := w.plain.ask(attack), w.plain.ask(v); a.err == nil && (a.body != b.body || essence(w.plain, a, b) != essence(w.plain, b, b)) {
@@ -95,7 +95,7 @@ func (w *twice) survives(attack request, victims ...request) {
 	}
 }
 
-// done demands that there was something to survive.
+// done demands that the attacks were effective.
 func (w *twice) done() {
 	w.Helper()
 	require.Positive(w, w.harmful, "attacks that the server lets through and that change the answer")
@@ -111,7 +111,7 @@ func at(host string, r request) request { r.host = host; return r }
 // echo answers what a handler sees of the URL.
 func echo(c Ctx) error { return c.Text(200, fmt.Sprintf("%s %s", c.Host(), c.Target())) }
 
-// reflect answers values of fields, and where it says so, varies on them.
+// reflect answers the values of fields, and varies on them where vary is true.
 func reflect(names []string, vary bool) Handler {
 	return func(c Ctx) error {
 		var b strings.Builder
@@ -127,8 +127,7 @@ func reflect(names []string, vary bool) Handler {
 	}
 }
 
-// unkeyed are fields that applications and frameworks believe, and that are no part
-// of what a cache takes for the request.
+// unkeyed lists fields that applications and frameworks trust, and that no key contains.
 func unkeyed() []string {
 	return []string{
 		"X-Forwarded-Host", "X-Host", "X-Forwarded-Server", "X-Forwarded-Scheme", "X-Forwarded-Proto", "X-Forwarded-Port",
@@ -265,8 +264,7 @@ func urlCases() []testCase {
 			require.True(s, strings.EqualFold(want.body, got.body), "%q %q", want.body, got.body)
 		}),
 
-		// Paths that two parsers may take for each other: delimiters, what is escaped,
-		// what is normalized.
+		// Paths that two parsers may confuse: delimiters, escapes, normalization.
 		over("attack: a path that resembles another has its own entry", func(s *site) {
 			w := s.twice("hour", echo, "GET /f/{rest...}", "GET /p/{id}")
 			for _, path := range confusing("/f/{n}/profile") {
@@ -294,7 +292,7 @@ func urlCases() []testCase {
 	}
 }
 
-// confusing are spellings that some parser takes for path, or path for them.
+// confusing returns spellings that some parser takes for path, or path for them.
 func confusing(path string) []string {
 	list := make([]string, 0, 64)
 	for _, d := range []string{
@@ -313,8 +311,8 @@ func confusing(path string) []string {
 }
 
 func parameterCases() []testCase {
-	// values are what handlers of different habits see of q: who splits at ampersands,
-	// who splits at semicolons as well, who does not decode.
+	// values returns the values of q for handlers of different habits: one splits at
+	// ampersands, one splits at semicolons as well, one does not decode.
 	values := func(query string, semicolons bool) (list []string) {
 		query = strings.ReplaceAll(query, "?", "&")
 		if semicolons {
@@ -415,11 +413,11 @@ func parameterCases() []testCase {
 	}
 }
 
-// Deception: the victim is lured to an address that looks like a page for all, and
-// the attacker asks for the same address afterwards.
+// Deception: the victim is lured to an address that looks like a public page, and the
+// attacker requests the same address afterwards.
 func deceptionCases() []testCase {
-	// private answers a user's own data, whatever is behind the path: it says nothing
-	// of Cache-Control, as handlers do that nobody has thought of.
+	// private answers a user's own data for any rest of the path, without Cache-Control, as
+	// careless handlers do.
 	private := func(c Ctx) error {
 		c.Set("Content-Type", "text/css")
 		return c.Text(200, fmt.Sprintf("%s %q %q", c.Target(), c.Values("Cookie"), c.Values("Authorization")))
@@ -486,7 +484,7 @@ func deceptionCases() []testCase {
 			s.get("/q/1").is("X-User [] run 2")
 		}),
 
-		// Parsers of cookies differ in spaces, quotes, and which of two counts.
+		// Parsers of cookies differ about spaces, quotes, and two cookies of one name.
 		over("attack: a cookie that matters counts in every spelling", func(s *site) {
 			w := s.twice("theme-cookie", func(c Ctx) error {
 				r := http.Request{Header: http.Header{"Cookie": c.Values("Cookie")}}
@@ -515,9 +513,9 @@ func deceptionCases() []testCase {
 	}
 }
 
-// Denial of service: an error that the attacker provokes stands for the page.
+// Denial of service: an error that the attacker provokes takes the place of the page.
 func outageCases() []testCase {
-	// touchy answers an error to what it does not like.
+	// touchy answers errors to malformed requests.
 	touchy := func(status int, dislikes func(c Ctx) bool) Handler {
 		return func(c Ctx) error {
 			if dislikes(c) {
@@ -528,7 +526,7 @@ func outageCases() []testCase {
 	}
 	has := func(names ...string) func(Ctx) bool {
 		return func(c Ctx) bool {
-			return slices.ContainsFunc(names, func(name string) bool { return strings.Join(c.Values(name), "") != "" }) // fasthttp always tells of a Trailer
+			return slices.ContainsFunc(names, func(name string) bool { return strings.Join(c.Values(name), "") != "" }) // fasthttp always reports a Trailer
 		}
 	}
 	return []testCase{
@@ -642,7 +640,7 @@ func outageCases() []testCase {
 			} {
 				w.paths++
 				r := target(fmt.Sprint("/p/", w.paths))
-				for range 3 { // to none, and to what is stored
+				for range 3 { // before and after the page is stored
 					for range 2 {
 						w.ask(with(r, directive))
 					}
@@ -673,8 +671,7 @@ func outageCases() []testCase {
 }
 
 func collisionCases() []testCase {
-	// An imposter is a value that is made of the bytes by which a key could stand for
-	// another value.
+	// An imposter is a value that contains the bytes that separate the parts of a key.
 	imposters := func() []string {
 		long := ""
 		sum := [sha256.Size]byte{}
@@ -689,7 +686,7 @@ func collisionCases() []testCase {
 			"\x1f", "\x1f-", "\x1f=\x01a", "\x00", "a\x00", "a\x1fb", "a\x1f\x3d\x01b",
 		}
 	}
-	// apart demands of requests that each is answered its own, whichever came before.
+	// apart demands that each request gets its own answer, in any order.
 	apart := func(w *twice, all []request) {
 		for round := range 2 {
 			for i := range all {
@@ -725,7 +722,7 @@ func collisionCases() []testCase {
 		}),
 
 		over("attack: an identity that imitates another shares no entry", func(s *site) {
-			// A bare app tells what each is to get; in it nobody is left alone.
+			// An app without a cache gives the right answers.
 			w := &twice{site: s, plain: s.another()}
 			h := reflect([]string{"X-User", "X-Tenant"}, false)
 			s.handle("GET /p/{id}", h, CachedRoute{Cached: Cached{s.cache, "headers", nil}, IdentityField: "X-User"})
@@ -797,7 +794,7 @@ func collisionCases() []testCase {
 	}
 }
 
-// What comes back: parts, encodings, conditions, fields.
+// Answers: parts, encodings, conditions, fields.
 func bodyCases() []testCase {
 	const whole = "0123456789"
 	return []testCase{
@@ -882,13 +879,13 @@ func bodyCases() []testCase {
 			}
 		}),
 
-		// What is stored must not be renewed by a 304 that is about something else.
+		// A stored response must not be renewed by a 304 about another one.
 		within("attack: the 304 to an attacker's condition changes no entry", func(s *site) {
 			p := &page{}
 			s.handle("GET /p/{id}", func(c Ctx) error {
 				p.runs.Add(1)
 				c.Set("ETag", `"v1"`)
-				if v := c.Values("If-None-Match"); len(v) > 0 { // it believes anything
+				if v := c.Values("If-None-Match"); len(v) > 0 { // the handler confirms any validator
 					if v[0] != `"v1"` {
 						c.Set("ETag", v[0])
 						c.Set("X-Evil", "1")
@@ -912,8 +909,8 @@ func bodyCases() []testCase {
 			}
 		}),
 
-		// net/http and fasthttp take line breaks out of values; what is replayed must
-		// go the same way.
+		// net/http and fasthttp remove line breaks from values; a stored value must go the same
+		// way.
 		over("attack: a line break in a value begins no field and no second response", func(s *site) {
 			w := s.twice("hour", func(c Ctx) error {
 				_, query, _ := strings.Cut(c.Target(), "?")
@@ -962,7 +959,7 @@ func bodyCases() []testCase {
 	}
 }
 
-// What an attacker can make the cache hold.
+// Memory that an attacker can fill.
 func boundedCases() []testCase {
 	return []testCase{
 		over("attack: a flood of variants is bounded, and the page stays right", func(s *site) {

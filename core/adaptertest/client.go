@@ -23,7 +23,7 @@ type request struct {
 
 const origin = "shop.example"
 
-// answer is what came back.
+// answer is the answer to a request.
 type answer struct {
 	t      require.TestingT
 	err    error // of the connection
@@ -33,8 +33,8 @@ type answer struct {
 	early  []http.Header // of answers with status 1xx
 }
 
-// get, head and do send a request over a connection of their own, and read the
-// answer to its end.
+// get, head and do send a request over a new connection, and read the answer to its
+// end.
 func (s *site) get(target string, fields ...string) answer {
 	return s.do("GET", target, fields...)
 }
@@ -74,8 +74,8 @@ func (s *site) starts(n int, method, target string, fields ...string) []*pending
 	return list
 }
 
-// ended reports whether the answer is there. In a bubble, after settling, false
-// means that it will not come by itself.
+// ended reports whether the answer has arrived. In a bubble, after settles, false means
+// that it will not arrive without a further event.
 func (p *pending) ended() bool { return len(p.done) > 0 }
 
 // answer waits for the answer.
@@ -106,7 +106,7 @@ func (s *site) begin(r request) (*exchange, error) {
 	}
 	limit := 3 * patience
 	if s.by == inMemory {
-		limit = 5 * time.Minute // longer than any case's clock goes on while a request is under way
+		limit = 5 * time.Minute // longer than any request of a case, in the time of its bubble
 	}
 	if err := conn.SetDeadline(time.Now().Add(limit)); err != nil {
 		return nil, err
@@ -166,7 +166,7 @@ func (x *exchange) finish() answer {
 	return a
 }
 
-// What an answer's Cache-Status says.
+// The outcomes in Cache-Status.
 
 func (a answer) cacheStatus() string { return strings.Join(a.header.Values("Cache-Status"), ", ") }
 
@@ -203,7 +203,7 @@ func (a answer) isHit() answer {
 	return a
 }
 
-// standsInFor demands an older response in place of an error of the handler.
+// standsInFor demands a stale response in place of an error of the handler.
 func (a answer) standsInFor(status int) answer {
 	if h, ok := a.t.(interface{ Helper() }); ok {
 		h.Helper()
@@ -221,8 +221,8 @@ func (a answer) isNoHit() answer {
 	return a
 }
 
-// keptByNobody demands an answer that no cache keeps: without a lifetime and
-// validators of what is stored.
+// keptByNobody demands an answer that no cache keeps: without the lifetime and the
+// validators of the stored response.
 func (a answer) keptByNobody() {
 	if h, ok := a.t.(interface{ Helper() }); ok {
 		h.Helper()

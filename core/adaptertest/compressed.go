@@ -6,8 +6,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Middleware in front that encodes content: of what it encodes no part is cut, nothing
-// is encoded before, and no strong ETag is said.
+// Middleware in front that encodes content: the cache cuts no range of such an answer, does
+// not encode it itself, and adds no strong ETag.
 func compressedCases() []testCase {
 	const gzipped, made = "Accept-Encoding: gzip", "Larder; fwd=uri-miss; stored"
 	text := strings.Repeat("a text that gets smaller. ", 200)
@@ -19,7 +19,7 @@ func compressedCases() []testCase {
 		s.get("/p/1").is(text).says(made)
 		return p
 	}
-	// once demands all of the text, encoded once.
+	// once demands the whole text, encoded once.
 	once := func(s *site, a answer) {
 		s.Helper()
 		require.NoError(s, a.err)
@@ -70,7 +70,7 @@ func compressedCases() []testCase {
 			all := s.get("/p/2", gzipped).isHit()
 			once(s, all)
 			part := s.get("/p/2", gzipped, "Range: bytes=2-9").isHit()
-			if part.status == 206 { // the cache has encoded it, which the compressor leaves alone
+			if part.status == 206 { // the cache has encoded it, and the compressor leaves that alone
 				require.Equal(s, all.body[2:10], part.body)
 				require.Equal(s, all.header.Values("ETag"), part.header.Values("ETag"))
 			} else {
@@ -156,7 +156,7 @@ func compressedCases() []testCase {
 			require.Equal(s, 206, a.status)
 			require.Equal(s, text[2:10], a.body)
 			require.Equal(s, []string{strong}, a.header.Values("ETag"))
-			a = s.get("/p/1", gzipped, "Range: bytes=2-9").is(text).isHit() // it may encode, for all that is known
+			a = s.get("/p/1", gzipped, "Range: bytes=2-9").is(text).isHit() // the cache must assume that it encodes
 			require.Equal(s, []string{"W/" + strong}, a.header.Values("ETag"))
 		}),
 

@@ -8,7 +8,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// What requests ask of the cache (RFC 9111 section 5.2.1).
+// Cache-Control of requests (RFC 9111 section 5.2.1).
 func directiveCases() []testCase {
 	var cases []testCase
 	for _, c := range []struct {

@@ -9,8 +9,8 @@ import (
 	"github.com/larderhq/larder/core/internal/test/memtier"
 )
 
-// away gives the site a shared tier that is so far away, before its first request, and
-// lets the cache measure that.
+// away gives the site, before its first request, a shared tier at a round trip, and lets
+// the cache measure that.
 func (s *site) away(trip time.Duration) {
 	s.Helper()
 	server := memtier.New(memtier.Config{})
@@ -21,9 +21,9 @@ func (s *site) away(trip time.Duration) {
 	time.Sleep(15 * time.Second)
 }
 
-// Over a shared tier that takes as long as a request may wait, or longer.
+// Over a shared tier whose round trip is as long as a request may wait, or longer.
 func distantCases() []testCase {
-	const settled = 5 * time.Second // what is behind a response has ended
+	const settled = 5 * time.Second // the work after a response has ended
 	cases := []testCase{
 		within("a request joins a response that is on its way to a distant tier", func(s *site) {
 			s.away(30 * time.Millisecond)

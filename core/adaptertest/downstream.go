@@ -12,7 +12,7 @@ import (
 	"github.com/larderhq/larder/core"
 )
 
-// What caches further down, and clients, are told, and what they may conclude from it.
+// The lifetime that caches downstream and clients may derive from a response.
 func downstreamCases() []testCase {
 	var cases []testCase
 	for _, c := range []struct{ said, want string }{
@@ -122,7 +122,7 @@ func (s *site) date(a answer) time.Time {
 func dateCases() []testCase {
 	return []testCase{
 		over("a guess that the handler asks for is left to caches downstream", func(s *site) {
-			// Nobody guesses of a 302 unless it is public, and the class has no lifetime of its own.
+			// A lifetime of a 302 is guessed only if it is public, and the class has none.
 			changed := time.Now().Add(-time.Hour).UTC().Format(http.TimeFormat)
 			p := &page{status: 302, fields: []string{"Cache-Control: public", "Last-Modified: " + changed}}
 			s.handle("GET /p/{id}", p.serve, s.cached(""))
@@ -173,8 +173,8 @@ func dateCases() []testCase {
 			} {
 				require.Equal(s, made.UTC(), s.date(a).UTC(), a.status)
 				require.Equal(s, "13", a.header.Get("Age"), a.status)
-				// As a cache further down counts (RFC 9111 section 4.2): what is left is what the
-				// response has left.
+				// A cache downstream counts by RFC 9111 section 4.2: its remaining lifetime is that of
+				// the response here.
 				ends, err := http.ParseTime(a.header.Get("Expires"))
 				require.NoError(s, err)
 				require.Equal(s, 47*time.Second, ends.Sub(s.date(a))-13*time.Second, a.status)
@@ -203,7 +203,7 @@ func dateCases() []testCase {
 			first := s.date(s.get("/p/1").is("run 1"))
 			time.Sleep(2*time.Minute + time.Second)
 			require.Equal(s, first.Add(2*time.Minute+time.Second), s.date(s.get("/p/1").is("run 1").says(renewed)))
-			time.Sleep(61 * time.Second) // stale: answered as it is, and renewed behind it
+			time.Sleep(61 * time.Second) // stale: answered, and refreshed in the background
 			require.Equal(s, first.Add(2*time.Minute+time.Second), s.date(s.get("/p/1").is("run 1").isHit()))
 			s.settles(func() bool { return s.cache.Stats().Stored == 3 }, "it has been renewed")
 			require.Equal(s, first.Add(3*time.Minute+2*time.Second), s.date(s.get("/p/1").is("run 1").isHit()))
@@ -323,7 +323,7 @@ func lengthCases() []testCase {
 			all := s.starts(2, "GET", "/p/1")
 			s.waiting(1)
 			p.hold.open()
-			for _, a := range all { // the leader's, and who has waited
+			for _, a := range all { // the leader's and the waiting requests' answers
 				right(a.answer().is(text).isNoHit())
 			}
 			right(s.get("/p/1").is(text).isHit())

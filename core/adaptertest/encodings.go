@@ -29,7 +29,7 @@ func (a answer) decoded() string {
 	return string(body)
 }
 
-// Content that the cache encodes, once, for those who accept it.
+// Content that the cache encodes, once, for clients that accept the encoding.
 func encodingCases() []testCase {
 	text := strings.Repeat("a text that gets smaller. ", 200)
 	// prose is a site with one page of it, stored.

@@ -15,7 +15,7 @@ import (
 	"github.com/larderhq/larder/core"
 )
 
-// shape is an answer of a handler that must come back as it is.
+// shape is an answer of a handler that must reach the client unchanged.
 type shape struct {
 	name   string
 	kept   bool // it is stored, in the class "negative"
@@ -95,8 +95,8 @@ func shapes() []shape {
 	}
 }
 
-// onWire is what a client sees, without what the cache is meant to add and what
-// only says how the content is framed.
+// onWire is an answer as a client sees it, without the fields that the cache adds and the
+// ones that only frame the content.
 func onWire(s *site, a answer, bare answer) (int, http.Header, string) {
 	require.NoError(s, a.err)
 	h := a.header.Clone()
@@ -458,7 +458,7 @@ func validatorCases() []testCase {
 				path := fmt.Sprint("/p/", i)
 				said := "detail=partial-or-conditional"
 				if c.status == 206 {
-					said = "stored" // as what it is
+					said = "stored" // as a part or a redirect
 				}
 				a := s.get(path, c.field).says("Larder; fwd=uri-miss; " + said)
 				require.Equal(s, c.status, a.status)
@@ -597,7 +597,7 @@ func captureCases() []testCase {
 			s.get("/p/1").is("one two three four").isHit()
 		}),
 
-		// Elsewhere: what was written before a panic was stored as complete.
+		// Elsewhere: a body cut off by a panic was stored as complete.
 		over("a response cut off by a panic is not stored", func(s *site) {
 			var runs atomic.Int64
 			s.handle("GET /p/{id}", func(c Ctx) error {
@@ -859,7 +859,7 @@ func outerCases() []testCase {
 				return err
 			}), s.cached("hour"))
 			const n = 20
-			s.get("/p/1", "X-Tamper: 1") // the one who stores
+			s.get("/p/1", "X-Tamper: 1") // this request stores the response
 			tampering := s.starts(n, "GET", "/p/1", "X-Tamper: 1")
 			others := s.starts(n, "GET", "/p/1")
 			for i := range n {

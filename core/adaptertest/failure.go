@@ -10,8 +10,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// fail fails with a status in the framework's way: by an error that the handler returns,
-// or as it can.
+// fail fails with a status in the framework's way: by an error that the handler returns, or
+// by Framework.Fail.
 func (s *site) fail(c Ctx, status int) error {
 	switch {
 	case s.f.Error != nil:
@@ -39,7 +39,8 @@ func (f *failing) serve(c Ctx) error {
 	return f.s.fail(c, f.status)
 }
 
-// sameBut compares two answers but for what the cache adds and what counts runs.
+// sameBut compares two answers without the fields that the cache adds and the count of
+// runs.
 func (s *site) sameBut(want, got answer) {
 	s.Helper()
 	require.NoError(s, got.err)
@@ -48,7 +49,7 @@ func (s *site) sameBut(want, got answer) {
 	require.Equal(s, want.header.Values("Content-Type"), got.header.Values("Content-Type"))
 }
 
-// An error is answered as it is without a cache, in every framework by the same rules.
+// An error is answered as without a cache, by the same rules in every framework.
 func errorCases() []testCase {
 	cases := []testCase{
 		within("a failure without NegativeTTL has the same status in each framework", func(s *site) {

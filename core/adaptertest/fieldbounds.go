@@ -18,8 +18,8 @@ const freeFields = 4 << 10
 // grows is a page of 500 bytes whose header fields grow.
 type grows struct {
 	original
-	bytes atomic.Int64 // of the field that is added
-	lines int64        // that it is added in
+	bytes atomic.Int64 // of the added field
+	lines int64        // over which they are spread
 }
 
 func (g *grows) serve(c Ctx) error {
@@ -31,8 +31,8 @@ func (g *grows) serve(c Ctx) error {
 	return g.original.serve(c)
 }
 
-// growing adds a route with such a page, in a class with so small a bound that a field
-// of tooWide bytes exceeds it, and one of wide bytes does not.
+// growing adds a route with such a page. A field of tooWide bytes exceeds the bound of its
+// class, and one of wide bytes does not.
 func (s *site) growing(class string) *grows {
 	s.Helper()
 	s.changes(class, func(c *core.Class) { c.MaxEntryBytes = smallBytes })
@@ -74,7 +74,7 @@ func fieldBoundCases() []testCase {
 		over("header fields count in any number of lines", func(s *site) {
 			g := s.growing("hour")
 			g.lines = 128
-			g.bytes.Store(wide) // with its names it is more
+			g.bytes.Store(wide) // together with the names it exceeds the bound
 			for range 2 {
 				g.whole(s.get("/p/1")).says(tooLarge)
 			}

@@ -12,9 +12,9 @@ import (
 	"github.com/larderhq/larder/core"
 )
 
-// Framework is one adapter with its framework, as the suite needs them. The flags
-// say what the framework cannot do; each case that a flag leaves out is skipped
-// with that flag's name, so that the columns of two adapters can be compared.
+// Framework is one adapter with its framework. The flags state what the framework cannot
+// do; a case that a flag leaves out is skipped with the flag's name, so that the results of
+// two adapters can be compared.
 type Framework struct {
 	Name string // as in "nethttp"
 
@@ -36,8 +36,8 @@ type Framework struct {
 	// Error does not cover: gin.Context.AbortWithError. The return value is the handler's.
 	// nil: Error does, or there is none (net/http).
 	Fail func(c Ctx, status int) error
-	// OwnError is an error of an app's own whose method StatusCode says 404, as its error
-	// handler, which New installs, answers it (Echo, Fiber). nil: there is none.
+	// OwnError is an error type of an app whose method StatusCode returns 404. New installs
+	// an error handler that answers it so (Echo, Fiber). nil: there is none.
 	OwnError error
 
 	// NoHeadOnGet: a HEAD request does not reach the handler of a GET route (Gin
@@ -128,12 +128,12 @@ type Invalidates struct {
 // when everything behind it has returned (Fiber).
 type AsSent func(c Ctx)
 
-// Compresses is middleware that encodes the content of answers with gzip for those
-// who accept it, as the framework's own or a well-known one does.
+// Compresses is middleware that encodes the content of answers with gzip for clients that
+// accept it: the framework's own, or a well-known one.
 type Compresses struct{}
 
-// Around is any other middleware. next runs what is behind it, with the context
-// that c has then.
+// Around is any other middleware. next runs the middleware and handler behind it, with the
+// context that c has then.
 type Around func(c Ctx, next func() error) error
 
 func (Cached) use()      {}
@@ -143,12 +143,11 @@ func (Around) use()      {}
 func (AsSent) use()      {}
 func (Compresses) use()  {}
 
-// Ctx is what a handler, or an Around, sees of one request and does with its
-// answer. Each method does it in the framework's own terms, as a handler written
-// for the framework would; nothing in it makes up for what the framework lacks.
-// Strings may be views of a buffer that is used again.
+// Ctx is one request and its answer for a handler or an Around. Each method works as a
+// handler written for the framework would, and does not make up for what the framework
+// lacks. Strings may be views of a buffer that is reused.
 type Ctx interface {
-	// Context is the request's context, SetContext sets the one for what is behind.
+	// Context is the request's context. SetContext sets the context for the handlers behind.
 	Context() context.Context
 	SetContext(ctx context.Context)
 	// Native is the framework's own context where it is a context.Context
@@ -169,22 +168,21 @@ type Ctx interface {
 	// then. A handler that calls neither answers an empty 200.
 	Status(status int)
 	Write(p []byte) (int, error)
-	// Text answers as handlers of the framework mostly do: c.String(status, body).
+	// Text answers in the framework's usual way: c.String(status, body).
 	Text(status int, body string) error
-	// Stream answers piecemeal: what fn writes and flushes is meant to be seen by
-	// the client while fn still runs. fn may run after the handler has returned
-	// (Fiber). The return value is the handler's.
+	// Stream answers piecemeal: the client is meant to see what fn writes and flushes
+	// while fn still runs. fn may run after the handler has returned (Fiber). The handler
+	// returns the return value.
 	Stream(fn func(w io.Writer, flush func())) error
 	// EarlyHints sends 103 with a Link field.
 	EarlyHints(link string)
 
-	// ResponseWriter is what handlers of frameworks on net/http write to
-	// (http.ResponseWriter, echo.Response, gin.ResponseWriter); nil if there is
-	// none.
+	// ResponseWriter is the writer of frameworks on net/http (http.ResponseWriter,
+	// echo.Response, gin.ResponseWriter), nil if there is none.
 	ResponseWriter() http.ResponseWriter
 }
 
-// What a Ctx may do as well; where it does not, the cases that need it are skipped.
+// Optional methods of a Ctx. The cases that need one are skipped without it.
 type (
 	// A Remover takes a field out of the header of the answer.
 	Remover interface{ Remove(name string) }

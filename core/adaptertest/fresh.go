@@ -14,8 +14,8 @@ import (
 	"github.com/larderhq/larder/core"
 )
 
-// Freshness, staleness and refreshes. Time stands still in a bubble but for
-// time.Sleep, so that each edge is met to the nanosecond.
+// Freshness, staleness and refreshes. Time in a bubble passes only in time.Sleep, so that
+// each edge is met to the nanosecond.
 func freshCases() []testCase {
 	var cases []testCase
 	for _, c := range []struct {
@@ -92,8 +92,8 @@ func freshCases() []testCase {
 			s.get("/p/1").is("run 2").isNoHit()
 		}, noDateOverride),
 
-		// RFC 9111 section 4.2.3: what a response states counts from its request,
-		// the class's TTL from when it was there.
+		// RFC 9111 section 4.2.3: a stated lifetime counts from the request, the class's TTL from
+		// the response.
 		within("the load's time counts against a stated lifetime, not the class's", func(s *site) {
 			for _, c := range []struct {
 				field string
@@ -238,7 +238,7 @@ func freshCases() []testCase {
 			}
 			time.Sleep(30*time.Second - time.Nanosecond)
 			require.Equal(s, n, hits())
-			time.Sleep(15 * time.Second) // the chance that all are on one side is 2^-29
+			time.Sleep(15 * time.Second) // all are on one side with a probability of 2^-29
 			some := hits()
 			require.Positive(s, some)
 			require.Less(s, some, n)
@@ -396,7 +396,7 @@ func freshCases() []testCase {
 			s.settles(func() bool { return s.cache.Stats().Stored == 2 }, "it has been refreshed")
 			all := seen.all()
 			require.Len(s, all, 2)
-			// It is asked whether what it gave still holds: the client's condition is not its.
+			// The handler gets the validator of the stored response, not the client's.
 			require.Equal(s, strings.Replace(all[0], "inm=[]", `inm=["\"v1\""]`, 1), all[1])
 			s.get("/p/a%20b?z=1&a=2", "Accept-Language: de").is("run 2").says("Larder; hit; ttl=60")
 			s.invalidate(core.Tag("p:a b"))
@@ -425,7 +425,7 @@ func freshCases() []testCase {
 			s.get("/cart", "X-User: bob").is(`X-User ["bob"] run 2`).says("Larder; hit; ttl=-1")
 		}),
 
-		// Elsewhere: a panic of the leader reached everybody who waited, or ended the process.
+		// Elsewhere: a panic of the leader reached every waiting request, or ended the process.
 		within("a refresh that panics ends only itself", func(s *site) {
 			p := &page{body: func(_ Ctx, run int64) string {
 				if run == 2 {

@@ -11,7 +11,7 @@ import (
 
 // Groups of responses (RFC 9875).
 func groupCases() []testCase {
-	// grouped is a site whose pages are in the groups that their path names.
+	// grouped is a site whose pages are in the groups named in their paths.
 	grouped := func(s *site, answers ...string) {
 		s.handle("GET /p/{groups}", func(c Ctx) error {
 			add(c, map[string][]string{
@@ -31,7 +31,7 @@ func groupCases() []testCase {
 		s.handle("POST /refusing/{id}", refusing.serve, s.invalidates("x"))
 	}
 	all := []string{"a", "b", "ab", "a+b", "upper", "token", "none"}
-	// store stores every page, gone demands that these are gone and no others.
+	// store stores every page. gone demands that the given pages are gone and no others.
 	store := func(s *site) {
 		for _, g := range all {
 			s.get("/p/" + g).is("page")

@@ -8,8 +8,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// What the answer to a HEAD tells of what is stored (RFC 9111 section 4.3.5), and
-// what else a handler may do that is asked.
+// The effect of a HEAD's answer on the stored response (RFC 9111 section 4.3.5), and other
+// ways in which a handler answers a validation.
 func headValidateCases() []testCase {
 	return []testCase{
 		within("a HEAD with the same version renews the entry", func(s *site) {

@@ -7,8 +7,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// A hit looks once at what its request has, and is answered by fields that are made once
-// for all hits: what middleware in front does to either is its own.
+// A hit reads its request's fields once, and is answered by fields that are made once for
+// all hits. Changes by middleware in front affect only its own request.
 func hitCases() []testCase {
 	const old, future = "Sun, 06 Nov 1994 08:49:37 GMT", "Fri, 31 Dec 2399 23:59:59 GMT"
 	return []testCase{
@@ -56,7 +56,7 @@ func hitCases() []testCase {
 		}),
 
 		over("outer middleware can add to a field of a hit", func(s *site) {
-			for _, size := range []int{1, 5_000} { // the longer one's length is stated by the cache
+			for _, size := range []int{1, 5_000} { // the cache states the length of the longer one
 				s := newSite(s.TB, s.f, s.by)
 				body := strings.Repeat("x", size)
 				p := &page{fields: []string{"X-One: a", "X-Two: b", "X-Three: c"}, body: func(Ctx, int64) string { return body }}

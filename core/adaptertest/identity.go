@@ -10,7 +10,7 @@ import (
 	"github.com/larderhq/larder/core"
 )
 
-// twins are two requests, and whether they ask for the same response.
+// twins are two requests; same says whether one entry answers both.
 type twins struct {
 	name string
 	a, b request
@@ -22,8 +22,8 @@ func target(t string) request { return request{method: "GET", target: t} }
 func differ(name, a, b string) twins { return twins{name, target(a), target(b), false} }
 func alike(name, a, b string) twins  { return twins{name, target(a), target(b), true} }
 
-// check demands that the second one is answered from the first one's entry if
-// they are the same, and otherwise that each has an entry of its own.
+// check demands that the second request is a hit of the first one's entry if they are the
+// same, and otherwise that each has its own entry.
 func (w twins) check(s *site) {
 	first := s.ask(w.a)
 	first.says("Larder; fwd=uri-miss; stored")
@@ -141,7 +141,7 @@ func identityCases() []testCase {
 			require.NotEmpty(s, s.get("/p/1").isHit().header.Get("ETag"))
 		}),
 
-		// A client can choose the Host that it asks a route of another host with.
+		// A client can send any Host to a route of another host.
 		over("the same URL of routes with other tags has two entries", func(s *site) {
 			p, q := &page{}, &page{}
 			s.handle("GET /p/{id}", p.serve, s.cached("hour", "p:{id}"))

@@ -13,7 +13,7 @@ import (
 	"github.com/larderhq/larder/core/internal/tier"
 )
 
-// noted counts what a tier is told beside entries.
+// noted counts the writes to a tier other than entries.
 type noted struct {
 	tier.Tier
 	calls, bytes atomic.Int64
@@ -50,14 +50,14 @@ func (s *site) twoInstances() (a, b *site) {
 	s.Cleanup(server.Close)
 	b = s.another()
 	b.log = &logged{}
-	b.cache = nil // it has one of its own
+	b.cache = nil // the second instance makes its own
 	for _, it := range []*site{s, b} {
 		it.open(core.Options{Classes: classes(), Remote: server.Tier("fleet")})
 	}
 	return s, b
 }
 
-// heard waits until every instance has heard of what others have done.
+// heard waits until every instance has seen the others' changes.
 func (s *site) heard() {
 	s.Helper()
 	s.settles(func() bool { return true }, "nothing is under way")

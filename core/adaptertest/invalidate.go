@@ -15,7 +15,7 @@ import (
 // The promise "never stale after an invalidation".
 func invalidateCases() []testCase {
 	const base = "http://" + origin
-	// named are the ways to name /p/1, whose tags are "p:1" and "catalog".
+	// named lists the targets that cover /p/1, whose tags are "p:1" and "catalog".
 	named := []struct {
 		name    string
 		target  core.Target
@@ -137,7 +137,7 @@ func targetCases() []testCase {
 			s.get("/p/1").is("run 1").isHit()
 		}),
 
-		// Rule R10: a tag that is known only as the handler answers.
+		// Rule R10: a tag that becomes known only as the handler answers.
 		within("a load is not stored if its late tag was invalidated meanwhile", func(s *site) {
 			p := &page{hold: s.gate(), body: func(c Ctx, run int64) string {
 				if err := core.AddTags(c.Context(), "late"); err != nil {
@@ -149,7 +149,7 @@ func targetCases() []testCase {
 			a := s.start("GET", "/p/1")
 			s.settles(func() bool { return p.in.Load() == 1 }, "the load is under way")
 			s.invalidate(core.Tag("late"))
-			after := s.start("GET", "/p/1") // joins: nobody knows yet that the load carries the tag
+			after := s.start("GET", "/p/1") // joins: that the load carries the tag is not known yet
 			s.waiting(1)
 			p.hold.open()
 			a.answer().is("run 1").says("Larder; fwd=uri-miss; detail=invalidated")

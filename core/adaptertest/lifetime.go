@@ -11,8 +11,8 @@ import (
 	"github.com/larderhq/larder/core"
 )
 
-// How long a response may be used, beyond the plain cases of freshCases: guessed,
-// targeted at shared caches, by age, and after its lifetime.
+// Lifetimes beyond the plain cases of freshCases: guessed, targeted at shared caches,
+// reduced by age, and stale.
 func lifetimeCases() []testCase {
 	var cases []testCase
 	day := 24 * time.Hour
@@ -24,7 +24,7 @@ func lifetimeCases() []testCase {
 		fresh       time.Duration // 0: it is not stored
 	}{
 		{"a tenth of the time since the last change", "", 200, "X-A: 1", 100 * time.Second, 10 * time.Second},
-		// Most of the day has passed at another cache: a bubble that waits for a whole day is slow.
+		// Most of the day has passed at another cache, since a bubble that waits a whole day is slow.
 		{"but no more than a day", "", 200, fmt.Sprintf("Age: %d", (day-20*time.Second)/time.Second), 1000 * day, 20 * time.Second},
 		{"also of what is not found", "", 404, "X-A: 1", 100 * time.Second, 10 * time.Second},
 		{"also of what says that it is public", "", 302, "Cache-Control: public", 100 * time.Second, 10 * time.Second},

@@ -9,7 +9,7 @@ import (
 	"github.com/larderhq/larder/core"
 )
 
-// Rules that could be taken out of the engine without a case that noticed.
+// Rules without which, at first, no case failed.
 func missedCases() []testCase {
 	return []testCase{
 		within("a renewed response still varies on outer middleware's Vary", func(s *site) {
@@ -40,7 +40,7 @@ func missedCases() []testCase {
 			s.get("/p/1").is("run 1").says(renewed)
 		}),
 
-		// Each of these looks like another one once its lines are joined.
+		// Each of these resembles another one once its lines are joined.
 		over("a named field split into other lines is another variant", func(s *site) {
 			p := &page{body: says("X-Tenant")}
 			s.handle("GET /p/{id}", p.serve, s.cached("headers"))
@@ -83,7 +83,7 @@ func missedCases() []testCase {
 			s.get("/p/1").is("run 2").isNoHit()
 		}),
 
-		// RFC 9111 section 5.2.2.6 binds all on the way, whoever CDN-Cache-Control is for.
+		// RFC 9111 section 5.2.2.6 binds all caches on the way, also beside CDN-Cache-Control.
 		over("no-transform counts beside a CDN-Cache-Control without it", func(s *site) {
 			text := strings.Repeat("a text that gets smaller. ", 200)
 			p := &page{body: func(Ctx, int64) string { return text }, fields: []string{"CDN-Cache-Control: max-age=60", "Cache-Control: no-transform"}}

@@ -114,10 +114,10 @@ func TestMutations(t *testing.T) {
 	}
 }
 
-// rewrite is what testing makes of a name.
+// rewrite returns a name as testing prints it.
 func rewrite(name string) string { return strings.ReplaceAll(name, " ", "_") }
 
-// module is a copy of the source, which nobody else changes meanwhile.
+// module is a copy of the source, which does not change meanwhile.
 type module struct {
 	*mutate.Module
 	dir string
@@ -209,7 +209,7 @@ func oneOf(cases []string) string {
 	return "/^(" + strings.Join(quoted, "|") + ")$"
 }
 
-// line matches what a verbose run says of a case.
+// line matches the verdict on a case in a verbose run.
 var line = regexp.MustCompile(`^\s*(?:=== (RUN) +|--- (PASS|FAIL|SKIP): )TestAdapter/(\S+)`)
 
 // read reads the output of one run, and reports whether it came to its end.

@@ -7,7 +7,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// The Vary of outer middleware is about its own fields of an answer, for its own request.
+// The Vary of outer middleware concerns the fields that it sets itself.
 func outerVaryCases() []testCase {
 	cors := func(always bool) Use {
 		return Around(func(c Ctx, next func() error) error {
@@ -113,8 +113,8 @@ func outerVaryCases() []testCase {
 			s.get("/p/1", "Origin: https://a.example").is(`Origin ["https://a.example"] run 1`).isHit()
 		}),
 
-		// The handler's content depends on it, and the handler leaves it to the
-		// middleware to say so.
+		// The handler's content depends on the field, and the handler leaves the Vary to the
+		// middleware.
 		over("a field that outer middleware chooses content by is a variant", func(s *site) {
 			p := &page{body: says("Accept-Language")}
 			s.handle("GET /p/{id}", p.serve, varies("Accept-Language, Origin"), s.cached("hour"))

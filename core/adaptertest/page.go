@@ -18,7 +18,7 @@ type page struct {
 
 	runs atomic.Int64 // that have begun
 	in   atomic.Int64 // that are under way
-	most atomic.Int64 // at a time
+	most atomic.Int64 // most concurrent ones
 }
 
 // serve is a Handler. The body is "run N" unless p.body makes another.
@@ -57,17 +57,17 @@ func add(c Ctx, fields []string) {
 	}
 }
 
-// reader is an io.Reader and nothing else: io.Copy leaves it to the writer to read.
+// reader is only an io.Reader, so that io.Copy uses the writer's ReadFrom.
 func reader(s string) io.Reader { return struct{ io.Reader }{strings.NewReader(s)} }
 
-// says is a body that repeats a field of the request.
+// says returns a body that repeats a field of the request.
 func says(name string) func(Ctx, int64) string {
 	return func(c Ctx, run int64) string {
 		return fmt.Sprintf("%s %q run %d", name, c.Values(name), run)
 	}
 }
 
-// seen keeps what handlers have seen.
+// seen records values that handlers have seen.
 type seen[T any] struct {
 	mu   sync.Mutex
 	list []T

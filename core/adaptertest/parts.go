@@ -15,7 +15,7 @@ type parts struct {
 	page
 	fields []string
 	size   string // default 26
-	extra  string // content that nobody has asked for
+	extra  string // content beyond the requested range
 }
 
 func (p *parts) serve(c Ctx) error {

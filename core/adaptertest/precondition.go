@@ -10,8 +10,7 @@ import (
 	"github.com/larderhq/larder/core"
 )
 
-// The preconditions that an origin evaluates (RFC 9110 section 13), and what a request
-// says of the storing of its response.
+// Preconditions that an origin evaluates (RFC 9110 section 13), and a request's no-store.
 func preconditionCases() []testCase {
 	const before, after = "Thu, 30 Dec 1999 23:59:59 GMT", "Fri, 31 Dec 1999 00:00:01 GMT"
 	cases := []testCase{
@@ -201,7 +200,7 @@ func noStoreCases() []testCase {
 				s.get("/p/1", noStore).is(fmt.Sprint("run ", i+1)).says("Larder; fwd=uri-miss; detail=no-store")
 			}
 			s.settles(func() bool { return s.cache.Stats().Entries == 0 }, "nothing is stored")
-			s.get("/p/1").is("run 4").says("Larder; fwd=uri-miss; stored") // nor is it taken for uncacheable
+			s.get("/p/1").is("run 4").says("Larder; fwd=uri-miss; stored") // and the resource does not count as uncacheable
 			s.get("/p/1").is("run 4").isHit()
 		}),
 

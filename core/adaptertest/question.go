@@ -11,7 +11,7 @@ import (
 	"github.com/larderhq/larder/core"
 )
 
-// query sends a QUERY with content of type text/plain, unless the fields say otherwise.
+// query sends a QUERY with content of type text/plain, unless fields name another type.
 func (s *site) query(target, content string, fields ...string) answer {
 	if len(fields) == 0 || !strings.HasPrefix(fields[0], "Content-Type:") {
 		fields = append([]string{"Content-Type: text/plain"}, fields...)
@@ -206,7 +206,7 @@ func questionCases() []testCase {
 				s.do(method, target).is(fmt.Sprint("wrote ", i+1))
 				s.get("/p/1").is("value 0").isHit()
 			}
-			s.do(method, "/own").is("wrote 4") // what the handler invalidates itself is
+			s.do(method, "/own").is("wrote 4") // the handler's own invalidation takes effect
 			s.get("/p/1").is("value 4").isNoHit()
 		}))
 	}

@@ -22,7 +22,7 @@ func (s *site) letters(fields ...string) *page {
 	return p
 }
 
-// isPart demands a 206 with these bytes, at this place of 26.
+// isPart demands a 206 with these bytes at this place, of 26.
 func (a answer) isPart(body string) answer {
 	if h, ok := a.t.(interface{ Helper() }); ok {
 		h.Helper()
@@ -36,7 +36,7 @@ func (a answer) isPart(body string) answer {
 	return a
 }
 
-// Ranges of what is stored (RFC 9110 section 14, RFC 9111 section 3.3).
+// Ranges of stored responses (RFC 9110 section 14, RFC 9111 section 3.3).
 func rangeCases() []testCase {
 	return []testCase{
 		over("a range of a stored response is answered from it", func(s *site) {

@@ -10,7 +10,7 @@ import (
 	"github.com/larderhq/larder/core"
 )
 
-// Validation at each use, by HEAD, and where it comes to something else.
+// Validation at each use and by HEAD, and its outcomes other than a renewal.
 func revalidateCases() []testCase {
 	return []testCase{
 		within("an invalidation during a validation leaves nothing renewed", func(s *site) {

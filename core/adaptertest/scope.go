@@ -10,8 +10,7 @@ import (
 	"github.com/larderhq/larder/core"
 )
 
-// What handlers say of their own responses, by the request's context and by the
-// framework's.
+// The context functions in handlers, with the request's context and with the framework's.
 func scopeCases() []testCase {
 	var cases []testCase
 	for _, by := range []struct {
@@ -173,7 +172,7 @@ func scopeCases() []testCase {
 	)
 }
 
-// The switch, and the end.
+// A disabled cache, and a closed one.
 func switchCases() []testCase {
 	return []testCase{
 		over("a disabled cache passes requests and stores nothing", func(s *site) {

@@ -77,15 +77,15 @@ func (s *site) open(o core.Options) {
 	s.Cleanup(func() { require.NoError(s, cache.Close()) })
 }
 
-// unhurried gives a cache on the machine's clock time enough for a busy machine, so that no
-// case over sockets depends on how soon a goroutine runs: a request's budget, the legality
-// of what is kept, and the leases last. The cases in a bubble show how they end with time.
+// unhurried gives a cache on the machine's clock enough time for a busy machine: a request's
+// budget, the legality of entries, and the leases last long. No case over sockets then
+// depends on how soon a goroutine runs. The cases in a bubble show how these times end.
 func (s *site) unhurried(o *core.Options) {
 	o.Remote = unhurried{o.Remote.(tier.Tier)}
 	o.RemoteBudget, o.MaxStaleness = patience, patience
 }
 
-// unhurried is a tier whose leases last.
+// unhurried is a tier with long leases.
 type unhurried struct{ tier.Tier }
 
 func (u unhurried) Open(ctx context.Context, want tier.Layout) (tier.Session, error) {
@@ -103,12 +103,12 @@ func (s unhurriedSession) Extend(ctx context.Context, l tier.Lease, d time.Durat
 	return s.Session.Extend(ctx, l, max(d, patience))
 }
 
-// classes are the kinds of data of the suite, each named after what it has.
+// classes returns the classes of the suite, each named after its settings.
 func classes() core.Classes {
 	const ttl = time.Hour
 	http := func(p core.HTTPPolicy) core.Class { return core.Class{TTL: ttl, HTTP: p} }
 	return core.Classes{
-		"":               {}, // only what states its lifetime
+		"":               {}, // stores only responses that state a lifetime
 		"hour":           {TTL: ttl},
 		"minute":         {TTL: time.Minute},
 		"second":         {TTL: time.Second},
@@ -271,12 +271,12 @@ func (s *site) gate() *gate {
 
 func (g *gate) wait() { <-g.c }
 
-// patience is how long a condition may take to come true. In a bubble it takes
-// no time.
+// patience is the time within which a condition must become true. In a bubble no time
+// passes.
 const patience = 10 * time.Second
 
-// settles waits until cond holds. In a bubble that is when everything that can
-// happen without the clock has happened: so what does not hold then never will.
+// settles waits until cond holds. In a bubble it waits until all goroutines are blocked. A
+// condition that does not hold then never will while the clock stands still.
 func (s *site) settles(cond func() bool, what string) {
 	s.Helper()
 	if s.by == inMemory {

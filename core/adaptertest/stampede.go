@@ -15,7 +15,7 @@ import (
 	"github.com/larderhq/larder/core"
 )
 
-// herd is how many ask at once: 50, or what LARDER_HERD says.
+// herd returns the number of concurrent requests: 50, or the value of LARDER_HERD.
 func herd() int {
 	if n, err := strconv.Atoi(os.Getenv("LARDER_HERD")); err == nil && n > 1 {
 		return n
@@ -73,7 +73,7 @@ func stampedeCases() []testCase {
 			a.answer().is("run 1")
 		}),
 
-		// Elsewhere: a panic of the leader reached everybody who waited, or ended the process.
+		// Elsewhere: a panic of the leader reached every waiting request, or ended the process.
 		within("a leader that panics does not fail the waiting requests", func(s *site) {
 			p := &page{hold: s.gate()}
 			p.body = func(_ Ctx, run int64) string {
@@ -112,7 +112,7 @@ func stampedeCases() []testCase {
 			s.get("/p/1").is("run 2").says("Larder; fwd=uri-miss; stored")
 		}),
 
-		// Elsewhere: the leader's client went away, and everybody who waited got its cancellation.
+		// Elsewhere: the leader's client left, and every waiting request got its cancellation.
 		within("a leader whose client disconnects answers the waiting requests", func(s *site) {
 			var ended atomic.Bool
 			p := &page{hold: s.gate()}
@@ -435,7 +435,7 @@ func stampedeCases() []testCase {
 			body := strings.Repeat("0123456789", 20_000)
 			p := &page{hold: s.gate(), body: func(Ctx, int64) string { return body }}
 			s.handle("GET /p/{id}", p.serve, s.cached("hour"))
-			x, err := s.begin(target("/p/1")) // reads nothing: the pipe takes nothing
+			x, err := s.begin(target("/p/1")) // the client reads nothing, and the pipe has no buffer
 			require.NoError(s, err)
 			defer x.leave()
 			s.settles(func() bool { return p.in.Load() == 1 }, "the leader is in the handler")

@@ -14,8 +14,8 @@ import (
 	"github.com/larderhq/larder/core/httpcache"
 )
 
-// Std is a Ctx over net/http. Frameworks that stand on net/http embed it and
-// override what they do in another way: Param, Native, Text, SetContext.
+// Std is a Ctx over net/http. Frameworks on net/http embed it and override what they do
+// differently: Param, Native, Text, SetContext.
 type Std struct {
 	Writer  http.ResponseWriter
 	Request *http.Request
@@ -26,7 +26,7 @@ var _ Ctx = (*Std)(nil)
 // Context implements Ctx.
 func (s *Std) Context() context.Context { return s.Request.Context() }
 
-// SetContext implements Ctx. What is behind must be given s.Request.
+// SetContext implements Ctx. The handlers behind must get s.Request.
 func (s *Std) SetContext(ctx context.Context) { s.Request = s.Request.WithContext(ctx) }
 
 // Native implements Ctx.
@@ -144,8 +144,8 @@ func (w *AsSentWriter) Write(p []byte) (int, error) {
 	return w.ResponseWriter.Write(p)
 }
 
-// Serve returns a Server of net/http for h. Its log is thrown away: panics of
-// handlers are part of the suite.
+// Serve returns a Server of net/http for h. It discards its log, since panics of handlers
+// are part of the suite.
 func Serve(h http.Handler) Server {
 	return &stdServer{http.Server{
 		Handler:           h,

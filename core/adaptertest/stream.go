@@ -124,7 +124,7 @@ func streamCases() []testCase {
 			s.settles(func() bool { return p.in.Load() == 1 }, "the leader is in the handler")
 			other := s.start("GET", "/events")
 			s.waiting(1)
-			x.leave() // while the other one still waits
+			x.leave() // while the other client still waits
 			left++
 			s.settles(func() bool { return true }, "the server has noticed")
 			p.hold.open()

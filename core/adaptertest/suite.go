@@ -29,8 +29,8 @@ func Run(t *testing.T, f Framework) {
 type testCase struct {
 	name   string
 	run    func(s *site)
-	bubble bool   // in a testing/synctest bubble: time is the suite's, and quiet is known
-	unless []flag // the flags that leave it out
+	bubble bool   // runs in a testing/synctest bubble, with virtual time
+	unless []flag // the flags that skip it
 }
 
 func cases() []testCase {
@@ -76,8 +76,8 @@ func cases() []testCase {
 	)
 }
 
-// over is a case over loopback sockets, within one in a bubble over pipes, where
-// the clock stands still unless everything waits for it.
+// over is a case over loopback sockets. within is a case in a bubble over pipes, where the
+// clock moves only when all goroutines wait for it.
 func over(name string, run func(s *site), unless ...flag) testCase {
 	return testCase{name: name, run: run, unless: unless}
 }
@@ -107,8 +107,8 @@ var (
 	paramsOutside    = flag{"ParamsOutside", func(f Framework) bool { return f.ParamsOutside }}
 )
 
-// warmUp serves one request, so that what a framework starts once per process
-// (fasthttp's clock) is not started, and waited for, in a bubble.
+// warmUp serves one request, so that a framework starts its process-wide goroutines
+// (fasthttp's clock) outside a bubble.
 func warmUp(t *testing.T, f Framework) {
 	s := newSite(t, f, overLoopback)
 	s.handle("GET /", func(c Ctx) error { return c.Text(200, "warm") })

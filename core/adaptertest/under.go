@@ -51,7 +51,7 @@ func underWayCases() []testCase {
 			s.get("/p/1").is("run 1")
 			time.Sleep(2*time.Minute - time.Second)
 			p.hold = s.gate()
-			s.get("/p/1").is("run 1") // stale for a second more: refreshed behind it
+			s.get("/p/1").is("run 1") // stale for another second: refreshed in the background
 			time.Sleep(2 * time.Second)
 			waits := s.start("GET", "/p/1")
 			s.waiting(1)
@@ -106,7 +106,7 @@ func underWayCases() []testCase {
 			})
 			s.get("/u/ann").is("row ann")
 			time.Sleep(90 * time.Second)
-			s.get("/u/ann").is("row ann") // stale: refreshed behind it
+			s.get("/u/ann").is("row ann") // stale: refreshed in the background
 			s.get("/u/bob").is("row bob")
 			time.Sleep(time.Second)
 			s.get("/u/ann").is("row ann")
@@ -131,7 +131,7 @@ func underWayCases() []testCase {
 	}
 }
 
-// closes closes the cache in a goroutine, and returns what waits for that.
+// closes closes the cache in a goroutine, and returns a function that waits for it.
 func (s *site) closes() (closed func()) {
 	s.Helper()
 	done := make(chan error, 1)
@@ -140,7 +140,7 @@ func (s *site) closes() (closed func()) {
 	return func() { require.NoError(s, <-done) }
 }
 
-// query is a map whose loader is held, and hears of its context's end.
+// query is a map whose loader is held, and notices the end of its context.
 type query struct {
 	*core.Map[string, string]
 	hold *gate

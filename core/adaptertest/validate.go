@@ -11,7 +11,7 @@ import (
 	"github.com/larderhq/larder/core"
 )
 
-// original is a page with a version: it answers 304 to who has that one.
+// original is a page with a version. It answers 304 to a client that has that version.
 type original struct {
 	page
 	etag, modified string // its validators; "": none
@@ -58,7 +58,7 @@ func (o *original) knows(c Ctx) bool {
 	return o.modified != "" && slices.Contains(c.Values("If-Modified-Since"), o.modified)
 }
 
-// last is what the latest run has been asked.
+// last returns the conditions of the latest run.
 func (o *original) last() string {
 	all := o.asked.all()
 	return all[len(all)-1]
@@ -278,7 +278,7 @@ func validateCases() []testCase {
 			for i, t := range []core.Target{core.Tag("p:1"), core.Path("/p/1"), core.Pattern("*/p/1*"), core.All()} {
 				s.get("/p/1").is(fmt.Sprint("run ", 2*i+1))
 				if i%2 == 0 {
-					time.Sleep(time.Minute + time.Second) // also when it has expired before
+					time.Sleep(time.Minute + time.Second) // the same for an entry that has expired before
 				}
 				s.invalidate(t)
 				s.get("/p/1", "Cache-Control: no-cache").is(fmt.Sprint("run ", 2*i+2)).isNoHit()

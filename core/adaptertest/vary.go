@@ -10,8 +10,8 @@ import (
 	"github.com/larderhq/larder/core"
 )
 
-// The promise "never another user's response": what a response varied on is part of its
-// identity. Elsewhere: Vary was ignored, or a new variant hid the older ones.
+// The promise "never another user's response": the fields on which a response varies are
+// part of its identity. Elsewhere: Vary was ignored, or a new variant hid the older ones.
 func varyCases() []testCase {
 	const lang = "Accept-Language"
 	return []testCase{
@@ -46,7 +46,7 @@ func varyCases() []testCase {
 			}
 		}),
 
-		// RFC 9111 section 4.1. In what the class names they are told apart.
+		// RFC 9111 section 4.1. In fields that the class names, order and spaces count.
 		over("a field that varies is the same in one line and in several", func(s *site) {
 			p := &page{fields: []string{"Vary: X-List"}, body: says("X-List")}
 			s.handle("GET /p/{id}", p.serve, s.cached("hour"))
@@ -128,7 +128,7 @@ func varyCases() []testCase {
 			s.get("/p/1", "Accept-Encoding: br").isHit().is("plain 2")
 		}),
 
-		// A handler that encodes whatever it was asked: the store must not.
+		// A handler that encodes whatever the request accepts; a stored answer must not.
 		over("an encoded response without Vary is kept from clients that refuse it", func(s *site) {
 			p := &page{fields: []string{"Content-Encoding: gzip", "Vary: X-Unrelated"}}
 			s.handle("GET /p/{id}", p.serve, s.cached("hour"))
@@ -404,7 +404,7 @@ func sometimesVaryCases() []testCase {
 			s.get("/p/1").is("run 64").isHit()
 		}),
 
-		// CORS middleware that is silent to requests without Origin.
+		// CORS middleware that sends no Vary to requests without Origin.
 		over("a response without Origin answers no first request with Origin", func(s *site) {
 			p := &page{body: func(c Ctx, run int64) string {
 				if v := strings.Join(c.Values("Origin"), ""); v != "" {

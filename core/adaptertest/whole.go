@@ -24,16 +24,16 @@ import (
 	"github.com/larderhq/larder/core"
 )
 
-// A response is stored if it is whole, whoever has asked for it; and a handler finds in a
-// run of the cache's what it would find without one.
+// A response is stored only if it is complete. A handler that the cache runs in the
+// background finds the same writer as in the foreground.
 func wholeCases() []testCase {
 	return slices.Concat(brokenCases(), proxyCases(), uploadCases(), controllerCases())
 }
 
 const incomplete = "Larder; fwd=uri-miss; detail=incomplete"
 
-// torn answers with the first half of a page, and then with another status, in each of
-// the ways that handlers have.
+// torn answers the first half of a page and then another status, in each of the ways that
+// handlers use.
 func torn() map[string]func(c Ctx) error {
 	half := func(c Ctx) error {
 		c.Set("Content-Type", "text/html; charset=utf-8")
@@ -145,7 +145,7 @@ func brokenCases() []testCase {
 				if _, err := c.Write([]byte("whole")); err != nil {
 					return err
 				}
-				if w := c.ResponseWriter(); w != nil && s.f.Name != "echocache" { // Echo says of a second one that there is one
+				if w := c.ResponseWriter(); w != nil && s.f.Name != "echocache" { // Echo reports a second one itself
 					w.WriteHeader(http.StatusNonAuthoritativeInfo)
 				}
 				return nil
@@ -176,7 +176,7 @@ func brokenCases() []testCase {
 	)
 }
 
-// upstream answers connections with what it is given, and closes them.
+// upstream answers connections with a text, and closes them.
 func (s *site) upstream(answer func() string) *url.URL {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(s, err)
@@ -198,8 +198,8 @@ func (s *site) upstream(answer func() string) *url.URL {
 	return &url.URL{Scheme: "http", Host: l.Addr().String()}
 }
 
-// proxied answers through a httputil.ReverseProxy. What is behind it cannot flush, so
-// that its answers are captured whatever their length.
+// proxied answers through a httputil.ReverseProxy. Its writer cannot flush, so that answers
+// of any length are captured.
 func (s *site) proxied(to *url.URL) Handler {
 	transport := &http.Transport{DisableKeepAlives: true, DisableCompression: true}
 	s.Cleanup(transport.CloseIdleConnections)
@@ -207,7 +207,7 @@ func (s *site) proxied(to *url.URL) Handler {
 	proxy.Transport, proxy.ErrorLog = transport, slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
 	return func(c Ctx) error {
 		return c.(HandlerRunner).RunHandler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			if s.f.NoResponseWriter { // fasthttp uses again what its context refers to, and a Transport looks at it later
+			if s.f.NoResponseWriter { // fasthttp reuses the memory of its context, and a Transport reads it later
 				r = r.WithContext(context.Background())
 			}
 			proxy.ServeHTTP(struct{ http.ResponseWriter }{w}, r)

@@ -166,7 +166,7 @@ func whoseCases() []testCase {
 			s.get("/p/1").is("run 2").isHit()
 		}),
 
-		// The promise "one load": what may not be shared is not shared, and nobody queues for it.
+		// The promise "one load": requests do not wait for a response that may not be shared.
 		within("waiting requests for a private response all run concurrently", func(s *site) {
 			n := herd()
 			leader, rest := s.gate(), s.gate()
@@ -209,7 +209,7 @@ func whoseCases() []testCase {
 			}
 
 			p.fields = nil
-			if s.f.Shared { // who queues for nobody takes no lease: not before it is forgotten
+			if s.f.Shared { // a request that does not wait takes no lease until the resource is no longer uncacheable
 				time.Sleep(time.Minute)
 			}
 			s.get("/p/1").is("run 12").says("Larder; fwd=uri-miss; stored") // it is no longer so

@@ -184,7 +184,7 @@ func writeCases() []testCase {
 			s.get("/p/1").is("value 0")
 			w := s.start("PUT", "/p/1")
 			s.settles(func() bool { return db.value.Load() == 1 }, "the write is under way")
-			s.get("/p/1").is("value 0").isHit() // it may be refused yet
+			s.get("/p/1").is("value 0").isHit() // the write may still be refused
 			s.invalidate(core.Tag("p:1"))
 			s.get("/p/1").is("value 1").isNoHit()
 			s.get("/p/1").is("value 1").isHit()
@@ -265,7 +265,7 @@ func writeCases() []testCase {
 	return append(cases, heldCases()...)
 }
 
-// refusedCases are writes that are refused: they cost nothing.
+// refusedCases are writes that are refused: they remove no entry.
 func refusedCases() (cases []testCase) {
 	refused := func(name string, answer func(c Ctx, s *site) error, unless ...flag) testCase {
 		return within("a refused write removes nothing: "+name, func(s *site) {
@@ -278,7 +278,7 @@ func refusedCases() (cases []testCase) {
 			for _, target := range both {
 				s.get(target).is("value 0")
 			}
-			db.value.Add(1) // whoever loaded would see it
+			db.value.Add(1) // a load would see it
 			for range 5 {
 				s.do("PUT", "/p/1")
 				for _, target := range both {
@@ -318,7 +318,7 @@ func refusedCases() (cases []testCase) {
 			s.get("/list").is("value 1").isNoHit()
 		}),
 
-		// The status says that nothing was changed; the handler knows better.
+		// By its status the write has changed nothing; the handler states that it has.
 		within("a write that answers 4xx can invalidate by core.Invalidate", func(s *site) {
 			db := &row{}
 			g := s.gate()
@@ -343,10 +343,9 @@ func refusedCases() (cases []testCase) {
 	)
 }
 
-// lateCommitCases are writes whose handler may still commit when they have been
-// answered: a handler behind http.TimeoutHandler goes on, a query whose context has
-// ended may have arrived. What is read before the commit must not outlive the
-// write's deadline.
+// lateCommitCases are writes whose handler may still commit after the answer: a handler
+// behind http.TimeoutHandler keeps running, and a query whose context has ended may have
+// arrived. An entry loaded before the commit must not outlive the write's deadline.
 func lateCommitCases() (cases []testCase) {
 	late := func(name string, answer func(c Ctx, s *site) error, unless ...flag) testCase {
 		return within("a late commit is seen by the deadline: "+name, func(s *site) {
@@ -433,9 +432,9 @@ func lateCommitCases() (cases []testCase) {
 	)
 }
 
-// ways are which writes invalidate by what they answer: one that its route has
-// declared may have committed what it failed to answer; one that nobody has
-// declared invalidates by RFC 9111 section 4.4, when it succeeds.
+// ways lists the answers by which writes invalidate. A declared write (Invalidate) may have
+// committed although its answer failed. An undeclared one invalidates when it succeeds
+// (RFC 9111 section 4.4).
 type ways int
 
 const (
@@ -444,8 +443,8 @@ const (
 	both
 )
 
-// outcome is a write that ends in some way; what was read and stored while it
-// ran is gone then, or not. Both ways to write are tried.
+// outcome runs a write with some end. An entry stored while it ran is then gone, or not.
+// Both kinds of write are tried.
 func outcome(name string, invalidates ways, end func(c Ctx, s *site) error, unless ...flag) testCase {
 	return over(name, func(s *site) {
 		db := &row{}
@@ -470,9 +469,9 @@ func outcome(name string, invalidates ways, end func(c Ctx, s *site) error, unle
 	}, unless...)
 }
 
-// heldCases are answers of writes whose end must not be seen before the write
-// has ended: each handler has answered all it has when it is held up. In a bubble
-// a pipe takes what is read only, and nothing is on its way when all wait.
+// heldCases are answers of writes whose end must not be seen before the invalidation. Each
+// handler has written its whole answer when it is held. In a bubble a pipe has no buffer, so
+// that no byte is under way when all goroutines wait.
 func heldCases() []testCase {
 	large := strings.Repeat("0123456789", 20_000)
 	type shape struct {
