@@ -139,7 +139,7 @@ func mutations() []mutation {
 		// variants.go: the fields on which a resource varies, shared by instances.
 		take("a fill does not replace a note that its lease has not seen", "core/internal/test/memtier/leases.go", ` || st.learnt(f.Key, l.Seen)`, ``,
 			[]string{"a load without Vary does not replace what another instance learnt"}),
-		take("a note found where it is not asked for is joined", engine+"fetch.go", `a.heed(&l.Found)`, `_ = l`,
+		take("a note found where it is not asked for is joined", engine+"acquire.go", `f.joinNote(&l.Found)`, `_ = l`,
 			[]string{"no-cache does not replace what another instance learnt"}),
 
 		// downstream.go: lifetimes for caches downstream.

@@ -11,20 +11,21 @@ import (
 	"github.com/larderhq/larder/core/internal/tier"
 )
 
-// breakAfter is how many calls of requests may fail in a row before requests stop
-// asking, until the watchdog has verified what they ask: of one partition, of those
-// that one server has, or, if nothing is heard of any server, of all.
+// breakAfter is the number of consecutive failures after which requests stop asking, until
+// the watchdog has verified the partition. Failures are counted for one partition, for the
+// partitions of one server, and for all servers together.
 const breakAfter = 3
 
-// breaker counts the calls that failed in a row at one server, or anywhere. The
-// partitions of a server share it: one that is down takes only those.
+// breaker counts consecutive failures of one server, or of all servers together. The
+// partitions of a server share its breaker, so that a server that is down takes no other
+// partitions with it.
 type breaker struct {
 	failures atomic.Int32
-	answered atomic.Int64 // when it last did, about, on the engine's clock
+	answered atomic.Int64 // when the server last answered, to the millisecond, on the engine's clock
 }
 
 func (b *breaker) answer(now int64) {
-	if b.failures.Load() != 0 { // most often it is, and the line is everybody's
+	if b.failures.Load() != 0 { // it is zero as a rule, and a store would move the cache line
 		b.failures.Store(0)
 	}
 	if now-b.answered.Load() > int64(time.Millisecond) {
@@ -32,86 +33,91 @@ func (b *breaker) answer(now int64) {
 	}
 }
 
-// fail counts a call that took at most so long, unless it was answered meanwhile,
-// and reports whether that was one too many.
+// fail counts a failed call of the given duration, unless the server has answered during the
+// call. It reports whether the failure was the last one that is tolerated.
 func (b *breaker) fail(now int64, took time.Duration) bool {
 	return now-b.answered.Load() >= int64(took) && b.failures.Add(1) == breakAfter
 }
 
-// serve notes who serves a partition. The caller holds follow.
-func (s *shared) serve(p int, server string) {
+// servedBy records the server of a partition. The caller holds follow.
+func (s *shared) servedBy(p int, server string) {
 	f := &s.parts[p]
-	if f.server == server {
+	if f.server.id == server {
 		return
 	}
-	f.server, f.own = server, tier.Position{}
+	f.server.id, f.server.own = server, tier.Position{}
 	for q := range s.parts {
-		if q != p && s.parts[q].server == server {
-			f.breaker.Store(s.parts[q].breaker.Load())
+		if q != p && s.parts[q].server.id == server {
+			f.server.breaker.Store(s.parts[q].server.breaker.Load())
 			return
 		}
 	}
-	f.breaker.Store(new(breaker))
+	f.server.breaker.Store(new(breaker))
 }
 
-// broken reports whether one of the partitions of the mask is not to be asked.
+// broken reports whether requests must not ask one of the partitions of the mask.
 func (s *shared) broken(mask uint64) bool {
-	if s.breaker.failures.Load() >= breakAfter {
+	if s.health.breaker.failures.Load() >= breakAfter {
 		return true
 	}
 	for ; mask != 0; mask &= mask - 1 {
-		f := &s.parts[bits.TrailingZeros64(mask)]
-		if f.failures.Load() >= breakAfter || f.breaker.Load().failures.Load() >= breakAfter {
+		server := &s.parts[bits.TrailingZeros64(mask)].server
+		if server.failures.Load() >= breakAfter || server.breaker.Load().failures.Load() >= breakAfter {
 			return true
 		}
 	}
 	return false
 }
 
-// answered notes that a partition's server has answered.
-func (s *shared) answered(f *follower, now int64) {
-	if f.failures.Load() != 0 {
-		f.failures.Store(0)
+// recordAnswer records that a partition's server has answered.
+func (s *shared) recordAnswer(f *follower, now int64) {
+	if f.server.failures.Load() != 0 {
+		f.server.failures.Store(0)
 	}
-	f.breaker.Load().answer(now)
-	s.breaker.answer(now)
+	f.server.breaker.Load().answer(now)
+	s.health.breaker.answer(now)
 }
 
-// outcome counts failures of calls for a partition, which all those of mask had to
-// answer. Of several servers the ones are to blame that answered nothing else
-// meanwhile.
-func (s *shared) outcome(ctx context.Context, p int, mask uint64, err error) {
+// recordCall records the outcome of a call for partition p that all partitions of the mask had
+// to answer. If several servers had to, a failure counts for those that have answered
+// nothing else during the call.
+func (s *shared) recordCall(ctx context.Context, p int, mask uint64, err error) {
 	if err == nil {
 		now := s.local.Now()
 		for ; mask != 0; mask &= mask - 1 {
-			s.answered(&s.parts[bits.TrailingZeros64(mask)], now)
+			s.recordAnswer(&s.parts[bits.TrailingZeros64(mask)], now)
 		}
 		return
 	}
-	if ctx.Err() != nil || errors.Is(err, errSpent) { // the client's time is up, or it did not ask: that says nothing of the tier
+	// A call that the caller cut off, or that was not sent, proves nothing about the tier.
+	if ctx.Err() != nil || errors.Is(err, errSpent) {
 		return
 	}
-	s.uncounted(err)
+	s.countUnrefused(err)
+	if s.recordFailure(p, mask) {
+		if tier.KindOf(err) == "" { // refused has logged a refusal
+			s.unreachable(err)
+		}
+		s.requestRound()
+	}
+}
+
+// recordFailure counts a failed call. It reports whether requests stop asking now.
+func (s *shared) recordFailure(p int, mask uint64) bool {
 	now := s.local.Now()
 	var servers []*breaker
 	for ; mask != 0; mask &= mask - 1 {
-		if b := s.parts[bits.TrailingZeros64(mask)].breaker.Load(); !slices.Contains(servers, b) {
+		if b := s.parts[bits.TrailingZeros64(mask)].server.breaker.Load(); !slices.Contains(servers, b) {
 			servers = append(servers, b)
 		}
 	}
-	broke := s.breaker.fail(now, s.Budget)
+	broke := s.health.breaker.fail(now, s.Budget)
 	if len(servers) == 1 {
-		n := s.parts[p].failures.Add(1)
-		broke = servers[0].failures.Add(1) == breakAfter || n == breakAfter || broke
-	} else {
-		for _, b := range servers {
-			broke = b.fail(now, s.Budget) || broke
-		}
+		n := s.parts[p].server.failures.Add(1)
+		return servers[0].failures.Add(1) == breakAfter || n == breakAfter || broke
 	}
-	if broke {
-		if tier.KindOf(err) == "" { // otherwise it has been told, see refused
-			s.unreachable(err)
-		}
-		s.wake()
+	for _, b := range servers {
+		broke = b.fail(now, s.Budget) || broke
 	}
+	return broke
 }

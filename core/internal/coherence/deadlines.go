@@ -9,35 +9,36 @@ import (
 )
 
 // The deadline of an intent is a time on the clock of its partition's server (R24). An
-// instance that has heard of the beginning lets go of its own copies at that time, by its
-// own clock, whatever it hears meanwhile, but for the intent's end:
+// instance that has heard of the Begin removes its own copies at that time, by its own
+// clock, unless it has heard of the intent's end. The interleavings:
 //
-//	begun, heard, copy read, the writer dies      the copy goes at the deadline; so does what
-//	                                              the tier has, by itself
-//	copy read, begun, deadline, heard             the copy goes when the beginning is heard of,
-//	                                              which is before it is legal again
-//	begun, adopted, copy read                     the head tells the latest deadline of all that
-//	                                              have begun: until then nothing is kept of it
-//	deadline here, copy read anew, deadline of    nothing is kept of the partition from the
-//	the server                                    earliest moment at which the server's clock may
-//	                                              be there to the latest
-//	read of the tier, deadline here, reply        the deadline comes once more at the latest
-//	                                              such moment: what was read or loaded from
-//	                                              before it is fenced
-//	adopted, load, deadline, end of the load      the same: an era item comes at that moment
-//	server's clock set                            what was reckoned is void: the partition is
-//	                                              aged, and as if it had just been adopted
-//	closed, heard before the beginning            the deadline comes for nothing
+//	begun, heard, copy read, the writer dies      The copy ends at the deadline. The tier's
+//	                                              entry expires at the deadline by itself.
+//	copy read, begun, deadline, heard             The copy ends when the Begin is heard of,
+//	                                              before the partition is legal again.
+//	begun, adopted, copy read                     The head has the latest deadline of all
+//	                                              intents. Until then no copy is kept.
+//	deadline here, copy read again, deadline of   No copy of the partition is kept between
+//	the server                                    the earliest and the latest moment at which
+//	                                              the server's clock may reach the deadline.
+//	read of the tier, deadline here, reply        The deadline is applied once more at the
+//	                                              latest such moment. It fences the copies and
+//	                                              loads that were begun before.
+//	adopted, load, deadline, end of the load      As above: an era item is applied at that
+//	                                              moment.
+//	the server's clock is set                     The computed moments are void. The partition
+//	                                              is aged and treated as just adopted.
+//	closed, heard before the Begin                The deadline removes copies without need.
 
-// serverClock is what is known of a server's clock: what has to be added to a time of it, in
-// nanoseconds, to get one on the engine's.
+// serverClock is the difference between a server's clock and the engine's: adding it to a
+// time of the server, in nanoseconds, gives a time on the engine's clock.
 type serverClock struct {
 	known            bool
 	earliest, latest int64
-	at               int64 // when it was read
+	at               int64 // when it was read, on the engine's clock
 }
 
-// readClocks notes the clocks of the servers that have answered what was asked at a time.
+// readClocks records the clocks of the servers that have answered a question.
 func (s *shared) readClocks(heads []tier.Head, sent int64) {
 	received := s.local.Now()
 	s.follow.Lock()
@@ -45,42 +46,45 @@ func (s *shared) readClocks(heads []tier.Head, sent int64) {
 	for p := range heads {
 		if h := &heads[p]; h.Err == nil && h.Now > 0 && p < len(s.parts) {
 			now := h.Now * int64(time.Millisecond)
-			was := s.parts[p].clock
+			was := s.parts[p].server.clock
 			is := serverClock{true, sent - now - int64(time.Millisecond), received - now + int64(time.Millisecond), received}
-			s.parts[p].clock = is
+			s.parts[p].server.clock = is
 			drift := (received - was.at) / 500
 			if was.known && (is.earliest > was.latest+drift || is.latest < was.earliest-drift) {
-				s.doubt(p, h) // the clock was set: deadlines come at other times than were reckoned
+				s.doubt(p, h) // the clock was set: the deadlines come at other times than computed
 				s.age(p)
 			}
 		}
 	}
 }
 
-// reached returns the earliest and the latest moment at which a server's clock may be at
-// a time.
-func (c *serverClock) reached(now, at int64) (earliest, latest int64) {
+// reaches returns the earliest and the latest moment, on the engine's clock, at which the
+// server's clock may reach a time.
+func (c *serverClock) reaches(now, at int64) (earliest, latest int64) {
 	at *= int64(time.Millisecond)
-	drift := max(0, at+c.latest-now) / 500 // clocks run at rates that differ a little
+	drift := max(0, at+c.latest-now) / 500 // the rates of two clocks differ a little
 	return at + c.earliest - drift, at + c.latest + drift
 }
 
-// doubt notes until when there may be intents that this instance has not heard of: those
-// that had begun when a head was read from which it follows, or, where the server is
-// another than before, by another clock. It comes before the partition is aged: what is
-// read after that must not be kept. The caller holds follow.
+// doubt keeps no copy of a partition until the latest deadline of the intents that this
+// instance may not have heard of: those that had begun before the head from which it follows,
+// or, on another server than before, those whose deadlines are times of another clock. It is
+// called before the partition is aged, so that an entry that is read afterwards is not kept.
+// The caller holds follow.
 func (s *shared) doubt(p int, h *tier.Head) {
 	f := &s.parts[p]
-	if h.Until < h.Now || !f.clock.known {
+	if h.Until < h.Now || !f.server.clock.known {
 		return
 	}
-	_, last := f.clock.reached(s.local.Now(), h.Until)
+	_, last := f.server.clock.reaches(s.local.Now(), h.Until)
 	s.Doubt(p, last)
-	s.local.Announce(local.Deadline{At: last, Items: []tier.Item{local.EraItem(p)}}) // for what has begun to be read or loaded before
+	// The deadline fences the reads and loads that have begun before.
+	s.local.Announce(local.Deadline{At: last, Items: []tier.Item{local.EraItem(p)}})
 }
 
-func (s *shared) Doubt(p int, until int64) {
-	for d := &s.parts[p].doubtful; ; {
+// Doubt makes a partition doubtful until a time, unless it already is for longer.
+func (ps *partitions) Doubt(p int, until int64) {
+	for d := &ps.parts[p].doubtful; ; {
 		was := d.Load()
 		if was >= until || d.CompareAndSwap(was, until) {
 			return
@@ -88,41 +92,48 @@ func (s *shared) Doubt(p int, until int64) {
 	}
 }
 
-// Doubtful reports whether an entry may be covered by an intent that this instance has
-// not heard of. The tier knows; no copy is kept.
-func (s *shared) Doubtful(mask uint64, now int64) bool {
+// Doubtful reports whether an intent of which this instance has not heard may cover an entry
+// of the partitions. Such an entry is answered from the tier, and no copy is kept.
+func (ps *partitions) Doubtful(mask uint64, now int64) bool {
 	for ; mask != 0; mask &= mask - 1 {
-		if now < s.parts[bits.TrailingZeros64(mask)].doubtful.Load() {
+		if now < ps.parts[bits.TrailingZeros64(mask)].doubtful.Load() {
 			return true
 		}
 	}
 	return false
 }
 
-// intent applies what the log tells of a writer's intent; false: it is another item. The
-// caller holds follow.
-func (s *shared) intent(p int, it tier.Item) bool {
+// applyIntent applies an item of an intent, and returns false for any other item. The caller
+// holds follow.
+func (s *shared) applyIntent(p int, it tier.Item) bool {
 	switch it.Kind {
 	case tier.Closed:
 		s.local.TakeBack(it.Value, p)
 		return true
 	case tier.Begun:
-	default:
-		return false
+		s.applyBegun(p, it)
+		return true
 	}
+	return false
+}
+
+// applyBegun schedules the deadline of an intent. The caller holds follow.
+func (s *shared) applyBegun(p int, it tier.Item) {
 	in, _ := tier.IntentOf(it) // the item has been checked
-	if f := &s.parts[p]; f.clock.known {
-		now := s.local.Now()
-		first, last := f.clock.reached(now, in.Deadline)
-		if now >= first { // before anything is verified
-			s.Doubt(p, last)
-			s.local.Fence([]tier.Item{in.Item})
-			if now < last {
-				s.local.Announce(local.Deadline{At: last, Items: []tier.Item{in.Item}, ID: in.ID})
-			}
-			return true
-		}
-		s.local.Announce(local.Deadline{At: first, Doubt: last, Items: []tier.Item{in.Item}, ID: in.ID})
+	clock := &s.parts[p].server.clock
+	if !clock.known {
+		return
 	}
-	return true
+	now := s.local.Now()
+	first, last := clock.reaches(now, in.Deadline)
+	if now < first {
+		s.local.Announce(local.Deadline{At: first, Doubt: last, Items: []tier.Item{in.Item}, ID: in.ID})
+		return
+	}
+	// The deadline has passed, perhaps: the copies end before the partition is verified.
+	s.Doubt(p, last)
+	s.local.Fence([]tier.Item{in.Item})
+	if now < last {
+		s.local.Announce(local.Deadline{At: last, Items: []tier.Item{in.Item}, ID: in.ID})
+	}
 }

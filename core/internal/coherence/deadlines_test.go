@@ -11,15 +11,15 @@ import (
 	"github.com/larderhq/larder/core/internal/tier"
 )
 
-// following returns what follows one partition, and a head of it that tells of an intent.
+// following returns a view of the tier, and a head of its partition that reports an intent.
 func following(t *testing.T) (*shared, *tier.Head) {
 	s := newShared(Sharing{Layout: tier.Layout{MaxStaleness: time.Minute}}, 1<<20, time.Minute)
 	cache, err := local.New(local.Settings{MaxBytes: 1 << 20, Refreshes: 4, Guard: s})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, cache.Close(context.Background())) })
 	s.local = cache
-	s.skew.Store(s.wall() - cache.Monotonic())
-	s.parts[0].clock = serverClock{known: true}
+	s.suspension.skew.Store(s.wall() - cache.Monotonic())
+	s.parts[0].server.clock = serverClock{known: true}
 	now := cache.Now() / int64(time.Millisecond)
 	h := &tier.Head{
 		Position: tier.Position{ID: "1-1", Token: "at"}, Era: "era", Confirmed: "new", Server: "new",
@@ -28,13 +28,13 @@ func following(t *testing.T) (*shared, *tier.Head) {
 	return s, h
 }
 
-func TestNothingIsKeptOfAServerWhoseEraIsNotLearnedYet(t *testing.T) {
+func TestNoCopyIsKeptOfAServerWhoseEraIsNotLearnedYet(t *testing.T) {
 	s, h := following(t)
 	f := &s.parts[0]
-	s.serve(0, "old")
+	s.servedBy(0, "old")
 	f.position.Store(&h.Position)
-	f.endEra() // since the head was asked for
-	require.True(t, s.settled(0, h, &asked{at: s.local.Now()}))
+	f.endEra() // after the head was requested
+	require.True(t, s.verifyUnmoved(0, h, &headQuestion{sent: s.local.Now()}))
 	require.True(t, s.Doubtful(1, s.local.Now()))
 }
 
@@ -50,15 +50,15 @@ func TestIntentsOfAnAdoptedHeadCountBeforeTheFence(t *testing.T) {
 	<-held // the fence waits for the end of the change
 	go func() {
 		defer close(done)
-		s.adopt(0, h, &asked{at: s.local.Now()})
+		s.adopt(0, h, &headQuestion{sent: s.local.Now()})
 	}()
-	heeded := func() bool { return s.Doubtful(1, s.local.Now()) }
-	for until := time.Now().Add(5 * time.Second); !heeded() && time.Now().Before(until); {
+	doubtful := func() bool { return s.Doubtful(1, s.local.Now()) }
+	for until := time.Now().Add(5 * time.Second); !doubtful() && time.Now().Before(until); {
 		time.Sleep(time.Millisecond)
 	}
-	first := heeded()
+	first := doubtful()
 	close(release)
 	<-done
 	s.follow.Unlock()
-	require.True(t, first, "what is read after the fence would be kept")
+	require.True(t, first, "an entry that is read after the fence would be kept")
 }

@@ -1,51 +1,76 @@
-// Package coherence keeps the caches of several processes coherent over a shared tier: it
-// follows the tier's logs, takes leases, fills, and invalidates. The embedded cache of
-// package local answers what concerns this process alone.
+// Package coherence keeps the caches of several processes coherent over a shared tier. It
+// follows the tier's logs, takes leases, fills and invalidates. The embedded cache of
+// package local holds everything that concerns this process alone.
 //
 // core/PROTOCOL.md specifies the protocol: the terms, the data in Redis, and the
-// rules R1 to R28, which comments and tests cite by number, each with the failure
-// that it prevents. The rest of this comment is for readers of this package.
+// rules R1 to R28, each with the failure that it prevents. Comments and tests cite
+// the rules by number. The rest of this comment is for readers of this package.
 //
-// The log of package local stays what fences this process. Items of the tier's logs are
-// appended to it as they become known: by a hint, by the reply to a call of this instance, or
-// by the watchdog (follow.go). The lock shared.follow is taken before the lock of the log, and
+// The log of package local fences this process. An item of a tier's log is appended to it
+// as soon as the item is known: from a hint, from the reply to a call of this instance, or
+// from the watchdog. The lock partitions.follow is taken before the lock of the log, and
 // so is the lock of a flight.
 //
-// Type shared knows what has been verified of the tier, and is the local cache's guard
-// (local.Guard). It does not know Engine, which has a cache and a shared, nor Turn, which
-// has an Engine.
+// Type shared is the view of the tier, and the guard of the local cache (local.Guard). It
+// does not know Engine, which has a cache and a shared, nor Turn, which has an Engine.
 //
-//	shared.go     what has been verified of each partition, and since when
-//	follow.go     the watchdog, hints, eras
-//	fetch.go      what a turn asks the tier before it loads: the entry, or the lease
-//	lease.go      the lease that a turn has
-//	store.go      what it gives to the tier after that, under which conditions
-//	change.go     invalidations, intents and sweeps; pending.go those that failed
-//	intent.go     intents of this process; deadlines.go those of others
-//	mirror.go     generations that are known without asking
-//	write.go      write-through: a writer that ends with the value
-//	queue.go      write-behind; later.go what goes on behind a response
-//	wakes.go      requests that wait for another instance's load
+// What is known of the tier:
 //
-// The interleavings beside those above, where C is the change in the tier, A its
-// application here, X the position of the partition, and reads of the tier are G:
+//	shared.go      the view of the tier: opened, asked and closed
+//	partitions.go  how far each partition has been verified, and since when
+//	follower.go    one partition: its position, eras, items and server
+//	follow.go      items, heads and eras that are applied to a partition
+//	watchdog.go    the loop that verifies the partitions
+//	hints.go       the subscription to hints
+//	agreement.go   the layout on which the instances agree
+//	deadlines.go   deadlines of other instances' intents
+//	breaker.go     servers that have failed; distance.go the round trip; failurelog.go
+//	               what is logged of both
 //
-//	G < C < A < admit               the load was registered before G: admit finds the
-//	                                item, and the entry is neither kept nor answered
-//	C < G, A later                  G sees C: the entry has gone, or its generation is
-//	                                another; a mirrored one that agrees with an old
-//	                                entry is what Δ allows, and not to the caller of C,
-//	                                whose process is fenced before C returns
-//	lease < C(key) < fill           C took the lease: refused
-//	lease, generation < C(tag)      the entry is stored under a generation that is no
-//	                                more: nobody answers from it
-//	load < C(tag) < load names tag  Late finds C behind X, which was taken before the
-//	                                load: refused, applied here or not
-//	intent, lease, load, commit     the entry, or the generation that it carries, ends at the
-//	                                intent's deadline, and so does each copy: a writer that
-//	                                dies now leaves nothing behind (intent.go, deadlines.go)
-//	heads asked, hint moves X       the head is older than X: it is not adopted
-//	heads asked, suspended, heads   verified is the time of asking; the wall clock tells
-//	                                of the suspension, and everything is aged
-//	NewEra by another, no item      X does not lead to the head: aged, adopted
+// A read:
+//
+//	turn.go        the right to load a key
+//	fetch.go       the questions of a turn before its load; budget.go their time
+//	acquire.go     the question for the lease; waiters.go loads of other instances
+//	admit.go       a copy in memory of an entry that was found
+//	validate.go    the proof that an entry may be renewed
+//	lease.go       the lease of a turn
+//	store.go       the fill
+//	later.go       fills and loads behind a response
+//	mirror.go      generations that are known without a question
+//	lasting.go     stored notes
+//
+// A write:
+//
+//	change.go      invalidations; sweep.go patterns; external.go other programs
+//	pending.go     invalidations that the tier has not confirmed
+//	intent.go      intents of this process
+//	write.go       write-through
+//	queue.go       write-behind; ownchange.go the changes that this process has queued
+//
+// The files list the interleavings of their own. The others follow. C is a change in the
+// tier, A its application in this process, X the position of the partition, and G a read
+// of the tier.
+//
+//	G < C < A < admit               The load was registered before G. admit finds the item,
+//	                                and the entry is neither kept nor answered.
+//	C < G, A later                  G sees C: the entry has gone, or its generation has
+//	                                changed. A mirrored generation may still agree with the
+//	                                old entry. Δ allows that to every reader except those
+//	                                of the process that called C, which is fenced before
+//	                                the call returns.
+//	lease < C(key) < fill           C removed the lease, and the fill is refused.
+//	lease, generation < C(tag)      The entry is stored under a generation that has ended,
+//	                                so that no reader gets it.
+//	load < C(tag) < load names tag  Late finds C behind X, which was taken before the load.
+//	                                The fill is refused, whether or not C was applied.
+//	intent, lease, load, commit     The entry, or the generation that it carries, ends at
+//	                                the intent's deadline, and so does each copy. A writer
+//	                                that dies then leaves no old value.
+//	heads requested, hint moves X   The head is older than X, and is not adopted.
+//	heads requested, suspension     The partition counts as verified from the time of the
+//	                                question. The wall clock reveals the suspension, and
+//	                                everything is aged.
+//	an era of another instance      X does not lead to the head. The partition is aged, and
+//	                                the head is adopted.
 package coherence

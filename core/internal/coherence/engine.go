@@ -9,21 +9,21 @@ import (
 	"github.com/larderhq/larder/core/internal/tier"
 )
 
-// Settings configure an engine. All fields but Shared are required.
+// Settings configure an engine. All fields except Shared are required.
 type Settings struct {
 	MaxBytes    uint64        // of the in-process tier
-	LongestLoad time.Duration // of any class: how long the tier remembers an intent that has lapsed
+	LongestLoad time.Duration // the longest load of any class; the tier remembers a lapsed intent for that time
 	Refreshes   int           // maximum of concurrent background refreshes
-	Shared      *Sharing      // nil: this process only
+	Shared      *Sharing      // nil: no tier is shared
 }
 
-// Engine is the cache of one process and what it shares with other instances. The embedded
-// cache answers whatever concerns this process alone.
+// Engine is the cache of one process together with the tier that it shares with other
+// instances. The embedded cache holds everything that concerns this process alone.
 type Engine struct {
 	*local.Cache
 	shared *shared // nil: no tier is shared
 	queue  atomic.Pointer[LocalQueue]
-	behind behind // loads and fills behind a response
+	behind behind // fills and loads behind a response
 	closed atomic.Bool
 }
 
@@ -44,7 +44,7 @@ func New(s Settings) (*Engine, error) {
 		return e, nil
 	}
 	if err := e.shared.start(cache); err != nil {
-		_ = cache.Close(context.Background()) // nothing is at work yet
+		_ = cache.Close(context.Background()) // no goroutine runs yet
 		return nil, err
 	}
 	return e, nil
@@ -60,22 +60,21 @@ func (e *Engine) Now() int64 {
 	return now
 }
 
-// Lookup returns the entry under key, if it may be answered now. It does not count: the
-// caller knows whether a lookup is a hit or a miss.
+// Lookup returns the entry under key if it may be answered now. It counts neither a hit nor
+// a miss: the caller knows which of them the lookup is.
 func (e *Engine) Lookup(key string) (*local.Entry, local.State) { return e.LookupAt(key, e.Now()) }
 
-// LookupAt is Lookup for a caller that has read the clock. key may be a view of a
-// buffer that is used again: it is not kept.
+// LookupAt is Lookup for a caller that has read the clock. The key is not kept, so that it may
+// be a view of a buffer that is used again.
 func (e *Engine) LookupAt(key string, now int64) (*local.Entry, local.State) {
 	en, state := e.Cache.LookupAt(key, now)
 	if en != nil && e.shared != nil && !e.shared.Legal(en.Partitions(), now) {
-		return nil, local.Gone // it may be legal again: it stays
+		return nil, local.Gone // the entry stays, since its partitions may become legal again
 	}
 	return en, state
 }
 
-// Note is Put, and for the other instances as well: in the background, when the
-// shared tier has time for it.
+// Note is Put for all instances. The shared tier is written in the background.
 func (e *Engine) Note(key string, value any, size int, d time.Duration, c local.Codec) {
 	s := e.shared
 	if !e.Put(key, value, size, d) || s == nil {
@@ -87,12 +86,11 @@ func (e *Engine) Note(key string, value any, size int, d time.Duration, c local.
 		return
 	}
 	e.Background(e.Life(), max(s.Budget, leaseTime), func(ctx context.Context) {
-		// Its loss is a miss.
-		_ = ses.Note(ctx, key, payload, min(d, maxKeep))
+		_ = ses.Note(ctx, key, payload, min(d, maxKeep)) // a note that is lost costs a miss
 	})
 }
 
-// Forget takes what is under some keys out, here at once and in the shared tier in
+// Forget removes the entries under some keys, here at once and in the shared tier in
 // the background. It is no invalidation.
 func (e *Engine) Forget(keys []string) {
 	for _, key := range keys {
@@ -111,8 +109,8 @@ func (e *Engine) Forget(keys []string) {
 	}
 }
 
-// ForgetEntry takes en out, unless another entry has taken its place, and for the
-// other instances as well: it waits for that for what is left of the turn's budget.
+// ForgetEntry removes en, here and in the shared tier, unless another entry has taken its
+// place. It waits for the tier for the rest of the turn's budget.
 func (t *Turn) ForgetEntry(ctx context.Context, key string, en *local.Entry) {
 	t.e.DropEntry(key, en)
 	s := t.e.shared
@@ -120,35 +118,36 @@ func (t *Turn) ForgetEntry(ctx context.Context, key string, en *local.Entry) {
 		return
 	}
 	wait := s.Budget / 2
-	if t.asked != nil {
-		wait = t.asked.budget.left
+	if t.fetch != nil {
+		wait = t.fetch.budget.left
 	}
-	// If it fails the entry expires.
 	e := t.e
 	began := time.Now()
 	e.outlast(ctx, wait, func(ctx context.Context) { e.forget(ctx, key) })
-	if t.asked != nil {
-		t.asked.budget.left -= time.Since(began)
+	if t.fetch != nil {
+		t.fetch.budget.left -= time.Since(began)
 	}
 }
 
+// forget removes the entry under key from the shared tier. If the call fails, the entry
+// stays until it expires.
 func (e *Engine) forget(ctx context.Context, key string) {
 	if ses, ok := e.shared.askable(key, nil); ok {
-		_ = ses.Note(ctx, key, nil, time.Millisecond) // if it fails the entry expires
+		_ = ses.Note(ctx, key, nil, time.Millisecond)
 	}
 }
 
-// Refresh is Background for the load of a turn: when the engine is closed, it goes on
-// for as long as somebody waits for it.
+// Refresh is Background for the load of a turn. When the engine is closed, the load goes on
+// while a request waits for it.
 func (e *Engine) Refresh(parent context.Context, limit time.Duration, turn *Turn, fn func(context.Context)) bool {
 	return e.Slot(fn, func(fn func(context.Context)) bool {
 		return e.Serve(parent, limit, nil, []*Turn{turn}, fn)
 	})
 }
 
-// Serve is Spawn for the load of turns, which goes on when the engine is closed until
-// its caller has left (nil: it has left) and nobody waits for the turns. A caller who waits has lent it the
-// parent (Lend).
+// Serve is Spawn for the load of turns. When the engine is closed, the load goes on until its
+// caller has left (a nil channel: it has left) and no request waits for the turns. A caller
+// that waits has lent the parent (Lend).
 func (e *Engine) Serve(parent context.Context, limit time.Duration, left <-chan struct{}, turns []*Turn, fn func(context.Context)) bool {
 	return e.SpawnUntil(tier.WithBatch(parent, nil), limit, fn, func(ctx context.Context) bool {
 		if left != nil {
@@ -162,8 +161,8 @@ func (e *Engine) Serve(parent context.Context, limit time.Duration, left <-chan 
 	})
 }
 
-// Unwatched waits until nobody waits for the loads of turns. It returns false if ctx has
-// ended before.
+// Unwatched waits until no request waits for the loads of turns. It returns false if ctx
+// ended first.
 func Unwatched(ctx context.Context, turns []*Turn) bool {
 	for _, t := range turns {
 		select {
@@ -175,8 +174,8 @@ func Unwatched(ctx context.Context, turns []*Turn) bool {
 	return true
 }
 
-// CanStore reports whether a value that is loaded for key could be stored at present: the
-// shared tier, if there is one, can be asked about it.
+// CanStore reports whether a value that is loaded for key could be stored at present: there
+// is no shared tier, or the tier can be asked for the key.
 func (e *Engine) CanStore(key string, tags ...string) bool {
 	if e.Closed() {
 		return false
@@ -188,8 +187,9 @@ func (e *Engine) CanStore(key string, tags ...string) bool {
 	return ok
 }
 
-// Close ends the engine: nothing is stored any more, the contexts of loads that nobody
-// waits for are cancelled, and all are waited for until ctx ends. Later calls do nothing.
+// Close ends the engine: nothing is stored any more, the contexts of loads for which no
+// request waits are cancelled, and Close waits for all loads until ctx ends. Later calls do
+// nothing.
 func (e *Engine) Close(ctx context.Context) error {
 	if e.closed.Swap(true) {
 		return nil

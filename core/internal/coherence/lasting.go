@@ -8,35 +8,38 @@ import (
 	"github.com/larderhq/larder/core/internal/tier"
 )
 
-// Instances join their knowledge of a lasting value, so that no response is answered under
-// less than all of them know. The tier has one place for it, which each instance writes in whole.
-// A and B are instances, R is a response that says less (it does not vary).
+// A stored note (local.Lasting) holds the fields on which the responses of a resource vary.
+// Instances join their notes, so that no response is answered under fewer fields than all
+// instances together know. The tier has one place for the note, and each write replaces it as
+// a whole. A and B are instances; R is a response that names fewer fields (it does not vary).
 //
-//  1. A and B learn different things at a time. Each write returns what it has replaced.
-//     A writer that has replaced more than its own value covers joins the two and writes
-//     again, until its value covers the replaced one: no knowledge is lost, since the
-//     instance that overwrites it holds it. A call whose reply is lost is repeated by the next variant.
-//  2. B loads R under a lease that it took before A learnt. The fill of R finds what A has
-//     stored, which its lease has not seen, and stores nothing (Session.Learn). A mark (Note)
-//     does not take its place either.
-//  3. B asks for a lease anew (no-cache) beside what A has stored, which it need not answer.
-//     It takes notice of that: R gets the place that it has under it (asking.heed).
-//  4. B has R in process, or has less. A has replaced R, or less than its own, in the tier;
-//     then it logs an item (told) in the key's partition, without which B's copy is not
-//     legal beyond MaxStaleness. B drops R, and joins what the item tells to its own.
-//  5. B has read R from the tier before A stored, and keeps it after the item was applied.
-//     The item fences what is loaded or read for the key.
-//  6. In one process a load of R that is under way finds the lasting value in its place, and
-//     is refused (putUnless).
+//  1. A and B learn different fields concurrently. Each write returns the note that it has
+//     replaced. A writer whose note lacks fields of the replaced one joins the two and
+//     writes again, until its note covers the replaced one. No field is lost, since the
+//     instance that overwrites it holds it. A write whose reply is lost is repeated with the
+//     next variant.
+//  2. B loads R under a lease that it took before A's note. The fill of R finds the note,
+//     which its lease has not seen, and stores nothing (Session.Learn). A mark (Note) does
+//     not replace the note either.
+//  3. B asks for a lease only (no-cache), and need not answer the note that is there. It joins
+//     the note with its own (fetch.joinNote), so that R is stored in the place that the note
+//     gives it.
+//  4. B keeps R, or a note with fewer fields, in memory. A has replaced R, or B's note, in the
+//     tier. A logs an item in the key's partition, without which B's copy would be legal for
+//     MaxStaleness only. B drops R, and joins the fields of the item with its own.
+//  5. B has read R from the tier before A's write, and would keep it after the item was
+//     applied. The item fences loads and reads of the key.
+//  6. In one process a running load of R finds the note in the place of its entry, and is
+//     refused (putUnless).
 //
-// A value that the server evicts or loses is learnt again from the next response that
-// varies. A gap in the log ends the era of the copies, and of the lasting values.
+// A note that the server evicts or loses is learned again from the next response that varies.
+// A gap in the log ends the era of the copies, and of the notes.
 
-// maxLearn bounds how often a lasting value is written for what others write at a time.
+// maxLearn bounds the writes of one note, if others write concurrently.
 const maxLearn = 8
 
-// Learn puts a lasting value into the shared tier, in the background, for a while. done is
-// told whether that has succeeded; without a shared tier it is not called.
+// Learn writes a note to the shared tier in the background, for a time. It calls done with the
+// outcome. Without a shared tier it does nothing.
 func (e *Engine) Learn(key string, value local.Lasting, d time.Duration, done func(ok bool)) {
 	s := e.shared
 	if s == nil {
@@ -55,8 +58,8 @@ func (e *Engine) Learn(key string, value local.Lasting, d time.Duration, done fu
 	}
 }
 
-// learn writes a value, and what it replaces that the value does not know. news: somebody
-// may have known less.
+// learn writes a note, joined with the notes that it replaces. news: another instance may have
+// known fewer fields.
 func (e *Engine) learn(ctx context.Context, ses tier.Session, key string, value local.Lasting, d time.Duration) (news bool, payload []byte, ok bool) {
 	c, mine := value.Codec(), value
 	for range maxLearn {
@@ -83,24 +86,13 @@ func (e *Engine) learn(ctx context.Context, ses tier.Session, key string, value 
 	return true, payload, true
 }
 
-// announce logs an item that is no invalidation of the app's. An item that the tier does not
-// confirm is pending.
+// announce logs an item that the app did not invalidate. If the tier does not confirm it, the
+// item is pending.
 func (s *shared) announce(ctx context.Context, it tier.Item) {
 	items := []tier.Item{it}
-	if failed, _ := s.try(ctx, items, nil); len(failed) > 0 {
+	if failed, _ := s.execute(ctx, items, nil); len(failed) > 0 {
 		s.pending.add(s.local, failed)
-		s.wake()
+		s.requestRound()
 	}
 	s.local.Fence(items)
-}
-
-// heed takes notice of a lasting value that is found where it is not asked for.
-func (a *asking) heed(en *tier.Entry) {
-	if !tier.Learnt(en.ID) || len(en.Eras) != 0 {
-		return
-	}
-	value, _, now, ok := a.decode(en)
-	if lasting, lasts := value.(local.Lasting); ok && lasts {
-		a.s.local.Join(a.t.Key(), lasting, now+(en.KeepUntil-en.Now)*1e6)
-	}
 }

@@ -12,7 +12,7 @@ import (
 	"github.com/larderhq/larder/core/internal/tier"
 )
 
-// letters is what is known, as letters in order.
+// letters is a note whose fields are letters.
 type letters string
 
 func (l letters) Covers(other local.Lasting) bool {
@@ -42,7 +42,7 @@ func (letterCodec) Decode(payload []byte, _ int64) (any, int, bool) {
 	return letters(payload), len(payload), !strings.Contains(string(payload), "?")
 }
 
-// onePlace is one place of a tier; between is what others write before each write.
+// onePlace is the place of one note in a tier. Other instances write between before each write.
 type onePlace struct {
 	tier.Session
 	there   string
@@ -68,14 +68,14 @@ func TestConcurrentLearnersLoseNothing(t *testing.T) {
 		wrote []string
 		news  bool
 	}{
-		"nothing is there":         {onePlace{}, []string{"a"}, false},
-		"as much is there":         {onePlace{there: "a"}, []string{"a"}, false},
-		"less is there":            {onePlace{there: "-"}, []string{"a", "a-"}, true},
-		"more is there":            {onePlace{there: "ab"}, []string{"a", "ab"}, false},
-		"something else is there":  {onePlace{there: "b"}, []string{"a", "ab"}, true},
-		"others come between":      {onePlace{between: []string{"b", "c", "abcd"}}, []string{"a", "ab", "abc", "abcd"}, true},
-		"what nobody reads is":     {onePlace{there: "?"}, []string{"a"}, true},
-		"others come all the time": {onePlace{between: strings.Split("bcdefghijk", "")}, strings.Fields("a ab abc abcd abcde abcdef abcdefg abcdefgh"), true},
+		"no note is there":         {onePlace{}, []string{"a"}, false},
+		"an equal note is there":   {onePlace{there: "a"}, []string{"a"}, false},
+		"a smaller note is there":  {onePlace{there: "-"}, []string{"a", "a-"}, true},
+		"a larger note is there":   {onePlace{there: "ab"}, []string{"a", "ab"}, false},
+		"another note is there":    {onePlace{there: "b"}, []string{"a", "ab"}, true},
+		"others write in between":  {onePlace{between: []string{"b", "c", "abcd"}}, []string{"a", "ab", "abc", "abcd"}, true},
+		"an unreadable note is":    {onePlace{there: "?"}, []string{"a"}, true},
+		"others write every time":  {onePlace{between: strings.Split("bcdefghijk", "")}, strings.Fields("a ab abc abcd abcde abcdef abcdefg abcdefgh"), true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			e, err := New(Settings{MaxBytes: 1 << 20, LongestLoad: time.Second, Refreshes: 1})
@@ -84,7 +84,7 @@ func TestConcurrentLearnersLoseNothing(t *testing.T) {
 			e.Join("k", letters("a"), e.Now()+int64(time.Minute))
 			news, payload, ok := e.learn(context.Background(), &c.place, "k", letters("a"), time.Minute)
 			require.True(t, ok)
-			require.Equal(t, c.news, news, "somebody may know less")
+			require.Equal(t, c.news, news, "another instance may know fewer fields")
 			require.Equal(t, c.wrote, c.place.wrote)
 			require.Equal(t, c.place.there, string(payload))
 		})

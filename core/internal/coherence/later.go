@@ -10,77 +10,79 @@ import (
 	"github.com/larderhq/larder/core/internal/tier"
 )
 
-// What goes on behind a response. A request waits for the shared tier for its budget;
-// what its budget had no room for is not lost:
+// A request waits for the shared tier within its budget. Work that does not fit into the
+// budget goes on behind the response:
 //
-//   - A fill whose load has been paid for goes on (Turn.Fill, Deferred).
-//   - A load that had to begin without a lease is made up for by another one that begins
-//     once the lease is there (Later): R3 forbids to store the first.
+//   - A fill whose load has ended goes on (Turn.Fill, Deferred).
+//   - A load that began without a lease is stored nowhere (R3). Another load, which begins when
+//     it has the lease, stores its value (Later).
 //
-// Each has an owner, the engine, whose Close ends and awaits it, a limit of time, and a
-// bound in number: fills also in bytes. The interleavings, where F is the script that
-// fills, R its reply here, C an invalidation of the key or a tag, A its application here,
-// and N a request of this instance that comes after the response:
+// The engine owns this work, and its Close ends it and waits for it. Each fill and each load
+// has a limit of time, their numbers are bounded, and so are the bytes of fills.
 //
-//	C < F                    C took the lease, or F stores under a generation that is no
-//	                         more: as for any fill, however late it is executed
-//	F < C, A < R             the entry is put into this process under the lock that applies
-//	                         items, and refused: it is compared from before its load
-//	F < C, R < A             the entry is in this process until A takes it out, as any
-//	F executed, R lost       nothing is kept here; the entry in the tier is valid
-//	F abandoned, executed    as F executed: what is compared is compared in the script. The
-//	                         lease may have been given back meanwhile: refused
-//	N < R, A not before N    N joins: the flight stays, with its outcome, until R. It is as
-//	                         if N had come a moment before the load's end (R7)
-//	A < N < R                the flight is fenced for N: he loads anew. So does who finds
-//	                         the log no longer followed for MaxStaleness
-//	N < R, a tag named late  the log is compared with the tags that the response names, too
-//	R < N                    N finds the entry in this process
-//	R refuses                the flight ends with R: who comes then loads
-//	a writer is at work, or  nobody joins between: what he left behind when he died, or a
-//	a replica lags           replica had, would be answered past the end of that
+// The interleavings of a fill: F is the script that fills, R its reply, C an invalidation of
+// the key or a tag, A its application here, and N a request of this instance after the
+// response.
 //
-// Of a load behind the response, where L is the reply that brings its lease:
+//	C < F                    C took the lease, or F stores under a generation that has ended,
+//	                         as for any fill, however late it is executed.
+//	F < C, A < R             The entry is stored in this process under the lock that applies
+//	                         items. It is compared with the items since its load, and refused.
+//	F < C, R < A             The entry is in this process until A removes it, as any entry.
+//	F executed, R lost       No copy is kept here. The entry in the tier is valid.
+//	F abandoned, executed    As F executed: the script compares. If the lease has been given
+//	                         back meanwhile, F is refused.
+//	N < R, A not before N    N joins: the flight stays, with its outcome, until R. N could
+//	                         have come a moment before the end of the load (R7).
+//	A < N < R                The flight is fenced for N, which loads again. So does a request
+//	                         that finds the log not followed for MaxStaleness.
+//	N < R, a late tag        The log is also compared with the tags that the response named.
+//	R < N                    N finds the entry in this process.
+//	R refuses                The flight ends with R. A later request loads.
+//	an open intent or a      No request joins in between. It could get the value of a writer
+//	lagging replica          that has died, or of a replica, after its time.
 //
-//	the entry is there       it is put into this process, as when a request had asked
-//	somebody has the lease   it is waited for: his entry is found when it ends
-//	C before L, or after     the load is registered after L, and its log position taken; all
-//	                         that follows is as for a load of a request
-//	N before L               N does not wait for the tier behind somebody else: he loads, and
-//	                         begins no second load behind his response
-//	L < N                    the load leads a flight from L on, if there is none: N joins it
+// The interleavings of a load behind the response: L is the reply with its lease.
+//
+//	the entry is there       It is kept in this process, as for a request.
+//	another load has it      The load waits for the lease, and finds the entry at its end.
+//	C before or after L      The load is registered after L, with its position in the log.
+//	                         Everything else is as for the load of a request.
+//	N before L               N does not wait behind this load for the tier. It loads, and
+//	                         begins no second load behind its response.
+//	L < N                    From L on the load leads a flight, if there is none. N joins it.
 const (
-	// behindWait is how long a load behind a response waits for the tier, in all, and
-	// fillLimit how long a fill does.
+	// behindWait is the time for which a load behind a response waits for the tier in all, and
+	// fillLimit that for which a fill does.
 	behindWait = 3 * time.Second
 	fillLimit  = 2 * time.Second
-	// maxFills is how many fills go on behind their responses.
+	// maxFills bounds the fills behind responses.
 	maxFills = 256
 )
 
-// behind is what goes on behind responses.
+// behind bounds the work behind responses.
 type behind struct {
-	fills chan struct{} // has room for each
-	loads chan struct{}
-	most  int64 // bytes that fills may hold
+	fills    chan struct{} // has room for each fill
+	loads    chan struct{} // has room for each load
+	maxBytes int64         // of all fills
 
 	mu    sync.Mutex
 	bytes int64
-	keys  map[string]struct{} // that are loaded
+	keys  map[string]struct{} // of the loads
 }
 
 func newBehind(loads int, maxBytes uint64) behind {
 	return behind{
 		fills: make(chan struct{}, maxFills), loads: make(chan struct{}, loads),
-		most: int64(maxBytes / 4), keys: make(map[string]struct{}),
+		maxBytes: int64(maxBytes / 4), keys: make(map[string]struct{}),
 	}
 }
 
-// room makes room for a fill, if there is any.
-func (b *behind) room(size int) bool {
+// reserve reserves room for a fill. It returns false if there is none.
+func (b *behind) reserve(size int) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.bytes+int64(size) > b.most {
+	if b.bytes+int64(size) > b.maxBytes {
 		return false
 	}
 	select {
@@ -92,13 +94,15 @@ func (b *behind) room(size int) bool {
 	}
 }
 
-func (b *behind) filled(size int) {
+// free frees the room of a fill.
+func (b *behind) free(size int) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.bytes -= int64(size)
 	<-b.fills
 }
 
+// begin registers a load of key. It returns false if there is one.
 func (b *behind) begin(key string) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -109,15 +113,16 @@ func (b *behind) begin(key string) bool {
 	return true
 }
 
+// done removes the load of key.
 func (b *behind) done(key string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	delete(b.keys, key)
 }
 
-// outlast runs fn in the background and waits for it for a time, unless that is too
-// short for a round trip. It reports whether fn has ended by then. Where the engine is
-// closed fn has that time and no more.
+// outlast runs fn in the background and waits for its end for the given time, unless a round trip
+// takes longer. It reports whether fn has ended. If the engine is closed, fn runs for the
+// given time only.
 func (e *Engine) outlast(ctx context.Context, wait time.Duration, fn func(context.Context)) (ended bool) {
 	done := make(chan struct{})
 	ok := e.SpawnInBatch(ctx, fillLimit, func(ctx context.Context) {
@@ -133,7 +138,7 @@ func (e *Engine) outlast(ctx context.Context, wait time.Duration, fn func(contex
 	return e.await(done, wait)
 }
 
-// await waits for the end of something that has been sent to the tier.
+// await waits for the end of a call to the tier.
 func (e *Engine) await(done <-chan struct{}, wait time.Duration) bool {
 	if wait <= 0 || !e.shared.fits(wait) {
 		select {
@@ -153,37 +158,36 @@ func (e *Engine) await(done <-chan struct{}, wait time.Duration) bool {
 	}
 }
 
-// fillBehind fills in the background. The caller waits for what is left of its budget.
-// It returns false if there is no room.
-func (t *Turn) fillBehind(ctx context.Context, h *held, f local.Fill) (*local.Entry, local.Refusal, bool) {
+// fillBehind fills in the background, and waits for the rest of the turn's budget. It returns
+// false if there is no room.
+func (t *Turn) fillBehind(ctx context.Context, h *heldLease, f local.Fill) (*local.Entry, local.Refusal, bool) {
 	e, l := t.e, t.Load
-	if !e.behind.room(f.Size) {
+	if !e.behind.reserve(f.Size) {
 		return nil, "", false
 	}
-	d := local.NewDeferredFill(f.ReplicaLag == 0 && !h.lease.Lagging && h.lease.Open == 0 &&
-		!slices.ContainsFunc(h.lease.Generations, func(g tier.Generation) bool { return g.Open > 0 || g.Lagging }))
+	d := local.NewDeferredFill(f.ReplicaLag == 0 && !h.doubtful())
 	wait := e.shared.Budget / 2
 	switch {
 	case t.behind:
 		wait = fillLimit
-	case t.asked != nil:
-		wait = t.asked.budget.left
+	case t.fetch != nil:
+		wait = t.fetch.budget.left
 	}
 	ok := e.SpawnInBatch(ctx, fillLimit, func(ctx context.Context) {
-		defer e.behind.filled(f.Size)
+		defer e.behind.free(f.Size)
 		en, refusal := t.fillNow(ctx, l, h, &budget{s: e.shared, left: fillLimit}, f)
 		if left := e.End(d, en, refusal); left && f.Then != nil {
 			f.Then(refusal)
 		}
 	})
 	if !ok {
-		e.behind.filled(f.Size)
+		e.behind.free(f.Size)
 		return nil, "", false
 	}
 	began := time.Now()
 	e.await(d.Done(), wait)
-	if t.asked != nil {
-		t.asked.budget.left -= time.Since(began)
+	if t.fetch != nil {
+		t.fetch.budget.left -= time.Since(began)
 	}
 	if en, refusal, over := t.Leave(d); over {
 		l.Made(en)
@@ -193,18 +197,25 @@ func (t *Turn) fillBehind(ctx context.Context, h *held, f local.Fill) (*local.En
 	return l.Make(f, h.lease.Token), local.Deferred, true
 }
 
-// TryLater returns a turn for a load of key that nobody waits for, unless there is one: it
-// may wait long for the tier, and is joined only after that. It is no use without a lease
-// (Turn.MayStore).
+// doubtful reports whether an open intent or a lagging replica may concern the value of the
+// load.
+func (h *heldLease) doubtful() bool {
+	return h.lease.Lagging || h.lease.Open != 0 ||
+		slices.ContainsFunc(h.lease.Generations, func(g tier.Generation) bool { return g.Open > 0 || g.Lagging })
+}
+
+// TryLater returns a turn for a load of key behind the response, unless there is one. The turn
+// may wait long for the tier, and requests join its load only after that. Without a lease it
+// has no use (Turn.MayStore).
 func (e *Engine) TryLater(key string, tags []string, gate local.Gate) (*Turn, bool) {
 	if e.shared == nil || !e.behind.begin(key) {
 		return nil, false
 	}
-	return &Turn{Turn: local.NewTurn(e.NewLoad(key, tags), gate), e: e, behind: true, noted: true}, true
+	return &Turn{Turn: local.NewTurn(e.NewLoad(key, tags), gate), e: e, behind: true, unique: true}, true
 }
 
-// Later runs fn in the background with such a turn, unless as many as there may be are
-// running.
+// Later runs fn with such a turn in the background. It returns false if the maximum number of
+// loads is running.
 func (e *Engine) Later(parent context.Context, key string, tags []string, gate local.Gate, limit time.Duration, fn func(context.Context, *Turn)) bool {
 	turn, ok := e.TryLater(key, tags, gate)
 	if !ok {
@@ -220,8 +231,8 @@ func (e *Engine) Later(parent context.Context, key string, tags []string, gate l
 	return ok
 }
 
-// Behind runs fn in the background, for limit and the time that the tier may take, unless
-// as many as there may be are running.
+// Behind runs fn in the background, for limit plus the time that the tier may take. It returns
+// false if the maximum number of loads is running.
 func (e *Engine) Behind(parent context.Context, limit time.Duration, fn func(context.Context)) bool {
 	select {
 	case e.behind.loads <- struct{}{}:
@@ -239,9 +250,9 @@ func (e *Engine) Behind(parent context.Context, limit time.Duration, fn func(con
 	return ok
 }
 
-// Behind reports whether nobody waits for the turn.
+// Behind reports whether the turn belongs to a load behind a response.
 func (t *Turn) Behind() bool { return t.behind }
 
-// Thrifty reports whether what nobody waits for had better go on behind (TryLater), since
-// the tier is so far away that a request's budget holds few round trips.
-func (e *Engine) Thrifty() bool { return e.shared != nil && e.shared.thrifty() }
+// Thrifty reports whether the tier is so distant that a refresh should run behind the
+// response (TryLater), since a request's budget holds few round trips.
+func (e *Engine) Thrifty() bool { return e.shared != nil && e.shared.distant() }

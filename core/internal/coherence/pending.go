@@ -2,7 +2,6 @@ package coherence
 
 import (
 	"context"
-	"math/bits"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -11,9 +10,9 @@ import (
 	"github.com/larderhq/larder/core/internal/tier"
 )
 
-// pending are the invalidations that the shared tier has not confirmed. Until it
-// has, this process takes nothing that they concern from the tier, and keeps
-// nothing of it (R16).
+// pending are the invalidations that the shared tier has not confirmed. Until it confirms
+// them, this process neither answers nor stores anything in the tier that they concern
+// (R16).
 type pending struct {
 	count atomic.Int32
 	mu    sync.Mutex
@@ -21,11 +20,11 @@ type pending struct {
 }
 
 type pendingItem struct {
-	until int64 // nothing that it concerns lives longer
-	seq   int   // how often it was asked for
+	until    int64 // no entry that it concerns lives longer
+	requests int   // how often it was requested
 }
 
-// maxPending bounds the queue. Beyond it everything is pending.
+// maxPending bounds the pending items. Beyond it everything is pending.
 const maxPending = 1024
 
 func (q *pending) add(c *local.Cache, items []tier.Item) {
@@ -46,13 +45,14 @@ func (q *pending) add(c *local.Cache, items []tier.Item) {
 			q.items[it] = p
 		}
 		p.until = until
-		p.seq++
+		p.requests++
 	}
 	q.count.Store(int32(len(q.items)))
 }
 
-// blockAll reports whether everything is pending.
-func (q *pending) blockAll() bool {
+// isAll reports whether everything is pending. The caller's invalidation is then pending with
+// it.
+func (q *pending) isAll() bool {
 	if q.count.Load() == 0 {
 		return false
 	}
@@ -60,12 +60,12 @@ func (q *pending) blockAll() bool {
 	defer q.mu.Unlock()
 	p := q.items[tier.Item{Kind: tier.All}]
 	if p != nil {
-		p.seq++
+		p.requests++
 	}
 	return p != nil
 }
 
-// blocks reports whether something pending concerns an entry.
+// blocks reports whether a pending invalidation concerns an entry.
 func (q *pending) blocks(c *local.Cache, key string, tags []string) bool {
 	if q.count.Load() == 0 {
 		return false
@@ -80,76 +80,70 @@ func (q *pending) blocks(c *local.Cache, key string, tags []string) bool {
 	return false
 }
 
-// retryPending tries what is pending again, all of it, once.
+// retryPending retries the pending invalidations once.
 func (s *shared) retryPending(ctx context.Context, ses tier.Session) {
-	q := &s.pending
-	if q.count.Load() == 0 {
+	if s.pending.count.Load() == 0 {
 		return
 	}
+	requests := s.duePending()
+	if len(requests) == 0 {
+		return
+	}
+	items := make([]tier.Item, 0, len(requests))
+	for it := range requests {
+		items = append(items, it)
+	}
+	ctx, cancel := context.WithTimeout(ctx, min(time.Duration(s.delta)/2, time.Second)+s.Budget*4)
+	defer cancel()
+	failed, _ := s.execute(ctx, items, nil)
+	for _, it := range failed {
+		delete(requests, it)
+	}
+	confirmed := items[:0]
+	for _, it := range items {
+		if _, ok := requests[it]; ok {
+			confirmed = append(confirmed, it)
+		}
+	}
+	s.local.Fence(confirmed) // before an answer may come from the tier again (R14)
+	s.pending.remove(confirmed, requests)
+}
+
+// duePending returns the items to retry, with the number of their requests so far. It leaves
+// out the partitions that the last round did not reach, since a call to them would delay the
+// next round.
+func (s *shared) duePending() map[tier.Item]int {
+	q := &s.pending
 	q.mu.Lock()
+	defer q.mu.Unlock()
 	now := s.local.Now()
-	seqs := make(map[tier.Item]int, len(q.items))
-	items := make([]tier.Item, 0, len(q.items))
+	requests := make(map[tier.Item]int, len(q.items))
 	for it, p := range q.items {
 		if p.until < now {
 			delete(q.items, it)
 			continue
 		}
-		if !s.verifiedSince(s.concerned(it), s.asked) { // it does not answer, and must not hold up the next round
-			continue
+		if s.verifiedSince(s.concerned(it), s.watchdog.asked) {
+			requests[it] = p.requests
 		}
-		seqs[it] = p.seq
-		items = append(items, it)
 	}
 	q.count.Store(int32(len(q.items)))
-	q.mu.Unlock()
-	if len(items) == 0 {
-		return
-	}
-	ctx, cancel := context.WithTimeout(ctx, min(time.Duration(s.delta)/2, time.Second)+s.Budget*4)
-	defer cancel()
-	failed, _ := s.try(ctx, items, nil)
-	still := make(map[tier.Item]bool, len(failed))
-	for _, it := range failed {
-		still[it] = true
-	}
-	landed := items[:0:0]
-	for _, it := range items {
-		if !still[it] {
-			landed = append(landed, it)
-		}
-	}
-	s.local.Fence(landed) // before it is answered from again (R14)
+	return requests
+}
+
+// remove removes the items that have not been requested again since the retry.
+func (q *pending) remove(items []tier.Item, requests map[tier.Item]int) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	for _, it := range landed {
-		if p := q.items[it]; p != nil && p.seq == seqs[it] {
+	for _, it := range items {
+		if p := q.items[it]; p != nil && p.requests == requests[it] {
 			delete(q.items, it)
 		}
 	}
 	q.count.Store(int32(len(q.items)))
 }
 
-// verifiedSince reports whether every partition of the mask has answered to a
-// question that was sent then or later.
-func (s *shared) verifiedSince(mask uint64, sent int64) bool {
-	for ; mask != 0; mask &= mask - 1 {
-		if v := s.parts[bits.TrailingZeros64(mask)].verified.Load(); v == 0 || v < sent {
-			return false
-		}
-	}
-	return true
-}
-
-// concerned returns the partitions that an item is executed in.
-func (s *shared) concerned(it tier.Item) uint64 {
-	if it.Kind == tier.Key || it.Kind == tier.Tag {
-		return 1 << tier.Partition(tier.Name(it.Value), s.local.Partitions())
-	}
-	return s.everything()
-}
-
-// Pending returns how many invalidations the shared tier has not confirmed.
+// Pending returns the number of invalidations that the shared tier has not confirmed.
 func (e *Engine) Pending() int {
 	if e.shared == nil {
 		return 0

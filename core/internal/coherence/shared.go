@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math"
-	"math/bits"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -19,111 +17,82 @@ import (
 type Sharing struct {
 	Tier     tier.Tier
 	Layout   tier.Layout
-	Required bool          // to open it now, or to fail
-	Budget   time.Duration // how long one request waits for the tier, all in all
+	Required bool          // New fails if the tier cannot be reached
+	Budget   time.Duration // the time for which one request waits for the tier in all
 	Log      *slog.Logger
 	// Wall is the wall clock, in nanoseconds. nil: the machine's.
 	Wall func() int64
 }
 
 const (
-	// firstLease is for how long a lease is taken, and what it costs others if the
-	// reply is lost: then nobody knows that he has it. leaseTime is for how long a
-	// load that lasts makes it last, and what a process that dies in it costs; in a
-	// large batch it is batchLease at most.
-	firstLease = 200 * time.Millisecond
-	leaseTime  = time.Second
-	batchLease = 3 * time.Second
-	// maxKeep is the longest that an entry stays in the shared tier: generations
-	// and the versions of deploys are remembered longer.
+	// maxKeep is the longest time for which an entry stays in the shared tier. Generations
+	// and versions of the app are kept longer.
 	maxKeep = 7 * 24 * time.Hour
-	// firstRounds is the number of rounds that New makes at most. Where the tier is
-	// required, only those count that succeed and prove nothing.
+	// firstRounds is the maximum number of rounds of New. For a required tier it is the
+	// maximum number of consecutive rounds that succeed and leave a partition unverified.
 	firstRounds = 5
-	// firstPause is the time between two attempts to reach a tier that is required.
+	// firstPause is the time between two attempts to reach a required tier.
 	firstPause = 50 * time.Millisecond
-	// vainRounds is how many rounds in a row succeed and prove nothing of a partition
-	// before that is taken for a failure.
-	vainRounds = 10
-	// openTimeout bounds the time that New waits for a tier that is not required.
-	// maxOpenTimeout bounds the time that New waits for a required one, and each later
+	// openTimeout bounds the time for which New waits for a tier that is not required.
+	// maxOpenTimeout bounds the time for which New waits for a required one, and each later
 	// attempt to connect: a connection, HELLO and the layout take several round trips.
 	openTimeout    = time.Second
 	maxOpenTimeout = 5 * time.Second
-	// agreeEvery is how often this instance's part of the layout is renewed.
-	agreeEvery = 15 * time.Second
-	// agreeLapse is when an instance that could not renew it stops. A tier keeps it
-	// for a minute and twice the MaxStaleness at least.
-	agreeLapse = 40 * time.Second
 )
 
-// shared is the view of the tier that is shared: what has been verified of each partition,
-// and since when. It is the guard of the local cache.
-//
-// A copy in this process is legal only while every partition that it depends on
-// has been verified within MaxStaleness: asked for its head, and everything
-// before that head applied. Nobody's clock is compared with anybody else's.
+// shared is the view of the shared tier, and the guard of the local cache.
 type shared struct {
 	Sharing
-	local   *local.Cache
-	delta   int64         // MaxStaleness
-	longest time.Duration // that a load may take
+	partitions
+	agreement agreement
+	longest   time.Duration // the longest that a load may take
 
-	session atomic.Pointer[tier.Session]
+	session  atomic.Pointer[tier.Session] // nil: the tier has not been opened
+	watchdog watchdog
+	health   health
 
-	legalUntil atomic.Int64 // the earliest of all partitions
-	breaker    breaker      // of all servers
-	parts      [tier.MaxPartitions]follower
-
-	// follow guards what is known of the partitions, and orders what is applied.
-	// It is taken before the journal's lock.
-	follow sync.Mutex
-	skew   atomic.Int64 // of the wall clock against the monotonic one
-	jumped atomic.Bool  // they have parted: everything must be aged before anything is verified
-
-	kick   chan struct{} // a round is wanted now
-	rounds round
-	asked  int64 // when the last round asked for the heads; its own
-	vain   int   // how many rounds in a row have proved nothing of some partition; the watchdog's own
-
-	distance   distance
-	pending    pending
-	foreigners atomic.Int32
-	sweeping   chan struct{} // has room for the one Sweep at a time
-	wakes      wakes
+	waiters    leaseWaiters
 	mirrors    mirrors
-	owns       *owns
+	ownChanges *ownChanges
 
-	stale  stalenesses
-	agreed atomic.Int64 // when this instance's part of the layout was last renewed
-	lag    atomic.Int64 // the largest ReplicaLag of any instance
+	pending  pending
+	external atomic.Int32  // invalidations of other programs in progress
+	sweeping chan struct{} // has room for one Sweep
 
-	stop       context.CancelFunc
-	done       sync.WaitGroup
-	complaints complaints
+	stop context.CancelFunc
+	done sync.WaitGroup
+}
+
+// health is what is known of the tier's servers and of the way to them.
+type health struct {
+	breaker  breaker // of all servers together
+	distance distance
+	failures failureLog
 }
 
 // newShared returns the view of a tier that has not been opened. maxBytes bounds the
 // in-process tier; longest is the longest time that a load may take.
 func newShared(o Sharing, maxBytes uint64, longest time.Duration) *shared {
 	s := &shared{
-		Sharing: o, delta: int64(o.Layout.MaxStaleness), longest: longest,
-		kick: make(chan struct{}, 1), sweeping: make(chan struct{}, 1), owns: newOwns(maxBytes),
+		Sharing: o, longest: longest,
+		sweeping: make(chan struct{}, 1), ownChanges: newOwnChanges(maxBytes),
 	}
-	s.rounds.next = make(chan struct{})
+	s.delta = int64(o.Layout.MaxStaleness)
+	s.watchdog.requested = make(chan struct{}, 1)
+	s.watchdog.rounds.next = make(chan struct{})
 	s.pending.items = make(map[tier.Item]*pendingItem)
-	s.wakes.m = make(map[string]*wake)
+	s.waiters.byKey = make(map[string]*leaseWaiter)
 	first := new(breaker)
 	for p := range s.parts {
-		s.parts[p].breaker.Store(first)
+		s.parts[p].server.breaker.Store(first)
 	}
 	return s
 }
 
-// start opens the shared tier and begins to follow it for a cache, whose guard s is.
+// start opens the shared tier and begins to follow it for a cache whose guard is s.
 func (s *shared) start(cache *local.Cache) error {
 	s.local = cache
-	s.skew.Store(s.wall() - cache.Monotonic())
+	s.suspension.skew.Store(s.wall() - cache.Monotonic())
 	cache.SetPartitions(tier.DefaultPartitions)
 	if s.Layout.Partitions > 0 {
 		cache.SetPartitions(s.Layout.Partitions)
@@ -134,12 +103,12 @@ func (s *shared) start(cache *local.Cache) error {
 	}
 	if err != nil && (s.Required || errors.Is(err, tier.ErrUnusable)) {
 		if ses := s.session.Load(); ses != nil {
-			_ = (*ses).Close() // it is of no use
+			_ = (*ses).Close() // the error of the attempt is returned
 		}
 		return err
 	}
 	if err != nil {
-		s.uncounted(err)
+		s.countUnrefused(err)
 		s.unreachable(err)
 	}
 	run, stop := context.WithCancel(cache.Life())
@@ -149,9 +118,8 @@ func (s *shared) start(cache *local.Cache) error {
 	return nil
 }
 
-// reach opens the tier and verifies the partitions, while New waits. A tier that is
-// required is tried again until maxOpenTimeout is over: the server may be starting, or
-// slow at first.
+// reach opens the tier and verifies the partitions while New waits. A required tier is tried
+// again until maxOpenTimeout has passed: its server may be starting, or slow at first.
 func (s *shared) reach() error {
 	limit := openTimeout
 	if s.Required {
@@ -167,17 +135,7 @@ func (s *shared) reach() error {
 	}
 	err := s.insist(ctx, s.open)
 	if err == nil {
-		vain := 0
-		err = s.insist(ctx, func(ctx context.Context) error {
-			err := s.verifyOnce(ctx)
-			if vain++; !errors.Is(err, errUnverified) {
-				vain = 0
-			}
-			if vain >= firstRounds {
-				return fmt.Errorf("%w: %w", errVain, err)
-			}
-			return err
-		})
+		err = s.insist(ctx, s.verifyRequired())
 	}
 	if err != nil && ctx.Err() != nil {
 		return fmt.Errorf("larder: the shared tier, which is required, was not ready within %v: %w", limit, err)
@@ -185,16 +143,33 @@ func (s *shared) reach() error {
 	return err
 }
 
-// errVain says that further rounds would prove as little as those before.
-var errVain = errors.New("larder: rounds without proof")
+// errInconclusive is the error of firstRounds rounds that succeeded and left a partition
+// unverified. Further rounds would verify no more.
+var errInconclusive = errors.New("larder: the rounds succeed and verify nothing")
 
-// insist repeats an attempt until it succeeds, fails for good, or ctx ends. The error is
-// that of the last attempt which ctx did not cut short, if there is one.
+// verifyRequired returns an attempt to verify all partitions. It fails with errInconclusive
+// after firstRounds consecutive attempts that succeeded and left a partition unverified.
+func (s *shared) verifyRequired() func(context.Context) error {
+	inconclusive := 0
+	return func(ctx context.Context) error {
+		err := s.verifyOnce(ctx)
+		if inconclusive++; !errors.Is(err, errUnverified) {
+			inconclusive = 0
+		}
+		if inconclusive >= firstRounds {
+			return fmt.Errorf("%w: %w", errInconclusive, err)
+		}
+		return err
+	}
+}
+
+// insist repeats an attempt until it succeeds, fails permanently, or ctx ends. The error is
+// that of the last attempt that ctx did not cut short, if there is one.
 func (s *shared) insist(ctx context.Context, attempt func(context.Context) error) error {
 	var reason error
 	for {
 		err := attempt(ctx)
-		if err == nil || tier.IsPermanent(err) || errors.Is(err, tier.ErrUnusable) || errors.Is(err, errVain) {
+		if err == nil || tier.IsPermanent(err) || errors.Is(err, tier.ErrUnusable) || errors.Is(err, errInconclusive) {
 			return err
 		}
 		if reason == nil || ctx.Err() == nil {
@@ -206,8 +181,8 @@ func (s *shared) insist(ctx context.Context, attempt func(context.Context) error
 	}
 }
 
-// verifyFirst makes the first rounds: heads that are not there are made by one and
-// verified by the next. What fails may succeed at the next.
+// verifyFirst runs the first rounds. A round creates the heads that are missing, and the
+// next one verifies them. A round that fails may be followed by one that succeeds.
 func (s *shared) verifyFirst(ctx context.Context) (err error) {
 	for range firstRounds {
 		if err = s.verifyOnce(ctx); err == nil || tier.IsPermanent(err) || ctx.Err() != nil {
@@ -217,7 +192,11 @@ func (s *shared) verifyFirst(ctx context.Context) (err error) {
 	return err
 }
 
-// verifyOnce makes one round, and fails if some partition is unverified after it.
+// errUnverified is the error of rounds that succeed and leave a partition unverified.
+var errUnverified = errors.New("larder: the shared tier answers, but it cannot be verified what was invalidated: " +
+	"each call is answered by another server, as behind a proxy that hides several")
+
+// verifyOnce runs one round. It fails if a partition is unverified afterwards.
 func (s *shared) verifyOnce(ctx context.Context) error {
 	if err := s.round(ctx); err != nil {
 		return err
@@ -228,7 +207,7 @@ func (s *shared) verifyOnce(ctx context.Context) error {
 	return nil
 }
 
-// open makes the session and agrees on the layout: before the first hit.
+// open opens the session and agrees on the layout, before the first hit.
 func (s *shared) open(ctx context.Context) error {
 	ses, err := s.Tier.Open(ctx, s.Layout)
 	if err != nil {
@@ -242,128 +221,23 @@ func (s *shared) open(ctx context.Context) error {
 	return nil
 }
 
-// agree renews this instance's part of the layout and adopts what holds.
-func (s *shared) agree(ctx context.Context, ses tier.Session) error {
-	l, err := ses.Agree(ctx)
-	if err != nil {
-		return err
-	}
-	s.seen(l.MaxStaleness)
-	s.lag.Store(int64(max(l.ReplicaLag, s.Layout.ReplicaLag)))
-	if n := int32(l.Partitions); n > 0 && n <= tier.MaxPartitions && int(n) != s.local.Partitions() {
-		s.follow.Lock()
-		defer s.follow.Unlock()
-		s.local.SetPartitions(int(n))
-		s.ageAll()
-	}
-	return nil
-}
-
-// stalenesses is the largest MaxStaleness that the layout has told of lately: the
-// layout itself may be lost, and is complete again only when every instance has
-// renewed its part.
-type stalenesses struct {
-	mu      sync.Mutex
-	largest time.Duration
-	until   int64
-}
-
-// seen notes what the layout tells and returns the largest of late.
-func (s *shared) seen(d time.Duration) time.Duration {
-	now := s.local.Monotonic()
-	s.stale.mu.Lock()
-	defer s.stale.mu.Unlock()
-	if d >= s.stale.largest || now > s.stale.until {
-		s.stale.largest, s.stale.until = d, now+int64(3*agreeEvery)
-	}
-	return s.stale.largest
-}
-
 func (s *shared) close() {
 	if s.stop != nil {
 		s.stop()
 	}
 	s.done.Wait()
 	if ses := s.session.Load(); ses != nil {
-		_ = (*ses).Close() // whatever it was, it is over
+		_ = (*ses).Close() // nothing uses it any more
 	}
 }
 
-// Legal reports whether every partition of the mask was verified within
-// MaxStaleness (R4).
-func (s *shared) Legal(mask uint64, now int64) bool {
-	if now < s.legalUntil.Load() {
-		return true
-	}
-	for ; mask != 0; mask &= mask - 1 {
-		if !s.parts[bits.TrailingZeros64(mask)].legal(now, s.delta) {
-			return false
-		}
-	}
-	return true
-}
-
-// lapsed returns until when everything was legal, where it is not any longer: what was
-// loaded before may have been made of what was verified MaxStaleness before.
-func (s *shared) lapsed() int64 {
-	until := int64(0)
-	for p := range s.local.Partitions() {
-		v := s.parts[p].verified.Load()
-		if v != 0 && (until == 0 || v+s.delta < until) { // 0: nothing of it is kept
-			until = v + s.delta
-		}
-	}
-	return until
-}
-
-// Outlived reports whether something that this process has not heard of in time may concern
-// a load that began at a time, or whether it may have made use of what was legal then and is
-// not any longer (R7).
-func (s *shared) Outlived(began, now int64) bool {
-	return !s.Legal(s.everything(), now) && (now-began >= s.delta || began < s.lapsed())
-}
-
-// Blocks reports whether something pending concerns an entry (R16).
+// Blocks reports whether a pending invalidation concerns an entry (R16).
 func (s *shared) Blocks(key string, tags []string) bool { return s.pending.blocks(s.local, key, tags) }
 
 // Forget drops the queued changes of this process that items concern (R27).
-func (s *shared) Forget(items []tier.Item) { s.owns.drop(s.local, items) }
+func (s *shared) Forget(items []tier.Item) { s.ownChanges.invalidate(s.local, items) }
 
-// everything is the mask of what may carry any tag.
-func (s *shared) everything() uint64 {
-	if n := s.local.Partitions(); n < 64 {
-		return 1<<n - 1
-	}
-	return math.MaxUint64
-}
-
-// unverified reports whether there is a partition of which nothing has been proved.
-func (s *shared) unverified() bool {
-	for p := range s.local.Partitions() {
-		if s.parts[p].verified.Load() == 0 {
-			return true
-		}
-	}
-	return false
-}
-
-// computeLegal finds until when everything is legal. The caller holds follow.
-func (s *shared) computeLegal() {
-	until := int64(math.MaxInt64)
-	for p := range s.local.Partitions() {
-		v := s.parts[p].verified.Load()
-		if v == 0 {
-			until = 0
-			break
-		}
-		until = min(until, v+s.delta)
-	}
-	s.legalUntil.Store(until)
-	if s.jumped.Load() {
-		s.legalUntil.Store(0)
-	}
-}
-
+// wall returns the wall clock.
 func (s *shared) wall() int64 {
 	if s.Wall != nil {
 		return s.Wall()
@@ -371,38 +245,28 @@ func (s *shared) wall() int64 {
 	return time.Now().UnixNano()
 }
 
-// CheckClocks notices a machine that was suspended: its monotonic clock stood
-// still, and what it believes to have verified just now is old (R22).
+// CheckClocks detects that the machine was suspended: its monotonic clock stood still, so
+// that partitions seem to have been verified a moment ago (R22).
 func (s *shared) CheckClocks(mono int64) {
-	skew := s.skew.Load()
+	skew := s.suspension.skew.Load()
 	d := s.wall() - mono - skew
 	if d <= s.delta/4 && d >= -s.delta/4 {
 		return
 	}
-	// No lock: the caller may have any. Whoever verifies something meanwhile looks
-	// at jumped after that, and takes it back. The skew comes last: until then every
-	// caller sees the jump.
-	s.jumped.Store(true)
+	// The caller may hold any lock, so none is taken here. A goroutine that verifies a partition
+	// meanwhile reads found afterwards, and undoes the verification. The skew is stored last:
+	// until then every caller detects the suspension.
+	s.suspension.found.Store(true)
 	for p := range s.parts {
 		s.parts[p].verified.Store(0)
 	}
 	s.legalUntil.Store(0)
-	s.skew.CompareAndSwap(skew, skew+d)
-	s.wake()
+	s.suspension.skew.CompareAndSwap(skew, skew+d)
+	s.requestRound()
 }
 
-// wake asks for a round now.
-func (s *shared) wake() {
-	select {
-	case s.kick <- struct{}{}:
-	default:
-	}
-}
-
-func (s *shared) replicaLag() time.Duration { return time.Duration(s.lag.Load()) }
-
-// askable returns the session if a request may ask the tier about key now: it is
-// legal, nothing of it is pending, and the tier has not just failed.
+// askable returns the session if a request may ask the tier for key: its partitions are
+// legal, no pending invalidation concerns it, and the tier has not just failed.
 func (s *shared) askable(key string, tags []string) (tier.Session, bool) {
 	ses := s.session.Load()
 	if ses == nil {
@@ -424,61 +288,25 @@ func (s *shared) answering(key string) (tier.Session, bool) {
 	return *ses, true
 }
 
-// budget is what is left of the time that a request may wait for the tier.
-type budget struct {
-	s    *shared
-	left time.Duration
-	over bool // something was not asked, or cut off, for want of time
+// sleep waits for d, or until wake receives a value or is closed. It returns false when ctx
+// has ended.
+func sleep(ctx context.Context, d time.Duration, wake <-chan struct{}) bool {
+	timer := time.NewTimer(max(d, 0))
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-wake:
+	case <-ctx.Done():
+		return false
+	}
+	return true
 }
 
-// errUnverified says that all calls succeed and prove nothing.
-var errUnverified = errors.New("larder: the shared tier answers, but it cannot be verified what was invalidated: " +
-	"each call is answered by another server, as behind a proxy that hides several")
-
-var errSpent = errors.New("larder: the request has waited for the shared tier for as long as it may")
-
-// use runs fn with what is left. The error is errSpent where that was too little to tell
-// anything of the tier.
-func (b *budget) use(ctx context.Context, fn func(context.Context) error) error {
-	if b.left <= 0 || !b.s.fits(b.left) {
-		b.over = true
-		return errSpent
-	}
-	had, start := b.left, time.Now()
-	// A load's context may tell of its client's deadline and not end there, since
-	// others wait for it.
-	ctx, cancel := context.WithTimeout(local.Undated(ctx), b.left)
+// sleepOpen is sleep. It also returns false when the cache is closed: nothing is stored
+// then, and no load is waited for.
+func (s *shared) sleepOpen(ctx context.Context, d time.Duration, wake <-chan struct{}) bool {
+	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	err := fn(ctx)
-	b.left -= time.Since(start)
-	// A connection's deadline may be noticed a moment before the context's.
-	if err != nil && (errors.Is(ctx.Err(), context.DeadlineExceeded) || b.left < time.Millisecond) {
-		b.over = true
-		if had < b.s.decent() {
-			return fmt.Errorf("%w: %w", errSpent, err)
-		}
-	}
-	return err
-}
-
-// together asks several questions at a time, in one round trip per server, and returns
-// their errors.
-func (b *budget) together(ctx context.Context, asks []func(context.Context) error) error {
-	return b.use(ctx, func(ctx context.Context) error {
-		leave := func() {}
-		if tier.BatchOf(ctx) == nil { // else they go out with what others ask
-			batch := tier.NewBatch(len(asks))
-			ctx, leave = tier.WithBatch(ctx, batch), batch.Leave
-		}
-		errs := make([]error, len(asks))
-		var all sync.WaitGroup
-		for i, ask := range asks {
-			all.Go(func() {
-				defer leave()
-				errs[i] = ask(ctx)
-			})
-		}
-		all.Wait()
-		return errors.Join(errs...)
-	})
+	defer context.AfterFunc(s.local.Life(), cancel)()
+	return sleep(ctx, d, wake)
 }

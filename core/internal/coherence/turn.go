@@ -13,19 +13,19 @@ type Turn struct {
 	e *Engine
 
 	// With a shared tier:
-	held    *held        // the lease to fill it; nil: what is loaded is stored nowhere
-	refused *local.Entry // an entry that was found and is of no use
-	asked   *asking      // the questions that it has asked, and the time that is left for more
+	held    *heldLease   // nil: the value of the load is stored nowhere
+	refused *local.Entry // an entry that was found and that the caller does not use
+	fetch   *fetch       // the questions so far, and the time that is left for more
 
-	patience int  // budgets for them; 0: one
-	behind   bool // nobody waits for it: see TryLater
-	noted    bool // it is the one of its key behind a response
+	budgets int  // number of budgets for the questions; 0: one
+	behind  bool // no request waits for the turn, see TryLater
+	unique  bool // it is registered as the only load of its key behind a response
 }
 
-// Enter joins the flight of key, or begins one. It returns either a turn (the
-// caller loads), or the outcome of another load, or an error: ctx's, when
-// it ended first, local.ErrBusy, or local.ErrCircle. tags are those known before the load;
-// gate applies to the flight that this call begins.
+// Enter joins the flight of key, or begins one. It returns a turn if the caller has to load.
+// Otherwise it returns the outcome of another load, or an error: that of ctx if it ended
+// first, local.ErrBusy, or local.ErrCircle. tags are those known before the load; gate applies
+// to the flight that this call begins.
 func (e *Engine) Enter(ctx context.Context, key string, tags []string, gate local.Gate) (*Turn, local.Outcome, error) {
 	turn, o, err := e.Cache.Enter(ctx, key, tags, gate)
 	if !turn.Granted() {
@@ -34,7 +34,7 @@ func (e *Engine) Enter(ctx context.Context, key string, tags []string, gate loca
 	return &Turn{Turn: turn, e: e}, o, nil
 }
 
-// TryLead begins a flight of key unless one is under way.
+// TryLead begins a flight of key unless there is one.
 func (e *Engine) TryLead(key string, tags []string, gate local.Gate) (*Turn, bool) {
 	turn, ok := e.Cache.TryLead(key, tags, gate)
 	if !ok {
@@ -43,21 +43,21 @@ func (e *Engine) TryLead(key string, tags []string, gate local.Gate) (*Turn, boo
 	return &Turn{Turn: turn, e: e}, true
 }
 
-// Alone returns a turn outside any flight, for a load that nobody can share.
+// Alone returns a turn outside any flight, for a load that no other request can share.
 func (e *Engine) Alone(key string, tags []string) *Turn {
 	return &Turn{Turn: e.Cache.Alone(key, tags), e: e}
 }
 
-// Finish ends the turn and wakes those who wait for it. Calls after the first
+// Finish ends the turn and wakes the requests that wait for it. Calls after the first
 // do nothing. It is not safe for concurrent use.
 func (t *Turn) Finish(o local.Outcome) {
 	if t.Finished() {
 		return
 	}
 	if t.held != nil {
-		t.held.Release() // a turn that stored nothing must not hold others up
+		t.held.Release() // the lease of a turn that stored nothing must not delay other instances
 	}
-	if t.noted {
+	if t.unique {
 		t.e.behind.done(t.Key())
 	}
 	t.Turn.Finish(o)

@@ -4,52 +4,52 @@ import (
 	"context"
 	"errors"
 	"slices"
-	"time"
 
 	"github.com/larderhq/larder/core/internal/local"
 	"github.com/larderhq/larder/core/internal/tier"
 )
 
-// Write-through (R25): a writer that knows the value ends its intent with it. The
-// interleavings that must not leave the cache behind the database:
+// Write-through (R25): a writer that knows the new value ends its intent with it. The following
+// interleavings must not leave an older value in the cache than in the database. A, B and C
+// are writers.
 //
-//	A begins, B begins, A saves 1, B saves 2, B ends with 2, A ends with 1:
-//	    A finds B's beginning in the log, B found A's intent open: neither stores.
-//	A begins, saves 1; B begins, saves 2, ends with 2; A ends with 1:
-//	    A finds B's items in the log; B found A's intent open.
-//	B began before A and ends after it: A finds B's intent open; B finds A's items.
-//	B began before A and dies: its intent is open, or it has lapsed since A began;
-//	    A stores nothing either way. If it had lapsed before that, nobody can know
-//	    whether it commits later: the limit of R24.
-//	somebody invalidates, sweeps or ends an era between the two: it is in the log, or
-//	    the era differs.
+//	A begins, B begins, A saves 1, B saves 2,    A finds B's Begin in the log, and B found
+//	B ends with 2, A ends with 1                 A's intent open: neither stores.
+//	A begins, saves 1; B begins, saves 2, ends   A finds B's items in the log, and B found
+//	with 2; A ends with 1                        A's intent open.
+//	B begins before A, and ends after A          A finds B's intent open, and B finds A's
+//	                                             items.
+//	B begins before A, and dies                  B's intent is open, or its deadline has passed
+//	                                             since A's Begin: A stores nothing. If the
+//	                                             deadline passed before that, B may still
+//	                                             commit later (the limit of R24).
+//	an invalidation, a pattern or the end of     The log has the item, or the era differs.
+//	an era comes in between
 //
-// So the value is stored only by a writer who was alone from its beginning to the
-// moment at which the lease to store it was there; whatever comes after that ends
-// the lease, or a generation or era that came with it.
-
-// A version that the database gives could tell more: what is valid in the cache at
-// A's end, loaded since B ended and with a version below A's, would show that B's is
-// below too. But an id that is deleted and created again may begin its versions anew:
+// A writer therefore stores its value only if it was the only writer from its Begin to the
+// grant of the lease. Any later item ends the lease, or a generation or era that came with it.
+//
+// A version of the database could prove more. Suppose that the valid value in the cache at A's
+// end was loaded after B's end, and has a lower version than A's. Then B's version would be
+// lower as well. But an id that is deleted and created again may restart its versions:
 //
 //	A saves 9; B deletes, C creates 1, both end; 1 is loaded; A ends with 9
 //
-// So versions only ever forbid to store.
+// A version can therefore only forbid a store.
 
-// Newer reports whether there is an entry under key that may be answered, has been loaded
-// since a time, and that f is older than, in this process or in the shared tier. What was
-// loaded before a writer began says nothing: an id that is created again may begin its
-// versions anew.
+// Newer reports whether a valid entry under key, in this process or in the shared tier, has been
+// loaded since a time and is newer than f. An entry from before the writer's Begin proves
+// nothing, since an id that is created again may restart its versions.
 //
-// The entry may have been stored a moment ago, by a writer whose invalidation is heard of
-// while it is read: then it is not admitted, as if it were from before. It is read again,
-// and taken for newer if nobody comes to know: nothing is stored then.
+// Another writer may have stored the entry a moment ago, so that its invalidation is heard of
+// while the entry is read. The entry is then not admitted, and is read again. If that
+// happens every time, Newer reports true, and nothing is stored.
 func (e *Engine) Newer(ctx context.Context, key string, tags []string, f local.Fill, since int64) bool {
 	if f.Older == nil {
 		return false
 	}
-	const looks = 3
-	for range looks {
+	const attempts = 3
+	for range attempts {
 		if en, state := e.Lookup(key); state >= local.Stale {
 			return en.Born >= since && f.Older(en)
 		}
@@ -64,7 +64,7 @@ func (e *Engine) Newer(ctx context.Context, key string, tags []string, f local.F
 	return true
 }
 
-// lookAlone reads the shared tier's entry under key.
+// lookAlone reads the entry under key from the shared tier.
 func (e *Engine) lookAlone(ctx context.Context, key string, tags []string, codec local.Codec) Found {
 	t := e.Alone(key, tags)
 	defer t.Finish(local.Outcome{Verdict: local.Unshareable})
@@ -78,8 +78,8 @@ func (in *sharedIntent) endWith(ctx context.Context, key string, tags []string, 
 
 func (in *sharedIntent) endWithOnce(ctx context.Context, key string, tags []string, f local.Fill) error {
 	e, s := in.e, in.e.shared
-	did := &doing{id: in.id, mode: tier.End, logged: make(map[tier.Item]tier.Position)}
-	if err := s.invalidate(ctx, in.items, did); err != nil {
+	op := &operation{id: in.id, mode: tier.End, logged: make(map[tier.Item]tier.Position)}
+	if err := s.invalidate(ctx, in.items, op); err != nil {
 		return err
 	}
 	l := e.FenceAndLoad(in.items, key, tags)
@@ -88,69 +88,73 @@ func (in *sharedIntent) endWithOnce(ctx context.Context, key string, tags []stri
 	}
 	e.storeFor(ctx, key, tags, f, func(ctx context.Context, t *Turn) bool {
 		t.Load = l
-		if !in.wasAlone(ctx, t, did.logged, key, tags) {
+		if !in.wasAlone(ctx, t, op.logged, key, tags) {
 			return false
 		}
-		t.held.since, t.held.sent = in.since, in.began // the tags that f names are compared from there on
+		t.held.before, t.held.sent = in.before, in.began // late tags of f are compared from there on
 		return true
 	})
 	return nil
 }
 
-// errNotLogged says that an item is in no log: an era ended in its place.
-var errNotLogged = errors.New("larder: no item of the writer's own in the log")
+// errNotLogged is the error of an item that is in no log: an era has ended instead.
+var errNotLogged = errors.New("larder: the log has no item of the writer")
 
-// wasAlone reports whether nobody else has been at work on the key and its tags
-// since the intent began: no other intent is open, none has lapsed since, and the
-// logs hold nothing that concerns them but this writer's own items.
+// wasAlone reports whether no other writer was at work on the key and its tags since the
+// intent's begin: no other intent is open or has passed its deadline since, and the logs
+// have no item that concerns them, except this writer's own.
 func (in *sharedIntent) wasAlone(ctx context.Context, t *Turn, ended map[tier.Item]tier.Position, key string, tags []string) bool {
-	e, h, b := in.e, t.held, &t.asked.budget
-	n := e.Partitions()
-	lapsed := func(ago time.Duration) bool {
-		return ago > 0 && int64(ago) <= e.Now()-in.began+int64(time.Millisecond)
-	}
-	if h.lease.Open > 0 || lapsed(h.lease.Lapsed) || !h.inErasOf(in.since) {
+	lease := &t.held.lease
+	if lease.Open > 0 || in.e.shared.lapsedSince(lease.Lapsed, in.began) || !t.held.inErasBefore(in.before) {
 		return false
 	}
-	if slices.ContainsFunc(h.lease.Generations, func(g tier.Generation) bool { return g.Open > 0 }) {
+	if slices.ContainsFunc(lease.Generations, func(g tier.Generation) bool { return g.Open > 0 }) {
 		return false
 	}
-	clean := func(since tier.Log) bool {
+	since, lates, ok := in.logsSince(ctx, t, key, tags)
+	if !ok {
+		return false
+	}
+	clean := func(since *tier.Log) bool {
 		return since.Joined && !slices.ContainsFunc(since.Items, func(it tier.Logged) bool {
-			return !ownItem(in.logged, it) && !ownItem(ended, it) && e.Concerns(meant(it.Item), key, tags)
+			return !isOwn(in.logged, it) && !isOwn(ended, it) && in.e.Concerns(asInvalidation(it.Item), key, tags)
 		})
 	}
-	var own tier.Log
-	lates := make([]tier.Late, len(tags))
-	asks := []func(context.Context) error{func(ctx context.Context) (err error) {
+	return clean(&since) && !slices.ContainsFunc(lates, func(late tier.Late) bool {
+		return !clean(&late.Log) || late.Open > 0 || in.e.shared.lapsedSince(late.Lapsed, in.began)
+	})
+}
+
+// logsSince reads the logs of the key and its tags since the intent's own items.
+func (in *sharedIntent) logsSince(ctx context.Context, t *Turn, key string, tags []string) (since tier.Log, lates []tier.Late, ok bool) {
+	ses, n := t.held.ses, in.e.Partitions()
+	questions := []func(context.Context) error{func(ctx context.Context) (err error) {
 		pos, ok := in.logged[tier.Item{Kind: tier.Key, Value: key}]
 		if !ok {
 			return errNotLogged
 		}
-		own, err = h.ses.Log(ctx, tier.Partition(tier.Name(key), n), pos)
+		since, err = ses.Log(ctx, tier.Partition(tier.Name(key), n), pos)
 		return err
 	}}
+	lates = make([]tier.Late, len(tags))
 	for i, tag := range tags {
-		asks = append(asks, func(ctx context.Context) (err error) {
+		questions = append(questions, func(ctx context.Context) (err error) {
 			pos, ok := in.logged[tier.Item{Kind: tier.Tag, Value: tag}]
 			if !ok {
 				return errNotLogged
 			}
-			lates[i], err = h.ses.Late(ctx, tag, pos)
+			lates[i], err = ses.Late(ctx, tag, pos)
 			return err
 		})
 	}
-	if b.together(ctx, asks) != nil || !clean(own) {
-		return false
-	}
-	return !slices.ContainsFunc(lates, func(late tier.Late) bool {
-		return !clean(late.Log) || late.Open > 0 || lapsed(late.Lapsed)
-	})
+	err := t.fetch.budget.together(ctx, questions)
+	return since, lates, err == nil
 }
 
-// meant returns what an item is about: the beginning of a writer's work on a key or tag
-// counts as an invalidation to another writer.
-func meant(it tier.Item) tier.Item {
+// asInvalidation returns the item of an intent as the invalidation that it announces, and any
+// other item as it is: to other writers a Begin on a key or tag counts as an
+// invalidation.
+func asInvalidation(it tier.Item) tier.Item {
 	if in, ok := tier.IntentOf(it); ok {
 		return in.Item
 	}

@@ -31,68 +31,68 @@ func engineRules() []mutate.Rule {
 	rule := func(name string, edits ...mutate.Edit) mutate.Rule { return mutate.Rule{Name: name, Edits: edits} }
 	return []mutate.Rule{
 		// An instance continues although its part of the layout has lapsed.
-		rule("R2", mutate.Never(engine+"follow.go", `s.local.Monotonic()-s.agreed.Load() > int64(agreeLapse)`)),
+		rule("R2", mutate.Never(engine+"agreement.go", `s.local.Monotonic()-s.agreement.renewed.Load() > int64(agreeLapse)`)),
 		// Hits of partitions that have not been verified.
-		rule("R4", mutate.Always(engine+"shared.go", `now < s.legalUntil.Load()`)),
+		rule("R4", mutate.Always(engine+"partitions.go", `now < ps.legalUntil.Load()`)),
 		// A value read is kept although an item came in between.
 		rule("R5", mutate.Never(local+"load.go", `c.concern(l.pos, l.key, l.tags) != 0`),
 			mutate.Never(local+"generation.go", `c.concern(pos, "", []string{tag}) != 0 || era.dead.Load() || !c.intents.mayKeep(c.Now(), c.Now())`)),
 		// Generations of a found entry are not compared.
-		rule("R6", mutate.After(engine+"fetch.go", `func (a *asking) generations(ctx context.Context, ses tier.Session, en *tier.Entry) bool {`, `if true { return true }`)),
+		rule("R6", mutate.After(engine+"admit.go", `func (f *fetch) generationsAgree(ctx context.Context, ses tier.Session, en *tier.Entry) bool {`, `if true { return true }`)),
 		// Eras of a found entry are not compared.
-		rule("R6-Era", mutate.After(engine+"fetch.go", `func (s *shared) inEras(eras []tier.PartitionEra) bool {`, `if true { return true }`)),
+		rule("R6-Era", mutate.After(engine+"partitions.go", `func (ps *partitions) inEras(eras []tier.PartitionEra) bool {`, `if true { return true }`)),
 		// Flights are joined although the log has not been read for long.
 		rule("R7", mutate.Never(local+"flight.go", `c.guard != nil && !fenced`)),
 		// A reader that joins a load late gets an entry renewed when it was legal.
-		rule("R7-Old", mutate.Never(engine+"shared.go", `began < s.lapsed()`)),
+		rule("R7-Old", mutate.Never(engine+"partitions.go", `began < ps.firstLapse()`)),
 		// An entry stored under an open intent outlives its deadline.
-		rule("R9", mutate.Never(engine+"store.go", `deadline != 0`), mutate.Replace(engine+"fetch.go", `Adopt(own, size, en.Provisional)`, `Adopt(own, size, false)`)),
+		rule("R9", mutate.Never(engine+"store.go", `h.lease.Open > 0`), mutate.Replace(engine+"admit.go", `Adopt(admitted, size, en.Provisional)`, `Adopt(admitted, size, false)`)),
 		// Late tags are not compared with the log.
-		rule("R10", mutate.Replace(engine+"store.go", `case !st.Joined || st.Token == ""`, "case true:\n\t\tcase !st.Joined || st.Token == \"\"")),
+		rule("R10", mutate.Replace(engine+"store.go", `case !c.Joined || c.Token == ""`, "case true:\n\t\tcase !c.Joined || c.Token == \"\"")),
 		// A load with a lease reads a value whose invalidation is pending here.
-		rule("R10-Known", mutate.After(engine+"fetch.go", `func (a *asking) caughtUp(ctx context.Context, ses tier.Session, l *tier.Lease) bool {`, `if true { return true }`)),
+		rule("R10-Known", mutate.After(engine+"acquire.go", `func (f *fetch) catchUp(ctx context.Context, ses tier.Session, l *tier.Lease) bool {`, `if true { return true }`)),
 		// A writer that lapsed is forgotten.
-		rule("R10-Lapsed", mutate.Never(engine+"store.go", `st.Lapsed > 0`)),
+		rule("R10-Lapsed", mutate.Never(engine+"store.go", `h.s.lapsedSince(c.Lapsed, h.sent)`)),
 		// The end of a lease wakes no waiting reader.
-		rule("R12", mutate.Replace(engine+"wakes.go", `if k := w.m[key]; k != nil {`, `if k := w.m[key]; k != nil && false {`)),
+		rule("R12", mutate.Replace(engine+"waiters.go", `if k := w.byKey[key]; k != nil {`, `if k := w.byKey[key]; k != nil && false {`)),
 		// This process is not fenced after its own invalidation.
 		rule("R14", mutate.Replace(engine+"change.go", "\t\ts.local.FenceLoads(items)\n\t} else {\n\t\ts.local.Fence(items)\n\t}\n", "\t}\n")),
 		// A sweep has no second item.
-		rule("R15", mutate.Replace(engine+"change.go", `if did.Everything != nil {`, `if did.Everything == nil { return nil } else {`)),
+		rule("R15", mutate.Replace(engine+"sweep.go", `if swept.Everything != nil {`, `if swept.Everything == nil { return nil } else {`)),
 		// An invalidation of all ends the era of each partition separately.
-		rule("R15-All", mutate.Replace(engine+"change.go", `st.all = n > 1`, `st.all = false`),
+		rule("R15-All", mutate.Replace(engine+"change.go", `plan.allTwice = n > 1`, `plan.allTwice = false`),
 			mutate.Replace(engine+"follow.go", "case tier.All:\n\t\tfor p := range s.local.Partitions() {\n", "case tier.All:\n\t\tfor p := p; p >= 0; p = -1 {\n"),
-			mutate.Replace(engine+"follow.go", "s.endEras()\n\t\ts.wake()", "f.endEra()\n\t\ts.wake()"),
+			mutate.Replace(engine+"follow.go", "s.endEras()\n\t\ts.requestRound()", "f.endEra()\n\t\ts.requestRound()"),
 			mutate.Replace(engine+"follow.go", "case tier.All:\n\t\t\ts.endEras()", "case tier.All:\n\t\t\tf.endEra()")),
 		// Entries with a pending invalidation are answered.
 		rule("R16", mutate.After(engine+"pending.go", `func (q *pending) blocks(c *local.Cache, key string, tags []string) bool {`, `if true { return false }`)),
 		// The position moves over items that were never seen.
 		rule("R18", mutate.Always(engine+"follow.go", `it.Before == pos.Token`)),
 		// The era of a head is learned although one has ended since it was asked for.
-		rule("R18-Era", mutate.Replace(engine+"follow.go", `if f.ended != a.ended {`, `if false {`)),
+		rule("R18-Era", mutate.Replace(engine+"follow.go", `if f.eras.ended != q.ended {`, `if false {`)),
 		// Verified is the time after the answer.
-		rule("R19", mutate.After(engine+"follow.go", `took := time.Since(began)`, `for p := range before { before[p].at = s.local.Now() }`)),
+		rule("R19", mutate.After(engine+"watchdog.go", `took := time.Since(began)`, `for p := range questions { questions[p].sent = s.local.Now() }`)),
 		// A log that does not join is applied.
 		rule("R20", mutate.Never(engine+"follow.go", `!since.Joined || !reached || len(items) > 0 && items[0].Before != from.Token`)),
 		// Another era is adopted without aging.
-		rule("R21", mutate.Replace(engine+"follow.go", "s.age(p)\n\t\tf.setEra(h.Era)", `f.setEra(h.Era)`), mutate.Never(engine+"follow.go", `f.era() != ""`)),
+		rule("R21", mutate.Replace(engine+"follow.go", "s.age(p)\n\t\tf.setEra(h.Era)", `f.setEra(h.Era)`), mutate.Never(engine+"watchdog.go", `f.era() != ""`)),
 		// A promotion or a restart makes no new era.
-		rule("R21-Server", mutate.Replace(engine+"follow.go", `case h.Confirmed != h.Server:`, `case h.Confirmed != h.Server && false:`)),
+		rule("R21-Server", mutate.Replace(engine+"watchdog.go", `case h.Confirmed != h.Server:`, `case h.Confirmed != h.Server && false:`)),
 		// A machine that was suspended answers at once.
 		rule("R22", mutate.Always(engine+"shared.go", `d <= s.delta/4 && d >= -s.delta/4`)),
 		// InvalidateEverywhere does not wait.
-		rule("R23", mutate.After(engine+"change.go", `d += d/500 + time.Millisecond // clocks run at rates that differ a little`, `d = 0`)),
+		rule("R23", mutate.After(engine+"change.go", `d += d/500 + time.Millisecond // the rates of two clocks differ a little`, `d = 0`)),
 		// Write stores its value although another write overlaps.
 		rule("R25", mutate.Replace(local+"intent.go", `&& !c.intents.others(in)`, `&& !c.intents.others(in) || true`),
-			mutate.Replace(engine+"write.go", `if !in.wasAlone(ctx, t, did.logged, key, tags) {`, `if !in.wasAlone(ctx, t, did.logged, key, tags) && false {`)),
+			mutate.Replace(engine+"write.go", `if !in.wasAlone(ctx, t, op.logged, key, tags) {`, `if !in.wasAlone(ctx, t, op.logged, key, tags) && false {`)),
 		// A value that a lagging replica may have answered is stored.
 		rule("R26", mutate.Never(engine+"store.go", `f.ReplicaLag > 0`)),
 		// A reader with the lease loads although a change is queued.
-		rule("R27-Queued", mutate.After(engine+"fetch.go", `case l.Token != "" && len(l.Generations) == len(t.Tags()):`, `l.Queued = nil`),
-			mutate.After(engine+"fetch.go", `case l.Token != "":`, `l.Queued = nil`)),
+		rule("R27-Queued", mutate.After(engine+"acquire.go", `case l.Token != "" && len(l.Generations) == len(t.Tags()):`, `l.Queued = nil`),
+			mutate.After(engine+"acquire.go", `case l.Token != "":`, `l.Queued = nil`)),
 		// A reader without the lease waits for it although a change is queued.
-		rule("R27-Busy", mutate.Never(engine+"fetch.go", `l.Queued != nil && !a.q.Anew`),
-			mutate.Replace(engine+"fetch.go", "case l.Token != \"\":\n", "case l.Token == \"\":\n\t\t\tl.Queued = nil\n\t\tcase l.Token != \"\":\n")),
+		rule("R27-Busy", mutate.Never(engine+"acquire.go", `l.Queued != nil && !f.query.Anew`),
+			mutate.Replace(engine+"acquire.go", "case l.Token != \"\":\n", "case l.Token == \"\":\n\t\t\tl.Queued = nil\n\t\tcase l.Token != \"\":\n")),
 		// The tag of a change's key is not invalidated.
 		rule("R27-Announce", mutate.Replace(behind+"committer.go", `naming.Tag(ch.key)}`, `naming.Tag(ch.key)[:0]}`)),
 		// Tags are invalidated after a change has been settled.
@@ -100,11 +100,11 @@ func engineRules() []mutate.Rule {
 		// A change is settled although its tag could not be invalidated.
 		rule("R27-Told", mutate.After(behind+"round.go", `failed, err := w.Engine.InvalidateApplied(ctx, items)`, `err = nil`)),
 		// A superseded change of this process is still read.
-		rule("R27-Own", mutate.Never(engine+"own.go", `w.over(o, h, now)`)),
+		rule("R27-Own", mutate.Never(engine+"ownchange.go", `o.supersededBy(item, now)`)),
 		// An item that arrives before the reply to a change does not supersede it.
-		rule("R27-Own-Noted", mutate.Replace(engine+"own.go", `o.spoiled = o.spoiled || w.over(o, it, now)`, `_ = it`)),
+		rule("R27-Own-Noted", mutate.Replace(engine+"ownchange.go", `o.superseded = o.superseded || o.supersededBy(it, now)`, `_ = it`)),
 		// This process's own invalidations do not supersede its changes.
-		rule("R27-Own-Drop", mutate.Replace(engine+"own.go", `if o.spoiled = true; o.at != nil {`, `if o.spoiled = true; o.at != nil && false {`)),
+		rule("R27-Own-Drop", mutate.Replace(engine+"ownchange.go", `if o.superseded = true; o.element != nil {`, `if o.superseded = true; o.element != nil && false {`)),
 		// An apply continues after its worker has lost the queue.
 		rule("R27-Keep", mutate.Replace(behind+"lease.go", `workerLease-leaseMargin)), cancel)`, `workerLease-leaseMargin)), func() {})`),
 			mutate.Replace(behind+"lease.go", "case lost:\n\t\t\t\tcancel()", `case lost:`)),
