@@ -1,6 +1,7 @@
 package core
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"net/http"
@@ -15,11 +16,11 @@ import (
 // [MaxKeyBytes] bytes and no control characters.
 type Classes map[string]Class
 
-// Class holds what varies per kind of data. The zero Class follows the lifetimes that
-// HTTP responses state, as a proxy does.
+// Class is the policy of one kind of data. The zero Class follows the lifetimes that HTTP
+// responses state, as a proxy does.
 //
 // Durations are 0 or [MinDuration] to [MaxDuration]; a value out of range is a
-// *[ConfigError]. All fields but HTTP can be changed while the cache is in use: see
+// *[ConfigError]. All fields except HTTP can be changed while the cache is in use: see
 // [Cache.SetClasses].
 type Class struct {
 	// TTL is how long a value is fresh, where the value does not say so itself. Default
@@ -75,40 +76,40 @@ type HTTPPolicy struct {
 	// all are. Empty, not nil: none is.
 	Query []string
 	// QueryOrder makes the order of different parameters part of the identity. By
-	// default ?a=1&b=2 and ?b=2&a=1 are one. The order of equal names always counts.
+	// default ?a=1&b=2 and ?b=2&a=1 are one resource. The order of equal names always
+	// counts.
 	QueryOrder bool
-	// RankLanguages takes the Accept-Language of requests, where responses vary on
-	// it, for a ranking by weight: order, case and whitespace do not count, and a
-	// response in the language that a request ranks highest answers it. By default
-	// only whitespace does not count, since many handlers take the order for a
-	// preference.
+	// RankLanguages reads the Accept-Language of requests as a ranking by weight where
+	// responses vary on it: order, case and whitespace do not count, and a response in
+	// the language that a request ranks highest answers it. By default only whitespace
+	// does not count, since many handlers read the order as a preference.
 	RankLanguages bool
 	// Headers lists request fields whose values are part of the identity, in addition to
 	// those that responses name in Vary. Default none.
 	Headers []string
-	// Cookies lists the cookies that matter: their values become part of the
-	// identity, the others do not count. Empty, not nil: none does. nil: a
-	// request with a Cookie field is answered from the cache, and its response
-	// stored, only if the response says that it is public.
+	// Cookies lists the cookies whose values are part of the identity. Other cookies do
+	// not count. Empty, not nil: none counts. nil: a request with a Cookie field is
+	// answered from the cache, and its response stored, only if the response is marked as
+	// public.
 	Cookies []string
-	// Credentials lists the request fields by which clients say who they are, beside
-	// Authorization and Cookie. A response to a request that has one is stored, and a
-	// stored response answered to it, only if the response says that it may be shared
-	// (public, s-maxage, must-revalidate: RFC 9111 section 3.5), if Headers names the
-	// field, which is then part of the identity, or on a route with an Identity. nil:
-	// CredentialFields, which are well-known ones, and certificates of clients
+	// Credentials lists the request fields that identify the client, apart from
+	// Authorization and Cookie. A response to a request with such a field is stored, and a
+	// stored response answers such a request, in three cases only: the response is marked
+	// as shareable (public, s-maxage, must-revalidate: RFC 9111 section 3.5); Headers names
+	// the field, which is then part of the identity; or the route has an Identity. nil:
+	// CredentialFields, which lists well-known fields and the certificates of clients
 	// (ClientCertificate). Empty, not nil: none.
 	Credentials []string
-	// RequestDirectives lists the directives in the Cache-Control of requests that
-	// clients may use: "no-cache" (and Pragma), "no-store", "max-age", "min-fresh",
-	// "max-stale", "only-if-cached" (RFC 9111 section 5.2.1). nil: all but
-	// "only-if-cached", so that a browser's reload shows what is there now; those who
-	// ask at the time share one run of the handler, and where it gave a validator that
-	// is a validation. "no-store" keeps the response to the request from being stored;
-	// the request is answered from what is stored. "only-if-cached" is answered 504
-	// where nothing is stored, which a proxy or load balancer in front may take for a
-	// failure of the server: a class must name it. Empty, not nil: none, for an API
-	// whose clients are not to choose that the handler runs.
+	// RequestDirectives lists the Cache-Control directives that requests may use:
+	// "no-cache" (and Pragma), "no-store", "max-age", "min-fresh", "max-stale",
+	// "only-if-cached" (RFC 9111 section 5.2.1). nil: all except "only-if-cached", so that
+	// a browser's reload shows the current response. Concurrent reloads share one run of
+	// the handler, which is a validation if the handler gave a validator. "no-store"
+	// prevents the store of the response; a stored response still answers the request.
+	// "only-if-cached" gets 504 if no response is stored. A proxy or load balancer in
+	// front may treat the 504 as a failure of the server, so a class must name this
+	// directive. Empty, not nil: none, for an API whose clients must not be able to make
+	// the handler run.
 	RequestDirectives []string
 	// NoHeuristic does not estimate the lifetime of a response that states none, in a
 	// class without TTL. Default false: a response with a Last-Modified is fresh for a
@@ -121,20 +122,19 @@ type HTTPPolicy struct {
 	// response without ETag and Last-Modified gets a strong ETag made of its content, or
 	// a weak one where middleware in front of the cache may encode it.
 	NoETag bool
-	// NoValidation runs the handler without conditions where a stored response has
-	// expired. Default false: the handler is asked, by the ETag or Last-Modified that it
-	// gave, whether the response still holds, and a 304 renews it (RFC 9111 section 4.3):
-	// it sees If-None-Match and If-Modified-Since of the cache in place of the client's
-	// conditions.
+	// NoValidation runs the handler without conditions when a stored response has
+	// expired. Default false: the handler gets a conditional request with the ETag or
+	// Last-Modified of the stored response in place of the client's conditions, and a 304
+	// renews the response (RFC 9111 section 4.3).
 	NoValidation bool
-	// Encodings are the codings that stored content gets, once, for clients that accept
-	// it: "zstd", "gzip", in order of preference. Default none. Responses that the
-	// handler has encoded, that are small or of a compressed type, or say no-transform,
-	// stay unchanged.
+	// Encodings are the content codings in which a response is also stored, for clients
+	// that accept them: "zstd", "gzip", in order of preference. Default none. A response
+	// stays unchanged if the handler has encoded it, if it is small, of a compressed type,
+	// or marked no-transform.
 	Encodings []string
-	// MaxVariants is how many responses of one resource, which differ by Vary, an
+	// MaxVariants bounds the responses of one resource, which differ by Vary, that an
 	// instance keeps, 1 to 1024. Beyond it the oldest is removed, also from the shared
-	// tier if this instance has stored it there: the tier holds at most as many for each
+	// tier if this instance has stored it there. The tier holds at most as many for each
 	// instance. Default 32.
 	MaxVariants int
 }
@@ -174,56 +174,14 @@ func (cs Classes) resolve() (Classes, error) {
 	return classes, nil
 }
 
-// classField is how an error calls a field of a class.
+// classField returns the name of a class's field in an error.
 func classField(class, field string) string { return fmt.Sprintf("Classes[%q].%s", class, field) }
 
 // resolve checks the class and fills in its defaults.
 func (c Class) resolve(name string) (Class, error) {
-	field := func(f string) string { return classField(name, f) }
-	for _, d := range []struct {
-		name string
-		d    time.Duration
-	}{
-		{"TTL", c.TTL}, {"StaleWhileRevalidate", c.StaleWhileRevalidate}, {"StaleIfError", c.StaleIfError}, {"NegativeTTL", c.NegativeTTL},
-		{"LoadTimeout", c.LoadTimeout}, {"ReplicaLag", c.ReplicaLag},
-	} {
-		if err := checkDuration(field(d.name), d.d); err != nil {
+	for _, check := range []func(Class, string) error{Class.checkDurations, Class.checkNumbers, Class.checkNames, Class.checkWords} {
+		if err := check(c, name); err != nil {
 			return c, err
-		}
-	}
-	switch {
-	case c.StaleWhileRevalidate > 0 && c.TTL == 0:
-		return c, &ConfigError{field("StaleWhileRevalidate"), c.StaleWhileRevalidate.String(), "0 in a class without TTL"}
-	case !(c.Jitter >= 0 && c.Jitter <= 1): // so that NaN is refused
-		return c, &ConfigError{field("Jitter"), c.Jitter, "0 to 1"}
-	case c.MaxEntryBytes < 0 || c.MaxEntryBytes > 1<<30:
-		return c, &ConfigError{field("MaxEntryBytes"), c.MaxEntryBytes, "0 (1 MiB) to 1 GiB"}
-	case c.MaxLoadsAfterError < 0 || c.MaxLoadsAfterError > 1<<16:
-		return c, &ConfigError{field("MaxLoadsAfterError"), c.MaxLoadsAfterError, "0 (4) to 65536"}
-	case c.HTTP.MaxVariants < 0 || c.HTTP.MaxVariants > 1024:
-		return c, &ConfigError{field("HTTP.MaxVariants"), c.HTTP.MaxVariants, "0 (32) to 1024"}
-	}
-	for _, list := range []struct {
-		name  string
-		names []string
-	}{{"HTTP.Query", c.HTTP.Query}, {"HTTP.Headers", c.HTTP.Headers}, {"HTTP.Cookies", c.HTTP.Cookies}, {"HTTP.Credentials", c.HTTP.Credentials}} {
-		for i, n := range list.names {
-			if err := checkName(fmt.Sprintf("%s[%d]", field(list.name), i), n); err != nil {
-				return c, err
-			}
-		}
-	}
-	for _, list := range []struct {
-		name, allowed string
-		names, known  []string
-	}{
-		{"HTTP.RequestDirectives", "directives of RFC 9111 section 5.2.1: ", c.HTTP.RequestDirectives, requestDirectives},
-		{"HTTP.Encodings", "", c.HTTP.Encodings, encodings},
-	} {
-		for i, n := range list.names {
-			if !slices.Contains(list.known, n) || slices.Contains(list.names[:i], n) {
-				return c, &ConfigError{fmt.Sprintf("%s[%d]", field(list.name), i), strings.Clone(n), list.allowed + strings.Join(list.known, ", ") + ", each once"}
-			}
 		}
 	}
 	headers := make([]string, len(c.HTTP.Headers))
@@ -235,44 +193,104 @@ func (c Class) resolve(name string) (Class, error) {
 	for _, list := range []*[]string{&c.HTTP.Query, &c.HTTP.Cookies, &c.HTTP.RequestDirectives, &c.HTTP.Encodings} {
 		*list = ownedList(*list)
 	}
-	if c.LoadTimeout == 0 {
-		c.LoadTimeout = DefaultLoadTimeout
-	}
-	if c.MaxEntryBytes == 0 {
-		c.MaxEntryBytes = DefaultMaxEntryBytes
-	}
-	if c.MaxLoadsAfterError == 0 {
-		c.MaxLoadsAfterError = DefaultMaxLoadsAfterError
-	}
-	if c.HTTP.MaxVariants == 0 {
-		c.HTTP.MaxVariants = DefaultMaxVariants
-	}
+	c.LoadTimeout = cmp.Or(c.LoadTimeout, DefaultLoadTimeout)
+	c.MaxEntryBytes = cmp.Or(c.MaxEntryBytes, DefaultMaxEntryBytes)
+	c.MaxLoadsAfterError = cmp.Or(c.MaxLoadsAfterError, DefaultMaxLoadsAfterError)
+	c.HTTP.MaxVariants = cmp.Or(c.HTTP.MaxVariants, DefaultMaxVariants)
 	return c, nil
 }
 
-// classSet is the classes as they are from one SetClasses to the next.
+// checkDurations checks the durations of the class called name.
+func (c Class) checkDurations(name string) error {
+	for _, d := range []struct {
+		field string
+		d     time.Duration
+	}{
+		{"TTL", c.TTL}, {"StaleWhileRevalidate", c.StaleWhileRevalidate}, {"StaleIfError", c.StaleIfError}, {"NegativeTTL", c.NegativeTTL},
+		{"LoadTimeout", c.LoadTimeout}, {"ReplicaLag", c.ReplicaLag},
+	} {
+		if err := checkDuration(classField(name, d.field), d.d); err != nil {
+			return err
+		}
+	}
+	if c.StaleWhileRevalidate > 0 && c.TTL == 0 {
+		return &ConfigError{classField(name, "StaleWhileRevalidate"), c.StaleWhileRevalidate.String(), "0 in a class without TTL"}
+	}
+	return nil
+}
+
+// checkNumbers checks the numbers of the class called name.
+func (c Class) checkNumbers(name string) error {
+	switch {
+	case !(c.Jitter >= 0 && c.Jitter <= 1): // so that NaN is refused
+		return &ConfigError{classField(name, "Jitter"), c.Jitter, "0 to 1"}
+	case c.MaxEntryBytes < 0 || c.MaxEntryBytes > 1<<30:
+		return &ConfigError{classField(name, "MaxEntryBytes"), c.MaxEntryBytes, "0 (1 MiB) to 1 GiB"}
+	case c.MaxLoadsAfterError < 0 || c.MaxLoadsAfterError > 1<<16:
+		return &ConfigError{classField(name, "MaxLoadsAfterError"), c.MaxLoadsAfterError, "0 (4) to 65536"}
+	case c.HTTP.MaxVariants < 0 || c.HTTP.MaxVariants > 1024:
+		return &ConfigError{classField(name, "HTTP.MaxVariants"), c.HTTP.MaxVariants, "0 (32) to 1024"}
+	}
+	return nil
+}
+
+// checkNames checks the names of parameters, fields and cookies in the class called name.
+func (c Class) checkNames(name string) error {
+	for _, list := range []struct {
+		field string
+		names []string
+	}{{"HTTP.Query", c.HTTP.Query}, {"HTTP.Headers", c.HTTP.Headers}, {"HTTP.Cookies", c.HTTP.Cookies}, {"HTTP.Credentials", c.HTTP.Credentials}} {
+		for i, n := range list.names {
+			if err := checkName(fmt.Sprintf("%s[%d]", classField(name, list.field), i), n); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// checkWords checks the directives and encodings of the class called name.
+func (c Class) checkWords(name string) error {
+	for _, list := range []struct {
+		field, allowed string
+		words, known   []string
+	}{
+		{"HTTP.RequestDirectives", "directives of RFC 9111 section 5.2.1: ", c.HTTP.RequestDirectives, requestDirectives},
+		{"HTTP.Encodings", "", c.HTTP.Encodings, encodings},
+	} {
+		for i, w := range list.words {
+			if !slices.Contains(list.known, w) || slices.Contains(list.words[:i], w) {
+				field := fmt.Sprintf("%s[%d]", classField(name, list.field), i)
+				return &ConfigError{field, strings.Clone(w), list.allowed + strings.Join(list.known, ", ") + ", each once"}
+			}
+		}
+	}
+	return nil
+}
+
+// classSet is the classes between two calls of SetClasses.
 type classSet struct {
-	by       Classes // never written to
-	revision uint64  // how many there were before
+	by       Classes // never modified
+	revision uint64  // number of earlier sets
 }
 
 // SetClasses changes the classes while the cache is in use. classes are those of [New] as
 // Options.Classes has them, changed or not, and any number of new ones. Every field of a
 // Class may change, within these limits:
 //
-//   - A class stays: handlers and maps hold it. The default class is the zero Class
+//   - A class cannot be removed: handlers and maps hold it. The default class is the zero Class
 //     unless given.
-//   - Its HTTP stays: stored responses are identified and answered by it.
+//   - Its HTTP cannot change: it identifies stored responses.
 //   - LoadTimeout is at most the longest of New. With a Remote, ReplicaLag is at most the
 //     longest of New as well: other instances rely on it.
 //   - TTL stays above 0 where a map is of the class.
 //
-// Everything is checked before anything changes: with an error, a *[ConfigError], nothing
-// has. Operations that begin after SetClasses has returned follow the new classes.
-// Operations under way, with all that they load, store and refresh, follow the classes
-// that they began with.
+// Everything is checked before anything changes: after an error, a *[ConfigError], the
+// classes are as before. Operations that begin after SetClasses has returned follow the
+// new classes. Operations in progress follow the classes of their begin, in everything
+// that they load, store and refresh.
 //
-// Stored values keep the lifetime and windows that they were stored with, until they are
+// Stored values keep the lifetime and windows of their store, until they are
 // invalidated, replaced or refreshed. After a TTL has been shortened, [Cache.Invalidate]
 // ends longer ones. Only the StaleIfError of a map applies to stored values, too, but
 // extends no lifetime. Other instances have their own classes.
@@ -287,7 +305,7 @@ func (c *Cache) SetClasses(classes Classes) error {
 	for _, name := range slices.Sorted(maps.Keys(was.by)) {
 		class, ok := next[name]
 		if !ok {
-			return &ConfigError{fmt.Sprintf("Classes[%q]", name), nil, "a class: one that is there cannot be taken out"}
+			return &ConfigError{fmt.Sprintf("Classes[%q]", name), nil, "a class: an existing class cannot be removed"}
 		}
 		if err := unchanged(name, was.by[name].HTTP, class.HTTP); err != nil {
 			return err
@@ -313,15 +331,15 @@ func unchanged(name string, was, is HTTPPolicy) error {
 	for i := range a.NumField() {
 		if old, now := a.Field(i).Interface(), b.Field(i).Interface(); !reflect.DeepEqual(old, now) {
 			field := classField(name, "HTTP."+a.Type().Field(i).Name)
-			return &ConfigError{field, now, fmt.Sprintf("%#v, as it is: a class's HTTP cannot be changed", old)}
+			return &ConfigError{field, now, fmt.Sprintf("%#v, unchanged: a class's HTTP cannot be changed", old)}
 		}
 	}
 	return nil
 }
 
-// within returns an error if a class exceeds the limits that the engine and the shared tier
-// were made for: lapsed intents are remembered for the longest load, and every invalidation
-// leaves a mark for the longest lag.
+// within returns an error if a class exceeds the limits with which the cache was made: the
+// tier remembers a lapsed intent for the longest load, and every invalidation leaves a mark
+// for the longest lag.
 func (c *Cache) within(name string, class Class) error {
 	limit := func(field string, d, most time.Duration) error {
 		return &ConfigError{classField(name, field), d.String(), fmt.Sprintf("up to %v, the longest of any class that the cache was made with", most)}
@@ -349,7 +367,7 @@ const ClientCertificate = "client certificate"
 func CredentialFields() []string { return slices.Clone(credentialFields) }
 
 // credentialFields are in canonical form. Tokens against cross-site requests
-// (X-Csrf-Token) are none: they say nothing of who asks that a cookie does not.
+// (X-Csrf-Token) are not in the list: they identify no client that a cookie does not.
 var credentialFields = []string{ //nolint:gochecknoglobals // a constant
 	ClientCertificate,
 	"Proxy-Authorization",              // RFC 9110 section 11.7.2

@@ -109,7 +109,7 @@ func ExampleCache_SetClasses() {
 	// Output:
 	// <nil>
 	// 1m0s
-	// larder: Classes["profile"] is <nil>; allowed: a class: one that is there cannot be taken out
+	// larder: Classes["profile"] is <nil>; allowed: a class: an existing class cannot be removed
 }
 
 func ExampleCache_Begin() {

@@ -411,7 +411,7 @@ func TestBadClassesAreRefusedAndChangeNothing(t *testing.T) {
 			value  any
 			says   string
 		}{
-			{"one is missing", func(cs core.Classes) { delete(cs, "page") }, `Classes["page"]`, nil, "cannot be taken out"},
+			{"one is missing", func(cs core.Classes) { delete(cs, "page") }, `Classes["page"]`, nil, "cannot be removed"},
 			{"the default is missing", func(cs core.Classes) { delete(cs, "") }, `Classes[""].TTL`, "0s", `"of-default"`},
 			{"a map's is without TTL", func(cs core.Classes) { cs["c"] = core.Class{} }, `Classes["c"].TTL`, "0s", `the map "item"`},
 			{"one is wrong", func(cs core.Classes) { cs["c"] = core.Class{TTL: -1} }, `Classes["c"].TTL`, "-1ns", "1ms"},
