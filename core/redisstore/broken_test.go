@@ -124,7 +124,7 @@ func TestMalformedKeysCountAsMissing(t *testing.T) {
 		require.NoError(t, client.Set(ctx, s.names.entry(0, "v1", "k"), nonsense, 0).Err())
 		require.NoError(t, client.Set(ctx, s.names.lease(0, "v1", "k"), nonsense, 0).Err())
 		for _, key := range []string{s.names.keyIntents(0, "k"), s.names.tagIntents(0, "t:x")} {
-			require.NoError(t, client.HSet(ctx, key, "w:a", nonsense, "lag", nonsense, "mark", nonsense, nonsense, nonsense).Err())
+			require.NoError(t, client.HSet(ctx, key, "w:a", nonsense, "lag", nonsense, nonsense, nonsense).Err())
 		}
 		require.NoError(t, client.HSet(ctx, s.names.head(0), "n", nonsense, "lag", nonsense, "pid", nonsense, "parts", nonsense).Err())
 		require.NoError(t, client.XAdd(ctx, &redis.XAddArgs{Stream: s.names.log(0), Values: []string{nonsense, nonsense}}).Err())

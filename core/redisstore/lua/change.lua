@@ -145,9 +145,9 @@ local function lives(item, others)
   return of
 end
 
--- touch takes the own intent out, marks those of others, and enters what there is
--- to enter. The hash lasts as long as anything in it has to be known.
-local function touch(item, tok)
+-- touch removes the call's own intent, and enters an intent or a replica's lag. The hash
+-- lasts as long as any of its fields is needed.
+local function touch(item)
   local key = item.intents
   local h = good(redis.pcall('HGETALL', key))
   if h.err then
@@ -175,7 +175,6 @@ local function touch(item, tok)
   end
   if mode == ABANDON then return end
   local until_ = 0
-  if others and mode ~= BEGIN then redis.call('HSET', key, 'mark', tok) end
   if lag > 0 then
     redis.call('HSET', key, 'lag', digits(math.max(old, now + lag)))
     until_ = now + lag
@@ -195,7 +194,7 @@ local said = items
 if mode == BEGIN then
   said = {}
   for _, item in ipairs(items) do
-    if item.intents then touch(item, '') end
+    if item.intents then touch(item) end
     if item.kind == TAG then
       cap_generation(item)
     elseif item.kind == KEY then
@@ -213,7 +212,7 @@ elseif mode == ABANDON then
   for _, item in ipairs(items) do
     if item.intents and not untouched then
       there = lift(item) or there
-      touch(item, '')
+      touch(item)
     end
   end
   if not there then return {'done', now} end
@@ -234,7 +233,7 @@ local reply = {'done', now}
 for i, item in ipairs(said) do
   local tok = base .. '.' .. i
   if item.intents then
-    if not untouched then touch(item, tok) end
+    if not untouched then touch(item) end
   elseif lag > 0 and (item.kind == PATTERN or item.kind == ALL or item.kind == ERA) then
     redis.call('HSET', head, 'lag', digits(math.max(tonumber(field(head, 'lag')) or 0, now + lag)))
   end

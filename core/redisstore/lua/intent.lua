@@ -1,8 +1,8 @@
--- Intents of writers on one key or tag: a hash with a field w:<writer> for each,
--- 'deadline:until when it is remembered', in milliseconds; x:<id> for each entry that
--- intents on its key have capped: until when it would live; gen: the same of the
--- generation, '<its token>:<milliseconds>'; lag: until when a replica may be behind; mark: the token of the last invalidation while one was open. What is
--- no such hash is no intent.
+-- Intents of writers on one key or tag: a hash with a field w:<writer> for each intent,
+-- '<deadline>:<until when it is remembered>', in milliseconds; x:<id> for each entry that
+-- intents on its key have capped, its expiry before that; gen, the same for the generation,
+-- '<its token>:<milliseconds>'; lag, until when a replica may lag. A key of another type
+-- holds no intents.
 
 local function writer(value)
   local deadline, known = string.match(value, '^(%d+):(%d+)$')
