@@ -331,7 +331,7 @@ func unchanged(name string, was, is HTTPPolicy) error {
 	for i := range a.NumField() {
 		if old, now := a.Field(i).Interface(), b.Field(i).Interface(); !reflect.DeepEqual(old, now) {
 			field := classField(name, "HTTP."+a.Type().Field(i).Name)
-			return &ConfigError{field, now, fmt.Sprintf("%#v, unchanged: a class's HTTP cannot be changed", old)}
+			return &ConfigError{field, now, fmt.Sprintf("%#v, as it is: a class's HTTP cannot be changed", old)}
 		}
 	}
 	return nil
