@@ -68,14 +68,14 @@ func TestConcurrentLearnersLoseNothing(t *testing.T) {
 		wrote []string
 		news  bool
 	}{
-		"no note is there":         {onePlace{}, []string{"a"}, false},
-		"an equal note is there":   {onePlace{there: "a"}, []string{"a"}, false},
-		"a smaller note is there":  {onePlace{there: "-"}, []string{"a", "a-"}, true},
-		"a larger note is there":   {onePlace{there: "ab"}, []string{"a", "ab"}, false},
-		"another note is there":    {onePlace{there: "b"}, []string{"a", "ab"}, true},
-		"others write in between":  {onePlace{between: []string{"b", "c", "abcd"}}, []string{"a", "ab", "abc", "abcd"}, true},
-		"an unreadable note is":    {onePlace{there: "?"}, []string{"a"}, true},
-		"others write every time":  {onePlace{between: strings.Split("bcdefghijk", "")}, strings.Fields("a ab abc abcd abcde abcdef abcdefg abcdefgh"), true},
+		"no note is there":        {onePlace{}, []string{"a"}, false},
+		"an equal note is there":  {onePlace{there: "a"}, []string{"a"}, false},
+		"a smaller note is there": {onePlace{there: "-"}, []string{"a", "a-"}, true},
+		"a larger note is there":  {onePlace{there: "ab"}, []string{"a", "ab"}, false},
+		"another note is there":   {onePlace{there: "b"}, []string{"a", "ab"}, true},
+		"others write in between": {onePlace{between: []string{"b", "c", "abcd"}}, []string{"a", "ab", "abc", "abcd"}, true},
+		"an unreadable note is":   {onePlace{there: "?"}, []string{"a"}, true},
+		"others write every time": {onePlace{between: strings.Split("bcdefghijk", "")}, strings.Fields("a ab abc abcd abcde abcdef abcdefg abcdefgh"), true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			e, err := New(Settings{MaxBytes: 1 << 20, LongestLoad: time.Second, Refreshes: 1})
