@@ -12,9 +12,9 @@ import (
 
 // partitions is what this instance knows of the tier's partitions.
 //
-// A copy in memory is answered only while each partition on which it depends is legal: the
-// instance asked for the partition's head less than MaxStaleness ago, and has applied every
-// item up to that head. Clocks of different machines are never compared.
+// A copy in memory is served only while each partition on which it depends is legal: the
+// instance asked for the partition's head less than MaxStaleness ago, less the tolerance of
+// the clocks, and has applied every item up to that head. Clocks of different machines are never compared.
 type partitions struct {
 	local *local.Cache
 	delta int64 // MaxStaleness, in nanoseconds
@@ -28,23 +28,14 @@ type partitions struct {
 	suspension suspension
 }
 
-// suspension detects a process that did not run for some time, by the difference between the
-// wall clock and the monotonic clock (R22).
-type suspension struct {
-	skew atomic.Int64 // the wall clock minus the monotonic clock
-	// found is true from the detection until everything has been aged. Nothing counts as
-	// verified in between.
-	found atomic.Bool
-}
-
-// Legal reports whether every partition of the mask was verified within
-// MaxStaleness (R4).
+// Legal reports whether every partition of the mask was verified within MaxStaleness, less
+// the tolerance of the clocks (R4, R22).
 func (ps *partitions) Legal(mask uint64, now int64) bool {
 	if now < ps.legalUntil.Load() {
 		return true
 	}
 	for ; mask != 0; mask &= mask - 1 {
-		if !ps.parts[bits.TrailingZeros64(mask)].legal(now, ps.delta) {
+		if !ps.parts[bits.TrailingZeros64(mask)].legal(now, ps.proofLasts()) {
 			return false
 		}
 	}
@@ -55,7 +46,7 @@ func (ps *partitions) Legal(mask uint64, now int64) bool {
 // that has not arrived in time. It also reports true if the load may have read a copy that
 // was legal then and no longer is (R7).
 func (ps *partitions) Outlived(began, now int64) bool {
-	return !ps.Legal(ps.everything(), now) && (now-began >= ps.delta || began < ps.firstLapse())
+	return !ps.Legal(ps.everything(), now) && (now-began >= ps.proofLasts() || began < ps.firstLapse())
 }
 
 // firstLapse returns the time at which the first partition ceases to be legal. A value that
@@ -64,8 +55,8 @@ func (ps *partitions) firstLapse() int64 {
 	first := int64(0)
 	for p := range ps.local.Partitions() {
 		v := ps.parts[p].verified.Load()
-		if v != 0 && (first == 0 || v+ps.delta < first) { // 0: no copy of it is kept
-			first = v + ps.delta
+		if v != 0 && (first == 0 || v+ps.proofLasts() < first) { // 0: no copy of it is kept
+			first = v + ps.proofLasts()
 		}
 	}
 	return first
@@ -81,7 +72,7 @@ func (ps *partitions) computeLegal() {
 			until = 0
 			break
 		}
-		until = min(until, v+ps.delta)
+		until = min(until, v+ps.proofLasts())
 	}
 	ps.legalUntil.Store(until)
 	if ps.suspension.found.Load() {

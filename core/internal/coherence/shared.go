@@ -237,34 +237,6 @@ func (s *shared) Blocks(key string, tags []string) bool { return s.pending.block
 // Forget drops the queued changes of this process that items concern (R27).
 func (s *shared) Forget(items []tier.Item) { s.ownChanges.invalidate(s.local, items) }
 
-// wall returns the wall clock.
-func (s *shared) wall() int64 {
-	if s.Wall != nil {
-		return s.Wall()
-	}
-	return time.Now().UnixNano()
-}
-
-// CheckClocks detects that the machine was suspended: its monotonic clock stood still, so
-// that partitions seem to have been verified a moment ago (R22).
-func (s *shared) CheckClocks(mono int64) {
-	skew := s.suspension.skew.Load()
-	d := s.wall() - mono - skew
-	if d <= s.delta/4 && d >= -s.delta/4 {
-		return
-	}
-	// The caller may hold any lock, so none is taken here. A goroutine that verifies a partition
-	// meanwhile reads found afterwards, and undoes the verification. The skew is stored last:
-	// until then every caller detects the suspension.
-	s.suspension.found.Store(true)
-	for p := range s.parts {
-		s.parts[p].verified.Store(0)
-	}
-	s.legalUntil.Store(0)
-	s.suspension.skew.CompareAndSwap(skew, skew+d)
-	s.requestRound()
-}
-
 // askable returns the session if a request may ask the tier for key: its partitions are
 // legal, no pending invalidation concerns it, and the tier has not just failed.
 func (s *shared) askable(key string, tags []string) (tier.Session, bool) {

@@ -130,6 +130,7 @@ func (s *shared) beginRound() []headQuestion {
 	}
 	sent := s.local.Now()
 	s.watchdog.asked = sent
+	s.measureSkew(sent)
 	questions := make([]headQuestion, len(s.parts))
 	for p := range s.parts {
 		questions[p] = s.parts[p].question(sent)
@@ -209,6 +210,7 @@ func (s *shared) verifyAll(ctx context.Context, ses tier.Session, heads []tier.H
 	all.Wait()
 	s.follow.Lock()
 	defer s.follow.Unlock()
+	s.rebaseSkew()
 	s.computeLegal()
 }
 

@@ -79,7 +79,11 @@ func engineRules() []mutate.Rule {
 		// A promotion or a restart makes no new era.
 		rule("R21-Server", mutate.Replace(engine+"watchdog.go", `case h.Confirmed != h.Server:`, `case h.Confirmed != h.Server && false:`)),
 		// A machine that was suspended answers at once.
-		rule("R22", mutate.Always(engine+"shared.go", `d <= s.delta/4 && d >= -s.delta/4`)),
+		rule("R22", mutate.Always(engine+"clocks.go", `d <= ps.tolerance() && d >= -ps.tolerance()`)),
+		// The tolerated suspension is not part of MaxStaleness.
+		rule("R22-Tolerance", mutate.Replace(engine+"clocks.go", `return ps.delta - ps.tolerance()`, `return ps.delta`)),
+		// The clocks are always compared with the skew at the start of the process.
+		rule("R22-Skew", mutate.Always(engine+"clocks.go", `!sp.known || sp.found.Load() || !s.verifiedSince(s.everything(), sp.sent)`)),
 		// InvalidateEverywhere does not wait.
 		rule("R23", mutate.After(engine+"change.go", `d += d/500 + time.Millisecond // the rates of two clocks differ a little`, `d = 0`)),
 		// Write stores its value although another write overlaps.
@@ -145,6 +149,8 @@ var hunts = map[string]hunt{
 	"R21":              {scenario: "AnInstanceBehindTheLogDropsItsCopiesInANewEra", chance: true},
 	"R21-Server":       {profile: "failovers"},
 	"R22":              {scenario: "ASuspendedMachineAnswersNoCopyWhenItResumes", chance: true},
+	"R22-Tolerance":    {scenario: "ABriefSuspensionIsPartOfMaxStaleness", chance: true},
+	"R22-Skew":         {scenario: "ASlewedWallClockAgesNothing", chance: true},
 	"R23":              {profile: "lossy"},
 	"R25":              {},
 	"R26":              {scenario: "ALoadWithinTheReplicaLagIsNotStored", chance: true},
