@@ -117,7 +117,7 @@ func killWriter(ctx context.Context, r *run) error {
 			// Entries stored before the commit expire at the writer's deadline, without an invalidation.
 			r.history.promised(row, promise{
 				version: c.version, how: "PUT " + path + " killed", by: p,
-				confirmed: committed, everywhere: committed + int64(writeTimeout),
+				confirmed: committed, everywhere: committed + int64(writeTimeout), killed: true,
 			}, splits)
 		}
 	case <-ctx.Done():

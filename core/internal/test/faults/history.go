@@ -21,6 +21,7 @@ type history struct {
 	stale, excused       atomic.Int64
 	longestHere          atomic.Int64 // staleness on the process that wrote; the promise is 0
 	longest, longestLost atomic.Int64 // on other processes; while a limit lasted
+	longestKilled        atomic.Int64 // after the commit of a writer that was killed; the promise is writeTimeout
 
 	mu     sync.Mutex
 	limits []limit
@@ -48,6 +49,7 @@ type promise struct {
 	by               *process
 	here, everywhere int64
 	confirmed        int64
+	killed           bool // the writer was killed after its commit: confirmed is the time of the commit
 }
 
 // limit is a time in which the tier may have lost what it had confirmed before lost.
@@ -136,18 +138,17 @@ func (h *history) judge(p *process, row int, begun, least int64, r response) {
 		return
 	}
 	past := rec.before(begun)
-	here, elsewhere := age(past, p, begun, r.version)
+	old := h.age(past, p, begun, r.version)
 	if r.version >= least {
-		raise(&h.longest, elsewhere)
+		h.raise(staleness{elsewhere: old.elsewhere, killed: old.killed})
 		return
 	}
 	if h.lost(p, past, begun, r.version) {
 		h.excused.Add(1)
-		raise(&h.longestLost, max(here, elsewhere))
+		raise(&h.longestLost, max(old.here, old.elsewhere, old.killed))
 		return
 	}
-	raise(&h.longestHere, here)
-	raise(&h.longest, elsewhere)
+	h.raise(old)
 	if h.stale.Add(1) <= 20 {
 		s := h.describe(p, row, begun, least, r, past)
 		h.mu.Lock()
@@ -169,19 +170,31 @@ func (r *record) before(begun int64) (list []promise) {
 	return list
 }
 
-// age returns how long a version had been outdated when a read began: here is counted on the process that wrote the
-// next version, and elsewhere from the confirmation of another process's version.
-func age(past []promise, p *process, begun, version int64) (here, elsewhere int64) {
+// staleness is for how long a version had been outdated when a read began: by a write of the process that was read, by
+// one of another process since it was confirmed there, and by a writer that was killed since its commit.
+type staleness struct{ here, elsewhere, killed int64 }
+
+func (h *history) age(past []promise, p *process, begun, version int64) (s staleness) {
 	for _, w := range past {
 		switch {
 		case w.version <= version:
 		case w.by == p && w.here != 0 && w.here <= begun:
-			here = max(here, begun-w.here)
-		case w.by != p && w.confirmed != 0 && w.confirmed <= begun:
-			elsewhere = max(elsewhere, begun-w.confirmed)
+			s.here = max(s.here, begun-w.here)
+		case w.by == p || w.confirmed == 0 || w.confirmed > begun:
+		case w.killed:
+			s.killed = max(s.killed, begun-w.confirmed)
+		default:
+			s.elsewhere = max(s.elsewhere, begun-w.confirmed)
 		}
 	}
-	return here, elsewhere
+	return s
+}
+
+// raise raises the longest staleness that was seen.
+func (h *history) raise(s staleness) {
+	raise(&h.longestHere, s.here)
+	raise(&h.longest, s.elsewhere)
+	raise(&h.longestKilled, s.killed)
 }
 
 // lost reports whether a limit explains a stale read: the tier lost every promise that it breaks.

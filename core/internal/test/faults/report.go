@@ -50,6 +50,7 @@ func (r *run) report(took time.Duration) error {
 	line("stale within a documented limit", h.excused.Load())
 	line("longest staleness: on the writer's process", ms(h.longestHere.Load()))
 	line("on others, since the confirmation (allowed "+ms(h.delta)+")", ms(h.longest.Load()))
+	line("since the commit of a killed writer (allowed "+ms(int64(writeTimeout))+")", ms(h.longestKilled.Load()))
 	line("while a limit lasted", ms(h.longestLost.Load()))
 	line("failed requests", r.failures.Load())
 	line("requests too slow because of the cache", len(slow))
