@@ -26,7 +26,7 @@ type row struct {
 	pending                         int // invalidations that were not confirmed when the call returned
 }
 
-const head = `| round trip | hit in process | hit in Redis: time, runs | miss: time, runs | stored | invalidation: time, confirmed | second caller, same instance: waits, runs | second caller, other instance: waits, runs |
+const head = `| round trip | hit in process | in Redis, not in the process: time, runs | miss: time, runs | stored | invalidation: time, confirmed when the call returned | second caller, same instance: time, runs | second caller, other instance: time, runs |
 |---:|---:|---:|---:|---:|---:|---:|---:|
 `
 
