@@ -216,7 +216,7 @@ func TestAFillWithALateTagInvalidatedDuringItsLoadIsNotJoined(t *testing.T) {
 		// when
 		v := a.get(1, "late") // it may wait for the end of the fill
 		// then
-		require.EqualValues(t, 2, v)
+		require.EqualValues(t, 2, v, "STALE: a reader shares a deferred fill")
 	})
 }
 
@@ -233,7 +233,7 @@ func TestADeferredFillThatExpiresIsNotJoined(t *testing.T) {
 		// when
 		v := a.get(1, "late") // it may wait for the end of the fill
 		// then
-		require.EqualValues(t, 2, v)
+		require.EqualValues(t, 2, v, "STALE: a reader shares a deferred fill")
 	})
 }
 

@@ -241,9 +241,10 @@ func (o *writeBehindConfig) resolve(shared bool) error {
 // After Put has returned without an error this instance answers the change or a later one,
 // even where the tier does not answer a reader within RemoteBudget, as long as invalidations
 // were verified within MaxStaleness, and none of the id, of its tags or of everything came
-// since. The changes that are kept for that take at most another eighth of MaxEntryBytes; the
-// oldest are evicted. Other instances answer the change when the message arrives; a reader of
-// theirs that the tier does not answer gets the value of the database.
+// since. The changes that are kept for that take at most an eighth of Options.MaxBytes, beside
+// it; the oldest are evicted. Other instances answer the change when the message arrives. If the
+// tier does not answer a reader of another instance, the reader gets the value of the
+// database.
 func (w *WriteBehind[K, V]) Put(ctx context.Context, id K, v V, tags ...string) error {
 	if w.o.Merge != nil {
 		return w.merge(ctx, id, v, tags)
@@ -451,11 +452,11 @@ func batchErrors[K comparable](err error) (failed BatchError[K], all bool) {
 	return nil, err != nil
 }
 
-// Buried implements writebehind.Target.
-func (t writeBehindTarget[K, V]) Buried(change any, why error) {
+// OnDead implements writebehind.Target.
+func (t writeBehindTarget[K, V]) OnDead(change any, reason error) {
 	if t.onDead != nil {
 		c, _ := change.(Change[K, V])
-		t.onDead(c, why)
+		t.onDead(c, reason)
 	}
 }
 

@@ -14,12 +14,12 @@ type Parts struct {
 	Engine *coherence.Engine
 	// NewScope returns a scope for a load or a write of the cache.
 	NewScope func() *loadscope.Scope
-	// ClassRevision returns how many calls of SetClasses have succeeded. A route derives
-	// its class anew when the revision has changed.
+	// ClassRevision returns the number of successful calls of SetClasses. A route resolves its
+	// class again when the revision has changed.
 	ClassRevision func() uint64
 }
 
-// Core is package core.
+// Core has the functions of package core.
 type Core struct {
 	// Parts returns the parts of a *core.Cache.
 	Parts func(cache any) Parts

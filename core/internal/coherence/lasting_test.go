@@ -85,7 +85,7 @@ func TestConcurrentLearnersLoseNothing(t *testing.T) {
 			news, payload, ok := e.learn(context.Background(), &c.place, "k", letters("a"), time.Minute)
 			require.True(t, ok)
 			require.Equal(t, c.news, news, "another instance may know fewer fields")
-			require.Equal(t, c.wrote, c.place.wrote)
+			require.Equal(t, c.wrote, c.place.wrote, "LOST: a field")
 			require.Equal(t, c.place.there, string(payload))
 		})
 	}

@@ -1,7 +1,7 @@
-// Package hotkeys learns the most requested names, in bounded memory and at next to no cost
-// for a request: it samples few of many requests, counts them by Space-Saving (Metwally,
-// Agrawal, El Abbadi, "Efficient Computation of Frequent and Top-k Elements in Data
-// Streams", ICDT 2005), and gives old requests less weight.
+// Package hotkeys learns the most requested names in bounded memory, at almost no cost for a
+// request. It samples the requests, counts the samples by Space-Saving (Metwally, Agrawal, El
+// Abbadi, "Efficient Computation of Frequent and Top-k Elements in Data Streams", ICDT 2005),
+// and reduces the weight of old requests.
 package hotkeys
 
 import (
@@ -12,26 +12,25 @@ import (
 	"sync/atomic"
 )
 
-// Sketch holds the names that were requested most recently and most often, each with data
-// about it.
-// It is safe for concurrent use.
+// Sketch holds the names that were requested most often of late, each with data about it. It
+// is safe for concurrent use.
 type Sketch[T any] struct {
 	top   int
 	room  int // for names
-	quota int // how many requests are counted before the sampling rate falls
+	quota int // number of counted requests after which the sampling rate falls
 
-	rare atomic.Uint32 // one in rare+1 is counted; rare+1 is a power of two
+	rare atomic.Uint32 // one request in rare+1 is counted; rare+1 is a power of two
 
 	mu      sync.Mutex
 	heap    []node[T] // the least requested first
 	at      map[string]int
-	counted int // since rare was set last
+	counted int // since rare changed last
 }
 
-// node is a name with its count, which is too high by over at most.
+// node is a name with its count, which is too high by excess at most.
 type node[T any] struct {
 	Item[T]
-	count, over float64
+	count, excess float64
 }
 
 // Item is a name, and the data about it from its first request.
@@ -40,9 +39,9 @@ type Item[T any] struct {
 	About T
 }
 
-// The sketch counts more names than it returns, so that names that are requested once do
-// not evict frequent ones: factor times as many, at least minRoom, at most maxExtra more.
-// rarest bounds Sketch.rare.
+// The sketch counts more names than it returns, so that a name that is requested once does not
+// evict a frequent one: factor times as many, at least minRoom, at most maxExtra more. rarest
+// bounds Sketch.rare.
 const (
 	factor   = 4
 	minRoom  = 1 << 10
@@ -56,15 +55,14 @@ func New[T any](top int) *Sketch[T] {
 	return &Sketch[T]{top: top, room: room, quota: 4 * room, at: make(map[string]int)}
 }
 
-// Sampled reports whether this request is counted. It takes no
-// lock.
+// Sampled reports whether this request is counted. It takes no lock.
 func (s *Sketch[T]) Sampled() bool {
 	rare := s.rare.Load()
 	return rare == 0 || rand.Uint32()&rare == 0
 }
 
-// Saw counts a request that was sampled. One that would have to wait for another one is
-// not counted.
+// Saw counts a sampled request. A request that would have to wait for another is not
+// counted.
 func (s *Sketch[T]) Saw(name string, about T) {
 	if !s.mu.TryLock() {
 		return
@@ -132,9 +130,9 @@ func (s *Sketch[T]) Top() []Item[T] {
 	nodes := slices.Clone(s.heap)
 	s.mu.Unlock()
 	once := float64(s.rare.Load()) + 1
-	nodes = slices.DeleteFunc(nodes, func(n node[T]) bool { return n.count-n.over <= once })
+	nodes = slices.DeleteFunc(nodes, func(n node[T]) bool { return n.count-n.excess <= once })
 	slices.SortFunc(nodes, func(a, b node[T]) int {
-		return cmp.Or(cmp.Compare(b.count-b.over, a.count-a.over), cmp.Compare(a.Name, b.Name))
+		return cmp.Or(cmp.Compare(b.count-b.excess, a.count-a.excess), cmp.Compare(a.Name, b.Name))
 	})
 	items := make([]Item[T], min(len(nodes), s.top))
 	for i := range items {
@@ -143,14 +141,14 @@ func (s *Sketch[T]) Top() []Item[T] {
 	return items
 }
 
-// Fade multiplies all counts by a factor below 1, and raises the sampling rate where
-// requests have become few.
+// Fade multiplies all counts by a factor below 1. It raises the sampling rate if few requests
+// were counted since the last change of the rate.
 func (s *Sketch[T]) Fade(factor float64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for i := range s.heap {
 		s.heap[i].count *= factor
-		s.heap[i].over *= factor
+		s.heap[i].excess *= factor
 	}
 	if rare := s.rare.Load(); s.counted < s.quota/4 && rare > 0 {
 		s.rare.Store(rare / 2)
@@ -158,8 +156,7 @@ func (s *Sketch[T]) Fade(factor float64) {
 	s.counted = 0
 }
 
-// Seed begins with names that were asked for most before: each as if it had been asked
-// for twice.
+// Seed adds names, in the order of an earlier Top, as if each had been requested twice.
 func (s *Sketch[T]) Seed(items []Item[T]) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

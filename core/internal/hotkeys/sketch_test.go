@@ -58,7 +58,7 @@ func TestOldRequestsGiveWayToRecentOnes(t *testing.T) {
 	for range 8 {
 		s.Fade(0.5)
 	}
-	require.Empty(t, s.Top(), "it counts less than two requests")
+	require.Empty(t, s.Top(), "the name counts for less than two requests")
 	ask(s, 3, "new")
 	require.Equal(t, []string{"new"}, names(s.Top()))
 }

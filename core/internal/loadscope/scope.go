@@ -1,4 +1,4 @@
-// Package loadscope carries the statements of a handler or loader about its own result
+// Package loadscope carries the properties that a handler or loader declares of its own result
 // (tags, lifetime), from core's context functions to the code that stores the result.
 package loadscope
 
@@ -15,7 +15,7 @@ import (
 // contexts look up nothing else (gin.Context.Value, and Fiber's user values).
 const Key = "github.com/larderhq/larder/scope"
 
-// Scope holds the statements of one load, or one write, so far.
+// Scope holds the declared properties of one load or one write.
 type Scope struct {
 	mu      sync.Mutex
 	tags    []string
@@ -24,36 +24,37 @@ type Scope struct {
 	noStore bool
 	unnamed bool
 	lag     time.Duration // see Reads
-	valid   string        // the validator
-	isValid bool          // it has been set
 
-	// Invalidate runs core.Invalidate of the cache this scope belongs to.
-	// Targets are core's.
+	validator    string
+	validatorSet bool
+
+	// Invalidate is Cache.Invalidate of the cache to which the scope belongs. targets is a
+	// []core.Target.
 	Invalidate func(ctx context.Context, targets any) error
-	// WaitEverywhere runs Cache.WaitEverywhere of that cache.
+	// WaitEverywhere is Cache.WaitEverywhere of that cache.
 	WaitEverywhere func(ctx context.Context) error
-	// MaxTags bounds Tags.
+	// MaxTags bounds the tags.
 	MaxTags int
-	// Of is the cache that the scope belongs to.
+	// Of is the cache to which the scope belongs.
 	Of any
-	// Leads is the key whose flight this load leads, Outer the scope of the load
-	// that it is part of, Beside the key that it loads beside any flight.
+	// Leads is the key whose flight this load leads. Outer is the scope of the load of which
+	// this one is a part. Beside is the key that it loads outside any flight.
 	Leads  string
 	Outer  *Scope
 	Beside string
-	// Load is the load that others wait for. nil: the scope is not a load's own.
+	// Load is the load for which others may wait. nil: the scope has no load of its own.
 	Load *waitgraph.Load
-	// Single: the load is of one value, which can have a validator.
+	// Single: the load has one value, which can have a validator.
 	Single bool
-	// Prior offers the value that the load is to replace, as a pointer to a copy of
-	// its own, nil if there is none. A nil Prior offers none.
+	// Prior returns a pointer to a copy of the value that the load is to replace, nil if there
+	// is none. A nil Prior offers no value.
 	Prior func(ctx context.Context) (v any, validator string)
-	// LeadsToo are the keys of the flights that a load of several leads.
+	// LeadsToo are the keys of the flights that a load of several values leads.
 	LeadsToo map[string]bool
 }
 
-// Within reports whether s is part of a load that leads key of a cache. A wait for that
-// load would be a wait for itself.
+// Within reports whether s is part of a load that leads the flight of a cache's key. Such a
+// load would wait for itself if it joined the flight.
 func (s *Scope) Within(of any, key string) bool {
 	for ; s != nil; s = s.Outer {
 		if s.Of == of && (s.Leads == key || s.LeadsToo[key]) {
@@ -63,7 +64,7 @@ func (s *Scope) Within(of any, key string) bool {
 	return false
 }
 
-// Loading returns the load that s is part of, nil if there is none.
+// Loading returns the load of which s is a part, nil if there is none.
 func (s *Scope) Loading() *waitgraph.Load {
 	for ; s != nil; s = s.Outer {
 		if s.Load != nil {
@@ -73,8 +74,8 @@ func (s *Scope) Loading() *waitgraph.Load {
 	return nil
 }
 
-// Begins notes that the load that s is part of waits for one that it has begun, until
-// leave is called.
+// Begins records that the load of which s is a part waits for one that it has begun, until leave
+// is called.
 func (s *Scope) Begins(other *waitgraph.Load) (leave func()) {
 	if l := s.Loading(); l != nil {
 		return l.Begins(other)
@@ -82,7 +83,8 @@ func (s *Scope) Begins(other *waitgraph.Load) (leave func()) {
 	return func() {}
 }
 
-// Besides returns how often key of a cache is loaded beside its flight, within s.
+// Besides returns the number of loads of a cache's key outside its flight of which s is a
+// part.
 func (s *Scope) Besides(of any, key string) (n int) {
 	for ; s != nil; s = s.Outer {
 		if s.Of == of && s.Beside == key {
@@ -103,8 +105,8 @@ func From(ctx context.Context) *Scope {
 	return s
 }
 
-// AddTags adds tags. Over the limit nothing may be stored: an entry that lacked
-// one of its tags could not be invalidated by it.
+// AddTags adds tags. A result with more than MaxTags tags must not be stored: no invalidation
+// by a missing tag would reach it.
 func (s *Scope) AddTags(tags []string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -119,8 +121,8 @@ func (s *Scope) AddTags(tags []string) {
 	}
 }
 
-// SetUnnamed says that the result depends on something that has no name here:
-// it can be neither stored nor shared.
+// SetUnnamed declares that the result depends on more than its tags name. It can then be
+// neither stored nor shared.
 func (s *Scope) SetUnnamed() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -145,10 +147,10 @@ func (s *Scope) SetNoStore() {
 func (s *Scope) SetValidator(v string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.valid, s.isValid = v, true
+	s.validator, s.validatorSet = v, true
 }
 
-// Reads notes that the result may depend on a replica with that lag.
+// Reads declares that the result may depend on a replica with a lag.
 func (s *Scope) Reads(lag time.Duration) {
 	if s == nil || lag <= 0 {
 		return
@@ -158,24 +160,24 @@ func (s *Scope) Reads(lag time.Duration) {
 	s.lag = max(s.lag, lag)
 }
 
-// Said is a copy of the statements of a scope.
+// Said is a snapshot of the declared properties of a scope.
 type Said struct {
 	Tags         []string
 	TTL          time.Duration
 	TTLSet       bool
 	NoStore      bool
-	Unnamed      bool // it depends on more than Tags says
+	Unnamed      bool // the result depends on more than Tags names
 	Validator    string
 	ValidatorSet bool
-	ReplicaLag   time.Duration // the largest lag of the replicas that it depends on
+	ReplicaLag   time.Duration // the largest lag of the replicas on which it depends
 }
 
-// Said returns the statements so far.
+// Said returns the properties that have been declared so far.
 func (s *Scope) Said() Said {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return Said{
 		Tags: slices.Clone(s.tags), TTL: s.ttl, TTLSet: s.ttlSet, NoStore: s.noStore, Unnamed: s.unnamed,
-		Validator: s.valid, ValidatorSet: s.isValid, ReplicaLag: s.lag,
+		Validator: s.validator, ValidatorSet: s.validatorSet, ReplicaLag: s.lag,
 	}
 }

@@ -22,8 +22,8 @@ func TestAContextReturnsItsScope(t *testing.T) {
 	defer cancel()
 	require.Same(t, s, loadscope.From(ctx))
 	inner := new(loadscope.Scope)
-	require.Same(t, inner, loadscope.From(loadscope.With(ctx, inner)), "the innermost one counts")
-	// Frameworks hand over values by a plain string.
+	require.Same(t, inner, loadscope.From(loadscope.With(ctx, inner)), "the innermost scope counts")
+	// Frameworks look up values by a plain string.
 	require.Same(t, s, ctx.Value(loadscope.Key))
 	require.Nil(t, loadscope.From(context.WithValue(t.Context(), loadscope.Key, "something else"))) //nolint:staticcheck // on purpose
 }
@@ -41,7 +41,7 @@ func TestTheLastTTLAndAllTagsCount(t *testing.T) {
 	said := s.Said()
 	require.Equal(t, loadscope.Said{Tags: []string{"a", "b", "c"}, TTLSet: true}, said)
 	said.Tags[0] = "changed"
-	require.Equal(t, "a", s.Said().Tags[0], "what was said is the scope's own")
+	require.Equal(t, "a", s.Said().Tags[0], "a snapshot does not share the scope's tags")
 	s.SetNoStore()
 	require.True(t, s.Said().NoStore)
 	require.False(t, s.Said().Unnamed)

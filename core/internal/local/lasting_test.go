@@ -47,7 +47,7 @@ func TestALastingValueIsNotReplacedByALesserOne(t *testing.T) {
 	c.Join("k", letters("a"), c.Now()+int64(time.Minute))
 
 	_, refusal := l.Fill(Fill{Value: "less", Size: 4, Lifetime: Lifetime{Fresh: time.Minute}})
-	require.Equal(t, Replaced, refusal)
+	require.Equal(t, Replaced, refusal, "LOST: a response replaces a note")
 	require.False(t, c.Put("k", "mark", 4, time.Minute))
 	c.Fence([]Item{LearntItem("k", []byte("b"))})
 	en, state := c.Lookup("k")

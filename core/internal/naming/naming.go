@@ -1,5 +1,5 @@
-// Package naming has the names by which entries carry the tags of users, URL paths and
-// groups. A tag of one kind never equals a tag of another.
+// Package naming makes the names under which entries carry the tags of users, URL paths and
+// groups. A name of one kind never equals a name of another.
 package naming
 
 import (
@@ -14,14 +14,14 @@ import (
 // MaxBytes is the longest key, tag or pattern, in bytes.
 const MaxBytes = 1024
 
-// MaxTags is how many tags an entry can carry.
+// MaxTags is the largest number of tags of an entry.
 const MaxTags = 64
 
 // Tag returns the name under which entries carry a user's tag.
 func Tag(tag string) string { return tier.TagPrefix + tag }
 
-// Path returns the tag that entries of a URL path carry. Paths that differ only in how
-// they are escaped share it: an invalidation may take out too much, never too little.
+// Path returns the tag that entries of a URL path carry. Paths that differ only in their
+// escaping share a tag: an invalidation may remove too much, and never too little.
 func Path(path string) string {
 	if decoded, err := url.PathUnescape(path); err == nil {
 		path = decoded
@@ -44,6 +44,7 @@ func Group(origin, group string) string {
 	return "g:" + name
 }
 
+// hashed returns a name of fixed length for a long one.
 func hashed(name string) string {
 	sum := sha256.Sum256([]byte(name))
 	return "sha256-" + hex.EncodeToString(sum[:])

@@ -1,25 +1,27 @@
-// Package waitgraph keeps which loads wait for which in the process, since loads of several
-// caches may wait for each other. It finds a wait that would never end before it begins.
+// Package waitgraph records which loads of the process wait for which others, across all caches.
+// It refuses a wait that would never end.
 //
-// A load waits for a flight, until one of the flight's loads ends, or for a load that it has
-// begun itself. It continues when all of these have ended. So a wait never ends if, with it,
-// no order exists in which the loads can end. The package searches for an order over all
-// loads that the wait reaches, whenever a load that others may wait for begins to wait.
+// A load waits for a flight until one of the flight's loads ends, or for a load that it has
+// begun itself. It continues when all its waits have ended. A wait never ends if no order
+// exists in which the loads that it reaches can end. The package searches for such an order
+// when a load for which others may wait begins to wait.
 //
-// The interleavings, where A, B are loads and a, b their flights:
+// The interleavings: A, B, C and D are loads, and a, b, c and d their flights.
 //
-//	A waits for b, B would wait for a      B is refused: with its wait neither goes on
-//	A would wait for b | B would for a     one lock: one of them is the second
-//	A begins B (a load within a load),     A waits for B from before B begins to after it
-//	B would wait for a                     has ended: B is refused
-//	A, B begin c and d; C would wait for   as above, through four: A, C, B, D
-//	d, D for a
-//	b has two loads, one of them waits     not refused: the other one may end
-//	for a
-//	b has a turn whose load has not begun  not refused: it waits for nothing yet
-//	A gives up (its context ends) before   its wait has been taken out: B may wait for a,
-//	B begins to wait                       and A's load, if it goes on, for nothing
-//	A waits for b, B ends, A is woken      B's end takes B out of b before it wakes A
+//	A waits for b, B would wait for a      B is refused: otherwise neither would end.
+//	A and B would wait for each other's    One lock orders the two calls: the second is
+//	flights concurrently                   refused.
+//	A begins B (a load within a load),     A waits for B from before its begin until after
+//	B would wait for a                     its end: B is refused.
+//	A begins C, B begins D; C would wait   As above, through four loads: A, C, B, D.
+//	for d, D for a
+//	b has two loads, one of them waits     A's wait for b is not refused: the other load
+//	for a                                  may end.
+//	b has a turn whose load has not begun  A's wait for b is not refused: that load waits for
+//	                                       nothing yet.
+//	A's context ends before B begins to    A's wait has been removed: B may wait for a. A's
+//	wait                                   load, if it continues, waits for nothing.
+//	A waits for b, B ends, A is woken      The end of B removes B from b before A is woken.
 package waitgraph
 
 import (
@@ -28,18 +30,20 @@ import (
 	"time"
 )
 
-// mu guards all loads and flights. Only a wait within a load searches while it holds mu.
+// mu guards all loads and flights. A search, which holds mu, is needed only for a wait within a
+// load.
 var mu sync.Mutex //nolint:gochecknoglobals // loads of several caches may wait for each other
 
 // Load is one run of a loader or handler. The zero Load waits for nothing.
 type Load struct {
-	on     map[target]int // its waits, and how many goroutines wait
-	abroad time.Time      // since when it waits for another instance; zero: it does not
+	on     map[target]int // the targets of its waits, with the number of waiting goroutines
+	abroad time.Time      // the begin of its wait for another instance; zero: it does not wait for one
 }
 
-// Flight is the loads of one key, of which one is enough. The zero Flight has none.
+// Flight is the loads of one key. A wait for it ends with the first of them. The zero Flight
+// has none.
 type Flight struct {
-	turns int // that may load, be it that their loads are known or not
+	turns int // including those whose loads are not known yet
 	loads map[*Load]int
 }
 
@@ -48,14 +52,14 @@ type target interface{ isTarget() }
 func (*Load) isTarget()   {}
 func (*Flight) isTarget() {}
 
-// Turn adds a turn to the flight, whose load is not known yet.
+// Turn adds a turn whose load is not known yet.
 func (f *Flight) Turn() {
 	mu.Lock()
 	defer mu.Unlock()
 	f.turns++
 }
 
-// Runs says that a turn's load is l.
+// Runs makes l the load of a turn.
 func (f *Flight) Runs(l *Load) {
 	mu.Lock()
 	defer mu.Unlock()
@@ -65,7 +69,7 @@ func (f *Flight) Runs(l *Load) {
 	f.loads[l]++
 }
 
-// Ended takes a turn out, with its load unless that is nil.
+// Ended removes a turn, and its load unless that is nil.
 func (f *Flight) Ended(l *Load) {
 	mu.Lock()
 	defer mu.Unlock()
@@ -78,8 +82,8 @@ func (f *Flight) Ended(l *Load) {
 	}
 }
 
-// For begins a wait of l's for a flight. ok is false if it would never end. Otherwise
-// leave ends it.
+// For begins a wait of l for a flight, which leave ends. ok is false if the wait would never
+// end.
 func (l *Load) For(f *Flight) (leave func(), ok bool) {
 	mu.Lock()
 	defer mu.Unlock()
@@ -91,7 +95,7 @@ func (l *Load) For(f *Flight) (leave func(), ok bool) {
 	return l.leaver(f), true
 }
 
-// Begins says that l waits for a load that it has begun itself, until leave is called.
+// Begins records that l waits for a load that it has begun itself, until leave is called.
 func (l *Load) Begins(other *Load) (leave func()) {
 	mu.Lock()
 	defer mu.Unlock()
@@ -120,7 +124,7 @@ func (l *Load) leaver(t target) func() {
 	})
 }
 
-// Abroad says that l waits for another instance, until leave is called.
+// Abroad records that l waits for another instance, until leave is called.
 func (l *Load) Abroad() (leave func()) {
 	mu.Lock()
 	defer mu.Unlock()
@@ -141,12 +145,12 @@ func (l *Load) HeldUp(limit time.Duration) bool {
 	return !canEnd(l, func(l *Load) bool { return !l.abroad.IsZero() && now.Sub(l.abroad) >= limit })
 }
 
-// canEnd reports whether an order exists in which l can end. stuck loads cannot end,
-// whatever they wait for. The caller holds mu.
+// canEnd reports whether an order exists in which l can end. Loads that are stuck cannot end.
+// The caller holds mu.
 func canEnd(l *Load, stuck func(*Load) bool) bool {
 	reached := reach(l)
 	ends := make(map[target]bool, len(reached))
-	for changed := true; changed; { // the farthest first: their waits are decided before those that lead to them
+	for changed := true; changed; { // the farthest first, since the others wait for them
 		changed = false
 		for _, t := range slices.Backward(reached) {
 			if ends[t] || !mayEnd(t, ends, stuck) {
@@ -179,12 +183,12 @@ func mayEnd(t target, ends map[target]bool, stuck func(*Load) bool) bool {
 			}
 			known += turns
 		}
-		return t.turns > known || t.turns == 0 // of one that has not begun, or it is ending
+		return t.turns > known || t.turns == 0 // a load has not begun, or the flight is ending
 	}
 	return true
 }
 
-// reach returns all that can be reached from l, itself included, the farthest last.
+// reach returns everything that can be reached from l, including l, the farthest last.
 func reach(l *Load) (all []target) {
 	seen := map[target]bool{l: true}
 	all = append(all, l)

@@ -55,7 +55,7 @@ func TestALoadThatBeganAnotherWaitsForThatOneAlone(t *testing.T) {
 	a, inner, b := new(Load), new(Load), new(Load)
 	fa, fInner, fb := run(a), run(inner), run(b)
 	leave := a.Begins(inner)
-	fInner.Turn() // somebody else loads it as well: the caller waits for its own
+	fInner.Turn() // a second load of the flight: a waits for the one that it has begun
 	fInner.Runs(new(Load))
 	stay, ok := inner.For(fb)
 	require.True(t, ok)
@@ -63,7 +63,7 @@ func TestALoadThatBeganAnotherWaitsForThatOneAlone(t *testing.T) {
 	require.False(t, ok)
 	leave()
 	_, ok = b.For(fa)
-	require.True(t, ok, "nobody waits for inner any more")
+	require.True(t, ok, "a no longer waits for inner")
 	stay()
 	stay()
 	require.Empty(t, inner.on)
@@ -82,7 +82,7 @@ func TestAnEndedLoadHoldsUpNoOther(t *testing.T) {
 	require.Zero(t, fa.turns)
 }
 
-func TestALoadIsHeldUpByOneThatHasBeenAbroadForLong(t *testing.T) {
+func TestALoadIsHeldUpByALongWaitForAnotherInstance(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a, b, c := new(Load), new(Load), new(Load)
 		_, ok := a.For(run(b))
@@ -99,9 +99,8 @@ func TestALoadIsHeldUpByOneThatHasBeenAbroadForLong(t *testing.T) {
 	})
 }
 
-// Against a run of the loads: some order lets all end that have been let wait, and none
-// that was refused.
-func TestWaitsAreRefusedExactlyWhereNoOrderLetsThemEnd(t *testing.T) {
+// The reference runs the loads: every permitted wait ends in some order, and no refused one.
+func TestWaitsAreRefusedExactlyIfNoOrderLetsThemEnd(t *testing.T) {
 	for seed := range uint64(3000) {
 		rnd := rand.New(rand.NewPCG(seed, 1))
 		loads := make([]*Load, 2+rnd.IntN(5))
@@ -120,7 +119,7 @@ func TestWaitsAreRefusedExactlyWhereNoOrderLetsThemEnd(t *testing.T) {
 				runs[i] = append(runs[i], other)
 			}
 		}
-		on := make([][]int, len(loads)) // flights that a load waits for
+		on := make([][]int, len(loads)) // the flights for which each load waits
 		for range 12 {
 			l, f := rnd.IntN(len(loads)), rnd.IntN(len(loads))
 			on[l] = append(on[l], f)
@@ -134,10 +133,10 @@ func TestWaitsAreRefusedExactlyWhereNoOrderLetsThemEnd(t *testing.T) {
 	}
 }
 
-// orderExists lets loads end that wait for nothing, one after the other.
+// orderExists ends the loads that wait for nothing, one after the other.
 func orderExists(l int, on, runs [][]int) bool {
 	ended := make([]bool, len(on))
-	over := func(flight int) bool {
+	done := func(flight int) bool {
 		for _, r := range runs[flight] {
 			if ended[r] {
 				return true
@@ -149,7 +148,7 @@ func orderExists(l int, on, runs [][]int) bool {
 		for i := range on {
 			ready := true
 			for _, f := range on[i] {
-				ready = ready && over(f)
+				ready = ready && done(f)
 			}
 			ended[i] = ended[i] || ready
 		}

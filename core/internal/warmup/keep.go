@@ -15,21 +15,21 @@ import (
 	"github.com/larderhq/larder/core/internal/local"
 )
 
-// KeepPlan is how a hot set is kept warm.
+// KeepPlan is the configuration of Keep.
 type KeepPlan struct {
 	Plan                // of a round; Skip and Progress are not used
-	Top   int           // names
-	Every time.Duration // between rounds, about
+	Top   int           // number of names that are kept warm
+	Every time.Duration // the interval between rounds, with jitter
 	// Round is called after each round, if not nil.
 	Round func(Round)
 }
 
 // Round is the result of one round.
 type Round struct {
-	Hot int // the names that are kept warm
+	Hot int // names that are kept warm
 	Due int // hot names without an entry, or with one that expires soon
-	// Filled and Failed are the due names that were loaded, and whose load failed. Another
-	// instance has refreshed the others, or is about to.
+	// Filled are the due names whose values were stored, and Failed those whose load failed.
+	// Another instance has refreshed the others, or is doing so.
 	Filled, Failed int
 	Elapsed        time.Duration
 }
@@ -39,21 +39,21 @@ type Round struct {
 type Keeper[T any] struct {
 	Engine *coherence.Engine
 	Plan   KeepPlan
-	// Sketch is where requests are noted. It points to nil while Keep does not run.
+	// Sketch is the sketch that counts requests. It is nil while Keep does not run.
 	Sketch *atomic.Pointer[hotkeys.Sketch[T]]
 	Closed error // the result of Keep when the engine is closed
 	Twice  error // the result of Keep while another Keep uses the sketch
-	// Note is the key of the hot names, for instances that start.
+	// Note is the key under which the hot names are stored for instances that start.
 	Note string
 	// Enabled reports whether rounds load.
 	Enabled func() bool
 	// Key returns the key of a name's entry. ok is false for a name of another instance that
 	// is invalid.
 	Key func(hotkeys.Item[T]) (key string, ok bool)
-	// Leave reports whether an entry expires without a refresh.
+	// Leave reports whether an entry is not to be refreshed.
 	Leave func(*local.Entry) bool
-	// Renew loads the items that are still Due, and returns how many it has stored and how
-	// many failed.
+	// Renew loads the items that are still Due. It returns the numbers of stored values and of
+	// failed loads.
 	Renew func(ctx context.Context, due Due, batch []hotkeys.Item[T]) (filled, failed int)
 }
 
@@ -61,19 +61,21 @@ type Keeper[T any] struct {
 type Due func(*local.Entry) bool
 
 const (
-	// halfLife is how long it takes until a request counts for half.
+	// halfLife is the time after which a request counts for half.
 	halfLife = 10 * time.Minute
-	// rests is for how many rounds a name is left alone that has no entry after its load, so
-	// that a value that cannot be stored, or a load that fails, is not repeated in each round.
-	rests = 8
-	// noteEvery is how often the hot set is noted for others, noteLives how long that
-	// lasts, maxNote its size.
+	// restRounds is the number of rounds for which a name is left out if it has no entry after
+	// its load. A load that fails, or whose value cannot be stored, is therefore not repeated
+	// in each round.
+	restRounds = 8
+	// The hot set is stored for other instances every noteEvery, for noteTTL, in at most
+	// maxNote bytes.
 	noteEvery = time.Minute
-	noteLives = 24 * time.Hour
+	noteTTL   = 24 * time.Hour
 	maxNote   = 64 << 10
 )
 
-// Keep works in rounds until ctx ends, whose error it returns, or the engine is closed.
+// Keep runs rounds until ctx ends or the engine is closed. It returns the error of ctx, or
+// Closed.
 func (k Keeper[T]) Keep(ctx context.Context) error {
 	sketch := hotkeys.New[T](k.Plan.Top)
 	if !k.Sketch.CompareAndSwap(nil, sketch) {
@@ -98,7 +100,7 @@ func (k Keeper[T]) Keep(ctx context.Context) error {
 		}
 		sketch.Fade(math.Pow(0.5, last.Sub(began).Seconds()/halfLife.Seconds()))
 		began = last
-		// Instances that were started together do not stay together.
+		// The jitter separates instances that were started together.
 		timer := time.NewTimer(time.Until(last.Add(k.Plan.Every - rand.N(k.Plan.Every/8+1))))
 		select {
 		case <-timer.C:
@@ -112,8 +114,8 @@ func (k Keeper[T]) Keep(ctx context.Context) error {
 	}
 }
 
-// round renews what expires before the end of the next round, as far as can be told
-// from the time since the one before.
+// round loads the hot names whose entries expire before the end of the next round, estimated
+// by the time since the previous one.
 func (k Keeper[T]) round(ctx context.Context, sketch *hotkeys.Sketch[T], resting map[string]int, since time.Duration) {
 	e := k.Engine
 	ahead := int64(max(k.Plan.Every, since)) + int64(k.Plan.Every)/4
@@ -142,7 +144,7 @@ func (k Keeper[T]) round(ctx context.Context, sketch *hotkeys.Sketch[T], resting
 		for _, it := range todo {
 			if key, ok := k.Key(it); ok {
 				if _, state := e.Lookup(key); state == local.Gone {
-					resting[it.Name] = rests
+					resting[it.Name] = restRounds
 				}
 			}
 		}
@@ -152,18 +154,18 @@ func (k Keeper[T]) round(ctx context.Context, sketch *hotkeys.Sketch[T], resting
 	}
 }
 
-// note tells instances that start later what is hot.
+// note stores the hot names for instances that start later.
 func (k Keeper[T]) note(sketch *hotkeys.Sketch[T]) {
 	top := sketch.Top()
 	if len(top) == 0 || !k.Engine.Shares() {
 		return
 	}
-	// Nobody needs it in this process.
-	k.Engine.Note(k.Note, noted[T](top), 0, noteLives, noteCodec[T]{})
+	// This process does not need the note.
+	k.Engine.Note(k.Note, noted[T](top), 0, noteTTL, noteCodec[T]{})
 	k.Engine.Drop(k.Note)
 }
 
-// noted returns what another instance, or the one before this, has found to be hot.
+// noted returns the hot names that another instance, or an earlier process, has stored.
 func (k Keeper[T]) noted(ctx context.Context) []hotkeys.Item[T] {
 	turn := k.Engine.Alone(k.Note, nil)
 	defer turn.Finish(local.Outcome{Verdict: local.Failed})
@@ -179,10 +181,10 @@ func (k Keeper[T]) noted(ctx context.Context) []hotkeys.Item[T] {
 	})
 }
 
+// noted is the value of the note.
 type noted[T any] []hotkeys.Item[T]
 
-// noteCodec writes a list as JSON values, one after the other: as many as there is room
-// for.
+// noteCodec encodes a list as consecutive JSON values, as many as fit into maxNote.
 type noteCodec[T any] struct{}
 
 // Encode implements local.Codec.

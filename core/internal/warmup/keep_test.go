@@ -23,7 +23,7 @@ func TestANoteHoldsTheHottestItems(t *testing.T) {
 	require.Greater(t, len(read), 60)
 	require.Equal(t, list[:len(read)], read)
 	_, _, ok = noteCodec[string]{}.Decode(append(payload, payload...), 0)
-	require.False(t, ok, "larger than any that is written")
+	require.False(t, ok, "larger than any note that is written")
 }
 
 func FuzzNote(f *testing.F) {

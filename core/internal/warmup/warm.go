@@ -1,5 +1,5 @@
-// Package warmup loads the items of a sequence in batches: several concurrently, no faster
-// than a rate. A run that was ended can be continued.
+// Package warmup loads the items of a sequence in concurrent batches, at a limited rate. A run
+// that was ended can be continued.
 package warmup
 
 import (
@@ -10,37 +10,38 @@ import (
 	"time"
 )
 
-// Plan is how a sequence is worked through.
+// Plan is the configuration of a Run.
 type Plan struct {
 	Batch     int     // items of one batch
 	Parallel  int     // concurrent batches
-	PerSecond float64 // items; 0: no limit
-	Skip      int     // items at the beginning that are left out
+	PerSecond float64 // items per second; 0: no limit
+	Skip      int     // number of items to leave out at the beginning
 	// Progress is called after each batch, never concurrently.
 	Progress func(Done)
 }
 
 // Done is the progress of a Run.
 type Done struct {
-	// Items is how many items are done from the beginning of the sequence on, including those
-	// that were skipped. Later items may be done, too.
+	// Items is the number of items at the beginning of the sequence that are done without a
+	// gap, including skipped ones. Later items may be done, too.
 	Items   int
 	Filled  int // items of this run that were stored
 	Failed  int // items of this run whose load failed
 	Elapsed time.Duration
 }
 
-// Run works through items. do returns how many of a batch were filled in and how
-// many failed. Run ends with the sequence, or with ctx, and returns how far it came.
+// Run calls do for the batches of a sequence. do returns the numbers of items of a batch that
+// were stored and that failed. Run ends with the sequence, or with ctx, whose error it returns
+// with its progress. A panic of do is raised in the caller's goroutine.
 func Run[T any](ctx context.Context, items iter.Seq[T], p Plan, do func(ctx context.Context, batch []T) (filled, failed int)) (Done, error) {
-	w := &work{plan: p, start: time.Now(), finished: make(map[int]int)}
+	w := &work{plan: p, begun: time.Now(), finished: make(map[int]int)}
 	w.done.Items = p.Skip
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	slots := make(chan struct{}, p.Parallel)
 	var all sync.WaitGroup
 	sent, number := 0, 0
-	give := func(batch []T) bool {
+	start := func(batch []T) bool {
 		if !w.pace(ctx, sent) {
 			return false
 		}
@@ -55,14 +56,14 @@ func Run[T any](ctx context.Context, items iter.Seq[T], p Plan, do func(ctx cont
 		all.Go(func() {
 			defer func() { <-slots }()
 			defer func() {
-				if v := recover(); v != nil { // it is the caller's, in the caller's goroutine
+				if v := recover(); v != nil {
 					w.panicked.CompareAndSwap(nil, &panicked{v})
 					cancel()
 				}
 			}()
 			filled, failed := do(ctx, batch)
-			if ctx.Err() == nil { // else it may not have been done
-				w.note(n, len(batch), filled, failed)
+			if ctx.Err() == nil { // otherwise the batch may not be done
+				w.record(n, len(batch), filled, failed)
 			}
 		})
 		return true
@@ -75,42 +76,43 @@ func Run[T any](ctx context.Context, items iter.Seq[T], p Plan, do func(ctx cont
 			continue
 		}
 		if batch = append(batch, item); len(batch) == p.Batch {
-			if ended = !give(batch); ended {
+			if ended = !start(batch); ended {
 				break
 			}
 			batch = nil
 		}
 	}
 	if len(batch) > 0 && !ended {
-		give(batch)
+		start(batch)
 	}
 	all.Wait()
 	if v := w.panicked.Load(); v != nil {
 		panic(v.value)
 	}
-	w.done.Elapsed = time.Since(w.start)
+	w.done.Elapsed = time.Since(w.begun)
 	return w.done, ctx.Err()
 }
 
 type panicked struct{ value any }
 
+// work is the state of a Run.
 type work struct {
 	plan     Plan
-	start    time.Time
+	begun    time.Time
 	panicked atomic.Pointer[panicked]
 
 	mu       sync.Mutex
 	next     int         // the first batch that is not done
-	finished map[int]int // batches behind it that are: number, items. No more than run at a time
+	finished map[int]int // the later batches that are done: their items by number. As many as run concurrently, at most
 	done     Done
 }
 
-// pace waits until so many items may have been sent.
+// pace waits until the rate permits another batch after the sent items.
 func (w *work) pace(ctx context.Context, sent int) bool {
 	if w.plan.PerSecond <= 0 {
 		return ctx.Err() == nil
 	}
-	due := w.start.Add(time.Duration(float64(sent) / w.plan.PerSecond * float64(time.Second)))
+	due := w.begun.Add(time.Duration(float64(sent) / w.plan.PerSecond * float64(time.Second)))
 	timer := time.NewTimer(time.Until(due))
 	defer timer.Stop()
 	select {
@@ -121,7 +123,8 @@ func (w *work) pace(ctx context.Context, sent int) bool {
 	}
 }
 
-func (w *work) note(number, items, filled, failed int) {
+// record records a batch that is done.
+func (w *work) record(number, items, filled, failed int) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.finished[number] = items
@@ -136,7 +139,7 @@ func (w *work) note(number, items, filled, failed int) {
 	}
 	w.done.Filled += filled
 	w.done.Failed += failed
-	w.done.Elapsed = time.Since(w.start)
+	w.done.Elapsed = time.Since(w.begun)
 	if w.plan.Progress != nil {
 		w.plan.Progress(w.done)
 	}

@@ -9,8 +9,8 @@ import (
 	"github.com/larderhq/larder/core/internal/tier"
 )
 
-// maxFailures is how many applies in a row may fail before a worker takes the failure for
-// the target's, and leaves the rest of its batches for later.
+// maxFailures is the number of consecutive failed applies after which a worker blames the
+// target and postpones the rest of its batches.
 const maxFailures = 3
 
 // outcome is the result of an attempt to apply a record.
@@ -19,14 +19,14 @@ type outcome struct {
 	record  *tier.Queued
 	change  any   // decoded
 	err     error // nil: applied
-	own     bool  // the error is of this change, not of its batch
-	poison  bool  // it can never be applied
-	pending bool  // it is applied, and the invalidation of its tag is pending
+	single  bool  // the error belongs to this change, not to its batch
+	poison  bool  // the change can never be applied
+	pending bool  // the change is applied, and the invalidation of its tag is pending
 	index   int   // in batch.settled
 }
 
 // applyAll applies batches: new records together, and records that have failed before one
-// by one, so that one that can never be applied does not hold up the others. It returns
+// by one, so that a change that can never be applied does not delay the others. It returns
 // the outcomes of the records that it tried.
 func (w *worker) applyAll(ctx context.Context, held []*batch) (outcomes []*outcome) {
 	var first, retried []*outcome
@@ -36,7 +36,7 @@ func (w *worker) applyAll(ctx context.Context, held []*batch) (outcomes []*outco
 			o.change, o.err = w.Target.Decode(o.record)
 			switch {
 			case o.err != nil:
-				o.own = true
+				o.single = true
 				outcomes = append(outcomes, o)
 			case o.record.Attempts == 0:
 				first = append(first, o)
@@ -66,27 +66,27 @@ func (w *worker) applyAll(ctx context.Context, held []*batch) (outcomes []*outco
 }
 
 // try applies changes with one call. It reports whether the target works: it has applied a
-// change, or has an error for each.
+// change, or has returned an error for each change.
 func (w *worker) try(ctx context.Context, list []*outcome) (works bool) {
-	applied, own := 0, 0
+	applied, single := 0, 0
 	each, rest := w.apply(ctx, list)
 	for i, o := range list {
 		o.err = rest
 		if i < len(each) && each[i] != nil {
-			o.err, o.own = each[i], true
+			o.err, o.single = each[i], true
 		}
-		o.poison = errors.Is(o.err, ErrPoison) && (o.own || len(list) == 1)
+		o.poison = errors.Is(o.err, ErrPoison) && (o.single || len(list) == 1)
 		switch {
 		case o.err == nil:
 			applied++
-		case o.own:
-			own++
+		case o.single:
+			single++
 		}
 	}
 	if applied > 0 {
 		w.applied = time.Now()
 	}
-	return applied > 0 || own == len(list)
+	return applied > 0 || single == len(list)
 }
 
 // apply calls the target. A panic is the error of all changes.

@@ -10,11 +10,11 @@ import (
 type Change struct {
 	key        string
 	payload    []byte
-	tags       []string  // that readers store the value under
-	lease      string    // the change needs this lease of the key; "": none
-	deadline   time.Time // of the caller
-	done       chan error
-	superseded []*Change // earlier changes of the key, which share the result
+	tags       []string   // under which readers store the value
+	lease      string     // the change needs this lease of the key; "": none
+	deadline   time.Time  // of the caller
+	done       chan error // receives the result
+	superseded []*Change  // earlier changes of the key, which share the result
 }
 
 // NewChange returns a change of a key.
@@ -41,9 +41,9 @@ func (c *Change) wait(ctx context.Context) error {
 	}
 }
 
-// dropExpired returns the changes whose callers still wait. The others get ErrNotQueued:
-// a change whose caller has given up may be older than one that another instance has
-// queued meanwhile.
+// dropExpired returns the changes whose callers still wait. The other callers get
+// ErrNotQueued: after the caller's deadline another instance may have queued a later
+// change.
 func dropExpired(list []*Change) (left []*Change) {
 	now := time.Now()
 	for _, c := range list {

@@ -13,43 +13,44 @@ import (
 )
 
 const (
-	// maxCommit is how many changes are recorded together, maxOfPartition how many of one
+	// maxCommit bounds the changes of one commit, and maxPerPartition those of one
 	// partition. maxCommitBytes bounds the bytes of their values; a single value may be
 	// longer.
-	maxCommit      = 1024
-	maxOfPartition = 128
-	maxCommitBytes = 8 << 20
+	maxCommit       = 1024
+	maxPerPartition = 128
+	maxCommitBytes  = 8 << 20
 	// recordWithin bounds the wait for a reply. The tier ignores a call that it executes
-	// later: by then the caller has an error, and may have queued something newer.
+	// later: by then the caller has an error, and may have queued a later change.
 	recordWithin = 2 * time.Second
-	// minReplyWait is the shortest wait for a reply, however little time the callers have:
-	// a partition that is silent for longer counts as one that does not answer.
+	// minReplyWait is the shortest wait for a reply, even if the callers have less time.
+	// After a longer wait the partition counts as one that does not answer.
 	minReplyWait = time.Second
-	// fullRetry is how long a change waits before it asks again for room.
+	// fullRetry is the pause before a change asks again for room.
 	fullRetry = 10 * time.Millisecond
-	// silence is for how long a partition that failed counts as one that does not answer.
+	// silence is the time for which a partition that failed counts as one that does not
+	// answer.
 	silence = 5 * time.Second
 )
 
-// errLeaseLost is the error of a change whose lease has ended: the value that it was made
-// of is no longer the latest.
+// errLeaseLost is the error of a change whose lease has ended: it was computed from a value
+// that is no longer the latest.
 var errLeaseLost = errors.New("larder: lease lost")
 
 // committer records changes in the queue of the tier.
 type committer struct {
 	*shared
-	crew        *crew
+	pool        *pool
 	changes     chan *Change
 	lanes       [tier.MaxPartitions]lane
 	draining    sync.WaitGroup                   // of lanes
 	silentUntil [tier.MaxPartitions]atomic.Int64 // Unix nanoseconds
-	quit        chan struct{}                    // no change comes any more
-	ended       chan struct{}
+	quit        chan struct{}                    // closed when no further change arrives
+	ended       chan struct{}                    // closed when the committer has ended
 }
 
-func newCommitter(s *shared, workers *crew) *committer {
+func newCommitter(s *shared, workers *pool) *committer {
 	return &committer{
-		shared: s, crew: workers,
+		shared: s, pool: workers,
 		changes: make(chan *Change, maxCommit), quit: make(chan struct{}), ended: make(chan struct{}),
 	}
 }
@@ -67,8 +68,8 @@ func (c *committer) run() {
 	}
 }
 
-// gather waits for a change and returns it with those behind it. It returns none after
-// quit.
+// gather waits for a change, and returns it with all others that have arrived. It returns
+// none after quit.
 func (c *committer) gather() (batch []*Change) {
 	select {
 	case first := <-c.changes:
@@ -110,18 +111,18 @@ func (c *committer) commit(batch []*Change) {
 	}
 	all.Wait()
 	for p := range groups {
-		c.crew.wake(p)
+		c.pool.wake(p)
 	}
 }
 
-// toLane puts changes into the lane of their partition. It returns false if there are
-// none, or the lane is closed and the changes can be recorded at once.
+// toLane puts changes into the lane of their partition. It returns false if there are no
+// changes, or if the lane is closed and must is false: the caller records them at once.
 func (c *committer) toLane(p int, list []*Change, must bool) bool {
 	if len(list) == 0 {
 		return false
 	}
 	if must {
-		c.crew.makeRoom(p) // a full queue is the usual reason
+		c.pool.makeRoom(p) // as a rule the queue is full
 	}
 	added, opened := c.lanes[p].add(list, must)
 	if opened {
@@ -141,9 +142,9 @@ func (c *committer) drain(p int) {
 		ctx, cancel := context.WithTimeout(c.ctx, c.Committer.Wait)
 		again = c.recordAll(ctx, p, c.coalesce(dropExpired(list)))
 		cancel()
-		c.crew.wake(p)
+		c.pool.wake(p)
 		if len(again) > 0 {
-			c.crew.makeRoom(p)
+			c.pool.makeRoom(p)
 			select {
 			case <-time.After(fullRetry):
 			case <-c.ctx.Done():
@@ -157,7 +158,7 @@ func (c *committer) drain(p int) {
 func (c *committer) recordAll(ctx context.Context, p int, list []*Change) (again []*Change) {
 	for len(list) > 0 {
 		n, size := 0, 0
-		for n < min(len(list), maxOfPartition) && (n == 0 || size+len(list[n].payload) <= maxCommitBytes) {
+		for n < min(len(list), maxPerPartition) && (n == 0 || size+len(list[n].payload) <= maxCommitBytes) {
 			size += len(list[n].payload)
 			n++
 		}
@@ -168,8 +169,8 @@ func (c *committer) recordAll(ctx context.Context, p int, list []*Change) (again
 }
 
 // record records changes of one partition, and invalidates in the same step the entries
-// that carry their keys as tags. An invalidation before that step would leave entries that
-// are made of the old values afterwards.
+// that carry their keys as tags. An earlier invalidation would leave the entries that are
+// made of the old values between the two.
 func (c *committer) record(ctx context.Context, p int, group []*Change) (again []*Change) {
 	if group = dropExpired(group); len(group) == 0 {
 		return nil
@@ -183,13 +184,13 @@ func (c *committer) record(ctx context.Context, p int, group []*Change) (again [
 		q.Within = max(q.Within, time.Until(ch.deadline), time.Millisecond)
 	}
 	q.Within = min(q.Within, recordWithin)
-	// The wait for the reply is longer than some callers wait: the reply tells for sure
-	// whether the changes are recorded, and the partition gets enough time to answer.
+	// The wait for the reply may be longer than the callers': only the reply proves whether
+	// the changes are recorded, and the partition gets enough time to answer.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), max(q.Within, minReplyWait))
 	defer cancel()
 	defer context.AfterFunc(c.ctx, cancel)()
 	results, err := c.Engine.Enqueue(ctx, q, tags, ttl)
-	c.heard(p, err)
+	c.recordAnswer(p, err)
 	if err == nil && len(results) != len(group) {
 		err = fmt.Errorf("%d results of %d", len(results), len(group))
 	}
@@ -207,8 +208,8 @@ func (c *committer) record(ctx context.Context, p int, group []*Change) (again [
 	return again
 }
 
-// result returns what the caller gets for the version that the tier gave the change, or
-// for the error of the call. retry: the caller waits for another attempt.
+// result returns the result for the caller, from the version that the tier gave the change
+// or the error of the call. retry: the caller waits for another attempt.
 func (c *Change) result(version int64, err error) (result error, retry bool) {
 	switch {
 	case err != nil && !errors.Is(err, tier.ErrMigrating):
@@ -219,7 +220,7 @@ func (c *Change) result(version int64, err error) (result error, retry bool) {
 		return errLeaseLost, false
 	case c.lease != "" && err != nil:
 		return errLeaseLost, false
-	case c.lease != "": // the lease must not keep readers waiting
+	case c.lease != "": // the caller releases the lease, for which readers may wait
 		return ErrQueueFull, false
 	case time.Until(c.deadline) > fullRetry:
 		return nil, true
@@ -234,8 +235,8 @@ func (c *committer) answers(p int) bool {
 	return c.Engine.Answers(p) && time.Now().UnixNano() >= c.silentUntil[p].Load()
 }
 
-// heard notes whether a partition has answered.
-func (c *committer) heard(p int, err error) {
+// recordAnswer records whether a partition has answered.
+func (c *committer) recordAnswer(p int, err error) {
 	if err != nil && !errors.Is(err, tier.ErrMigrating) && !errors.Is(err, tier.ErrLate) {
 		c.silentUntil[p].Store(time.Now().Add(silence).UnixNano())
 	}

@@ -21,20 +21,20 @@ var (
 	ErrMalformed = errors.New("larder: a queued change does not decode")
 )
 
-// Target applies changes. Apply and Buried may panic or end their goroutine.
+// Target applies changes. Apply and OnDead may panic or end their goroutine.
 type Target interface {
-	// Decode returns the change that a record holds; with an error, as much of it as decodes.
+	// Decode returns the change of a record. With an error it returns the part that decodes.
 	Decode(rec *tier.Queued) (change any, err error)
 	// Apply applies decoded changes. each has the errors of single changes, by index, or is
-	// nil; rest is the error of all other changes.
+	// nil. rest is the error of all other changes.
 	Apply(ctx context.Context, changes []any) (each []error, rest error)
-	// Buried receives each change that has become a dead letter, and the last error.
-	Buried(change any, why error)
-	// Class returns the lag of the replicas that values are loaded from, and for how long
-	// readers keep a value.
+	// OnDead receives each change that has become a dead letter, and the last error.
+	OnDead(change any, reason error)
+	// Class returns the lag of the replicas from which values are loaded, and the time for
+	// which readers keep a value.
 	Class() (replicaLag, ttl time.Duration)
-	// Panicked returns the error of a call that panicked with value, which is nil where the
-	// call ended its goroutine.
+	// Panicked returns the error of a call that panicked with value. A nil value stands for a
+	// call that ended its goroutine.
 	Panicked(value any, stack []byte) error
 }
 
@@ -44,22 +44,22 @@ type Config struct {
 	Engine *coherence.Engine
 	Target Target
 	Logger *slog.Logger
-	Closed error // of calls after Close
+	Closed error // the error of calls after Close
 	// Bound returns a context for a call to the tier that must not end with ctx.
 	Bound     func(ctx context.Context) (context.Context, context.CancelFunc)
 	Committer CommitterConfig
 	Worker    WorkerConfig
 }
 
-// CommitterConfig bounds what waits.
+// CommitterConfig bounds the queue and the wait for it.
 type CommitterConfig struct {
 	MaxQueued int           // ids in the queue
 	Wait      time.Duration // for room and for the tier
 }
 
-// WorkerConfig is how changes are applied.
+// WorkerConfig says how workers apply changes.
 type WorkerConfig struct {
-	Workers         int // below 1: none
+	Workers         int // 0 or less: none
 	Batch           int
 	Interval        time.Duration
 	ApplyTimeout    time.Duration
@@ -68,24 +68,25 @@ type WorkerConfig struct {
 }
 
 const (
-	// callTimeout bounds a call to the tier that no caller waits for.
+	// callTimeout bounds a call to the tier for which no caller waits.
 	callTimeout = time.Second
-	// pollInterval is how often a worker asks for changes that other instances have queued,
-	// or that workers of stopped instances have left.
+	// pollInterval is the interval at which a worker looks for changes that other instances
+	// have queued, or that workers of stopped instances have left.
 	pollInterval = time.Second
-	// durabilityInterval is how often the tier is asked whether it may evict queued changes.
+	// durabilityInterval is the interval at which a worker checks whether the tier may evict
+	// queued changes.
 	durabilityInterval = 30 * time.Second
 )
 
-// shared is what the committer and the workers of a Pipeline share.
+// shared is the part of a Pipeline that its committer and its workers have in common.
 type shared struct {
 	Config
-	ctx      context.Context // of applies; it ends when the time of Close is up
+	ctx      context.Context // of applies; it ends with the context of Close
 	stop     context.CancelFunc
 	counters counters
 }
 
-// quota returns how many ids the queue of one partition holds.
+// quota returns the maximum number of ids in the queue of one partition.
 func (s *shared) quota() int {
 	n := s.Engine.Partitions()
 	if n == 1 {
@@ -111,7 +112,7 @@ func (s *shared) states(ctx context.Context) ([]tier.QueueState, error) {
 
 func keyItem(key string) tier.Item { return tier.Item{Kind: tier.Key, Value: key} }
 
-// tagItem is the tag that entries made of a key carry.
+// tagItem returns the tag of the entries that are made of a key.
 func tagItem(key string) tier.Item {
 	return tier.Item{Kind: tier.Tag, Value: naming.Tag(key)}
 }

@@ -16,7 +16,7 @@ type DeadLetter struct {
 }
 
 // DeadLetters calls each with up to n dead letters, the oldest of each partition first.
-// err says why the record does not decode.
+// err is the error of a record that does not decode.
 func (p *Pipeline) DeadLetters(ctx context.Context, n int, each func(at DeadLetter, l tier.DeadLetter, change any, err error)) error {
 	q, err := p.Engine.Queue()
 	if err != nil {
@@ -36,7 +36,7 @@ func (p *Pipeline) DeadLetters(ctx context.Context, n int, each func(at DeadLett
 	return nil
 }
 
-// Replay queues the changes of dead letters again, and returns how many. It discards a dead
+// Replay queues the changes of dead letters again, and returns their number. It discards a dead
 // letter whose key has a later change in the queue.
 func (p *Pipeline) Replay(ctx context.Context, list []DeadLetter) (n int, err error) {
 	q, err := p.Engine.Queue()
@@ -47,13 +47,13 @@ func (p *Pipeline) Replay(ctx context.Context, list []DeadLetter) (n int, err er
 		ok, err := q.Replay(ctx, l.Partition, p.Queue, l.ID)
 		if ok || err != nil { // after an error the change may be queued
 			err = errors.Join(deadLetterError(l, err), p.invalidate(ctx, l.Key))
-			p.crew.wake(l.Partition)
+			p.pool.wake(l.Partition)
 		}
 		return ok, err
 	})
 }
 
-// Discard deletes dead letters, and returns how many.
+// Discard deletes dead letters, and returns their number.
 func (p *Pipeline) Discard(ctx context.Context, list []DeadLetter) (n int, err error) {
 	q, err := p.Engine.Queue()
 	if err != nil {
@@ -65,7 +65,8 @@ func (p *Pipeline) Discard(ctx context.Context, list []DeadLetter) (n int, err e
 	})
 }
 
-// eachDeadLetter returns of how many do returned true, and all of its errors.
+// eachDeadLetter calls do for each dead letter. It returns the number of calls that returned
+// true, and all errors.
 func eachDeadLetter(list []DeadLetter, do func(DeadLetter) (bool, error)) (n int, err error) {
 	for _, l := range list {
 		ok, lerr := do(l)

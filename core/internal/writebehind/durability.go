@@ -11,9 +11,9 @@ import (
 
 // durability knows whether the tier may evict queued changes.
 type durability struct {
-	unusable atomic.Pointer[error] // why nothing may be queued
-	asked    atomic.Int64          // when a change last asked, in Unix nanoseconds
-	known    atomic.Bool
+	unusable atomic.Pointer[error] // the reason for which nothing may be queued
+	asked    atomic.Int64          // when a change last caused a check, in Unix nanoseconds
+	known    atomic.Bool           // the tier has answered a check
 }
 
 // check asks the tier.
@@ -34,8 +34,8 @@ func (d *durability) check(ctx context.Context, s *shared) error {
 	return err
 }
 
-// usable fails where the tier is known to evict queued changes. A tier that could not be
-// asked is usable.
+// usable fails if the tier is known to evict queued changes. A tier that has not answered a
+// check counts as usable.
 func (d *durability) usable(ctx context.Context, s *shared) error {
 	if err := d.unusable.Load(); err != nil {
 		return *err

@@ -2,11 +2,11 @@ package writebehind
 
 import "sync"
 
-// maxLane is how many changes of a partition wait in its lane.
+// maxLane bounds the changes in the lane of a partition.
 const maxLane = 4 * maxCommit
 
-// lane holds the changes of a partition that cannot be recorded with the others: the queue
-// has no room for them, or the partition does not answer. A goroutine drains it.
+// lane holds the changes of a partition that would delay the others: the queue is full, or
+// the partition does not answer. A goroutine drains the lane.
 type lane struct {
 	mu      sync.Mutex
 	open    bool
@@ -14,7 +14,7 @@ type lane struct {
 }
 
 // add appends changes to the lane, unless the lane is closed and must not be opened.
-// opened: the caller has to start a goroutine that drains it.
+// opened: the caller has to start the goroutine that drains it.
 func (l *lane) add(list []*Change, mayOpen bool) (added, opened bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -34,7 +34,7 @@ func (l *lane) add(list []*Change, mayOpen bool) (added, opened bool) {
 	return true, opened
 }
 
-// take returns first and the changes of the lane. It closes the lane if there are none.
+// take returns first and the changes of the lane. If there are none, it closes the lane.
 func (l *lane) take(first []*Change) []*Change {
 	l.mu.Lock()
 	defer l.mu.Unlock()

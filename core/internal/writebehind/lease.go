@@ -11,21 +11,21 @@ import (
 )
 
 const (
-	// workerLease is for how long a worker has the queue of a partition, unless it renews
-	// the lease: so long the batch of a stopped instance waits.
+	// workerLease is the time for which a worker has the queue of a partition, unless it
+	// renews the lease. The batch of a stopped instance waits for as long.
 	workerLease = 5 * time.Second
-	// leaseMargin is how long before the end of its lease an apply is cancelled.
+	// leaseMargin is the time before the end of a lease at which the apply is cancelled.
 	leaseMargin = workerLease / 10
 )
 
 // lease is a worker's identity in its leases of queues.
 type lease struct {
 	token string
-	terms [tier.MaxPartitions]uint64 // releases
+	terms [tier.MaxPartitions]uint64 // number of releases
 }
 
-// name identifies the lease of a partition's queue. It is another one after each release:
-// a release that the tier executes late must not end the next lease.
+// name identifies the lease of a partition's queue. It changes with each release, so that a
+// release that the tier executes late does not end the next lease.
 func (l *lease) name(p int) string {
 	return l.token + "." + strconv.FormatUint(l.terms[p], 10)
 }
@@ -37,9 +37,9 @@ func (w *worker) claim(ctx context.Context, q tier.Queue, p, most int, renew boo
 	})
 }
 
-// settle settles a batch, and releases the queue unless the worker goes on with it.
+// settle settles a batch, and releases the queue unless the worker continues with it.
 func (w *worker) settle(ctx context.Context, q tier.Queue, b *batch) (tier.Settlement, error) {
-	release := !b.goesOn()
+	release := !b.continues()
 	st := tier.Settle{Partition: b.partition, Queue: w.Queue, Worker: w.lease.name(b.partition), Records: b.settled, Release: release}
 	if release {
 		w.lease.terms[b.partition]++
@@ -47,8 +47,8 @@ func (w *worker) settle(ctx context.Context, q tier.Queue, b *batch) (tier.Settl
 	return q.Settle(ctx, st)
 }
 
-// hold renews the leases of batches until release is called. An apply that hangs is not
-// renewed for. The context ends when a lease is lost, or may be.
+// hold renews the leases of batches until release is called, or an apply hangs. The context
+// ends when a lease is lost, or may be lost.
 func (w *worker) hold(q tier.Queue, held []*batch, claimedAt time.Time) (ctx context.Context, release func()) {
 	ctx, cancel := context.WithCancel(w.ctx)
 	lapse := time.AfterFunc(time.Until(claimedAt.Add(workerLease-leaseMargin)), cancel)

@@ -12,20 +12,21 @@ import (
 	"github.com/larderhq/larder/core/internal/tier"
 )
 
-// maxMergePause is the longest pause before a partial change reads the value again.
+// maxMergePause is the longest pause before another attempt at a partial change.
 const maxMergePause = 200 * time.Millisecond
 
 // Merge is a partial change of a key: it depends on the latest value.
 type Merge struct {
 	Key   string
 	Codec local.Codec
-	// Apply returns the new value. queued is the latest change of the key that waits, nil if
-	// none does. It may be called more than once.
+	// Apply returns the new value. queued is the queued change of the key, nil if there is
+	// none. Apply may be called more than once.
 	Apply func(ctx context.Context, queued *tier.Queued) (Record, error)
 }
 
-// Merge queues the result of a partial change. The lease of the key proves that nothing has
-// changed since the read: every change and every invalidation of the key ends the lease.
+// Merge queues the result of a partial change. The lease of the key proves that the value has
+// not changed since the read: every change and every invalidation of the key ends the
+// lease.
 func (p *Pipeline) Merge(ctx context.Context, m Merge) error {
 	ctx, cancel := context.WithTimeout(ctx, p.Committer.Wait)
 	defer cancel()
@@ -57,7 +58,7 @@ func (p *Pipeline) Merge(ctx context.Context, m Merge) error {
 	}
 }
 
-// PutAmongMerges is Put of a change of a key that partial changes are made of as well.
+// PutAmongMerges is Put for a key that also has partial changes.
 func (p *Pipeline) PutAmongMerges(ctx context.Context, c *Change) error {
 	call, cancel := context.WithTimeout(ctx, p.Committer.Wait)
 	defer cancel()
@@ -80,14 +81,14 @@ func (p *Pipeline) lock(ctx context.Context, key string) (unlock func(), err err
 	}
 }
 
-// mergeOnce is one attempt. done: the change has been handed over, or cannot be.
+// mergeOnce is one attempt at a partial change. done: no further attempt is needed.
 func (p *Pipeline) mergeOnce(ctx context.Context, m Merge) (done bool, err error) {
 	turn := p.Engine.Alone(m.Key, []string{naming.Tag(m.Key)})
 	defer turn.Finish(local.Outcome{Verdict: local.Unshareable})
 	f := turn.Fetch(ctx, coherence.Query{Codec: m.Codec, Anew: true, Wait: p.Committer.Wait})
 	switch {
 	case !p.Engine.Shares() || turn.Lease() != "":
-	case p.committer.answers(p.Engine.Home(m.Key)): // this process is behind the tier, or others have the lease
+	case p.committer.answers(p.Engine.Home(m.Key)): // this process is behind the log, or another has the lease
 		return false, nil
 	default:
 		return false, fmt.Errorf("%w: the shared tier does not answer", ErrNotQueued)

@@ -18,23 +18,23 @@ type Pipeline struct {
 	*shared
 	durability durability
 	committer  *committer
-	crew       *crew
+	pool       *pool
 	merges     [64]chan struct{} // locks of keys whose changes are partial, by hash
 	life       lifetime
 }
 
-// lifetime is how a Pipeline ends.
+// lifetime ends a Pipeline.
 type lifetime struct {
-	handing sync.RWMutex  // held while a change is handed to the committer
-	closing chan struct{} // no change is handed over any more
-	once    sync.Once
-	running sync.WaitGroup // the committer and the workers
+	submitting sync.RWMutex  // held while a change is submitted to the committer
+	closing    chan struct{} // closed when no further change is accepted
+	once       sync.Once
+	running    sync.WaitGroup // the committer and the workers
 }
 
-// counters are those of this process.
+// counters count in this process.
 type counters struct {
-	applied, failed, buried, overtaken, coalesced atomic.Int64
-	lag                                           atomic.Int64 // of the last change, in nanoseconds
+	applied, failed, died, overtaken, coalesced atomic.Int64
+	lag                                         atomic.Int64 // of the last applied change, in nanoseconds
 }
 
 // New returns a Pipeline that does not run yet. It fails if the tier may evict queued
@@ -43,8 +43,8 @@ func New(c Config) (*Pipeline, error) {
 	s := &shared{Config: c}
 	s.ctx, s.stop = context.WithCancel(context.Background())
 	p := &Pipeline{shared: s}
-	p.crew = newCrew(s, &p.durability)
-	p.committer = newCommitter(s, p.crew)
+	p.pool = newPool(s, &p.durability)
+	p.committer = newCommitter(s, p.pool)
 	p.life.closing = make(chan struct{})
 	for i := range p.merges {
 		p.merges[i] = make(chan struct{}, 1)
@@ -61,7 +61,7 @@ func New(c Config) (*Pipeline, error) {
 // Start starts the committer and the workers, which Close ends.
 func (p *Pipeline) Start() {
 	p.life.running.Go(p.committer.run)
-	for _, w := range p.crew.workers {
+	for _, w := range p.pool.workers {
 		p.life.running.Go(w.run)
 	}
 }
@@ -69,11 +69,11 @@ func (p *Pipeline) Start() {
 // Discontinue is Close for a Pipeline that was not started.
 func (p *Pipeline) Discontinue() { p.stop() }
 
-// Put queues a change. It waits for room, and for the tier.
+// Put queues a change. It waits for room and for the tier.
 func (p *Pipeline) Put(ctx context.Context, c *Change) error {
 	ctx, cancel := context.WithTimeout(ctx, p.Committer.Wait)
 	defer cancel()
-	if err := p.hand(ctx, c); err != nil {
+	if err := p.submit(ctx, c); err != nil {
 		return err
 	}
 	return c.wait(ctx)
@@ -86,7 +86,7 @@ func (p *Pipeline) PutAll(ctx context.Context, list []*Change) (errs map[int]err
 	defer cancel()
 	errs = make(map[int]error)
 	for i, c := range list {
-		if err := p.hand(ctx, c); err != nil {
+		if err := p.submit(ctx, c); err != nil {
 			errs[i] = err
 		}
 	}
@@ -101,13 +101,13 @@ func (p *Pipeline) PutAll(ctx context.Context, list []*Change) (errs map[int]err
 	return errs
 }
 
-// hand hands a change to the committer.
-func (p *Pipeline) hand(ctx context.Context, c *Change) error {
+// submit gives a change to the committer.
+func (p *Pipeline) submit(ctx context.Context, c *Change) error {
 	if err := p.durability.usable(ctx, p.shared); err != nil {
 		return err
 	}
-	p.life.handing.RLock()
-	defer p.life.handing.RUnlock()
+	p.life.submitting.RLock()
+	defer p.life.submitting.RUnlock()
 	select {
 	case <-p.life.closing:
 		return p.Closed
@@ -124,37 +124,37 @@ func (p *Pipeline) hand(ctx context.Context, c *Change) error {
 	}
 }
 
-// flushInterval is how often Flush asks for the state of the queue.
+// flushInterval is the interval at which Flush asks for the state of the queue.
 const flushInterval = 20 * time.Millisecond
 
 // Flush returns when all changes that were queued before the call are applied or dead
-// letters. A change that a later one has replaced is applied when the later one is. When
-// ctx ends first, the error says how many changes wait.
+// letters. A change that a later one has replaced counts as applied when the later one is.
+// If ctx ends first, the error has the number of waiting changes.
 func (p *Pipeline) Flush(ctx context.Context) error {
-	f := flush{shared: p.shared, wait: "it is not known how many"}
+	f := flush{shared: p.shared, waiting: "an unknown number of"}
 	tick := time.NewTicker(flushInterval)
 	defer tick.Stop()
 	for {
 		if f.done(ctx) {
 			return nil
 		}
-		p.crew.flush()
+		p.pool.flush()
 		select {
 		case <-tick.C:
 		case <-p.ctx.Done():
 			return p.Closed
 		case <-ctx.Done():
-			return errors.Join(fmt.Errorf("larder: flush: %s changes wait: %w", f.wait, ctx.Err()), f.err)
+			return errors.Join(fmt.Errorf("larder: flush: %s changes wait: %w", f.waiting, ctx.Err()), f.err)
 		}
 	}
 }
 
-// flush is a Flush under way.
+// flush is a running Flush.
 type flush struct {
 	*shared
-	until []int64 // the last version of each partition at the beginning; nil: not known yet
-	wait  string  // how many changes wait
-	err   error   // of the last attempt to find out
+	until   []int64 // the last version of each partition at the beginning; nil: not known yet
+	waiting string  // the number of waiting changes
+	err     error   // of the last question for it
 }
 
 // done reports whether each partition is known to hold no change up to until.
@@ -164,15 +164,15 @@ func (f *flush) done(ctx context.Context) bool {
 	case err == nil && left == 0:
 		return true
 	case err == nil:
-		f.wait, f.err = strconv.Itoa(left), nil
+		f.waiting, f.err = strconv.Itoa(left), nil
 	case ctx.Err() == nil:
 		f.err = err
 	}
 	return false
 }
 
-// left returns how many records there are in partitions that may hold one of a version up
-// to until.
+// left returns the number of records in partitions that may hold one of a version up to
+// until.
 func (f *flush) left(ctx context.Context) (n int, err error) {
 	states, err := f.states(ctx)
 	if err != nil {
@@ -186,8 +186,8 @@ func (f *flush) left(ctx context.Context) (n int, err error) {
 	return waiting(states, f.until), nil
 }
 
-// waiting returns how many records there are in partitions that may hold one of a version
-// up to until.
+// waiting returns the number of records in partitions that may hold one of a version up to
+// until.
 func waiting(states []tier.QueueState, until []int64) (n int) {
 	for i, st := range states {
 		if i < len(until) && (st.Unseen > 0 || st.First != 0 && st.First <= until[i]) {
@@ -197,9 +197,9 @@ func waiting(states []tier.QueueState, until []int64) (n int) {
 	return n
 }
 
-// Close ends the Pipeline: calls return Config.Closed, and batches that are being applied
-// are finished. Without a shared tier it applies what is queued first. When ctx ends, it
-// cancels the context of applies. A second Close does nothing.
+// Close ends the Pipeline: calls return Config.Closed, and running applies are finished.
+// Without a shared tier it applies the queued changes first. When ctx ends, it cancels the
+// context of applies. A second Close does nothing.
 func (p *Pipeline) Close(ctx context.Context) (err error) {
 	p.life.once.Do(func() { err = p.close(ctx) })
 	return err
@@ -208,9 +208,9 @@ func (p *Pipeline) Close(ctx context.Context) (err error) {
 func (p *Pipeline) close(ctx context.Context) (err error) {
 	defer p.stop()
 	close(p.life.closing)
-	p.life.handing.Lock() // changes that are being handed over have arrived
+	p.life.submitting.Lock() // the changes that were being submitted have arrived
 	close(p.committer.quit)
-	p.life.handing.Unlock()
+	p.life.submitting.Unlock()
 	select {
 	case <-p.committer.ended:
 		if !p.Engine.Shares() {
@@ -222,7 +222,7 @@ func (p *Pipeline) close(ctx context.Context) (err error) {
 	if err != nil && !p.Engine.Shares() {
 		err = fmt.Errorf("larder: close of write-behind: waiting changes are lost: %w", err)
 	}
-	p.crew.end()
+	p.pool.end()
 	ended := make(chan struct{})
 	go func() {
 		p.life.running.Wait()
@@ -243,12 +243,12 @@ type Stats struct {
 	Applied, Coalesced, Failed, Died, Overtaken int64
 }
 
-// Stats asks the tier for the state of the queue. With an error the counters are right.
+// Stats asks the tier for the state of the queue. With an error only the counters are valid.
 func (p *Pipeline) Stats(ctx context.Context) (Stats, error) {
 	c := &p.counters
 	s := Stats{
 		Lag: time.Duration(c.lag.Load()), Applied: c.applied.Load(), Coalesced: c.coalesced.Load(),
-		Failed: c.failed.Load(), Died: c.buried.Load(), Overtaken: c.overtaken.Load(),
+		Failed: c.failed.Load(), Died: c.died.Load(), Overtaken: c.overtaken.Load(),
 	}
 	states, err := p.states(ctx)
 	for _, st := range states {

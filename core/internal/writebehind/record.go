@@ -6,8 +6,8 @@ import (
 	"github.com/larderhq/larder/core/internal/naming"
 )
 
-// Record is a change as the queue keeps it: the encoded value, and the tags that readers
-// store it under.
+// Record is the form of a change in the queue: the encoded value, and the tags under which
+// readers store it.
 //
 //	1 byte   version
 //	1 byte   kind: deleted, or a value
@@ -15,7 +15,7 @@ import (
 //	         the value
 type Record struct {
 	Deleted bool
-	Tags    []string // as entries carry them
+	Tags    []string // the names that entries carry
 	Data    []byte
 }
 

@@ -12,7 +12,7 @@ import (
 	"github.com/larderhq/larder/core/internal/tier"
 )
 
-// batch is a worker's part of a round: the records of one partition.
+// batch is the part of a round in one partition.
 type batch struct {
 	partition  int
 	claimed    tier.Claimed
@@ -20,14 +20,14 @@ type batch struct {
 	settled    []tier.Settled
 	settlement tier.Settlement
 	applied    int // records that were applied
-	decided    int // records that were applied, or have an error of their own
+	decided    int // records that were applied, or have a single error
 }
 
-// goesOn reports whether the partition has more records, and the target can apply some.
-func (b *batch) goesOn() bool { return b.claimed.More && b.decided > 0 }
+// continues reports whether the partition has more records, and the target can apply some.
+func (b *batch) continues() bool { return b.claimed.More && b.decided > 0 }
 
-// round claims a batch of each of some partitions, applies the batches and settles them.
-// It returns the partitions that have more.
+// round claims a batch of each due partition, applies the batches and settles them. It
+// returns the partitions that have more records.
 func (w *worker) round(due uint64) (more uint64) {
 	q, err := w.Engine.Queue()
 	if err != nil {
@@ -42,8 +42,8 @@ func (w *worker) round(due uint64) (more uint64) {
 	outcomes := w.applyAll(ctx, held)
 	w.awaitReplicas(ctx, outcomes)
 	release()
-	// This comes before the records leave the queue: entries that were made of the target
-	// before the apply end here, and entries that are made of it from now on have the change.
+	// The tags are invalidated before the records leave the queue. An entry that was made of
+	// the target's old value ends here, and an entry that is made from now on has the change.
 	w.invalidateTags(outcomes)
 	w.decide(outcomes)
 	w.settleAll(q, held)
@@ -56,8 +56,8 @@ func (w *worker) round(due uint64) (more uint64) {
 	return more
 }
 
-// claimAll claims a batch of each of some partitions, and returns the batches that the
-// worker got.
+// claimAll claims a batch of each due partition, and returns the batches of which the worker
+// got the lease.
 func (w *worker) claimAll(q tier.Queue, due uint64) (held []*batch) {
 	var batches []*batch
 	for m := due; m != 0; m &= m - 1 {
@@ -65,7 +65,7 @@ func (w *worker) claimAll(q tier.Queue, due uint64) (held []*batch) {
 			batches = append(batches, &batch{partition: p})
 		}
 	}
-	// At least two: a record that has failed, and one that has not.
+	// Two at least, so that the batch has room for a record that has failed and for another.
 	most := max(2, (w.Worker.Batch+len(batches)-1)/max(1, len(batches)))
 	together(w.ctx, batches, func(ctx context.Context, b *batch) {
 		b.claimed, b.err = w.claim(ctx, q, b.partition, most, false)
@@ -83,8 +83,8 @@ func (w *worker) claimAll(q tier.Queue, due uint64) (held []*batch) {
 	return held
 }
 
-// together does something for each of several batches at the same time, so that one
-// command carries the calls.
+// together calls do for each batch concurrently, in a tier.Batch, so that one round trip
+// carries the calls.
 func together(ctx context.Context, batches []*batch, do func(context.Context, *batch)) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
@@ -101,7 +101,7 @@ func together(ctx context.Context, batches []*batch, do func(context.Context, *b
 }
 
 // awaitReplicas keeps applied changes in the queue, where readers find them, until the
-// replicas that readers load from have them.
+// replicas from which readers load have them.
 func (w *worker) awaitReplicas(ctx context.Context, outcomes []*outcome) {
 	lag, _ := w.Target.Class()
 	if lag == 0 || !slices.ContainsFunc(outcomes, func(o *outcome) bool { return o.err == nil }) {
@@ -142,14 +142,14 @@ func (w *worker) invalidateTags(outcomes []*outcome) {
 	}
 }
 
-// decide fills in what the tier has to do with each record.
+// decide fills in the settlement of each record.
 func (w *worker) decide(outcomes []*outcome) {
 	for _, o := range outcomes {
 		done := o.err == nil && !o.pending
 		if done {
 			o.batch.applied++
 		}
-		if done || o.own {
+		if done || o.single {
 			o.batch.decided++
 		}
 		o.index = len(o.batch.settled)
@@ -157,7 +157,7 @@ func (w *worker) decide(outcomes []*outcome) {
 	}
 }
 
-// settled is what the tier has to do with a record.
+// settled returns the settlement of a record.
 func (w *worker) settled(o *outcome) tier.Settled {
 	s := tier.Settled{Key: o.record.Key, Version: o.record.Version}
 	attempts := o.record.Attempts + 1
@@ -165,7 +165,7 @@ func (w *worker) settled(o *outcome) tier.Settled {
 	case o.pending:
 		s.Retry = max(pollInterval, w.backoff(attempts))
 	case o.err == nil:
-	case o.poison, attempts >= w.Worker.MaxAttempts && (o.own || w.works()):
+	case o.poison, attempts >= w.Worker.MaxAttempts && (o.single || w.works()):
 		s.Dead = w.reason(o.err)
 	default:
 		s.Retry = w.backoff(attempts)
@@ -173,8 +173,8 @@ func (w *worker) settled(o *outcome) tier.Settled {
 	return s
 }
 
-// works reports whether a change was applied so recently that the failure of a single
-// change is not the target's.
+// works reports whether a change was applied so recently that the failure of another is not
+// the target's.
 func (w *worker) works() bool {
 	return !w.applied.IsZero() && time.Since(w.applied) < w.Worker.MaxRetry
 }
@@ -182,7 +182,8 @@ func (w *worker) works() bool {
 // maxReason is the longest reason of a dead letter, in bytes.
 const maxReason = 4 << 10
 
-// reason returns the text of an error for a dead letter, which is neither empty nor long.
+// reason returns the text of an error for a dead letter. It is not empty, and at most
+// maxReason bytes long.
 func (w *worker) reason(err error) string {
 	text := ""
 	if perr := w.guarded(func() error { text = err.Error(); return nil }); perr != nil {
@@ -197,7 +198,7 @@ func (w *worker) reason(err error) string {
 	return text
 }
 
-// settleAll settles batches, even when the Pipeline ends: applied changes must leave the
+// settleAll settles batches, also while the Pipeline ends: applied changes must leave the
 // queue.
 func (w *worker) settleAll(q tier.Queue, held []*batch) {
 	together(context.WithoutCancel(w.ctx), held, func(ctx context.Context, b *batch) {
@@ -205,14 +206,14 @@ func (w *worker) settleAll(q tier.Queue, held []*batch) {
 	})
 }
 
-// reschedule sets when the partition of a settled batch is next. It returns true if the
-// worker goes on with it at once.
+// reschedule schedules the next round of the partition of a settled batch. It returns true if
+// the worker continues with it at once.
 func (w *worker) reschedule(b *batch) (more bool) {
 	s, p := &w.schedule, b.partition
 	switch {
 	case b.err != nil:
 		s.postpone(p, pollInterval)
-	case b.goesOn():
+	case b.continues():
 		s.failures[p] = 0
 		return true
 	case len(b.claimed.Records) > 0 && b.decided == 0:
@@ -230,18 +231,18 @@ func (w *worker) reschedule(b *batch) (more bool) {
 	return false
 }
 
-// fate is what became of a record, for the counters and the log.
+// fate is the final state of a record after a round, for the counters and the log.
 type fate int
 
 const (
-	fateQueued    fate = iota // it is in the queue, and readers have it
-	fateApplied               // it has left the queue
-	fateBuried                // it is a dead letter
-	fateUnknown               // it may be a dead letter
-	fateOvertaken             // it was applied without the lease of the queue
+	fateQueued    fate = iota // in the queue, and readers get it
+	fateApplied               // applied, and no longer in the queue
+	fateDead                  // a dead letter
+	fateUnknown               // perhaps a dead letter
+	fateOvertaken             // applied without the lease of the queue
 )
 
-// fate returns what became of the record of an outcome.
+// fate returns the fate of the record.
 func (o *outcome) fate() fate {
 	b := o.batch
 	switch {
@@ -260,11 +261,11 @@ func (o *outcome) fate() fate {
 	case !b.settlement.Held || b.settlement.Newer[o.index]:
 		return fateQueued
 	}
-	return fateBuried
+	return fateDead
 }
 
-// account counts and logs settled outcomes, and invalidates the keys whose changes no
-// longer hold.
+// account counts and logs settled outcomes, and invalidates the keys whose changes readers
+// must no longer get.
 func (w *worker) account(outcomes []*outcome) {
 	var invalid []tier.Item
 	var dead []*outcome
@@ -280,7 +281,7 @@ func (w *worker) account(outcomes []*outcome) {
 			w.counters.applied.Add(1)
 			w.counters.lag.Store(int64(time.Duration(o.batch.claimed.Now-o.record.First) * time.Microsecond))
 			continue
-		case fateBuried:
+		case fateDead:
 			dead = append(dead, o)
 		case fateOvertaken:
 			late++
@@ -298,16 +299,16 @@ func (w *worker) account(outcomes []*outcome) {
 		w.Logger.Warn("larder: write-behind: a worker applied a batch after it had lost its lease of the queue; "+
 			"Change.Version tells whether another worker has applied later changes", "queue", w.Queue, "changes", late)
 	}
-	w.bury(dead)
+	w.reportDead(dead)
 }
 
-// bury counts and logs dead letters, and passes them to the Target.
-func (w *worker) bury(dead []*outcome) {
-	w.counters.buried.Add(int64(len(dead)))
+// reportDead counts and logs dead letters, and passes them to the Target.
+func (w *worker) reportDead(dead []*outcome) {
+	w.counters.died.Add(int64(len(dead)))
 	for _, o := range dead {
 		w.Logger.Error("larder: write-behind: a change could not be applied and is a dead letter",
 			"queue", w.Queue, "key", o.record.Key, "attempts", o.record.Attempts+1, "error", o.err)
-		if err := w.guarded(func() error { w.Target.Buried(o.change, o.err); return nil }); err != nil {
+		if err := w.guarded(func() error { w.Target.OnDead(o.change, o.err); return nil }); err != nil {
 			w.Logger.Error("larder: write-behind: OnDead panicked", "queue", w.Queue, "error", err)
 		}
 	}

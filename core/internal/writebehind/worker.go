@@ -12,14 +12,14 @@ import (
 	"github.com/larderhq/larder/core/internal/tier"
 )
 
-// crew is the workers of a Pipeline. Each worker has its share of the partitions, so two
-// workers never apply changes of one key.
-type crew struct {
+// pool is the workers of a Pipeline. Each worker has its own partitions, so that two workers
+// never apply changes of one key.
+type pool struct {
 	workers []*worker
 }
 
-func newCrew(s *shared, d *durability) *crew {
-	c := &crew{}
+func newPool(s *shared, d *durability) *pool {
+	c := &pool{}
 	for i := range max(0, s.Worker.Workers) {
 		c.workers = append(c.workers, newWorker(s, d, i))
 	}
@@ -27,45 +27,45 @@ func newCrew(s *shared, d *durability) *crew {
 }
 
 // of returns the worker of a partition, nil if this process has no workers.
-func (c *crew) of(p int) *worker {
+func (c *pool) of(p int) *worker {
 	if len(c.workers) == 0 {
 		return nil
 	}
 	return c.workers[p%len(c.workers)]
 }
 
-// wake tells the worker of a partition that changes were recorded in it.
-func (c *crew) wake(p int) {
+// wake signals to the worker of a partition that changes were recorded in it.
+func (c *pool) wake(p int) {
 	if w := c.of(p); w != nil {
 		w.signals.due.Or(1 << p)
 		signal(w.signals.recorded)
 	}
 }
 
-// makeRoom tells the worker of a partition that changes wait for room in it.
-func (c *crew) makeRoom(p int) {
+// makeRoom signals to the worker of a partition that changes wait for room in it.
+func (c *pool) makeRoom(p int) {
 	if w := c.of(p); w != nil {
 		w.signals.due.Or(1 << p)
 		signal(w.signals.full)
 	}
 }
 
-// flush tells all workers that a Flush waits.
-func (c *crew) flush() {
+// flush signals to all workers that a Flush waits.
+func (c *pool) flush() {
 	for _, w := range c.workers {
 		signal(w.signals.urgent)
 	}
 }
 
-func (c *crew) end() {
+func (c *pool) end() {
 	for _, w := range c.workers {
 		w.signals.once.Do(func() { close(w.signals.quit) })
 	}
 }
 
-// signals are what a worker waits for.
+// signals wake a worker.
 type signals struct {
-	due      atomic.Uint64 // partitions that changes were recorded in
+	due      atomic.Uint64 // partitions in which changes were recorded
 	recorded chan struct{}
 	full     chan struct{} // changes wait for room
 	urgent   chan struct{} // a Flush waits
@@ -81,16 +81,16 @@ func signal(c chan<- struct{}) {
 	}
 }
 
-// schedule is when a worker works on each partition.
+// schedule has the time of a worker's next round in each partition.
 type schedule struct {
-	at       [tier.MaxPartitions]time.Time // zero: when changes are recorded
-	failures [tier.MaxPartitions]int       // rounds in a row without an applied change
+	at       [tier.MaxPartitions]time.Time // zero: as soon as changes are recorded
+	failures [tier.MaxPartitions]int       // consecutive rounds without an applied change
 }
 
-// postpone sets when a partition is next.
+// postpone sets the time until the next round of a partition.
 func (s *schedule) postpone(p int, d time.Duration) { s.at[p] = time.Now().Add(d) }
 
-// wait returns how long until a postponed partition is due.
+// wait returns the time until a postponed partition is due, pollInterval at most.
 func (s *schedule) wait() time.Duration {
 	wait := pollInterval
 	for p := range s.at {
@@ -101,8 +101,8 @@ func (s *schedule) wait() time.Duration {
 	return wait
 }
 
-// due returns the partitions of a mask without those that are postponed, and with those
-// whose time has come.
+// due returns the partitions of a mask except those that are still postponed, and all whose
+// postponement has ended.
 func (s *schedule) due(mask uint64) uint64 {
 	now := time.Now()
 	for p := range s.at {
@@ -126,9 +126,9 @@ type worker struct {
 	signals    signals
 	schedule   schedule
 	lease      lease
-	// applied is when a change was applied last.
+	// applied is the time of the last successful apply.
 	applied time.Time
-	// applying is when the running apply began, nil if none runs.
+	// applying is the begin of the running apply, nil if none runs.
 	applying atomic.Pointer[time.Time]
 }
 
@@ -161,7 +161,7 @@ func (w *worker) run() {
 	defer durable.Stop()
 	next := time.NewTimer(0)
 	defer next.Stop()
-	var gather <-chan time.Time // recorded changes wait for others until then
+	var gather <-chan time.Time // the end of the wait of recorded changes for others
 	for {
 		select {
 		case <-w.signals.quit:
@@ -194,18 +194,18 @@ func (w *worker) run() {
 	}
 }
 
-// checkDurable is done by one of the workers.
+// checkDurable checks whether the tier may evict queued changes. One of the workers does it.
 func (w *worker) checkDurable() {
 	if w.index != 0 {
 		return
 	}
 	ctx, cancel := context.WithTimeout(w.ctx, callTimeout)
 	defer cancel()
-	_ = w.durability.check(ctx, w.shared) // it logs what an operator has to know
+	_ = w.durability.check(ctx, w.shared) // it logs a tier that may evict
 }
 
-// poll returns the partitions that hold a change that has waited for so long, that are
-// full, and whose state is unknown.
+// poll returns the partitions with a change that has waited for the given time, the full ones,
+// and those whose state is unknown.
 func (w *worker) poll(waited time.Duration) (mask uint64) {
 	states, err := w.states(w.ctx)
 	for p := w.index; p < w.Engine.Partitions(); p += max(1, w.Worker.Workers) {
@@ -223,7 +223,7 @@ func (w *worker) poll(waited time.Duration) (mask uint64) {
 	return mask
 }
 
-// drain applies the changes of some partitions, and of those whose time has come.
+// drain applies the changes of some partitions, and of those whose postponement has ended.
 func (w *worker) drain(mask uint64) {
 	mask = w.schedule.due(mask)
 	for mask != 0 && !w.ending() {
@@ -231,8 +231,8 @@ func (w *worker) drain(mask uint64) {
 	}
 }
 
-// backoff returns the wait after so many failures, with up to a fifth of jitter: changes
-// that have failed together should not come back together.
+// backoff returns the wait after a number of failures, with up to a fifth of jitter, so that
+// changes that have failed together are not retried together.
 func (w *worker) backoff(failures int) time.Duration {
 	d := w.Worker.MaxRetry
 	if n := failures - 1; n < 30 && w.Worker.Retry<<n < d {
@@ -242,7 +242,7 @@ func (w *worker) backoff(failures int) time.Duration {
 }
 
 // guarded calls a function of the Target in a goroutine of its own, which the function may
-// end (runtime.Goexit). A panic is returned as an error.
+// end (runtime.Goexit). It returns a panic as an error.
 func (s *shared) guarded(call func() error) (err error) {
 	done := make(chan struct{})
 	go func() {

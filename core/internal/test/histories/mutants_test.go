@@ -7,7 +7,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -20,7 +19,7 @@ import (
 
 const histories = "./core/internal/test/histories"
 
-// mutant is a rule of package local, with the tests that fail when it is taken out. They
+// mutant is a rule of one process, with the tests that fail when it is taken out. They
 // fail because an old value is answered, and for no other reason.
 //
 // The histories notice a loss that chance finds often. A rule whose loss chance finds too
@@ -28,9 +27,13 @@ const histories = "./core/internal/test/histories"
 type mutant struct {
 	mutate.Rule
 	history  bool   // the histories find it
-	directed string // the tests of package local that find it
+	directed string // the tests that find it
 	word     string // the word of a failure's message; "": STALE
+	in       string // the package of these tests; "": local
 }
+
+// tests returns the package of the tests that find it.
+func (m mutant) tests() string { return cmp.Or(m.in, "./core/internal/local") }
 
 // mutants returns the rules that hold also in one process. The rules of the protocol over
 // the shared tier are in core/internal/test/simulate.
@@ -44,39 +47,51 @@ func mutants() []mutant {
 	return []mutant{
 		// A fill does not read the log.
 		{rule("fill-check", mutate.Never(local+"load.go", `c.concern(l.pos, key, tags) != 0`)),
-			true, "AnInvalidationFencesALoadUnderWay", ""},
+			true, "AnInvalidationFencesALoadUnderWay", "", ""},
 		// A flight is joined without reading the log. This alone answers no old value, since the
 		// log is read again for each waiting reader at the end; but readers wait for a load whose
 		// value they cannot share.
 		{rule("join-check", mutate.Never(local+"flight.go", `c.concern(f.seen, f.key, f.tags) != 0`)),
-			false, "AReaderAfterAnInvalidationDoesNotJoinAnOlderLoad|ARefreshAfterAnInvalidationRunsBesideAnOlderLoad", "DOOMED"},
+			false, "AReaderAfterAnInvalidationDoesNotJoinAnOlderLoad|ARefreshAfterAnInvalidationRunsBesideAnOlderLoad", "DOOMED", ""},
 		// Readers that joined after an item share a value loaded before it.
 		{rule("waiter-check", mutate.After(local+"flight.go", `func (t *Turn) fencedAt(late []string) uint64 {`, `if true { return 0 }`)),
-			true, "ALateTagMakesAReaderThatJoinedAfterItsInvalidationReload", ""},
+			true, "ALateTagMakesAReaderThatJoinedAfterItsInvalidationReload", "", ""},
 		// A tag's generation survives its invalidation.
-		{rule("stamp-kill", mutate.Replace(local+"cache.go", `c.generations.kill(it.Value)`, ``)), true, gone, ""},
+		{rule("stamp-kill", mutate.Replace(local+"cache.go", `c.generations.kill(it.Value)`, ``)), true, gone, "", ""},
 		// The era survives an invalidation of all.
 		{rule("era", mutate.Replace(local+"cache.go", "case All:\n\t\t\tfor p := range c.Partitions() {", "case All:\n\t\t\tfor p := range 0 {"),
-			mutate.Replace(local+"cache.go", `c.tier.clear()`, ``)), true, gone, ""},
+			mutate.Replace(local+"cache.go", `c.tier.clear()`, ``)), true, gone, "", ""},
 		// An entry survives the invalidation of its key.
-		{rule("remove", mutate.Replace(local+"cache.go", `c.tier.drop(it.Value)`, ``)), true, gone, ""},
+		{rule("remove", mutate.Replace(local+"cache.go", `c.tier.drop(it.Value)`, ``)), true, gone, "", ""},
 		// Entries survive the invalidation of a pattern.
-		{rule("sweep", mutate.Replace(local+"cache.go", `c.sweeps.add(head+uint64(i), it.Value, now)`, `_, _ = head, i`)), true, gone, ""},
+		{rule("sweep", mutate.Replace(local+"cache.go", `c.sweeps.add(head+uint64(i), it.Value, now)`, `_, _ = head, i`)), true, gone, "", ""},
 		// A writer's end invalidates nothing.
 		{rule("end", mutate.Replace(local+"intent.go", `in.c.apply(in.c.Now(), items)`, `items = nil`)),
-			true, "ALoadDuringAWriteIsAnsweredUntilTheWriterEnds", ""},
+			true, "ALoadDuringAWriteIsAnsweredUntilTheWriterEnds", "", ""},
 		// A load that is older than the log is stored and shared.
-		{rule("trim", mutate.Never(local+"log.go", `from < j.tail()`)), false, "ALoadOlderThanTheLogIsNeitherStoredNorSharedWithLaterReaders", ""},
+		{rule("trim", mutate.Never(local+"log.go", `from < j.tail()`)), false, "ALoadOlderThanTheLogIsNeitherStoredNorSharedWithLaterReaders", "", ""},
 		// A writer's deadline invalidates nothing.
 		{rule("lapse", mutate.Always(local+"intent.go", `now < c.intents.next.Load()`), mutate.Always(local+"intent.go", `now < t.next.Load()`)),
-			false, "ALoadDuringAWriteIsNotAnsweredPastTheDeadline|ALoadThatSpansADeadlineIsNotStored|AnEntryIsGoneAtTheDeadlineOfAWriterThatDied", ""},
+			false, "ALoadDuringAWriteIsNotAnsweredPastTheDeadline|ALoadThatSpansADeadlineIsNotStored|AnEntryIsGoneAtTheDeadlineOfAWriterThatDied", "", ""},
 		// A value that a lagging replica may have answered is stored.
 		{rule("lag", mutate.Never(local+"load.go", `c.concern(c.journal.since(l.began-int64(lag)), key, tags) != 0`)),
-			false, "ALoadWithinReplicaLagIsSharedButNotStored", ""},
+			false, "ALoadWithinReplicaLagIsSharedButNotStored", "", ""},
 		// An entry that a leader found is shared although it has been removed.
-		{rule("found-check", mutate.Never(local+"flight.go", `o.Entry != t.made`)), false, "AReaderAfterAnInvalidationDoesNotShareWhatALeaderFound", ""},
+		{rule("found-check", mutate.Never(local+"flight.go", `o.Entry != t.made`)), false, "AReaderAfterAnInvalidationDoesNotShareWhatALeaderFound", "", ""},
 		// A put value is not fenced by an item directly after its own invalidation.
-		{rule("renew", mutate.Replace(local+"cache.go", `l.pos = pos`, `_ = pos`)), false, "AnInvalidationAfterThatOfAPutFencesItsValue", ""},
+		{rule("renew", mutate.Replace(local+"cache.go", `l.pos = pos`, `_ = pos`)), false, "AnInvalidationAfterThatOfAPutFencesItsValue", "", ""},
+		// A request during a deferred fill joins although an item concerns its late tags.
+		{rule("deferred-fence", mutate.Never(local+"deferred.go", `st.t.fencedAt(late) != 0`)),
+			false, "AFillWithALateTagInvalidatedDuringItsLoadIsNotJoined", "", "./core"},
+		// A request during a deferred fill joins although its entry has expired.
+		{rule("deferred-expiry", mutate.Never(local+"deferred.go", `st.o.Entry.State(now) < Stale`)),
+			false, "ADeferredFillThatExpiresIsNotJoined", "", "./core"},
+		// A response replaces a stored note.
+		{rule("note-place", mutate.Replace(local+"lasting.go", `if _, lasts := old.Value.(Lasting); lasts {`, `if _, lasts := old.Value.(Lasting); lasts && false {`)),
+			false, "ALastingValueIsNotReplacedByALesserOne", "LOST", ""},
+		// A stored note loses the fields of the note that it replaces.
+		{rule("note-join", mutate.Always(engine+"lasting.go", `value.Covers(other) && left <= d`)),
+			false, "ConcurrentLearnersLoseNothing", "LOST", "./core/internal/coherence"},
 	}
 }
 
@@ -102,7 +117,7 @@ func TestRuleOfTheEngineTakenOutIsMissed(t *testing.T) {
 	for _, mutant := range mutants() {
 		t.Run(mutant.Name, func(t *testing.T) {
 			t.Parallel()
-			out, ok := runTests(t, buildWithout(t, m, mutant.Rule, "./core/internal/local"), "^Test("+mutant.directed+")", "")
+			out, ok := runTests(t, buildWithout(t, m, mutant.Rule, mutant.tests()), "^Test("+mutant.directed+")", "")
 			mustFail(t, out, ok, cmp.Or(mutant.word, "STALE")+": ")
 			t.Logf("RULE %s is missed by %s", mutant.Name, mutant.directed)
 			if !mutant.history {
@@ -121,21 +136,21 @@ func TestRuleOfTheEngineTakenOutIsMissed(t *testing.T) {
 // rules.
 func passesWhole(t *testing.T, m *mutate.Module) {
 	t.Helper()
-	engine := buildWithout(t, m, mutate.Rule{}, "./core/internal/local")
-	var directed []string
+	directed := make(map[string][]string) // by package
 	for _, m := range mutants() {
-		directed = append(directed, strings.Split(m.directed, "|")...)
+		directed[m.tests()] = append(directed[m.tests()], strings.Split(m.directed, "|")...)
 	}
-	slices.Sort(directed)
-	directed = slices.Compact(directed)
-	for _, name := range directed {
-		list, err := exec.CommandContext(t.Context(), engine, "-test.list=^Test"+name).Output()
-		require.NoError(t, err)
-		require.Contains(t, string(list), name, "no such test")
+	for pkg, names := range directed {
+		tests := buildWithout(t, m, mutate.Rule{}, pkg)
+		for _, name := range names {
+			list, err := exec.CommandContext(t.Context(), tests, "-test.list=^Test"+name).Output()
+			require.NoError(t, err)
+			require.Contains(t, string(list), name, "no such test")
+		}
+		out, ok := runTests(t, tests, "^Test("+strings.Join(names, "|")+")", "")
+		require.True(t, ok, "%s", out)
 	}
-	out, ok := runTests(t, engine, "^Test("+strings.Join(directed, "|")+")", "")
-	require.True(t, ok, "%s", out)
-	out, ok = runTests(t, buildWithout(t, m, mutate.Rule{}, histories), "^TestHistory", "60000")
+	out, ok := runTests(t, buildWithout(t, m, mutate.Rule{}, histories), "^TestHistory", "60000")
 	require.True(t, ok, "%s", out)
 	require.Contains(t, out, "HISTORY")
 }
