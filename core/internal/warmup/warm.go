@@ -34,68 +34,88 @@ type Done struct {
 // were stored and that failed. Run ends with the sequence, or with ctx, whose error it returns
 // with its progress. A panic of do is raised in the caller's goroutine.
 func Run[T any](ctx context.Context, items iter.Seq[T], p Plan, do func(ctx context.Context, batch []T) (filled, failed int)) (Done, error) {
-	w := &work{plan: p, begun: time.Now(), finished: make(map[int]int)}
-	w.done.Items = p.Skip
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	slots := make(chan struct{}, p.Parallel)
-	var all sync.WaitGroup
-	sent, number := 0, 0
-	start := func(batch []T) bool {
-		if !w.pace(ctx, sent) {
-			return false
-		}
-		select {
-		case slots <- struct{}{}:
-		case <-ctx.Done():
-			return false
-		}
-		n := number
-		number++
-		sent += len(batch)
-		all.Go(func() {
-			defer func() { <-slots }()
-			defer func() {
-				if v := recover(); v != nil {
-					w.panicked.CompareAndSwap(nil, &panicked{v})
-					cancel()
-				}
-			}()
-			filled, failed := do(ctx, batch)
-			if ctx.Err() == nil { // otherwise the batch may not be done
-				w.record(n, len(batch), filled, failed)
-			}
-		})
-		return true
+	r := &run[T]{
+		work: work{plan: p, begun: time.Now(), finished: make(map[int]int)},
+		do:   do, cancel: cancel, slots: make(chan struct{}, p.Parallel),
 	}
+	r.done.Items = p.Skip
+	r.startAll(ctx, items)
+	r.running.Wait()
+	if v := r.panicked.Load(); v != nil {
+		panic(v.value)
+	}
+	r.done.Elapsed = time.Since(r.begun)
+	return r.done, ctx.Err()
+}
+
+// run is a Run in progress.
+type run[T any] struct {
+	work
+	do      func(ctx context.Context, batch []T) (filled, failed int)
+	cancel  context.CancelFunc
+	slots   chan struct{} // has room for each running batch
+	running sync.WaitGroup
+
+	sent    int // items of the batches that were started
+	batches int // number of batches that were started
+}
+
+// startAll starts the batches of a sequence, until it or ctx ends.
+func (r *run[T]) startAll(ctx context.Context, items iter.Seq[T]) {
 	var batch []T
-	skip, ended := p.Skip, false
+	skip := r.plan.Skip
 	for item := range items {
 		if skip > 0 {
 			skip--
 			continue
 		}
-		if batch = append(batch, item); len(batch) == p.Batch {
-			if ended = !start(batch); ended {
-				break
+		if batch = append(batch, item); len(batch) == r.plan.Batch {
+			if !r.start(ctx, batch) {
+				return
 			}
 			batch = nil
 		}
 	}
-	if len(batch) > 0 && !ended {
-		start(batch)
+	if len(batch) > 0 {
+		r.start(ctx, batch)
 	}
-	all.Wait()
-	if v := w.panicked.Load(); v != nil {
-		panic(v.value)
+}
+
+// start starts a batch as soon as the rate and the other batches permit it. It returns false
+// when ctx has ended.
+func (r *run[T]) start(ctx context.Context, batch []T) bool {
+	if !r.pace(ctx, r.sent) {
+		return false
 	}
-	w.done.Elapsed = time.Since(w.begun)
-	return w.done, ctx.Err()
+	select {
+	case r.slots <- struct{}{}:
+	case <-ctx.Done():
+		return false
+	}
+	number := r.batches
+	r.batches++
+	r.sent += len(batch)
+	r.running.Go(func() {
+		defer func() { <-r.slots }()
+		defer func() {
+			if v := recover(); v != nil {
+				r.panicked.CompareAndSwap(nil, &panicked{v})
+				r.cancel()
+			}
+		}()
+		filled, failed := r.do(ctx, batch)
+		if ctx.Err() == nil { // otherwise the batch may not be done
+			r.record(number, len(batch), filled, failed)
+		}
+	})
+	return true
 }
 
 type panicked struct{ value any }
 
-// work is the state of a Run.
+// work is the progress of a Run.
 type work struct {
 	plan     Plan
 	begun    time.Time
