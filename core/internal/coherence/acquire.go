@@ -99,7 +99,7 @@ type leaseWait struct {
 	resume func() // ends the pause of the turn's run; nil: it has not paused
 }
 
-// pause tells the run of the turn, if there is one, that it waits for another instance.
+// pause records that the turn's load waits for another instance (waitgraph).
 func (w *leaseWait) pause(t *Turn) {
 	if w.resume == nil && t.Running() != nil {
 		w.resume = t.Running().Abroad()

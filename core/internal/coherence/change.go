@@ -74,7 +74,7 @@ func (e *Engine) Replace(ctx context.Context, items []tier.Item, key string, tag
 }
 
 // storeFor stores the value of a writer if check permits it. check gets a turn with the lease.
-// The writer waits within the budget of a request. A store that takes longer goes on behind
+// The writer waits within the budget of a request. A store that takes longer continues behind
 // the writer's call, under the same conditions.
 func (e *Engine) storeFor(ctx context.Context, key string, tags []string, f local.Fill, check func(context.Context, *Turn) bool) {
 	e.outlast(ctx, e.shared.Budget, func(ctx context.Context) {

@@ -137,16 +137,15 @@ func (e *Engine) forget(ctx context.Context, key string) {
 	}
 }
 
-// Refresh is Background for the load of a turn. When the engine is closed, the load goes on
-// while a request waits for it.
+// Refresh is Background for the load of a turn. After Close the load continues while a request waits for it.
 func (e *Engine) Refresh(parent context.Context, limit time.Duration, turn *Turn, fn func(context.Context)) bool {
 	return e.Slot(fn, func(fn func(context.Context)) bool {
 		return e.Serve(parent, limit, nil, []*Turn{turn}, fn)
 	})
 }
 
-// Serve is Spawn for the load of turns. When the engine is closed, the load goes on until its
-// caller has left (a nil channel: it has left) and no request waits for the turns. A caller
+// Serve is Spawn for the load of turns. After Close the load continues until its caller has
+// left (a nil channel: it has left) and no request waits for the turns. A caller
 // that waits has lent the parent (Lend).
 func (e *Engine) Serve(parent context.Context, limit time.Duration, left <-chan struct{}, turns []*Turn, fn func(context.Context)) bool {
 	return e.SpawnUntil(tier.WithBatch(parent, nil), limit, fn, func(ctx context.Context) bool {

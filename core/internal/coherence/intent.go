@@ -45,7 +45,7 @@ func (in *Intent) Began() int64 {
 // Begin enters an intent on items, all of them keys or tags, for a time: they are invalidated
 // when it ends, unless the intent has been closed before (R24). If the shared tier does not
 // confirm the intent, Begin returns it with an error, and invalidates the items instead, now or
-// when the tier can be reached. The writer may go on, and calls End.
+// when the tier can be reached. The writer may proceed, and calls End.
 func (e *Engine) Begin(ctx context.Context, items []tier.Item, d time.Duration) (*Intent, error) {
 	if e.shared == nil {
 		return &Intent{local: e.Cache.Begin(items, d)}, nil

@@ -11,9 +11,9 @@ import (
 )
 
 // A request waits for the shared tier within its budget. Work that does not fit into the
-// budget goes on behind the response:
+// budget continues behind the response:
 //
-//   - A fill whose load has ended goes on (Turn.Fill, Deferred).
+//   - A fill continues after its load has ended (Turn.Fill, Deferred).
 //   - A load that began without a lease is stored nowhere (R3). Another load, which begins when
 //     it has the lease, stores its value (Later).
 //

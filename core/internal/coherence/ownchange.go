@@ -46,10 +46,10 @@ import (
 //	P puts v3, which is refused                 Nothing has happened: v2 stays.
 //	P puts v3, its items are heard, no reply    v2 is dropped, and v3 is kept with the reply.
 //	                                            A reader in between may load.
-//	two calls of P overlap                      The version tells which of them is later.
+//	two calls of P overlap                      The greater version is the later change.
 //
 // With a ReplicaLag the worker invalidates the tag when the lag is over. The end of the queue
-// (Close) drops nothing, since other instances go on with the queue.
+// (Close) drops nothing, since other instances work on the queue.
 
 // ownChanges are the queued changes that this process has put.
 type ownChanges struct {

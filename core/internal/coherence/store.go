@@ -12,7 +12,7 @@ import (
 
 // Fill makes an entry of f and stores it: in the shared tier first, if there is one, and
 // then in this process. An entry that the tier refuses is stored nowhere. Fill waits for the
-// tier for the rest of the turn's budget. A fill that takes longer goes on behind the
+// tier for the rest of the turn's budget. A fill that takes longer continues behind the
 // response (Deferred).
 func (t *Turn) Fill(ctx context.Context, f local.Fill) (*local.Entry, local.Refusal) {
 	s, l := t.e.shared, t.Load

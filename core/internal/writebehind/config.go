@@ -57,7 +57,7 @@ type CommitterConfig struct {
 	Wait      time.Duration // for room and for the tier
 }
 
-// WorkerConfig says how workers apply changes.
+// WorkerConfig is the configuration of the workers.
 type WorkerConfig struct {
 	Workers         int // 0 or less: none
 	Batch           int

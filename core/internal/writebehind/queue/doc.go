@@ -1,4 +1,4 @@
-// Package queue is what package remote calls a Queue, without a shared tier: Local is
-// one for a process alone, and State is what it does, which the tier of the simulation
-// does as well. What is in it is gone when the process is.
+// Package queue implements tier.Queue in memory. Local is the queue of a process without a
+// shared tier. State is its logic, which the tier of the simulation shares. The queued changes
+// end with the process.
 package queue

@@ -10,12 +10,12 @@ import (
 	"github.com/larderhq/larder/core/internal/tier"
 )
 
-// Local is a queue in the process's memory, of one partition, 0. It is for where no
-// tier is shared: there are no leases, so a change with one is refused, and nothing to
-// invalidate: whoever calls Enqueue or Replay lets go of the keys itself, afterwards.
-// Nothing it does waits. Its methods are safe for concurrent use.
+// Local is a queue in memory with one partition, 0, for processes without a shared tier. There
+// are no leases, so that a change with a lease is refused. It invalidates nothing: the caller
+// of Enqueue or Replay invalidates the keys afterwards. No method waits. All are safe for
+// concurrent use.
 type Local struct {
-	begin time.Time // and the clock goes by the monotonic one
+	begin time.Time // the clock continues from it by the monotonic clock
 
 	mu    sync.Mutex
 	state *State
@@ -25,13 +25,13 @@ var _ tier.Queue = (*Local)(nil)
 
 var errNoLease = errors.New("queue: a change under a lease, and there are no leases in one process")
 
-// NewLocal returns an empty one.
+// NewLocal returns an empty queue.
 func NewLocal() *Local { return &Local{begin: time.Now(), state: NewState()} }
 
-// now is the clock. l.mu is held, so that it never goes back.
+// now returns the clock, which never goes back. The caller holds l.mu.
 func (l *Local) now() int64 { return l.begin.UnixMicro() + time.Since(l.begin).Microseconds() }
 
-// enter checks what can be checked before, and locks.
+// enter locks the queue, unless the arguments are invalid or ctx has ended.
 func (l *Local) enter(ctx context.Context, invalid error) error {
 	if invalid == nil {
 		invalid = ctx.Err()
@@ -43,25 +43,26 @@ func (l *Local) enter(ctx context.Context, invalid error) error {
 	return nil
 }
 
-func in(partition int) error {
+// checkPartition returns an error for a partition other than 0.
+func checkPartition(partition int) error {
 	if partition != 0 {
 		return fmt.Errorf("partition %d of 1", partition)
 	}
 	return nil
 }
 
-// Peek returns what is queued for a key, of any queue.
+// Peek returns the queued change of a key, from any queue.
 func (l *Local) Peek(key string) (tier.Queued, bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.state.Peek(key)
 }
 
-// Durable implements tier.Queue. Nothing evicts what is queued.
+// Durable implements tier.Queue. Queued changes are never evicted.
 func (l *Local) Durable(context.Context) error { return nil }
 
-// Enqueue implements tier.Queue, and invalidates nothing. It is executed at once:
-// Within is of no concern.
+// Enqueue implements tier.Queue, and invalidates nothing. It is executed at once, so that
+// Within has no effect.
 func (l *Local) Enqueue(ctx context.Context, e tier.Enqueue) ([]tier.Enqueued, error) {
 	for _, c := range e.Changes {
 		if c.Lease != "" {
@@ -108,7 +109,7 @@ func (l *Local) States(ctx context.Context, queue string) ([]tier.QueueState, er
 
 // DeadLetters implements tier.Queue.
 func (l *Local) DeadLetters(ctx context.Context, partition int, queue, after string, n int) ([]tier.DeadLetter, error) {
-	if err := l.enter(ctx, in(partition)); err != nil {
+	if err := l.enter(ctx, checkPartition(partition)); err != nil {
 		return nil, err
 	}
 	defer l.mu.Unlock()
@@ -121,7 +122,7 @@ func (l *Local) DeadLetters(ctx context.Context, partition int, queue, after str
 
 // Replay implements tier.Queue, and invalidates nothing.
 func (l *Local) Replay(ctx context.Context, partition int, queue, id string) (bool, error) {
-	if err := l.enter(ctx, in(partition)); err != nil {
+	if err := l.enter(ctx, checkPartition(partition)); err != nil {
 		return false, err
 	}
 	defer l.mu.Unlock()
@@ -131,7 +132,7 @@ func (l *Local) Replay(ctx context.Context, partition int, queue, id string) (bo
 
 // Discard implements tier.Queue.
 func (l *Local) Discard(ctx context.Context, partition int, queue, id string) (bool, error) {
-	if err := l.enter(ctx, in(partition)); err != nil {
+	if err := l.enter(ctx, checkPartition(partition)); err != nil {
 		return false, err
 	}
 	defer l.mu.Unlock()

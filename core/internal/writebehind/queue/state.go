@@ -12,28 +12,28 @@ import (
 	"github.com/larderhq/larder/core/internal/tier"
 )
 
-// maxDeadLetters is how many dead letters a queue keeps. Beyond that the oldest are lost.
+// maxDeadLetters bounds the dead letters of a queue. Beyond it the oldest are evicted.
 const maxDeadLetters = 10_000
 
-// State is the queues of one partition: for each key at most one record. Times are
-// microseconds, as versions are. It is not safe for concurrent use. What it is given
-// has been validated; payloads are copied on their way in and out.
+// State is the queues of one partition, with at most one record for each key. Times and
+// versions are microseconds. It is not safe for concurrent use. Arguments have been validated;
+// payloads are copied on their way in and out.
 //
-// Calls have a nonce, "" for none: a call that is executed again finds its own in the
-// records that no other call has written since, and leaves them as they are.
+// Calls have a nonce, "" for none. A call that is executed again finds its nonce in the records
+// that no other call has written since, and does not change them.
 type State struct {
 	records map[string]*record
 	queues  map[string]*part
-	last    int64 // version
-	letter  int64 // id of the last
+	last    int64 // the last version
+	letter  int64 // the id of the last dead letter
 }
 
 // record is in one of the two heaps of its queue.
 type record struct {
-	tier.Queued // the payload is never changed in place
+	tier.Queued // the payload is never modified
 	queue       string
 	by          string // nonce of the call that wrote it
-	due         int64  // 0: it does not wait for a retry
+	due         int64  // time of its next attempt; 0: it has not failed
 	index       int    // in the heap
 }
 
@@ -43,8 +43,8 @@ type part struct {
 	retries ordered // by due
 	worker  string
 	until   int64
-	letters []tier.DeadLetter // ids grow
-	letter  map[string]string
+	letters []tier.DeadLetter // by ascending id
+	letter  map[string]string // the id of each key's dead letter
 }
 
 // ordered is a heap of records.
@@ -78,12 +78,12 @@ func (o *ordered) Pop() any {
 	return r
 }
 
-// NewState returns an empty one.
+// NewState returns a State without records.
 func NewState() *State {
 	return &State{records: map[string]*record{}, queues: map[string]*part{}}
 }
 
-// Clone returns a copy that shares nothing that changes.
+// Clone returns a deep copy. Only payloads are shared.
 func (s *State) Clone() *State {
 	c := &State{records: make(map[string]*record, len(s.records)), queues: make(map[string]*part, len(s.queues)), last: s.last, letter: s.letter}
 	for name, p := range s.queues {
@@ -105,7 +105,7 @@ func (s *State) adopt(of ordered) ordered {
 	return o
 }
 
-// Peek returns what is queued for a key.
+// Peek returns the queued change of a key.
 func (s *State) Peek(key string) (tier.Queued, bool) {
 	r := s.records[key]
 	if r == nil {
@@ -114,7 +114,7 @@ func (s *State) Peek(key string) (tier.Queued, bool) {
 	return r.out(), true
 }
 
-// out returns what is the caller's.
+// out returns a copy for the caller.
 func (r *record) out() tier.Queued {
 	q := r.Queued
 	q.Payload = slices.Clone(q.Payload)
@@ -131,13 +131,13 @@ func (s *State) part(queue string) *part {
 	return p
 }
 
-// add puts a record where it belongs.
+// add adds a record to its queue.
 func (s *State) add(r *record) {
 	s.records[r.Key] = r
 	heap.Push(s.heap(r), r)
 }
 
-// remove takes one out.
+// remove removes a record from its queue.
 func (s *State) remove(r *record) {
 	delete(s.records, r.Key)
 	heap.Remove(s.heap(r), r.index)
@@ -151,8 +151,8 @@ func (s *State) heap(r *record) *ordered {
 	return &p.order
 }
 
-// Enqueue returns the version of each change, 0 or -1 where it was refused. lease says
-// whether a key has a lease.
+// Enqueue implements tier.Queue. It returns the version of each change, 0 or -1 for one that
+// is refused. lease reports whether a key has a lease.
 func (s *State) Enqueue(e *tier.Enqueue, now int64, nonce string, lease func(key, token string) bool) []int64 {
 	p := s.part(e.Queue)
 	room := e.Limit - len(p.order) - len(p.retries)
@@ -192,7 +192,7 @@ func (s *State) Enqueue(e *tier.Enqueue, now int64, nonce string, lease func(key
 	return versions
 }
 
-// Claim is that of the interface. The worker's name must be the State's to keep.
+// Claim implements tier.Queue.
 func (s *State) Claim(c *tier.Claim, now int64) tier.Claimed {
 	p := s.part(c.Queue)
 	claimed := tier.Claimed{Now: now}
@@ -207,7 +207,8 @@ func (s *State) Claim(c *tier.Claim, now int64) tier.Claimed {
 	most := min(max(0, c.Max), tier.MaxClaim)
 	failed, fresh := p.retries.first(most+1, now), p.order.first(most+1, now)
 	claimed.More = len(failed)+len(fresh) > most
-	// What failed leaves half to the others, or it would keep them while it keeps failing.
+	// Records that have failed take at most half of the batch while others are due, so that
+	// they do not delay the others.
 	failed = failed[:min(len(failed), max((most+1)/2, most-len(fresh)))]
 	for _, r := range append(failed, fresh[:min(len(fresh), most-len(failed))]...) {
 		claimed.Records = append(claimed.Records, r.out())
@@ -221,7 +222,7 @@ func (s *State) Claim(c *tier.Claim, now int64) tier.Claimed {
 // first returns the first n that are due.
 func (o *ordered) first(n int, now int64) (list []*record) {
 	for len(list) < n && o.Len() > 0 && (*o)[0].due <= now {
-		list = append(list, heap.Pop(o).(*record)) //nolint:forcetypeassert // only records are in it
+		list = append(list, heap.Pop(o).(*record)) //nolint:forcetypeassert // only records are pushed
 	}
 	for _, r := range list {
 		heap.Push(o, r)
@@ -229,7 +230,7 @@ func (o *ordered) first(n int, now int64) (list []*record) {
 	return list
 }
 
-// after returns when the first is due that is not yet, 0 if there is none.
+// after returns the earliest time after now at which a record is due, 0 if there is none.
 func (o ordered) after(now int64) (due int64) {
 	for _, r := range o {
 		if r.due > now && (due == 0 || r.due < due) {
@@ -241,7 +242,7 @@ func (o ordered) after(now int64) (due int64) {
 
 func span(micros int64) time.Duration { return time.Duration(micros) * time.Microsecond }
 
-// Settle is that of the interface.
+// Settle implements tier.Queue.
 func (s *State) Settle(st *tier.Settle, now int64, nonce string) tier.Settlement {
 	p := s.part(st.Queue)
 	done := tier.Settlement{
@@ -269,11 +270,11 @@ func (s *State) settle(p *part, r *record, of tier.Settled, now int64, nonce str
 		if !applied {
 			return
 		}
-		// What came after the version that has been applied waits, be it the record's or one
-		// that this has taken the place of.
+		// The oldest change that is not applied is the one after the settled version: the
+		// record's own, or one that the record has replaced.
 		again.First = min(of.Version+1, r.Version)
 	case of.Dead != "":
-		s.bury(p, r, of.Dead, now)
+		s.addDead(p, r, of.Dead, now)
 		s.remove(r)
 		return
 	case applied:
@@ -289,41 +290,41 @@ func (s *State) settle(p *part, r *record, of tier.Settled, now int64, nonce str
 	s.add(&again)
 }
 
-// bury makes a record a dead letter.
-func (s *State) bury(p *part, r *record, why string, now int64) {
+// addDead makes a record a dead letter.
+func (s *State) addDead(p *part, r *record, reason string, now int64) {
 	s.letter = max(now, s.letter+1)
-	l := tier.DeadLetter{ID: strconv.FormatInt(s.letter, 10), Queued: r.Queued, Reason: strings.Clone(why)}
+	l := tier.DeadLetter{ID: strconv.FormatInt(s.letter, 10), Queued: r.Queued, Reason: strings.Clone(reason)}
 	l.Attempts++
 	p.letters = append(p.letters, l)
 	p.letter[r.Key] = l.ID
 	for len(p.letters) > maxDeadLetters {
-		p.unbury(0)
+		p.removeDead(0)
 	}
 }
 
-// unbury takes a dead letter out.
-func (p *part) unbury(i int) {
+// removeDead removes a dead letter.
+func (p *part) removeDead(i int) {
 	if l := p.letters[i]; p.letter[l.Key] == l.ID {
 		delete(p.letter, l.Key)
 	}
 	p.letters = slices.Delete(p.letters, i, i+1)
 }
 
-// supersede takes the dead letter of a key out.
+// supersede removes the dead letter of a key.
 func (p *part) supersede(key string) {
 	if id, ok := p.letter[key]; ok {
 		if i := p.find(id); i >= 0 {
-			p.unbury(i)
+			p.removeDead(i)
 		}
 	}
 }
 
-// find returns where a letter is, -1 if nowhere.
+// find returns the index of a dead letter, -1 if there is none.
 func (p *part) find(id string) int {
 	return slices.IndexFunc(p.letters, func(l tier.DeadLetter) bool { return l.ID == id })
 }
 
-// State is that of the interface.
+// State returns the state of a queue.
 func (s *State) State(queue string, now int64) tier.QueueState {
 	st := tier.QueueState{Last: s.last, Now: now}
 	p := s.queues[queue]
@@ -343,7 +344,7 @@ func (s *State) State(queue string, now int64) tier.QueueState {
 	return st
 }
 
-// DeadLetters is that of the interface.
+// DeadLetters implements tier.Queue.
 func (s *State) DeadLetters(queue, after string, n int) ([]tier.DeadLetter, error) {
 	from := int64(0)
 	if after != "" {
@@ -370,8 +371,8 @@ func (s *State) DeadLetters(queue, after string, n int) ([]tier.DeadLetter, erro
 	return letters, nil
 }
 
-// Replay is that of the interface. It returns also the key of what it has queued, which
-// is to be invalidated, "" if it has queued nothing.
+// Replay implements tier.Queue. It also returns the key of the change that it has queued, which
+// has to be invalidated, "" if it has queued none.
 func (s *State) Replay(queue, id string, now int64, nonce string) (key string, ok bool) {
 	p := s.part(queue)
 	i := p.find(id)
@@ -379,9 +380,9 @@ func (s *State) Replay(queue, id string, now int64, nonce string) (key string, o
 		return "", s.wrote(nonce)
 	}
 	l := p.letters[i]
-	p.unbury(i)
+	p.removeDead(i)
 	if s.records[l.Key] != nil {
-		return "", false // what is queued is newer
+		return "", false // the queued change is newer
 	}
 	s.last = max(now, s.last+1)
 	s.add(&record{
@@ -391,18 +392,18 @@ func (s *State) Replay(queue, id string, now int64, nonce string) (key string, o
 	return l.Key, true
 }
 
-// Discard is that of the interface.
+// Discard implements tier.Queue.
 func (s *State) Discard(queue, id string) (ok bool) {
 	p := s.part(queue)
 	i := p.find(id)
 	if i < 0 {
 		return false
 	}
-	p.unbury(i)
+	p.removeDead(i)
 	return true
 }
 
-// wrote says whether a record is the doing of a call.
+// wrote reports whether the call with a nonce has written a record.
 func (s *State) wrote(nonce string) bool {
 	for _, r := range s.records {
 		if nonce != "" && r.by == nonce {
