@@ -1,0 +1,11 @@
+//go:build mutation
+
+package adaptertest
+
+// CaseNames returns the names of all cases.
+func CaseNames() (names []string) {
+	for _, c := range cases() {
+		names = append(names, c.name)
+	}
+	return names
+}
