@@ -20,6 +20,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/larderhq/larder/core/adaptertest"
 	"github.com/larderhq/larder/core/internal/test/mutate"
 )
 
@@ -29,15 +30,24 @@ type mutation struct {
 	cases []string // that must fail; more may
 }
 
-// TestTable checks that the table is about the source as it is.
+// TestTable checks that the table fits the source: each text is in it, and each case exists.
 func TestTable(t *testing.T) {
 	m, err := mutate.Open("../..")
 	require.NoError(t, err)
-	rules := map[string]bool{}
+	known, rules := map[string]bool{}, map[string]bool{}
+	for _, name := range adaptertest.CaseNames() {
+		known[name] = true
+	}
 	for _, mut := range mutations() {
 		assert.False(t, rules[mut.Name], "twice: %s", mut.Name)
 		rules[mut.Name] = true
 		assert.NoError(t, m.Check(mut.Rule))
+		for _, name := range mut.cases {
+			assert.True(t, known[name], "%s: no such case: %s", mut.Name, name)
+		}
+	}
+	for name := range unnoticed() {
+		assert.True(t, known[name], "unnoticed: no such case: %s", name)
 	}
 }
 
