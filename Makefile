@@ -5,7 +5,7 @@ SHELL       := bash
 .DEFAULT_GOAL := help
 
 GO       ?= go
-MODULES  ?= . examples examples/neighbours
+MODULES  ?= . examples examples/neighbours examples/benchmarks
 # More flags for go test: make test FLAGS='-run Invalidat -v'.
 FLAGS    ?=
 FUZZTIME ?= 60s
@@ -100,7 +100,15 @@ fuzz: deps ## Run every fuzzer for FUZZTIME each (default 60s)
 .PHONY: bench
 bench: ## Run the benchmarks (BENCH=X for some), then a hit against a bare handler
 	@for m in $(MODULES); do echo "go -C $$m test -bench $(BENCH) ./..."; $(GO) -C $$m test -run='^$$' -bench='$(BENCH)' -benchmem $(FLAGS) ./...; done
-	@$(GO) -C examples run ./benchmarks
+	@$(GO) -C examples/benchmarks run .
+
+.PHONY: bench-peers
+bench-peers: ## Hits beside those of other caches; writes examples/benchmarks/PEERS.md and its plot (FLAGS='-rounds 101')
+	$(GO) -C examples/benchmarks run . -peers -write . $(FLAGS)
+
+.PHONY: bench-gate
+bench-gate: ## Fail if a hit allocates more than it did, or takes far longer than a handler that writes the same
+	$(GO) -C examples/benchmarks run . -gate
 
 .PHONY: simulate
 simulate: ## Histories of several caches over a tier in memory that fails (OPERATIONS), then each rule of the protocol taken out

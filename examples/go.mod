@@ -12,7 +12,6 @@ require (
 	github.com/labstack/echo/v4 v4.13.4
 	github.com/larderhq/larder v0.0.0
 	github.com/redis/go-redis/v9 v9.17.3
-	github.com/valyala/fasthttp v1.51.0
 	go.uber.org/goleak v1.3.0
 	modernc.org/sqlite v1.46.1
 )
@@ -52,6 +51,7 @@ require (
 	github.com/twitchyliquid64/golang-asm v0.15.1 // indirect
 	github.com/ugorji/go/codec v1.2.12 // indirect
 	github.com/valyala/bytebufferpool v1.0.0 // indirect
+	github.com/valyala/fasthttp v1.51.0 // indirect
 	github.com/valyala/fasttemplate v1.2.2 // indirect
 	github.com/valyala/tcplisten v1.0.0 // indirect
 	golang.org/x/arch v0.8.0 // indirect
