@@ -123,30 +123,36 @@ func newTimer(client func() func(), workers int, slice time.Duration) *timer {
 	for {
 		took := time.Duration(t.run() * float64(t.n*workers))
 		if took >= slice/4 || t.n > 1<<24 {
-			t.n = max(1, int(float64(t.n)*float64(slice)/float64(took)))
+			t.n = max(1, int(float64(t.n)*float64(slice)/float64(max(took, 1))))
 			return t
 		}
 		t.n *= 2
 	}
 }
 
-// run returns the nanoseconds per hit of one slice.
+// run returns the nanoseconds per hit of one slice: of CPU time with one worker, and of wall
+// time with several, which may wait for each other.
 func (t *timer) run() float64 {
-	start := time.Now()
-	if len(t.hits) == 1 {
-		for range t.n {
-			t.hits[0]()
-		}
-	} else {
-		var all sync.WaitGroup
-		for _, hit := range t.hits {
-			all.Go(func() {
-				for range t.n {
-					hit()
-				}
-			})
-		}
-		all.Wait()
+	if len(t.hits) > 1 {
+		return t.together()
 	}
+	start := cpuTime()
+	for range t.n {
+		t.hits[0]()
+	}
+	return float64((cpuTime() - start).Nanoseconds()) / float64(t.n)
+}
+
+func (t *timer) together() float64 {
+	start := time.Now()
+	var all sync.WaitGroup
+	for _, hit := range t.hits {
+		all.Go(func() {
+			for range t.n {
+				hit()
+			}
+		})
+	}
+	all.Wait()
 	return float64(time.Since(start).Nanoseconds()) / float64(t.n*len(t.hits))
 }
