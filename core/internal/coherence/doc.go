@@ -14,7 +14,18 @@
 // Type shared is the view of the tier, and the guard of the local cache (local.Guard). It
 // does not know Engine, which has a cache and a shared, nor Turn, which has an Engine.
 //
-// What is known of the tier:
+// A read proceeds as follows. LookupAt answers a hit in memory. On a miss Enter returns a
+// Turn. Turn.Fetch reads the entry of the tier and admits it as a copy. If there is none, it
+// asks for the lease: it takes the lease, or uses the entry that another instance has just
+// stored, or waits for that instance. The caller loads the value. Turn.Fill captures the late
+// tags, stores the entry in the tier under the lease, and keeps a copy. Turn.Finish wakes the
+// requests that wait.
+//
+// An invalidation is planned by partition, executed by the tier, and fences this process after
+// the reply. The other instances apply its items from hints, or from the logs that the
+// watchdog reads.
+//
+// The files that follow the tier:
 //
 //	shared.go      the view of the tier: opened, asked and closed
 //	partitions.go  how far each partition has been verified, and since when
@@ -27,7 +38,7 @@
 //	breaker.go     servers that have failed; distance.go the round trip; failurelog.go
 //	               what is logged of both
 //
-// A read:
+// The files of a read:
 //
 //	turn.go        the right to load a key
 //	fetch.go       the questions of a turn before its load; budget.go their time
@@ -40,7 +51,7 @@
 //	mirror.go      generations that are known without a question
 //	lasting.go     stored notes
 //
-// A write:
+// The files of a write:
 //
 //	change.go      invalidations; sweep.go patterns; external.go other programs
 //	pending.go     invalidations that the tier has not confirmed

@@ -122,8 +122,8 @@ func (h *heldLease) inErasBefore(before []place) bool {
 	})
 }
 
-// lapsedSince reports whether a deadline that passed the given time ago has passed since
-// another moment, on the engine's clock. 0: no deadline has passed.
+// lapsedSince reports whether the deadline of an intent has passed after began, a time on the
+// engine's clock. ago is the time since the deadline, 0 if no deadline has passed.
 func (s *shared) lapsedSince(ago time.Duration, began int64) bool {
 	return ago > 0 && int64(ago) <= s.local.Now()-began+int64(time.Millisecond)
 }
