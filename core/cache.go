@@ -21,7 +21,7 @@ import (
 // Cache is a cache. Make one with [New], share it by all handlers and maps of the app,
 // and [Cache.Close] it. All methods are safe for concurrent use.
 type Cache struct {
-	opts    Options // but for the classes
+	opts    Options // without the classes
 	engine  *coherence.Engine
 	off     atomic.Bool
 	classes atomic.Pointer[classSet]
@@ -31,10 +31,10 @@ type Cache struct {
 
 	mu   sync.Mutex         // guards the fields below, and is held while classes change
 	maps map[string]mapKind // by prefix
-	// queues are those of maps, by prefix, and how each is closed.
+	// queues has the Close of each map's queue, by prefix.
 	queues map[string]func(context.Context) error
 
-	unencodable sync.Map // prefixes of maps whose first value that does not encode is logged
+	unencodable sync.Map // prefixes of maps for which a value that does not encode was logged
 }
 
 // New returns a cache. A field of o that is wrong is a *[ConfigError].

@@ -23,20 +23,20 @@ type Classes map[string]Class
 // *[ConfigError]. All fields except HTTP can be changed while the cache is in use: see
 // [Cache.SetClasses].
 type Class struct {
-	// TTL is how long a value is fresh, where the value does not say so itself. Default
-	// 0: an HTTP response that states no lifetime is stored only if a lifetime can be
+	// TTL is the time for which a value is fresh, unless the value states its lifetime.
+	// Default 0: an HTTP response that states no lifetime is stored only if a lifetime can be
 	// estimated (HTTPPolicy.NoHeuristic). Maps need a TTL.
 	TTL time.Duration
-	// StaleWhileRevalidate is how long after its TTL a value is still answered while it
-	// is refreshed in the background (stale-while-revalidate, RFC 5861 section 3). An
+	// StaleWhileRevalidate is the time after its TTL for which a value is still answered
+	// while it is refreshed in the background (stale-while-revalidate, RFC 5861 section 3). An
 	// invalidated value is never answered, stale or not. It needs a TTL. Default 0: a
 	// stale value is not answered.
 	StaleWhileRevalidate time.Duration
-	// StaleIfError is how long after its lifetime a value is answered in place of an
-	// error (stale-if-error, RFC 5861 section 4), also where the response stated the
+	// StaleIfError is the time after its lifetime for which a value is answered in place of
+	// an error (stale-if-error, RFC 5861 section 4), also where the response stated the
 	// lifetime. Default 0: the error is answered.
 	StaleIfError time.Duration
-	// NegativeTTL is how long "not found" is remembered: [ErrNotFound] of a loader, and
+	// NegativeTTL is the time for which "not found" is remembered: [ErrNotFound] of a loader, and
 	// 404 and 410 of a handler that states no lifetime. Default 0: it is not, except
 	// where a lifetime is estimated (HTTPPolicy.NoHeuristic).
 	NegativeTTL time.Duration
@@ -56,8 +56,8 @@ type Class struct {
 	// most 1 GiB. The header fields of a response count as part of its body beyond their
 	// first 4 KiB. A larger one is answered and not stored. Default 1 MiB.
 	MaxEntryBytes int
-	// MaxLoadsAfterError is how many loads of one key may run concurrently after one of
-	// them has failed, 1 to 65536. Default 4.
+	// MaxLoadsAfterError bounds the concurrent loads of one key after one of them has
+	// failed, 1 to 65536. Default 4.
 	MaxLoadsAfterError int
 	// ConfirmWrites is for routes that write, and for [Map.Write]: while the shared tier
 	// does not confirm an intent, such a route answers 503 before the handler runs, and
@@ -69,8 +69,8 @@ type Class struct {
 	HTTP HTTPPolicy
 }
 
-// HTTPPolicy is how responses of a class are identified and stored. It is plain data;
-// package httpcache interprets it. The zero HTTPPolicy is the default.
+// HTTPPolicy is the policy for the responses of a class: their identity, and their store. It
+// is plain data; package httpcache interprets it. The zero HTTPPolicy is the default.
 type HTTPPolicy struct {
 	// Query lists the query parameters that are part of the identity of a response. nil:
 	// all are. Empty, not nil: none is.

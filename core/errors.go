@@ -14,11 +14,11 @@ import (
 
 // Errors that callers can test for with errors.Is.
 var (
-	// ErrNotFound is what a loader returns (or wraps) for an id that does not exist. It
+	// ErrNotFound is returned (or wrapped) by a loader for an id that does not exist. It
 	// is remembered for Class.NegativeTTL.
 	ErrNotFound = errors.New("larder: not found")
-	// ErrNotModified is what a loader returns (or wraps) for a value that [StaleValue]
-	// has offered to it and that still holds. The value is kept for another TTL. From a
+	// ErrNotModified is returned (or wrapped) by a loader for a value that [StaleValue] has
+	// offered to it and that is still current. The value is kept for another TTL. From a
 	// loader that was offered no value it is an error like any other.
 	ErrNotModified = errors.New("larder: not modified")
 	// ErrClosed is returned after [Cache.Close] by calls that a closed cache cannot
@@ -28,8 +28,8 @@ var (
 	// ErrBusy is returned to a caller that has waited for twice Class.LoadTimeout for
 	// other loads of the same key. A request of a handler gets 503 then.
 	ErrBusy = local.ErrBusy
-	// ErrPending says that the shared tier has not confirmed an invalidation: see
-	// [Cache.Invalidate]. The cache tries again until it succeeds.
+	// ErrPending is the error of an invalidation that the shared tier has not confirmed: see
+	// [Cache.Invalidate]. The cache retries it until it succeeds.
 	ErrPending = coherence.ErrPending
 	// ErrUnusable is returned by [New] when the shared tier can be reached and cannot be
 	// used: a wrong client, version or permission, or a server that lacks a command that
@@ -80,7 +80,7 @@ func (e *PanicError) Unwrap() error {
 const (
 	// MaxKeyBytes is the longest key, tag, pattern or prefix, in bytes.
 	MaxKeyBytes = naming.MaxBytes
-	// MaxTagsPerEntry is how many tags an entry can carry. An entry with more is not
+	// MaxTagsPerEntry is the largest number of tags of an entry. An entry with more is not
 	// stored.
 	MaxTagsPerEntry = naming.MaxTags
 	// MaxValidatorBytes is the longest validator ([SetValidator]), in bytes.

@@ -9,8 +9,8 @@ import (
 	"github.com/larderhq/larder/core/internal/tier"
 )
 
-// Intent says that a writer is at work on some keys, tags or paths. [Cache.Begin] opens
-// it and invalidates nothing. [Intent.End] invalidates; [Intent.Abandon] does not, so
+// Intent announces a write on some keys, tags or paths. [Cache.Begin] opens it and
+// invalidates nothing. [Intent.End] invalidates; [Intent.Abandon] does not, so
 // that a refused write costs nothing. If a writer dies after its commit, its targets are
 // invalidated when the intent expires, after Options.WriteTimeout.
 //
@@ -64,7 +64,7 @@ func (c *Cache) Begin(ctx context.Context, targets ...Target) (*Intent, error) {
 
 // Pending reports whether the shared tier had not confirmed the intent when Begin
 // returned. The targets are then invalidated as soon as the tier can be reached. The
-// writer goes on and calls [Intent.End], or gives up and calls [Intent.Abandon]. Without
+// writer proceeds and calls [Intent.End], or gives up and calls [Intent.Abandon]. Without
 // a shared tier it is always false.
 func (i *Intent) Pending() bool { return i.pending != nil }
 
@@ -74,7 +74,7 @@ func (i *Intent) Pending() bool { return i.pending != nil }
 // of End, Lapse or Abandon counts.
 //
 // ctx bounds the wait for a shared tier; the invalidation happens even if ctx has ended.
-// [ErrPending] says that the tier has not confirmed it, as for [Cache.Invalidate]. With a
+// The error is [ErrPending] if the tier has not confirmed it, as for [Cache.Invalidate]. With a
 // *[ConfigError] for one of more, the intent's own targets are invalidated and none of
 // more.
 func (i *Intent) End(ctx context.Context, more ...Target) error {

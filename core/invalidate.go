@@ -15,9 +15,9 @@ import (
 //
 // With a shared tier this holds on this instance at once, and on every other as soon as a
 // message reaches it, or after Options.MaxStaleness if none does;
-// [Cache.InvalidateEverywhere] waits for that. [ErrPending] says that the tier has not
-// confirmed the invalidation: this instance answers from the tier nothing that the
-// targets name, and tries again until it succeeds. Meanwhile other instances may answer
+// [Cache.InvalidateEverywhere] waits for that. The error is [ErrPending] if the tier has not
+// confirmed the invalidation: this instance answers no entry of the tier that the targets
+// name, and retries until it succeeds. Meanwhile other instances may answer
 // the old value, and the promise is lost if the process dies.
 //
 // A [Pattern] or [Prefix] has half of the time. If the tier holds more keys than can be
@@ -38,8 +38,9 @@ func (c *Cache) Invalidate(ctx context.Context, targets ...Target) error {
 // InvalidateEverywhere is [Cache.Invalidate], and returns nil only when the promise holds
 // on every instance that shares the cache: about the largest MaxStaleness of all
 // instances later. ctx bounds that wait. Without a shared tier it is Invalidate. An error
-// that is none of [ErrPending], [ErrClosed] and *[ConfigError] says that the targets are
-// invalidated, and that other instances may answer the old values for up to MaxStaleness.
+// that is none of [ErrPending], [ErrClosed] and *[ConfigError] concerns the wait alone: the
+// targets are invalidated, and other instances may answer the old values for up to
+// MaxStaleness.
 func (c *Cache) InvalidateEverywhere(ctx context.Context, targets ...Target) error {
 	if err := c.Invalidate(ctx, targets...); err != nil {
 		return err
@@ -50,8 +51,8 @@ func (c *Cache) InvalidateEverywhere(ctx context.Context, targets ...Target) err
 // WaitEverywhere returns nil when each invalidation that has returned nil on this
 // instance before the call holds on every instance that shares the cache: about the
 // largest MaxStaleness of all instances later. It follows [Cache.Sweep], [Map.Put] and
-// other calls that have no InvalidateEverywhere of their own. ctx bounds the wait; an
-// error says that another instance may still answer an old value. Without a shared tier
+// other calls that have no InvalidateEverywhere of their own. ctx bounds the wait. After an
+// error another instance may still answer an old value. Without a shared tier
 // it returns nil at once.
 func (c *Cache) WaitEverywhere(ctx context.Context) error {
 	if err := c.engine.Everywhere(ctx); err != nil {
@@ -60,12 +61,12 @@ func (c *Cache) WaitEverywhere(ctx context.Context) error {
 	return nil
 }
 
-// remoteWait is how long an invalidation waits for the shared tier where the
-// caller does not say.
+// remoteWait is the time for which an invalidation waits for the shared tier if the context has
+// no deadline.
 const remoteWait = time.Second
 
-// bound returns a context for a call to the shared tier that has to be made
-// although the request may have ended.
+// bound returns a context for a call to the shared tier that has to be made even if the
+// request has ended.
 func (c *Cache) bound(ctx context.Context) (context.Context, context.CancelFunc) {
 	limit := remoteWait
 	if deadline, ok := ctx.Deadline(); ok && ctx.Err() == nil {
@@ -74,28 +75,28 @@ func (c *Cache) bound(ctx context.Context) (context.Context, context.CancelFunc)
 	return context.WithTimeout(context.WithoutCancel(ctx), max(limit, c.opts.RemoteBudget))
 }
 
-// request returns a context for such a call of a request, which waits for no
-// longer than its budget, or, where that has no room for them, for a few round trips: what
-// a writer invalidates would be pending in any case.
+// request returns a context for such a call of a request. The call waits within the request's
+// budget, or for a few round trips if the budget has no room for them: otherwise every
+// invalidation over a distant tier would be pending.
 func (c *Cache) request(ctx context.Context) (context.Context, context.CancelFunc) {
 	limit := max(c.opts.RemoteBudget, min(3*c.engine.RoundTrip(), remoteWait))
 	return context.WithTimeout(context.WithoutCancel(ctx), limit)
 }
 
-// SweepResult is what a [Cache.Sweep] has done. Without a shared tier only Duration is
+// SweepResult is the result of a [Cache.Sweep]. Without a shared tier only Duration is
 // set: the entries of this process are compared when they are looked up.
 type SweepResult struct {
-	// Servers is how many servers have been scanned.
+	// Servers is the number of servers that were scanned.
 	Servers int
-	// Keys is about how many keys the servers held at the beginning. All are compared, also
-	// those of other programs.
+	// Keys is the approximate number of keys on the servers at the beginning. All are
+	// compared, also those of other programs.
 	Keys int64
-	// Removed is how many entries were removed from the shared tier.
+	// Removed is the number of entries that were removed from the shared tier.
 	Removed int64
-	// Everything is the reason why everything in the cache was invalidated, instead of the
-	// targets alone. nil: only the targets were.
+	// Everything is the reason for which everything in the cache was invalidated instead of
+	// the targets alone. nil: only the targets were.
 	Everything error
-	// Duration is how long the sweep took.
+	// Duration is the duration of the sweep.
 	Duration time.Duration
 }
 

@@ -9,7 +9,7 @@ import (
 	"github.com/larderhq/larder/core/internal/tier"
 )
 
-// Target is what an invalidation names. Make one with [Key], [Tag], [Path], [Group],
+// Target names the entries of an invalidation. Make one with [Key], [Tag], [Path], [Group],
 // [Pattern], [Prefix] or [All]. It holds a copy of the name. The name is checked by the
 // call that gets the target, with a *[ConfigError].
 type Target struct {
@@ -58,8 +58,7 @@ func Group(origin, group string) Target {
 // [Cache.Sweep] for large tiers.
 func Pattern(glob string) Target { return Target{patternTarget, strings.Clone(glob)} }
 
-// Prefix names the entries whose keys begin with prefix, every character of which stands
-// for itself. It costs as much as a [Pattern].
+// Prefix names the entries whose keys begin with prefix. No character of it is a wildcard. It costs as much as a [Pattern].
 func Prefix(prefix string) Target { return Target{prefixTarget, strings.Clone(prefix)} }
 
 // All names everything in the cache's namespace, in O(1).

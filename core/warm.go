@@ -29,8 +29,8 @@ type WarmOptions struct {
 
 // WarmResult is the progress of warming.
 type WarmResult struct {
-	// Items is how many items are done, from the beginning of the sequence on, including
-	// those that were skipped. Later items may be done, too.
+	// Items is the number of items at the beginning of the sequence that are done without a
+	// gap, including skipped ones. Later items may be done, too.
 	Items   int
 	Filled  int           // items of this run that were stored
 	Failed  int           // items of this run whose load failed
@@ -39,7 +39,7 @@ type WarmResult struct {
 
 func (o WarmOptions) plan() (warmup.Plan, error) { return o.planOf("WarmOptions") }
 
-// planOf is plan for options that are called so.
+// planOf is plan for options with another name in errors.
 func (o WarmOptions) planOf(name string) (warmup.Plan, error) {
 	p := warmup.Plan{Batch: o.Batch, Parallel: o.Parallel, PerSecond: o.PerSecond, Skip: o.Skip}
 	if o.Progress != nil {
@@ -118,7 +118,7 @@ func each[T any](items iter.Seq[T], own func(T) T) iter.Seq[T] {
 
 // KeepWarmOptions configure [Map.KeepWarm]. Every field is optional.
 type KeepWarmOptions struct {
-	// Top is how many ids, or URLs, are kept warm: the most requested ones.
+	// Top is the number of ids, or URLs, that are kept warm: the most requested ones.
 	// Default 1000, at most 100000. They should fit into Options.MaxBytes.
 	Top int
 	// Every is the interval between rounds. A round loads the ids that expire before the
@@ -136,8 +136,8 @@ type KeepWarmOptions struct {
 type KeepWarmRound struct {
 	Hot int // the ids or URLs that are kept warm
 	Due int // hot ones without an entry, or whose entry expires before the next round
-	// Filled and Failed are the due ones that were loaded, and whose load failed. Another
-	// instance has refreshed the others, or is about to.
+	// Filled are the due ones whose values were stored, and Failed those whose load failed.
+	// Another instance has refreshed the others, or is doing so.
 	Filled, Failed int
 	Elapsed        time.Duration // of the round
 }

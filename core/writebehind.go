@@ -46,14 +46,14 @@ type Change[K comparable, V any] struct {
 type WriteBehindOptions[K comparable, V any] struct {
 	// Batch is the largest number of changes of one apply. Default 100, at most 1000.
 	Batch int
-	// Interval is how long a change waits for others before it is applied, while the queue
-	// has room. Default 1s.
+	// Interval is the time for which a change waits for others before it is applied, while
+	// the queue has room. Default 1s.
 	Interval time.Duration
-	// Workers is how many batches this process applies concurrently. They are of different
-	// partitions, and so of different ids. Default 2, at most 64. -1 means no workers: other
+	// Workers is the number of batches that this process applies concurrently. They are of
+	// different partitions, and so of different ids. Default 2, at most 64. -1 means no workers: other
 	// processes apply the changes, which requires a shared tier.
 	Workers int
-	// MaxQueued is how many ids the queue holds; Put waits for room when it is full. Each
+	// MaxQueued bounds the ids in the queue; Put waits for room when it is full. Each
 	// partition of the tier has room for its share and a half. Default 100 000.
 	MaxQueued int
 	// Wait bounds how long Put and Delete wait for room and for the tier, besides their
@@ -148,7 +148,7 @@ func NewWriteBehind[K comparable, V any](
 	return &WriteBehind[K, V]{m, o, pipeline}, nil
 }
 
-// writeBehindConfig is the part of WriteBehindOptions that no type parameter concerns.
+// writeBehindConfig is the part of WriteBehindOptions without type parameters.
 type writeBehindConfig struct {
 	batch, workers, maxQueued, maxAttempts        int
 	interval, wait, applyTimeout, retry, maxRetry time.Duration
@@ -389,7 +389,8 @@ type writeBehindTarget[K comparable, V any] struct {
 	onDead func(Change[K, V], error)
 }
 
-// Decode implements writebehind.Target. It returns a Change[K, V], as far as it got.
+// Decode implements writebehind.Target. It returns a Change[K, V], with an error the part that
+// decodes.
 func (t writeBehindTarget[K, V]) Decode(rec *tier.Queued) (any, error) {
 	c, err := t.decode(rec)
 	return c, err
