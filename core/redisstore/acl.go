@@ -14,7 +14,7 @@ func ACL(namespace string) []string {
 	rules := []string{"resetkeys", "resetchannels", "~" + namespace + ":*", "&" + namespace + ":*", "-@all"}
 	for _, command := range []string{
 		// Entries, leases and generations.
-		"get", "mget", "getrange", "exists", "set", "append", "unlink", "pttl", "pexpire", "pexpireat", "type",
+		"get", "mget", "getdel", "getrange", "exists", "set", "append", "unlink", "pttl", "pexpire", "pexpireat", "type",
 		// Heads, intents and the layout.
 		"hget", "hgetall", "hmget", "hset", "hdel", "hincrby",
 		// The log.

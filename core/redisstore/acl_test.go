@@ -168,7 +168,10 @@ func TestAReadThatIsRefusedInAScriptIsNoAnswer(t *testing.T) {
 	require.NoError(t, err)
 	acquire := func() error { _, err := s.Acquire(ctx, "k", "", nil, time.Second); return err }
 	without("hgetall", acquire)
-	without("getrange", acquire)
+	without("getrange", func() error { _, err := s.Acquire(ctx, "k", "seen", nil, time.Second); return err })
+	for _, command := range []string{"exists", "mget", "hmget"} {
+		without(command, acquire)
+	}
 	without("hget", acquire)
 	l, err := s.Acquire(ctx, "k", "", nil, time.Minute)
 	require.NoError(t, err)

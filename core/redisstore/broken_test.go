@@ -205,7 +205,7 @@ func TestNoCommandIsNewerThanRedis62(t *testing.T) {
 	ctx := within(t, 10*time.Second)
 	called := regexp.MustCompile(`redis\.p?call\('([A-Z]+)'`)
 	used := map[string]bool{
-		"evalsha": true, "eval": true, "get": true, "set": true, "hdel": true, "hmget": true, "info": true, "time": true,
+		"evalsha": true, "eval": true, "get": true, "mget": true, "set": true, "hdel": true, "hmget": true, "info": true, "time": true,
 		"scan": true, "unlink": true, "subscribe": true, "ping": true, "cluster|nodes": true, "cluster|slots": true,
 	}
 	files, err := sources.ReadDir("lua")

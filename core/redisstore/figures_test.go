@@ -144,10 +144,10 @@ func TestAHitOfTheTierIsOneCommandInOneRoundTrip(t *testing.T) {
 	t.Log("the first hit of an instance, which does not know the generations:", first)
 
 	// The value's key is a tag of its own, which this instance has not seen: one
-	// more command in the same round trip.
+	// more key of the same command.
 	hit := did(t, server, func() { require.False(t, b.get(t, 1, "")) })
 	t.Log("a hit:", hit)
-	require.Equal(t, map[string]int{"get": 2}, hit.commands)
+	require.Equal(t, map[string]int{"mget": 1}, hit.commands)
 	require.Equal(t, 1, hit.reads)
 
 	// Out of this process's memory, but known: one command.
@@ -240,7 +240,7 @@ func TestABatchIsAPipelineForEachStep(t *testing.T) {
 	// What does not fit into one read of a socket is another one for the server.
 	require.LessOrEqual(t, batch.reads, 12, "look, lease, fill: a pipeline each")
 	require.Greater(t, single.reads, 10*batch.reads)
-	require.Equal(t, single.inside["get"], batch.inside["get"])
+	require.Equal(t, single.inside["mget"], batch.inside["mget"])
 }
 
 // median of the durations.

@@ -3,132 +3,11 @@ package redisstore
 import (
 	"context"
 	"fmt"
+	"strconv"
 	"time"
 
 	"github.com/larderhq/larder/core/internal/tier"
 )
-
-// Acquire implements tier.Session.
-func (s *session) Acquire(
-	ctx context.Context, key, seen string, tags []string, d time.Duration,
-) (tier.Lease, error) {
-	l, unreadable, err := s.acquire(ctx, key, seen, tags, d)
-	if err == nil && unreadable != "" {
-		// An entry that does not decode must not prevent another load.
-		l, _, err = s.acquire(ctx, key, unreadable, tags, d)
-	}
-	if err != nil {
-		return tier.Lease{}, failed("acquire", err)
-	}
-	return l, nil
-}
-
-// acquire returns also the id of an entry that is there and does not decode.
-func (s *session) acquire(
-	ctx context.Context, key, seen string, tags []string, d time.Duration,
-) (l tier.Lease, unreadable string, err error) {
-	p, version := s.partitionOfKey(key), s.names.version
-	calls := make([]call, 0, 1+len(tags))
-	calls = append(calls, call{
-		script: acquireScript,
-		keys: []string{
-			s.names.head(p), s.names.entry(p, version, key), s.names.lease(p, version, key), s.names.keyIntents(p, key),
-			s.names.records(p),
-		},
-		args: []any{nonce(), seen, max(1, ms(d)), version, versionNoted.Milliseconds(), key},
-	})
-	for _, tag := range tags {
-		calls = append(calls, s.generationCall(tag))
-	}
-	sent := time.Now()
-	replies, err := s.run(ctx, calls...)
-	if replies[0] != nil {
-		var leaseErr error
-		l, unreadable, leaseErr = s.readLease(p, key, sent, replies[0])
-		l.Seen = seen
-		if err == nil {
-			err = leaseErr
-		}
-	}
-	for i, tag := range tags {
-		if err != nil {
-			break
-		}
-		var g tier.Generation
-		if g, err = s.readGeneration(tag, sent, newReply(replies[1+i])); err == nil {
-			l.Generations = append(l.Generations, g)
-		}
-	}
-	if err != nil && l.Token != "" {
-		_ = s.Release(ctx, l) // no load follows, so no other caller may wait for one
-	}
-	return l, unreadable, err
-}
-
-func (s *session) readLease(p int, key string, sent time.Time, v any) (l tier.Lease, unreadable string, err error) {
-	r := newReply(v)
-	outcome := r.string()
-	now := r.int()
-	switch outcome {
-	case "found":
-		value, id := r.string(), r.string()
-		if l.Found = entryOf([]byte(value), now); l.Found.ID == "" {
-			unreadable = id
-		}
-	case "busy":
-		l.Busy = span(r.int())
-		l.Queued = queuedOf(key, r.string())
-	case "lease":
-		l = tier.Lease{Token: r.string(), Era: r.string(), Sweep: r.string()}
-		l.Open = span(r.int())
-		l.Lagging = r.int() != 0
-		l.Lapsed = span(r.int())
-		l.Head = r.string()
-		l.Queued = queuedOf(key, r.string())
-	default:
-		if r.err == nil {
-			r.err = fmt.Errorf("%w: outcome %q", errReply, outcome)
-		}
-	}
-	if r.err != nil {
-		return tier.Lease{}, "", r.err
-	}
-	s.clocks[p].read(now, sent)
-	l.Key, l.Now = key, now
-	return l, unreadable, nil
-}
-
-// queuedOf returns the queued change of a record, nil if text is no record.
-func queuedOf(key, text string) *tier.Queued {
-	rec, ok := parseRecord(text)
-	if !ok {
-		return nil
-	}
-	q := rec.queued(key)
-	return &q
-}
-
-func (s *session) generationCall(tag string) call {
-	p := s.partitionOf(tag)
-	return call{
-		script: generationScript,
-		keys:   []string{s.names.head(p), s.names.generation(p, tag), s.names.tagIntents(p, tag)},
-		args:   []any{nonce(), generationLives.Milliseconds(), generationRefresh.Milliseconds()},
-	}
-}
-
-func (s *session) readGeneration(tag string, sent time.Time, r *reply) (tier.Generation, error) {
-	now := r.int()
-	g := tier.Generation{Tag: tag, Token: r.string(), Era: r.string()}
-	g.Open = span(r.int())
-	g.Lagging = r.int() != 0
-	g.Head = r.string()
-	if r.err != nil {
-		return tier.Generation{}, r.err
-	}
-	s.clocks[s.partitionOf(tag)].read(now, sent)
-	return g, nil
-}
 
 // Extend implements tier.Session.
 func (s *session) Extend(ctx context.Context, l tier.Lease, d time.Duration) (bool, error) {
@@ -166,27 +45,37 @@ func (s *session) Fill(ctx context.Context, l tier.Lease, f tier.Fill) (bool, er
 		loadTime: e.LoadTime, provisional: e.Provisional,
 		tags: e.Tags, eras: e.Eras, payload: e.Payload,
 	})
-	sent := time.Now()
-	replies, err := s.run(ctx, call{
+	args := make([]any, 0, 8)
+	args = append(args, l.Token, l.Era, l.Sweep, e.KeepUntil, value, s.channel(p))
+	if longest := s.longestLife(p, l, e.KeepUntil, f.NotAfter); l.Seen != "" || longest != "" {
+		args = append(args, l.Seen, longest)
+	}
+	stored, err := s.number(ctx, call{
 		script: fillScript,
 		keys: []string{
 			s.names.head(p), s.names.lease(p, s.names.version, l.Key), s.names.entry(p, s.names.version, f.Key),
 		},
-		args: []any{
-			l.Token, l.Era, l.Sweep, e.KeepUntil, f.NotAfter, maxKeep.Milliseconds(),
-			value, s.channel(p), l.Key, l.Seen,
-		},
+		args: args,
 	})
 	if err != nil {
 		return false, failed("fill", err)
 	}
-	r := newReply(replies[0])
-	now, stored := r.int(), r.int()
-	if r.err != nil {
-		return false, failed("fill", r.err)
-	}
-	s.clocks[p].read(now, sent)
 	return stored == 1, nil
+}
+
+// clearlyAhead is how far in the future an entry's end is when nobody asks the server's
+// clock whether it has passed.
+const clearlyAhead = 10_000
+
+// longestLife returns the longest life that the script has to allow an entry by the server's
+// clock, in milliseconds; "" if the entry's end is ahead in any case, and no later than the
+// longest life after the lease: the generations that came with the lease live longer.
+func (s *session) longestLife(p int, l tier.Lease, keepUntil, notAfter int64) string {
+	now, known := s.clocks[p].now()
+	if notAfter == 0 && l.Now != 0 && known && keepUntil > now+clearlyAhead && keepUntil <= l.Now+maxKeep.Milliseconds() {
+		return ""
+	}
+	return strconv.FormatInt(maxKeep.Milliseconds(), 10)
 }
 
 // Release implements tier.Session.

@@ -13,7 +13,8 @@ local unpack = table.unpack or unpack
 -- The server's clock, in milliseconds, and in microseconds as digits.
 local function clock()
   local t = redis.call('TIME')
-  return t[1] * 1000 + math.floor(t[2] / 1000), string.format('%d%06d', t[1], t[2])
+  local us = t[1] .. string.sub('00000' .. t[2], -6)
+  return tonumber(string.sub(us, 1, -4)), us
 end
 
 -- A time or duration as Redis reads it: a number in Lua would become 1.7e+12.
@@ -23,6 +24,12 @@ local function field(key, name)
   local v = good(redis.pcall('HGET', key, name))
   if type(v) == 'string' then return v end
   return ''
+end
+
+-- fields returns a reply of HMGET, or nothing where the key is no hash.
+local function fields(reply)
+  if good(reply).err then return {} end
+  return reply
 end
 
 -- ready makes sure that the head can be written, and is itself a write that a full
@@ -67,22 +74,25 @@ local function hint(channel, fields)
   if string.find(channel, '{', 1, true) and type(redis.pcall('SPUBLISH', channel, message)) == 'number' then return end
   redis.pcall('PUBLISH', channel, message)
 end
--- A lease is its token, followed by '!' when a caller waits for its end.
-local function holder(lease)
-  local v = good(redis.pcall('GET', lease))
+-- A lease is its token, followed by '!' if a caller waits for its end. held_by reads the
+-- value of the key: the token, '' if there is none, and whether a caller waits.
+local function held_by(v)
   if type(v) ~= 'string' or v == '' then return '', false end
   if string.sub(v, -1) == '!' then return string.sub(v, 1, -2), true end
   return v, false
 end
 
--- The id of an entry, from the beginning of its envelope; '' if there is none.
-local function entry_id(entry)
-  local v = good(redis.pcall('GETRANGE', entry, 0, 257))
+local function holder(lease) return held_by(good(redis.pcall('GET', lease))) end
+
+-- id_of returns the id of an entry from the beginning of its envelope, '' if it is none.
+local function id_of(v)
   if type(v) ~= 'string' or #v < 4 or string.byte(v, 1) ~= 0xe7 then return '' end
   local n = string.byte(v, 3)
   if #v < 3 + n then return '' end
   return string.sub(v, 4, 3 + n)
 end
+
+local function entry_id(entry) return id_of(good(redis.pcall('GETRANGE', entry, 0, 257))) end
 -- Intents of writers on one key or tag: a hash with a field w:<writer> for each,
 -- 'deadline:until when it is remembered', in milliseconds; x:<id> for each entry that
 -- intents on its key have capped: until when it would live; gen: the same of the
@@ -102,12 +112,11 @@ local function lived_of(text, token)
   return of == token and tonumber(lived) or nil
 end
 
--- intents returns how long the shortest open one still lasts, how long ago the
--- latest lapse was (0: none), and 1 if a replica may lag, of the name or of the
--- whole partition.
-local function intents(key, head, now)
+-- intents returns how long the shortest open intent of a hash still lasts, how long ago
+-- the latest lapse was (0: none), and 1 if a replica may lag: for the name, or for the
+-- whole partition until lag.
+local function intents(key, lag, now)
   local open, lapsed = 0, 0
-  local lag = tonumber(field(head, 'lag')) or 0
   local h = good(redis.pcall('HGETALL', key))
   if not h.err then
     for i = 1, #h, 2 do
@@ -126,22 +135,48 @@ local function intents(key, head, now)
   end
   return open, lapsed, lag > now and 1 or 0
 end
--- versions_of returns those in use that were not given (at from in args, and how many),
--- whose keys would stay, and the fields of the head of those that have lapsed.
-local function versions_of(head, args, from, count, now, known)
-  local given, unknown, lapsed = {}, {}, {}
-  for i = from, from + count - 1 do given[args[i]] = true end
-  local state = good(redis.pcall('HGETALL', head))
-  if state.err then return unknown, lapsed end
-  for i = 1, #state, 2 do
-    local version = string.match(state[i], '^v:(.*)$')
-    if version and now - (tonumber(state[i + 1]) or now) >= known then
-      lapsed[#lapsed + 1] = state[i]
-    elseif version and not given[version] then
-      unknown[#unknown + 1] = version
+-- The head has a field v:<version> for each version in use, and the number of these fields in
+-- vn, so that a change which knows them all reads no more fields than it uses. Where vn is
+-- missing or another number, the change counts.
+-- state_of returns some fields of the head, by their names; nil if it is no hash.
+-- ARGV from .. from + count - 1 are the versions that are known.
+local function state_of(head, args, from, count, now, known)
+  local names = {'ptok', 'n', 'lagmax', 'until', 'lag', 'vn'}
+  for i = 1, count do names[6 + i] = 'v:' .. args[from + i - 1] end
+  local values = good(redis.pcall('HMGET', head, unpack(names)))
+  if values.err then return nil, true end
+  local state, there = {}, 0
+  for i, name in ipairs(names) do
+    local v = values[i]
+    if v then
+      state[name] = v
+      if i > 6 and now - (tonumber(v) or now) < known then there = there + 1 end
     end
   end
-  return unknown, lapsed
+  return state, tonumber(state.vn or '') == there
+end
+
+-- versions_of returns the versions in use that were not given, whose keys would stay, the
+-- names of the fields of those that have lapsed, the fields of the head that changes use,
+-- nil where it is no hash, and how many versions are left where that has to be written.
+local function versions_of(head, args, from, count, now, known)
+  local state, complete = state_of(head, args, from, count, now, known)
+  if not state or complete then return {}, {}, state, nil end
+  local given, unknown, lapsed, left = {}, {}, {}, 0
+  for i = from, from + count - 1 do given[args[i]] = true end
+  local all = redis.call('HGETALL', head)
+  for i = 1, #all, 2 do
+    local name = all[i]
+    if string.sub(name, 1, 2) == 'v:' then
+      if now - (tonumber(all[i + 1]) or now) >= known then
+        lapsed[#lapsed + 1] = name
+      else
+        left = left + 1
+        if not given[string.sub(name, 3)] then unknown[#unknown + 1] = string.sub(name, 3) end
+      end
+    end
+  end
+  return unknown, lapsed, state, left
 end
 
 local function change(KEYS, ARGV)
@@ -159,18 +194,16 @@ local lasts, remain, lag, known = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber
 local keep, versions = ARGV[10], tonumber(ARGV[11])
 local now, us = clock()
 local deadline = now + math.max(1, lasts)
-lag = math.max(lag, tonumber(field(head, 'lagmax')) or 0)
-if mode == BEGIN or mode == ABANDON then lag = 0 end -- nothing has changed
 
 -- The keys of a version that the caller does not know would stay: it must ask again.
-local unknown, lapsed = versions_of(head, ARGV, 12, versions, now, known)
+local unknown, lapsed, state, left = versions_of(head, ARGV, 12, versions, now, known)
 if #unknown > 0 then return {'versions', now, unpack(unknown)} end
-
--- First what goes, which is all that has to be right on a Redis that is full.
-if mode ~= ABANDON then
-  ready(head)
-  for _, name in ipairs(lapsed) do redis.call('HDEL', head, name) end
+if not state then -- another type is in the head's place
+  redis.call('UNLINK', head)
+  state = {}
 end
+lag = math.max(lag, tonumber(state.lagmax or '') or 0)
+if mode == BEGIN or mode == ABANDON then lag = 0 end -- nothing has changed
 local items, woken = {}, {}
 local gone, leases, of, marked = {}, {}, {}, {}
 local invalidates = mode ~= BEGIN and mode ~= ABANDON
@@ -195,6 +228,13 @@ for i = 12 + versions, #ARGV, 2 do
     marked[#marked + 1] = KEYS[at]
     at = at + 1
   end
+end
+
+-- First what goes, which is all that has to be right on a Redis that is full: UNLINK is a
+-- write that it takes, and so is that of ready.
+if mode ~= ABANDON then
+  if #gone == 0 then ready(head) end
+  for _, name in ipairs(lapsed) do redis.call('HDEL', head, name) end
 end
 
 -- Many keys at once, but no more than Lua can pass.
@@ -371,11 +411,16 @@ elseif mode == END then
   said[#said + 1] = {kind = CLOSED, value = id}
 end
 
-local base = token(head, nonce, us)
-local before = field(head, 'ptok')
-local moved = {}
+-- A token as in head.lua; the counter is written with the rest of the head.
+local count = (tonumber(state.n or '') or 0) + 1
+local base = nonce .. '.' .. count .. '.' .. us
+local before = state.ptok or ''
+local moved = {n = count, vn = mode ~= ABANDON and left or nil} -- an Abandon leaves what has lapsed
 if mode == BEGIN then
-  moved['until'] = digits(math.max(tonumber(field(head, 'until')) or 0, deadline))
+  moved['until'] = digits(math.max(tonumber(state['until'] or '') or 0, deadline))
+end
+local function append(item, tok, follows)
+  return redis.pcall('XADD', log, 'MAXLEN', '~', keep, '*', 'k', item.kind, 'v', item.value, 't', tok, 'b', follows)
 end
 local reply = {'done', now}
 for i, item in ipairs(said) do
@@ -383,17 +428,14 @@ for i, item in ipairs(said) do
   if item.intents then
     if not untouched then touch(item, tok) end
   elseif lag > 0 and (item.kind == PATTERN or item.kind == ALL or item.kind == ERA) then
-    redis.call('HSET', head, 'lag', digits(math.max(tonumber(field(head, 'lag')) or 0, now + lag)))
+    moved.lag = digits(math.max(tonumber(state.lag or '') or 0, now + lag))
   end
   if item.kind == PATTERN or item.kind == ALL then moved.sweep = tok end
   if item.kind == ALL or item.kind == ERA then moved.era = tok end
-  local function append()
-    return redis.pcall('XADD', log, 'MAXLEN', '~', keep, '*', 'k', item.kind, 'v', item.value, 't', tok, 'b', before)
-  end
-  local at_ = append()
+  local at_ = append(item, tok, before)
   if type(at_) ~= 'string' then -- not a stream, or one that takes no more
     redis.call('UNLINK', log)
-    at_ = append()
+    at_ = append(item, tok, before)
   end
   if type(at_) ~= 'string' then -- instances that cannot read the log drop everything
     at_ = ''
@@ -402,9 +444,11 @@ for i, item in ipairs(said) do
   item.at, item.tok, item.before = at_, tok, before
   before = tok
   moved.pid, moved.ptok = at_, tok
-  for _, v in ipairs({at_, tok, item.before}) do reply[#reply + 1] = v end
+  reply[#reply + 1], reply[#reply + 2], reply[#reply + 3] = at_, tok, item.before
 end
-for name, v in pairs(moved) do redis.call('HSET', head, name, v) end
+local written = {}
+for name, v in pairs(moved) do written[#written + 1], written[#written + 2] = name, v end
+redis.call('HSET', head, unpack(written))
 -- Of many items, several in a message: each subscriber is sent each.
 local message, size = {'i', partition}, 0
 for _, item in ipairs(said) do

@@ -56,9 +56,12 @@ func (n *names) queue(p int, queue string) []string {
 	prefix := n.prefix[p]
 	return []string{
 		n.records(p), prefix + "qo:" + queue, prefix + "qr:" + queue, prefix + "qw:" + queue,
-		n.letters(p, queue), prefix + "qx:" + queue, prefix + "nothing",
+		n.letters(p, queue), prefix + "qx:" + queue, n.nothing(p),
 	}
 }
+
+// nothing is a key that is never there.
+func (n *names) nothing(p int) string { return n.prefix[p] + "nothing" }
 
 func (n *names) records(p int) string { return n.prefix[p] + "q" }
 

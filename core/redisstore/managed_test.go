@@ -272,7 +272,7 @@ func scriptCommands(t *testing.T) (commands []string) {
 // directCommands are those that are sent outside of scripts, when a connection is made
 // and later.
 var directCommands = []string{
-	"EVAL", "EVALSHA", "GET", "HDEL", "HMGET", "INFO", "TIME", "SCAN", "UNLINK", "XRANGE", "SUBSCRIBE", "PING",
+	"EVAL", "EVALSHA", "GET", "MGET", "HDEL", "HMGET", "INFO", "TIME", "SCAN", "UNLINK", "XRANGE", "SUBSCRIBE", "PING",
 	"HELLO", "CLIENT", "COMMAND", "CLUSTER", "CONFIG", "ACL", "ROLE",
 }
 

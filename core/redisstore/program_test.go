@@ -2,6 +2,7 @@ package redisstore
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"os/exec"
 	"strconv"
@@ -153,4 +154,19 @@ func TestProgramInAClusterSaysWhichKeyItNeeds(t *testing.T) {
 	generations, err := s.Generations(within(t, time.Second), []string{"t:catalog"})
 	require.NoError(t, err)
 	require.Equal(t, []string{""}, generations)
+}
+
+func TestDurationsInScriptsAreThoseOfTheProgram(t *testing.T) {
+	for _, test := range []struct {
+		file, text string
+		of         time.Duration
+	}{
+		{"capture", "LIFE, REFRESH, SOON = %d, ", generationLives},
+		{"capture", "= 691200000, %d, 3600000", generationRefresh},
+		{"capture", "'PX', '%d'", generationLives},
+		{"capture", "'PEXPIRE', gen, '%d'", generationLives},
+		{"acquire", "now - noted > %d then", versionNoted},
+	} {
+		require.Contains(t, source(test.file), fmt.Sprintf(test.text, test.of.Milliseconds()))
+	}
 }

@@ -3,6 +3,7 @@ package redisstore
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -10,27 +11,23 @@ import (
 	"github.com/larderhq/larder/core/internal/tier"
 )
 
-// Get implements tier.Session: one GET, and one for each tag.
+// Get implements tier.Session: one command per slot, and on one server one for all.
 func (s *session) Get(ctx context.Context, key string, tags []string) (tier.Entry, []string, error) {
 	p := s.partitionOfKey(key)
 	now, known := s.clocks[p].now()
+	reads := s.reads(ctx, p, s.names.entry(p, s.names.version, key), tags)
+	cmds := make([]redis.Cmder, 0, len(reads)+1)
+	for i := range reads {
+		cmds = append(cmds, reads[i].cmd)
+	}
 	var ask []call
 	if !known {
 		ask = append(ask, call{script: timeScript, keys: []string{s.names.head(p)}})
-	}
-	cmds := make([]redis.Cmder, 0, 1+len(tags)+len(ask))
-	cmds = append(cmds, get(ctx, s.names.entry(p, s.names.version, key)))
-	cmds = s.getGenerations(ctx, cmds, tags)
-	for i := range ask {
-		cmds = append(cmds, ask[i].command(ctx, "evalsha", ask[i].script.sha))
+		cmds = append(cmds, ask[0].command(ctx, "evalsha", ask[0].script.sha))
 	}
 	sent := time.Now()
 	s.send(ctx, cmds)
-	value, err := gotten(cmds[0])
-	if err != nil {
-		return tier.Entry{}, nil, failed("get", err)
-	}
-	generations, err := gottenAll(cmds[1 : 1+len(tags)])
+	value, generations, err := gotten(reads, len(tags))
 	if err != nil {
 		return tier.Entry{}, nil, failed("get", err)
 	}
@@ -48,50 +45,104 @@ func (s *session) Generations(ctx context.Context, tags []string) ([]string, err
 	if len(tags) == 0 {
 		return nil, nil
 	}
-	cmds := s.getGenerations(ctx, make([]redis.Cmder, 0, len(tags)), tags)
+	reads := s.reads(ctx, -1, "", tags)
+	cmds := make([]redis.Cmder, len(reads))
+	for i := range reads {
+		cmds[i] = reads[i].cmd
+	}
 	s.send(ctx, cmds)
-	generations, err := gottenAll(cmds)
+	_, generations, err := gotten(reads, len(tags))
 	if err != nil {
 		return nil, failed("get generations", err)
 	}
 	return generations, nil
 }
 
-func (s *session) getGenerations(ctx context.Context, cmds []redis.Cmder, tags []string) []redis.Cmder {
-	for _, tag := range tags {
-		cmds = append(cmds, get(ctx, s.names.generation(s.partitionOf(tag), tag)))
+// theEntry is the index of the entry in a read, beside those of tags.
+const theEntry = -1
+
+// read is an MGET of keys that lie in one slot, or anywhere on the only server; a GET of
+// an entry alone. To MGET a key of another type is as good as none.
+type read struct {
+	cmd redis.Cmder
+	at  []int // what each key is: the index of a tag, or theEntry
+}
+
+// reads returns the commands that read an entry in a partition ("" for none) and the
+// generations of tags.
+func (s *session) reads(ctx context.Context, home int, entry string, tags []string) []read {
+	if len(tags) == 0 {
+		return []read{{redis.NewStringCmd(ctx, "get", entry), []int{theEntry}}}
 	}
-	return cmds
-}
-
-func get(ctx context.Context, key string) redis.Cmder {
-	return redis.NewStringCmd(ctx, "get", key)
-}
-
-// gotten is the reply to a GET. Another type than a string is as good as nothing.
-func gotten(cmd redis.Cmder) ([]byte, error) {
-	if err := cmd.Err(); err != nil {
-		if errors.Is(err, redis.Nil) || isWrongType(err) {
-			return nil, nil
+	type keys struct {
+		args []any
+		read
+	}
+	var groups []keys
+	of := make(map[int]int) // the group of a partition, less one
+	add := func(p int, key string, at int) {
+		if s.nodes.cluster == nil {
+			p = 0
 		}
-		return nil, err
+		i := of[p]
+		if i == 0 {
+			groups = append(groups, keys{args: make([]any, 1, 2+len(tags))})
+			i = len(groups)
+			of[p], groups[i-1].args[0] = i, "mget"
+		}
+		g := &groups[i-1]
+		g.args, g.at = append(g.args, key), append(g.at, at)
 	}
-	return cmd.(*redis.StringCmd).Bytes() //nolint:forcetypeassert // get made it
+	if entry != "" {
+		add(home, entry, theEntry)
+	}
+	for i, tag := range tags {
+		p := s.partitionOf(tag)
+		add(p, s.names.generation(p, tag), i)
+	}
+	list := make([]read, len(groups))
+	for i := range groups {
+		list[i] = read{redis.NewSliceCmd(ctx, groups[i].args...), groups[i].at}
+	}
+	return list
 }
 
-func gottenAll(cmds []redis.Cmder) ([]string, error) {
-	if len(cmds) == 0 {
-		return nil, nil
+// gotten returns what commands have read: the entry, and the generations of n tags.
+func gotten(reads []read, n int) (entry []byte, generations []string, err error) {
+	if n > 0 {
+		generations = make([]string, n)
 	}
-	values := make([]string, len(cmds))
-	for i, cmd := range cmds {
-		v, err := gotten(cmd)
-		if err != nil {
-			return nil, err
+	for _, r := range reads {
+		if err := r.cmd.Err(); err != nil {
+			if len(r.at) == 1 && (errors.Is(err, redis.Nil) || isWrongType(err)) {
+				continue
+			}
+			return nil, nil, err
 		}
-		values[i] = string(v)
+		if c, ok := r.cmd.(*redis.StringCmd); ok {
+			if entry, err = c.Bytes(); err != nil {
+				return nil, nil, err
+			}
+			continue
+		}
+		values := r.cmd.(*redis.SliceCmd).Val() //nolint:forcetypeassert // reads made it
+		if len(values) != len(r.at) {
+			return nil, nil, fmt.Errorf("%w: %d values for %d keys", errReply, len(values), len(r.at))
+		}
+		for i, v := range values {
+			text, ok := v.(string)
+			switch {
+			case v == nil:
+			case !ok:
+				return nil, nil, fmt.Errorf("%w: %T for a string", errReply, v)
+			case r.at[i] == theEntry:
+				entry = []byte(text)
+			default:
+				generations[r.at[i]] = text
+			}
+		}
 	}
-	return values, nil
+	return entry, generations, nil
 }
 
 // readClock notes the reply to a clock that was asked for.

@@ -19,8 +19,7 @@ var sources embed.FS
 //
 //nolint:gochecknoglobals // constants, but that Go has none that are computed
 var (
-	acquireScript    = newScript("good", "clock", "head", "lease", "intent", "acquire")
-	generationScript = newScript("good", "clock", "head", "intent", "capture", "generation")
+	acquireScript    = newScript("good", "unpack", "clock", "head", "lease", "intent", "capture", "acquire")
 	lateScript       = newScript("good", "clock", "head", "intent", "capture", "since", "late")
 	extendScript     = newScript("good", "lease", "extend")
 	releaseScript    = newScript("good", "hint", "lease", "release")

@@ -75,10 +75,10 @@ func TestACallThatIsExecutedTwiceMakesTwoTokens(t *testing.T) {
 		require.Equal(t, r[0][3], r[1][4], "the second follows the first")
 	})
 	t.Run("generation", func(t *testing.T) {
-		c := s.generationCall("t:x")
-		first := resent(c)[0][1]
+		c := s.captureCall(&s.grouped(s.partitionOf("t:x"), []string{"t:x"})[0])
+		first := resent(c)[0][8]
 		invalidate(t, s, tier.Tag, "t:x")
-		require.NotEqual(t, first, resent(c)[0][1], "it does not come back to life")
+		require.NotEqual(t, first, resent(c)[0][8], "it does not come back to life")
 	})
 	t.Run("era", func(t *testing.T) {
 		c := call{script: eraScript, keys: []string{s.names.head(0)}, args: []any{nonce(), "c", 0, "", "1", 4, 1, 5}}
@@ -105,6 +105,23 @@ func TestAnInvalidationReachesVersionsThatCameIntoUseLater(t *testing.T) {
 	require.NoError(t, err)
 	require.Empty(t, e.ID)
 	require.Equal(t, []string{"v1", "v2"}, old.knownVersions())
+}
+
+func TestAVersionThatComesAfterTheVersionsWereCountedIsInvalidated(t *testing.T) {
+	_, client := single(t)
+	old := open(t, client, layout("v1"))
+	fill(t, old, "k", "x")
+	invalidate(t, old, tier.Key, "k") // counts the versions of the head
+	newer, newest := open(t, client, layout("v2")), open(t, client, layout("v3"))
+	fill(t, newer, "k", "x")
+	fill(t, newest, "k", "x")
+	invalidate(t, old, tier.Key, "k")
+
+	for _, s := range []*session{newer, newest} {
+		e, _, err := s.Get(within(t, time.Second), "k", nil)
+		require.NoError(t, err)
+		require.Empty(t, e.ID)
+	}
 }
 
 func TestALogIsJoinedByToken(t *testing.T) {

@@ -76,7 +76,8 @@ type Session interface {
 	// end of a lease that was found busy publishes a Hint with Wake (R12). With the lease, in
 	// the same round trip, come the generations of tags, which are created where they
 	// are missing; a generation created under an open intent expires at its deadline
-	// (R8, R24).
+	// (R8, R24). With Found come those that are there ("" may stand for one that is
+	// missing), with Busy none.
 	Acquire(ctx context.Context, key, seen string, tags []string, d time.Duration) (Lease, error)
 	// Extend makes an existing lease last for d from now. It never creates one, and
 	// returns false if the lease is gone (R11).

@@ -12,18 +12,16 @@ local lasts, remain, lag, known = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber
 local keep, versions = ARGV[10], tonumber(ARGV[11])
 local now, us = clock()
 local deadline = now + math.max(1, lasts)
-lag = math.max(lag, tonumber(field(head, 'lagmax')) or 0)
-if mode == BEGIN or mode == ABANDON then lag = 0 end -- nothing has changed
 
 -- The keys of a version that the caller does not know would stay: it must ask again.
-local unknown, lapsed = versions_of(head, ARGV, 12, versions, now, known)
+local unknown, lapsed, state, left = versions_of(head, ARGV, 12, versions, now, known)
 if #unknown > 0 then return {'versions', now, unpack(unknown)} end
-
--- First what goes, which is all that has to be right on a Redis that is full.
-if mode ~= ABANDON then
-  ready(head)
-  for _, name in ipairs(lapsed) do redis.call('HDEL', head, name) end
+if not state then -- another type is in the head's place
+  redis.call('UNLINK', head)
+  state = {}
 end
+lag = math.max(lag, tonumber(state.lagmax or '') or 0)
+if mode == BEGIN or mode == ABANDON then lag = 0 end -- nothing has changed
 local items, woken = {}, {}
 local gone, leases, of, marked = {}, {}, {}, {}
 local invalidates = mode ~= BEGIN and mode ~= ABANDON
@@ -48,6 +46,13 @@ for i = 12 + versions, #ARGV, 2 do
     marked[#marked + 1] = KEYS[at]
     at = at + 1
   end
+end
+
+-- First what goes, which is all that has to be right on a Redis that is full: UNLINK is a
+-- write that it takes, and so is that of ready.
+if mode ~= ABANDON then
+  if #gone == 0 then ready(head) end
+  for _, name in ipairs(lapsed) do redis.call('HDEL', head, name) end
 end
 
 -- Many keys at once, but no more than Lua can pass.
@@ -223,11 +228,16 @@ elseif mode == END then
   said[#said + 1] = {kind = CLOSED, value = id}
 end
 
-local base = token(head, nonce, us)
-local before = field(head, 'ptok')
-local moved = {}
+-- A token as in head.lua; the counter is written with the rest of the head.
+local count = (tonumber(state.n or '') or 0) + 1
+local base = nonce .. '.' .. count .. '.' .. us
+local before = state.ptok or ''
+local moved = {n = count, vn = mode ~= ABANDON and left or nil} -- an Abandon leaves what has lapsed
 if mode == BEGIN then
-  moved['until'] = digits(math.max(tonumber(field(head, 'until')) or 0, deadline))
+  moved['until'] = digits(math.max(tonumber(state['until'] or '') or 0, deadline))
+end
+local function append(item, tok, follows)
+  return redis.pcall('XADD', log, 'MAXLEN', '~', keep, '*', 'k', item.kind, 'v', item.value, 't', tok, 'b', follows)
 end
 local reply = {'done', now}
 for i, item in ipairs(said) do
@@ -235,17 +245,14 @@ for i, item in ipairs(said) do
   if item.intents then
     if not untouched then touch(item) end
   elseif lag > 0 and (item.kind == PATTERN or item.kind == ALL or item.kind == ERA) then
-    redis.call('HSET', head, 'lag', digits(math.max(tonumber(field(head, 'lag')) or 0, now + lag)))
+    moved.lag = digits(math.max(tonumber(state.lag or '') or 0, now + lag))
   end
   if item.kind == PATTERN or item.kind == ALL then moved.sweep = tok end
   if item.kind == ALL or item.kind == ERA then moved.era = tok end
-  local function append()
-    return redis.pcall('XADD', log, 'MAXLEN', '~', keep, '*', 'k', item.kind, 'v', item.value, 't', tok, 'b', before)
-  end
-  local at_ = append()
+  local at_ = append(item, tok, before)
   if type(at_) ~= 'string' then -- not a stream, or one that takes no more
     redis.call('UNLINK', log)
-    at_ = append()
+    at_ = append(item, tok, before)
   end
   if type(at_) ~= 'string' then -- instances that cannot read the log drop everything
     at_ = ''
@@ -254,9 +261,11 @@ for i, item in ipairs(said) do
   item.at, item.tok, item.before = at_, tok, before
   before = tok
   moved.pid, moved.ptok = at_, tok
-  for _, v in ipairs({at_, tok, item.before}) do reply[#reply + 1] = v end
+  reply[#reply + 1], reply[#reply + 2], reply[#reply + 3] = at_, tok, item.before
 end
-for name, v in pairs(moved) do redis.call('HSET', head, name, v) end
+local written = {}
+for name, v in pairs(moved) do written[#written + 1], written[#written + 2] = name, v end
+redis.call('HSET', head, unpack(written))
 -- Of many items, several in a message: each subscriber is sent each.
 local message, size = {'i', partition}, 0
 for _, item in ipairs(said) do

@@ -1,7 +1,8 @@
 -- The server's clock, in milliseconds, and in microseconds as digits.
 local function clock()
   local t = redis.call('TIME')
-  return t[1] * 1000 + math.floor(t[2] / 1000), string.format('%d%06d', t[1], t[2])
+  local us = t[1] .. string.sub('00000' .. t[2], -6)
+  return tonumber(string.sub(us, 1, -4)), us
 end
 
 -- A time or duration as Redis reads it: a number in Lua would become 1.7e+12.

@@ -1,26 +1,47 @@
 -- KEYS head, lease, entry
--- ARGV token, era, sweep, keep until, not after (0: no limit), longest life, value, channel, key, id seen
-local now = clock()
+-- ARGV token, era, sweep, keep until, value, channel; then, if not both are empty, the id
+-- that was seen, and the longest life, where the clock decides
+local seen, longest, keep = ARGV[7] or '', ARGV[8] or '', ARGV[4]
+local function wake() hint(ARGV[6], {'w', string.match(KEYS[2], '\31(.*)$') or ''}) end
+if longest ~= '' then
+  local now = clock()
+  local until_ = math.min(tonumber(keep), now + tonumber(longest))
+  keep = until_ > now and digits(until_)
+end
+local state = fields(redis.pcall('HMGET', KEYS[1], 'era', 'sweep')) -- no hash has neither
+local storable = keep and ARGV[5] ~= '' and ARGV[2] ~= '' and state[1] == ARGV[2] and state[2] == ARGV[3]
+
+-- Where there is no entry, as nearly always, one command stores it and one reads and ends the
+-- lease. If the lease proves to be another caller's, both are undone: nobody sees the step
+-- between. The entry comes first: a full Redis refuses it, and nothing that follows a write.
+local set = storable and seen == '' and redis.pcall('SET', KEYS[3], ARGV[5], 'PXAT', keep, 'NX')
+if set and not set.err then
+  local held, waited = held_by(good(redis.pcall('GETDEL', KEYS[2])))
+  if held == ARGV[1] then
+    if waited then wake() end
+    return 1
+  end
+  redis.call('UNLINK', KEYS[3])
+  -- A lease lasts no longer than that at a time.
+  if held ~= '' then redis.call('SET', KEYS[2], waited and held .. '!' or held, 'PX', '3000') else wake() end
+  return 0
+end
+
 local held, waited = holder(KEYS[2])
 if held ~= ARGV[1] then
   -- A call whose reply was lost is executed again: then this very entry is there.
-  if entry_id(KEYS[3]) == ARGV[1] and redis.call('GET', KEYS[3]) == ARGV[7] then return {now, 1} end
-  if held == '' then hint(ARGV[8], {'w', ARGV[9]}) end -- it has expired: wake the waiters
-  return {now, 0}
+  if entry_id(KEYS[3]) == ARGV[1] and redis.call('GET', KEYS[3]) == ARGV[5] then return 1 end
+  if held == '' then wake() end -- it has expired
+  return 0
 end
-local stored, failed = 0, nil
-local there = entry_id(KEYS[3]) -- an entry of Learn is replaced only by a load that has seen it
-local replaces = string.sub(there, 1, 1) ~= '+' or there == ARGV[10]
-local state = good(redis.pcall('HMGET', KEYS[1], 'era', 'sweep')) -- no hash has neither
-if replaces and ARGV[7] ~= '' and ARGV[2] ~= '' and state[1] == ARGV[2] and state[2] == ARGV[3] then
-  local keep, limit = tonumber(ARGV[4]), tonumber(ARGV[5])
-  if limit ~= 0 then keep = math.min(keep, limit) end
-  keep = math.min(keep, now + tonumber(ARGV[6]))
-  if keep > now then
-    local r = redis.pcall('SET', KEYS[3], ARGV[7], 'PXAT', digits(keep))
+local stored, failed = 0, set and set.err and set
+if storable and not failed then -- an entry of Learn is replaced only by a load that has seen it
+  local there = entry_id(KEYS[3])
+  if string.sub(there, 1, 1) ~= '+' or there == seen then
+    local r = redis.pcall('SET', KEYS[3], ARGV[5], 'PXAT', keep)
     if r.err then failed = r else stored = 1 end
   end
 end
 redis.call('UNLINK', KEYS[2])
-if waited then hint(ARGV[8], {'w', ARGV[9]}) end
-return failed or {now, stored}
+if waited then wake() end
+return failed or stored

@@ -5,6 +5,12 @@ local function field(key, name)
   return ''
 end
 
+-- fields returns a reply of HMGET, or nothing where the key is no hash.
+local function fields(reply)
+  if good(reply).err then return {} end
+  return reply
+end
+
 -- ready makes sure that the head can be written, and is itself a write that a full
 -- Redis takes: once a script has written, it is refused nothing for want of memory.
 local function ready(head)

@@ -17,12 +17,11 @@ local function lived_of(text, token)
   return of == token and tonumber(lived) or nil
 end
 
--- intents returns how long the shortest open one still lasts, how long ago the
--- latest lapse was (0: none), and 1 if a replica may lag, of the name or of the
--- whole partition.
-local function intents(key, head, now)
+-- intents returns how long the shortest open intent of a hash still lasts, how long ago
+-- the latest lapse was (0: none), and 1 if a replica may lag: for the name, or for the
+-- whole partition until lag.
+local function intents(key, lag, now)
   local open, lapsed = 0, 0
-  local lag = tonumber(field(head, 'lag')) or 0
   local h = good(redis.pcall('HGETALL', key))
   if not h.err then
     for i = 1, #h, 2 do

@@ -1,7 +1,10 @@
 -- KEYS head, generation, intents on the tag, log
--- ARGV as of generation; then the position: id, token
+-- ARGV nonce; the position: id, token
 local now, us = clock()
-local open, lapsed, lagging = intents(KEYS[3], KEYS[1], now)
-local v = capture(KEYS[1], KEYS[2], KEYS[3], open, ARGV[1], now, us, ARGV[2], ARGV[3])
-local joined, trimmed, items = since(KEYS[1], KEYS[4], ARGV[4], ARGV[5])
-return {now, v, field(KEYS[1], 'era'), open, lagging, field(KEYS[1], 'ptok'), lapsed, joined, trimmed, items}
+local head = fields(redis.pcall('HMGET', KEYS[1], 'era', 'ptok', 'lag'))
+local open, lapsed, lagging = intents(KEYS[3], tonumber(head[3] or '') or 0, now)
+local v = good(redis.pcall('GET', KEYS[2]))
+if type(v) ~= 'string' or v == '' then v = nil end
+v = capture(v, KEYS[2], KEYS[3], open, not v and 'g' .. token(KEYS[1], ARGV[1], us), now)
+local joined, trimmed, items = since(head[2] or '', KEYS[4], ARGV[2], ARGV[3])
+return {now, v, head[1] or '', open, lagging, head[2] or '', lapsed, joined, trimmed, items}

@@ -42,6 +42,7 @@ try('ZSCORE', redis.pcall('ZSCORE', set, 'a'))
 try('ZRANGE', redis.pcall('ZRANGE', set, 0, 0, 'WITHSCORES'))
 try('ZRANGEBYSCORE', redis.pcall('ZRANGEBYSCORE', set, '-inf', '(9', 'WITHSCORES', 'LIMIT', 0, 1))
 try('ZREM', redis.pcall('ZREM', set, 'a'))
+try('GETDEL', redis.pcall('GETDEL', text))
 try('UNLINK', redis.pcall('UNLINK', text, hash, stream, set))
 try('INFO', redis.pcall('INFO', 'replication'))
 -- As the function hint does it; the channel has no subscriber.

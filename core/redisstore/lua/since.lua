@@ -1,9 +1,9 @@
 -- since returns the items of a log after a position: 1 if it joins, 1 if it was
 -- trimmed, and five strings for each item. It joins by token; the id is where to
 -- look first. A position is the token of an item, or the one before an item (that
--- of a new era, which is in no log), or the head's.
-local function since(head, log, id, pos)
-  if field(head, 'ptok') == pos then return 1, 0, {} end
+-- of a new era, which is in no log), or ptok, the head's.
+local function since(ptok, log, id, pos)
+  if ptok == pos then return 1, 0, {} end
   local first
   local function look(from)
     local entries = good(redis.pcall('XRANGE', log, from, '+'))

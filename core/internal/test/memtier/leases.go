@@ -54,7 +54,9 @@ func (c *session) Acquire(
 	if err != nil {
 		return tier.Lease{}, err
 	}
-	leases[0].Generations = gens
+	if leases[0].Busy == 0 {
+		leases[0].Generations = gens
+	}
 	return leases[0], nil
 }
 
