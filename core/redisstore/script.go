@@ -19,22 +19,22 @@ var sources embed.FS
 //
 //nolint:gochecknoglobals // constants, but that Go has none that are computed
 var (
-	acquireScript    = newScript("good", "unpack", "clock", "head", "lease", "intent", "capture", "acquire")
-	lateScript       = newScript("good", "clock", "head", "intent", "capture", "since", "late")
-	extendScript     = newScript("good", "lease", "extend")
-	releaseScript    = newScript("good", "hint", "lease", "release")
-	noteScript       = newScript("good", "lease", "note")
-	learnScript      = newScript("good", "clock", "learn")
-	fillScript       = newScript("good", "clock", "head", "hint", "lease", "fill")
-	changeScript     = newScript("good", "unpack", "clock", "head", "hint", "lease", "intent", "versions", "change")
-	eraScript        = newScript("good", "clock", "head", "hint", "replication", "era")
-	stateScript      = newScript("good", "head", "state")
-	logScript        = newScript("good", "head", "since", "log")
-	lagScript        = newScript("good", "head", "lag")
-	timeScript       = newScript("time")
-	layoutScript     = newScript("clock", "layout")
-	probeScript      = newScript("unpack", "clock", "probe")
-	enqueueScript    = newScript("good", "unpack", "clock", "head", "hint", "lease", "intent", "versions", "change()",
+	acquireScript = newScript("good", "unpack", "clock", "head", "lease", "intent", "capture", "acquire")
+	lateScript    = newScript("good", "clock", "head", "intent", "capture", "since", "late")
+	extendScript  = newScript("good", "lease", "extend")
+	releaseScript = newScript("good", "hint", "lease", "release")
+	noteScript    = newScript("good", "lease", "note")
+	learnScript   = newScript("good", "clock", "learn")
+	fillScript    = newScript("good", "clock", "head", "hint", "lease", "fill")
+	changeScript  = newScript("good", "unpack", "clock", "head", "hint", "lease", "intent", "versions", "change")
+	eraScript     = newScript("good", "clock", "head", "hint", "replication", "era")
+	stateScript   = newScript("good", "head", "state")
+	logScript     = newScript("good", "head", "since", "log")
+	lagScript     = newScript("good", "head", "lag")
+	timeScript    = newScript("time")
+	layoutScript  = newScript("clock", "layout")
+	probeScript   = newScript("unpack", "clock", "probe")
+	enqueueScript = newScript("good", "unpack", "clock", "head", "hint", "lease", "intent", "versions", "change()",
 		"record", "queue", "letters", "put", "enqueue")
 	replayScript = newScript("good", "unpack", "clock", "head", "hint", "lease", "intent", "versions", "change()",
 		"record", "queue", "letters", "put", "replay")
