@@ -93,11 +93,11 @@ local function id_of(v)
 end
 
 local function entry_id(entry) return id_of(good(redis.pcall('GETRANGE', entry, 0, 257))) end
--- Intents of writers on one key or tag: a hash with a field w:<writer> for each,
--- 'deadline:until when it is remembered', in milliseconds; x:<id> for each entry that
--- intents on its key have capped: until when it would live; gen: the same of the
--- generation, '<its token>:<milliseconds>'; lag: until when a replica may be behind; mark: the token of the last invalidation while one was open. What is
--- no such hash is no intent.
+-- Intents of writers on one key or tag: a hash with a field w:<writer> for each intent,
+-- '<deadline>:<until when it is remembered>', in milliseconds; x:<id> for each entry that
+-- intents on its key have capped, its expiry before that; gen, the same for the generation,
+-- '<its token>:<milliseconds>'; lag, until when a replica may lag. A key of another type
+-- holds no intents.
 
 local function writer(value)
   local deadline, known = string.match(value, '^(%d+):(%d+)$')
@@ -332,9 +332,9 @@ local function lives(item, others)
   return of
 end
 
--- touch takes the own intent out, marks those of others, and enters what there is
--- to enter. The hash lasts as long as anything in it has to be known.
-local function touch(item, tok)
+-- touch removes the call's own intent, and enters an intent or a replica's lag. The hash
+-- lasts as long as any of its fields is needed.
+local function touch(item)
   local key = item.intents
   local h = good(redis.pcall('HGETALL', key))
   if h.err then
@@ -362,7 +362,6 @@ local function touch(item, tok)
   end
   if mode == ABANDON then return end
   local until_ = 0
-  if others and mode ~= BEGIN then redis.call('HSET', key, 'mark', tok) end
   if lag > 0 then
     redis.call('HSET', key, 'lag', digits(math.max(old, now + lag)))
     until_ = now + lag
@@ -382,7 +381,7 @@ local said = items
 if mode == BEGIN then
   said = {}
   for _, item in ipairs(items) do
-    if item.intents then touch(item, '') end
+    if item.intents then touch(item) end
     if item.kind == TAG then
       cap_generation(item)
     elseif item.kind == KEY then
@@ -400,7 +399,7 @@ elseif mode == ABANDON then
   for _, item in ipairs(items) do
     if item.intents and not untouched then
       there = lift(item) or there
-      touch(item, '')
+      touch(item)
     end
   end
   if not there then return {'done', now} end
@@ -426,7 +425,7 @@ local reply = {'done', now}
 for i, item in ipairs(said) do
   local tok = base .. '.' .. i
   if item.intents then
-    if not untouched then touch(item, tok) end
+    if not untouched then touch(item) end
   elseif lag > 0 and (item.kind == PATTERN or item.kind == ALL or item.kind == ERA) then
     moved.lag = digits(math.max(tonumber(state.lag or '') or 0, now + lag))
   end
