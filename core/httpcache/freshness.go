@@ -102,15 +102,21 @@ func (rt *routeSnapshot) lifetime(status int, h Header, dir *directives, said lo
 	if !l.strict {
 		rt.windows(&l, status, cc)
 	}
-	keep := l.forError
+	l.lifetime.Fallback = rt.fallback(&l, validator)
+	return l, ""
+}
+
+// fallback finds how long a response is kept after its lifetime: for errors, for validation,
+// or for requests that accept stale responses.
+func (rt *routeSnapshot) fallback(l *life, validator bool) time.Duration {
+	keep, fresh := l.forError, l.lifetime.Fresh
 	switch {
 	case validator:
 		keep = max(keep, keepForValidation)
 	case !l.strict && rt.honours("max-stale"):
 		keep = max(keep, min(fresh, keepForMaxStale))
 	}
-	l.lifetime.Fallback = keep + max(0, -fresh)
-	return l, ""
+	return keep + max(0, -fresh)
 }
 
 // clamp keeps a duration within a year, either way: what a handler states may be

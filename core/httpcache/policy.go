@@ -67,33 +67,12 @@ func (rt *routeSnapshot) storable(status int, h Header, creds credentials, said 
 		return no("trailer-or-transfer-coding")
 	}
 	dir := readDirectives(h)
-	cc := &dir.cc
-	known := understood(status)
-	switch {
-	case cc.NoStore && (!cc.MustUnderstand || !known): // RFC 9111 section 5.2.2.3
-		return no("no-store")
-	case cc.MustUnderstand && !known:
-		return no("must-understand")
-	case cc.Private && rt.identity == nil:
-		return no("private")
+	if reason := rt.forbids(status, &dir.cc); reason != "" {
+		return no(reason)
 	}
-	d := decision{
-		forAuthorized: cc.Public || cc.SMaxAge.Present || cc.MayShare,
-		forCookies:    cc.Public,
-	}
-	// RFC 9111 sections 5.2.2.4 and 5.2.2.7: the fields are for this client.
-	d.strip = cc.NoCacheFields
-	if rt.identity == nil {
-		d.strip = append(d.strip[:len(d.strip):len(d.strip)], cc.PrivateFields...)
-	}
-	d.withoutCookie = rt.mayStayWithoutCookie(h, &dir)
-	switch {
-	case len(h.Values("Set-Cookie")) > 0 && !rt.class.HTTP.AllowSetCookie && !d.withoutCookie:
-		return no(setCookie)
-	case creds.authorization && !d.forAuthorized: // RFC 9111 section 3.5
-		return no(creds.reason())
-	case creds.cookies && !d.forCookies:
-		return no("cookie")
+	d, reason := rt.clients(h, &dir, creds)
+	if reason != "" {
+		return no(reason)
 	}
 	names, star := variesOn(h)
 	if star {
@@ -110,13 +89,51 @@ func (rt *routeSnapshot) storable(status int, h Header, creds credentials, said 
 		}
 		d.part, d.whole = &span, size
 	}
-	var reason string
 	d.life, reason = rt.lifetime(status, h, &dir, said)
 	d.store, d.reason, d.verdict = reason == "", reason, local.Unshareable
 	if !d.store && d.part != nil {
 		return conditional()
 	}
 	return d
+}
+
+// forbids returns the directive that forbids a shared cache to store a response, or "".
+func (rt *routeSnapshot) forbids(status int, cc *field.CacheControl) (reason string) {
+	known := understood(status)
+	switch {
+	case cc.NoStore && (!cc.MustUnderstand || !known): // RFC 9111 section 5.2.2.3
+		return "no-store"
+	case cc.MustUnderstand && !known:
+		return "must-understand"
+	case cc.Private && rt.identity == nil:
+		return "private"
+	}
+	return ""
+}
+
+// clients decides which clients a response is for. It returns a reason if that is only the
+// client whose request has led to the response.
+func (rt *routeSnapshot) clients(h Header, dir *directives, creds credentials) (d decision, reason string) {
+	cc := &dir.cc
+	d = decision{
+		forAuthorized: cc.Public || cc.SMaxAge.Present || cc.MayShare,
+		forCookies:    cc.Public,
+	}
+	// RFC 9111 sections 5.2.2.4 and 5.2.2.7: the fields are for this client.
+	d.strip = cc.NoCacheFields
+	if rt.identity == nil {
+		d.strip = append(d.strip[:len(d.strip):len(d.strip)], cc.PrivateFields...)
+	}
+	d.withoutCookie = rt.mayStayWithoutCookie(h, dir)
+	switch {
+	case len(h.Values("Set-Cookie")) > 0 && !rt.class.HTTP.AllowSetCookie && !d.withoutCookie:
+		reason = setCookie
+	case creds.authorization && !d.forAuthorized: // RFC 9111 section 3.5
+		reason = creds.reason()
+	case creds.cookies && !d.forCookies:
+		reason = "cookie"
+	}
+	return d, reason
 }
 
 // oversize turns down a response that is larger than its class allows.

@@ -99,6 +99,7 @@ const (
 	malformed
 )
 
+// set applies a directive.
 func (c *CacheControl) set(name, arg string, form form) {
 	var known [len("stale-while-revalidate")]byte // the longest name known
 	if len(name) > len(known) {
@@ -107,11 +108,15 @@ func (c *CacheControl) set(name, arg string, form form) {
 	for i := range len(name) {
 		known[i] = lower(name[i])
 	}
+	if directive := known[:len(name)]; !c.forbid(directive, arg, form) && !c.permit(directive, form) {
+		c.limit(directive, arg, form)
+	}
+}
 
-	number := ParseSeconds(arg)
-	number.Present = true // a malformed one is 0
-
-	switch string(known[:len(name)]) {
+// forbid applies a directive that forbids something, in each form. ok is false for other
+// directives.
+func (c *CacheControl) forbid(directive []byte, arg string, form form) (ok bool) {
+	switch string(directive) {
 	case "no-store":
 		c.NoStore = true
 	case "no-transform":
@@ -125,7 +130,16 @@ func (c *CacheControl) set(name, arg string, form form) {
 		qualify(&c.NoCache, &c.NoCacheFields, arg)
 	case "private":
 		qualify(&c.Private, &c.PrivateFields, arg)
+	default:
+		return false
+	}
+	return true
+}
 
+// permit applies a directive that permits something, in its exact form. ok is false for
+// other directives.
+func (c *CacheControl) permit(directive []byte, form form) (ok bool) {
+	switch string(directive) {
 	case "public":
 		c.Public = c.Public || form == bare
 	case "must-understand":
@@ -134,7 +148,17 @@ func (c *CacheControl) set(name, arg string, form form) {
 		c.Immutable = c.Immutable || form == bare
 	case "only-if-cached":
 		c.OnlyIfCached = c.OnlyIfCached || form == bare
+	default:
+		return false
+	}
+	return true
+}
 
+// limit applies a directive whose argument is a number of seconds. A malformed number is 0.
+func (c *CacheControl) limit(directive []byte, arg string, form form) {
+	number := ParseSeconds(arg)
+	number.Present = true
+	switch string(directive) {
 	case "max-age":
 		c.MaxAge.least(number)
 	case "s-maxage":
