@@ -39,6 +39,7 @@ import (
 	"net/url"
 	"reflect"
 	"slices"
+	"sync"
 
 	"github.com/labstack/echo/v4"
 
@@ -103,10 +104,14 @@ func middleware(serve func(httpcache.Exchange) error) echo.MiddlewareFunc {
 	return func(next echo.HandlerFunc) echo.HandlerFunc {
 		return func(c echo.Context) error {
 			r := c.Request()
-			err := serve(&exchange{
-				StdExchange: httpcache.StdExchange{Writer: c.Response(), Request: r},
-				echo:        c, next: next, url: r.URL,
-			})
+			x := exchanges.Get().(*exchange)
+			x.Begin(c.Response(), r)
+			x.echo, x.next, x.url = c, next, r.URL
+			err := serve(x)
+			if x.End() {
+				x.echo, x.next, x.url = nil, nil, nil
+				exchanges.Put(x)
+			}
 			if he, ok := err.(*httpcache.HandlerError); ok { //nolint:errorlint // made by Run, never wrapped
 				return he.Err
 			}
@@ -114,6 +119,8 @@ func middleware(serve func(httpcache.Exchange) error) echo.MiddlewareFunc {
 		}
 	}
 }
+
+var exchanges = sync.Pool{New: func() any { return new(exchange) }} //nolint:gochecknoglobals // shared scratch
 
 type exchange struct {
 	httpcache.StdExchange
@@ -128,6 +135,9 @@ var _ httpcache.Exchange = (*exchange)(nil)
 // handler sees; what came over the wire is then the original.
 func (x *exchange) Line() httpcache.Line {
 	l := x.StdExchange.Line()
+	if l.Lacks.Forwarding() {
+		return l
+	}
 	for _, name := range believed {
 		if len(x.Request.Header[name]) == 0 {
 			continue

@@ -28,6 +28,7 @@ import (
 	"net/http"
 	"reflect"
 	"strings"
+	"sync"
 
 	"github.com/gin-gonic/gin"
 
@@ -88,11 +89,19 @@ func requestOf(ex httpcache.Exchange) *gin.Context { return ex.(*exchange).gin }
 
 func middleware(serve func(httpcache.Exchange) error) gin.HandlerFunc {
 	return func(c *gin.Context) {
-		x := &exchange{gin: c, out: out{ResponseWriter: c.Writer}, errors: len(c.Errors)}
-		x.Writer, x.Request = &x.out, c.Request
+		x := exchanges.Get().(*exchange)
+		x.gin, x.errors = c, len(c.Errors)
+		x.out.ResponseWriter, x.out.final = c.Writer, false
+		x.Begin(&x.out, c.Request)
 		_ = serve(x) // Gin has the errors in c.Errors
+		if x.End() {
+			x.gin, x.out.ResponseWriter = nil, nil
+			exchanges.Put(x)
+		}
 	}
 }
+
+var exchanges = sync.Pool{New: func() any { return new(exchange) }} //nolint:gochecknoglobals // shared scratch
 
 type exchange struct {
 	httpcache.StdExchange
@@ -124,19 +133,8 @@ func (x *exchange) Run(ctx context.Context, c *httpcache.Capture) error {
 		defer g.Set(httpcache.ContextKey, before)
 		g.Set(httpcache.ContextKey, v)
 	}
-	next := func() {
-		whole := false
-		x.Handle(ctx, c, func(r *http.Request) {
-			g.Request = r
-			g.Next()
-			whole = true
-		})
-		if !whole {
-			g.Abort() // nothing behind the handler that broke off
-		}
-	}
 	if c == nil {
-		next()
+		x.handle(ctx, nil)
 		return nil
 	}
 	x.Capture = httpcache.NewWriter(&x.out, c)
@@ -148,8 +146,28 @@ func (x *exchange) Run(ctx context.Context, c *httpcache.Capture) error {
 			x.Capture.Abandon()
 		}
 	}()
-	next()
+	x.handle(ctx, c)
 	finished = true
+	return x.finish(c, w, outer)
+}
+
+// handle has the handlers behind the middleware answer the request.
+func (x *exchange) handle(ctx context.Context, c *httpcache.Capture) {
+	g, whole := x.gin, false
+	x.Handle(ctx, c, func(r *http.Request) {
+		g.Request = r
+		g.Next()
+		whole = true
+	})
+	if !whole {
+		g.Abort() // nothing behind the handler that broke off
+	}
+}
+
+// finish ends the capture of a run, and returns the error of the handlers, if it is not
+// answered.
+func (x *exchange) finish(c *httpcache.Capture, w *writer, outer gin.ResponseWriter) error {
+	g := x.gin
 	failed := len(g.Errors) > x.errors
 	implicit := 0
 	if !w.Written() && !outer.Written() { // a HandleContext writes to Gin's own
@@ -212,15 +230,22 @@ func (x *exchange) replies(a httpcache.Answer) httpcache.Answer {
 // that.
 func (x *exchange) Outer() httpcache.Outer {
 	w := x.out.ResponseWriter
-	t := reflect.TypeOf(w)
 	own, unwraps := w.(interface{ Unwrap() http.ResponseWriter })
-	if !unwraps || t.Kind() != reflect.Pointer || t.Elem().PkgPath() != ginPackage {
+	if !unwraps || reflect.TypeOf(w) != ginWriter {
 		return httpcache.OuterUnknown
 	}
 	return httpcache.OuterOf(own.Unwrap())
 }
 
-var ginPackage = reflect.TypeFor[gin.Engine]().PkgPath() //nolint:gochecknoglobals // a constant
+// ginWriter is the type of Gin's own writer, which a context has until middleware sets
+// another one. nil: not in this version of Gin.
+var ginWriter = func() reflect.Type { //nolint:gochecknoglobals // a constant
+	f, ok := reflect.TypeFor[gin.Context]().FieldByName("writermem")
+	if !ok {
+		return nil
+	}
+	return reflect.PointerTo(f.Type)
+}()
 
 // Detach implements httpcache.Exchange. It dispatches through the engine, which a
 // context does not show.

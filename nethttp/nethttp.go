@@ -21,6 +21,7 @@ import (
 	"net/url"
 	"reflect"
 	"strings"
+	"sync"
 
 	"github.com/larderhq/larder/core"
 	"github.com/larderhq/larder/core/httpcache"
@@ -99,11 +100,19 @@ func requestOf(ex httpcache.Exchange) *http.Request { return ex.(*exchange).Requ
 func middleware(serve func(httpcache.Exchange) error) func(http.Handler) http.Handler {
 	return func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			x := &exchange{StdExchange: httpcache.StdExchange{Writer: w, Request: r}, next: next}
+			x := exchanges.Get().(*exchange)
+			x.Begin(w, r)
+			x.next = next
 			_ = serve(x) // handlers of net/http return no errors
+			if x.End() {
+				x.next = nil
+				exchanges.Put(x)
+			}
 		})
 	}
 }
+
+var exchanges = sync.Pool{New: func() any { return new(exchange) }} //nolint:gochecknoglobals // shared scratch
 
 type exchange struct {
 	httpcache.StdExchange
@@ -161,9 +170,10 @@ func (x *exchange) Detach() func(context.Context, func(httpcache.Exchange)) {
 		if x.Request.Method == http.MethodHead {
 			return nil // its handler need not be that of GET
 		}
+		next := x.next // the exchange ends before the refresh
 		return func(ctx context.Context, load func(httpcache.Exchange)) {
 			httpcache.ServeDiscarding(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-				load(&exchange{StdExchange: httpcache.StdExchange{Writer: w, Request: r}, next: x.next})
+				load(&exchange{StdExchange: httpcache.StdExchange{Writer: w, Request: r}, next: next})
 			}), r.WithContext(ctx))
 		}
 	}

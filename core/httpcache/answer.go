@@ -20,6 +20,7 @@ func (r *response) answer(ex Exchange, lacks FieldSet, method string, extra []Fi
 	a, etag, recoded := r.inFull(ex, extra)
 	switch { // in the order of RFC 9110 section 13.2.2
 	case lacks.has(conditionName) && r.part == nil: // as most hits
+		a.distinct = r.distinct
 	case r.status/100 == 2 && r.preconditionFailed(ex, etag):
 		return refusal(a, http.StatusPreconditionFailed)
 	case r.status == http.StatusOK && r.notModified(ex, etag):
@@ -51,6 +52,7 @@ func (r *response) inFull(ex Exchange, extra []Field) (a Answer, etag string, re
 	out := outsideOf(ex)
 	if e := r.chosen(ex, out); e != nil {
 		a.Fields, a.Body, etag = e.fields, e.body, e.etag
+		a.length = e.length
 		return a, etag, false
 	}
 	if !out.encodesContent(r.header()) {

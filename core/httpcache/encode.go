@@ -19,6 +19,7 @@ type encodedBody struct {
 	body   []byte
 	etag   string
 	fields []Field
+	length lengthField // that fields state already
 }
 
 // worthEncoding is the smallest content that is encoded.
@@ -109,6 +110,7 @@ func (e *encodedBody) describe(r *response) {
 		}
 	}
 	e.fields = append(e.fields, Field{Name: "Content-Encoding", Values: []string{e.coding}}, contentLength(len(e.body)))
+	e.length = lengthField{len(e.body), []Field{}}
 }
 
 // chosen returns the encoded content that suits the request best; nil: the

@@ -76,6 +76,8 @@ type Line struct {
 	Original string
 	// HasBody says that the request has, or may have, content.
 	HasBody bool
+	// Lacks are fields that the request does not have. The zero value says nothing of them.
+	Lacks FieldSet
 }
 
 // Clone returns a copy of l that shares no memory with a request's buffer, which a handler
@@ -128,6 +130,9 @@ type Answer struct {
 	ErrorMessage string
 
 	length lengthField
+	// distinct says that no two of the fields have the same name, and that each is to be
+	// sent where outer middleware has set none.
+	distinct bool
 }
 
 // Header is the header of an answer as an adapter's framework keeps it.

@@ -16,13 +16,25 @@ const (
 	directiveName                          // Cache-Control, Pragma
 	conditionName                          // conditionalFields
 	originName                             // Origin
+	forwardedName                          // forwardingFields
 )
+
+// forwardingFields are the fields from which frameworks take the scheme or the host of a
+// request.
+var forwardingFields = []string{ //nolint:gochecknoglobals // a constant
+	"X-Forwarded-Proto", "X-Forwarded-Protocol", "X-Forwarded-Ssl", "X-Url-Scheme", "X-Forwarded-Host",
+}
 
 // AllFields is the set of all fields, for a request whose fields are unknown.
 const AllFields = ^FieldSet(0)
 
 // Add adds a field by its canonical name.
 func (n *FieldSet) Add(name string) { *n |= memberOf(name) }
+
+// Forwarding reports whether the set has the fields from which frameworks take a scheme or
+// a host: X-Forwarded-Proto, X-Forwarded-Protocol, X-Forwarded-Ssl, X-Url-Scheme and
+// X-Forwarded-Host.
+func (n FieldSet) Forwarding() bool { return n.has(forwardedName) }
 
 // has reports whether all of some members are in n.
 func (n FieldSet) has(members FieldSet) bool { return n&members == members }
@@ -62,6 +74,7 @@ var members = func() (members [1 << 8][]member) { //nolint:gochecknoglobals // a
 		directiveName:     {"Cache-Control", "Pragma"},
 		conditionName:     conditionalFields,
 		originName:        {originField},
+		forwardedName:     forwardingFields,
 	} {
 		for _, name := range names {
 			slot := slotOf(name)

@@ -111,12 +111,12 @@ func (rt *routeSnapshot) appendQuery(dst []byte, query string) []byte {
 }
 
 func appendLower(dst []byte, s string) []byte {
-	for i := 0; i < len(s); i++ {
-		c := s[i]
+	from := len(dst)
+	dst = append(dst, s...)
+	for i, c := range dst[from:] {
 		if 'A' <= c && c <= 'Z' {
-			c += 'a' - 'A'
+			dst[from+i] = c + 'a' - 'A'
 		}
-		dst = append(dst, c)
 	}
 	return dst
 }

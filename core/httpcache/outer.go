@@ -5,6 +5,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"sync/atomic"
 
 	"github.com/larderhq/larder/core/httpcache/internal/field"
 )
@@ -92,7 +93,9 @@ func outsideOf(ex Exchange) outside {
 // codings of media by "identity;q=1, *;q=0".
 func mayBeEncodedFor(acceptEncoding []string) bool {
 	for _, line := range acceptEncoding {
-		for member := range strings.SplitSeq(line, ",") {
+		for more := true; more; {
+			var member string
+			member, line, more = strings.Cut(line, ",")
 			name, _, _ := strings.Cut(member, ";")
 			switch name = strings.Trim(name, " \t"); {
 			case name == "", strings.EqualFold(name, "identity"):
@@ -252,11 +255,20 @@ func OuterOf(w http.ResponseWriter) Outer {
 		return OuterNone
 	}
 	t := reflect.TypeOf(w)
+	if known := serverWriter.Load(); known != nil && *known == t { // as nearly always
+		return OuterNone
+	}
 	if t != nil && t.Kind() == reflect.Pointer {
 		switch t.Elem().PkgPath() {
 		case "net/http", "net/http/httptest", "golang.org/x/net/http2":
+			found := t // t itself is not to be allocated
+			serverWriter.Store(&found)
 			return OuterNone
 		}
 	}
 	return OuterUnknown
 }
+
+// serverWriter is the latest type that OuterOf has found to be a server's own. The comparison
+// of types is faster than that of package paths.
+var serverWriter atomic.Pointer[reflect.Type] //nolint:gochecknoglobals // a cache of one

@@ -17,12 +17,15 @@ import (
 // response is a stored response. It is immutable except for the fields that are rendered
 // when they are first sent.
 type response struct {
-	status  int
-	fields  []Field // the handler's, then the cache's
-	own     int     // how many are the handler's
-	sent    []Field // the fields that answers carry
-	body    []byte
-	failure string // Capture.ErrorMessage
+	status int
+	fields []Field // the handler's, then the cache's
+	own    int     // how many are the handler's
+	sent   []Field // the fields that answers carry
+	// distinct says that a hit has at most one field of each name, if outer middleware has
+	// set none: the names in sent differ, and are none that the cache adds to a hit.
+	distinct bool
+	body     []byte
+	failure  string // Capture.ErrorMessage
 
 	validators
 	reuse
@@ -97,11 +100,11 @@ var mergeable = map[string]bool{ //nolint:gochecknoglobals // a constant
 	"Access-Control-Expose-Headers": true, "Link": true, "Server-Timing": true, "Set-Cookie": true, "Vary": true, "Via": true,
 }
 
-// newResponse makes a stored response, and returns what the cache adds to the
-// handler's fields, for the answer under way as well. The decision changes where the
-// response is larger than its class allows.
-// encoded is the same content as it was encoded before, nil: it has not been.
-// made is when the response was made, where the handler does not say so.
+// newResponse makes a stored response, and returns the fields that the cache adds to the
+// handler's, for the answer under way as well. The decision changes where the response is
+// larger than its class allows. encoded is the same content in content codings, from an
+// earlier response; nil: there is none. made is when the response was made, where the
+// handler does not say so.
 func (rt *routeSnapshot) newResponse(status int, h Header, body []byte, d *decision, encoded []encodedBody, made time.Time) (r *response, add []Field) {
 	r = &response{
 		status:     status,
@@ -114,37 +117,9 @@ func (rt *routeSnapshot) newResponse(status int, h Header, body []byte, d *decis
 		identification: identification{vary: d.vary},
 		partial:        partial{part: d.part, whole: d.whole},
 	}
-	nominated := slices.Clone(d.strip)
-	for _, line := range h.Values("Connection") {
-		for name := range strings.SplitSeq(line, ",") {
-			nominated = append(nominated, http.CanonicalHeaderKey(strings.Trim(name, " \t")))
-		}
-	}
-	for _, f := range h.Own() {
-		if hopByHop[f.Name] || slices.Contains(nominated, f.Name) || f.Name == "Age" {
-			continue
-		}
-		if f.Mode == Set && mergeable[f.Name] && len(outer(h, f.Name)) == 0 {
-			f.Mode = Merge // what outer middleware sets for another request stays
-		}
-		r.fields = append(r.fields, f)
-	}
-	r.own = len(r.fields)
+	r.takeFields(h, d.strip)
 	r.etag = first(r.header().Values("Etag")) // unless it is for this client only
-	if status == http.StatusOK && !rt.class.HTTP.NoETag && len(h.Values("Etag")) == 0 && len(h.Values("Last-Modified")) == 0 {
-		sum := sha256.Sum256(r.body)
-		r.etag = `"` + base64.RawURLEncoding.EncodeToString(sum[:18]) + `"`
-		add = append(add, Field{Name: "Etag", Values: []string{r.etag}})
-	}
-	if status == http.StatusOK && len(body) > 0 && len(h.Values("Accept-Ranges")) == 0 {
-		add = append(add, acceptRanges)
-	}
-	if !d.guess { // public means nothing else there
-		add = append(add, noGuess(h)...)
-	}
-	if _, dated := field.ParseDate(first(h.Values("Date"))); !dated {
-		add = append(add, dateField(made))
-	}
+	add = rt.addedFields(r, h, d, made)
 	if d.store && r.counted() > rt.class.MaxEntryBytes {
 		d.oversize(status)
 		r.fields = append(r.fields, add...)
@@ -162,6 +137,48 @@ func (rt *routeSnapshot) newResponse(status int, h Header, body []byte, d *decis
 	return r, add
 }
 
+// takeFields stores the handler's fields, without those of one connection, those that
+// Connection names, and those to strip.
+func (r *response) takeFields(h Header, strip []string) {
+	nominated := slices.Clone(strip)
+	for _, line := range h.Values("Connection") {
+		for name := range strings.SplitSeq(line, ",") {
+			nominated = append(nominated, http.CanonicalHeaderKey(strings.Trim(name, " \t")))
+		}
+	}
+	for _, f := range h.Own() {
+		if hopByHop[f.Name] || slices.Contains(nominated, f.Name) || f.Name == "Age" {
+			continue
+		}
+		if f.Mode == Set && mergeable[f.Name] && len(outer(h, f.Name)) == 0 {
+			f.Mode = Merge // a field that outer middleware sets for another request stays
+		}
+		r.fields = append(r.fields, f)
+	}
+	r.own = len(r.fields)
+}
+
+// addedFields makes the fields that the cache adds to the handler's: an ETag, which it also
+// stores, Accept-Ranges, no-cache and Date.
+func (rt *routeSnapshot) addedFields(r *response, h Header, d *decision, made time.Time) (add []Field) {
+	status := r.status
+	if status == http.StatusOK && !rt.class.HTTP.NoETag && len(h.Values("Etag")) == 0 && len(h.Values("Last-Modified")) == 0 {
+		sum := sha256.Sum256(r.body)
+		r.etag = `"` + base64.RawURLEncoding.EncodeToString(sum[:18]) + `"`
+		add = append(add, Field{Name: "Etag", Values: []string{r.etag}})
+	}
+	if status == http.StatusOK && len(r.body) > 0 && len(h.Values("Accept-Ranges")) == 0 {
+		add = append(add, acceptRanges)
+	}
+	if !d.guess { // public means nothing else there
+		add = append(add, noGuess(h)...)
+	}
+	if _, dated := field.ParseDate(first(h.Values("Date"))); !dated {
+		add = append(add, dateField(made))
+	}
+	return add
+}
+
 // read reads the fields that are compared with requests, and makes those that are
 // sent.
 func (r *response) read() {
@@ -176,6 +193,7 @@ func (r *response) read() {
 	}
 	r.rangeless = !takesBytes(h.Values("Accept-Ranges"))
 	r.sent = sentFields(r.fields)
+	r.distinct = distinct(r.sent)
 	if len(r.body) > maxImplicitLength {
 		r.length = newLengthField(len(r.body))
 	}
@@ -197,6 +215,21 @@ func sentFields(fields []Field) []Field {
 		return sentFields(slices.Delete(sent, at, at+1))
 	}
 	return fields
+}
+
+// addedToHits are the fields that the cache adds to stored ones as it answers.
+var addedToHits = []string{"Age", cacheStatus, "Content-Length"} //nolint:gochecknoglobals // a constant
+
+// distinct reports whether fields have values, and names of which no two are equal, and
+// none is in addedToHits.
+func distinct(fields []Field) bool {
+	for i := range fields {
+		name := fields[i].Name
+		if len(fields[i].Values) == 0 || slices.Contains(addedToHits, name) || hasField(fields[:i], name) {
+			return false
+		}
+	}
+	return true
 }
 
 // accepts reports whether the request takes the response's encoding. A coding that is

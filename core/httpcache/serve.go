@@ -95,7 +95,10 @@ func (rt *routeSnapshot) identify(dst []byte, ex Exchange, line *Line) (key []by
 	case line.HasBody && line.Method != methodQuery:
 		return nil, creds, w, fwdBypass, "request-has-content"
 	}
-	lacks := lacking(ex)
+	lacks := line.Lacks
+	if rt.skip != nil {
+		lacks = lacking(ex) // it may have changed the request
+	}
 	switch {
 	case lacks.has(upgradeName):
 	case len(ex.Values("Upgrade")) > 0:

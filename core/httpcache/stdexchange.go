@@ -17,6 +17,23 @@ type StdExchange struct {
 	Capture *Writer // of the run under way
 
 	snapshot http.Header
+	handled  bool // by the handlers behind the middleware
+	replied  bool
+	values   []string // memory for the values of answers, of which no part is used twice
+}
+
+// Begin prepares an exchange for a request. The exchange is new or has been ended.
+func (x *StdExchange) Begin(w http.ResponseWriter, r *http.Request) { x.Writer, x.Request = w, r }
+
+// End ends an exchange whose request has been answered, and reports whether the exchange may
+// serve another request. That is so after an answer from the store: a handler may keep what
+// it was given.
+func (x *StdExchange) End() (reusable bool) {
+	if !x.replied || x.handled {
+		return false
+	}
+	*x = StdExchange{values: x.values}
+	return true
 }
 
 // Line implements Exchange.
@@ -37,6 +54,7 @@ func (x *StdExchange) Line() Line {
 		l.Original = t
 	}
 	l.root(r)
+	l.Lacks = ^x.Fields()
 	return l
 }
 
@@ -102,7 +120,8 @@ func (x *StdExchange) Reply(a Answer) {
 	if !a.NoBody && !encodes && len(a.Body) > maxImplicitLength {
 		length = a.length.of(len(a.Body))
 	}
-	setFields(h, a.Fields, a.Extra, length)
+	x.setFields(h, a.distinct && len(h) == 0, a.Fields, a.Extra, length)
+	x.replied = true
 	w.WriteHeader(a.Status)
 	if !a.NoBody && len(a.Body) > 0 {
 		_, _ = w.Write(a.Body) // a client that has gone is no error of the cache
@@ -145,28 +164,53 @@ func stateLength(h http.Header, n int) {
 	}
 }
 
-// setFields puts fields into a header. The header gets copies of the values: what
-// is behind the cache may change them.
+// setFields puts fields into a header. The header gets copies of the values: middleware
+// outside may change them.
 func setFields(h http.Header, lists ...[]Field) {
-	n := 0
+	copies := make([]string, 0, countValues(lists))
+	for _, fields := range lists {
+		copies = setInto(h, fields, copies, false)
+	}
+}
+
+// setFields is the function setFields with memory of the exchange. alone says that no
+// field of the lists meets another one of its name.
+func (x *StdExchange) setFields(h http.Header, alone bool, lists ...[]Field) {
+	copies := x.room(countValues(lists))
+	for _, fields := range lists {
+		copies = setInto(h, fields, copies, alone)
+	}
+}
+
+func countValues(lists [][]Field) (n int) {
 	for _, fields := range lists {
 		for i := range fields {
 			n += len(fields[i].Values)
 		}
 	}
-	if n == 0 && len(lists[0]) == 0 {
-		return
-	}
-	copies := make([]string, 0, n)
-	for _, fields := range lists {
-		copies = setInto(h, fields, copies)
-	}
+	return n
 }
 
-func setInto(h http.Header, fields []Field, copies []string) []string {
+// roomOfAnswers is how many values an exchange allocates memory for at once. The memory is
+// the garbage collector's when the headers of all answers that share it are.
+const roomOfAnswers = 128
+
+// room returns memory for n values that nothing else uses.
+func (x *StdExchange) room(n int) []string {
+	if n > len(x.values) {
+		x.values = make([]string, max(n, roomOfAnswers))
+	}
+	room := x.values[:0:n]
+	x.values = x.values[n:]
+	return room
+}
+
+// setInto puts copies of fields into a header. Their values are appended to copies, which
+// has room for them.
+func setInto(h http.Header, fields []Field, copies []string, alone bool) []string {
 	for i := range fields {
 		f := &fields[i]
-		if f.Mode == Set && len(f.Values) == 1 { // as nearly all
+		if (alone || f.Mode == Set) && len(f.Values) == 1 { // as nearly all
 			copies = append(copies, f.Values[0])
 			n := len(copies)
 			h[f.Name] = copies[n-1 : n : n]
@@ -242,6 +286,7 @@ func (h sentHeader) Values(name string) []string { return canonical(h.w.Header()
 // its context. They see a copy: c says which conditions it has, and what they have parsed
 // of it is handed back, so that the server removes the files of an upload.
 func (x *StdExchange) Handle(ctx context.Context, c *Capture, handle func(*http.Request)) {
+	x.handled = true
 	asked := x.Request.WithContext(ctx)
 	if c != nil && c.Conditions != nil {
 		asked.Header = askedBy(c, x.Request.Header)
