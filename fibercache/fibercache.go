@@ -100,11 +100,11 @@ func cached(serve func(httpcache.Exchange) error) fiber.Handler { return middlew
 func invalidating(serve func(httpcache.Exchange) error) fiber.Handler { return middleware(serve, true) }
 
 func middleware(serve func(httpcache.Exchange) error, writes bool) fiber.Handler {
-	outers := new(sync.Map)
+	state := new(routeState)
 	return func(c *fiber.Ctx) error {
 		continueRefresh(c)
 		x := exchanges.Get().(*exchange)
-		x.outers = outers
+		x.state = state
 		x.c, x.route, x.writes, x.snapshotTaken, x.ran, x.deferred = c, c.Route(), writes, false, false, false
 		err := serve(x)
 		x.c = nil
@@ -118,12 +118,18 @@ func middleware(serve func(httpcache.Exchange) error, writes bool) fiber.Handler
 	}
 }
 
+// routeState is what a middleware keeps between requests.
+type routeState struct {
+	outers   sync.Map // by the *fiber.Route that the middleware is on: httpcache.Outer
+	prepared preparedHeaders
+}
+
 var exchanges = sync.Pool{New: func() any { return new(exchange) }} //nolint:gochecknoglobals // shared scratch
 
 type exchange struct {
 	c             *fiber.Ctx   // nil when the middleware has returned
 	route         *fiber.Route // that the middleware is on
-	outers        *sync.Map    // of the middleware's routes: httpcache.Outer
+	state         *routeState
 	writes        bool
 	asTheyCome    bool // names of fields are; once c is nil
 	snapshotTaken bool
@@ -259,8 +265,10 @@ func (x *exchange) Reply(a httpcache.Answer) {
 	if x.ran {
 		x.before.CopyTo(&resp.Header)
 	}
-	resp.SetStatusCode(a.Status)
-	setFields(&resp.Header, a.Fields, a.Extra)
+	if x.ran || !x.state.prepared.copyTo(&resp.Header, &a, x.c.App()) {
+		resp.SetStatusCode(a.Status)
+		setFields(&resp.Header, a.Fields, a.Extra)
+	}
 	if a.NoBody {
 		resp.ResetBody() // fasthttp leaves a HEAD's length as it is set
 	} else {

@@ -188,11 +188,14 @@ func addValue(h *fasthttp.ResponseHeader, name, value string) {
 	}
 }
 
-// isFresh reports whether h has no fields yet, but for a type.
+// isFresh reports whether h has no fields yet, but for a type and for the name of the server,
+// of which fasthttp keeps one each.
 func isFresh(h *fasthttp.ResponseHeader) bool {
 	n := 0
 	h.VisitAll(func(key, _ []byte) {
-		if string(key) != fiber.HeaderContentType {
+		switch string(key) {
+		case fiber.HeaderContentType, fiber.HeaderServer:
+		default:
 			n++
 		}
 	})

@@ -18,11 +18,11 @@ import (
 // the way to the route is known by the files that its functions are in: an app's
 // routes and their handlers stay as they are.
 func (x *exchange) Outer() httpcache.Outer {
-	if front, ok := x.outers.Load(x.route); ok {
+	if front, ok := x.state.outers.Load(x.route); ok {
 		return front.(httpcache.Outer)
 	}
 	front := outerOf(x.c.App().Stack(), x.route)
-	x.outers.Store(x.route, front)
+	x.state.outers.Store(x.route, front)
 	return front
 }
 
@@ -114,6 +114,9 @@ func (x *exchange) Before(name string) []string {
 	h := &x.before
 	if !x.ran {
 		h = &x.c.Response().Header
+	}
+	if name != fiber.HeaderContentType && name != fiber.HeaderServer && isFresh(h) { // as for most hits
+		return nil
 	}
 	if x.namesAsTheyCome() {
 		i, found := find(fieldsOf(h), name)

@@ -31,7 +31,12 @@ func (x *exchange) Line() httpcache.Line {
 	if _, query, found := strings.Cut(target, "?"); found && query == "" {
 		l.BareQuery = l.Query == ""
 	}
-	scheme, name := forwarded(h)
+	fields := x.Fields()
+	l.Lacks = ^fields
+	scheme, name := false, false
+	if fields.Forwarding() {
+		scheme, name = forwarded(h)
+	}
 	if wire == "http" && scheme {
 		if believed = c.Protocol(); believed == "https" {
 			l.Scheme = believed
