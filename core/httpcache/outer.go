@@ -251,24 +251,39 @@ func withName(names []string, name string) []string {
 // OuterOf returns OuterNone for a ResponseWriter of net/http or of this package, and
 // OuterUnknown for any other.
 func OuterOf(w http.ResponseWriter) Outer {
-	if _, ok := w.(*DiscardWriter); ok {
-		return OuterNone
-	}
 	t := reflect.TypeOf(w)
-	if known := serverWriter.Load(); known != nil && *known == t { // as nearly always
+	for i := range writerTypes {
+		switch known := writerTypes[i].Load(); {
+		case known == nil:
+			found := &writerType{t, outerOfType(t)}
+			writerTypes[i].CompareAndSwap(nil, found)
+			return found.outer
+		case known.is == t:
+			return known.outer
+		}
+	}
+	return outerOfType(t)
+}
+
+// writerType is a type of writers with what OuterOf returns of them.
+type writerType struct {
+	is    reflect.Type
+	outer Outer
+}
+
+// writerTypes are the first types that OuterOf was asked for, of which apps have few. The
+// comparison of types is faster than that of package paths.
+var writerTypes [4]atomic.Pointer[writerType] //nolint:gochecknoglobals // a cache
+
+func outerOfType(t reflect.Type) Outer {
+	if t == reflect.TypeFor[*DiscardWriter]() {
 		return OuterNone
 	}
 	if t != nil && t.Kind() == reflect.Pointer {
 		switch t.Elem().PkgPath() {
 		case "net/http", "net/http/httptest", "golang.org/x/net/http2":
-			found := t // t itself is not to be allocated
-			serverWriter.Store(&found)
 			return OuterNone
 		}
 	}
 	return OuterUnknown
 }
-
-// serverWriter is the latest type that OuterOf has found to be a server's own. The comparison
-// of types is faster than that of package paths.
-var serverWriter atomic.Pointer[reflect.Type] //nolint:gochecknoglobals // a cache of one
