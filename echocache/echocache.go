@@ -131,8 +131,8 @@ type exchange struct {
 
 var _ httpcache.Exchange = (*exchange)(nil)
 
-// Line implements httpcache.Exchange. What Echo believes of a proxy is what the
-// handler sees; what came over the wire is then the original.
+// Line implements httpcache.Exchange. The handler sees the scheme that Echo takes from a
+// proxy's fields; the target that came over the wire is then the original.
 func (x *exchange) Line() httpcache.Line {
 	l := x.StdExchange.Line()
 	if l.Lacks.Forwarding() {
@@ -190,8 +190,8 @@ func (x *exchange) Run(ctx context.Context, c *httpcache.Capture) error {
 		return next()
 	}
 	// For the run the Response is another one in the same place: uncommitted,
-	// without the hooks from outside, and writing to the capture. What the capture
-	// lets through goes to the Response as it was, which then comes back.
+	// without the hooks from outside, and writing to the capture. Content that the capture
+	// passes on goes to the original Response, which is put back afterwards.
 	res := x.echo.Response()
 	before := *res
 	out := &response{&before}

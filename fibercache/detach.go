@@ -97,8 +97,8 @@ type conn struct {
 func (c conn) LocalAddr() net.Addr  { return c.local }
 func (c conn) RemoteAddr() net.Addr { return c.remote }
 
-// What a handler does with its client's connection beside answering succeeds, but for
-// reading and writing.
+// A handler may set deadlines of its client's connection, as with a client. Reading and
+// writing fail.
 func (conn) SetDeadline(time.Time) error      { return nil }
 func (conn) SetReadDeadline(time.Time) error  { return nil }
 func (conn) SetWriteDeadline(time.Time) error { return nil }

@@ -242,8 +242,8 @@ func (x *exchange) fill(capture *httpcache.Capture) (streamed bool) {
 	case len(body) <= capture.Limit:
 		capture.Held, capture.Body = true, bytes.Clone(body)
 		// fasthttp states the length that it sends. A handler that has stated another one
-		// has not been able to write all it meant to (a proxy whose upstream died). What
-		// has been encoded since has another length anyway.
+		// has not been able to write all it meant to (a proxy whose upstream died). Content
+		// that has been encoded since has another length anyway.
 		if stated := resp.Header.ContentLength(); stated > 0 && stated != len(body) && len(resp.Header.ContentEncoding()) == 0 {
 			capture.AbortStatus = http.StatusInternalServerError
 		}

@@ -70,7 +70,7 @@ func TestHeadAndConditional(t *testing.T) {
 	}
 }
 
-// What outer middleware has written before is not what a HEAD's length speaks of.
+// The length of a HEAD's answer does not count content that outer middleware has written.
 func TestHeadAfterOuterContent(t *testing.T) {
 	cache := newCache(t)
 	s := newSite(t)

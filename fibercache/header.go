@@ -60,8 +60,8 @@ func (v *header) Before(name string) []string {
 	return nil
 }
 
-// Own implements httpcache.Header. What c.Append and c.Vary added to a line is
-// appended, as what was added as a line of its own.
+// Own implements httpcache.Header. Members that c.Append and c.Vary added to a line are
+// appended, as are added lines.
 func (v *header) Own() []httpcache.Field {
 	before := fieldsOf(v.before)
 	own := make([]httpcache.Field, 0, len(v.final))

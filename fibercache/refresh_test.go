@@ -148,8 +148,7 @@ func certificate(t *testing.T) tls.Certificate {
 	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
 }
 
-// What goes wrong in the background has no client: nothing of it is seen, and
-// nothing stored.
+// A refresh that fails has no client: no answer of it is sent, and none is stored.
 func TestRefreshThatFails(t *testing.T) {
 	for name, fail := range map[string]func(c *fiber.Ctx) error{
 		"error":  func(*fiber.Ctx) error { return fiber.NewError(500) },
@@ -319,7 +318,7 @@ func TestRefreshTouchesNoReusedContext(t *testing.T) {
 	})
 }
 
-// Many at a time, over connections that are used again, with everything that a hit
+// Many refreshes run concurrently, over connections that are used again, with everything that a hit
 // and a miss can be: for the race detector.
 func TestManyAtATime(t *testing.T) {
 	cache := newCache(t)

@@ -14,8 +14,8 @@ import (
 	"github.com/larderhq/larder/core/httpcache"
 )
 
-// Line implements httpcache.Exchange. What Fiber believes of a proxy is what the
-// handler sees; what came over the wire is then the original.
+// Line implements httpcache.Exchange. The handler sees the scheme and the host that Fiber
+// takes from a proxy's fields; the target that came over the wire is then the original.
 func (x *exchange) Line() httpcache.Line {
 	c, h, uri := x.c, &x.c.Request().Header, x.c.Request().URI()
 	length := h.ContentLength()

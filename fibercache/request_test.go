@@ -89,7 +89,7 @@ func TestLine(t *testing.T) {
 			request: "GET / HTTP/1.1\nHost: h\nContent-Length: 0\n\n",
 			want:    httpcache.Line{Method: "GET", Scheme: "http", Host: "h", Path: "/"},
 		},
-		// What Fiber believes, it shows the handler, who may put it into links.
+		// Fiber shows the handler a host that it believes, and the handler may put it into links.
 		"forwarded, by anybody": {
 			request: "GET /a HTTP/1.1\nHost: h\nX-Forwarded-Host: evil, b\nX-Forwarded-Proto: https\n\n",
 			want:    httpcache.Line{Method: "GET", Scheme: "https", Host: "evil", Path: "/a", Original: "http://h/a"},

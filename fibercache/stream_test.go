@@ -161,8 +161,8 @@ func TestStreamOfAWriteWaitsForTheInvalidation(t *testing.T) {
 	})
 }
 
-// What a stream commits after its handler has returned is for it to announce. Its
-// context still knows how.
+// A stream that commits after its handler has returned announces that itself, by its
+// context.
 func TestStreamAnnouncesALateCommit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cache := newCache(t)

@@ -7,8 +7,8 @@
 // Gin leaves in front of it. Parameters are decoded as Gin decodes them: once,
 // unless the engine has UseRawPath without UnescapePathValues.
 //
-// A hit aborts the chain: [gin.Context.IsAborted] is true behind it. What a handler
-// has called [gin.Context.Error] for is not stored, but for a 404 or 410 in a class with a
+// A hit aborts the chain: [gin.Context.IsAborted] is true behind it. An answer for which the
+// handler has called [gin.Context.Error] is not stored, but for a 404 or 410 in a class with a
 // NegativeTTL: its hits come with an error of the same message, so that middleware which
 // makes the content of it does so each time. Where an older response stands
 // in for it, those errors are dropped, so that no middleware answers them as well.

@@ -86,7 +86,7 @@ type history struct {
 	mux   *http.ServeMux
 
 	version   [rows]atomic.Int64 // what is in the database
-	announced [rows]atomic.Int64 // what every reader who begins now must see
+	announced [rows]atomic.Int64 // that every reader which begins now must see
 	turn      [rows]sync.Mutex   // of the writers of a row
 
 	reads, answered, hits, stale atomic.Int64

@@ -17,7 +17,7 @@ import (
 	"github.com/larderhq/larder/nethttp"
 )
 
-// What concerns net/http alone. All that concerns every framework is in
+// The tests of this file concern net/http alone. Those that concern every framework are in
 // core/adaptertest.
 
 func newCache(t *testing.T) *core.Cache {

@@ -55,7 +55,7 @@ func TestHandlerOfHEADDoesNotRefreshWhatGETHasStored(t *testing.T) {
 
 type baseKey struct{}
 
-// What http.Server.BaseContext and ConnContext put into every request's context is
+// Values that http.Server.BaseContext and ConnContext put into every request's context are
 // there in a refresh through the server as well.
 func TestRefreshThroughTheServerHasItsBaseContext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -148,8 +148,8 @@ func (r *response) notModified(ex Exchange, etag string) bool {
 	return ok && field.UnmodifiedSince(t, changed, r.date)
 }
 
-// ranges answers a range request (RFC 9110 section 14.2). What it cannot make
-// sense of it ignores: then the answer is the whole.
+// ranges answers a range request (RFC 9110 section 14.2). It ignores a Range field that is
+// malformed: then the answer is the whole content.
 func (r *response) ranges(a Answer, ex Exchange, spec, etag string) Answer {
 	condition := ex.Values("If-Range")
 	if !field.IfRangeHolds(condition, etag, r.lastModified, r.date) || len(condition) > 0 && etag == "" && len(r.encoded) > 0 {

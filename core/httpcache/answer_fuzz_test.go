@@ -168,8 +168,7 @@ func served(r *response, q *request) sent {
 	return sent{w.Code, w.Header(), w.Body.Bytes()}
 }
 
-// What is answered from the store to conditions and ranges is what net/http
-// answers of a file.
+// The store answers conditions and ranges as net/http answers them for a file.
 func FuzzAnswer(f *testing.F) {
 	const date = "Sun, 06 Nov 1994 08:49:37 GMT"
 	for _, etag := range []string{"", `"a"`, `W/"a"`, "a"} {
@@ -251,7 +250,7 @@ func FuzzAnswer(f *testing.F) {
 		default:
 			require.Equal(t, etag, got.header.Get("Etag"), said)
 			if get && got.status == http.StatusOK && !hasField(r.fields, "Content-Length") {
-				want.header.Del("Content-Length") // whoever sends the content says it
+				want.header.Del("Content-Length") // the sender of the content states it
 			}
 			if kind, _, _ := mime.ParseMediaType(want.header.Get("Content-Type")); kind != "multipart/byteranges" {
 				require.Equal(t, want.header.Get("Content-Length"), got.header.Get("Content-Length"), said)

@@ -41,8 +41,8 @@ var notGuessed = []Field{{Name: "Cache-Control", Values: []string{"no-cache"}, M
 
 // noGuess returns what is added to a response that says neither how long it may be
 // kept nor that it may not: caches take public, must-revalidate and the like as leave
-// to guess a lifetime (RFC 9111 section 4.2.2). What is for one field, or for targeted
-// caches, is nothing to the others.
+// to guess a lifetime (RFC 9111 section 4.2.2). Directives for one field, or for targeted
+// caches, do not concern other caches.
 func noGuess(h Header) []Field {
 	if len(h.Values("Expires")) > 0 {
 		return nil

@@ -26,7 +26,7 @@ type Exchange interface {
 	// Context is the request's context.
 	Context() context.Context
 	// Run runs the handlers behind the middleware, once, with ctx as their
-	// context. What they answer goes to c, which says what to hold back. A nil c
+	// context. Their answer goes to c, which says what to hold back. A nil c
 	// means to leave the answer alone. The error is the framework's own, for the
 	// adapter's caller; see HandlerError.
 	Run(ctx context.Context, c *Capture) error
@@ -118,7 +118,7 @@ const (
 	Merge              // behind it, but for values that are there
 )
 
-// Answer is an answer from the store. What it refers to must not be changed.
+// Answer is an answer from the store. Its fields and its body must not be changed.
 type Answer struct {
 	Status int
 	Fields []Field // of the stored response
@@ -150,7 +150,7 @@ type Header interface {
 type Capture struct {
 	// Limit is how many bytes of content are held back at most.
 	Limit int
-	// Tail: what exceeds Limit, or is flushed, is sent, but for its last byte.
+	// Tail: content over Limit, and flushed content, is sent, but for its last byte.
 	// Otherwise Pass is called then, and all is sent.
 	Tail bool
 	// NoBody: the answer has no content whatever the handler writes (HEAD). With
@@ -166,14 +166,14 @@ type Capture struct {
 	wantsErrorAnswer func(status int) bool
 	keepsErrorAnswer func() bool
 
-	// What was held back. Held is false when everything has been passed on, and
+	// The answer that was held back. Held is false when everything has been passed on, and
 	// when the handler answered nothing at all.
 	Held   bool
 	Status int // also when not held; 0: nothing was answered
 	Header Header
 	Body   []byte
 	// AbortStatus says that the handler gave up after its header was final, and with which
-	// status it would have answered: what is held is not the whole of a response. 0: it
+	// status it would have answered: the held content is not the whole of a response. 0: it
 	// did not.
 	AbortStatus int
 	// ErrorMessage is the message of the error that the answer is about, for frameworks whose

@@ -119,8 +119,8 @@ func (rt *routeSnapshot) fallback(l *life, validator bool) time.Duration {
 	return keep + max(0, -fresh)
 }
 
-// clamp keeps a duration within a year, either way: what a handler states may be
-// any.
+// clamp keeps a duration within a year, either way: a handler may state any
+// duration.
 func clamp(d time.Duration) time.Duration {
 	return max(min(d, core.MaxDuration), -core.MaxDuration)
 }
@@ -155,8 +155,8 @@ func (rt *routeSnapshot) stated(status int, h Header, dir *directives, date time
 	return 0, false, statusReason(status)
 }
 
-// windows finds how long a response may be used after its lifetime. What it says
-// itself (RFC 5861) wins over the class.
+// windows finds how long a response may be used after its lifetime. Its own directives
+// (RFC 5861) win over the class.
 func (rt *routeSnapshot) windows(l *life, status int, cc *field.CacheControl) {
 	l.lifetime.Stale, l.forError = rt.class.StaleWhileRevalidate, rt.class.StaleIfError
 	if gone(status) && !l.stated {

@@ -117,8 +117,8 @@ func (all judges) check(tb testing.TB, d *dice) {
 	}
 }
 
-// What may be stored, how long it is fresh and what it may be answered to is what
-// the RFCs say.
+// The RFCs say which responses may be stored, how long they are fresh, and which requests
+// they may be answered to.
 func TestFreshnessIsThatOfTheRFCs(t *testing.T) {
 	draws := 200_000
 	if testing.Short() {

@@ -26,8 +26,8 @@ const (
 	maxKey  = 16 << 10
 )
 
-// What stands behind the URL is a sequence of parts. Each says what it is and
-// where it ends, so that the sequence can be read in one way only.
+// A sequence of parts stands behind the URL. Each part states its kind and its end, so that
+// the sequence can be read in one way only.
 const (
 	partEnd = tier.NameEnd
 
@@ -232,7 +232,7 @@ func (rt *routeSnapshot) preferred(a *cacheRequest, ix *index, now int64) (f loo
 type index struct {
 	lists [][]string // of field names, sorted; the first has all names, longer ones precede shorter ones
 	// variants are those that this process has, the oldest first. The shared tier keeps
-	// only the rest: what a new variant costs there does not grow with their number.
+	// only the rest: the cost of a new variant there does not grow with their number.
 	variants  []variant
 	published *published // nil: the shared tier has not been told of the lists
 	// implied says that no response named Accept-Encoding in its Vary, and some were

@@ -10,7 +10,7 @@ import (
 	"github.com/larderhq/larder/core/internal/naming"
 )
 
-// What a note says is asked for as anybody would, or not at all.
+// A request that a note describes is made as a client would make it, or not at all.
 func FuzzHotRequest(f *testing.F) {
 	f.Add("http://example.com/p/1?q=a\nAccept: */*\nAccept-Language: de")
 	f.Add("https://example.com/\nCookie: a=b")

@@ -173,7 +173,7 @@ func (r *response) usable(ex Exchange, creds credentials) bool {
 }
 
 // originField is the field of cross-origin requests. Several CORS middlewares vary on it only
-// where a request has it: what such a middleware lets pass for a request without it
+// where a request has it: a response that such a middleware passes on for a request without it
 // does not show that, and must not be answered to a request with it.
 const originField = "Origin"
 

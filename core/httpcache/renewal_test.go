@@ -20,8 +20,8 @@ import (
 	"github.com/larderhq/larder/nethttp"
 )
 
-// What a 304 renews, beyond what the suite of the adapters shows: over several
-// instances, behind middleware, by handlers that do it in their own way.
+// Renewals by a 304 that the suite of the adapters does not show: over several instances,
+// behind middleware, by handlers that compare validators themselves.
 
 func cacheOf(t *testing.T, c core.Class, shared core.Remote) *core.Cache {
 	t.Helper()
@@ -49,7 +49,7 @@ func ask(h http.Handler, method string, fields ...string) *httptest.ResponseReco
 
 func said(w *httptest.ResponseRecorder) string { return w.Header().Get("Cache-Status") }
 
-// page answers by its ETag, and has 304 for who has that.
+// page answers by its ETag, and has 304 for a client that has it.
 func page(etag func(*http.Request) string, body func(*http.Request) string) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Etag", etag(r))

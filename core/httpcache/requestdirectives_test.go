@@ -109,7 +109,7 @@ func TestRequestDirectivesSelectStoredResponses(t *testing.T) {
 	}
 }
 
-// Section 4.2.4: what must not be answered stale is not, whatever is asked for.
+// Section 4.2.4: a response that must not be answered stale is not, whatever the request says.
 func TestNoDirectiveAllowsAStaleResponseThatForbidsIt(t *testing.T) {
 	rt := directivesRoute(t, nil)
 	for _, control := range []string{"max-stale", "max-stale=1000", "max-age=1000, max-stale", "only-if-cached, max-stale", "only-if-cached", "min-fresh=0", "foo"} {
@@ -194,7 +194,8 @@ func TestAClassListsTheRequestDirectivesThatCount(t *testing.T) {
 	}
 }
 
-// What nothing stored can satisfy is not looked for again before the handler runs.
+// A request that no stored response can satisfy causes no second lookup before the handler
+// runs.
 func TestDirectivesThatNoStoredResponseSatisfies(t *testing.T) {
 	rt := directivesRoute(t, nil)
 	for control, want := range map[string]bool{

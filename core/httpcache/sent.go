@@ -15,7 +15,7 @@ import (
 
 // outgoing is the answer to the client whose request began the load.
 type outgoing struct {
-	reply *Answer // nil: what is held back is released, with fields added
+	reply *Answer // nil: the held answer is released, with fields added
 	add   []Field
 }
 

@@ -115,7 +115,7 @@ func TestWithoutAServerAHandlersOwnPanicGoesOn(t *testing.T) {
 	}
 }
 
-// What a handler would find of a server, it does not find of the stand-in.
+// A handler finds the server that accepted its request, never the stand-in.
 func TestServerOfARequestIsTheOneThatAcceptedIt(t *testing.T) {
 	server := &http.Server{ReadHeaderTimeout: time.Minute}
 	for _, accepted := range []*http.Server{nil, server} {

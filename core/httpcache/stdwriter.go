@@ -259,7 +259,7 @@ func (w *Writer) tail(p []byte) (int, error) {
 func (w *Writer) Flush() { _ = w.FlushError() }
 
 // FlushError is what http.ResponseController calls. A capture for the store ends
-// here: what is flushed is meant to be seen at once.
+// here: flushed content is meant to be seen at once.
 func (w *Writer) FlushError() error {
 	if w.state == undecided {
 		w.WriteHeader(http.StatusOK)
@@ -374,9 +374,9 @@ func (w *Writer) Retract(h http.Header) {
 	w.c.Retract()
 }
 
-// Abandon ends the capture in place of Finish when the handler has panicked. What
-// is held back is dropped, header fields included: whoever recovers outside finds
-// nothing sent and nothing set.
+// Abandon ends the capture in place of Finish when the handler has panicked. The held answer
+// is dropped, header fields included: middleware that recovers outside finds nothing sent and
+// nothing set.
 func (w *Writer) Abandon() {
 	if w.state == holding {
 		w.discard()

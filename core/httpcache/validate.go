@@ -25,8 +25,8 @@ func (l *loading) findPrior() {
 	if f.response == nil || f.response.part != nil || len(f.response.conditions()) == 0 {
 		return
 	}
-	// What another instance has invalidated, and this one has not heard of, must not
-	// be renewed: it would be valid again for everybody.
+	// An entry that another instance has invalidated, while this one does not know of it yet,
+	// must not be renewed: it would be valid again for all instances.
 	if l.turn.StillValid(l.detached.ctx, f.entry, f.response.key, slices.Concat(f.response.tags, l.turn.Tags())) {
 		l.prior = f
 	}
@@ -79,7 +79,7 @@ func (l *loading) merge(by Header, said loadscope.Said) (r *response, lateTags [
 	h := old.updated(by)
 	l.d = l.rt.decide(old.status, h, l.a.creds, said)
 	lateTags = l.completeDecision(old.status, h, said, old.tags)
-	// What outer middleware had added to Vary is not among the response's own fields.
+	// Names that outer middleware had added to Vary are not among the response's own fields.
 	l.d.vary = union(l.d.vary, old.vary)
 	r, _ = l.rt.newResponse(old.status, h, old.body, &l.d, old.encoded, l.began())
 	return r, lateTags
@@ -140,8 +140,8 @@ func (h mergedHeader) Values(name string) []string {
 // Before returns what outer middleware has set of a field for the newer answer.
 func (h mergedHeader) Before(name string) []string { return outer(h.newer, name) }
 
-// forwardHead runs the handler for a HEAD that no stored response answers. What it
-// says of the response to GET, that is stored, counts (RFC 9111 section 4.3.5).
+// forwardHead runs the handler for a HEAD that no stored response answers. The answer updates
+// the stored response to GET (RFC 9111 section 4.3.5).
 func (rt *routeSnapshot) forwardHead(a *cacheRequest, f *lookup, fwd string) error {
 	if a.directives.onlyIfCached {
 		a.ex.Reply(notCached())

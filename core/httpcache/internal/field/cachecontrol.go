@@ -48,7 +48,7 @@ type CacheControl struct {
 // A member that is not a directive at all ("private; max-age=60", "max-age =60",
 // a quoted string without an end) still restricts: every token in it that names
 // a directive holds without argument, as long as the directive forbids
-// something. What would permit something (public, must-understand, immutable,
+// something. A directive that would permit something (public, must-understand, immutable,
 // only-if-cached, max-stale) holds in its exact form only.
 func ParseCacheControl(values []string) CacheControl {
 	var c CacheControl

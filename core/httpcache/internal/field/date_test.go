@@ -90,7 +90,7 @@ func FuzzDate(f *testing.F) {
 	f.Fuzz(func(t *testing.T, s string) {
 		got, ok := ParseDate(s)
 		if !ok {
-			// What is refused is none of the forms, as they are written.
+			// A refused date has none of the three forms.
 			for _, layout := range []string{http.TimeFormat, time.RFC850, time.ANSIC} {
 				layout = strings.Replace(layout, "MST", "GMT", 1)
 				if parsed, err := time.Parse(layout, s); err == nil && parsed.Format(layout) == s && !strings.Contains(s, "29-Feb-") {

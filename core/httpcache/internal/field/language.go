@@ -15,8 +15,8 @@ type languageRange struct {
 // AppendLanguages appends Accept-Language as a ranking: ranges by weight, and by
 // name among equals. So fields that differ in order, case or whitespace only are
 // the same (RFC 9111 section 4.1). It is for handlers that do not take the order for
-// a preference, as some implementations do (RFC 9110 section 12.5.4). What is no
-// list of ranges is appended as it is.
+// a preference, as some implementations do (RFC 9110 section 12.5.4). A malformed field is
+// appended unchanged.
 func AppendLanguages(dst []byte, values []string) []byte {
 	ranges, ok := parseLanguages(values)
 	if !ok {

@@ -161,7 +161,7 @@ func modelOverlapping(spans []Span, size int64) (n int) {
 
 // The model of ParseRange is http.ServeContent. It departs from that in this:
 //
-//   - What is malformed is ignored. ServeContent refuses most of it by a 416,
+//   - A malformed field is ignored. ServeContent refuses most of it by a 416,
 //     accepts spaces and signs in a range, and does not look at the last byte of
 //     one that begins behind the end.
 //   - The unit has no case, and numbers may be too large for an int64.

@@ -15,7 +15,7 @@ type Seconds struct {
 	Present bool
 }
 
-// Duration returns s as a duration; what is absent is 0.
+// Duration returns s as a duration; it returns 0 for an absent s.
 func (s Seconds) Duration() time.Duration { return time.Duration(s.Value) * time.Second }
 
 // ParseSeconds reads delta-seconds, RFC 9111 section 1.2.2: digits and nothing
