@@ -9,6 +9,8 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+
+	"github.com/larderhq/larder/core/internal/packed"
 )
 
 // Codec turns the values of a [Map] into bytes and back. It must be safe for concurrent
@@ -45,6 +47,7 @@ func (jsonCodec) Unmarshal(data []byte, v any) error {
 type valueType struct {
 	t       reflect.Type // V
 	codec   Codec
+	packed  *packed.Type        // nil: a hit decodes, or clones
 	make    func() any          // boxes the zero value
 	bare    func(box any) any   // returns a V, for codecs
 	clone   func(box any) any   // nil: no MapOptions.Clone
@@ -86,6 +89,45 @@ func (t *valueType) encode(box any) ([]byte, error) {
 	return bytes.Clone(data), err // the codec may reuse its buffer, or return the value's own
 }
 
+// packs prepares to keep values packed, if JSON is the codec and the type allows it. A codec
+// of the caller's own may decode what is no tree.
+func (t *valueType) packs() {
+	if _, ok := t.codec.(jsonCodec); ok && t.clone == nil {
+		if p, ok := packed.Of(t.t); ok {
+			t.packed = p
+		}
+	}
+}
+
+// stored returns a value in the form that hits read it from, and the bytes that it takes. box
+// is what data decodes to; with MapOptions.Clone no caller has it. shared: a loader may renew
+// the value, which then goes to the shared tier as it was encoded.
+func (t *valueType) stored(box any, data []byte, shared bool) (value any, size int) {
+	switch {
+	case t.clone != nil:
+		return kept{box, len(data)}, len(data)
+	case t.packed != nil && (!shared || t.encodesTo(box, data)):
+		if v, ok := t.packed.Pack(box); ok {
+			return v, v.Size()
+		}
+	}
+	return data, len(data)
+}
+
+// encodesTo reports whether a value encodes to data. What data decodes to need not: methods
+// of a type may differ, and data may be that of another version of the app, with more fields.
+func (t *valueType) encodesTo(box any, data []byte) bool {
+	again, err := t.encode(box)
+	return err == nil && bytes.Equal(again, data)
+}
+
+// unpack boxes a packed value.
+func (t *valueType) unpack(v packed.Value) any {
+	box := t.make()
+	t.packed.UnpackBox(v, box)
+	return box
+}
+
 func (t *valueType) decode(data []byte) (any, error) {
 	box := t.make()
 	if err := t.codec.Unmarshal(data, box); err != nil {
@@ -97,7 +139,10 @@ func (t *valueType) decode(data []byte) (any, error) {
 // mapCodec is how the shared tier keeps the values of a map: a byte for the kind of value,
 // the validator with its length before it where there is one, and the bytes of the map's
 // own codec.
-type mapCodec struct{ t *valueType }
+type mapCodec struct {
+	t       *valueType
+	encoded []byte // the value of the fill, if it has just been encoded
+}
 
 const (
 	absentValue    = 0
@@ -113,13 +158,20 @@ func (c mapCodec) Encode(value any) (payload []byte, ok bool) {
 		head = append(head, v.validator...)
 		value = v.value
 	}
-	switch v := value.(type) {
-	case absent:
+	if _, isAbsent := value.(absent); isAbsent {
 		return []byte{absentValue}, true
+	}
+	if c.encoded != nil {
+		return append(head, c.encoded...), true
+	}
+	switch v := value.(type) {
 	case []byte:
 		return append(head, v...), true
 	case kept:
 		data, err := c.t.encode(v.value)
+		return append(head, data...), err == nil
+	case packed.Value:
+		data, err := c.t.encode(c.t.unpack(v))
 		return append(head, data...), err == nil
 	}
 	return nil, false
@@ -133,14 +185,19 @@ func (c mapCodec) Decode(payload []byte, _ int64) (value any, size int, ok bool)
 		return nil, 0, false
 	case data == nil:
 		return absent{}, 0, true
-	case c.t.clone == nil:
+	case c.t.clone == nil && c.t.packed == nil:
 		return withValidator(data, validator), len(data) + len(validator), true
 	}
 	box, err := c.t.decode(data)
-	if err != nil {
+	switch {
+	case err == nil:
+		value, size = c.t.stored(box, data, true)
+	case c.t.clone != nil:
 		return nil, 0, false
+	default: // the caller finds it out as it reads the value
+		value, size = data, len(data)
 	}
-	return withValidator(kept{box, len(data)}, validator), len(data) + len(validator), true
+	return withValidator(value, validator), size + len(validator), true
 }
 
 // splitPayload returns the parts of a payload. data is nil for an absent value.
@@ -166,7 +223,7 @@ func splitPayload(payload []byte) (validator string, data []byte, ok bool) {
 
 // validated is a stored value with its validator.
 type validated struct {
-	value     any // []byte or kept
+	value     any // []byte, kept or packed.Value
 	validator string
 }
 

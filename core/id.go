@@ -9,6 +9,30 @@ import (
 	"strings"
 )
 
+// idKind says how an id is written.
+type idKind uint8
+
+const (
+	textual idKind = iota
+	signed
+	unsigned
+)
+
+// idKindOf returns how ids of type K are written. Numbers are written without an allocation
+// of their own.
+func idKindOf[K comparable]() idKind {
+	t := reflect.TypeFor[K]()
+	switch {
+	case t.Implements(reflect.TypeFor[encoding.TextMarshaler]()):
+		return textual
+	case t.Kind() >= reflect.Int && t.Kind() <= reflect.Int64:
+		return signed
+	case t.Kind() >= reflect.Uint && t.Kind() <= reflect.Uint64:
+		return unsigned
+	}
+	return textual
+}
+
 // idEncoder returns the function that writes an id of type K as part of a key.
 // Two different ids never become one text.
 func idEncoder[K comparable]() (func(K) (string, error), error) {

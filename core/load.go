@@ -13,6 +13,7 @@ import (
 	"github.com/larderhq/larder/core/internal/loadscope"
 	"github.com/larderhq/larder/core/internal/local"
 	"github.com/larderhq/larder/core/internal/naming"
+	"github.com/larderhq/larder/core/internal/packed"
 	"github.com/larderhq/larder/core/internal/tier"
 	"github.com/larderhq/larder/core/internal/waitgraph"
 	"github.com/larderhq/larder/core/internal/writebehind"
@@ -27,6 +28,7 @@ type mapBase struct {
 	c      *Cache
 	name   string // of the class
 	prefix string
+	lead   string // of keys: the prefix and a colon
 	values valueType
 	latest atomic.Pointer[snapshot]
 }
@@ -57,7 +59,7 @@ func newMapBase(c *Cache, class, prefix string, values valueType) (*mapBase, err
 	if c == nil {
 		return nil, &ConfigError{"cache", nil, "a cache made by New"}
 	}
-	b := &mapBase{c: c, name: strings.Clone(class), prefix: strings.Clone(prefix), values: values}
+	b := &mapBase{c: c, name: strings.Clone(class), prefix: strings.Clone(prefix), lead: prefix + ":", values: values}
 	if _, err := c.Class(b.name); err != nil {
 		return nil, err
 	}
@@ -70,6 +72,7 @@ func newMapBase(c *Cache, class, prefix string, values valueType) (*mapBase, err
 	if b.values.codec == nil {
 		b.values.codec = JSON
 	}
+	b.values.packs()
 	return b, nil
 }
 
@@ -87,14 +90,23 @@ func (b *mapBase) register(typ reflect.Type) error {
 
 // key returns the key of an id whose text is text.
 func (b *mapBase) key(text string, err error) (string, error) {
-	if err != nil {
+	switch {
+	case err != nil:
 		return "", fmt.Errorf("larder: id of %s: %w", b.prefix, err)
+	case text == "" || len(text) > MaxKeyBytes || naming.HasControl(text):
+		return "", checkName("id of "+b.prefix, text)
 	}
-	if err := checkName("id of "+b.prefix, text); err != nil {
-		return "", err
+	return b.checked(b.lead + text)
+}
+
+// numbered returns the key of an id that is a number.
+func (b *mapBase) numbered(text []byte) (string, error) { return b.checked(b.lead + string(text)) }
+
+func (b *mapBase) checked(key string) (string, error) {
+	if len(key) > MaxKeyBytes {
+		return key, checkName("key", key)
 	}
-	key := b.prefix + ":" + text
-	return key, checkName("key", key)
+	return key, nil
 }
 
 // loader is a Loader and an id.
@@ -112,15 +124,25 @@ type answer struct {
 	err   error
 }
 
-// hit is an answer from the memory of this process.
+// hit is a stored value in the memory of this process.
 type hit struct {
-	answer
-	entry *local.Entry
-	due   bool // for a refresh
+	stored packed.Value // nil: answer has it
+	answer answer
+	entry  *local.Entry
+	due    bool // for a refresh
+}
+
+// open returns the answer of a hit.
+func (s *snapshot) open(h *hit) answer {
+	if h.stored == (packed.Value{}) {
+		return h.answer
+	}
+	return answer{value: s.values.unpack(h.stored)}
 }
 
 // absent is stored where the loader said ErrNotFound, kept where the map has a clone
-// function, and the encoded bytes otherwise; see also validated.
+// function, and otherwise a packed.Value, or the encoded bytes of what cannot be packed; see
+// also validated.
 type (
 	absent struct{}
 	kept   struct {
@@ -138,7 +160,7 @@ func (s *snapshot) get(ctx context.Context, key string, load loader) answer {
 		if h.due {
 			s.refresh(ctx, h.entry, key, load)
 		}
-		return h.answer
+		return s.open(&h)
 	}
 	return s.miss(ctx, key, load, nil)
 }
@@ -163,10 +185,12 @@ func (s *snapshot) hit(key string, info *origin) (h hit, ok bool) {
 		e.Count.Misses.Add(1)
 		return h, false
 	}
-	if h.answer, ok = s.read(en); !ok {
-		e.Drop(key)
-		e.Count.Misses.Add(1)
-		return h, false
+	if h.stored, ok = en.Value.(packed.Value); !ok { // a packed value is read without a box
+		if h.answer, ok = s.read(en); !ok {
+			e.Drop(key)
+			e.Count.Misses.Add(1)
+			return h, false
+		}
 	}
 	if state == local.Fresh {
 		e.Count.Hits.Add(1)
@@ -443,7 +467,7 @@ func (s *snapshot) fromQueue(rec *tier.Queued) (r loaded, said loadscope.Said, o
 }
 
 func (s *snapshot) query() coherence.Query {
-	return coherence.Query{Codec: mapCodec{&s.values}, Wait: s.class.LoadTimeout, Queue: true}
+	return coherence.Query{Codec: mapCodec{t: &s.values}, Wait: s.class.LoadTimeout, Queue: true}
 }
 
 // look answers from the shared tier, without a load.
@@ -484,7 +508,7 @@ func (s *snapshot) accept(ctx context.Context, turn *coherence.Turn, f coherence
 // settle stores the result of a loader, and finishes the turn with it.
 func (s *snapshot) settle(ctx context.Context, turn *coherence.Turn, said loadscope.Said, r *loaded) {
 	turn.Reads(said.ReplicaLag)
-	fill := local.Fill{ReplicaLag: max(s.class.ReplicaLag, said.ReplicaLag), Codec: mapCodec{&s.values}}
+	fill := local.Fill{ReplicaLag: max(s.class.ReplicaLag, said.ReplicaLag), Codec: mapCodec{t: &s.values}}
 	renewed := s.revalidate(&fill, &said, r)
 	fill.Tags = said.Tags
 	out := local.Outcome{Verdict: local.Shared, Tags: said.Tags}
@@ -579,10 +603,13 @@ func (s *snapshot) keep(fill *local.Fill, value any, validator string) (asHit an
 			return value, fmt.Errorf("larder: a value of %s does not decode again: %w", s.prefix, err)
 		}
 	}
-	if fill.Value = data; s.values.clone != nil {
-		fill.Value = kept{s.values.clone(asHit), len(data)}
+	own := asHit
+	if s.values.clone != nil {
+		own = s.values.clone(asHit)
 	}
-	fill.Value, fill.Size = withValidator(fill.Value, validator), len(data)+len(validator)
+	stored, size := s.values.stored(own, data, s.c.engine.Shares())
+	fill.Value, fill.Codec = withValidator(stored, validator), mapCodec{&s.values, data}
+	fill.Size, fill.Memory = len(data)+len(validator), size+len(validator)
 	return asHit, nil
 }
 
@@ -620,6 +647,8 @@ func (b *mapBase) readValue(value any) (a answer, ok bool) {
 			return a, false
 		}
 		return answer{value: v}, true
+	case packed.Value:
+		return answer{value: b.values.unpack(stored)}, true
 	case kept:
 		if b.values.clone != nil {
 			return answer{value: b.values.clone(stored.value)}, true

@@ -227,7 +227,7 @@ func (b *batch) getAll(ctx context.Context, keys []string) error {
 		if h.due {
 			b.s.refresh(ctx, h.entry, key, oneOfMany{many: b.load, index: i})
 		}
-		b.answer(i, h.answer)
+		b.answer(i, b.s.open(&h))
 	}
 	for len(left) > 0 {
 		n := min(len(left), maxBatch)

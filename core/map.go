@@ -3,12 +3,14 @@ package core
 import (
 	"context"
 	"reflect"
+	"strconv"
 	"sync/atomic"
 	"time"
 
 	"github.com/larderhq/larder/core/internal/hotkeys"
 	"github.com/larderhq/larder/core/internal/loadscope"
 	"github.com/larderhq/larder/core/internal/local"
+	"github.com/larderhq/larder/core/internal/packed"
 )
 
 // Loader loads the value of one id from the database.
@@ -28,11 +30,13 @@ type Loader[K comparable, V any] func(ctx context.Context, id K) (V, error)
 // prefix "user" has the key "user:42", which is also a tag: a page that shows
 // the user carries it, and [Map.Invalidate] and [Map.Put] invalidate the page with it.
 //
-// Each caller gets its own copy of a value, decoded from the stored bytes or made by
-// MapOptions.Clone, so that no caller can change the value of another. All methods are safe
-// for concurrent use. Make one with [NewMap].
+// Each caller gets its own copy of a value, equal to what the stored bytes decode to or made
+// by MapOptions.Clone, so that no caller can change the value of another. The strings of such
+// a copy are parts of one block of memory, which stays as long as one of them is in use. All
+// methods are safe for concurrent use. Make one with [NewMap].
 type Map[K comparable, V any] struct {
 	base *mapBase
+	kind idKind
 	id   func(K) (string, error)
 	own  func(K) K                          // returns a copy that shares no buffer with the caller's id
 	hot  *atomic.Pointer[hotkeys.Sketch[K]] // of KeepWarm; it points to nil while that does not run
@@ -51,8 +55,11 @@ type MapOptions[K comparable, V any] struct {
 	Codec Codec
 	// Clone returns a deep copy of a value: it copies everything that a caller could
 	// change. With Clone the map keeps values in process as they are, and each caller gets
-	// a copy, which saves the decoding per hit. With a shared tier the kept value has been
-	// through the codec once. Default nil: each hit decodes.
+	// a copy. With a shared tier the kept value has been through the codec once. Default nil:
+	// values that JSON has decoded are kept in a compact form, from which a hit makes a copy
+	// without decoding; each hit decodes with another Codec, and for a V that holds an
+	// interface with methods, or a type that decodes itself (UnmarshalJSON, UnmarshalText) and
+	// holds more than numbers and strings, other than time.Time.
 	Clone func(V) V
 	// Version returns the version that the database gives to a value and that grows with
 	// each change of the id: a row's version or a counter, not a time. Values of version 0
@@ -93,13 +100,22 @@ func NewMap[K comparable, V any](c *Cache, o MapOptions[K, V]) (*Map[K, V], erro
 	if err := base.register(reflect.TypeFor[Map[K, V]]()); err != nil {
 		return nil, err
 	}
-	return &Map[K, V]{base, id, ownerOf[K](), new(atomic.Pointer[hotkeys.Sketch[K]])}, nil
+	return &Map[K, V]{base, idKindOf[K](), id, ownerOf[K](), new(atomic.Pointer[hotkeys.Sketch[K]])}, nil
 }
 
 // Key returns the key of id, for [Key] and [Tag] targets. Its error is that of the id's
 // MarshalText, or a *[ConfigError] for an id without text, with control characters, or of
 // more than [MaxKeyBytes] together with the prefix.
-func (m *Map[K, V]) Key(id K) (string, error) { return m.base.key(m.id(id)) }
+func (m *Map[K, V]) Key(id K) (string, error) {
+	var text [20]byte
+	switch m.kind {
+	case signed:
+		return m.base.numbered(strconv.AppendInt(text[:0], reflect.ValueOf(id).Int(), 10))
+	case unsigned:
+		return m.base.numbered(strconv.AppendUint(text[:0], reflect.ValueOf(id).Uint(), 10))
+	}
+	return m.base.key(m.id(id))
+}
 
 // Get returns the value of id: from the cache, or from load, which runs once however many
 // callers ask concurrently. They share its value or its error, but not its cancellation or
@@ -148,7 +164,11 @@ func (m *Map[K, V]) get(ctx context.Context, id K, load Loader[K, V], info *orig
 	} else if h.due {
 		s.refresh(ctx, h.entry, key, &call[K, V]{m, id, load})
 	}
-	return unboxed[V](h.value), h.err
+	if h.stored != (packed.Value{}) {
+		packed.Unpack(s.values.packed, h.stored, &v)
+		return v, nil
+	}
+	return unboxed[V](h.answer.value), h.answer.err
 }
 
 // sample notes that an id was asked for, if KeepWarm runs.

@@ -17,7 +17,7 @@ func codecs(tb testing.TB) (plain, cloning mapCodec) {
 	require.NoError(tb, err)
 	b, err := NewMap(c, MapOptions[int, string]{Class: "c", Prefix: "b", Clone: strings.Clone})
 	require.NoError(tb, err)
-	return mapCodec{&a.base.values}, mapCodec{&b.base.values}
+	return mapCodec{t: &a.base.values}, mapCodec{t: &b.base.values}
 }
 
 func TestTheFormatOfPayloadsIsStable(t *testing.T) {

@@ -145,7 +145,7 @@ func (s *snapshot) filled(p put, tags []string) (fill local.Fill, err error) {
 	if err := s.checkSize(p.key, fill.Size); err != nil {
 		return fill, err
 	}
-	fill.Lifetime, fill.Codec, fill.Older = s.lifetime(loadscope.Said{}), mapCodec{&s.values}, s.older(p.value)
+	fill.Lifetime, fill.Older = s.lifetime(loadscope.Said{}), s.older(p.value)
 	return fill, nil
 }
 

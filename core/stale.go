@@ -12,6 +12,7 @@ import (
 	"github.com/larderhq/larder/core/internal/coherence"
 	"github.com/larderhq/larder/core/internal/loadscope"
 	"github.com/larderhq/larder/core/internal/local"
+	"github.com/larderhq/larder/core/internal/packed"
 )
 
 // A loader may find that the value that it is to replace still holds. A renewed value is
@@ -165,20 +166,7 @@ func (s *snapshot) revalidate(fill *local.Fill, said *loadscope.Said, r *loaded)
 		return false
 	}
 	r.answer = a
-	stored := en.Value
-	if va, ok := stored.(validated); ok {
-		stored = va.value
-		if !said.ValidatorSet {
-			said.Validator = va.validator
-		}
-	}
-	switch v := stored.(type) {
-	case []byte:
-		fill.Size = len(v)
-	case kept:
-		fill.Size = v.size
-	}
-	fill.Value, fill.Size = withValidator(stored, said.Validator), fill.Size+len(said.Validator)
+	s.refill(fill, en.Value, &said.Validator, said.ValidatorSet)
 	for _, tag := range en.Tags() {
 		if !slices.Contains(said.Tags, tag) {
 			said.Tags = append(said.Tags, tag)
@@ -188,4 +176,25 @@ func (s *snapshot) revalidate(fill *local.Fill, said *loadscope.Said, r *loaded)
 		said.NoStore, said.Unnamed = true, true
 	}
 	return true
+}
+
+// refill puts a stored value into fill, with its validator unless the loader has set another.
+func (s *snapshot) refill(fill *local.Fill, stored any, validator *string, set bool) {
+	if v, ok := stored.(validated); ok {
+		if stored = v.value; !set {
+			*validator = v.validator
+		}
+	}
+	switch v := stored.(type) {
+	case []byte:
+		fill.Size, fill.Memory = len(v), len(v)
+	case kept:
+		fill.Size, fill.Memory = v.size, v.size
+	case packed.Value:
+		data, _ := s.values.encode(s.values.unpack(v)) // it has been encoded before
+		fill.Size, fill.Memory = len(data), v.Size()
+		fill.Codec = mapCodec{&s.values, data}
+	}
+	fill.Value = withValidator(stored, *validator)
+	fill.Size, fill.Memory = fill.Size+len(*validator), fill.Memory+len(*validator)
 }

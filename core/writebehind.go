@@ -326,7 +326,7 @@ func (w *WriteBehind[K, V]) merge(ctx context.Context, id K, v V, tags []string)
 		return err
 	}
 	return w.pipeline.Merge(ctx, writebehind.Merge{
-		Key: key, Codec: mapCodec{&w.m.base.values},
+		Key: key, Codec: mapCodec{t: &w.m.base.values},
 		Apply: func(ctx context.Context, queued *tier.Queued) (r writebehind.Record, err error) {
 			var old V
 			if queued != nil {

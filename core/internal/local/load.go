@@ -88,6 +88,7 @@ type Fill struct {
 	Key        string // where to store it, if not under the load's key
 	Value      any
 	Size       int // of the value, in bytes
+	Memory     int // that Value takes, in bytes; 0: Size
 	Lifetime   Lifetime
 	Tags       []string      // beside those the load was registered with
 	ReplicaLag time.Duration // store only what was loaded so long after the last invalidation
@@ -194,6 +195,9 @@ func (l *Load) build(f Fill, id string) (en *Entry, tags []string) {
 		late := c.Mask(key, tags) &^ mask
 		generations, mask = c.eraGenerations(generations, late), mask|late
 	}
+	if f.Memory == 0 {
+		f.Memory = f.Size
+	}
 	now := c.Now()
 	since := f.Lifetime.Since
 	if since == 0 {
@@ -207,7 +211,7 @@ func (l *Load) build(f Fill, id string) (en *Entry, tags []string) {
 		generations: generations,
 		mask:        mask,
 		ID:          id,
-		weight:      Weigh(key, f.Size, len(generations)),
+		weight:      Weigh(key, f.Memory, len(generations)),
 	}
 	en.StaleUntil = en.FreshUntil + int64(f.Lifetime.Stale)
 	en.KeepUntil = en.FreshUntil + int64(max(f.Lifetime.Stale, f.Lifetime.Fallback))
