@@ -9,8 +9,8 @@ import (
 
 // Value changes whatever v, a pointer, leads to: elements, entries of maps, numbers and
 // strings. It goes through unexported fields, and where a value is reached again it stops.
-// What lies behind the pointers of package time is not changed: locations are shared by the
-// whole process.
+// What lies behind the pointers of packages time and net/netip is not changed: locations and
+// the zones of addresses are shared by the whole process.
 func Value(v any) {
 	s := spoiler{seen: make(map[unsafe.Pointer]bool)}
 	s.value(reflect.ValueOf(v).Elem())
@@ -21,7 +21,8 @@ type spoiler struct{ seen map[unsafe.Pointer]bool }
 func (s spoiler) value(v reflect.Value) {
 	switch v.Kind() {
 	case reflect.Pointer:
-		if !v.IsNil() && !s.seen[v.UnsafePointer()] && v.Type().Elem().PkgPath() != "time" {
+		of := v.Type().Elem().PkgPath()
+		if !v.IsNil() && !s.seen[v.UnsafePointer()] && of != "time" && of != "net/netip" {
 			s.seen[v.UnsafePointer()] = true
 			s.value(v.Elem())
 		}
