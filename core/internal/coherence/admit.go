@@ -18,11 +18,12 @@ func (f *fetch) admit(ctx context.Context, ses tier.Session, en *tier.Entry) Fou
 		return Found{}
 	}
 	admitted := &local.Entry{
-		Value: value, Born: now - (en.Now-en.Born)*1e6, LoadTime: int64(en.LoadTime), ID: en.ID,
+		Value: value, Born: now - (en.Now-en.Born)*1e6, LoadTime: int64(en.LoadTime),
 		FreshUntil: now + (en.FreshUntil-en.Now)*1e6,
 		StaleUntil: now + (en.StaleUntil-en.Now)*1e6,
 		KeepUntil:  now + (en.KeepUntil-en.Now)*1e6,
 	}
+	admitted.Identify(en.ID)
 	if len(en.Eras) == 0 { // a stored note, which no item invalidates
 		s.local.PutNote(f.key, admitted, size)
 		return Found{Entry: admitted, State: admitted.State(now)}

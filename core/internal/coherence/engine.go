@@ -114,7 +114,7 @@ func (e *Engine) Forget(keys []string) {
 func (t *Turn) ForgetEntry(ctx context.Context, key string, en *local.Entry) {
 	t.e.DropEntry(key, en)
 	s := t.e.shared
-	if s == nil || en.ID == "" {
+	if s == nil || en.ID() == "" {
 		return
 	}
 	wait := s.Budget / 2

@@ -121,7 +121,7 @@ func (t *Turn) ask(ctx context.Context, q Query) (found Found, done bool) {
 		f.key = t.Key()
 	}
 	if q.Seen != nil {
-		f.seen = q.Seen.ID
+		f.seen = q.Seen.ID()
 	}
 	if !q.Anew && q.Seen == nil && !f.combined() {
 		found, f.noLease = f.get(ctx)

@@ -109,6 +109,7 @@ func (c *Cache) Close(ctx context.Context) error {
 	c.cancel()
 	c.journal.mu.Lock()   // inserts under way have landed
 	c.journal.mu.Unlock() //nolint:staticcheck // an empty critical section is a barrier here
+	c.reaper.work.Wait()  // for one step at most
 	c.tier.close()
 	if c.atWork.Load() == 0 { // however short the time that ctx leaves
 		return nil

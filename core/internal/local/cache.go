@@ -55,6 +55,7 @@ type Cache struct {
 	base        time.Time
 
 	background
+	reaper reaper
 
 	Count Counters
 	// Pages counts the hits of each response; nil: nothing counts them.
@@ -93,6 +94,7 @@ func New(s Settings) (*Cache, error) {
 		c.eras[p].Store(new(Generation))
 	}
 	c.parts.Store(1)
+	c.generations.ended = func() { c.reaper.wanted(c) }
 	t, err := newMemory(s.MaxBytes, c.Now, func() { c.Count.Evicted.Add(1) })
 	if err != nil {
 		return nil, fmt.Errorf("larder: in-process tier: %w", err)
@@ -139,7 +141,8 @@ func (c *Cache) LookupAt(key string, now int64) (*Entry, State) {
 func (c *Cache) Put(key string, value any, size int, d time.Duration) bool {
 	now := c.Now()
 	en := &Entry{Value: value, Born: now, FreshUntil: now + int64(d), StaleUntil: now + int64(d), KeepUntil: now + int64(d),
-		generations: c.eraGenerations(nil, c.Mask(key, nil)), weight: Weigh(key, size, 1)}
+		weight: Weigh(key, size, 0)}
+	en.depend(c.eraGenerations(nil, c.Mask(key, nil)), 0, "")
 	c.journal.mu.RLock()
 	defer c.journal.mu.RUnlock()
 	return !c.closed.Load() && c.putUnless(key, en)
@@ -214,8 +217,10 @@ func (c *Cache) apply(now int64, items []Item) {
 		switch it.Kind {
 		case Pattern:
 			c.sweeps.add(head+uint64(i), it.Value, now)
+			c.reaper.wanted(c)
 		case Tag:
 			c.generations.kill(it.Value)
+			c.dropOwn(it.Value)
 		case All:
 			for p := range c.Partitions() {
 				c.endEra(p)
@@ -223,8 +228,19 @@ func (c *Cache) apply(now int64, items []Item) {
 		case tier.Era:
 			if p := eraOf(it); p >= 0 {
 				c.endEra(p)
+				c.reaper.wanted(c)
 			}
 		}
+	}
+}
+
+// dropOwn takes out of the tier the entry whose own key a tag names, if the entry holds no
+// generation of the tag (see ownTag). It does so under the journal's lock: no lookup that
+// comes after an item is in the log finds the entry. An insert that has not landed by then sees
+// the item, and is refused.
+func (c *Cache) dropOwn(tag string) {
+	if key, ok := strings.CutPrefix(tag, tier.TagPrefix); ok && c.guard == nil {
+		c.tier.dropIf(key, func(en *Entry) bool { return en.is(ownTag) })
 	}
 }
 

@@ -3,30 +3,99 @@ package local
 import (
 	"math"
 	"math/rand/v2"
+	"slices"
 	"sync/atomic"
 	"time"
 )
 
-// Entry is what the cache keeps under one key. It is immutable from the moment
-// it is made, and so must be what Value refers to.
+// Entry is what the cache keeps under one key. It does not change once it is stored, and
+// neither may what Value refers to.
+//
+// An entry takes 96 bytes, a size class of the allocator. Most entries need no details: they
+// depend on one era and at most one tag, and are in no shared tier.
 type Entry struct {
 	Value any
 
-	// Times on the engine's clock, in nanoseconds.
+	// Times on the cache's clock, in nanoseconds.
 	Born       int64 // when its load began
-	FreshUntil int64 // until then it is answered as it is,
+	FreshUntil int64 // until then it is answered,
 	StaleUntil int64 // then as a stale one while it is refreshed,
 	KeepUntil  int64 // then only in place of an error
 	LoadTime   int64 // how long its load took, for early refresh
 
-	ID string // in the shared tier; "": not there
+	era      *Generation   // the first of those that it depends on; nil: none
+	tag      *Generation   // the same
+	more     *details      // nil: none
+	compared atomic.Uint64 // the position of the log up to which no pattern takes it out
+	weight   uint32
+	flags    atomic.Uint32
+}
 
+// details are what an entry has beyond one era and one tag.
+type details struct {
+	id          string // in the shared tier; "": not there
+	partitions  uint64 // that it depends on; 0 without a shared tier
 	generations []*Generation
-	mask        uint64 // the partitions it depends on
-	weight      uint32
-	unstored    bool          // was never meant for the tier
-	compared    atomic.Uint64 // the position of the log up to which no pattern takes it out
-	removed     atomic.Bool   // from the tier, for whatever reason
+}
+
+// Flags of an entry.
+const (
+	unstored = 1 << iota // it was never meant for the tier
+	removed              // from the tier, for whatever reason
+	ownTag               // it carries the tag of its own key, without a generation
+)
+
+func (en *Entry) is(flag uint32) bool { return en.flags.Load()&flag != 0 }
+
+func (en *Entry) set(flag uint32) { en.flags.Or(flag) }
+
+// depend notes what the entry depends on. It comes before the entry is stored.
+func (en *Entry) depend(generations []*Generation, partitions uint64, id string) {
+	var rest []*Generation
+	en.era, en.tag = nil, nil
+	for _, g := range generations {
+		switch {
+		case g.tag == "" && en.era == nil:
+			en.era = g
+		case g.tag != "" && en.tag == nil:
+			en.tag = g
+		default:
+			if rest == nil {
+				rest = make([]*Generation, 0, len(generations)-1)
+			}
+			rest = append(rest, g)
+		}
+	}
+	en.more = nil
+	if rest != nil || partitions != 0 || id != "" {
+		en.more = &details{id, partitions, rest}
+	}
+}
+
+// generations returns the generations and eras that the entry depends on.
+func (en *Entry) generations(yield func(*Generation) bool) {
+	if en.era != nil && !yield(en.era) || en.tag != nil && !yield(en.tag) || en.more == nil {
+		return
+	}
+	for _, g := range en.more.generations {
+		if !yield(g) {
+			return
+		}
+	}
+}
+
+// ID returns the identity of the entry in the shared tier, "" if it is not there.
+func (en *Entry) ID() string {
+	if en.more == nil {
+		return ""
+	}
+	return en.more.id
+}
+
+// Identify notes the identity of a new entry in the shared tier.
+func (en *Entry) Identify(id string) *Entry {
+	en.more = &details{id: id}
+	return en
 }
 
 // State says what an entry may be used for.
@@ -56,34 +125,47 @@ func (en *Entry) State(now int64) State {
 	}
 }
 
-// Partitions returns the mask of the partitions that the entry depends on.
-func (en *Entry) Partitions() uint64 { return en.mask }
+// Partitions returns the mask of the partitions that the entry depends on, 0 without a shared
+// tier.
+func (en *Entry) Partitions() uint64 {
+	if en.more == nil {
+		return 0
+	}
+	return en.more.partitions
+}
 
 // Dead reports whether something that the entry was made under has been invalidated.
 func (en *Entry) Dead() bool { return en.dead() }
 
 func (en *Entry) dead() bool {
-	for _, st := range en.generations {
-		if st.dead.Load() {
+	if en.era != nil && en.era.dead.Load() || en.tag != nil && en.tag.dead.Load() {
+		return true
+	}
+	if en.more == nil {
+		return false
+	}
+	for _, g := range en.more.generations {
+		if g.dead.Load() {
 			return true
 		}
 	}
 	return false
 }
 
-// Tags returns the tags that the entry was stored with.
+// Tags returns the tags that the entry was stored with, without that of its own key where it
+// has no generation of that.
 func (en *Entry) Tags() []string {
-	tags := make([]string, 0, len(en.generations))
-	for _, st := range en.generations {
-		if st.tag != "" {
-			tags = append(tags, st.tag)
+	var tags []string
+	for g := range en.generations {
+		if g.tag != "" {
+			tags = append(tags, g.tag)
 		}
 	}
 	return tags
 }
 
 // Unstored reports whether the entry is one that function Unstored made.
-func (en *Entry) Unstored() bool { return en.unstored }
+func (en *Entry) Unstored() bool { return en.is(unstored) }
 
 // Early reports whether this reader of a fresh entry should be the one who
 // refreshes it before it expires. The chance rises towards the end of the
@@ -118,12 +200,39 @@ func Jittered(ttl time.Duration, jitter float64) time.Duration {
 	return max(minJittered, ttl-time.Duration(rand.Float64()*jitter*float64(ttl)))
 }
 
-// Overhead is the number of bytes that an entry takes in memory beside its key and value: the entry
-// itself, the tier's node and table slot, policy links, its generations.
-const Overhead = 256
+// Overhead is the number of bytes that an entry takes in memory beside its key and value:
+// the entry (96), Otter's node (80), and its share of Otter's table and frequency sketch, from
+// 25 to 50 as they fill up between two doublings.
+const Overhead = 96 + 80 + 36
+
+// generationBytes is what a generation takes beside its tag: itself (32), its weak pointer (16)
+// and its place in a map (40). Its tag, pointer and place stay until memory has been collected
+// after its last entry was evicted: where entries come and go, they count nearly twice.
+const generationBytes = 32 + 2*(16+40)
 
 // Weigh returns the bytes that an entry takes with a key, a value of size bytes, and a number of
-// generations.
+// generations beyond the first era and the first tag.
 func Weigh(key string, size, generations int) uint32 {
-	return uint32(min(uint64(Overhead+len(key)+size+8*generations), math.MaxUint32))
+	return uint32(min(uint64(Overhead+blockOf(len(key))+blockOf(size)+8*generations), math.MaxUint32))
 }
+
+// blockOf returns the bytes that the allocator takes for a block of n bytes.
+func blockOf(n int) int {
+	if n > maxBlock {
+		return n
+	}
+	return int(blocks[(n+7)/8])
+}
+
+// maxBlock is the largest block whose size the allocator rounds by much.
+const maxBlock = 2048
+
+// blocks are the sizes of blocks, by the number of words asked for.
+//
+//nolint:gochecknoglobals // a constant
+var blocks = func() (sizes [maxBlock/8 + 1]uint16) {
+	for words := range sizes {
+		sizes[words] = uint16(cap(slices.Grow([]byte(nil), 8*words)))
+	}
+	return sizes
+}()

@@ -455,7 +455,7 @@ func (t *Turn) Finish(o Outcome) {
 		at, caughtUp := t.fencedAt(late), t.replicaCaughtUp(late)
 		// An entry that is not this load's own was found in the tier. It may carry
 		// any tags, and be about to be taken out: it must be valid as of now.
-		dead := o.Entry != nil && o.Entry != t.made && (o.Entry.removed.Load() || o.Entry.State(c.Now()) == Gone) && !o.Entry.unstored
+		dead := o.Entry != nil && o.Entry != t.made && (o.Entry.is(removed) || o.Entry.State(c.Now()) == Gone) && !o.Entry.Unstored()
 		for f.waiters.Len() > 0 {
 			w := f.waiters.Front().Value.(*waiter)
 			if dead || at != 0 && at < w.joined || caughtUp != 0 && caughtUp <= w.at {

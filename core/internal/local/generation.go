@@ -29,17 +29,37 @@ type mirrored struct {
 // generations finds the living generation of each tag. It holds them weakly: a generation lives
 // as long as an entry or a load that was made under it.
 type generations struct {
+	ended  func() // called when a living generation has ended; it does not wait
 	seed   maphash.Seed
-	shards [64]generationShard
+	shards [256]generationShard
 }
 
 type generationShard struct {
-	mu    sync.Mutex
-	m     map[string]weak.Pointer[Generation]
-	sweep int // the size at which dead pointers are swept next
+	mu     sync.Mutex
+	m      map[string]weak.Pointer[Generation]
+	canary weak.Pointer[canary] // nil: memory has been collected since the shard was pruned
 }
 
-const minSweep = 256
+// canary is collected by each garbage collection.
+type canary struct {
+	_ *canary // with a pointer, and so in a block of its own
+	_ [2]uintptr
+}
+
+// prune removes the pointers whose generations have been collected: what evicted entries have
+// left behind. It walks through the shard at most once per garbage collection. The caller holds
+// the shard's lock.
+func (sh *generationShard) prune() {
+	if sh.canary.Value() != nil {
+		return
+	}
+	sh.canary = weak.Make(new(canary))
+	for tag, p := range sh.m {
+		if p.Value() == nil {
+			delete(sh.m, tag)
+		}
+	}
+}
 
 // Mirrored returns the generation that a tag has in the shared tier, "" if it is not known.
 func (c *Cache) Mirrored(tag string) string {
@@ -57,7 +77,7 @@ func (c *Cache) Mirrored(tag string) string {
 // pos of the log, unless something that was applied since may concern it (R5). It returns the
 // generation of this process where the tag had no such note.
 func (c *Cache) Mirror(pos uint64, tag, token string) (first *Generation) {
-	g := c.generations.get(tag)
+	g, _ := c.generations.get(tag)
 	era := c.eras[tier.Partition(tag, c.Partitions())].Load()
 	c.journal.mu.RLock()
 	defer c.journal.mu.RUnlock()
@@ -71,10 +91,9 @@ func (c *Cache) Mirror(pos uint64, tag, token string) (first *Generation) {
 }
 
 func newGenerations() *generations {
-	s := &generations{seed: maphash.MakeSeed()}
+	s := &generations{seed: maphash.MakeSeed(), ended: func() {}}
 	for i := range s.shards {
 		s.shards[i].m = make(map[string]weak.Pointer[Generation])
-		s.shards[i].sweep = minSweep
 	}
 	return s
 }
@@ -83,25 +102,18 @@ func (s *generations) shard(tag string) *generationShard {
 	return &s.shards[maphash.String(s.seed, tag)%uint64(len(s.shards))]
 }
 
-// get returns the living generation of tag and makes one if there is none.
-func (s *generations) get(tag string) *Generation {
+// get returns the living generation of tag, and makes one if there is none.
+func (s *generations) get(tag string) (g *Generation, made bool) {
 	sh := s.shard(tag)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
-	if st := sh.m[tag].Value(); st != nil {
-		return st
+	if g := sh.m[tag].Value(); g != nil {
+		return g, false
 	}
-	if len(sh.m) >= sh.sweep {
-		for t, p := range sh.m {
-			if p.Value() == nil {
-				delete(sh.m, t)
-			}
-		}
-		sh.sweep = max(minSweep, 2*len(sh.m))
-	}
-	st := &Generation{tag: tag}
-	sh.m[tag] = weak.Make(st)
-	return st
+	sh.prune()
+	g = &Generation{tag: tag}
+	sh.m[tag] = weak.Make(g)
+	return g, true
 }
 
 // peek returns the living generation of tag, if there is one.
@@ -112,13 +124,14 @@ func (s *generations) peek(tag string) *Generation {
 	return sh.m[tag].Value()
 }
 
-// kill ends the living generation of tag, and with it whatever was made under it.
+// kill ends the living generation of tag, and with it all that was made under it.
 func (s *generations) kill(tag string) {
 	sh := s.shard(tag)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
-	if st := sh.m[tag].Value(); st != nil {
-		st.dead.Store(true)
+	if g := sh.m[tag].Value(); g != nil {
+		g.dead.Store(true)
+		s.ended()
 	}
 	delete(sh.m, tag)
 }

@@ -56,8 +56,9 @@ func (c *Cache) Amend(key string, fn func(old Lasting, until int64) (value Lasti
 		}
 		next := &Entry{
 			Value: value, Born: now, FreshUntil: keep, StaleUntil: keep, KeepUntil: keep,
-			generations: generations, weight: Weigh(key, value.Size(), len(generations)),
+			weight: Weigh(key, value.Size(), 0),
 		}
+		next.depend(generations, 0, "")
 		next.compared.Store(head)
 		return next, otter.WriteOp
 	})

@@ -4,6 +4,9 @@ import (
 	"math/bits"
 	"slices"
 	"time"
+	"unsafe"
+
+	"github.com/larderhq/larder/core/internal/tier"
 )
 
 // Load is one run of a loader or handler, from before it begins until its value
@@ -14,8 +17,9 @@ type Load struct {
 	tags        []string
 	pos         uint64 // position of the log before the load began
 	began       int64
-	generations []*Generation // the era, then one per tag
+	generations []*Generation // the eras, then one per tag but the key's own
 	made        *Entry        // what came of it
+	memory      int           // of the generations that it has made, in bytes
 }
 
 // NewLoad registers a load of key, before it begins. tags are those that are
@@ -27,9 +31,27 @@ func (c *Cache) NewLoad(key string, tags []string) *Load {
 	l.generations = make([]*Generation, 0, bits.OnesCount64(mask)+len(tags))
 	l.generations = c.eraGenerations(l.generations, mask)
 	for _, tag := range tags {
-		l.generations = append(l.generations, c.generations.get(tag))
+		if !c.ownTag(key, tag) {
+			l.generations = c.under(l.generations, tag, &l.memory)
+		}
 	}
 	return l
+}
+
+// under appends the generation of a tag, and adds to memory what it takes if it is new.
+func (c *Cache) under(generations []*Generation, tag string, memory *int) []*Generation {
+	g, made := c.generations.get(tag)
+	if made {
+		*memory += generationBytes + 2*blockOf(len(tag))
+	}
+	return append(generations, g)
+}
+
+// ownTag reports whether an entry under key carries a tag without holding its generation: the
+// tag is that of the key itself, so that its invalidation finds the entry. With a shared tier a
+// generation also mirrors the tier's, and is held.
+func (c *Cache) ownTag(key, tag string) bool {
+	return c.guard == nil && len(tag) == len(tier.TagPrefix)+len(key) && tag[len(tier.TagPrefix):] == key && tag[:len(tier.TagPrefix)] == tier.TagPrefix
 }
 
 // Began returns when the load began, on the engine's clock.
@@ -150,9 +172,10 @@ func (l *Load) Foresee(f Fill) Refusal {
 // returns Written for an entry that may be answered and must not be kept here.
 func (l *Load) Adopt(en *Entry, size int, provisional bool) Refusal {
 	c := l.c
-	en.generations, en.mask = l.generations, c.Mask(l.key, l.tags)
-	en.weight = Weigh(l.key, size, len(l.generations))
-	provisional = provisional || c.guard.Doubtful(en.mask, c.Now())
+	mask := c.Mask(l.key, l.tags)
+	en.depend(l.generations, mask, en.ID())
+	en.weight = weigh(l.key, size, l.memory, en)
+	provisional = provisional || c.guard.Doubtful(mask, c.Now())
 	c.lapse(c.Now())
 	c.journal.mu.RLock()
 	defer c.journal.mu.RUnlock()
@@ -164,7 +187,7 @@ func (l *Load) Adopt(en *Entry, size int, provisional bool) Refusal {
 		return Blocked
 	case c.concern(l.pos, l.key, l.tags) != 0:
 		return Fenced
-	case !c.guard.Legal(en.mask, now), !c.intents.mayKeep(l.began, now):
+	case !c.guard.Legal(mask, now), !c.intents.mayKeep(l.began, now):
 		return Fenced
 	case provisional:
 		return Written
@@ -180,21 +203,8 @@ func (l *Load) Adopt(en *Entry, size int, provisional bool) Refusal {
 func (l *Load) build(f Fill, id string) (en *Entry, tags []string) {
 	c := l.c
 	key := l.place(f)
-	generations, tags := l.generations, l.tags
-	mask := c.Mask(key, tags)
-	if len(f.Tags) > 0 {
-		// First the generation, then the log: a tag that is invalidated between
-		// the two is found in the log. The same goes for eras.
-		generations, tags = slices.Clone(generations), slices.Clone(tags)
-		for _, tag := range f.Tags {
-			if !slices.Contains(tags, tag) {
-				tags = append(tags, tag)
-				generations = append(generations, c.generations.get(tag))
-			}
-		}
-		late := c.Mask(key, tags) &^ mask
-		generations, mask = c.eraGenerations(generations, late), mask|late
-	}
+	memory := l.memory
+	generations, tags, mask := l.late(key, f.Tags, &memory)
 	if f.Memory == 0 {
 		f.Memory = f.Size
 	}
@@ -204,18 +214,58 @@ func (l *Load) build(f Fill, id string) (en *Entry, tags []string) {
 		since = now
 	}
 	en = &Entry{
-		Value:       f.Value,
-		Born:        l.began,
-		FreshUntil:  since + int64(f.Lifetime.Fresh),
-		LoadTime:    now - l.began,
-		generations: generations,
-		mask:        mask,
-		ID:          id,
-		weight:      Weigh(key, f.Memory, len(generations)),
+		Value:      f.Value,
+		Born:       l.began,
+		FreshUntil: since + int64(f.Lifetime.Fresh),
+		LoadTime:   now - l.began,
 	}
+	if c.guard == nil {
+		mask = 0
+	}
+	en.depend(generations, mask, id)
+	if slices.ContainsFunc(tags, func(tag string) bool { return c.ownTag(key, tag) }) {
+		en.set(ownTag)
+	}
+	en.weight = weigh(key, f.Memory, memory, en)
 	en.StaleUntil = en.FreshUntil + int64(f.Lifetime.Stale)
 	en.KeepUntil = en.FreshUntil + int64(max(f.Lifetime.Stale, f.Lifetime.Fallback))
 	return en, tags
+}
+
+// late returns what an entry under key depends on, with the tags that are named late.
+func (l *Load) late(key string, named []string, memory *int) (generations []*Generation, tags []string, mask uint64) {
+	c := l.c
+	generations, tags, mask = l.generations, l.tags, c.Mask(key, l.tags)
+	if len(named) == 0 && key == l.key {
+		return generations, tags, mask
+	}
+	// First the generation, then the log: a tag that is invalidated between the two is found
+	// in the log. The same goes for eras, and for a tag that was its own key's only.
+	generations, tags = slices.Clone(generations), slices.Clone(tags)
+	for _, tag := range l.tags {
+		if c.ownTag(l.key, tag) && key != l.key {
+			generations = c.under(generations, tag, memory)
+		}
+	}
+	for _, tag := range named {
+		if slices.Contains(tags, tag) {
+			continue
+		}
+		if tags = append(tags, tag); !c.ownTag(key, tag) {
+			generations = c.under(generations, tag, memory)
+		}
+	}
+	missing := c.Mask(key, tags) &^ mask
+	return c.eraGenerations(generations, missing), tags, mask | missing
+}
+
+// weigh returns the bytes that an entry takes with its details, a value of size bytes, and
+// generations of so many bytes that were made for it.
+func weigh(key string, size, generations int, en *Entry) uint32 {
+	if en.more != nil {
+		generations += int(unsafe.Sizeof(*en.more)) + blockOf(len(en.more.id)) + 8*cap(en.more.generations)
+	}
+	return Weigh(key, size, generations/8)
 }
 
 // place is where f is to be stored.
@@ -233,7 +283,7 @@ func (l *Load) insert(key string, tags []string, en *Entry, lag time.Duration) R
 	defer c.journal.mu.RUnlock()
 	refusal := l.refusal(key, tags, en, lag)
 	// An entry in doubt is stored in the tier only.
-	if refusal == Stored && (c.guard == nil || !c.guard.Doubtful(en.mask, c.Now())) && !c.putUnless(key, en) {
+	if refusal == Stored && (c.guard == nil || !c.guard.Doubtful(en.Partitions(), c.Now())) && !c.putUnless(key, en) {
 		return Replaced
 	}
 	return refusal
@@ -270,4 +320,8 @@ func (l *Load) refusal(key string, tags []string, en *Entry, lag time.Duration) 
 
 // Unstored returns an entry that is stored nowhere: for a value that its load shares
 // with those who wait, and with nobody else.
-func Unstored(value any) *Entry { return &Entry{Value: value, unstored: true} }
+func Unstored(value any) *Entry {
+	en := &Entry{Value: value}
+	en.set(unstored)
+	return en
+}

@@ -27,7 +27,7 @@ func newMemory(maxBytes uint64, now func() int64, evicted func()) (*memory, erro
 			return max(1, time.Duration(o.Value.KeepUntil-now())+tierResolution)
 		}),
 		OnAtomicDeletion: func(event otter.DeletionEvent[string, *Entry]) {
-			event.Value.removed.Store(true)
+			event.Value.set(removed)
 			if event.Cause == otter.CauseOverflow {
 				evicted()
 			}
@@ -48,8 +48,13 @@ func (t *memory) drop(key string) { t.cache.Invalidate(key) }
 
 // dropEntry takes out en, unless another entry has taken its place.
 func (t *memory) dropEntry(key string, en *Entry) {
+	t.dropIf(key, func(old *Entry) bool { return old == en })
+}
+
+// dropIf takes out the entry under key that a condition holds for.
+func (t *memory) dropIf(key string, holds func(*Entry) bool) {
 	t.cache.ComputeIfPresent(key, func(old *Entry) (*Entry, otter.ComputeOp) {
-		if old == en {
+		if holds(old) {
 			return nil, otter.InvalidateOp
 		}
 		return old, otter.CancelOp

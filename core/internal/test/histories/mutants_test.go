@@ -58,6 +58,8 @@ func mutants() []mutant {
 			true, "ALateTagMakesAReaderThatJoinedAfterItsInvalidationReload", "", ""},
 		// A tag's generation survives its invalidation.
 		{rule("stamp-kill", mutate.Replace(local+"cache.go", `c.generations.kill(it.Value)`, ``)), true, gone, "", ""},
+		// An entry that holds no generation of its own key's tag survives that tag's invalidation.
+		{rule("own-tag", mutate.Replace(local+"cache.go", `c.dropOwn(it.Value)`, ``)), false, "AnEntryIsGoneAtOnceWhenTheTagOfItsKeyIsInvalidated", "", ""},
 		// The era survives an invalidation of all.
 		{rule("era", mutate.Replace(local+"cache.go", "case All:\n\t\t\tfor p := range c.Partitions() {", "case All:\n\t\t\tfor p := range 0 {"),
 			mutate.Replace(local+"cache.go", `c.tier.clear()`, ``)), true, gone, "", ""},
