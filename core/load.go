@@ -509,7 +509,7 @@ func (s *snapshot) accept(ctx context.Context, turn *coherence.Turn, f coherence
 func (s *snapshot) settle(ctx context.Context, turn *coherence.Turn, said loadscope.Said, r *loaded) {
 	turn.Reads(said.ReplicaLag)
 	fill := local.Fill{ReplicaLag: max(s.class.ReplicaLag, said.ReplicaLag), Codec: mapCodec{t: &s.values}}
-	renewed := s.revalidate(&fill, &said, r)
+	renewed := s.revalidate(turn.Key(), &fill, &said, r)
 	fill.Tags = said.Tags
 	out := local.Outcome{Verdict: local.Shared, Tags: said.Tags}
 	switch {

@@ -12,6 +12,7 @@ import (
 	"github.com/larderhq/larder/core/internal/coherence"
 	"github.com/larderhq/larder/core/internal/loadscope"
 	"github.com/larderhq/larder/core/internal/local"
+	"github.com/larderhq/larder/core/internal/naming"
 	"github.com/larderhq/larder/core/internal/packed"
 )
 
@@ -152,7 +153,7 @@ func (p *prior) end() *local.Entry {
 
 // revalidate replaces ErrNotModified by the value that the loader was offered, and reports
 // whether it has: fill, r and said are then those of that value.
-func (s *snapshot) revalidate(fill *local.Fill, said *loadscope.Said, r *loaded) bool {
+func (s *snapshot) revalidate(key string, fill *local.Fill, said *loadscope.Said, r *loaded) bool {
 	if !errors.Is(r.err, ErrNotModified) {
 		return false
 	}
@@ -167,12 +168,13 @@ func (s *snapshot) revalidate(fill *local.Fill, said *loadscope.Said, r *loaded)
 	}
 	r.answer = a
 	s.refill(fill, en.Value, &said.Validator, said.ValidatorSet)
+	own := naming.Tag(key) // the load has it
 	for _, tag := range en.Tags() {
-		if !slices.Contains(said.Tags, tag) {
+		if tag != own && !slices.Contains(said.Tags, tag) {
 			said.Tags = append(said.Tags, tag)
 		}
 	}
-	if len(said.Tags) > MaxTagsPerEntry+1 { // the key's own is among them
+	if len(said.Tags) > MaxTagsPerEntry {
 		said.NoStore, said.Unnamed = true, true
 	}
 	return true

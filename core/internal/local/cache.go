@@ -53,6 +53,7 @@ type Cache struct {
 	guard       Guard // nil: no tier is shared
 	maxBytes    uint64
 	base        time.Time
+	ownTags     atomic.Int64 // entries that carry the tag of their own key without a generation
 
 	background
 	reaper reaper
@@ -95,13 +96,24 @@ func New(s Settings) (*Cache, error) {
 	}
 	c.parts.Store(1)
 	c.generations.ended = func() { c.reaper.wanted(c) }
-	t, err := newMemory(s.MaxBytes, c.Now, func() { c.Count.Evicted.Add(1) })
+	t, err := newMemory(s.MaxBytes, c.Now, c.deleted)
 	if err != nil {
 		return nil, fmt.Errorf("larder: in-process tier: %w", err)
 	}
 	c.tier = t
 	c.start(s.Refreshes)
 	return c, nil
+}
+
+// deleted notes that an entry is in the tier no longer. A lock of the tier is held.
+func (c *Cache) deleted(en *Entry, evicted bool) {
+	en.set(removed)
+	if en.is(ownTag) {
+		c.ownTags.Add(-1)
+	}
+	if evicted {
+		c.Count.Evicted.Add(1)
+	}
 }
 
 // Now returns the cache's time: nanoseconds since it was made, by the monotonic
@@ -294,5 +306,5 @@ func (c *Cache) Size() (entries int, bytes uint64) {
 	return c.tier.cache.EstimatedSize(), c.tier.cache.WeightedSize()
 }
 
-// Tags returns how many tags have a generation, about.
-func (c *Cache) Tags() int { return c.generations.count() }
+// Tags returns about how many tags entries carry.
+func (c *Cache) Tags() int { return c.generations.count() + int(max(0, c.ownTags.Load())) }

@@ -89,6 +89,9 @@ func (c *Cache) putUnless(key string, en *Entry) bool {
 		}
 		return en, otter.WriteOp
 	})
+	if put && en.is(ownTag) {
+		c.ownTags.Add(1)
+	}
 	return put
 }
 

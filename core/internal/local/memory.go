@@ -18,7 +18,7 @@ type memory struct {
 // the release of memory: State reads the precise clock.
 const tierResolution = 50 * time.Millisecond
 
-func newMemory(maxBytes uint64, now func() int64, evicted func()) (*memory, error) {
+func newMemory(maxBytes uint64, now func() int64, deleted func(en *Entry, evicted bool)) (*memory, error) {
 	clock := otter.NewCoarseClock(tierResolution)
 	cache, err := otter.New(&otter.Options[string, *Entry]{
 		MaximumWeight: maxBytes,
@@ -27,10 +27,7 @@ func newMemory(maxBytes uint64, now func() int64, evicted func()) (*memory, erro
 			return max(1, time.Duration(o.Value.KeepUntil-now())+tierResolution)
 		}),
 		OnAtomicDeletion: func(event otter.DeletionEvent[string, *Entry]) {
-			event.Value.set(removed)
-			if event.Cause == otter.CauseOverflow {
-				evicted()
-			}
+			deleted(event.Value, event.Cause == otter.CauseOverflow)
 		},
 		Clock:  clock,
 		Logger: &otter.NoopLogger{},

@@ -50,7 +50,7 @@ func TestAnEntryTakesTheMemoryThatItIsWeighedBy(t *testing.T) {
 	for name, make := range kinds {
 		for _, size := range []int{64, 195, 1273} {
 			t.Run(fmt.Sprint(name, " of ", size), func(t *testing.T) {
-				const entries = 40_000
+				const entries = 20_000
 				before := heapInUse()
 				c := openWith(t, Settings{MaxBytes: 1 << 30, Refreshes: 4})
 				for i := range entries {
