@@ -1,6 +1,31 @@
-// Package adaptertest is what every adapter must do, as a test suite. An adapter
-// runs it from a test of its own, with nothing but the glue between its framework
-// and the suite's small interfaces:
+// Package adaptertest is the test suite of an adapter, and the guide to write one.
+//
+// An adapter connects package httpcache to a web framework. It translates requests and
+// answers and decides nothing: httpcache decides what is stored, for whom and for how long.
+// Four adapters exist. The shortest to read is nethttp (190 lines), for a framework on
+// net/http; fibercache (1100 lines, with its workarounds for fasthttp) is the one for a
+// framework with its own requests and answers.
+//
+// # The order of work
+//
+// Each step ends with cases of the suite that pass. Begin with the glue of step 1, so that
+// the suite runs from the beginning: most cases fail then, and name what is missing.
+//
+//  1. The middleware and the glue of the test.
+//  2. Requests: Line, Values, Param, Context, SnapshotFields.
+//  3. Answers: Run, Release, Reply.
+//  4. Errors that handlers return, where the framework has them.
+//  5. Background refreshes: Detach.
+//  6. Optional interfaces.
+//
+// # Step 1: the middleware and the glue
+//
+// The package has Cache, Invalidate, Route and WriteRoute, each a few lines over
+// [httpcache.RouteMiddleware] and [httpcache.WriteMiddleware]; copy them from nethttp. The
+// middleware makes an exchange per request, calls serve with it, and returns serve's error,
+// unwrapped from *[httpcache.HandlerError].
+//
+// The test translates an [App] into the framework:
 //
 //	func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 //
@@ -8,39 +33,148 @@
 //		adaptertest.Run(t, adaptertest.Framework{Name: "nethttp", New: newServer})
 //	}
 //
-// nethttp/adapter_test.go is the model.
+//	func TestAdapterOverASharedTier(t *testing.T) {
+//		adaptertest.Run(t, adaptertest.Framework{Name: "nethttp", New: newServer, Shared: true})
+//	}
+//
+// New registers App.Outside around everything and each [Route] with its Uses, the outermost
+// first; a switch over the type of a [Use] makes the middleware. A handler and an [Around]
+// get a [Ctx], whose methods work in the framework's own terms; frameworks on net/http embed
+// [Std] and use [Serve]. nethttp/adapter_test.go (140 lines) is the model for them,
+// fibercache/adapter_test.go (190 lines) for others. The app answers the methods of the
+// suite's routes (also QUERY and PROPFIND), accepts requests with 16 KiB of fields, and
+// outlives the panic of a handler.
+//
+// The flags of [Framework] state what the framework cannot do without a cache, such as
+// sending 103. The cases that need it are skipped with the flag's name. No flag excuses an
+// adapter.
+//
+// A framework whose own goroutines outlast a closed server by their timers must tell goleak:
+// fasthttp's pool of workers sleeps for ten seconds. Goroutines that a framework starts once
+// per process, such as fasthttp's clock, start in the request that the suite sends before
+// the first case.
+//
+// # Step 2: requests
+//
+// A framework on net/http embeds [httpcache.StdExchange], which has all methods but Param,
+// Run and Detach. Others write:
+//
+//   - Line. Scheme is "http" or "https" as the handler sees it. Path is escaped as on the
+//     wire. Original is the target as it came, where the framework has rewritten it. Strings
+//     may be views of a buffer; a middleware of an Invalidate route clones them (Line.Clone),
+//     since its handler may change the request.
+//   - Values, by canonical name, one element per line. A field without a value has the
+//     element "". After SnapshotFields the result is the same whatever handlers change.
+//   - Param, decoded once; "*" is the wildcard, whatever its name in the pattern. The strings
+//     outlive the request: clone them.
+//   - Context: the context that middleware in front has set.
+//
+// Cases: identity*, vary* and invalidate* of the files identity.go, vary.go, invalidate.go.
+//
+// # Step 3: answers
+//
+// Run(ctx, c) calls the handlers behind the middleware with ctx as their context. Where the
+// framework's context is a context.Context of its own, put ctx's value of
+// [httpcache.ContextKey] there too, for the time of the run.
+//
+// With c nil, Run leaves the answer alone. Otherwise:
+//
+//   - Before the run, copy the header as outer middleware has set it. Header.Own compares
+//     with that copy: unchanged fields are left out, a line added behind the old ones has the
+//     mode Append, a removed field has the mode Remove.
+//   - With c.Conditions not nil, the handlers see the request without its own conditions and
+//     range (DropConditions) and with these fields. Undo that after the run.
+//   - When the header is final, call c.Head(status, header) before the first byte of content
+//     leaves. It returns whether to hold the answer back, and fields to add if not.
+//   - Hold content up to c.Limit bytes. When the handler streams, flushes or hijacks, or the
+//     content exceeds the limit, call c.Pass with [httpcache.Streamed] or
+//     [httpcache.Oversized], add the fields that it returns, and send what was held. With
+//     c.Tail (writes) send all but the last byte instead.
+//   - At the end set c.Held and c.Body, a copy that later requests do not overwrite. Set
+//     c.AbortStatus where the content is shorter than its stated Content-Length.
+//   - On a panic, drop what is held and let the panic go on.
+//
+// On net/http [httpcache.NewWriter] does all this; Run calls Finish or Abandon.
+//
+// Release(fields) sends the held answer with fields added. Reply(a) sends another answer in
+// its place: where the handlers have run, restore the copied header first. Both put fields
+// into a header by their [httpcache.Mode]. A hit is Reply without a run. The body must be
+// copied if outer middleware or the framework may write into it.
+//
+// Cases: the files exact.go, whose.go, hits.go, bounds.go, stream.go, write.go. At the end
+// of this step more than half of the suite passes.
+//
+// # Step 4: errors
+//
+// A handler's error becomes a *[httpcache.HandlerError] with the status that the framework
+// will answer, or 0. If c.WantsErrorAnswer(status), have the framework answer the error into
+// the capture. If then c.KeepsErrorAnswer(), return nil. Otherwise restore the answer, call
+// c.Retract, and return the error. Cases: failure.go, and in fresh.go those with
+// StaleIfError.
+//
+// # Step 5: background refreshes
+//
+// Detach copies the request, without content (unless [httpcache.IsQuery]) and conditions, and
+// returns a function that handles the copy after the request has ended. Best, it dispatches
+// the copy through the whole app, so that middleware in front runs as for a client; the
+// route's middleware recognizes its context by [httpcache.RefreshKey]. The copy's answer is
+// discarded. Nothing of the copy may refer to the request's pooled memory. Cases: fresh.go,
+// validate.go.
+//
+// # Step 6: optional interfaces
+//
+//   - ContentReader: QUERY requests are cached by their content. Cases: question.go.
+//   - OuterReporter, with HeaderSender (net/http) or SentNotifier (others): middleware in
+//     front that adds a cookie or encodes the content. Cases: assent.go, compressed.go,
+//     outervary.go.
+//   - FieldReporter: a hit reads the request's fields in one walk. It changes no answer; a
+//     benchmark shows it.
+//   - A [Server] that is a [Warmer], a [Ctx] that is a [Remover], [RequestSetter],
+//     [HandlerRunner] or [Uploader]: the cases that need one are skipped without it.
+//
+// # How to run it
+//
+//	go test -run TestAdapter ./myadapter                                  # everything, less than a minute
+//	go test -run 'TestAdapter/a_hit_runs' -v ./myadapter                  # cases by a part of their name
+//	go test -run TestAdapter -json ./myadapter | grep '"Action":"fail"'   # names of the failed cases
+//	go test -race -run TestAdapter ./myadapter                            # before it is done
+//
+// # The parts of the suite
+//
+//	identity, vary, sometimes*   different requests share no entry
+//	whose, credentials, assent   no client gets another's response
+//	exact, hits, whole           the answer is the handler's, complete
+//	stampede, under, distant     concurrent requests share one run, and none waits too long
+//	fresh, lifetime, directives  RFC 9111: how long a response is used
+//	validate*, precondition      RFC 9110: conditions, 304, 412
+//	ranges, parts                RFC 9110: 206, 416
+//	encodings, compressed        content that the cache or middleware in front encodes
+//	invalidate, write, groups    no stale response after a write or an invalidation
+//	scope, failure               the context functions, and errors
+//	attack                       the attacks of httpcache/ATTACKS.md
+//	bounds, fieldbounds          memory that clients can fill
+//	instances                    several instances over one tier
 //
 // # How the cases work
 //
-// Each case is one behaviour, builds an app with a cache of its own, and speaks
-// HTTP/1.1 to it over raw connections, so that it sees each byte and decides each
-// one. Those made by over run over loopback sockets; those made by within run in
-// a testing/synctest bubble over pipes: there time is the case's own, and settles
-// knows when nothing more can happen, so that what must not happen can be shown
-// not to. Nothing sleeps where it means to wait for an event.
+// Each case tests one behaviour. It builds an app with a new cache, and speaks HTTP/1.1 to it
+// over raw connections, so that it controls each byte of a request and sees each byte of an
+// answer. Cases made by over run over loopback sockets. Cases made by within run in a
+// testing/synctest bubble over pipes: time in it passes only when all goroutines wait, so
+// that a case can show that nothing more happens.
 //
-// A framework whose own goroutines outlast a closed server by their timers must
-// tell goleak so: fasthttp's pool of workers sleeps for ten seconds.
+// A comment that begins with "Elsewhere" names a fault that was found in another cache.
+// Promises are named as in the README, "What it promises".
 //
-// A comment that begins with "Elsewhere" names a fault that was found in another response
-// cache or multi-level cache. Promises are named as in the README, "What it promises".
+// # How a case is shown to fail
 //
-// # What a framework cannot do
+// The table in mutations_table_test.go takes the rules of the HTTP engine out of a copy of
+// the source, one at a time, and demands that the cases named beside each rule fail:
 //
-// Flags of Framework say so, each with its reason, and the cases that need it are
-// skipped by that flag's name. A flag is a limit of the framework without the
-// cache, never one of the adapter.
-//
-// # How to see that a case can fail
-//
-// A case that cannot fail is worth nothing. The table in mutations_table_test.go
-// takes the rules out of a copy of the source one by one, and demands that the
-// cases named beside each rule fail then, and at the end that no case has passed
-// throughout, but for those that it lists with the reason:
-//
+//	go test -tags mutation -run TestTable ./core/adaptertest       # each text and each case exists
 //	go test -tags mutation -timeout 60m -v ./core/adaptertest
 //	go test -tags mutation -run 'TestMutations/a_response_with_Set-Cookie' ./core/adaptertest
 //
-// A mutation whose text is no longer in the source fails: the table is to be kept
-// with the code that it speaks of.
+// With LARDER_CASES=all the whole suite runs for each rule, and each case must fail for at
+// least one of them, except those listed with a reason.
 package adaptertest

@@ -148,7 +148,7 @@ func fieldBoundCases() []testCase {
 			_, err := s.srv.(Warmer).Warm(s.Context(), slices.Values([]string{"http://" + origin + "/p/1"}), core.WarmOptions{})
 			require.NoError(s, err)
 			s.get("/p/1", "Cache-Control: only-if-cached").says("Larder; detail=only-if-cached")
-		}),
+		}, noWarmer),
 
 		within("a response with too large a header is not sent to the tier", func(s *site) {
 			server := memtier.New(memtier.Config{})

@@ -64,6 +64,8 @@ type Framework struct {
 	// ParamsOutside: middleware outside routing (App.Outside) knows the
 	// parameters of the route already (Gin's Use; Echo's Use, but not its Pre).
 	ParamsOutside bool
+
+	warms, runsHandlers, uploads bool // which optional interfaces its Server and Ctx have
 }
 
 // Server is an app that can be served. The suite does the listening, over

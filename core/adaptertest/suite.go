@@ -8,7 +8,7 @@ import (
 
 // Run runs every case against an adapter.
 func Run(t *testing.T, f Framework) {
-	warmUp(t, f)
+	warmUp(t, &f)
 	for _, c := range cases() {
 		t.Run(c.name, func(t *testing.T) {
 			for _, reason := range c.unless {
@@ -105,14 +105,22 @@ var (
 	noImplicitAnswer = flag{"NoImplicitAnswer", func(f Framework) bool { return f.NoImplicitAnswer }}
 	implicitAnswer   = flag{"not NoImplicitAnswer", func(f Framework) bool { return !f.NoImplicitAnswer }}
 	paramsOutside    = flag{"ParamsOutside", func(f Framework) bool { return f.ParamsOutside }}
+	noWarmer         = flag{"its Server is no Warmer", func(f Framework) bool { return !f.warms }}
+	noHandlerRunner  = flag{"its Ctx is no HandlerRunner", func(f Framework) bool { return !f.runsHandlers }}
+	noUploader       = flag{"its Ctx is no Uploader", func(f Framework) bool { return !f.uploads }}
 )
 
 // warmUp serves one request, so that a framework starts its process-wide goroutines
-// (fasthttp's clock) outside a bubble.
-func warmUp(t *testing.T, f Framework) {
-	s := newSite(t, f, overLoopback)
-	s.handle("GET /", func(c Ctx) error { return c.Text(200, "warm") })
+// (fasthttp's clock) outside a bubble. It finds out which optional methods there are.
+func warmUp(t *testing.T, f *Framework) {
+	s := newSite(t, *f, overLoopback)
+	s.handle("GET /", func(c Ctx) error {
+		_, f.runsHandlers = c.(HandlerRunner)
+		_, f.uploads = c.(Uploader)
+		return c.Text(200, "warm")
+	})
 	if a := s.get("/"); a.err != nil || a.status != 200 || a.body != "warm" {
 		t.Fatalf("%s does not answer a plain request: %v %d %q", f.Name, a.err, a.status, a.body)
 	}
+	_, f.warms = s.srv.(Warmer)
 }

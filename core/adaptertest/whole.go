@@ -224,32 +224,36 @@ const (
 func proxyCases() []testCase {
 	var cases []testCase
 	for name, dead := range map[string]string{"in the middle of its chunks": deadChunked, "before its stated length": deadStated} {
-		var unless []flag
+		unless := []flag{noHandlerRunner}
 		if dead == deadChunked {
 			unless = append(unless, noResponseWriter) // Fiber's handlers of net/http cannot break off
 		}
-		warms := map[string]func(s *site){
+		asks := map[string]func(s *site){
+			"a request": func(s *site) { s.get("/p/1") },
 			"Warm": func(s *site) {
 				result, err := s.srv.(Warmer).Warm(context.Background(), slices.Values([]string{"http://" + origin + "/p/1"}), core.WarmOptions{})
 				require.NoError(s, err)
 				require.Equal(s, 1, result.Failed)
 				require.Zero(s, result.Filled)
 			},
-			"a request": func(s *site) { s.get("/p/1") },
 		}
-		for who, asks := range warms {
-			cases = append(cases, over("a page whose upstream dies "+name+" is not stored by "+who, func(s *site) {
+		for by, ask := range asks {
+			more := unless
+			if by == "Warm" {
+				more = append(unless[:len(unless):len(unless)], noWarmer)
+			}
+			cases = append(cases, over("a page whose upstream dies "+name+" is not stored by "+by, func(s *site) {
 				says := atomic.Pointer[string]{}
 				text := dead
 				says.Store(&text)
 				s.handle("GET /p/{id}", s.proxied(s.upstream(func() string { return *says.Load() })), s.cached("hour"))
 				s.connectOnce()
-				asks(s)
+				ask(s)
 				whole := alive
 				says.Store(&whole)
 				s.get("/p/1").is("whole").says("Larder; fwd=uri-miss; stored")
 				s.get("/p/1").is("whole").isHit()
-			}, unless...))
+			}, more...))
 		}
 		cases = append(cases, over("a refresh whose upstream dies "+name+" keeps the old page", func(s *site) {
 			var asked atomic.Int64
@@ -286,7 +290,7 @@ func proxyCases() []testCase {
 		s.invalidate(core.All())
 		s.get("/p/1?q=a%20b").is("page").isNoHit()
 		require.Equal(s, found[1], found[0])
-	}, noResponseWriter))
+	}, noResponseWriter, noHandlerRunner, noWarmer))
 }
 
 // Known of net/http: a server removes the files of an upload of its own request only.
@@ -322,7 +326,7 @@ func uploadCases() []testCase {
 				is(fmt.Sprint(size, nil))
 			require.Equal(s, !s.f.NoResponseWriter, during > 0, "the upload is in a file")
 			s.settles(func() bool { return len(files()) == 0 }, "no file is left")
-		}))
+		}, noUploader))
 	}
 	return append(cases, over("outer middleware has the form that a handler parsed", func(s *site) {
 		var found url.Values
@@ -343,7 +347,7 @@ func uploadCases() []testCase {
 			s.do(method, "/p/1?q=a").is("a")
 			require.Equal(s, url.Values{"q": {"a"}}, found, method)
 		}
-	}, noResponseWriter))
+	}, noResponseWriter, noHandlerRunner))
 }
 
 func controllerCases() []testCase {
