@@ -81,7 +81,11 @@
 //
 //   - Before the run, copy the header as outer middleware has set it. Header.Own compares
 //     with that copy: unchanged fields are left out, a line added behind the old ones has the
-//     mode Append, a removed field has the mode Remove.
+//     mode Append, a removed field has the mode Remove. Header also has a method
+//     Before(name string) []string with the values of that copy, which tells the Vary of
+//     outer middleware from the handler's. Header.Values has what the client will see, so
+//     also a field that the framework adds as it sends, such as a default Content-Type; in
+//     Own that has the mode Absent.
 //   - With c.Conditions not nil, the handlers see the request without its own conditions and
 //     range (DropConditions) and with these fields. Undo that after the run.
 //   - When the header is final, call c.Head(status, header) before the first byte of content
@@ -99,10 +103,11 @@
 // Release(fields) sends the held answer with fields added. Reply(a) sends another answer in
 // its place: where the handlers have run, restore the copied header first. Both put fields
 // into a header by their [httpcache.Mode]. A hit is Reply without a run. The body must be
-// copied if outer middleware or the framework may write into it.
+// copied if outer middleware or the framework may write into it. The client must get the Date
+// in a: with the time of the answer as its Date, a hit looks younger than it is (fasthttp sets
+// its own; fibercache/header.go has a way around).
 //
-// Cases: the files exact.go, whose.go, hits.go, bounds.go, stream.go, write.go. At the end
-// of this step more than half of the suite passes.
+// Cases: the files exact.go, whose.go, hits.go, bounds.go, stream.go, write.go.
 //
 // # Step 4: errors
 //
@@ -118,17 +123,25 @@
 // returns a function that handles the copy after the request has ended. Best, it dispatches
 // the copy through the whole app, so that middleware in front runs as for a client; the
 // route's middleware recognizes its context by [httpcache.RefreshKey]. The copy's answer is
-// discarded. Nothing of the copy may refer to the request's pooled memory. Cases: fresh.go,
-// validate.go.
+// discarded. Nothing of the copy may refer to the request's pooled memory. A function given
+// to NotifySent (step 6) is called for a copy too, at its end. Cases: fresh.go, validate.go.
 //
-// # Step 6: optional interfaces
+// # Step 6: interfaces beside Exchange
 //
+// httpcache finds them by type assertions. Only FieldReporter's Fields is a mere
+// optimization; without the others an adapter breaks a promise wherever its framework has
+// what they are for.
+//
+//   - OuterReporter, with HeaderSender (net/http) or SentNotifier (others), where middleware
+//     in front of the cache can change an answer after its handlers: it may set a cookie, or
+//     encode the content. Without them a response with the cookie of one client is stored.
+//     Outer returns OuterNone wherever it can tell: behind unknown middleware no range is cut,
+//     no strong ETag is added, and a response is stored only when it has been sent. Cases:
+//     assent.go, compressed.go, outervary.go.
+//   - FieldReporter, where the server verifies certificates of clients: without
+//     HasClientCertificate a response to a certificate is shared. Fields saves a search per
+//     field; return [httpcache.AllFields] at first. Cases: credentials.go.
 //   - ContentReader: QUERY requests are cached by their content. Cases: question.go.
-//   - OuterReporter, with HeaderSender (net/http) or SentNotifier (others): middleware in
-//     front that adds a cookie or encodes the content. Cases: assent.go, compressed.go,
-//     outervary.go.
-//   - FieldReporter: a hit reads the request's fields in one walk. It changes no answer; a
-//     benchmark shows it.
 //   - A [Server] that is a [Warmer], a [Ctx] that is a [Remover], [RequestSetter],
 //     [HandlerRunner] or [Uploader]: the cases that need one are skipped without it.
 //
