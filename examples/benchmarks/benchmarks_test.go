@@ -62,6 +62,25 @@ func TestAnswersOfCachesDifferAsKnown(t *testing.T) {
 	}
 }
 
+// The other caches run the handler for each request that comes before the first answer.
+func TestOneRunAnswersConcurrentRequests(t *testing.T) {
+	collapses := map[string]bool{ours: true, "go-chi/stampede": true, "chenyahui/gin-cache": true}
+	for _, f := range frameworks() {
+		list, done, err := contenders(f, sizes[0], true)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, c := range list {
+			if runs := c.herd(); runs < 1 || runs > herdSize || collapses[c.name] && runs != 1 {
+				t.Errorf("%s: %d runs", c.name, runs)
+			}
+		}
+		if err := done(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 func TestSameWritesLardersHit(t *testing.T) {
 	for _, f := range frameworks() {
 		if f.larder == nil {

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
 )
 
 // peer is a cache of others.
@@ -36,6 +37,7 @@ type contender struct {
 	module  string // "" for handlers without a cache
 	setting string
 	app     app
+	site    *site
 	differs string // from the handler, in its answers
 }
 
@@ -69,6 +71,7 @@ func contenders(f framework, size int, peers bool) (list []contender, close func
 		if c.app, err = open(s); err != nil {
 			return err
 		}
+		c.site = s
 		list = append(list, c)
 		if c.name == same || c.name == bare {
 			return nil
@@ -150,6 +153,25 @@ func differences(cache, handler app) (list []string) {
 func replaysCookie(cache app) bool {
 	first := cache.get("/probe/cookie").fields.Get("Set-Cookie")
 	return cache.get("/probe/cookie").fields.Get("Set-Cookie") == first
+}
+
+// herdSize is the number of concurrent requests for a page that is not cached.
+const herdSize = 1000
+
+// herd sends concurrent requests for a page that is not cached and whose handler takes a tenth
+// of a second, and returns how often the handler ran.
+func (c *contender) herd() int64 {
+	var all sync.WaitGroup
+	begin := make(chan struct{})
+	for range herdSize {
+		all.Go(func() {
+			<-begin
+			c.app.get("/probe/slow")
+		})
+	}
+	close(begin)
+	all.Wait()
+	return c.site.herd.Load()
 }
 
 // changed lists how an answer of a cache differs from the handler's.

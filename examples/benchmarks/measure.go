@@ -23,6 +23,7 @@ type row struct {
 	contender
 	cells  []cell
 	allocs float64 // of a hit of the first size
+	herd   int64   // runs of the handler for concurrent requests for a page that is not cached
 }
 
 // table has the rows of one framework.
@@ -59,7 +60,7 @@ func (t *table) measure(cfg config, list []contender, first bool) {
 	if first {
 		workers = []int{1, 2}
 		for _, c := range list {
-			t.rows = append(t.rows, row{contender: c, allocs: hitAllocs(c.app.client(pageTarget))})
+			t.rows = append(t.rows, row{contender: c, allocs: hitAllocs(c.app.client(pageTarget)), herd: c.herd()})
 		}
 	}
 	reference := len(list) - 1 // "bare"

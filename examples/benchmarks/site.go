@@ -38,6 +38,7 @@ type site struct {
 	cache  *core.Cache  // of Larder
 
 	sessions atomic.Int64
+	herd     atomic.Int64 // runs of the slow page's handler
 }
 
 func newSite(size int, fields [][2]string) *site {
@@ -78,6 +79,9 @@ func (s *site) probed(name, query, language string) content {
 	case "vary":
 		c.fields = append(c.fields, [2]string{"Vary", "Accept-Language"})
 		c.body = language
+	case "slow":
+		s.herd.Add(1)
+		time.Sleep(100 * time.Millisecond)
 	case "cookie":
 		c.fields = append(c.fields, [2]string{"Set-Cookie", fmt.Sprint("session=", s.sessions.Add(1))})
 	}
