@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/larderhq/larder/core/internal/local"
 	"github.com/larderhq/larder/core/internal/packed"
 )
 
@@ -105,14 +106,17 @@ func (t *valueType) packs() {
 func (t *valueType) stored(box any, data []byte, shared bool) (value any, size int) {
 	switch {
 	case t.clone != nil:
-		return kept{box, len(data)}, len(data)
+		return kept{box, len(data)}, local.Footprint(box) + headBytes
 	case t.packed != nil && (!shared || t.encodesTo(box, data)):
 		if v, ok := t.packed.Pack(box); ok {
 			return v, v.Size()
 		}
 	}
-	return data, len(data)
+	return data, len(data) + headBytes
 }
+
+// headBytes is what a stored value takes in an interface beside its bytes, or its parts.
+const headBytes = 24
 
 // encodesTo reports whether a value encodes to data. What data decodes to need not: methods
 // of a type may differ, and data may be that of another version of the app, with more fields.
@@ -186,7 +190,7 @@ func (c mapCodec) Decode(payload []byte, _ int64) (value any, size int, ok bool)
 	case data == nil:
 		return absent{}, 0, true
 	case c.t.clone == nil && c.t.packed == nil:
-		return withValidator(data, validator), len(data) + len(validator), true
+		return withValidator(data, validator), len(data) + headBytes + len(validator), true
 	}
 	box, err := c.t.decode(data)
 	switch {
@@ -195,7 +199,7 @@ func (c mapCodec) Decode(payload []byte, _ int64) (value any, size int, ok bool)
 	case c.t.clone != nil:
 		return nil, 0, false
 	default: // the caller finds it out as it reads the value
-		value, size = data, len(data)
+		value, size = data, len(data)+headBytes
 	}
 	return withValidator(value, validator), size + len(validator), true
 }

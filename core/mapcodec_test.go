@@ -57,7 +57,7 @@ func FuzzMapCodec(f *testing.F) {
 			if !ok {
 				continue
 			}
-			require.LessOrEqual(t, size, len(payload)+binary.MaxVarintLen64)
+			require.LessOrEqual(t, size, 2*len(payload)+64)
 			again, ok := c.Encode(value)
 			require.True(t, ok)
 			same, _, ok := c.Decode(again, 0)

@@ -189,9 +189,9 @@ func (s *snapshot) refill(fill *local.Fill, stored any, validator *string, set b
 	}
 	switch v := stored.(type) {
 	case []byte:
-		fill.Size, fill.Memory = len(v), len(v)
+		fill.Size, fill.Memory = len(v), len(v)+headBytes
 	case kept:
-		fill.Size, fill.Memory = v.size, v.size
+		fill.Size, fill.Memory = v.size, local.Footprint(v.value)+headBytes
 	case packed.Value:
 		data, _ := s.values.encode(s.values.unpack(v)) // it has been encoded before
 		fill.Size, fill.Memory = len(data), v.Size()

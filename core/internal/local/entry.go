@@ -225,7 +225,7 @@ func blockOf(n int) int {
 }
 
 // maxBlock is the largest block whose size the allocator rounds by much.
-const maxBlock = 2048
+const maxBlock = 8192
 
 // blocks are the sizes of blocks, by the number of words asked for.
 //
