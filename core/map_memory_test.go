@@ -88,7 +88,7 @@ func TestMaxBytesCountsWhatValuesOfEachKindTake(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			taken, counted := fill(t)
 			t.Logf("%d bytes per entry, counted as %d", taken/n, counted/n)
-			require.InEpsilon(t, counted, taken, 0.1)
+			require.InEpsilon(t, counted, taken, 0.15) // text of the program counts as if it were the value's
 		})
 	}
 }
