@@ -22,13 +22,13 @@ import (
 //	the server                                    the earliest and the latest moment at which
 //	                                              the server's clock may reach the deadline.
 //	read of the tier, deadline here, reply        The deadline is applied once more at the
-//	                                              latest such moment. It fences the copies and
-//	                                              loads that were begun before.
+//	                                              latest such moment. It fences the reads and
+//	                                              loads that began before.
 //	adopted, load, deadline, end of the load      As above: an era item is applied at that
 //	                                              moment.
 //	the server's clock is set                     The computed moments are void. The partition
 //	                                              is aged and treated as just adopted.
-//	closed, heard before the Begin                The deadline removes copies without need.
+//	closed, heard before the Begin                The deadline removes copies needlessly.
 
 // serverClock is the difference between a server's clock and the engine's: adding it to a
 // time of the server, in nanoseconds, gives a time on the engine's clock.

@@ -59,9 +59,9 @@
 //	write.go       write-through
 //	queue.go       write-behind; ownchange.go the changes that this process has queued
 //
-// The files list the interleavings of their own. The others follow. C is a change in the
-// tier, A its application in this process, X the position of the partition, and G a read
-// of the tier.
+// Each file lists its own interleavings. The others follow. C is a change in the tier, A its
+// application in this process, X the position of the partition, and G a read of the tier.
+// x < y means that x comes before y.
 //
 //	G < C < A < admit               The load was registered before G. admit finds the item,
 //	                                and the entry is neither kept nor answered.

@@ -25,8 +25,9 @@ import (
 //     the note with its own (fetch.joinNote), so that R is stored in the place that the note
 //     gives it.
 //  4. B keeps R, or a note with fewer fields, in memory. A has replaced R, or B's note, in the
-//     tier. A logs an item in the key's partition, without which B's copy would be legal for
-//     MaxStaleness only. B drops R, and joins the fields of the item with its own.
+//     tier. A logs an item in the key's partition. Beyond MaxStaleness the partition is legal
+//     in B only if B has applied that item: B drops R, and joins the fields of the item with
+//     its own.
 //  5. B has read R from the tier before A's write, and would keep it after the item was
 //     applied. The item fences loads and reads of the key.
 //  6. In one process a running load of R finds the note in the place of its entry, and is

@@ -20,14 +20,15 @@ import (
 // The engine owns this work, and its Close ends it and waits for it. Each fill and each load
 // has a limit of time, their numbers are bounded, and so are the bytes of fills.
 //
-// The interleavings of a fill: F is the script that fills, R its reply, C an invalidation of
-// the key or a tag, A its application here, and N a request of this instance after the
-// response.
+// The interleavings of a fill follow. F is the script that fills, R its reply, C an
+// invalidation of the key or a tag, A its application here, and N a request of this instance
+// after the response. x < y means that x comes before y.
 //
 //	C < F                    C took the lease, or F stores under a generation that has ended,
 //	                         as for any fill, however late it is executed.
-//	F < C, A < R             The entry is stored in this process under the lock that applies
-//	                         items. It is compared with the items since its load, and refused.
+//	F < C, A < R             The lock that applies items is held while an entry is inserted in
+//	                         this process. The items since the load contain A, and the entry
+//	                         is refused.
 //	F < C, R < A             The entry is in this process until A removes it, as any entry.
 //	F executed, R lost       No copy is kept here. The entry in the tier is valid.
 //	F abandoned, executed    As F executed: the script compares. If the lease has been given
@@ -36,13 +37,13 @@ import (
 //	                         have come a moment before the end of the load (R7).
 //	A < N < R                The flight is fenced for N, which loads again. So does a request
 //	                         that finds the log not followed for MaxStaleness.
-//	N < R, a late tag        The log is also compared with the tags that the response named.
+//	N < R, a late tag        The items are also compared with the tags that the response named.
 //	R < N                    N finds the entry in this process.
 //	R refuses                The flight ends with R. A later request loads.
-//	an open intent or a      No request joins in between. It could get the value of a writer
-//	lagging replica          that has died, or of a replica, after its time.
+//	an open intent or a      No request joins. It could otherwise get an old value after the
+//	lagging replica          deadline of a writer that has died, or after the end of the lag.
 //
-// The interleavings of a load behind the response: L is the reply with its lease.
+// The interleavings of a load behind the response follow. L is the reply with its lease.
 //
 //	the entry is there       It is kept in this process, as for a request.
 //	another load has it      The load waits for the lease, and finds the entry at its end.
