@@ -19,8 +19,8 @@ import (
 //
 // The tier appends an item for the key and one for its tag in the step that queues a
 // change. A worker invalidates the tag once more, after it has applied a change and before
-// it settles the change. P is the instance that put v2. The order of items is that of the
-// partition's log.
+// it settles the change. P is the instance that put v2, and Q is another. The order of items
+// is that of the partition's log.
 //
 //	P puts v2, the tier does not answer a       The reader gets v2.
 //	reader of P
@@ -32,8 +32,8 @@ import (
 //	Q puts v1 before v2, P hears of it later    The item precedes v2, and v2 stays.
 //	P's own items are heard, early or twice     Their tokens are known, and v2 stays.
 //	a worker claims v1, P puts v2, the worker   The tag is invalidated for v1, and v2 is
-//	applies v1 and invalidates the tag          still queued. The first item of the tag alone
-//	                                            leaves v2 for the TTL of its class.
+//	applies v1 and invalidates the tag          still queued. After the first item of the tag
+//	                                            alone v2 stays for the TTL of its class.
 //	the worker applies v2, invalidates the tag  The database has v2, so that v2 may stay (the
 //	                                            first such item) or be dropped (the second).
 //	a writer changes the database after that    The item of the key, or the second item of
