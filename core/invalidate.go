@@ -55,7 +55,7 @@ func (c *Cache) InvalidateEverywhere(ctx context.Context, targets ...Target) err
 // error another instance may still answer an old value. Without a shared tier
 // it returns nil at once.
 func (c *Cache) WaitEverywhere(ctx context.Context) error {
-	if err := c.engine.Everywhere(ctx); err != nil {
+	if err := c.engine.AwaitEverywhere(ctx); err != nil {
 		return fmt.Errorf("larder: invalidated, but not known to hold everywhere yet: %w", err)
 	}
 	return nil

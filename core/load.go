@@ -396,7 +396,7 @@ func (s *snapshot) load(ctx context.Context, turn *coherence.Turn, seen *local.E
 	r.value, r.err = load.load(loadscope.With(run, sc))
 	sc.Outer.Reads(sc.Said().ReplicaLag)
 	r.cut, r.prior = run.Err() != nil, p.end()
-	missed := turn.Missed()
+	missed := turn.OverBudget()
 	s.settle(ctx, turn, sc.Said(), &r)
 	finished = true
 	if missed && r.storable {
@@ -676,7 +676,7 @@ func (s *snapshot) fallback(key string) (en *local.Entry, a answer, ok bool) {
 // refresh loads a value in the background unless another load does already.
 func (s *snapshot) refresh(ctx context.Context, seen *local.Entry, key string, load loader) {
 	e := s.c.engine
-	if e.Thrifty() {
+	if e.Distant() {
 		s.later(ctx, seen, key, load.detached())
 		return
 	}

@@ -426,7 +426,7 @@ func (b *batch) lead(ctx context.Context, led []*part) {
 		if c.err == nil {
 			r.answer = c.answers[at[p]]
 		}
-		p.missed = p.turn.Missed()
+		p.missed = p.turn.OverBudget()
 		if c.panicked {
 			p.turn.Finish(local.Outcome{Verdict: local.Failed})
 		} else {
@@ -459,7 +459,7 @@ func (b *batch) later(ctx context.Context, parts []*part) {
 // begins gives a part its turn, unless another caller loads it.
 func (b *batch) begins(p *part) (ok bool) {
 	e, tags := b.s.c.engine, []string{naming.Tag(p.key)}
-	if b.warms && e.Thrifty() {
+	if b.warms && e.Distant() {
 		p.turn, ok = e.TryLater(p.key, tags, b.s.gate())
 	} else {
 		p.turn, ok = e.TryLead(p.key, tags, b.s.gate())
@@ -533,7 +533,7 @@ func (b *batch) fetch(ctx context.Context, p *part) {
 	}
 	q := b.s.query()
 	q.Background = true
-	p.turn.Patient(b.patience)
+	p.turn.AllowBudgets(b.patience)
 	f := p.turn.Fetch(ctx, q)
 	switch {
 	case f.Queued != nil:

@@ -276,7 +276,7 @@ func (b *batch) replace(ctx context.Context, p *part) {
 	}
 	q := b.s.query()
 	q.Seen, q.Background = p.seen, true
-	p.turn.Patient(b.patience)
+	p.turn.AllowBudgets(b.patience)
 	f := p.turn.Fetch(ctx, q)
 	if f.Entry != nil && b.due(f.Entry) {
 		p.turn.Refuse(f.Entry)

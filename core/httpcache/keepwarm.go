@@ -181,7 +181,7 @@ func (rt *routeSnapshot) keepWarm(ex Exchange, w *warmRequest) error {
 		}
 		tags, _ := rt.tagsNow(ex, &a.line)
 		lead := rt.engine.TryLead
-		if rt.engine.Thrifty() {
+		if rt.engine.Distant() {
 			lead = rt.engine.TryLater
 		}
 		turn, ok := lead(a.flightKey(&f), tags, rt.gate)

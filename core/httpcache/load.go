@@ -32,7 +32,7 @@ func (rt *routeSnapshot) load(a *cacheRequest, turn *coherence.Turn, s *detached
 	rt.engine.Count.Loads.Add(1)
 	l := rt.newLoading(a, turn, s, fwd, missing)
 	defer l.leave()
-	if turn.Missed() { // before the handler can change the request
+	if turn.OverBudget() { // before the handler can change the request
 		l.rerun = ex.Detach()
 	}
 	c := &Capture{Limit: rt.class.MaxEntryBytes, head: l.head, pass: l.pass, wantsErrorAnswer: l.wantsErrorAnswer, keepsErrorAnswer: l.keepsErrorAnswer}

@@ -15,7 +15,7 @@ func (rt *routeSnapshot) refresh(ex Exchange) {
 	}
 	tags, _ := rt.tagsNow(ex, &a.line)
 	f := rt.lookup(a, rt.engine.Now())
-	if rt.engine.Thrifty() {
+	if rt.engine.Distant() {
 		if run := ex.Detach(); run != nil {
 			rt.engine.Later(ex.Context(), a.flightKey(&f), tags, rt.gate, 2*rt.class.LoadTimeout, func(ctx context.Context, turn *coherence.Turn) {
 				rt.refreshNow(ctx, a.key, turn, run)

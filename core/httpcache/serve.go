@@ -419,7 +419,7 @@ func (rt *routeSnapshot) recheck(a *cacheRequest, turn *coherence.Turn) bool {
 // fetch asks the shared tier before the handler runs. answered: the tier had the response.
 // again: the tier had an index, by which the next round looks.
 func (rt *routeSnapshot) fetch(ctx context.Context, a *cacheRequest, turn *coherence.Turn, f *lookup) (answered, again bool) {
-	q := coherence.Query{Codec: codec{}, Key: entryKey(a, f), Wait: rt.class.LoadTimeout, Anew: a.directives.demandsNew(), Seen: f.entry}
+	q := coherence.Query{Codec: codec{}, Key: entryKey(a, f), Wait: rt.class.LoadTimeout, LeaseOnly: a.directives.demandsNew(), Seen: f.entry}
 	if loadscope.From(ctx).Loading() != nil { // a load within a load
 		q.Wait = local.Abroad(q.Wait)
 	}

@@ -158,7 +158,7 @@ func (rt *routeSnapshot) forwardHead(a *cacheRequest, f *lookup, fwd string) err
 	s := newDetachedContext(a.ex.Context(), turn, rt.class.LoadTimeout)
 	defer turn.Finish(local.Outcome{Verdict: local.Again}) // it does not answer requests that wait for a GET
 	defer s.end()
-	turn.Fetch(s.ctx, coherence.Query{Codec: codec{}, Key: f.response.key, Seen: f.entry, Anew: true, Background: true})
+	turn.Fetch(s.ctx, coherence.Query{Codec: codec{}, Key: f.response.key, Seen: f.entry, LeaseOnly: true, Background: true})
 	l := rt.newLoading(a, turn, s, fwd, missing)
 	defer l.leave()
 	l.c = &Capture{head: func(status int, h Header) (bool, []Field) {

@@ -78,7 +78,7 @@ func (f *fetch) take(ctx context.Context, ses tier.Session, l *tier.Lease, sent,
 // permits it.
 func (f *fetch) use(ctx context.Context, ses tier.Session, l *tier.Lease) (found Found, done bool) {
 	f.seen = l.Found.ID
-	if f.query.Anew {
+	if f.query.LeaseOnly {
 		f.joinNote(&l.Found)
 	}
 	for _, g := range l.Generations {
@@ -86,7 +86,7 @@ func (f *fetch) use(ctx context.Context, ses tier.Session, l *tier.Lease) (found
 			f.s.learn(f.t.Position(), g.Tag, g.Token)
 		}
 	}
-	if f.query.Anew {
+	if f.query.LeaseOnly {
 		return Found{}, false
 	}
 	found = f.admit(ctx, ses, &l.Found)
@@ -116,7 +116,7 @@ func (w *leaseWait) end() {
 // attempt is needed.
 func (f *fetch) await(ctx context.Context, l *tier.Lease, ended <-chan struct{}, wait *leaseWait) (found Found, done bool) {
 	switch {
-	case l.Queued != nil && !f.query.Anew:
+	case l.Queued != nil && !f.query.LeaseOnly:
 		return Found{Queued: l.Queued}, true
 	case f.query.Background:
 		return Found{Busy: true}, true
@@ -130,7 +130,7 @@ func (f *fetch) await(ctx context.Context, l *tier.Lease, ended <-chan struct{},
 	}
 	// The time of another instance's load does not count as a wait for the tier.
 	f.budget.left = max(f.budget.left, f.t.allowance())
-	if f.key != f.t.Key() && !f.query.Anew { // the end of the lease does not bring the entry
+	if f.key != f.t.Key() && !f.query.LeaseOnly { // the end of the lease does not bring the entry
 		if found, done := f.get(ctx); done {
 			return found, true
 		}
@@ -145,7 +145,7 @@ func (f *fetch) await(ctx context.Context, l *tier.Lease, ended <-chan struct{},
 func (f *fetch) acquireQueued(ctx context.Context) Found {
 	s, t := f.s, f.t
 	ses, ok := s.answering(t.Key())
-	if !ok || !f.query.Queue || f.query.Anew {
+	if !ok || !f.query.Queue || f.query.LeaseOnly {
 		return Found{}
 	}
 	for range 3 { // the next attempt ignores an entry that is found

@@ -81,7 +81,7 @@ func (e *Engine) storeFor(ctx context.Context, key string, tags []string, f loca
 		t := e.Alone(key, tags)
 		t.behind = true
 		defer t.Finish(local.Outcome{Verdict: local.Unshareable})
-		t.Fetch(ctx, Query{Codec: f.Codec, Anew: true, Background: true})
+		t.Fetch(ctx, Query{Codec: f.Codec, LeaseOnly: true, Background: true})
 		if t.held != nil && check(ctx, t) {
 			t.Fill(ctx, f)
 		}
@@ -372,8 +372,8 @@ func (s *shared) changeMigrating(ctx context.Context, ses tier.Session, c *tier.
 	return nil
 }
 
-// Everywhere waits until all earlier invalidations hold on every instance (R23).
-func (e *Engine) Everywhere(ctx context.Context) error {
+// AwaitEverywhere waits until all earlier invalidations hold on every instance (R23).
+func (e *Engine) AwaitEverywhere(ctx context.Context) error {
 	s := e.shared
 	if s == nil {
 		return nil

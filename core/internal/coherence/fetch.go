@@ -15,10 +15,10 @@ type Query struct {
 	// name.
 	Key  string
 	Wait time.Duration // the time for which the load of another instance is waited for
-	// Anew asks for the lease only: the entry that is there must not be answered. Seen is an
+	// LeaseOnly asks for the lease only: the entry that is there must not be answered. Seen is an
 	// entry that is to be replaced.
-	Anew bool
-	Seen *local.Entry
+	LeaseOnly bool
+	Seen      *local.Entry
 	// Background returns at once if another instance loads.
 	Background bool
 	// Leads: a Fetch follows this Look, which can leave the question to it.
@@ -56,9 +56,9 @@ func (t *Turn) Fetch(ctx context.Context, q Query) Found {
 	}
 	found, done := Found{}, false
 	if t.refused != nil {
-		q.Seen, q.Anew = t.refused, true
+		q.Seen, q.LeaseOnly = t.refused, true
 	}
-	if t.fetch == nil || q.Anew {
+	if t.fetch == nil || q.LeaseOnly {
 		found, done = t.ask(ctx, q)
 	}
 	t.fetch.query = q
@@ -74,15 +74,15 @@ func (t *Turn) Fetch(ctx context.Context, q Query) Found {
 	if q.Queue && found == (Found{}) && t.held == nil && !t.fetch.queueKnown {
 		found.Queued = s.ownChange(t.Key())
 	}
-	if t.Missed() {
+	if t.OverBudget() {
 		t.e.Count.OverBudget.Add(1)
 	}
 	return found
 }
 
-// Missed reports whether the turn has no lease for lack of time alone. A load behind the
+// OverBudget reports whether the turn has no lease for lack of time alone. A load behind the
 // response can then store the value (Later).
-func (t *Turn) Missed() bool {
+func (t *Turn) OverBudget() bool {
 	return t.held == nil && t.fetch != nil && t.fetch.budget.exceeded && !t.behind
 }
 
@@ -123,7 +123,7 @@ func (t *Turn) ask(ctx context.Context, q Query) (found Found, done bool) {
 	if q.Seen != nil {
 		f.seen = q.Seen.ID()
 	}
-	if !q.Anew && q.Seen == nil && !f.combined() {
+	if !q.LeaseOnly && q.Seen == nil && !f.combined() {
 		found, f.noLease = f.get(ctx)
 	}
 	return found, f.noLease
@@ -195,6 +195,6 @@ func (f *fetch) get(ctx context.Context) (found Found, done bool) {
 // there is no shared tier.
 func (t *Turn) MayStore() bool { return t.e.shared == nil || t.held != nil }
 
-// Patient gives the turn several budgets for its questions, since it is one of many that are
+// AllowBudgets gives the turn several budgets for its questions, since it is one of many that are
 // asked together.
-func (t *Turn) Patient(budgets int) { t.budgets = budgets }
+func (t *Turn) AllowBudgets(budgets int) { t.budgets = budgets }

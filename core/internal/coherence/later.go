@@ -254,6 +254,6 @@ func (e *Engine) Behind(parent context.Context, limit time.Duration, fn func(con
 // Behind reports whether the turn belongs to a load behind a response.
 func (t *Turn) Behind() bool { return t.behind }
 
-// Thrifty reports whether the tier is so distant that a refresh should run behind the
+// Distant reports whether the tier is so distant that a refresh should run behind the
 // response (TryLater), since a request's budget holds few round trips.
-func (e *Engine) Thrifty() bool { return e.shared != nil && e.shared.distant() }
+func (e *Engine) Distant() bool { return e.shared != nil && e.shared.distant() }

@@ -61,8 +61,8 @@ func (e *Engine) Queue() (tier.Queue, error) {
 // Shares reports whether there is a shared tier.
 func (e *Engine) Shares() bool { return e.shared != nil }
 
-// Home returns the partition of a key.
-func (e *Engine) Home(key string) int { return tier.Partition(tier.Name(key), e.Partitions()) }
+// PartitionOf returns the partition of a key.
+func (e *Engine) PartitionOf(key string) int { return tier.Partition(tier.Name(key), e.Partitions()) }
 
 // Answers reports whether a partition has answered within MaxStaleness. A call for one that
 // has not may have to wait.

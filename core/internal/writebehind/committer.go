@@ -91,7 +91,7 @@ func (c *committer) gather() (batch []*Change) {
 func (c *committer) commit(batch []*Change) {
 	groups := make(map[int][]*Change)
 	for _, change := range c.coalesce(dropExpired(batch)) {
-		p := c.Engine.Home(change.key)
+		p := c.Engine.PartitionOf(change.key)
 		groups[p] = append(groups[p], change)
 	}
 	for p, group := range groups {

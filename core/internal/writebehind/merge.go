@@ -85,10 +85,10 @@ func (p *Pipeline) lock(ctx context.Context, key string) (unlock func(), err err
 func (p *Pipeline) mergeOnce(ctx context.Context, m Merge) (done bool, err error) {
 	turn := p.Engine.Alone(m.Key, []string{naming.Tag(m.Key)})
 	defer turn.Finish(local.Outcome{Verdict: local.Unshareable})
-	f := turn.Fetch(ctx, coherence.Query{Codec: m.Codec, Anew: true, Wait: p.Committer.Wait})
+	f := turn.Fetch(ctx, coherence.Query{Codec: m.Codec, LeaseOnly: true, Wait: p.Committer.Wait})
 	switch {
 	case !p.Engine.Shares() || turn.Lease() != "":
-	case p.committer.answers(p.Engine.Home(m.Key)): // this process is behind the log, or another has the lease
+	case p.committer.answers(p.Engine.PartitionOf(m.Key)): // this process is behind the log, or another has the lease
 		return false, nil
 	default:
 		return false, fmt.Errorf("%w: the shared tier does not answer", ErrNotQueued)
