@@ -26,8 +26,8 @@ type Product struct {
 	Version int64 `json:"version"`
 }
 
-// database stands for one: rows with versions, over HTTP, and as slow as a query.
-// What it has is the truth that answers are judged by.
+// database is a model of a database: rows with versions, over HTTP, as slow as a query. Its
+// versions are the truth by which answers are judged.
 type database struct {
 	listener net.Listener
 	server   *http.Server
@@ -64,7 +64,7 @@ func (d *database) close() error {
 	return err
 }
 
-// shopField says who asks.
+// shopField names the shop that sends a request.
 const shopField = "X-Shop"
 
 func (d *database) asked(r *http.Request) {
@@ -73,7 +73,7 @@ func (d *database) asked(r *http.Request) {
 	}
 }
 
-// delay is what a query takes before it looks, and again after.
+// delay is the time of a query before it reads, and again after.
 func delay() { time.Sleep(time.Millisecond + rand.N(time.Millisecond)) }
 
 func (d *database) row(id string) (int64, bool) {
@@ -121,7 +121,7 @@ func newDBClient(base string, shop int) *dbClient {
 
 func (c *dbClient) close() { c.http.CloseIdleConnections() }
 
-// product is a loader of the cache: what there is not is core.ErrNotFound.
+// product is a loader of the cache. A missing row is core.ErrNotFound.
 func (c *dbClient) product(ctx context.Context, id int64) (Product, error) {
 	found, err := c.products(ctx, []int64{id})
 	if err != nil {
@@ -134,7 +134,7 @@ func (c *dbClient) product(ctx context.Context, id int64) (Product, error) {
 	return p, nil
 }
 
-// products is a loader for many ids: one query, without those that there are not.
+// products is a loader for many ids: one query, whose result lacks the missing rows.
 func (c *dbClient) products(ctx context.Context, ids []int64) (map[int64]Product, error) {
 	query := url.Values{}
 	for _, id := range ids {

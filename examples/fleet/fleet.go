@@ -20,13 +20,13 @@ import (
 	"github.com/larderhq/larder/core"
 )
 
-// fleet are the shops. A place has one process at a time; who ends there may get a
+// fleet is the set of shops. A place has one process at a time; an ended one may get a
 // successor.
 type fleet struct {
 	places []*place
 	judge  *judge
 	events *events
-	client *http.Client // for questions beside the load
+	client *http.Client // for requests beside the load
 }
 
 type place struct {
@@ -39,7 +39,7 @@ type place struct {
 	mu      sync.Mutex
 	process *process   // the last one; nil before the first
 	before  core.Stats // of the processes before it, added up
-	last    core.Stats // its own, when it was last asked
+	last    core.Stats // of the process, at the last poll
 }
 
 // process is a shop that runs, or ran.
@@ -48,7 +48,7 @@ type process struct {
 	memory memory
 	cmd    *exec.Cmd
 	stdin  io.Closer
-	ending atomic.Bool   // somebody is ending it: it need not answer
+	ending atomic.Bool   // it is being ended, and need not answer
 	ended  chan struct{} // closed when it has
 }
 
@@ -78,7 +78,7 @@ func (f *fleet) start(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// startWithin is how long a shop may take to serve.
+// startWithin is the time within which a shop must serve.
 const startWithin = 30 * time.Second
 
 // revive starts a shop where none runs, and waits until it serves.
@@ -158,8 +158,8 @@ func (p *process) gone() bool {
 	}
 }
 
-// end ends a process by a signal and waits until it has ended. One that does not heed
-// the signal is killed.
+// end ends a process by a signal and waits until it has ended. It kills a process that
+// ignores the signal.
 func (p *process) end(s syscall.Signal) {
 	p.ending.Store(true)
 	_ = p.cmd.Process.Signal(s) // it may have ended by itself
@@ -203,7 +203,7 @@ func (f *fleet) close(context.Context) error {
 	return errors.Join(errs...)
 }
 
-// failures returns how many requests have failed, and how many shops have ended by
+// failures returns the numbers of failed requests and of shops that have ended by
 // themselves.
 func (f *fleet) failures() (failed, died int64) {
 	for _, p := range f.places {
@@ -213,7 +213,7 @@ func (f *fleet) failures() (failed, died int64) {
 	return failed, died
 }
 
-// poll asks the shops what their caches have counted.
+// poll reads the counters of the shops' caches.
 func (f *fleet) poll(ctx context.Context) {
 	var all sync.WaitGroup
 	for _, at := range f.places {
@@ -236,7 +236,7 @@ func (f *fleet) poll(ctx context.Context) {
 	all.Wait()
 }
 
-// stats asks a shop what its cache has counted.
+// stats reads the counters of a shop's cache.
 func (f *fleet) stats(ctx context.Context, p *process) (core.Stats, error) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
@@ -245,14 +245,14 @@ func (f *fleet) stats(ctx context.Context, p *process) (core.Stats, error) {
 	return s, err
 }
 
-// counted returns what all processes at a place have counted.
+// counted returns the counters of all processes at a place.
 func (p *place) counted() core.Stats {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return add(p.before, p.last)
 }
 
-// add adds what the table shows.
+// add adds the counters that the table shows.
 func add(a, b core.Stats) core.Stats {
 	a.Hits += b.Hits
 	a.StaleHits += b.StaleHits
@@ -264,8 +264,8 @@ func add(a, b core.Stats) core.Stats {
 	return a
 }
 
-// host is what all shops are called, as behind a load balancer: it is part of what
-// is cached.
+// host is the Host of all requests, as behind a load balancer. It is part of the key of a
+// page.
 const host = "shop.example"
 
 // maxAnswer is more than any answer has.
@@ -293,13 +293,13 @@ func ask(ctx context.Context, client *http.Client, method, url string, answer an
 	return resp.Header, json.Unmarshal(body, answer)
 }
 
-// lines passes on what is written to it, line by line.
+// lines passes on its input line by line.
 type lines struct {
 	say  func(string)
 	rest []byte
 }
 
-// maxLine is how much of a line is kept.
+// maxLine is the most of a line that is kept.
 const maxLine = 150
 
 func (l *lines) Write(p []byte) (int, error) {

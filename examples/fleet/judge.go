@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// judge knows what was written and says of every answer whether it is as promised.
+// judge records the writes and judges every answer by the promises of the cache.
 // All times are from one clock, its own.
 //
 // Let a write commit version w of a product through a shop, and be answered at t. An
@@ -16,17 +16,16 @@ import (
 //
 //   - it is of the same shop, and r ≥ t. This needs no Redis;
 //   - it is of another shop, the invalidation was confirmed by c, and
-//     r ≥ c + MaxStaleness. Confirmed means that the shop which wrote has said, asked
-//     after t, that none of its invalidations is pending. A shop that is killed
-//     before has promised nothing.
+//     r ≥ c + MaxStaleness. Confirmed means that the writing shop has answered, to a
+//     request sent after t, that none of its invalidations is pending. A shop that is
+//     killed before has promised nothing.
 //
-// Two limits of a cluster are left out for as long as they last, as the README
-// states them. What a master confirmed and its replica had not heard is lost when
-// the replica takes over: an answer is excused that began after the master was gone,
-// and no later than MaxStaleness after its successor answered, if what it should
-// have shown was confirmed before that. And a master that was frozen and replaced
-// takes itself for the master for a moment when it goes on: what it confirms then is
-// no promise.
+// Two limits of a cluster, which the README states, are excused while they last. A
+// promotion loses the writes that the master has confirmed and its replica has not
+// received: an answer is excused if it began after the master was killed and no later
+// than MaxStaleness after its successor answered, and if the version that it lacks was
+// confirmed before that answer. A master that was frozen and replaced acts as the master
+// for a moment when it continues: writes that it confirms then are no promise.
 type judge struct {
 	delta time.Duration
 	now   func() time.Duration
@@ -34,34 +33,34 @@ type judge struct {
 	mu      sync.Mutex
 	ledgers []ledger // by product
 	limits  []*limit
-	split   int // frozen masters that have gone on, and may not have heard that they were replaced
+	split   int // frozen masters that have continued, and may not know that they were replaced
 	splits  int // goes up when one begins and when it ends
 	count   tally
 }
 
-// tally is what the judge has counted.
+// tally holds the judge's counts.
 type tally struct {
 	reads, writes  int64
 	stale, excused int64
-	unpromised     int64         // writes of which nobody can say when they must be seen
-	longest        time.Duration // how long after a confirmed write another shop answered what was before it, as promised
+	unpromised     int64         // writes without a time by which they must be seen
+	longest        time.Duration // the longest time after a confirmed write at which another shop answered an older version within its promise
 }
 
-// promise is that answers show at least this version of a product.
+// promise says that answers show at least this version of a product.
 type promise struct {
 	version   int64
 	confirmed time.Duration
 	due       time.Duration // to answers that begin from here on
 }
 
-// ledger is what was promised of a product.
+// ledger holds the promises about a product.
 type ledger struct {
 	settled promise   // to every shop, now
 	waiting []promise // not due yet: the writes of one MaxStaleness
 }
 
-// memory is what one process of a shop has promised by itself: what was written
-// through it, by product.
+// memory holds the promises of one process of a shop: the versions written through it, by
+// product.
 type memory []promise
 
 // limit is a time in which Redis may have lost what it had confirmed before lost.
@@ -83,7 +82,7 @@ type reading struct {
 	all     promise // of every shop
 }
 
-// read notes that an answer begins; the process that is asked has this memory.
+// read records that an answer begins, from the process with this memory.
 func (j *judge) read(own memory, product int) reading {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -91,8 +90,8 @@ func (j *judge) read(own memory, product int) reading {
 	return reading{product, j.now(), own[product], j.ledgers[product].settled}
 }
 
-// answered judges an answer. What it returns describes a stale one, and is empty
-// for every other.
+// answered judges an answer. It returns a description of a stale answer, and "" for every
+// other.
 func (j *judge) answered(r reading, version int64) string {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -135,7 +134,7 @@ func (j *judge) lost(begun time.Duration, broken []promise) bool {
 	})
 }
 
-// settle moves what is due. The caller holds mu.
+// settle moves the promises that are due. The caller holds mu.
 func (j *judge) settle(product int) {
 	l, now := &j.ledgers[product], j.now()
 	l.waiting = slices.DeleteFunc(l.waiting, func(p promise) bool {
@@ -143,7 +142,7 @@ func (j *judge) settle(product int) {
 			return false
 		}
 		if p.version > l.settled.version {
-			// An older version may have been confirmed later: what is lost has to explain both.
+			// An older version may have been confirmed later: the loss must explain both.
 			p.confirmed = max(p.confirmed, l.settled.confirmed)
 			l.settled = p
 		}
@@ -156,14 +155,14 @@ type writing struct {
 	product, splits int
 }
 
-// write notes that a write begins.
+// write records that a write begins.
 func (j *judge) write(product int) writing {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	return writing{product, j.splits}
 }
 
-// written notes that a write was answered, by the process with this memory.
+// written records that the process with this memory has answered a write.
 func (j *judge) written(w writing, own memory, version int64) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -176,7 +175,7 @@ func (j *judge) written(w writing, own memory, version int64) {
 	}
 }
 
-// confirmed notes that Redis has confirmed a write.
+// confirmed records that Redis has confirmed a write.
 func (j *judge) confirmed(w writing, version int64) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -189,22 +188,22 @@ func (j *judge) confirmed(w writing, version int64) {
 	l.waiting = append(l.waiting, promise{version, now, now + j.delta})
 }
 
-// unconfirmed notes that a shop was killed before Redis had confirmed its write.
+// unconfirmed records that a shop was killed before Redis had confirmed its write.
 func (j *judge) unconfirmed() {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	j.count.unpromised++
 }
 
-// divided reports whether two masters may have been there since a write began.
+// divided reports whether there may have been two masters since a write began.
 func (j *judge) divided(w writing) bool { return j.split > 0 || j.splits != w.splits }
 
-// maxLimits bounds what is remembered: limits that are over for longer than any
-// answer takes explain nothing.
+// maxLimits bounds the recorded limits: one that ended longer ago than any answer takes
+// explains nothing.
 const maxLimits = 100
 
-// losing notes that Redis may lose what it has confirmed; the function notes that it
-// answers again. returns says that who comes back may take itself for the master.
+// losing records that Redis may lose confirmed writes. The function records that it answers
+// again. returns says that the server that returns may act as the master.
 func (j *judge) losing(returns bool) (answers func()) {
 	j.mu.Lock()
 	defer j.mu.Unlock()

@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// command is what somebody wants to be done.
+// command is one command of the user or of a script.
 type command struct {
 	verb   verb
 	what   string // "shop", "redis", or nothing
@@ -169,8 +169,7 @@ func playScript(ctx context.Context, steps []step, begun time.Time, to chan<- co
 	}
 }
 
-// readCommands gives the commands that somebody types, and makes room for the next
-// after each line.
+// readCommands sends the commands that a user types, and calls prompt after each line.
 func readCommands(ctx context.Context, in io.Reader, to chan<- command, e *events, prompt func()) {
 	lines := bufio.NewScanner(in)
 	for lines.Scan() {
@@ -191,7 +190,7 @@ func readCommands(ctx context.Context, in io.Reader, to chan<- command, e *event
 	}
 }
 
-// obey does what it is told, one after the other.
+// obey runs the commands one after the other.
 func (w *world) obey(ctx context.Context, commands <-chan command, quit func()) {
 	for {
 		select {
@@ -218,7 +217,7 @@ func (w *world) obey(ctx context.Context, commands <-chan command, quit func()) 
 	}
 }
 
-// do does one command.
+// do runs one command.
 func (w *world) do(ctx context.Context, c command) (said string, err error) {
 	if err := c.check(len(w.fleet.places), len(w.redis.nodes)); err != nil {
 		return "", err

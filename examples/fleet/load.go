@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// load are the clients of the shops.
+// load is the set of clients of the shops.
 type load struct {
 	fleet  *fleet
 	judge  *judge
@@ -25,7 +25,7 @@ type load struct {
 	pending []unconfirmedWrite
 }
 
-// unconfirmedWrite is one whose shop has said that an invalidation is pending.
+// unconfirmedWrite is a write whose shop has a pending invalidation.
 type unconfirmedWrite struct {
 	writing
 
@@ -37,13 +37,12 @@ func newLoad(f *fleet, j *judge, rate int) *load {
 	return &load{fleet: f, judge: j, rate: rate, client: newClient()}
 }
 
-// clients is how many requests may be under way: beyond that the load is less than
-// was asked for.
+// clients is the most requests under way. Beyond that the load is less than configured.
 const clients = 32
 
 // start sends requests until ctx ends.
 func (l *load) start(ctx context.Context) {
-	// A token is a request. Those that nobody takes are gone.
+	// A token stands for a request. A token that no client takes is dropped.
 	tokens := make(chan struct{})
 	l.wg.Go(func() {
 		defer close(tokens)
@@ -75,7 +74,7 @@ func (l *load) start(ctx context.Context) {
 // wait waits until the last request was answered.
 func (l *load) wait() { l.wg.Wait() }
 
-// anyone returns a place whose shop is up; nil if none is.
+// anyone returns a random place whose shop is up, or nil.
 func (l *load) anyone() (*place, *process) {
 	places := l.fleet.places
 	first := rand.IntN(len(places))
@@ -91,7 +90,7 @@ func (l *load) anyone() (*place, *process) {
 // probed is the product that only the probe writes and reads.
 const probed = 0
 
-// popular are the products that most requests are for.
+// popular is the number of products that get most of the requests.
 const popular = 20
 
 func anyProduct() int {
@@ -122,8 +121,7 @@ func (l *load) request(ctx context.Context) {
 	}
 }
 
-// requestTimeout is far beyond what any request should take, on a machine that has
-// something else to do as well.
+// requestTimeout is far beyond the time of any request, also on a busy machine.
 const requestTimeout = time.Minute
 
 // send sends a request, and counts it. A request that has begun is answered, although
@@ -134,7 +132,7 @@ func (l *load) send(ctx context.Context, at *place, p *process, method, path str
 	begun := time.Now()
 	header, err := ask(ctx, l.client, method, p.url+path, answer)
 	if err != nil && p.ending.Load() {
-		return nil, false // it broke off as it should
+		return nil, false // it ended with its process, as it must
 	}
 	at.requests.Add(1)
 	l.took.add(time.Since(begun))
@@ -193,7 +191,7 @@ func (l *load) answered(at *place, path string, header http.Header, r reading, a
 	}
 }
 
-// put writes a product, and notes what the shop promises from then on by itself.
+// put writes a product, and records the promise of its shop.
 func (l *load) put(ctx context.Context, at *place, p *process, product int) (w unconfirmedWrite, ok bool) {
 	w = unconfirmedWrite{writing: l.judge.write(product), process: p}
 	var answer Product
@@ -205,12 +203,11 @@ func (l *load) put(ctx context.Context, at *place, p *process, product int) (w u
 	return w, true
 }
 
-// maxPending bounds the writes that wait to be confirmed. Nothing is demanded of
-// those beyond.
+// maxPending bounds the writes that wait to be confirmed. Further ones have no promise.
 const maxPending = 10_000
 
-// settle asks whether Redis has confirmed a write: the Invalidate middleware does not
-// say, the cache does.
+// settle finds out whether Redis has confirmed a write. The answer of a route with the
+// Invalidate middleware does not state it; the counters of the cache do.
 func (l *load) settle(ctx context.Context, w unconfirmedWrite) {
 	if s, err := l.fleet.stats(context.WithoutCancel(ctx), w.process); err == nil && s.Pending == 0 {
 		l.judge.confirmed(w.writing, w.version)
@@ -225,10 +222,10 @@ func (l *load) settle(ctx context.Context, w unconfirmedWrite) {
 	l.pending = append(l.pending, w)
 }
 
-// confirmEvery is how often shops are asked whether what was pending still is.
+// confirmEvery is the interval at which shops with pending invalidations are polled.
 const confirmEvery = 20 * time.Millisecond
 
-// confirm waits for Redis to confirm what was pending.
+// confirm waits until Redis has confirmed the pending invalidations.
 func (l *load) confirm(ctx context.Context) {
 	tick := time.NewTicker(confirmEvery)
 	defer tick.Stop()
@@ -239,7 +236,7 @@ func (l *load) confirm(ctx context.Context) {
 		case <-tick.C:
 		}
 		for _, p := range l.unconfirmed() {
-			// What is written after the question is not what the answer is about.
+			// The answer does not cover writes after the request.
 			asked := l.take(p)
 			s, err := l.fleet.stats(ctx, p)
 			switch {
@@ -260,7 +257,7 @@ func (l *load) confirm(ctx context.Context) {
 	}
 }
 
-// unconfirmed returns the processes of which something is pending.
+// unconfirmed returns the processes with pending invalidations.
 func (l *load) unconfirmed() (list []*process) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -272,7 +269,7 @@ func (l *load) unconfirmed() (list []*process) {
 	return list
 }
 
-// take takes out what is pending of a process.
+// take removes and returns the unconfirmed writes of a process.
 func (l *load) take(p *process) (taken []unconfirmedWrite) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -287,12 +284,12 @@ func (l *load) take(p *process) (taken []unconfirmedWrite) {
 
 const (
 	probeEvery = 250 * time.Millisecond
-	// probePause is between two questions whether a write has arrived.
+	// probePause is the pause between two reads of a probe.
 	probePause = time.Millisecond
 )
 
-// probe writes at one shop after the other, and measures how long it takes until the
-// others answer what is new.
+// probe writes at one shop after the other, and measures the time until the others answer
+// the new version.
 func (l *load) probe(ctx context.Context) {
 	tick := time.NewTicker(probeEvery)
 	defer tick.Stop()
@@ -307,7 +304,7 @@ func (l *load) probe(ctx context.Context) {
 		if p == nil {
 			continue
 		}
-		// Where all have the old one there is something to be heard.
+		// The others hold the old version, so that the message has an effect.
 		for _, other := range l.fleet.places {
 			if o := other.up(); o != nil {
 				l.read(ctx, other, o, "/products/", probed)
@@ -329,7 +326,7 @@ func (l *load) probe(ctx context.Context) {
 	}
 }
 
-// arrive asks a shop until it answers a version that was written at another one.
+// arrive reads at a shop until it answers a version that was written at another one.
 func (l *load) arrive(ctx context.Context, at *place, p *process, version int64, written time.Time) {
 	limit := 5 * l.judge.delta
 	for ctx.Err() == nil && time.Since(written) < limit {
@@ -366,7 +363,8 @@ func (s *samples) add(d time.Duration) {
 	s.n++
 }
 
-// quantiles returns what shares of the samples do not exceed; zeros without samples.
+// quantiles returns the durations that the given shares of the samples do not exceed; zeros
+// without samples.
 func (s *samples) quantiles(shares ...float64) []time.Duration {
 	s.mu.Lock()
 	sorted := slices.Clone(s.ring)

@@ -1,6 +1,6 @@
-// Fleet is a chain of shops in one command: several processes that serve the same
-// products through a cache of their own, over one Redis or a Redis Cluster, under a
-// load that a judge watches, while you kill and revive what you like.
+// Fleet is a chain of shops in one command: several processes serve the same products, each
+// through its own cache over one Redis or a Redis Cluster. They are under load, and a judge
+// checks every answer, while you kill and revive processes and servers.
 //
 //	go run ./fleet                       # four shops, one Redis, until you type q
 //	go run ./fleet -cluster              # over three masters and three replicas
@@ -12,41 +12,40 @@
 // again: the first served with net/http, the second with Echo, then Gin and Fiber.
 // All of it ends with this process, however that ends.
 //
-// # What it shows
+// # The table
 //
-// A table, drawn anew every half second: what each shop was asked, what it answered
-// from its memory and from Redis, how often that took a query to the database, and
-// what its cache heard of Redis. "propagation" is the time from the end of a write
-// at one shop to the end of the first answer with the new version at another one,
-// the query included.
+// The table is updated every half second. It has the requests to each shop, the answers from
+// its memory and from Redis, the queries of the database, and the messages that its cache
+// has received. "propagation" is the time from the end of a write at one shop to the end of
+// the first answer with the new version at another one, the query included.
 //
 // Every answer carries the version that the shop has read, and every write its new
 // one. An answer is stale if it is older than a write that had ended at the same
 // shop, or that Redis had confirmed core.Options.MaxStaleness before the answer
-// began. What a failover of the cluster loses is excused for as long as it may last
-// (see judge.go), and counted apart. The exit code is 1 if an answer was stale, or a
-// request failed at a shop that nobody was killing.
+// began. Writes that a failover of the cluster loses are excused while that lasts (see
+// judge.go), and counted apart. The exit code is 1 if an answer was stale, or if a request
+// failed at a shop that was not being killed.
 //
-// # What to type
+// # Commands
 //
 // A line and Enter; the short form in brackets. Script takes the same, each with the
 // time from the beginning of the load:
 //
 //	kill shop 2      (k2)   SIGKILL: its requests break off
-//	end shop 2       (e2)   SIGTERM: it answers what is under way, then ends
+//	end shop 2       (e2)   SIGTERM: it answers the requests under way, then ends
 //	revive shop 2    (r2)
-//	kill redis 1     (K1)   what it held is lost
-//	stop redis 1     (S1)   SIGSTOP: connections stay, nobody answers
+//	kill redis 1     (K1)   its data are lost
+//	stop redis 1     (S1)   SIGSTOP: connections stay, and it answers nothing
 //	continue redis 1 (C1)
 //	revive redis 1   (R1)
-//	cut              (c)    closes the subscriptions through which shops hear of writes
+//	cut              (c)    closes the subscriptions through which shops receive messages
 //	quit             (q)
 //	help             (h)
 //
 // # Where to read
 //
-// shop.go is what an app has to do: make the cache, name the routes, end gracefully;
-// adapters.go has the routes in four frameworks. The rest is the world around it:
+// shop.go has the code of an app: it makes the cache, names the routes, and ends
+// gracefully. adapters.go has the routes in four frameworks. The other files are the test:
 // database.go, fleet.go (processes), redis.go, load.go, judge.go, table.go, keys.go.
 package main
 
@@ -65,7 +64,7 @@ import (
 	"github.com/redis/go-redis/v9/logging"
 )
 
-// config is what the command line says.
+// config holds the values of the command line.
 type config struct {
 	shops     int
 	cluster   bool
@@ -73,12 +72,12 @@ type config struct {
 	rate      int
 	staleness time.Duration
 	script    []step
-	screen    bool // a table that is drawn anew, not lines
+	screen    bool // a table that is updated, not lines
 	apart     bool // the shops do not share their caches: the judge must notice
 }
 
 func main() {
-	logging.Disable() // go-redis has a logger of its own; the cache says what there is to say
+	logging.Disable() // go-redis logs on its own what the cache logs as well
 	if say := os.Getenv(shopEnv); say != "" {
 		if err := shopMain(say); err != nil {
 			fmt.Fprintln(os.Stderr, "fleet: shop:", err)
@@ -101,10 +100,10 @@ func main() {
 	}
 }
 
-// defaultDuration is how long it runs where nobody can type quit.
+// defaultDuration is the duration of a run without a terminal.
 const defaultDuration = time.Minute
 
-// parse reads the command line. Somebody may type commands if it is interactive.
+// parse reads the command line. A user may type commands if interactive is true.
 func parse(args []string, interactive, terminal bool) (config, error) {
 	var c config
 	flags := flag.NewFlagSet("fleet", flag.ContinueOnError)
@@ -164,9 +163,9 @@ type world struct {
 	begun  time.Time
 }
 
-// run starts everything, and ends it when the time is up, somebody says quit, or ctx
-// ends. The error says what was promised and not kept. Reading in ends with in:
-// nobody waits for it, since a terminal may have nothing to say.
+// run starts everything, and ends it when the time is up, at the command quit, or when ctx
+// ends. The error lists the broken promises. Reading of in ends with in: run does not wait
+// for that, since a terminal may send nothing.
 func run(ctx context.Context, cfg config, in io.Reader, out io.Writer) (err error) {
 	ctx, quit := context.WithCancel(ctx)
 	defer quit()
@@ -179,7 +178,7 @@ func run(ctx context.Context, cfg config, in io.Reader, out io.Writer) (err erro
 		return err
 	}
 
-	// What runs beside the load ends before the load does.
+	// The other goroutines end before the load.
 	var beside sync.WaitGroup
 	defer beside.Wait()
 	defer quit()
@@ -240,9 +239,9 @@ func (w *world) start(ctx context.Context) (err error) {
 	return nil
 }
 
-// close ends what start has started, whatever of it there is.
+// close ends everything that start has started, also after a failed start.
 func (w *world) close(ctx context.Context) (err error) {
-	ctx = context.WithoutCancel(ctx) // it may have ended: that is how it is told to close
+	ctx = context.WithoutCancel(ctx) // it may have ended, which is the request to close
 	if w.load != nil {
 		w.load.wait()
 		w.load.client.CloseIdleConnections()
@@ -259,7 +258,7 @@ func (w *world) close(ctx context.Context) (err error) {
 	return err
 }
 
-// pollEvery is how often shops and Redis are asked how they are.
+// pollEvery is the interval at which the states of shops and Redis are read.
 const pollEvery = 500 * time.Millisecond
 
 func (w *world) watch(ctx context.Context) {

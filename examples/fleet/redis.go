@@ -31,7 +31,7 @@ type redisServers struct {
 	judge   *judge
 	events  *events
 
-	// Those who wait for a cluster to agree again end with it.
+	// Goroutines that wait for a cluster to agree end with it.
 	ctx     context.Context
 	stop    context.CancelFunc
 	waiters sync.WaitGroup
@@ -42,7 +42,7 @@ type node struct {
 	number int // from 1
 	port   int
 	dir    string
-	client *redis.Client // for questions about it
+	client *redis.Client // for its state
 
 	mu     sync.Mutex
 	proc   *child // nil while it is down
@@ -50,12 +50,12 @@ type node struct {
 	told   nodeInfo
 }
 
-// nodeInfo is what a server says of itself.
+// nodeInfo is a server's INFO.
 type nodeInfo struct{ role, memory, clients string }
 
 var errNoRedis = errors.New("redis-server is not in the PATH: apt-get install redis-server, dnf install redis, apk add redis or brew install redis")
 
-// startWait is how long servers may take to answer, and a cluster to agree.
+// startWait is the time within which servers must answer, and a cluster must agree.
 const startWait = 30 * time.Second
 
 func startRedis(ctx context.Context, cluster bool, j *judge, e *events) (_ *redisServers, err error) {
@@ -100,7 +100,7 @@ func startRedis(ctx context.Context, cluster bool, j *judge, e *events) (_ *redi
 func newNode(number, port int, dir string) *node {
 	return &node{number: number, port: port, dir: dir, client: redis.NewClient(&redis.Options{
 		Addr: address(port), PoolSize: 2,
-		ContextTimeoutEnabled: true, // a server that is frozen must not hold anybody up
+		ContextTimeoutEnabled: true, // a frozen server must not block a caller
 		MaxRetries:            -1, DialerRetries: 1,
 	})}
 }
@@ -108,8 +108,8 @@ func newNode(number, port int, dir string) *node {
 func address(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }
 
 // freePort finds a free port whose cluster bus, ten thousand above, is free as well.
-// Both lie below those that Linux gives to outgoing connections: a server that is
-// down finds its own free when it comes back.
+// Both lie below the ports that Linux gives to outgoing connections, so that a server that
+// was down finds its port free.
 func freePort(taken map[int]bool) (int, error) {
 	for range 1000 {
 		port := 11_000 + rand.IntN(11_000)
@@ -135,8 +135,8 @@ func (r *redisServers) addrs() []string {
 	return list
 }
 
-// run starts a server and waits until it answers. What it held before is lost, but
-// for its name in the cluster.
+// run starts a server and waits until it answers. Its former data are lost, except its name
+// in the cluster.
 func (r *redisServers) run(ctx context.Context, n *node) error {
 	if err := os.MkdirAll(n.dir, 0o700); err != nil {
 		return err
@@ -147,7 +147,7 @@ func (r *redisServers) run(ctx context.Context, n *node) error {
 	}
 	if r.cluster {
 		command = append(command, "--cluster-enabled", "yes", "--cluster-node-timeout", "1000",
-			// A replica takes over however long it has not heard of its master.
+			// A replica takes over however old its data are.
 			"--cluster-replica-validity-factor", "0", "--repl-diskless-sync-delay", "0")
 	}
 	proc, err := startChild(r.dir, command...)
@@ -227,9 +227,9 @@ func (r *redisServers) form(ctx context.Context) error {
 	return nil
 }
 
-// agreed reports what keeps the servers that are up from serving all slots: all of
-// them say that the cluster works and name the same masters, which are up. A replica
-// must hear its master.
+// agreed returns an error unless the servers that are up serve all slots: all of them must
+// report that the cluster works and name the same masters, which are up, and each replica
+// must be connected to its master.
 func (r *redisServers) agreed(ctx context.Context) error {
 	up := map[string]bool{}
 	for _, n := range r.nodes {
@@ -278,7 +278,7 @@ func (r *redisServers) agreed(ctx context.Context) error {
 	return nil
 }
 
-// infoField returns a field of what INFO replied.
+// infoField returns a field of a reply to INFO.
 func infoField(info, name string) string {
 	for line := range strings.Lines(info) {
 		if v, ok := strings.CutPrefix(line, name+":"); ok {
@@ -295,7 +295,7 @@ func (n *node) up() bool {
 	return n.proc != nil && !n.frozen
 }
 
-// state is what the table says of it.
+// state is its state in the table.
 func (n *node) state() (state string, info nodeInfo) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -353,7 +353,7 @@ func (r *redisServers) freeze(n *node) error {
 	return err
 }
 
-// thaw lets a server that is stopped go on.
+// thaw continues a stopped server.
 func (r *redisServers) thaw(n *node) error {
 	n.mu.Lock()
 	if n.proc == nil || !n.frozen {
@@ -368,8 +368,8 @@ func (r *redisServers) thaw(n *node) error {
 	return err
 }
 
-// losing tells the judge what a cluster may lose. A single server loses everything or
-// nothing, which is no limit: what is missing is invalid.
+// losing tells the judge that a cluster may lose confirmed writes. A single server loses
+// everything or nothing, which is no limit: a missing entry is invalid.
 func (r *redisServers) losing(returns bool) (answers func()) {
 	if !r.cluster {
 		return func() {}
@@ -405,7 +405,7 @@ func (r *redisServers) cut(ctx context.Context) (n int64, err error) {
 	return n, err
 }
 
-// poll asks the servers how they are, and notices who has ended by himself.
+// poll reads the servers' states, and notices servers that have ended by themselves.
 func (r *redisServers) poll(ctx context.Context) {
 	var all sync.WaitGroup
 	for _, n := range r.nodes {

@@ -21,27 +21,27 @@ import (
 	"github.com/larderhq/larder/core/redisstore"
 )
 
-// A shop is an app with a cache: what is here is what an app needs. Its routes are
+// A shop is an app with a cache. This file has all that an app needs. Its routes are
 //
 //	GET /products/{id}  a page, cached
 //	GET /shelves/{id}   a page of several products, cached
 //	GET /data/{id}      a product as data: from a Map, not from a page
 //	PUT /products/{id}  a write, which invalidates
-//	GET /larder         what the cache counts
+//	GET /larder         the counters of the cache
 type shop struct {
 	cache    *core.Cache
 	products *core.Map[int64, Product]
 	db       *dbClient
 }
 
-// shopOptions are what an app would read from its configuration.
+// shopOptions are the options that an app would read from its configuration.
 type shopOptions struct {
 	Number       int // from 1
 	Adapter      string
 	Redis        []string // one server, or nodes of a cluster
 	Cluster      bool
 	Database     string
-	Namespace    string // of the cache: who shares it shares the data behind it
+	Namespace    string // of the cache: shops that share it share a database
 	MaxStaleness time.Duration
 }
 
@@ -70,8 +70,8 @@ func newShop(client redis.UniversalClient, o shopOptions) (*shop, error) {
 	if err != nil {
 		return nil, err
 	}
-	// The value of product 42 has the key product:42, which is also a tag: who
-	// invalidates the tag takes the value and the pages that show it.
+	// The value of product 42 has the key product:42, which is also a tag: an
+	// invalidation of the tag removes the value and the pages that show it.
 	products, err := core.NewMap(cache, core.MapOptions[int64, Product]{Class: "product", Prefix: "product"})
 	if err != nil {
 		return nil, errors.Join(err, cache.Close())
@@ -85,8 +85,9 @@ func (s *shop) close() error {
 	return s.cache.Close()
 }
 
-// product answers a product from the cache, or from the database, with one query however
-// many ask, in all shops. It is served as it is, and as a page that the middleware keeps.
+// product answers a product from the cache, or from the database, with one query for any
+// number of concurrent requests in all shops. It is served as data, and as a page that the
+// middleware caches.
 func (s *shop) product(ctx context.Context, id string) (Product, error) {
 	n, err := strconv.ParseInt(id, 10, 64)
 	if err != nil {
@@ -98,11 +99,10 @@ func (s *shop) product(ctx context.Context, id string) (Product, error) {
 // shelfSize is how many products a shelf has.
 const shelfSize = 8
 
-// shelf answers the products of a shelf, from the Map. What is missing of them is one
-// query. The page carries the tag of each, which nobody but the handler knows: a write
-// of product 42 need not know on which shelves it stands. Tags that the handler names
-// are compared with Redis when it is done: a page of what was changed meanwhile is not
-// kept.
+// shelf answers the products of a shelf, from the Map. One query loads the missing ones. The
+// page carries the tag of each product, added by the handler: a write of product 42 need not
+// know its shelves. Tags that the handler adds are checked with Redis when it returns: a
+// page with a product that has changed meanwhile is not stored.
 func (s *shop) shelf(ctx context.Context, id string) ([]Product, error) {
 	n, err := strconv.ParseInt(id, 10, 64)
 	if err != nil || n < 0 || n > 1<<32 {
@@ -138,7 +138,7 @@ func (s *shop) update(ctx context.Context, id string) (Product, error) {
 	return s.db.update(ctx, n)
 }
 
-// statusOf is what a client is told of an error.
+// statusOf returns the status and text of the answer to an error.
 func statusOf(err error) int {
 	if errors.Is(err, core.ErrNotFound) {
 		return http.StatusNotFound
@@ -147,18 +147,18 @@ func statusOf(err error) int {
 	return http.StatusInternalServerError
 }
 
-// server is what http.Server and Fiber have in common.
+// server is the common part of http.Server and Fiber.
 type server interface {
 	Serve(l net.Listener) error
 	Shutdown(ctx context.Context) error
 }
 
-// shutdownTimeout is how long requests under way may take to end.
+// shutdownTimeout is the time within which requests under way must end.
 const shutdownTimeout = 5 * time.Second
 
 // serveShop serves until ctx ends. The order of the end matters: first the server,
-// which answers what is under way; then the cache, which ends what it does in the
-// background; then the Redis client.
+// which answers the requests under way; then the cache, which ends its background work;
+// then the Redis client.
 func serveShop(ctx context.Context, o shopOptions, listening func(net.Addr) error) (err error) {
 	client := newRedisClient(o)
 	defer func() { err = errors.Join(err, client.Close()) }()
@@ -201,8 +201,8 @@ func serveShop(ctx context.Context, o shopOptions, listening func(net.Addr) erro
 const shopEnv = "LARDER_FLEET_SHOP"
 
 // shopMain is the main function of a shop's process. It serves until SIGTERM, or
-// until its standard input ends, which it does with the fleet, however that ends. It
-// writes its address to standard output and its log to standard error.
+// until its standard input ends, which happens when the fleet ends. It writes its address
+// to standard output and its log to standard error.
 func shopMain(say string) error {
 	var o shopOptions
 	if err := json.Unmarshal([]byte(say), &o); err != nil {
@@ -225,7 +225,7 @@ func shopMain(say string) error {
 	})
 }
 
-// withoutTime leaves out what the fleet says itself.
+// withoutTime leaves out the time, which the fleet prints itself.
 func withoutTime(groups []string, a slog.Attr) slog.Attr {
 	if len(groups) == 0 && a.Key == slog.TimeKey {
 		return slog.Attr{}

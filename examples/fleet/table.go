@@ -19,14 +19,14 @@ func isTerminal(f *os.File) bool {
 	return err == nil && info.Mode()&os.ModeCharDevice != 0 && f.Name() != os.DevNull && os.Getenv("TERM") != "dumb"
 }
 
-// events are the last things that happened.
+// events holds the latest events.
 type events struct {
 	out io.Writer // where they are printed as they come; nil on a screen
 
 	mu    sync.Mutex
 	begun time.Time
 	last  []string
-	worst []string // evidence of what was not as promised
+	worst []string // evidence of broken promises
 }
 
 const (
@@ -100,7 +100,7 @@ type row struct {
 	failed, stale                  int64
 }
 
-// snapshot is what the table shows.
+// snapshot holds the values of the table.
 type snapshot struct {
 	elapsed     time.Duration
 	shops       []row
@@ -112,7 +112,7 @@ type snapshot struct {
 	events      []string
 }
 
-// display shows how the world is.
+// display shows the state of the world.
 type display struct {
 	w    *world
 	out  io.Writer
@@ -129,7 +129,7 @@ const (
 	printEvery = time.Second
 )
 
-// run shows it until ctx ends: as a table that is drawn anew, or as a line a second.
+// run shows it until ctx ends: as a table that is updated, or as a line per second.
 func (d *display) run(ctx context.Context) {
 	every := printEvery
 	if d.w.cfg.screen {
@@ -153,11 +153,11 @@ func (d *display) run(ctx context.Context) {
 	}
 }
 
-// draw draws the table below the first line, in which commands are typed: what is
-// there stays, and the cursor returns to it.
+// draw draws the table below the first line, in which the user types commands: that line
+// stays, and the cursor returns to it.
 func (d *display) draw(s snapshot) {
 	var b bytes.Buffer
-	b.WriteString("\x1b7\x1b[?7l\x1b[2;1H") // what is too long is cut off, not wrapped
+	b.WriteString("\x1b7\x1b[?7l\x1b[2;1H") // a long line is cut off, not wrapped
 	for line := range strings.Lines(s.table() + "\n" + help + "\n\n" + strings.Join(s.events, "\n")) {
 		b.WriteString(strings.TrimSuffix(line, "\n") + "\x1b[K\r\n")
 	}
@@ -184,7 +184,7 @@ func (d *display) last() {
 	d.w.events.print(d.out, []byte(clearing+"\n"+s.table()))
 }
 
-// look takes a snapshot.
+// look returns a snapshot.
 func (d *display) look() snapshot {
 	w, now := d.w, time.Now()
 	passed := max(now.Sub(d.then), time.Millisecond).Seconds()

@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-var update = flag.Bool("update", false, "write the table of README.md anew")
+var update = flag.Bool("update", false, "write the table of README.md")
 
 // TestNeighboursDifferOnlyAsListed runs every row. A difference that nobody has
 // listed fails it, and so does a listed one that is gone.

@@ -51,7 +51,7 @@ const (
 	frozen       = "behind the cache it is part of what is stored: put it in front"
 	varyOfAnswer = "a 304 is not encoded, and this compressor names Accept-Encoding only where it encodes"
 	noLifetime   = "no-cache is added to its `no-cache=\"Set-Cookie\"`, which states no lifetime"
-	without304   = "Larder answers the conditional request, and a 304 of its leaves out what speaks of the content"
+	without304   = "Larder answers the conditional request, and its 304 leaves out the fields about the content"
 	ownETag      = "the page has an ETag of Larder's already, and the middleware leaves that alone"
 )
 

@@ -41,7 +41,7 @@ func (s *AsideShop) Save(ctx context.Context, p Product) error {
 
 // guide: end
 
-// NullShop is an AsideShop that remembers what does not exist.
+// NullShop is an AsideShop that remembers missing products.
 type NullShop struct{ AsideShop }
 
 // Product answers a product.

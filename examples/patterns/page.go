@@ -10,7 +10,7 @@ import (
 	"github.com/larderhq/larder/nethttp"
 )
 
-// CacheByURL is a middleware that answers what the URL was answered before.
+// CacheByURL is a middleware that caches an answer by its URL.
 //
 // guide: page, naive
 func CacheByURL(rdb *redis.Client) func(http.Handler) http.Handler {

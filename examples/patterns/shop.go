@@ -49,7 +49,7 @@ func Options(client *redis.Client) core.Options {
 	return options
 }
 
-// Shop is what the patterns come to with Larder.
+// Shop replaces the patterns, with Larder.
 type Shop struct {
 	db        Database
 	cache     *core.Cache
@@ -57,7 +57,7 @@ type Shop struct {
 	countries *core.Map[string, []string]
 }
 
-// NewShop makes a shop. Who made it closes it.
+// NewShop makes a shop. The caller closes it.
 func NewShop(db Database, options core.Options) (*Shop, error) {
 	cache, err := core.New(options)
 	if err != nil {

@@ -13,7 +13,7 @@ type QueuedShop struct {
 	queue *core.WriteBehind[int64, Product]
 }
 
-// NewQueuedShop makes a shop of one. Who made it closes it, and not the other.
+// NewQueuedShop makes a shop of another one. The caller closes it, and not the other.
 func NewQueuedShop(s *Shop) (*QueuedShop, error) {
 	// guide: write-behind
 	queue, err := core.NewWriteBehind(s.products, s.apply, core.WriteBehindOptions[int64, Product]{})

@@ -1,6 +1,5 @@
-// Proxy is a caching reverse proxy made of the middleware. It knows nothing of
-// what its origin serves: what is stored, for whom and for how long is what the
-// responses say.
+// Proxy is a caching reverse proxy made of the middleware. The fields of its origin's
+// responses decide which are stored, for whom and for how long.
 //
 //	go run ./proxy -origin http://127.0.0.1:8000                  # serves on 127.0.0.1:9100
 //	go run ./proxy -origin http://127.0.0.1:8000 -adapter gin     # the same in another framework
@@ -34,7 +33,7 @@ import (
 	"github.com/larderhq/larder/core/redisstore"
 )
 
-// Server is what http.Server and Fiber have in common.
+// Server is the common part of http.Server and Fiber.
 type Server interface {
 	Serve(l net.Listener) error
 	Shutdown(ctx context.Context) error
@@ -58,13 +57,13 @@ func newServer(adapter string, o *origin, cache *core.Cache) (Server, error) {
 	}
 }
 
-// className is the only class: a proxy does not know what kinds of data there are.
+// className is the only class: a proxy does not know the kinds of data.
 const className = "origin"
 
 // class is that of a cache that follows the responses alone, as RFC 9111 has it; a
 // TTL is for those that state none. Cookies are nothing special there: an origin
 // that answers each user differently has to say so, with private or Vary. While
-// the origin cannot be reached, what has expired is better than nothing.
+// the origin cannot be reached, a stale response is better than none.
 func class(ttl time.Duration) core.Class {
 	return core.Class{
 		TTL: ttl, StaleIfError: 10 * time.Minute,
@@ -79,7 +78,7 @@ func class(ttl time.Duration) core.Class {
 const shutdownTimeout = 5 * time.Second
 
 func main() {
-	logging.Disable() // go-redis has a logger of its own; the cache says what there is to say
+	logging.Disable() // go-redis logs on its own what the cache logs as well
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	err := run(ctx, os.Args[1:], os.Stdout)
 	stop()

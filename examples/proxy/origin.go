@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// Limits of what the origin may take.
+// Time limits of the origin.
 const (
 	dialTimeout   = 5 * time.Second
 	headerTimeout = 30 * time.Second
@@ -54,7 +54,7 @@ func (o *origin) handler() http.Handler {
 			return nil
 		},
 		ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
-			if r.Context().Err() == nil { // otherwise it is the client that has gone
+			if r.Context().Err() == nil { // otherwise the client has left
 				slog.Warn("proxy: the origin does not answer", "method", r.Method, "path", r.URL.Path, "error", err)
 			}
 			w.WriteHeader(http.StatusBadGateway)

@@ -43,7 +43,7 @@ func newFiber(shop *Shop, cache *core.Cache) Server {
 		c.Set(fiber.HeaderContentType, "text/event-stream")
 		ctx := c.UserContext() // Fiber reuses c before the stream has ended
 		c.Context().SetBodyStreamWriter(func(w *bufio.Writer) {
-			// An error here is a client that has gone: there is nobody left to tell.
+			// An error means that the client has left.
 			_ = shop.Stream(ctx, w, w.Flush)
 		})
 		return nil

@@ -40,7 +40,7 @@ func newGin(shop *Shop, cache *core.Cache) Server {
 	}
 	stream := func(c *gin.Context) {
 		c.Header("Content-Type", "text/event-stream")
-		// An error here is a client that has gone: there is nobody left to tell.
+		// An error means that the client has left.
 		_ = shop.Stream(c.Request.Context(), c.Writer, func() error {
 			c.Writer.Flush()
 			return nil

@@ -5,7 +5,7 @@
 //	go run ./quickstart                  # serves on 127.0.0.1:8080
 //	go run ./quickstart -adapter gin     # the same in another framework
 //	go run ./quickstart -warm            # fills the cache before it serves
-//	go run ./quickstart -tour            # shows what the cache does, and ends
+//	go run ./quickstart -tour            # shows the cache with real requests, and ends
 //
 // With REDIS_URL=redis://127.0.0.1:6379 in the environment the cache is shared over
 // Redis. The tour then has two servers; to start two by hand, let them share the
@@ -42,7 +42,7 @@ import (
 	"github.com/larderhq/larder/core/redisstore"
 )
 
-// Server is what http.Server and Fiber have in common.
+// Server is the common part of http.Server and Fiber.
 type Server interface {
 	Serve(l net.Listener) error
 	Shutdown(ctx context.Context) error
@@ -78,7 +78,7 @@ func newCache(options core.Options) (*core.Cache, error) {
 const shutdownTimeout = 5 * time.Second
 
 func main() {
-	logging.Disable() // go-redis has a logger of its own; the cache says what there is to say
+	logging.Disable() // go-redis logs on its own what the cache logs as well
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	err := run(ctx, os.Args[1:], os.Getenv("REDIS_URL"), os.Stdout)
 	stop()
@@ -96,7 +96,7 @@ func run(ctx context.Context, args []string, redisURL string, out io.Writer) (er
 	listen := flags.String("listen", "127.0.0.1:8080", "address to serve on")
 	db := flags.String("db", "", "SQLite file, for several processes to share (default: a database of its own, gone at the end)")
 	orders := flags.Int("orders", 25_000, "made-up orders in a new database: the more, the dearer a query")
-	tour := flags.Bool("tour", false, "serve on a free port, show with real requests what the cache does, and end")
+	tour := flags.Bool("tour", false, "serve on a free port, show the cache with real requests, and end")
 	warmed := flags.Bool("warm", false, "fill the cache with the list and all products before serving")
 	warmFrom := flags.Int("warm-from", 0, "leave out so many pages at the beginning: takes up a -warm that was interrupted")
 	if err := flags.Parse(args); err != nil {
@@ -116,8 +116,8 @@ func run(ctx context.Context, args []string, redisURL string, out io.Writer) (er
 		return fmt.Errorf("-warm-from is %d; allowed: 0 and more", *warmFrom)
 	}
 
-	// Who shares a cache shares the data behind it: a database of its own has a
-	// namespace of its own, which is removed with it.
+	// Servers that share a cache share a database: a temporary database has its own
+	// namespace, which is removed with it.
 	namespace := "quickstart"
 	if *db == "" {
 		namespace += "-" + rand.Text()
@@ -232,7 +232,7 @@ func serve(ctx context.Context, server Server, l net.Listener, do func(context.C
 	}()
 	err := do(ctx)
 
-	// ctx may have ended already: that is what began the shutdown.
+	// ctx may have ended already, which began the shutdown.
 	wait, stop := context.WithTimeout(context.WithoutCancel(ctx), shutdownTimeout)
 	defer stop()
 	if e := server.Shutdown(wait); e != nil {

@@ -27,7 +27,7 @@ func newNetHTTP(shop *Shop, cache *core.Cache) Server {
 	})
 	stream := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "text/event-stream")
-		// An error here is a client that has gone: there is nobody left to tell.
+		// An error means that the client has left.
 		_ = shop.Stream(r.Context(), w, http.NewResponseController(w).Flush)
 	})
 
@@ -50,7 +50,7 @@ func answer(w http.ResponseWriter, v any, err error) {
 		return
 	}
 	w.Header().Set("Content-Type", "application/json")
-	_, _ = w.Write(body) // an error here is a client that has gone
+	_, _ = w.Write(body) // an error means that the client has left
 }
 
 func fail(w http.ResponseWriter, err error) {

@@ -36,7 +36,7 @@ func openRedis(redisURL, name string) (*redis.Client, error) {
 // among all keys of the server.
 const forgetTimeout = 30 * time.Second
 
-// forget removes what a cache has left in Redis, once it is closed.
+// forget removes the keys of a closed cache from Redis.
 func forget(ctx context.Context, client *redis.Client, namespace string) error {
 	// ctx may have ended: that is how a server is stopped.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), forgetTimeout)

@@ -111,7 +111,7 @@ func (t *tourist) shareWrite(ctx context.Context, s *sharing, second visitor, lo
 		if began > 10*maxStaleness {
 			return fmt.Errorf("product 3 at the first server: still the old price after %v", began)
 		}
-		time.Sleep(time.Millisecond) // leave the processors to those who are to hear of it
+		time.Sleep(time.Millisecond) // leave the processors to the other server
 	}
 }
 

@@ -40,7 +40,7 @@ var (
 	errBadPrice  = errors.New(`want {"price_cents": n} with n from 1 to 1000000`)
 )
 
-// Shop is what all frameworks have in common: a SQLite database, and a count of
+// Shop is the common part of all frameworks: a SQLite database, and a count of
 // the statements that handlers sent to it.
 type Shop struct {
 	db      *sql.DB
@@ -373,8 +373,8 @@ func (s *Shop) Stream(ctx context.Context, w io.Writer, flush func() error) erro
 	return nil
 }
 
-// failure is what a client is told of an error of Shop: the client's own mistake
-// in words, ours only by its status.
+// failure returns the answer to an error of Shop: a mistake of the client with its text, any
+// other error only with its status.
 func failure(err error) (status int, text string) {
 	switch {
 	case errors.Is(err, errNoProduct):

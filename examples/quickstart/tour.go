@@ -261,7 +261,7 @@ func (t *tourist) crowdAt(ctx context.Context, what, path string, bases ...strin
 	return nil
 }
 
-// write shows that after an update nobody reads what was before it.
+// write shows that no request after an update reads the value before it.
 func (t *tourist) write(ctx context.Context) error {
 	old, err := t.price(ctx)
 	if err != nil {
@@ -308,7 +308,7 @@ func (t *tourist) write(ctx context.Context) error {
 	return nil
 }
 
-// price returns what product 1 costs.
+// price returns the price of product 1.
 func (t *tourist) price(ctx context.Context) (int64, error) {
 	r, err := t.get(ctx, "/products/1", nil)
 	if err != nil {
