@@ -170,7 +170,7 @@ func mutations() []mutation {
 			[]string{"Accept-Ranges: none of the handler is kept, and no range is cut"}),
 		take("stored content has ranges", httpcache+"response.go", `add = append(add, acceptRanges)`, `_ = 0`,
 			[]string{"stored content of 1 bytes states its length, and that it has ranges"}),
-		take("stored content has a length", httpcache+"stdexchange.go", `x.setFields(h, a.distinct && len(h) == 0, a.Fields, a.Extra, length)`, `x.setFields(h, a.distinct && len(h) == 0, a.Fields, a.Extra)`,
+		take("stored content has a length", httpcache+"stdexchange.go", `x.setFields(h, a.distinct && len(h) == 0, a.Fields, a.Extra, length)`, `x.setFields(h, a.distinct && len(h) == 0, a.Fields, a.Extra, length[:0])`,
 			[]string{"stored content of 2049 bytes states its length, and that it has ranges"},
 			edit(httpcache+"stdexchange.go", `h["Content-Length"] = []string{strconv.Itoa(n)}`, `_ = strconv.Itoa`)),
 
@@ -811,7 +811,7 @@ func mutations() []mutation {
 			[]string{"a field counts in every spelling of its name"}),
 		take("the header is a hit's own", httpcache+"stdexchange.go", "\t\t\tfrom := len(copies)\n\t\t\tcopies = append(copies, f.Values...)\n\t\t\th[f.Name] = copies[from:len(copies):len(copies)]\n", "\t\t\th[f.Name] = f.Values\n",
 			[]string{"outer middleware that changes a header value changes no entry"}),
-		take("a hit has copies of single values", httpcache+"stdexchange.go", `h[f.Name] = copies[n-1 : n : n]`, `h[f.Name] = f.Values`,
+		take("a hit has copies of single values", httpcache+"stdexchange.go", `h[f.Name] = copies[n-1 : n : n]`, `_, h[f.Name] = n, f.Values`,
 			[]string{"outer middleware's changes to a hit reach no other hit"}),
 		take("a value has no room behind it", httpcache+"stdexchange.go", `h[f.Name] = copies[n-1 : n : n]`, `h[f.Name] = copies[n-1 : n]`,
 			[]string{"outer middleware can add to a field of a hit"}),
