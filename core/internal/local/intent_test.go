@@ -314,8 +314,9 @@ func TestReplicaLagOfAnotherTagDoesNotFenceALoad(t *testing.T) {
 func TestReplicaLagFencesALoadAfterTheLogWasTrimmed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := open(t)
+		c.journal.most = logBlock
 		c.Fence([]Item{{Kind: Key, Value: key}})
-		for i := range logCapacity {
+		for i := range 3 * logBlock {
 			c.Fence([]Item{{Kind: Key, Value: fmt.Sprint("other:", i)}})
 		}
 		f := fillOf("old", nil)

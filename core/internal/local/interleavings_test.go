@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/maypok86/otter/v2"
 	"github.com/stretchr/testify/require"
@@ -339,7 +340,8 @@ func TestALoadOlderThanTheLogIsNeitherStoredNorSharedWithLaterReaders(t *testing
 		c.Fence([]Item{{Kind: Tag, Value: "t:late"}})
 		after := enter(t, c, nil, gate)
 		synctest.Wait()
-		for i := range logCapacity { // and the item about the tag is trimmed
+		c.journal.most = logBlock
+		for i := range 3 * logBlock { // and the item about the tag is trimmed
 			c.Fence([]Item{{Kind: Key, Value: fmt.Sprint("other:", i)}})
 		}
 		en, refusal := lead.Load.Fill(fillOf("old", []string{"t:late"}))
@@ -358,25 +360,72 @@ func TestALoadOlderThanTheLogIsNeitherStoredNorSharedWithLaterReaders(t *testing
 
 func TestALoadYoungerThanATrimmedLogIsStored(t *testing.T) {
 	c := open(t)
-	for i := range logCapacity + 100 {
+	c.journal.most = 4 * logBlock
+	for i := range 8 * logBlock {
 		c.Fence([]Item{{Kind: Key, Value: fmt.Sprint("other:", i)}})
 	}
 	load := c.NewLoad(key, nil)
-	for i := range logCapacity { // exactly as many as the log holds
+	for i := range c.journal.most { // as many as the log holds
 		c.Fence([]Item{{Kind: Key, Value: fmt.Sprint("other:", i)}})
 	}
 	_, refusal := load.Fill(fillOf("new", nil))
 	require.Equal(t, Stored, refusal)
 	load = c.NewLoad(key, nil)
-	c.Fence(make([]Item, logCapacity+1)) // one more, at once
+	for i := range c.journal.most + 2*logBlock {
+		c.Fence([]Item{{Kind: Key, Value: fmt.Sprint("other:", i)}})
+	}
 	_, refusal = load.Fill(fillOf("old", nil))
 	require.Equal(t, Fenced, refusal)
 }
 
-func TestItemsAreFoundAfterTheLogWrapsAround(t *testing.T) {
+// A load of 30 s sees 300,000 items of other tags go by.
+func TestALongLoadIsStoredWhateverElseIsInvalidated(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := open(t)
+		for _, test := range []struct {
+			name    string
+			concern []Item
+			want    Refusal
+		}{
+			{"nothing that concerns it", nil, Stored},
+			{"its tag", []Item{{Kind: Tag, Value: "t:own"}}, Fenced},
+			{"its late tag", []Item{{Kind: Tag, Value: "t:late"}}, Fenced},
+			{"its key", []Item{{Kind: Key, Value: Name(key)}}, Fenced},
+			{"a pattern", []Item{{Kind: Pattern, Value: "*"}}, Fenced},
+			{"another pattern", []Item{{Kind: Pattern, Value: "other*"}}, Stored},
+			{"all", []Item{{Kind: All}}, Fenced},
+		} {
+			load := c.NewLoad(key, []string{"t:own"})
+			time.Sleep(time.Millisecond)
+			c.Fence(test.concern)
+			for second := range 30 {
+				time.Sleep(time.Second)
+				items := make([]Item, 10_000)
+				for i := range items {
+					items[i] = Item{Kind: Tag, Value: fmt.Sprint("t:other:", second, ":", i)}
+				}
+				c.Fence(items)
+			}
+			_, refusal := load.Fill(fillOf("v", []string{"t:late"}))
+			require.Equal(t, test.want, refusal, test.name)
+		}
+		time.Sleep(logSpan + time.Second)
+		for range 1000 * logBlock {
+			c.Fence([]Item{{Kind: Tag, Value: "t:last"}})
+			if int(c.journal.head-c.journal.first) < logCapacity+2*logBlock {
+				break
+			}
+		}
+		require.Less(t, int(c.journal.head-c.journal.first), logCapacity+2*logBlock, "what is old is forgotten")
+		require.Less(t, len(c.journal.last), logCapacity+2*logBlock)
+	})
+}
+
+func TestItemsAreFoundAfterTheLogWasTrimmed(t *testing.T) {
 	c := &Cache{journal: newJournal()}
 	c.parts.Store(1)
 	j := c.journal
+	j.most = logCapacity
 	for i := range 3*logCapacity + 7 {
 		j.append(int64(i), []Item{{Kind: Key, Value: fmt.Sprint(i)}})
 		pos := uint64(i) + 1
@@ -387,7 +436,8 @@ func TestItemsAreFoundAfterTheLogWrapsAround(t *testing.T) {
 			require.Equal(t, pos+1, j.since(int64(i)+1), "nothing is that young")
 		}
 	}
-	require.LessOrEqual(t, len(j.ring), logCapacity)
+	require.LessOrEqual(t, int(j.head-j.first), logCapacity+logBlock)
+	require.LessOrEqual(t, len(j.last), logCapacity+logBlock)
 }
 
 // reader is a call of Enter that runs in a goroutine of its own.

@@ -1,10 +1,13 @@
 package local
 
 import (
+	"hash/maphash"
+	"maps"
 	"slices"
 	"sort"
 	"strconv"
 	"sync"
+	"time"
 
 	"github.com/larderhq/larder/core/internal/glob"
 	"github.com/larderhq/larder/core/internal/tier"
@@ -36,10 +39,16 @@ func eraOf(it Item) int {
 	return p
 }
 
-// logCapacity bounds the log. A load that saw more items than this go by is
-// treated as fenced: 16,384 items in a load of 100 ms would be 160,000
-// invalidations a second in one process.
-const logCapacity = 1 << 14
+// The log keeps the items of the last logSpan, which is more than a load takes, however many
+// they are up to maxLog, and logCapacity of them in any case. A load that is older than the
+// log is treated as fenced.
+const (
+	logCapacity = 1 << 14
+	maxLog      = 1 << 19 // of about 100 bytes
+	logSpan     = 45 * time.Second
+	// logBlock is the number of items that the log forgets at a time.
+	logBlock = 1 << 10
+)
 
 // NameEnd separates the name of an entry from the rest of its key.
 const NameEnd = tier.NameEnd
@@ -57,30 +66,86 @@ type logged struct {
 // journal is the log in memory. Its lock is also what inserts into the tier
 // take (for reading) between their last check and the insert.
 type journal struct {
-	mu   sync.RWMutex
-	ring []logged
-	head uint64 // position of the next item; the first is 1
+	mu     sync.RWMutex
+	blocks [][]logged // oldest first; each but the last has logBlock items
+	first  uint64     // position of the first item of the first block
+	head   uint64     // position of the next item; the first is 1
+	most   int        // items that are kept at most, rounded up to blocks
+
+	// last has the position of the last item of each key and tag, by hash: a load compares its
+	// few names with it and not with every item of others. wide has the positions of all other
+	// items that invalidate something.
+	last map[uint64]uint64
+	wide []uint64
+	peak int // the most names in last since it was made
+	seed maphash.Seed
 }
 
 func newJournal() *journal {
-	return &journal{ring: make([]logged, 0, 64), head: 1}
+	return &journal{first: 1, head: 1, most: maxLog, last: make(map[uint64]uint64), seed: maphash.MakeSeed()}
 }
 
 // append adds items. The caller holds mu for writing.
 func (j *journal) append(now int64, items []Item) {
 	for _, it := range items {
-		if len(j.ring) < logCapacity {
-			j.ring = append(j.ring, logged{it, now})
-		} else {
-			j.ring[(j.head-1)%logCapacity] = logged{it, now}
+		j.trim(now)
+		if n := len(j.blocks); n == 0 || len(j.blocks[n-1]) == logBlock {
+			j.blocks = append(j.blocks, nil)
+		}
+		block := &j.blocks[len(j.blocks)-1]
+		*block = append(*block, logged{it, now})
+		if h, named := j.hash(it); named {
+			j.last[h] = j.head
+			j.peak = max(j.peak, len(j.last))
+		} else if it.Kind != tier.Begun && it.Kind != tier.Closed {
+			j.wide = append(j.wide, j.head)
 		}
 		j.head++
 	}
 }
 
-func (j *journal) tail() uint64 { return j.head - uint64(len(j.ring)) }
+// hash returns the place of an item in last, if the item names one key or tag.
+func (j *journal) hash(it Item) (h uint64, named bool) {
+	if it.Kind != Key && it.Kind != Tag {
+		return 0, false
+	}
+	if of, _, ok := learntOf(it); ok {
+		it.Value = of
+	}
+	return maphash.Comparable(j.seed, it), true
+}
 
-func (j *journal) at(pos uint64) *logged { return &j.ring[(pos-1)%logCapacity] }
+// trim forgets the oldest block, if it is too old or the log too long without it.
+func (j *journal) trim(now int64) {
+	if len(j.blocks) < 2 {
+		return
+	}
+	oldest, left := j.blocks[0], int(j.head-j.first)-logBlock
+	if left < min(logCapacity, j.most) || left < j.most && oldest[logBlock-1].at >= now-int64(logSpan) {
+		return
+	}
+	for i := range oldest {
+		if h, named := j.hash(oldest[i].Item); named && j.last[h] == j.first+uint64(i) {
+			delete(j.last, h)
+		}
+	}
+	j.first += logBlock
+	j.blocks[0] = nil
+	j.blocks = j.blocks[1:]
+	for len(j.wide) > 0 && j.wide[0] < j.first {
+		j.wide = j.wide[1:]
+	}
+	if j.peak > logCapacity && len(j.last) < j.peak/4 { // a map does not shrink
+		j.last, j.peak = maps.Clone(j.last), len(j.last)
+	}
+}
+
+func (j *journal) tail() uint64 { return j.first }
+
+func (j *journal) at(pos uint64) *logged {
+	i := pos - j.first
+	return &j.blocks[i/logBlock][i%logBlock]
+}
 
 // position returns the position of the next item.
 func (j *journal) position() uint64 {
@@ -97,7 +162,7 @@ func (j *journal) since(at int64) uint64 {
 	if tail > 1 && j.at(tail).at >= at {
 		return tail - 1
 	}
-	n := sort.Search(len(j.ring), func(i int) bool { return j.at(tail+uint64(i)).at >= at })
+	n := sort.Search(int(j.head-tail), func(i int) bool { return j.at(tail+uint64(i)).at >= at }) //nolint:gosec // at most maxLog and a block
 	return tail + uint64(n)
 }
 
@@ -109,12 +174,32 @@ func (c *Cache) concern(from uint64, key string, tags []string) uint64 {
 	if from < j.tail() {
 		return from
 	}
-	for pos := from; pos < j.head; pos++ {
+	end, found := j.head, uint64(0)
+	for i := sort.Search(len(j.wide), func(i int) bool { return j.wide[i] >= from }); i < len(j.wide); i++ {
+		if c.Concerns(j.at(j.wide[i]).Item, key, tags) {
+			end, found = j.wide[i], j.wide[i]
+			break
+		}
+	}
+	if !j.named(from, key, tags) {
+		return found
+	}
+	for pos := max(from, j.first); pos < end; pos++ {
 		if c.Concerns(j.at(pos).Item, key, tags) {
 			return pos
 		}
 	}
-	return 0
+	return found
+}
+
+// named reports whether an item from a position on may name a key, its name, or one of tags.
+// It errs where two names have one hash. The caller holds mu.
+func (j *journal) named(from uint64, key string, tags []string) bool {
+	since := func(it Item) bool { return j.last[maphash.Comparable(j.seed, it)] >= from }
+	if since(Item{Kind: Key, Value: Name(key)}) || since(Item{Kind: Key, Value: key}) {
+		return true
+	}
+	return slices.ContainsFunc(tags, func(tag string) bool { return since(Item{Kind: Tag, Value: tag}) })
 }
 
 // Concerns reports whether an item invalidates an entry under key with these tags.
