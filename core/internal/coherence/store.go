@@ -96,7 +96,7 @@ func (h *heldLease) capture(ctx context.Context, t *Turn, b *budget, tags []stri
 	if len(late) == 0 {
 		return gens, lagging, local.Stored
 	}
-	captured, refusal := h.captureLate(ctx, b, late)
+	captured, refusal := h.captureLate(ctx, t, b, late)
 	for _, c := range captured {
 		lagging = lagging || c.Lagging
 		gens = append(gens, c.Generation)
@@ -106,13 +106,26 @@ func (h *heldLease) capture(ctx context.Context, t *Turn, b *budget, tags []stri
 
 // captureLate captures the generations of late tags. No item since the position before the
 // load may concern them, and no part of the log may be missing (R10).
-func (h *heldLease) captureLate(ctx context.Context, b *budget, tags []string) ([]tier.Late, local.Refusal) {
+//
+// This process has applied the log up to its present position. Up to there the log in memory
+// tells whether an item concerned the tags, however many items of others there were; beyond
+// it, the tier's log does, in the step of the capture. A position that was not reached item
+// by item was adopted, which ages the partition: that is an item in memory.
+func (h *heldLease) captureLate(ctx context.Context, t *Turn, b *budget, tags []string) ([]tier.Late, local.Refusal) {
+	reached := h.s.places()
+	if len(h.before) != len(reached) {
+		return nil, local.Unknown // another layout was adopted
+	}
 	before := make([]place, len(tags))
 	for i, tag := range tags {
-		before[i] = h.before[tier.Partition(tag, len(h.before))]
-		if before[i].position == nil || before[i].era == "" {
-			return nil, local.Unknown // the log is not followed at present
+		p := tier.Partition(tag, len(reached))
+		before[i] = reached[p]
+		if h.before[p].position == nil || h.before[p].era == "" || before[i].position == nil || before[i].era != h.before[p].era {
+			return nil, local.Unknown // the log is not followed at present, or was not
 		}
+	}
+	if t.Fenced(tags) {
+		return nil, local.Fenced
 	}
 	captured := make([]tier.Late, len(tags))
 	questions := make([]func(context.Context) error, len(tags))

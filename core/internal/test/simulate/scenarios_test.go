@@ -318,6 +318,34 @@ func TestScenarioALoadIsNotStoredIfItsLateTagHasALapsedWriter(t *testing.T) {
 	}
 }
 
+// The log of the tier holds 64 items of a partition: during the load it is trimmed several times.
+func TestScenarioALateTagIsComparedThoughItsLogWasTrimmed(t *testing.T) {
+	for _, invalidated := range []bool{false, true} {
+		play(t, func(s *scene) {
+			x, y, z := s.actor("x"), s.actor("y"), s.actor("z")
+			time.Sleep(time.Second)
+			go func() { _, _ = x.get(5*time.Second, "late") }()
+			time.Sleep(50 * ms)
+			want := int64(1)
+			if invalidated {
+				want = 2
+				s.data.Store(want)
+				require.NoError(s, y.cache.Invalidate(s.Context(), core.Tag("late")))
+			}
+			for i := range 800 {
+				require.NoError(s, y.cache.Invalidate(s.Context(), core.Tag(fmt.Sprint("other:", i))))
+				time.Sleep(5 * ms)
+			}
+			s.reads.Wait()
+			before := s.loads.Load()
+			z.must(want, "late")
+			if loaded := s.loads.Load() - before; invalidated != (loaded == 1) {
+				s.Errorf("invalidated: %v; another instance loaded %d times", invalidated, loaded)
+			}
+		})
+	}
+}
+
 func TestScenarioAnInstanceWithALapsedLayoutAnswersNothingOld(t *testing.T) {
 	play(t, func(s *scene) {
 		x, y := s.actor("x"), s.actor("y", staleness(100*ms))
