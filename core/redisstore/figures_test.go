@@ -509,3 +509,38 @@ func BenchmarkWarm(b *testing.B) {
 	b.ReportMetric(float64(b.N)/larder.Seconds(), "warm/s")
 	b.ReportMetric(plain.Seconds()/larder.Seconds(), "ratio")
 }
+
+// More items than a log holds, in Redis or in memory, go by during a load.
+func TestALoadIsStoredWhateverElseIsInvalidatedMeanwhile(t *testing.T) {
+	server := redisserver.Single(t)
+	a, b, c := newInstance(t, server.Addr()), newInstance(t, server.Addr()), newInstance(t, server.Addr())
+	invalidate := func(tags ...string) {
+		targets := make([]core.Target, len(tags))
+		for i, tag := range tags {
+			targets[i] = core.Tag(tag)
+		}
+		require.NoError(t, b.cache.Invalidate(t.Context(), targets...))
+	}
+	load := func(id int, during func()) {
+		_, err := a.Get(t.Context(), id, func(ctx context.Context, _ int) (string, error) {
+			during()
+			for i := range 40 {
+				others := make([]string, 1000)
+				for j := range others {
+					others[j] = fmt.Sprint("other:", id, ":", i, ":", j)
+				}
+				invalidate(others...)
+			}
+			return "value", core.AddTags(ctx, "late")
+		})
+		require.NoError(t, err)
+	}
+
+	load(1, func() {})
+	load(2, func() { invalidate("late") })
+
+	require.True(t, c.get(t, 2, "value"), "its tag was invalidated")
+	invalidate("late")
+	load(3, func() {})
+	require.False(t, c.get(t, 3, ""), "nothing that it depends on was")
+}

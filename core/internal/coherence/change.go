@@ -67,7 +67,7 @@ func (e *Engine) Replace(ctx context.Context, items []tier.Item, key string, tag
 		if !t.held.inErasBefore(before) || !t.held.isLatest(ctx, &t.fetch.budget, op.logged, key, tags) {
 			return false
 		}
-		t.held.before = before
+		t.held.before, t.held.registered = before, false
 		return true
 	})
 	return nil

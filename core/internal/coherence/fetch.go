@@ -134,7 +134,7 @@ func (t *Turn) ask(ctx context.Context, q Query) (found Found, done bool) {
 func (t *Turn) restart() {
 	t.Load = t.Load.Renew()
 	if t.held != nil {
-		t.held.before = t.e.shared.places()
+		t.held.before, t.held.registered = t.e.shared.places(), true
 		t.held.began = t.Began()
 	}
 }

@@ -27,6 +27,7 @@ type heldLease struct {
 	sent, received int64         // before and after the call that brought it, on the engine's clock
 	began          int64         // the load, after it
 	before         []place       // of every partition, before the load
+	registered     bool          // the load was registered at before: the log in memory has what this process has applied since
 
 	mu     sync.Mutex
 	extend *time.Timer

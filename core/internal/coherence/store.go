@@ -106,26 +106,16 @@ func (h *heldLease) capture(ctx context.Context, t *Turn, b *budget, tags []stri
 
 // captureLate captures the generations of late tags. No item since the position before the
 // load may concern them, and no part of the log may be missing (R10).
-//
-// This process has applied the log up to its present position. Up to there the log in memory
-// tells whether an item concerned the tags, however many items of others there were; beyond
-// it, the tier's log does, in the step of the capture. A position that was not reached item
-// by item was adopted, which ages the partition: that is an item in memory.
 func (h *heldLease) captureLate(ctx context.Context, t *Turn, b *budget, tags []string) ([]tier.Late, local.Refusal) {
-	reached := h.s.places()
-	if len(h.before) != len(reached) {
-		return nil, local.Unknown // another layout was adopted
-	}
 	before := make([]place, len(tags))
 	for i, tag := range tags {
-		p := tier.Partition(tag, len(reached))
-		before[i] = reached[p]
-		if h.before[p].position == nil || h.before[p].era == "" || before[i].position == nil || before[i].era != h.before[p].era {
-			return nil, local.Unknown // the log is not followed at present, or was not
+		before[i] = h.before[tier.Partition(tag, len(h.before))]
+		if before[i].position == nil || before[i].era == "" {
+			return nil, local.Unknown // the log is not followed at present
 		}
 	}
-	if t.Fenced(tags) {
-		return nil, local.Fenced
+	if refusal := h.compareInMemory(t, tags, before); refusal != local.Stored {
+		return nil, refusal
 	}
 	captured := make([]tier.Late, len(tags))
 	questions := make([]func(context.Context) error, len(tags))
@@ -150,6 +140,34 @@ func (h *heldLease) captureLate(ctx context.Context, t *Turn, b *budget, tags []
 		}
 	}
 	return captured, local.Stored
+}
+
+// compareInMemory compares late tags with the items that this process has applied since the
+// load was registered, however many those are, and moves the places to compare from up to the
+// last of them: the tier's log tells what follows, in the step of the capture. A position that
+// was not reached item by item was adopted, which ages the partition: that is an item in memory.
+//
+// A write compares from its begin, which the registration of its load follows (R25): then the
+// tier's log has to tell all.
+func (h *heldLease) compareInMemory(t *Turn, tags []string, places []place) local.Refusal {
+	if !h.registered {
+		return local.Stored
+	}
+	reached := h.s.places()
+	if len(h.before) != len(reached) {
+		return local.Unknown // another layout was adopted
+	}
+	for i, tag := range tags {
+		at := reached[tier.Partition(tag, len(reached))]
+		if at.position == nil || at.era != places[i].era {
+			return local.Unknown
+		}
+		places[i] = at
+	}
+	if t.Fenced(tags) {
+		return local.Fenced
+	}
+	return local.Stored
 }
 
 // concernsTag reports whether an item of a tag's partition concerns the tag.

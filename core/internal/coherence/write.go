@@ -91,7 +91,7 @@ func (in *sharedIntent) endWithOnce(ctx context.Context, key string, tags []stri
 		if !in.wasAlone(ctx, t, op.logged, key, tags) {
 			return false
 		}
-		t.held.before, t.held.sent = in.before, in.began // late tags of f are compared from there on
+		t.held.before, t.held.sent, t.held.registered = in.before, in.began, false // late tags of f are compared from there on
 		return true
 	})
 	return nil

@@ -50,6 +50,8 @@ func engineRules() []mutate.Rule {
 		// Late tags are not compared with the log.
 		rule("R10", mutate.Replace(engine+"store.go", `case !c.Joined || c.Token == ""`, "case true:\n\t\tcase !c.Joined || c.Token == \"\""),
 			mutate.Never(engine+"store.go", `t.Fenced(tags)`)),
+		// Late tags of a write are compared since its load, which is registered after it has begun.
+		rule("R10-Write", mutate.Never(engine+"store.go", `!h.registered`)),
 		// A load with a lease reads a value whose invalidation is pending here.
 		rule("R10-Known", mutate.After(engine+"acquire.go", `func (f *fetch) catchUp(ctx context.Context, ses tier.Session, l *tier.Lease) bool {`, `if true { return true }`)),
 		// A writer that lapsed is forgotten.
@@ -136,6 +138,7 @@ var hunts = map[string]hunt{
 	"R7-Old":           {scenario: "ALoadOfALegalCopyIsNotJoinedOnceTheCopyIsNot", chance: true},
 	"R9":               {scenario: "ADeadlineRemovesLoadsDuringACommittedWriter", chance: true},
 	"R10":              {profile: "slow", scenario: "ALateTagIsComparedThoughItsLogWasTrimmed"},
+	"R10-Write":        {profile: "lossy"},
 	"R10-Known":        {scenario: "AValueMadeOfAnotherIsNotKeptBeforeItsInvalidationIsHeard", chance: true},
 	"R10-Lapsed":       {profile: "crashes", scenario: "ALoadIsNotStoredIfItsLateTagHasALapsedWriter", chance: true},
 	"R12":              {scenario: "AColdKeyIsLoadedOnceByAllInstances", chance: true},
