@@ -378,7 +378,7 @@ func TestALoadYoungerThanATrimmedLogIsStored(t *testing.T) {
 	require.Equal(t, Fenced, refusal)
 }
 
-// A load of 30 s sees 300,000 items of other tags go by.
+// A load of 30 s sees more items of other tags go by than the log keeps in any case.
 func TestALongLoadIsStoredWhateverElseIsInvalidated(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := open(t)
@@ -400,7 +400,7 @@ func TestALongLoadIsStoredWhateverElseIsInvalidated(t *testing.T) {
 			c.Fence(test.concern)
 			for second := range 30 {
 				time.Sleep(time.Second)
-				items := make([]Item, 10_000)
+				items := make([]Item, 1000)
 				for i := range items {
 					items[i] = Item{Kind: Tag, Value: fmt.Sprint("t:other:", second, ":", i)}
 				}
