@@ -180,7 +180,7 @@ func TestScenarioALoadOfALegalCopyIsNotJoinedOnceTheCopyIsNot(t *testing.T) {
 		}
 		go get(first)
 		synctest.Wait()
-		time.Sleep(time.Second - ms)
+		time.Sleep(time.Second*15/16 - ms) // the load is younger than a proof lasts, and the proof has ended
 		go get(later)
 		synctest.Wait()
 		time.Sleep(100 * ms) // it has no answer from the tier
