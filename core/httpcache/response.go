@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"time"
+	"unsafe"
 
 	"github.com/larderhq/larder/core/httpcache/internal/field"
 
@@ -122,7 +123,7 @@ func (rt *routeSnapshot) newResponse(status int, h Header, body []byte, d *decis
 	add = rt.addedFields(r, h, d, made)
 	if d.store && r.counted() > rt.class.MaxEntryBytes {
 		d.oversize(status)
-		r.fields = append(r.fields, add...)
+		r.addFields(add)
 		r.read()
 		return r, add
 	}
@@ -131,7 +132,7 @@ func (rt *routeSnapshot) newResponse(status int, h Header, body []byte, d *decis
 	if names, _ := variesOn(h); len(r.encoded) > 0 && !slices.Contains(names, "Accept-Encoding") {
 		add = append(add, varyOnEncoding)
 	}
-	r.fields = append(r.fields, add...)
+	r.addFields(add)
 	r.read()
 	r.describeEncoded()
 	return r, add
@@ -177,6 +178,12 @@ func (rt *routeSnapshot) addedFields(r *response, h Header, d *decision, made ti
 		add = append(add, dateField(made))
 	}
 	return add
+}
+
+// addFields adds the cache's fields to the handler's. The list keeps no room for more.
+func (r *response) addFields(add []Field) {
+	all := make([]Field, 0, len(r.fields)+len(add))
+	r.fields = append(append(all, r.fields...), add...)
 }
 
 // read reads the fields that are compared with requests, and makes those that are
@@ -238,17 +245,21 @@ func (r *response) accepts(ex Exchange) bool {
 	return len(r.encoding) == 0 || field.AcceptsEncodings(ex.Values("Accept-Encoding"), r.encoding)
 }
 
-// size estimates the memory that the response takes.
+// renderedBytes is what a response takes more once a hit has answered with it.
+const renderedBytes = 200
+
+// size estimates the memory that the response takes, with what a hit renders. The names of
+// fields are constants as a rule, and so are many of their values.
 func (r *response) size() int {
-	n := len(r.body) + len(r.failure) + 300 + 48*len(r.fields) // for recoded
+	const field = int(unsafe.Sizeof(Field{}))
+	n := int(unsafe.Sizeof(*r)) + len(r.body) + len(r.failure) + renderedBytes + field*len(r.fields)
 	for _, f := range r.fields {
-		n += len(f.Name) + 48
 		for _, v := range f.Values {
-			n += len(v) + 16
+			n += len(v)
 		}
 	}
 	for i := range r.encoded {
-		n += len(r.encoded[i].body) + 48*len(r.fields)
+		n += len(r.encoded[i].body) + field*len(r.fields)
 	}
 	for _, t := range r.tags {
 		n += len(t) + 16
