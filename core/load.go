@@ -227,7 +227,9 @@ func (s *snapshot) miss(ctx context.Context, key string, load loader, info *orig
 func (s *snapshot) enter(ctx context.Context, key string, load loader, info *origin) (*coherence.Turn, answer) {
 	e, tags := s.c.engine, []string{naming.Tag(key)}
 	turn, out, err := e.Enter(ctx, key, tags, s.gate())
-	loadscope.From(ctx).Reads(out.ReplicaLag)
+	outer := loadscope.From(ctx)
+	outer.Reads(out.ReplicaLag)
+	outer.Contains(out.Oldest)
 	switch {
 	case errors.Is(err, local.ErrCircle):
 		return nil, s.beside(ctx, key, load)
@@ -300,7 +302,7 @@ func (s *snapshot) beside(ctx context.Context, key string, load loader) (a answe
 		}
 	}()
 	a.value, a.err = load.load(loadscope.With(run, sc))
-	sc.Outer.Reads(sc.Said().ReplicaLag)
+	sc.Outer.Inherit(sc.Said())
 	if a.err != nil {
 		return a
 	}
@@ -394,7 +396,7 @@ func (s *snapshot) load(ctx context.Context, turn *coherence.Turn, seen *local.E
 	run, cancel := context.WithTimeout(ctx, s.class.LoadTimeout)
 	defer cancel()
 	r.value, r.err = load.load(loadscope.With(run, sc))
-	sc.Outer.Reads(sc.Said().ReplicaLag)
+	sc.Outer.Inherit(sc.Said())
 	r.cut, r.prior = run.Err() != nil, p.end()
 	missed := turn.OverBudget()
 	s.settle(ctx, turn, sc.Said(), &r)
@@ -508,6 +510,7 @@ func (s *snapshot) accept(ctx context.Context, turn *coherence.Turn, f coherence
 // settle stores the result of a loader, and finishes the turn with it.
 func (s *snapshot) settle(ctx context.Context, turn *coherence.Turn, said loadscope.Said, r *loaded) {
 	turn.Reads(said.ReplicaLag)
+	turn.Contains(said.Oldest)
 	fill := local.Fill{ReplicaLag: max(s.class.ReplicaLag, said.ReplicaLag), Codec: mapCodec{t: &s.values}}
 	renewed := s.revalidate(turn.Key(), &fill, &said, r)
 	fill.Tags = said.Tags

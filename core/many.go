@@ -514,7 +514,7 @@ func (b *batch) call(ctx context.Context, parts []*part) (c called) {
 	run, cancel := context.WithTimeout(ctx, b.s.class.LoadTimeout)
 	defer cancel()
 	c.answers, c.err = b.load.load(loadscope.With(run, sc), indexes)
-	sc.Outer.Reads(sc.Said().ReplicaLag)
+	sc.Outer.Inherit(sc.Said())
 	finished = true
 	c.said, c.cut = sc.Said(), run.Err() != nil
 	return c

@@ -86,6 +86,8 @@ func (l *loading) answered() {
 	}
 	said := l.scope.Said()
 	turn.Reads(said.ReplicaLag)
+	turn.Contains(said.Oldest)
+	l.scope.Outer.Inherit(said)
 	switch {
 	case c.AbortStatus != 0:
 		rt.engine.Count.LoadErrors.Add(1)
@@ -313,8 +315,10 @@ func (l *loading) fill(r *response, lateTags []string) local.Fill {
 	if l.a.directives.noStore { // waiting requests are answered from it, later ones are not
 		refuse = local.Unwanted
 	}
-	lag := max(l.rt.class.ReplicaLag, l.scope.Said().ReplicaLag)
+	said := l.scope.Said()
+	lag := max(l.rt.class.ReplicaLag, said.ReplicaLag)
 	l.turn.Reads(lag)
+	l.turn.Contains(said.Oldest)
 	return local.Fill{
 		Refuse: refuse, Codec: codec{}, Key: r.key, Value: r, Size: r.size(), Lifetime: l.d.lifetime, Tags: lateTags, ReplicaLag: lag,
 	}

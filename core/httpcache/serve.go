@@ -321,7 +321,11 @@ func (m *miss) attempt(round int) (answered bool, err error) {
 	if f.uncacheable || f.response != nil && f.response.validate || round == maxRounds || loadscope.From(ex.Context()).Within(rt.engine, flight) {
 		return true, rt.leadAlone(a, tags, fwd, missing)
 	}
+	outer := loadscope.From(ex.Context()) // of a handler that calls this one
+	outer.Reads(m.gate.ReplicaLag)
 	turn, out, err := rt.engine.Enter(ex.Context(), flight, tags, m.gate)
+	outer.Reads(out.ReplicaLag)
+	outer.Contains(out.Oldest)
 	switch {
 	case errors.Is(err, local.ErrCircle):
 		return true, rt.leadAlone(a, tags, fwd, missing)

@@ -42,24 +42,27 @@ func (ps *partitions) Legal(mask uint64, now int64) bool {
 	return true
 }
 
-// Outlived reports whether a load that began at a time may be affected by an invalidation
-// that has not arrived in time. It also reports true if the load may have read a copy that
-// was legal then and no longer is (R7).
-func (ps *partitions) Outlived(began, now int64) bool {
-	return !ps.Legal(ps.everything(), now) && (now-began >= ps.proofLasts() || began < ps.firstLapse())
-}
-
-// firstLapse returns the time at which the first partition ceases to be legal. A value that
-// was loaded before may contain a copy that was as old as MaxStaleness.
-func (ps *partitions) firstLapse() int64 {
-	first := int64(0)
+// OldestShared returns the time since which a load must have begun for its value to be given
+// to a request that comes now (R7). If every partition is legal, any load may be shared. If
+// not, an invalidation may not have arrived: the load must have begun less than MaxStaleness
+// ago. It may also have read copies of a partition until that ceased to be legal, so it must
+// have begun after each partition that has ceased to be legal. No load from before a
+// suspension is shared.
+func (ps *partitions) OldestShared(now int64) int64 {
+	if ps.suspension.found.Load() {
+		return math.MaxInt64
+	}
+	if ps.Legal(ps.everything(), now) {
+		return 0
+	}
+	oldest := now - ps.proofLasts() + 1
 	for p := range ps.local.Partitions() {
 		v := ps.parts[p].verified.Load()
-		if v != 0 && (first == 0 || v+ps.proofLasts() < first) { // 0: no copy of it is kept
-			first = v + ps.proofLasts()
+		if lapse := v + ps.proofLasts(); v != 0 && lapse <= now { // 0: no copy of it is kept
+			oldest = max(oldest, lapse)
 		}
 	}
-	return first
+	return oldest
 }
 
 // computeLegal computes the time until which every partition is legal. The caller holds

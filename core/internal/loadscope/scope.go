@@ -24,6 +24,7 @@ type Scope struct {
 	noStore bool
 	unnamed bool
 	lag     time.Duration // see Reads
+	oldest  int64         // see Contains
 
 	validator    string
 	validatorSet bool
@@ -160,6 +161,25 @@ func (s *Scope) Reads(lag time.Duration) {
 	s.lag = max(s.lag, lag)
 }
 
+// Contains declares that the result contains the value of a load that began at a time, on the
+// clock of the cache. 0 is no load.
+func (s *Scope) Contains(began int64) {
+	if s == nil || began == 0 {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.oldest == 0 || began < s.oldest {
+		s.oldest = began
+	}
+}
+
+// Inherit declares that the result depends on that of a nested load.
+func (s *Scope) Inherit(nested Said) {
+	s.Reads(nested.ReplicaLag)
+	s.Contains(nested.Oldest)
+}
+
 // Said is a snapshot of the declared properties of a scope.
 type Said struct {
 	Tags         []string
@@ -170,6 +190,7 @@ type Said struct {
 	Validator    string
 	ValidatorSet bool
 	ReplicaLag   time.Duration // the largest lag of the replicas on which it depends
+	Oldest       int64         // when the earliest load began whose value it contains; 0: none
 }
 
 // Said returns the properties that have been declared so far.
@@ -178,6 +199,6 @@ func (s *Scope) Said() Said {
 	defer s.mu.Unlock()
 	return Said{
 		Tags: slices.Clone(s.tags), TTL: s.ttl, TTLSet: s.ttlSet, NoStore: s.noStore, Unnamed: s.unnamed,
-		Validator: s.validator, ValidatorSet: s.validatorSet, ReplicaLag: s.lag,
+		Validator: s.validator, ValidatorSet: s.validatorSet, ReplicaLag: s.lag, Oldest: s.oldest,
 	}
 }

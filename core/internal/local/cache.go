@@ -33,9 +33,10 @@ type Guard interface {
 	Doubt(partition int, until int64)
 	// Blocks reports whether a pending invalidation concerns an entry (R16).
 	Blocks(key string, tags []string) bool
-	// Outlived reports whether a load that began at a time has outlived what is known of the
-	// tier: a request that comes now must not join it (R7).
-	Outlived(began, now int64) bool
+	// OldestShared returns the time since which a load must have begun, and every load whose
+	// value it contains, for its value to be given to a request that comes now (R7). It is 0 if
+	// any may have.
+	OldestShared(now int64) int64
 	// Forget drops the queued changes that items concern (R27).
 	Forget(items []Item)
 }

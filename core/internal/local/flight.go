@@ -22,7 +22,7 @@ import (
 type flight struct {
 	key       string
 	tags      []string
-	began     int64
+	began     int64  // when its first load began, or an earlier one whose value a load contains
 	seen      uint64 // items of the log before it have been compared with key and tags
 	caughtUp  int64  // from when on replicas have what the loads may have read too early, and nobody joins; 0: they did not
 	limit     int
@@ -39,6 +39,7 @@ type flight struct {
 type waiter struct {
 	joined uint64       // position of the log at the time of joining
 	at     int64        // that time
+	oldest int64        // Guard.OldestShared at that time
 	wake   chan Outcome // buffered: waking never blocks
 }
 
@@ -96,6 +97,8 @@ type Outcome struct {
 	Found   bool     // Entry is no load's: it was there
 	// ReplicaLag is that of the load, as it was known at its end.
 	ReplicaLag time.Duration
+	// Oldest is when the load began, or the earliest load whose value it contains.
+	Oldest int64
 }
 
 // Claim is a claim to the key that a turn has outside this process: a lease.
@@ -116,6 +119,7 @@ type Turn struct {
 	done     bool
 	running  *waitgraph.Load // nil: not known yet
 	late     []string        // the tags of an entry that was found in its place
+	oldest   int64           // when the earliest load began whose value this load contains; 0: none
 	deferred *DeferredFill   // the fill that goes on although the caller was answered; nil: none
 }
 
@@ -170,9 +174,10 @@ func (c *Cache) Enter(ctx context.Context, key string, tags []string, gate Gate)
 		sh.mu.Lock()
 		f := sh.m[key]
 		var joined uint64
+		var oldest int64
 		if f != nil {
 			var fenced bool
-			if joined, fenced = c.catchUp(f); fenced {
+			if joined, oldest, fenced = c.catchUp(f); fenced {
 				c.leave(sh, f)
 				f = nil
 			}
@@ -202,7 +207,7 @@ func (c *Cache) Enter(ctx context.Context, key string, tags []string, gate Gate)
 			sh.mu.Unlock()
 			return Turn{}, Outcome{}, ErrCircle
 		}
-		w := &waiter{joined: joined, at: c.Now(), wake: make(chan Outcome, 1)}
+		w := &waiter{joined: joined, at: c.Now(), oldest: oldest, wake: make(chan Outcome, 1)}
 		place := f.waiters.PushBack(w)
 		if f.overdue == nil {
 			f.overdue = time.AfterFunc(gate.Wait, func() { c.overdue(sh, f, gate) })
@@ -272,7 +277,7 @@ func (c *Cache) TryLead(key string, tags []string, gate Gate) (Turn, bool) {
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	if f := sh.m[key]; f != nil {
-		if _, fenced := c.catchUp(f); !fenced {
+		if _, _, fenced := c.catchUp(f); !fenced {
 			return Turn{}, false
 		}
 		c.leave(sh, f)
@@ -312,9 +317,9 @@ func (c *Cache) leave(sh *flightShard, f *flight) {
 	f.claims = nil
 }
 
-// catchUp compares the flight with the items that came since it was last
-// compared. The caller holds the shard's lock.
-func (c *Cache) catchUp(f *flight) (head uint64, fenced bool) {
+// catchUp compares the flight with the items that came since it was last compared. oldest is
+// Guard.OldestShared as of now. The caller holds the shard's lock.
+func (c *Cache) catchUp(f *flight) (head uint64, oldest int64, fenced bool) {
 	c.lapse(c.Now())
 	c.journal.mu.RLock()
 	defer c.journal.mu.RUnlock()
@@ -323,12 +328,12 @@ func (c *Cache) catchUp(f *flight) (head uint64, fenced bool) {
 	f.seen = head
 	now := c.Now()
 	fenced = fenced || f.caughtUp != 0 && now >= f.caughtUp
-	if c.guard != nil && !fenced {
-		// An item that this process has not heard of in time may fence it (R7), or what the load
-		// has made use of while that was legal yet.
-		fenced = c.guard.Outlived(f.began, now)
+	if c.guard != nil {
+		// An item that has not arrived in time may fence the flight, or a copy that a load has
+		// read while the copy was legal (R7).
+		oldest = c.guard.OldestShared(now)
 	}
-	return head, fenced
+	return head, oldest, fenced || f.began < oldest
 }
 
 func (w *waiter) wait(ctx context.Context, limit time.Duration) (Outcome, error) {
@@ -441,6 +446,10 @@ func (t *Turn) Finish(o Outcome) {
 	sh := c.flights.shard(f.key)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
+	if t.oldest != 0 {
+		f.began = min(f.began, t.oldest)
+	}
+	o.Oldest = f.began
 	f.running--
 	f.graph.Ended(t.running)
 	if f.closed {
@@ -458,7 +467,7 @@ func (t *Turn) Finish(o Outcome) {
 		dead := o.Entry != nil && o.Entry != t.made && (o.Entry.is(removed) || o.Entry.State(c.Now()) == Gone) && !o.Entry.Unstored()
 		for f.waiters.Len() > 0 {
 			w := f.waiters.Front().Value.(*waiter)
-			if dead || at != 0 && at < w.joined || caughtUp != 0 && caughtUp <= w.at {
+			if dead || at != 0 && at < w.joined || caughtUp != 0 && caughtUp <= w.at || f.began < w.oldest {
 				f.wakeFirst(Outcome{Verdict: Again})
 			} else {
 				f.wakeFirst(o)
@@ -533,7 +542,7 @@ func (t *Turn) Lead(claim Claim) {
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	if f := sh.m[t.key]; f != nil {
-		if _, fenced := t.c.catchUp(f); !fenced {
+		if _, _, fenced := t.c.catchUp(f); !fenced {
 			return // it is beside a load without a claim
 		}
 		t.c.leave(sh, f)
@@ -591,6 +600,14 @@ func (l *Load) caughtUp(lag time.Duration, late []string) int64 {
 // Reads says that the load has read from a replica that lags so far behind: it has read
 // another entry whose class says so.
 func (t *Turn) Reads(lag time.Duration) { t.gate.ReplicaLag = max(t.gate.ReplicaLag, lag) }
+
+// Contains records that the load contains the value of another one, which began at a time. 0
+// is no load.
+func (t *Turn) Contains(began int64) {
+	if began != 0 && (t.oldest == 0 || began < t.oldest) {
+		t.oldest = began
+	}
+}
 
 // replicaCaughtUp is caughtUp for all that is known of the turn's load at its end.
 func (t *Turn) replicaCaughtUp(late []string) int64 {

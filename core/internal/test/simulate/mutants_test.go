@@ -42,9 +42,13 @@ func engineRules() []mutate.Rule {
 		// Eras of a found entry are not compared.
 		rule("R6-Era", mutate.After(engine+"partitions.go", `func (ps *partitions) inEras(eras []tier.PartitionEra) bool {`, `if true { return true }`)),
 		// Flights are joined although the log has not been read for long.
-		rule("R7", mutate.Never(local+"flight.go", `c.guard != nil && !fenced`)),
+		rule("R7", mutate.Replace(local+"flight.go", `fenced || f.began < oldest`, `fenced`), mutate.Replace(local+"flight.go", `|| f.began < w.oldest {`, `{`)),
 		// A reader that joins a load late gets an entry renewed when it was legal.
-		rule("R7-Old", mutate.Never(engine+"partitions.go", `began < ps.firstLapse()`)),
+		rule("R7-Old", mutate.Never(engine+"partitions.go", `v != 0 && lapse <= now`)),
+		// A load is as old as it began, whatever it has joined.
+		rule("R7-Nested", mutate.Never(local+"flight.go", `began != 0 && (t.oldest == 0 || began < t.oldest)`)),
+		// A load from before a suspension is joined after it.
+		rule("R7-Suspended", mutate.Replace(engine+"partitions.go", "if ps.suspension.found.Load() {\n\t\treturn math.MaxInt64", "if false {\n\t\treturn math.MaxInt64")),
 		// An entry stored under an open intent outlives its deadline.
 		rule("R9", mutate.Never(engine+"store.go", `h.lease.Open > 0`), mutate.Replace(engine+"admit.go", `Adopt(admitted, size, en.Provisional)`, `Adopt(admitted, size, false)`)),
 		// Late tags are not compared with the log.
@@ -136,6 +140,8 @@ var hunts = map[string]hunt{
 	"R6-Era":           {profile: "migrations"},
 	"R7":               {profile: "slow", scenario: "ALongLoadOfADeafInstanceIsNotJoined", chance: true},
 	"R7-Old":           {scenario: "ALoadOfALegalCopyIsNotJoinedOnceTheCopyIsNot", chance: true},
+	"R7-Nested":        {scenario: "ALoadThatContainsAnOldOneIsNotJoined", chance: true},
+	"R7-Suspended":     {scenario: "ALoadFromBeforeASuspensionIsNotJoined", chance: true},
 	"R9":               {scenario: "ADeadlineRemovesLoadsDuringACommittedWriter", chance: true},
 	"R10":              {profile: "slow", scenario: "ALateTagIsComparedThoughItsLogWasTrimmed"},
 	"R10-Write":        {profile: "lossy"},
