@@ -650,7 +650,7 @@ func mutations() []mutation {
 			[]string{"middleware outside routing learns parameters from the handler's run"}),
 		take("a body shorter than stated is not stored", httpcache+"load.go", `if l.d.store && wrongLength(c) {`, `if false {`,
 			[]string{"a response shorter than its Content-Length is not stored"}),
-		take("ReplicaLag", httpcache+"load.go", `lag := max(l.rt.class.ReplicaLag, l.scope.Said().ReplicaLag)`, `lag := 0 * l.rt.class.ReplicaLag`,
+		take("ReplicaLag", httpcache+"load.go", `lag := max(l.rt.class.ReplicaLag, said.ReplicaLag)`, `lag := 0 * l.rt.class.ReplicaLag`,
 			[]string{"a load within ReplicaLag after an invalidation is not stored"}),
 		take("an uncacheable resource is remembered", httpcache+"load.go", `rt.engine.Note(key, uncacheable{}, 0, rememberUncacheable, codec{})`, ``,
 			[]string{"requests for an uncacheable response do not collapse"}),
@@ -850,7 +850,7 @@ func mutations() []mutation {
 			[]string{"a load is not stored if its late tag was invalidated meanwhile"}),
 
 		// engine: invalidation.
-		take("a request after ReplicaLag loads", local+"flight.go", `caughtUp != 0 && caughtUp <= w.at {`, `caughtUp != 0 && false {`,
+		take("a request after ReplicaLag loads", local+"flight.go", `caughtUp != 0 && caughtUp <= w.at ||`, `caughtUp != 0 && false ||`,
 			[]string{"a request after ReplicaLag does not join a load within it"}),
 		take("a load that began before an invalidation is not stored", local+"load.go", `if c.concern(l.pos, key, tags) != 0 {`, `if false {`,
 			[]string{"a load from before an invalidation by a tag is not stored", "a load from before an invalidation by a path is not stored",
