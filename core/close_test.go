@@ -15,8 +15,8 @@ import (
 // Close and the loads under way. Let C be Close, L a load, W a caller that waits for it.
 //
 //	W waits, C, L ends            W has the value; C returns after L
-//	L refreshes, C                L's context ends: nobody waits
-//	L refreshes, W joins, C       L goes on to its end, for W
+//	L refreshes, C                L's context ends: no caller waits
+//	L refreshes, W joins, C       L runs to its end, for W
 //	W waits, C, W goes            L's context ends as W goes
 //	W goes, C                     L's context ends
 //	C, W asks                     W loads for itself

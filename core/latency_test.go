@@ -53,8 +53,8 @@ const (
 	theLoad      = 20 * time.Millisecond
 )
 
-// slowly gets an id whose load takes a while, and demands that nobody waits for the tier
-// for longer than the budget.
+// slowly gets an id whose load takes a while, and demands that no caller waits for the tier
+// longer than the budget.
 func (in *instance) slowly(id int, tags ...string) int64 {
 	in.f.t.Helper()
 	start := time.Now()
@@ -194,8 +194,8 @@ func TestADeferredFillThatIsInvalidatedIsNotAnswered(t *testing.T) {
 	}
 }
 
-// What was heard of while the load ran concerns a tag that the load names at its end: the
-// generation that its entry has is the new one.
+// An invalidation that arrives while the load runs concerns a tag that the load names at its
+// end: the entry has the new generation.
 func TestAFillWithALateTagInvalidatedDuringItsLoadIsNotJoined(t *testing.T) {
 	share(t, func(t *testing.T, f *fleet) {
 		// given

@@ -23,7 +23,7 @@ func one(context.Context, int) (int64, error) { return 1, nil }
 
 var asItIs = cloned(func(v int64) int64 { return v })
 
-// What is told of a value costs those nothing who do not ask for it.
+// Information about a value costs nothing where the caller does not ask for it.
 func TestAHitAllocatesTheKeyAndTheValue(t *testing.T) {
 	m, ctx := hits(t, asItIs), t.Context()
 	require.LessOrEqual(t, testing.AllocsPerRun(1000, func() { _, _ = m.Get(ctx, 1, one) }), 3.0, "32 bytes in all")

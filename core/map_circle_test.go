@@ -387,7 +387,7 @@ func TestALoadWithinALoadWaitsForAnotherInstance(t *testing.T) {
 	})
 }
 
-// No order of steps leaves somebody waiting.
+// No order of steps leaves a caller waiting.
 func TestManyLoadsThatAskForEachOtherAllEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const rows = 12

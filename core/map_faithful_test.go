@@ -23,7 +23,7 @@ import (
 	"github.com/larderhq/larder/core/internal/test/memtier"
 )
 
-// What a hit would answer is what a miss answers.
+// A miss answers the value that a hit would answer.
 
 // answered gets what a loader returned in every way there is, and demands that all
 // are one.
@@ -336,7 +336,7 @@ func TestAValueThatDoesNotEncodeIsAnsweredAndNotStored(t *testing.T) {
 				if name != "it does not encode" {
 					return
 				}
-				// What it takes the place of is answered no more.
+				// The value that it replaces is not answered any more.
 				_, err = m.Get(t.Context(), 3, func(context.Context, int) (float64, error) { return 1, nil })
 				require.NoError(t, err)
 				time.Sleep(2 * minute)

@@ -71,7 +71,8 @@ func (c *hookedContext) Err() error {
 	return c.Context.Err()
 }
 
-// What a leader finds at its second look may die before it passes it on.
+// An entry that a leader finds at its second lookup may be invalidated before the leader
+// shares it.
 func TestAReaderAfterAnInvalidationDoesNotShareTheLeadersValue(t *testing.T) {
 	for name, target := range map[string]core.Target{
 		"by a tag that only its own load named": core.Tag("late"),

@@ -128,7 +128,7 @@ func TestACallersChangeIsSeenByNoOther(t *testing.T) {
 	}
 }
 
-// What a type's own methods decode may share memory within one value: a hit decodes it anew.
+// A type's own decoder may share memory within one value: each hit decodes it.
 func TestAValueThatDecodesItselfKeepsItsShape(t *testing.T) {
 	c := open(t, core.Options{Classes: core.Classes{"c": {TTL: hour}}})
 	m, err := core.NewMap(c, core.MapOptions[int, twice]{Class: "c", Prefix: "row"})

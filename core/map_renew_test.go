@@ -274,8 +274,8 @@ var renewalTargets = map[string]core.Target{
 	"key": core.Key("item:1"), "own tag": core.Tag("item:1"), "late tag": core.Tag("list"), "pattern": core.Pattern("item:?"), "all": core.All(),
 }
 
-// What an invalidation has taken out is not renewed, whenever it comes, also by a
-// loader whose validator is too coarse to tell.
+// An invalidated value is not renewed, at whatever time the invalidation comes, also by a
+// loader with a coarse validator.
 func TestAValueInvalidatedDuringItsValidationIsNotRenewed(t *testing.T) {
 	for name, target := range renewalTargets {
 		for _, when := range []string{"before the offer", "after the offer", "after the load"} {
@@ -308,8 +308,8 @@ func TestAValueInvalidatedDuringItsValidationIsNotRenewed(t *testing.T) {
 	}
 }
 
-// The same, by an instance whose messages do not arrive: what this one has not
-// heard of would be valid again for everybody.
+// The same, by an instance whose messages do not arrive: a value whose invalidation this
+// instance has not seen would be valid again for all.
 func TestAValueInvalidatedByAnotherInstanceIsNotRenewed(t *testing.T) {
 	for name, target := range renewalTargets {
 		for _, when := range []string{"before the load", "before the offer", "after the offer"} {

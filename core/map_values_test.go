@@ -207,7 +207,7 @@ func (c *failingCodec) Unmarshal(data []byte, v any) error {
 	return c.Codec.Unmarshal(data, v)
 }
 
-// What the loader says about its value.
+// The context functions of a loader.
 
 func TestATagOfALoaderInvalidatesItsValue(t *testing.T) {
 	bubble(t, core.Class{TTL: hour}, func(t *testing.T, m *items) {
@@ -340,8 +340,8 @@ func TestAValueWithTooManyTagsIsNotStored(t *testing.T) {
 	})
 }
 
-// What is not stored may still be shared, and must not be shared with those who
-// came after an invalidation of a tag that the loader named, however it named it.
+// A value that is not stored may be shared, except with readers that came after an
+// invalidation of one of its tags, in whatever way the loader named the tag.
 func TestWaitersAfterAnInvalidationDoNotShareANoStoreValue(t *testing.T) {
 	for name, say := range map[string]func(ctx context.Context){
 		"NoStore":              func(ctx context.Context) { _ = core.NoStore(ctx); _ = core.AddTags(ctx, "late") },

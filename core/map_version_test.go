@@ -146,8 +146,8 @@ func (s *readFromSession) Get(ctx context.Context, key string, tags []string) (t
 	return s.Session.Get(ctx, key, tags)
 }
 
-// What is looked at to compare versions was stored a moment ago, and this instance hears
-// meanwhile of what its writer has invalidated before.
+// The entry whose version is compared was stored a moment ago, and the earlier invalidation
+// by its writer arrives at this instance meanwhile.
 func TestAnOlderVersionIsNotStoredWhenANewerArrivesDuringThePut(t *testing.T) {
 	for _, times := range []int{1, 100} {
 		share(t, func(t *testing.T, f *fleet) {

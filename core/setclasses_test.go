@@ -480,8 +480,8 @@ func TestNewMapRefusesAClassThatLostItsTTL(t *testing.T) {
 	refused(t, c.SetClasses(core.Classes{"item": {}}), `Classes["item"].TTL`, "0s")
 }
 
-// Two classes say by their fields which set they are from: nobody may see a mixture,
-// and nobody the old one after SetClasses has returned.
+// The fields of two classes show which set they are from: no operation may see a mixture,
+// or the old set after SetClasses has returned.
 func TestEachOperationFollowsOneClass(t *testing.T) {
 	odd := core.Class{TTL: hour, LoadTimeout: 10 * time.Second, MaxEntryBytes: 1, NegativeTTL: minute}
 	even := core.Class{TTL: minute, LoadTimeout: 20 * time.Second}

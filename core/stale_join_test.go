@@ -12,8 +12,8 @@ import (
 	"github.com/larderhq/larder/core/internal/test/memtier"
 )
 
-// What a load renews, or reads of other entries, was legal when it did, and may be as old
-// as MaxStaleness by then: who joins it later must not get what is older for him.
+// An entry that a load renews, or reads, was legal at that time, and may be stale by
+// MaxStaleness. A reader that joins later must not get a value that is too old for it.
 func TestAReaderAfterAnInvalidationDoesNotShareAValidation(t *testing.T) {
 	for name, made := range map[string]func(ctx context.Context, b *instance) (int64, error){
 		"renewed": func(ctx context.Context, _ *instance) (int64, error) {

@@ -255,7 +255,7 @@ func TestALoadThatASweepOverlapsIsNotStored(t *testing.T) {
 	}
 }
 
-// What the scan has not reached may be read, and kept, until the sweep returns.
+// An entry that the scan has not reached may be read, and kept, until the sweep returns.
 func TestAnEntryReadDuringASweepIsGoneWhenItReturns(t *testing.T) {
 	share(t, func(t *testing.T, f *fleet) {
 		a, shared := f.swept("a")

@@ -97,7 +97,7 @@ func TestAPoisonErrorWithoutATextMakesADeadLetter(t *testing.T) {
 	}
 }
 
-// What is not known to be applied is not taken for applied.
+// A change counts as applied only if that is known.
 func TestAnErrorBesideABatchErrorLeavesAllChangesUnapplied(t *testing.T) {
 	some := core.BatchError[int]{7: errBad}
 	for _, test := range []struct {
@@ -275,7 +275,7 @@ func TestAChangeOfACallerThatHasLeftIsNotQueued(t *testing.T) {
 	})
 }
 
-// A caller that is told that nobody knows puts what is newer by then.
+// A caller whose Put ended with an unknown outcome may put a newer value by then.
 func TestAPutAnsweredUnknownIsNotQueuedLater(t *testing.T) {
 	share(t, func(t *testing.T, f *fleet) {
 		w := &twoWriters{t: t, f: f, a: f.instance("a")}
@@ -320,7 +320,7 @@ func TestAPartialChangeWaitsForRoomWithoutPolling(t *testing.T) {
 	})
 }
 
-// Those that fail are tried a few at a time, and come due all the time.
+// Failing changes are retried a few per round, and some are always due.
 func TestManyFailingChangesDoNotHoldUpOthers(t *testing.T) {
 	const bad = 100
 	for _, each := range []bool{false, true} {

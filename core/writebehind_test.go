@@ -529,7 +529,7 @@ func TestAnotherInstanceAppliesTheBatchOfAHungWorker(t *testing.T) {
 	})
 }
 
-// It does not heed its context, and does not come back. Its instance goes on otherwise.
+// The apply ignores its context, and does not return. The rest of its instance works.
 func TestAnotherInstanceAppliesTheBatchOfAnApplyPastItsLimit(t *testing.T) {
 	share(t, func(t *testing.T, f *fleet) {
 		w := &twoWriters{t: t, f: f, a: f.instance("a"), b: f.instance("b")}
@@ -714,7 +714,7 @@ func TestAQueueOverATierThatEvictsIsRefused(t *testing.T) {
 	})
 }
 
-// Somebody changes the setting while the queue is in use.
+// The setting of the server changes while the queue is in use.
 func TestAQueueRefusesChangesWhileItsTierEvicts(t *testing.T) {
 	share(t, func(t *testing.T, f *fleet) {
 		shared := &durability{Tier: f.server.Tier("a")}
@@ -829,7 +829,7 @@ func TestAFullQueueIsAppliedBeforeItsInterval(t *testing.T) {
 	})
 }
 
-// Writers wait for room in a full queue when it is closed. What they are told is so.
+// Writers wait for room in a full queue when it is closed. The outcome that each gets is true.
 func TestCloseAppliesEveryAcceptedChangeOfAFullQueue(t *testing.T) {
 	inProcess(t, wbOptions{MaxQueued: 10, Batch: 3, Interval: time.Hour, Wait: time.Minute}, func(l *ledger) {
 		for id := range 10 {
