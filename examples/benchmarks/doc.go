@@ -18,8 +18,8 @@
 // Rounds run all contenders in turn, each for some milliseconds, so that a machine that
 // slows down slows all of them. The tables show medians over the rounds: of the time of a
 // hit, and of its ratio to "same" in the same round. Times on one processor are CPU times of
-// the process, garbage collection included; times on two are wall times, since hits may wait
-// for each other there. Only the ratios can be compared between machines. Requests do not go through sockets: a hit is one call of the framework's handler,
+// the process, garbage collection included. Times on two are wall times, since hits may wait
+// for each other there, and those of the best round. Only the ratios can be compared between machines. Requests do not go through sockets: a hit is one call of the framework's handler,
 // with a response writer that discards the body.
 //
 // # Differences

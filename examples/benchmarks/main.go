@@ -39,8 +39,8 @@ func parse(args []string, usage io.Writer) (config, error) {
 	f.BoolVar(&cfg.peers, "peers", false, "measure other caches as well")
 	f.StringVar(&cfg.dir, "write", "", "folder in which to write PEERS.md and peers.svg")
 	f.BoolVar(&cfg.gate, "gate", false, "fail if a hit of Larder is far slower than a bare handler that writes the same")
-	f.IntVar(&cfg.rounds, "rounds", 41, "rounds, 3 to 1001")
-	f.DurationVar(&cfg.slice, "slice", 5*time.Millisecond, "time of a contender in a round, 100µs to 1s")
+	f.IntVar(&cfg.rounds, "rounds", 81, "rounds, 3 to 1001")
+	f.DurationVar(&cfg.slice, "slice", 2*time.Millisecond, "time of a contender in a round, 100µs to 1s")
 	if err := f.Parse(args); err != nil {
 		return cfg, err
 	}

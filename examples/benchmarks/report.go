@@ -22,7 +22,7 @@ Hits in process of Larder and of other caches, measured in one process and one r
 
 Rounds run all contenders of a table in turn; the numbers are medians over the rounds. The ratios are those of one
 round, and can be compared between machines; the nanoseconds cannot. Times on one processor are CPU times of the
-process, garbage collection included; times on two are wall times. A hit is one call of the framework's handler, with
+process, garbage collection included; times on two are wall times of the best round. A hit is one call of the framework's handler, with
 a response writer that discards the body: the time of sockets comes on top of all of them alike.
 
 ![Time of a hit of 1 KiB](peers.svg)
