@@ -175,7 +175,7 @@ func TestASlotThatWasAwayIsNotTakenForOneThatStayed(t *testing.T) {
 	require.NoError(t, cluster.Migrate(ctx, slot, home))
 	after, err := s.topology(ctx)
 	require.NoError(t, err)
-	require.True(t, after.settled)
+	require.True(t, after.stable)
 	require.NotEqual(t, before.of, after.of)
 }
 

@@ -25,7 +25,7 @@ var (
 		"PUBLISH": "others hear of an invalidation after MaxStaleness, and of a load that has ended when its lease does",
 		"INFO":    "a new era takes a call more, and a partition whose slot is on its way is not served from the cache",
 		"APPEND":  "an instance that waits for a load of another one notices it when the lease ends",
-		"TYPE":    "a key of another program in the place of the layout is not told from an error",
+		"TYPE":    "a key of another program in the place of the layout cannot be distinguished from an error",
 	}
 	forQueues = []string{"ZADD", "ZCARD", "ZRANGE", "ZRANGEBYSCORE", "ZREM", "ZSCORE", "XDEL", "XLEN"}
 )

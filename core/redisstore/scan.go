@@ -53,7 +53,7 @@ func (s *session) Scan(ctx context.Context, scan tier.Scan) (tier.Scanned, error
 	if err != nil {
 		return did, failed("scan", err)
 	}
-	did.Sure = before.settled && after.settled && before.of == after.of
+	did.Sure = before.stable && after.stable && before.of == after.of
 	return did, nil
 }
 

@@ -239,7 +239,7 @@ func (sh *shard) listen(ctx context.Context) {
 		p.busy.Store(true)
 		switch m := message.(type) {
 		case *redis.Subscription:
-			err = sh.told(ctx, m)
+			err = sh.confirmed(ctx, m)
 		case *redis.Message:
 			sh.h.turn.Lock()
 			s.hear(m, sh.h.fn)
@@ -299,8 +299,8 @@ func (h *shards) channel(p int) string {
 	return h.s.names.shardHints(p)
 }
 
-// told reads that a subscription has begun, or that the server has ended it.
-func (sh *shard) told(ctx context.Context, m *redis.Subscription) error {
+// confirmed handles the message that a subscription has begun, or that the server has ended it.
+func (sh *shard) confirmed(ctx context.Context, m *redis.Subscription) error {
 	h := sh.h
 	if strings.HasSuffix(m.Kind, "unsubscribe") {
 		h.mu.Lock()
@@ -320,7 +320,7 @@ func (sh *shard) told(ctx context.Context, m *redis.Subscription) error {
 		return fmt.Errorf("%w: a subscription to %q", errReply, m.Channel)
 	}
 	sh.hears, sh.pause = true, shardPause
-	ready := sh.settled()
+	ready := sh.isReady()
 	h.mu.Unlock()
 	if ready {
 		h.nowReady()
@@ -338,9 +338,9 @@ func (sh *shard) replied() (sub subscription, ok bool) {
 	return sub, true
 }
 
-// settled reports whether it is time to call ready: nothing is outstanding here,
+// isReady reports whether it is time to call ready: nothing is outstanding here,
 // and for the first time nowhere. The caller holds mu.
-func (sh *shard) settled() bool {
+func (sh *shard) isReady() bool {
 	if len(sh.todo)+len(sh.asked) > 0 {
 		return false
 	}
@@ -416,7 +416,7 @@ func (sh *shard) end(ctx context.Context) {
 			delete(h.where, p)
 		}
 	}
-	ready := !h.begun && sh.settled()
+	ready := !h.begun && sh.isReady()
 	h.mu.Unlock()
 	if ready {
 		h.nowReady()

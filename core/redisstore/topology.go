@@ -16,10 +16,10 @@ type topology struct {
 	// of is of all masters: run id, and slots of ours; compared for equality. With
 	// them goes what changes when a server becomes master again, and when a slot
 	// comes back: its replication id, its epoch.
-	of      string
-	settled bool            // each slot of ours has one master and stays there
-	ours    map[string]bool // the addresses of the masters that have slots of ours, or may have them soon
-	keys    int64           // that these have, of whatever kind
+	of     string
+	stable bool            // each slot of ours has one master and stays there
+	ours   map[string]bool // the addresses of the masters that have slots of ours, or may have them soon
+	keys   int64           // that these have, of whatever kind
 }
 
 // eachMaster calls fn for all masters at once and returns the first error.
@@ -36,7 +36,7 @@ func (s *session) topology(ctx context.Context) (topology, error) {
 	ours := s.slots()
 	var mu sync.Mutex
 	var masters []string
-	t := topology{settled: true, ours: make(map[string]bool)}
+	t := topology{stable: true, ours: make(map[string]bool)}
 	served := make(map[int]int)
 	err := s.nodes.eachMaster(ctx, func(ctx context.Context, master *redis.Client) error {
 		info, err := s.text(ctx, master, "info")
@@ -74,7 +74,7 @@ func (s *session) topology(ctx context.Context) (topology, error) {
 				}
 				mine = true
 				if moving {
-					t.settled = false
+					t.stable = false
 				} else {
 					served[slot]++
 					has = append(has, slot)
@@ -92,7 +92,7 @@ func (s *session) topology(ctx context.Context) (topology, error) {
 		return topology{}, err
 	}
 	for _, slot := range ours {
-		t.settled = t.settled && served[slot] == 1
+		t.stable = t.stable && served[slot] == 1
 	}
 	slices.Sort(masters)
 	t.of = strings.Join(masters, "")
