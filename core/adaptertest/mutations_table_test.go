@@ -253,8 +253,7 @@ func mutations() []mutation {
 		take("a 304 may be an error", httpcache+"load.go", `if unsent && l.validated(status) {`, `if false {`, nil), // net/http's handlers return none
 		take("If-Match is the handler's", httpcache+"validate.go", ` || len(l.a.ex.Values("If-Match")) > 0 || `, ` || `,
 			[]string{"a condition that only the handler can evaluate is left to it"}),
-		take("a renewed response varies as before", httpcache+"validate.go", `l.d.vary = union(l.d.vary, old.vary)`, ``,
-			[]string{"a renewed response still varies on outer middleware's Vary"}),
+		take("a renewed response varies as before", httpcache+"validate.go", `l.d.vary = union(l.d.vary, old.vary)`, ``, nil), // the stored note has the fields as well
 		take("no-cache adds no status", httpcache+"freshness.go", ` || !byDefault[status] && !lasting[status]) {`, `) {`,
 			[]string{"no-cache does not make a status storable by itself"}),
 
