@@ -62,16 +62,15 @@ func TestAnswersOfCachesDifferAsKnown(t *testing.T) {
 	}
 }
 
-// The other caches run the handler for each request that comes before the first answer.
+// Only Larder's number is demanded: that of others may depend on the order of events.
 func TestOneRunAnswersConcurrentRequests(t *testing.T) {
-	collapses := map[string]bool{ours: true, "go-chi/stampede": true, "chenyahui/gin-cache": true}
 	for _, f := range frameworks() {
 		list, done, err := contenders(f, sizes[0], true)
 		if err != nil {
 			t.Fatal(err)
 		}
 		for _, c := range list {
-			if runs := c.herd(); runs < 1 || runs > herdSize || collapses[c.name] && runs != 1 {
+			if runs := c.herd(); runs < 1 || runs > herdSize || c.name == ours && runs != 1 {
 				t.Errorf("%s: %d runs", c.name, runs)
 			}
 		}
