@@ -409,7 +409,7 @@ func mutations() []mutation {
 			[]string{"no-cache is added only where the handler sets no Cache-Control"}),
 		take("an ETag is not added in place of the handler's", httpcache+"response.go", ` && len(h.Values("Etag")) == 0 && `, ` && `,
 			[]string{"no ETag is added beside a validator, without 200, or with NoETag"}),
-		take("the size counts fields", httpcache+"response.go", `n += len(v) + 16`, `n += 0 * len(v)`,
+		take("the size counts fields", httpcache+"response.go", `n += len(v) + 8`, `n += 0 * len(v)`,
 			[]string{"MaxBytes bounds all that is stored; an entry is evicted whole"}),
 		take("304", httpcache+"answer.go", `case r.status == http.StatusOK && r.notModified(ex, etag):`, `case false:`,
 			[]string{"a client that has the stored response gets 304", "a client that has the added ETag gets 304"}),

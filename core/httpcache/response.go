@@ -255,7 +255,7 @@ func (r *response) size() int {
 	n := int(unsafe.Sizeof(*r)) + len(r.body) + len(r.failure) + renderedBytes + field*len(r.fields)
 	for _, f := range r.fields {
 		for _, v := range f.Values {
-			n += len(v)
+			n += len(v) + 8 // rounded up to a block
 		}
 	}
 	for i := range r.encoded {
