@@ -87,7 +87,7 @@ func (c *compiler) part(p *program, t reflect.Type, offset uintptr) {
 	case t == timeType:
 		// A *time.Location, which it holds, is never changed: its fields are package time's own.
 		p.ops = append(p.ops, op{kind: opTime, offset: offset})
-	case decodesItself(t) && !plain(t) && !(t.Kind() == reflect.Slice && plain(t.Elem())):
+	case decodesItself(t) && !plain(t) && (t.Kind() != reflect.Slice || !plain(t.Elem())):
 		c.failed = true
 	case t.Kind() == reflect.Struct:
 		c.fields(p, t, offset)
