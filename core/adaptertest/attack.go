@@ -996,7 +996,10 @@ func boundedCases() []testCase {
 				w.ask(target(fmt.Sprintf("/p/%d%s", i, pad)))
 			}
 			s.settles(func() bool { return s.cache.Stats().Bytes <= limit }, "the store is within its bound")
-			w.right(target("/p/1"))
+			// A full store prefers entries that were asked for often to those of the flood.
+			for range 5 {
+				w.right(target("/p/1"))
+			}
 			w.right(target("/p/1")).isHit()
 		}),
 
