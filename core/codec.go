@@ -118,8 +118,9 @@ func (t *valueType) stored(box any, data []byte, shared bool) (value any, size i
 // headBytes is what a stored value takes in an interface beside its bytes, or its parts.
 const headBytes = 24
 
-// encodesTo reports whether a value encodes to data. What data decodes to need not: methods
-// of a type may differ, and data may be that of another version of the app, with more fields.
+// encodesTo reports whether a value encodes to data. The value that data decodes to need not:
+// the methods of a type may be asymmetric, and another version of the app, with more fields,
+// may have written data.
 func (t *valueType) encodesTo(box any, data []byte) bool {
 	again, err := t.encode(box)
 	return err == nil && bytes.Equal(again, data)

@@ -28,7 +28,7 @@ func ACL(namespace string) []string {
 		"scan",
 		// Scripts, and the state of the server.
 		"eval", "evalsha", "time", "info", "ping",
-		// What the client asks for when it connects, and of a cluster.
+		// The client sends these when it connects, and to a cluster.
 		"hello", "auth", "select", "client|setname", "command", "readonly",
 		"cluster|slots", "cluster|shards", "cluster|nodes", "asking",
 	} {

@@ -56,7 +56,7 @@ const (
 	envelopeSum    = crc32.Size
 )
 
-// What an envelope holds at most. A hostile value can have a valid checksum, so
+// The limits of an envelope. A hostile value can have a valid checksum, so
 // these, and not the checksum, bound what decoding allocates.
 const (
 	maxEnvelopeID     = 255
@@ -68,8 +68,8 @@ const (
 	// string, and some room for what surrounds a body.
 	maxDecoded = 1<<30 + 1<<20
 	// maxRatio is how much longer than its compressed form a payload may be, beyond
-	// ratioFree bytes. What compresses better is filled up with zeros until it is
-	// not: real payloads do not get there, and a bomb has to be paid for in size.
+	// ratioFree bytes. A form that compresses better is padded with zeros to that
+	// ratio: real payloads do not reach it, and a bomb has to be paid for in size.
 	maxRatio  = 256
 	ratioFree = 64 << 10
 
@@ -181,7 +181,7 @@ func envelopeChecksum(data []byte) uint32 {
 	return crc32.Checksum(data, crc32.MakeTable(crc32.Castagnoli))
 }
 
-// decodeEnvelope is the reverse of encodeEnvelope. What is empty decodes as nil.
+// decodeEnvelope is the reverse of encodeEnvelope. An empty field decodes as nil.
 // Nothing in the result refers to data; its strings share one copy of the header.
 // It fails with errVersion or errCorrupt, and allocates at most maxRatio times
 // len(data) and ratioFree bytes, whatever data is.

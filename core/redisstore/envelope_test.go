@@ -191,7 +191,7 @@ func TestEnvelopeIsCompressedWhereItPays(t *testing.T) {
 	e = envelope{payload: append(randomPayload(8000), make([]byte, 2000)...)}
 	require.True(t, compressed(e))
 
-	// What compresses beyond maxRatio is filled up to it and still small.
+	// A payload that compresses beyond maxRatio is padded to it, and is still small.
 	e = zeros(1 << 20)
 	require.Less(t, len(encodeEnvelope(nil, &e)), 1<<20/maxRatio+100)
 }

@@ -23,7 +23,7 @@ import (
 	"github.com/larderhq/larder/core/redisstore"
 )
 
-// What a cache costs Redis, and its users, in figures. The counts are tests; the
+// The cost of a cache for Redis and for its users, in figures. The counts are tests; the
 // times are benchmarks that print ratios to something measured in the same run.
 
 // instance is one cache over a server.
@@ -237,7 +237,7 @@ func TestABatchIsAPipelineForEachStep(t *testing.T) {
 	})
 	t.Logf("100 Gets: %d round trips, %v", single.reads, single.inside)
 	t.Logf("GetMany: %d round trips, %v", batch.reads, batch.inside)
-	// What does not fit into one read of a socket is another one for the server.
+	// A request that does not fit into one read of a socket is several reads for the server.
 	require.LessOrEqual(t, batch.reads, 12, "look, lease, fill: a pipeline each")
 	require.Greater(t, single.reads, 10*batch.reads)
 	require.Equal(t, single.inside["mget"], batch.inside["mget"])

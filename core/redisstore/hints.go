@@ -162,8 +162,8 @@ func (s *session) receive(ctx context.Context, sub *redis.PubSub) (m any, err er
 // itemFields is how many fields of a message are an item of the log.
 const itemFields = 5
 
-// parseHints reads what the function hint in Lua publishes. What it does not
-// understand is of a later version, or not ours: then there are none.
+// parseHints reads what the function hint in Lua publishes. A
+// message that it cannot parse is of a later version, or foreign, and has no hints.
 func parseHints(payload string) (hints []tier.Hint) {
 	rest, ok := strings.CutPrefix(payload, "L1")
 	if !ok {

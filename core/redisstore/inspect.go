@@ -16,8 +16,8 @@ import (
 // probeLives is how long, in milliseconds, the keys of a probe last that was cut off.
 const probeLives = 10_000
 
-// What a command is needed for decides what comes of its refusal in scripts. Without
-// any other the cache cannot work.
+// The effect of a command that is refused in scripts depends on the use of the command. The
+// cache cannot work without any command that is not named here.
 //
 //nolint:gochecknoglobals // constants, but that Go has none of maps
 var (

@@ -319,8 +319,8 @@ local function lift(item)
   return true
 end
 
--- lives returns the fields of an item's hash that tell how long what is there would live.
--- What has gone needs none: a steady flow of intents would leave one for each entry.
+-- lives returns the fields of an item's hash that hold the expiry of each existing entry. A
+-- missing entry needs no field: a steady flow of intents would leave one for each.
 local function lives(item, others)
   local of = {}
   if invalidates or not (others or mode == BEGIN) then return of end -- everything is gone, or no intent could lift it

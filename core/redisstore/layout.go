@@ -107,7 +107,7 @@ func (s *session) agree(ctx context.Context) (tier.Layout, error) {
 	}, nil
 }
 
-// span is a duration of some milliseconds. What does not fit is as long as can be.
+// span is a duration of some milliseconds. A value that does not fit becomes the longest duration.
 func span(ms int64) time.Duration {
 	const most = int64(1<<63-1) / int64(time.Millisecond)
 	return time.Duration(min(max(ms, 0), most)) * time.Millisecond

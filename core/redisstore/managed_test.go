@@ -76,8 +76,8 @@ type anyApp struct {
 	served
 }
 
-// use runs an app over what the client reaches, and says what did not work. What is
-// answered must be right in any case.
+// use runs an app over what the client reaches, and reports what did not work. Every
+// answer must be right in any case.
 func use(t *testing.T, client redis.UniversalClient) *served {
 	t.Helper()
 	a := start(t, client)

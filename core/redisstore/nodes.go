@@ -179,8 +179,8 @@ func (n *nodes) demoted(err error) bool {
 }
 
 // recovered makes an error of a reply that go-redis panics on, such as an array of
-// 2⁶² elements. What is left of it in the connection must not be read as the reply
-// to something else.
+// 2⁶² elements. The rest of it in the connection must not be read as the reply to
+// another command.
 func (n *nodes) recovered(err *error) {
 	if v := recover(); v != nil {
 		n.conns.closeAll()

@@ -15,8 +15,8 @@ import (
 
 // The options of our clients are an allow-list: each field of the user's that is
 // taken is named here. A field that a later go-redis adds is not taken until somebody
-// has judged it: TestEachOptionOfGoRedisIsJudged fails until then. What go-redis may
-// answer by itself, such as client-side caching, must never be taken: a generation
+// has judged it: TestEachOptionOfGoRedisIsJudged fails until then. An option that
+// lets go-redis answer by itself, such as client-side caching, must never be taken: a generation
 // that is not read from the server proves nothing (rule R28).
 
 // newerOptions are the options of later releases than the one required that are
@@ -148,9 +148,9 @@ func refuse(o *redis.ClusterOptions) error {
 	return nil
 }
 
-// nodeClients makes the clients of a cluster's nodes. What the user's NewClient does
-// to the options of a node is kept as far as the options of any client are; the client
-// that it makes is not used.
+// nodeClients makes the clients of a cluster's nodes. A change of a node's options by
+// the user's NewClient is kept as far as options of any client are; the client that NewClient
+// makes is not used.
 func nodeClients(user func(*redis.Options) *redis.Client, dial dialFunc, conns *connections) func(*redis.Options) *redis.Client {
 	return func(o *redis.Options) *redis.Client {
 		theirs := *o

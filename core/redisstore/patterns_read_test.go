@@ -199,7 +199,7 @@ func showSetClasses(p *pair) {
 	require.Equal(p, `Classes["product"]`, wrong.Field)
 }
 
-// What is missing is loaded by one load. Ids that fail do not fail the others.
+// One load fetches all missing ids. Ids that fail do not fail the others.
 func showGetMany(p *pair) {
 	p.open(core.Class{TTL: time.Hour, NegativeTTL: time.Hour})
 	for id := 1; id <= 6; id++ {
@@ -289,8 +289,8 @@ func invalidateBy(target core.Target, gone ...int) invalidation {
 	}}
 }
 
-// Both instances have the values in memory. What is invalidated by one, and nothing else,
-// is loaded anew, and both have it.
+// Both instances have the values in memory. The values that one invalidates, and no others,
+// are loaded again, and both have them.
 func showInvalidation(by invalidation) func(p *pair) {
 	return func(p *pair) {
 		p.open(core.Class{TTL: time.Hour})
@@ -329,8 +329,8 @@ func showInvalidation(by invalidation) func(p *pair) {
 	}
 }
 
-// Who needs to know that nobody answers the old value any more asks for it. It holds
-// although every message to the other instance is lost.
+// InvalidateEverywhere returns when no instance serves the old value any more, even if every
+// message to the other instance is lost.
 func showEverywhere(p *pair) {
 	p.openWith(func(o *core.Options) {
 		o.Classes["product"] = core.Class{TTL: time.Hour}
@@ -391,7 +391,7 @@ func showForeignMessages(p *pair) {
 	}
 }
 
-// What one instance has warmed, both have.
+// Both instances have the values that one of them has warmed.
 func showWarm(p *pair) {
 	p.open(core.Class{TTL: time.Hour})
 	var ids []int
@@ -413,7 +413,7 @@ func showWarm(p *pair) {
 	p.loaded()
 }
 
-// What is written while it is being warmed stays, whoever wrote it.
+// A value that either instance writes during a warming stays.
 func showWarmBesideWrites(p *pair) {
 	p.open(core.Class{TTL: time.Hour})
 	for id := 1; id <= 3; id++ {
@@ -467,7 +467,7 @@ func showWarmURLs(p *pair) {
 	require.EqualValues(p, 2, runs.Load(), "the other instance has them as well")
 }
 
-// What is asked for most is loaded before anybody has to wait for it.
+// The most frequent values are loaded before a request has to wait for them.
 func showKeepWarm(p *pair) {
 	p.open(core.Class{TTL: time.Hour})
 	p.db.set(7, product{Name: "tea"})

@@ -9,7 +9,7 @@ import (
 	"github.com/larderhq/larder/core"
 )
 
-// What is written is in the database, and in both instances without a load.
+// A written value is in the database, and in both instances without a load.
 func showWriteThrough(p *pair) {
 	p.open(core.Class{TTL: time.Hour})
 	p.db.set(7, product{Name: "tea"})

@@ -240,7 +240,7 @@ func (s *session) lettersOf(ctx context.Context, key, from, to string, n int) ([
 	return readLetters(newReply(cmd.Val()))
 }
 
-// readLetters reads entries of the stream. What is no letter is left out.
+// readLetters reads entries of the stream. An entry that is no letter is left out.
 func readLetters(r *reply) ([]tier.DeadLetter, error) {
 	var letters []tier.DeadLetter
 	for r.err == nil && len(r.rest) > 0 {

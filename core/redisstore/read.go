@@ -160,7 +160,7 @@ func (s *session) readClock(p int, cmd redis.Cmder, sent time.Time) (int64, erro
 	return now, nil
 }
 
-// entryOf decodes a value. What does not decode is no entry.
+// entryOf decodes a value. A value that does not decode is no entry.
 func entryOf(value []byte, now int64) tier.Entry {
 	if len(value) == 0 {
 		return tier.Entry{}

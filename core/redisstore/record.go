@@ -59,7 +59,7 @@ func number(digits string) (int64, bool) {
 	return n, err == nil && n < maxVersion
 }
 
-// queued returns it as the record of a key. What it holds is the caller's.
+// queued returns it as the record of a key. The caller owns its content.
 func (r *record) queued(key string) tier.Queued {
 	return tier.Queued{
 		Key: key, Version: r.version, First: r.first, Attempts: r.attempts, Payload: []byte(r.payload),

@@ -55,7 +55,7 @@ var (
 )
 
 // judge wraps an error that a server has replied, so that errors.As finds its kind.
-// What is part of the protocol, such as MOVED, is none.
+// An error that is part of the protocol, such as MOVED, is returned as it is.
 func judge(err error) error {
 	var replied redis.Error
 	var known *tier.RefusalError

@@ -14,7 +14,7 @@ import (
 )
 
 // Data may return to a server that goes on under the same replication id: SWAPDB there
-// and back, or a restore in place. What was invalidated since is there again.
+// and back, or a restore in place. Values that were invalidated since are there again.
 func TestRestoredDataThatWasInvalidatedIsAnsweredByNoInstance(t *testing.T) {
 	for name, play := range map[string]func(r *returning){
 		"exchanged":                      func(r *returning) { r.exchange(func() { r.newest("a", "b") }) },

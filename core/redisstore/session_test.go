@@ -274,7 +274,7 @@ func TestAMasterThatWasAReplicaMeanwhileIsNotTakenForOneThatStayed(t *testing.T)
 	require.NotEqual(t, before.of, after.of)
 }
 
-// What does not match is not sent over the network.
+// Keys that do not match are not sent over the network.
 func TestAScanIsToldOfLittleButWhatMatches(t *testing.T) {
 	_, client := single(t)
 	s := open(t, client, layout("v1"))

@@ -29,9 +29,9 @@ const everyShard = -1
 // shards listen for hints in a cluster: over one connection to each master, to the
 // channels of the partitions that it serves. A slot that moves takes its channel
 // with it, a master that fails those of its slots: they are subscribed to where the
-// slot map says that they are by then. Who is a slot's server when a hint is
-// published and when it is listened for is thereby the same, but for the moment in
-// which that changes; and whether it is a sharded channel is the server's to say, on
+// slot map says that they are by then. The server that publishes a hint of a slot
+// is therefore the one at which the tier listens, except for the moment in which the
+// slot moves; and whether it is a sharded channel is the server's to say, on
 // both sides.
 type shards struct {
 	s     *session

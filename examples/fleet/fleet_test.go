@@ -102,7 +102,7 @@ func TestKillingShopsAndRedisCausesNoStaleAnswerAndNoError(t *testing.T) {
 	}
 }
 
-// What the test above does not find must be there to be found.
+// The test above must be able to find stale answers: without a shared tier there are some.
 func TestAFleetWithoutASharedTierFails(t *testing.T) {
 	t.Setenv("TMPDIR", t.TempDir())
 	cfg, err := parse([]string{"-shops", "2", "-plain", "-rate", "200", "-staleness", "100ms", "-duration", "1m"}, false, false)

@@ -2,6 +2,6 @@
 // it, and the line of Larder that replaces it. Its tests drive each through the
 // same interleaving on a real Redis, and show what the first gets wrong.
 //
-// What stands between "guide: <name>" and "guide: end" is quoted there; a test
-// compares.
+// The guide quotes the lines between "guide: <name>" and "guide: end"; a test compares
+// them.
 package patterns

@@ -101,8 +101,8 @@ func (o *origin) request(ctx context.Context, c *fiber.Ctx) (*http.Request, erro
 		u.RawPath = strings.TrimSuffix(o.url.EscapedPath(), "/") + target.EscapedPath()
 	}
 	u.RawQuery = joinQuery(o.url.RawQuery, target.RawQuery)
-	// What Fiber gives out is valid only during the request; the transport may keep
-	// what it is given for a moment longer.
+	// Fiber's values are valid only during the request; the transport may keep them for a
+	// moment longer.
 	content := bytes.NewReader(bytes.Clone(c.Request().Body()))
 	req, err := http.NewRequestWithContext(ctx, strings.Clone(c.Method()), u.String(), content)
 	if err != nil {

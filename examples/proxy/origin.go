@@ -39,8 +39,8 @@ func (o *origin) handler() http.Handler {
 		Transport: o.transport,
 		Rewrite: func(r *httputil.ProxyRequest) {
 			r.SetURL(o.url)
-			// What is stored is told apart by the host that the client named, so that is
-			// the host whose response the origin has to give.
+			// The key of a response has the host that the client named, so the origin has to
+			// answer for that host.
 			r.Out.Host = r.In.Host
 			r.Out.URL.RawQuery = joinQuery(o.url.RawQuery, r.In.URL.RawQuery) // also where ReverseProxy cannot parse it
 		},

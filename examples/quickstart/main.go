@@ -156,7 +156,7 @@ func run(ctx context.Context, args []string, redisURL string, out io.Writer) (er
 	}
 	defer func() { err = errors.Join(err, cache.Close()) }()
 	if client != nil && shop.Made() {
-		// What Redis may hold is of a file that was deleted.
+		// Entries in Redis may belong to a file that was deleted.
 		if err := cache.Invalidate(ctx, core.All()); err != nil {
 			slog.Warn("quickstart: the database is new, the cache may not be", "error", err)
 		}

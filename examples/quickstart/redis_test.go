@@ -114,7 +114,7 @@ func TestTwoServersShareAFileAndRedis(t *testing.T) {
 		}
 	}
 
-	// What anybody publishes is heard, at best effort.
+	// A published message is heard, at best effort.
 	if r, _ := get(a); !r.hit() {
 		t.Errorf("before PUBLISH: %q", r.cacheStatus())
 	}

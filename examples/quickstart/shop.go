@@ -103,7 +103,7 @@ CREATE TABLE order_line (
 	PRIMARY KEY (order_id, product_id)
 ) WITHOUT ROWID;`
 
-// OpenShop opens the database in a file that several processes may share. Who finds
+// OpenShop opens the database in a file that several processes may share. The process that finds
 // it empty fills it with the products and so many made-up orders. Without a file
 // the database is new, in a temporary directory that Close removes.
 func OpenShop(ctx context.Context, file string, orders int) (*Shop, error) {

@@ -8,10 +8,10 @@ import (
 // maxParts bounds how many parts of a value Footprint looks at.
 const maxParts = 1 << 14
 
-// Footprint returns the bytes of memory that a value takes with all that it leads to, blocks
-// of the allocator rounded up. What is reached twice counts once. Of a value with very many
-// parts it looks at the first 16,384, and returns at least what they take. It follows no field
-// that an encoding leaves out: what an unexported field leads to may be in use elsewhere.
+// Footprint returns the bytes of memory that a value takes with everything that it refers to,
+// in whole blocks of the allocator. A part that is reached twice counts once. Footprint visits
+// the first 16,384 parts of a value, and returns at least their size. It follows exported
+// fields only, since an unexported field may refer to memory that is in use elsewhere.
 func Footprint(value any) int {
 	f := footprint{seen: make(map[unsafe.Pointer]bool)}
 	v := reflect.ValueOf(value)

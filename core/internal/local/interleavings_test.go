@@ -329,7 +329,7 @@ func appended(c *Cache, start uint64) bool {
 	return false
 }
 
-// What is not known is not stored: the log has a bound.
+// The log has a bound, and a load that is older than the log is not stored.
 func TestALoadOlderThanTheLogIsNeitherStoredNorSharedWithLaterReaders(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := open(t)

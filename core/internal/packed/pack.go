@@ -14,7 +14,7 @@ type writer struct {
 	failed bool // the value has a part that unpacking would not give back
 }
 
-// What an any holds, as its first byte says.
+// The kinds of value in an any, which its first byte names.
 const (
 	anyNil = iota
 	anyFalse

@@ -40,8 +40,8 @@ type Queue interface {
 	Enqueue(ctx context.Context, e Enqueue) ([]Enqueued, error)
 	// Claim takes or keeps the queue of a partition for a worker, and returns what is
 	// to be applied next: first what has waited for its next attempt until now, but no more
-	// than half where there are others, and then those, the longest queued first. What it
-	// returns stays in the queue.
+	// than half where there are others, and then those, the longest queued first. The
+	// changes that it returns stay in the queue.
 	Claim(ctx context.Context, c Claim) (Claimed, error)
 	// Settle says what became of what was claimed. A record whose version is another one
 	// by now stays as it is, but that it is queued since the version after the applied one, if the one

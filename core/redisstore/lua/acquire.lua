@@ -46,7 +46,7 @@ local function queued()
   return touched and field(KEYS[records], string.match(KEYS[3], '\31(.*)$') or '') or ''
 end
 
--- What a reply ends with: the states of heads, and the tokens.
+-- base is the end of every reply: the states of the heads, and the tokens.
 local base
 local function state(reply, capturing)
   local k = #reply

@@ -10,7 +10,8 @@ if ARGV[5] == '1' then return {'held', us, 0, 0} end
 
 local queue, most = ARGV[3], tonumber(ARGV[4])
 mend(queue)
--- What failed leaves half to the others, or it would keep them while it keeps failing.
+-- Failed changes get at most half of a claim. Otherwise they would hold up the others for as
+-- long as they fail.
 local keys = redis.call('ZRANGEBYSCORE', retries, '-inf', digits(now), 'LIMIT', 0, most + 1)
 local fresh = redis.call('ZRANGE', order, 0, most)
 local more = #keys + #fresh > most and 1 or 0

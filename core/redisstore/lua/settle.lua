@@ -18,8 +18,8 @@ for i, key in ipairs(keys) do
   reply[#reply + 1] = newer and 1 or 0
   if held and r and r.queue == queue then
     if newer then
-      -- What came after the version that has been applied waits, be it the record's or one that
-      -- this has taken the place of.
+      -- A change that came after the applied version waits: the record's, or one that the
+      -- record has replaced.
       if wait == '0' and why == '' then
         local first = digits(math.min(tonumber(version) + 1, tonumber(r.version)))
         good(redis.pcall('ZADD', order, 'XX', first, key))

@@ -83,7 +83,7 @@ var (
 )
 
 // beyondModel reports whether a field may have a byte sequence, a date or a display
-// string, or a number with as many digits as it may have. Of those only the first
+// string, or a number with as many digits as it may have. Only the first of these
 // are types of RFC 8941, and base64 is not in the model. The numbers are RFC 9651
 // section 3.3.1 and 3.3.2, but httpsfv refuses them unless the field ends there.
 func beyondModel(field string) bool {

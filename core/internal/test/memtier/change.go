@@ -273,8 +273,8 @@ func (st *step) writer(ch tier.Change, deadline int64) {
 	}
 }
 
-// lag leaves the marks of a change. What a pattern or all concerns is not known
-// by name: there the partition has the mark.
+// lag leaves the marks of a change. The names that a
+// pattern or all concerns are unknown: the partition has the mark then.
 func (st *step) lag(ch tier.Change) {
 	if ch.Lag <= 0 {
 		return

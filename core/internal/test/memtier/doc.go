@@ -1,7 +1,7 @@
 // Package memtier is the shared tier in memory, for simulations: several caches
 // of one process share a Server, whose network, clients and failures are drawn
-// from a seed. What it promises is what package remote says and no more, so that
-// a cache that is right on it relies on nothing that Redis does not give.
+// from a seed. It promises exactly what package tier demands, so that a
+// cache that is right on it relies on nothing that Redis does not give.
 //
 // A Server is a keyspace per partition, as Redis has: entries, leases,
 // generations, intents, heads and logs are keys of their own, each of which may

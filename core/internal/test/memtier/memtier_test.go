@@ -52,7 +52,7 @@ func TestSuite(t *testing.T) { tiertest.Run(t, harness(t, memtier.Faults{})) }
 
 func TestSuiteInBubbles(t *testing.T) { inBubbles(t, memtier.Faults{}) }
 
-// What is slow, or said twice, breaks no promise.
+// Slow and repeated messages break no promise.
 func TestSuiteOnASlowNetwork(t *testing.T) {
 	inBubbles(t, memtier.Faults{
 		Request:   memtier.Delay{Max: time.Millisecond},

@@ -22,8 +22,8 @@ func (s *Server) Skew(d time.Duration, partitions ...int) {
 	}
 }
 
-// Down makes requests to partitions (default: all) fail, or ends that. What is
-// under way fails as well, and subscribers are cut.
+// Down makes requests to partitions (default: all) fail, or ends that. Requests
+// in progress fail as well, and subscribers are cut off.
 func (s *Server) Down(down bool, partitions ...int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -102,7 +102,7 @@ func New(c Config) *Server {
 	return s
 }
 
-// Close ends everything that is under way. What is called later fails.
+// Close ends everything that is under way. Later calls fail.
 func (s *Server) Close() { s.stopped.Do(func() { close(s.stop) }) }
 
 // Stats returns what has happened so far.

@@ -31,7 +31,7 @@ func (s *Server) Tier(name string) *Tier {
 }
 
 // Kill says that the process died: nothing that it calls later is executed, and
-// such calls return when their contexts end. What was in flight may be executed.
+// such calls return when their contexts end. A call in flight may be executed.
 func (t *Tier) Kill() { t.once.Do(func() { close(t.killed) }) }
 
 // session is an open Tier.

@@ -9,5 +9,5 @@
 // A [Server] can be frozen, killed, and restarted with the data it had, with those of a snapshot, or with none. A
 // [Proxy] stands in for the network between a client and a server.
 //
-// What waits, waits for as long as its context allows: give it a deadline. The servers have no password and no TLS.
+// A function that waits does so for as long as its context allows: give it a deadline. The servers have no password and no TLS.
 package redisserver

@@ -53,8 +53,8 @@ func (c *Cluster) isMaster(ctx context.Context, s *Server, slot int) error {
 	return err
 }
 
-// KillMaster kills the slot's master, and returns it. [Cluster.WaitPromotion] waits for what follows. What was not yet
-// replicated is lost: see [Server.WaitReplicated].
+// KillMaster kills the slot's master, and returns it. [Cluster.WaitPromotion] waits for what follows. Writes that
+// were not replicated yet are lost: see [Server.WaitReplicated].
 func (c *Cluster) KillMaster(ctx context.Context, slot int) (*Server, error) {
 	master, err := c.MasterOf(ctx, slot)
 	if err != nil {

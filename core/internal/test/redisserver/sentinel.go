@@ -65,7 +65,7 @@ sentinel failover-timeout %[1]s 2000
 		return err
 	}
 	for _, n := range s.sentinels {
-		// What takes seconds by default. Redis knows this command since 7.0, and is slower before.
+		// These periods are seconds by default. Redis knows this command since 7.0, and is slower before.
 		_, _ = n.Do(ctx, "SENTINEL", "DEBUG", "PUBLISH-PERIOD", "200", "INFO-PERIOD", "300", "TILT-PERIOD", "1000")
 	}
 	return s.WaitHealthy(ctx)

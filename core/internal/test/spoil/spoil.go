@@ -8,9 +8,9 @@ import (
 )
 
 // Value changes whatever v, a pointer, leads to: elements, entries of maps, numbers and
-// strings. It goes through unexported fields, and where a value is reached again it stops.
-// What lies behind the pointers of packages time and net/netip is not changed: locations and
-// the zones of addresses are shared by the whole process.
+// strings. It follows unexported fields, and stops at a value that it has reached before.
+// Values behind pointers of packages time and net/netip stay as they are: the whole process
+// shares locations and the zones of addresses.
 func Value(v any) {
 	s := spoiler{seen: make(map[unsafe.Pointer]bool)}
 	s.value(reflect.ValueOf(v).Elem())

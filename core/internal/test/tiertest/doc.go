@@ -16,6 +16,6 @@
 // Harness and are skipped without it. Restart and Flush concern the whole server:
 // use them only on one that is the test's own.
 //
-// No case demands exact times. What must not happen is shown by waiting a little;
-// what must happen is waited for, up to some seconds.
+// No case demands exact times. A case waits a little for an event that must
+// not happen, and up to some seconds for one that must.
 package tiertest

@@ -42,7 +42,7 @@ func patternCases() []testCase {
 				{"p*e", []string{"page" + end + "gzip", "page" + end + "br"}},
 				{"*p*a*g*e", []string{"page" + end + "gzip", "page" + end + "br"}},
 				{"*a*e*s*", []string{"pages"}},
-				// What is not closed ends with the pattern, not with the key.
+				// A class without an end lasts to the end of the pattern, not of the key.
 				{"pag[e", []string{"page" + end + "gzip", "page" + end + "br"}},
 				{"pag[a-", nil},
 				{"tail\\", []string{"tail\\" + end + "br"}},
