@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -160,13 +161,14 @@ func measureData(cfg config, kind dataKind) (table, error) {
 func measureValues[V any](cfg config, load func() V, spoil func(V) bool) (t table, err error) {
 	var clients []func() func()
 	for _, h := range holders[V](cfg.peers) {
-		get, end, err := h.open(load)
+		var loads atomic.Int64
+		get, end, err := h.open(func() V { loads.Add(1); return load() })
 		if err != nil {
 			return t, fmt.Errorf("%s: %w", h.name, err)
 		}
 		defer func() { _ = end() }() // its values are not read any more
 		c := contender{name: h.name, module: h.module, setting: h.setting}
-		if c.differs, err = probeValue(get, spoil); err != nil {
+		if c.differs, err = probeValue(get, &loads, spoil); err != nil {
 			return t, fmt.Errorf("%s: %w", h.name, err)
 		}
 		hit := func() { _, _ = get() } // probed above
@@ -181,14 +183,23 @@ func measureValues[V any](cfg config, load func() V, spoil func(V) bool) (t tabl
 	return t, nil
 }
 
-// probeValue fills the cache, and lists where its values are not those of the loader.
-func probeValue[V any](get getter[V], spoil func(V) bool) (string, error) {
+// storesWithin bounds the time until a value that was loaded is a hit: eko/gocache and ristretto
+// store in the background.
+const storesWithin = 5 * time.Second
+
+// probeValue reads until a read is a hit, and lists where the values of hits are not those of
+// the loader.
+func probeValue[V any](get getter[V], loads *atomic.Int64, spoil func(V) bool) (string, error) {
 	var differs []string
-	for range 3 {
+	for until, hit := time.Now().Add(storesWithin), false; !hit; {
+		before := loads.Load()
 		if _, err := get(); err != nil {
 			return "", err
 		}
-		time.Sleep(10 * time.Millisecond) // eko/gocache and ristretto store in the background
+		hit = loads.Load() == before
+		if !hit && time.Now().After(until) {
+			return "", fmt.Errorf("no read was a hit within %v", storesWithin)
+		}
 	}
 	for range 2 {
 		v, err := get()
