@@ -154,3 +154,24 @@ func TestScenarioAPutIsNotStoredWhenAnEraEndsBeforeItsLease(t *testing.T) {
 		y.must(3)
 	})
 }
+
+// x hears of the invalidation of a tag of its Put after the Put has begun, and before the load
+// that stores the value is registered: the log in memory has nothing since the registration.
+func TestScenarioAPutIsNotStoredIfItsTagIsInvalidatedMeanwhile(t *testing.T) {
+	play(t, func(s *scene) {
+		x, y := s.actor("x"), s.actor("y")
+		time.Sleep(time.Second)
+		fn := func() {
+			x.line.changed.Store(nil)
+			s.data.Store(3)
+			require.NoError(s, y.cache.Invalidate(s.Context(), core.Tag("late")))
+			time.Sleep(10 * ms) // x has heard of it
+		}
+		x.line.changed.Store(&fn)
+		s.data.Store(2)
+		require.NoError(s, x.m.Put(s.Context(), 1, value{version: 2}, "late"))
+		time.Sleep(100 * ms)
+		x.must(3)
+		y.must(3)
+	})
+}

@@ -14,8 +14,6 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/larderhq/larder/core"
-	"github.com/larderhq/larder/core/internal/coherence"
-	"github.com/larderhq/larder/core/internal/local"
 	"github.com/larderhq/larder/core/internal/test/memtier"
 	"github.com/larderhq/larder/core/internal/tier"
 )
@@ -211,41 +209,6 @@ func TestScenarioASilentTierCostsAReadLittleMoreThanItsLoad(t *testing.T) {
 			})
 		})
 	}
-}
-
-func TestScenarioASuspendedMachineAnswersNoCopyWhenItResumes(t *testing.T) {
-	play(t, func(s *scene) {
-		var suspended atomic.Int64
-		b := s.actor("b")
-		x, err := coherence.New(coherence.Settings{MaxBytes: 1 << 20, LongestLoad: time.Second, Refreshes: 1, Shared: &coherence.Sharing{
-			Tier: &actor{s: s, tier: s.server.Tier("x"), parts: 4}, Budget: 50 * ms, Log: slog.New(slog.DiscardHandler),
-			Layout: tier.Layout{Namespace: "larder", Partitions: 4, MaxStaleness: time.Second},
-			Wall:   func() int64 { return time.Now().UnixNano() + suspended.Load() },
-		}})
-		require.NoError(s, err)
-		defer func() { require.NoError(s, x.Close(context.Background())) }()
-		time.Sleep(3 * time.Second)
-		turn, _, err := x.Enter(s.Context(), "row:1", nil, local.Gate{MaxLoadsAfterError: 1, Wait: time.Second})
-		require.NoError(s, err)
-		require.Nil(s, turn.Fetch(s.Context(), coherence.Query{Codec: bytesCodec{}, Wait: time.Second}).Entry)
-		_, refused := turn.Fill(s.Context(), local.Fill{Value: []byte("old"), Lifetime: local.Lifetime{Fresh: time.Hour}, Codec: bytesCodec{}})
-		require.Equal(s, local.Stored, refused)
-		turn.Finish(local.Outcome{Verdict: local.Unshareable})
-		_, state := x.Lookup("row:1")
-		require.Equal(s, local.Fresh, state)
-
-		// It is suspended: its clock stands still while the others run, and no message arrives.
-		s.server.SetFaults(memtier.Faults{HintLost: 1})
-		suspended.Store(int64(time.Hour))
-		require.NoError(s, b.cache.Invalidate(s.Context(), core.Key("row:1")))
-		if _, state = x.Lookup("row:1"); state != local.Gone {
-			s.Fatal("STALE: what was invalidated while it was suspended is answered")
-		}
-		time.Sleep(time.Second)
-		if _, state = x.Lookup("row:1"); state != local.Gone {
-			s.Fatal("STALE: what was invalidated while it was suspended is answered later")
-		}
-	})
 }
 
 // bytesCodec is for values that are bytes.
