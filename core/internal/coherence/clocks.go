@@ -105,6 +105,15 @@ func (s *shared) CheckClocks(mono int64) {
 	s.requestRound()
 }
 
+// reportSuspension logs that everything was aged, once until it has not occurred for ten
+// minutes.
+func (s *shared) reportSuspension() {
+	if s.health.failures.isNew("suspension", s.local.Monotonic()) {
+		s.Log.Warn("larder: the machine was suspended, or its wall clock was set; the copies in memory were dropped",
+			"tolerated", time.Duration(s.tolerance()))
+	}
+}
+
 // measureSkew measures the skew for a round whose question is sent at the given time. The
 // caller holds follow.
 func (s *shared) measureSkew(sent int64) {

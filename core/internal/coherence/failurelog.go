@@ -28,8 +28,8 @@ type failureLog struct {
 // refusal has the times at which a kind of refusal was logged and occurred last.
 type refusal struct{ logged, last int64 }
 
-// newRefusal reports whether a refused call has to be logged.
-func (c *failureLog) newRefusal(kind string, now int64) bool {
+// isNew reports whether an event of a kind, such as a refused call, has to be logged.
+func (c *failureLog) isNew(kind string, now int64) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	old, known := c.refused[kind]
@@ -94,7 +94,7 @@ func (s *shared) reachable() {
 // refused counts a call that a server has refused, and logs it once for each kind.
 func (s *shared) refused(err error) {
 	s.local.Count.RemoteErrors.Add(1)
-	if kind := tier.KindOf(err); s.health.failures.newRefusal(kind, s.local.Monotonic()) {
+	if kind := tier.KindOf(err); s.health.failures.isNew(kind, s.local.Monotonic()) {
 		s.Log.Warn("larder: the shared tier refuses a call; what depends on it is not cached, or not invalidated in time",
 			"kind", kind, "error", err)
 	}

@@ -24,19 +24,19 @@ func TestEachKindOfFailureIsLoggedOnceUntilARoundSucceeds(t *testing.T) {
 func TestARefusedCallIsLoggedOnceAndAgainAfterAPause(t *testing.T) {
 	var c failureLog
 	now := int64(1)
-	require.True(t, c.newRefusal("OOM", now))
-	require.True(t, c.newRefusal("NOPERM", now), "another kind")
+	require.True(t, c.isNew("OOM", now))
+	require.True(t, c.isNew("NOPERM", now), "another kind")
 	for range 100 { // for hours
 		now += int64(refusalForgotten) - 1
-		require.False(t, c.newRefusal("OOM", now))
+		require.False(t, c.isNew("OOM", now))
 	}
 	now += int64(refusalForgotten) + 1
-	require.True(t, c.newRefusal("OOM", now))
+	require.True(t, c.isNew("OOM", now))
 }
 
 func TestARoundThatFailsLikeALoggedCallIsNotLogged(t *testing.T) {
 	var c failureLog
-	require.True(t, c.newRefusal("READONLY", 1))
+	require.True(t, c.isNew("READONLY", 1))
 	require.False(t, c.newOutage("READONLY", 2))
 	require.True(t, c.newOutage("", 2), "another kind")
 	require.True(t, c.endOutage())

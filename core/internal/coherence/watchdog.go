@@ -123,9 +123,15 @@ func (s *shared) round(ctx context.Context) error {
 // beginRound ages everything if the process was suspended, and returns what is known of each
 // partition before the question.
 func (s *shared) beginRound() []headQuestion {
+	suspended := false
+	defer func() { // after follow is unlocked
+		if suspended {
+			s.reportSuspension()
+		}
+	}()
 	s.follow.Lock()
 	defer s.follow.Unlock()
-	if s.suspension.found.Swap(false) {
+	if suspended = s.suspension.found.Swap(false); suspended {
 		s.ageAll()
 	}
 	sent := s.local.Now()

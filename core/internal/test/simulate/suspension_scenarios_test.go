@@ -1,10 +1,13 @@
 package simulate_test
 
 import (
+	"bytes"
 	"context"
 	"log/slog"
+	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -23,6 +26,7 @@ type sleeper struct {
 	*coherence.Engine
 	line *line
 	wall atomic.Int64 // nanoseconds by which the wall clock is ahead
+	log  bytes.Buffer // of warnings; read it when the instance is idle
 }
 
 // sleeper opens an instance with a MaxStaleness of one second, whose wall clock gains drift
@@ -35,7 +39,7 @@ func (s *scene) sleeper(drift int64) *sleeper {
 	sl.line = &a.line
 	var err error
 	sl.Engine, err = coherence.New(coherence.Settings{MaxBytes: 1 << 20, LongestLoad: time.Second, Refreshes: 1, Shared: &coherence.Sharing{
-		Tier: a, Budget: 50 * ms, Log: slog.New(slog.DiscardHandler),
+		Tier: a, Budget: 50 * ms, Log: slog.New(slog.NewTextHandler(&sl.log, nil)),
 		Layout: tier.Layout{Namespace: "larder", Partitions: 4, MaxStaleness: time.Second},
 		Wall: func() int64 {
 			now := time.Now()
@@ -75,6 +79,13 @@ func TestScenarioASuspendedMachineAnswersNoCopyWhenItResumes(t *testing.T) {
 		if _, state := x.Lookup("row:1"); state != local.Gone {
 			s.Fatal("STALE: a copy that was invalidated during the suspension is served later")
 		}
+
+		// A second suspension soon after the first is not reported again.
+		x.wall.Add(int64(time.Hour))
+		x.Lookup("row:1")
+		time.Sleep(time.Second)
+		synctest.Wait()
+		require.Equal(s, 1, strings.Count(x.log.String(), "the machine was suspended"))
 	})
 }
 
