@@ -47,7 +47,9 @@ type Options struct {
 	// Default "".
 	Version string
 	// MaxBytes bounds the in-process tier, in bytes: keys, header fields, bodies and
-	// bookkeeping. Default 64 MiB, at least 64 KiB.
+	// bookkeeping. Default 64 MiB, at least 64 KiB. The log of recent invalidations is not
+	// counted. It holds those of 45 s, at most 524,288 of them: about 50 MB at that limit,
+	// and less than 2 MB below 16,384.
 	MaxBytes int64
 	// MaxRefreshes is how many background refreshes run concurrently, 1 to 65536. Further
 	// ones are left to later requests. Default 64.
