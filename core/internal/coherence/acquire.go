@@ -149,6 +149,7 @@ func (f *fetch) acquireQueued(ctx context.Context) Found {
 		return Found{}
 	}
 	for range 3 { // the next attempt ignores an entry that is found
+		t.Load = s.local.NewLoad(t.Key(), t.Tags()) // before the question, as in attempt
 		var l tier.Lease
 		err := f.budget.use(ctx, func(ctx context.Context) (err error) {
 			l, err = ses.Acquire(ctx, t.Key(), f.seen, nil, firstLease)

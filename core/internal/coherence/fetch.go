@@ -66,7 +66,9 @@ func (t *Turn) Fetch(ctx context.Context, q Query) Found {
 		found = t.fetch.acquire(ctx)
 	}
 	if !usable(found) {
-		t.restart()
+		// A queued change dates from the question: an item that was applied since then may
+		// concern it, and the registration from before the question stays.
+		t.restart(found.Queued == nil)
 		if t.unique && t.held != nil {
 			t.Lead(t.held)
 		}
@@ -129,10 +131,12 @@ func (t *Turn) ask(ctx context.Context, q Query) (found Found, done bool) {
 	return found, f.noLease
 }
 
-// restart registers the load again when it begins: an item that was applied while the tier
-// was asked does not concern it.
-func (t *Turn) restart() {
-	t.Load = t.Load.Renew()
+// restart notes where the load begins. With renew it registers the load again: an item that
+// was applied while the tier was asked does not concern a load that begins now.
+func (t *Turn) restart(renew bool) {
+	if renew {
+		t.Load = t.Load.Renew()
+	}
 	if t.held != nil {
 		t.held.before, t.held.registered = t.e.shared.places(), true
 		t.held.began = t.Began()

@@ -49,6 +49,9 @@ import (
 //	another load has it      The load waits for the lease, and finds the entry at its end.
 //	C before or after L      The load is registered after L, with its position in the log.
 //	                         Everything else is as for the load of a request.
+//	L with a queued change   No load begins: the change is the value, and was read before L. It
+//	                         stays registered from before the question, which may have taken
+//	                         behindWait. An item that came in between fences it.
 //	N before L               N does not wait behind this load for the tier. It loads, and
 //	                         begins no second load behind its response.
 //	L < N                    From L on the load leads a flight, if there is none. N joins it.

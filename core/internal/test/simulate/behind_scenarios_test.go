@@ -432,3 +432,38 @@ func (q *queue) pageOfQueued() int64 {
 	require.NoError(q.s, err)
 	return v.version
 }
+
+// A load behind a response waits longer for the tier than MaxStaleness. A change that was
+// queued at the time of its question is not answered to readers that begin after the next
+// change.
+func TestScenarioAChangeReadBeforeTheNextIsNotJoined(t *testing.T) {
+	play(t, func(s *scene) {
+		a, b := s.actor("a", onePartition), s.actor("b", onePartition)
+		p, q := a.queue(idle, nil), b.queue(idle, nil)
+		time.Sleep(time.Second)
+		q.put(1, 2)
+
+		asked, reply := make(chan struct{}), make(chan struct{})
+		question := func() { close(asked); <-reply }
+		a.line.busy.Store(true)
+		v, err := p.ids.Get(s.Context(), 1, func(context.Context, int) (value, error) {
+			a.line.busy.Store(false)
+			a.line.leased.Store(&question)
+			return value{version: s.data.Load()}, nil
+		})
+		require.NoError(s, err)
+		require.EqualValues(s, 1, v.version, "of the database: the tier does not answer the request")
+
+		<-asked // the load behind the response has the lease and version 2, and waits for the reply
+		q.put(1, 3)
+		time.Sleep(2 * time.Second) // MaxStaleness
+		fill := make(chan struct{})
+		wait := func() { <-fill }
+		a.line.filling.Store(&wait)
+		close(reply)
+		synctest.Wait()
+		s.reads.Go(func() { p.reads(3) })
+		synctest.Wait()
+		close(fill)
+	})
+}

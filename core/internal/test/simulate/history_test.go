@@ -209,7 +209,10 @@ func (h *history) open(rng *rand.Rand, workers int) *instance {
 		in.due = 1
 	}
 	in.line.proofs.delta = in.delta
-	in.line.concerns = func(items ...tier.Item) { h.concerned.note(h.now(), items...) }
+	in.line.concerns = func(items ...tier.Item) func() {
+		h.concerned.begin(items)
+		return func() { h.concerned.end(h.now(), items) }
+	}
 	in.line.slow, in.line.failed = h.budget/6, func() { h.failed(in) }
 	h.failed(in) // it has not been reached yet
 	in.tier = h.server.Tier(fmt.Sprint("instance ", id))

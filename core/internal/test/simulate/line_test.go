@@ -17,17 +17,19 @@ type line struct {
 	mu       sync.Mutex
 	restored chan struct{} // not nil while it is cut
 
-	slow     time.Duration          // a call that takes longer fails
-	failed   func()                 // not nil: called when a call has failed
-	settling atomic.Pointer[func()] // called before changes are settled
-	settled  atomic.Pointer[func()] // called when they have been settled, before the reply arrives
-	changed  atomic.Pointer[func()] // called after an invalidation, before the reply arrives
-	noChange atomic.Bool            // invalidations fail
-	noAgree  atomic.Bool            // renewals of the layout fail
-	noHeads  atomic.Bool            // reads of heads fail
-	noEra    atomic.Bool            // begins of an era fail
-	busy     atomic.Bool            // no reader is answered within its budget
-	concerns func(...tier.Item)     // not nil: called with items that have been invalidated, or may yet be
+	slow     time.Duration             // a call that takes longer fails
+	failed   func()                    // not nil: called when a call has failed
+	settling atomic.Pointer[func()]    // called before changes are settled
+	settled  atomic.Pointer[func()]    // called when they have been settled, before the reply arrives
+	changed  atomic.Pointer[func()]    // called after an invalidation, before the reply arrives
+	leased   atomic.Pointer[func()]    // called after a question for a lease, before the reply arrives
+	filling  atomic.Pointer[func()]    // called before a fill is sent
+	noChange atomic.Bool               // invalidations fail
+	noAgree  atomic.Bool               // renewals of the layout fail
+	noHeads  atomic.Bool               // reads of heads fail
+	noEra    atomic.Bool               // begins of an era fail
+	busy     atomic.Bool               // no reader is answered within its budget
+	concerns func(...tier.Item) func() // not nil: called before items are invalidated; the result is called with the reply
 	proofs   proofs
 	late     atomic.Int64           // delay of replies about heads
 	asked    atomic.Pointer[func()] // called when heads have been read, before the reply is sent
@@ -47,11 +49,13 @@ func (l *line) cut(cut bool) {
 	}
 }
 
-// concern reports items that have been invalidated, or may yet be.
-func (l *line) concern(items ...tier.Item) {
-	if l.concerns != nil {
-		l.concerns(items...)
+// concern reports items that are about to be invalidated. Messages about them may arrive before
+// the reply, with which done is called, and for a while after it.
+func (l *line) concern(items ...tier.Item) (done func()) {
+	if l.concerns == nil {
+		return func() {}
 	}
+	return l.concerns(items...)
 }
 
 func (l *line) isCut() chan struct{} {
@@ -139,7 +143,13 @@ func (s *lined) Acquire(ctx context.Context, key, seen string, tags []string, d 
 	if s.l.keepsWaiting(ctx) {
 		return tier.Lease{}, ctx.Err()
 	}
-	return over(ctx, s.l, func() (tier.Lease, error) { return s.Session.Acquire(ctx, key, seen, tags, d) })
+	return over(ctx, s.l, func() (tier.Lease, error) {
+		l, err := s.Session.Acquire(ctx, key, seen, tags, d)
+		if fn := s.l.leased.Swap(nil); fn != nil {
+			(*fn)()
+		}
+		return l, err
+	})
 }
 
 func (s *lined) Extend(ctx context.Context, l tier.Lease, d time.Duration) (bool, error) {
@@ -147,6 +157,9 @@ func (s *lined) Extend(ctx context.Context, l tier.Lease, d time.Duration) (bool
 }
 
 func (s *lined) Fill(ctx context.Context, l tier.Lease, f tier.Fill) (bool, error) {
+	if fn := s.l.filling.Swap(nil); fn != nil {
+		(*fn)()
+	}
 	return over(ctx, s.l, func() (bool, error) { return s.Session.Fill(ctx, l, f) })
 }
 
@@ -164,7 +177,7 @@ func (s *lined) Change(ctx context.Context, c tier.Change) ([]tier.Logged, error
 		return nil, errLine
 	}
 	return over(ctx, s.l, func() ([]tier.Logged, error) {
-		defer s.l.concern(c.Items...)
+		defer s.l.concern(c.Items...)()
 		logged, err := s.Session.Change(ctx, c)
 		if fn := s.l.changed.Swap(nil); fn != nil {
 			(*fn)()
@@ -177,9 +190,8 @@ func (s *lined) NewEra(ctx context.Context, p int, was string, always bool) erro
 	if s.l.noEra.Load() {
 		return errLine
 	}
-	s.l.concern(tier.Item{Kind: tier.Era})
+	defer s.l.concern(tier.Item{Kind: tier.Era})()
 	_, err := over(ctx, s.l, func() (bool, error) { return true, s.Session.NewEra(ctx, p, was, always) })
-	s.l.concern(tier.Item{Kind: tier.Era})
 	return err
 }
 
@@ -219,7 +231,7 @@ func (s *lined) Durable(ctx context.Context) error {
 func (s *lined) Enqueue(ctx context.Context, e tier.Enqueue) ([]tier.Enqueued, error) {
 	done, err := over(ctx, s.l, func() ([]tier.Enqueued, error) { return s.Session.Enqueue(ctx, e) })
 	if err != nil { // an unknown outcome is pending
-		s.l.concern(tier.Item{Kind: tier.All})
+		s.l.concern(tier.Item{Kind: tier.All})()
 	}
 	return done, err
 }

@@ -110,6 +110,8 @@ func engineRules() []mutate.Rule {
 		rule("R27-Tag", mutate.Replace(behind+"round.go", "\tw.invalidateTags(outcomes)\n", ""), mutate.Replace(behind+"round.go", `w.account(outcomes)`, "w.invalidateTags(outcomes)\n\tw.account(outcomes)")),
 		// A change is settled although its tag could not be invalidated.
 		rule("R27-Told", mutate.After(behind+"round.go", `failed, err := w.Engine.InvalidateApplied(ctx, items)`, `err = nil`)),
+		// A queued change counts from the reply, not from the question.
+		rule("R27-Asked", mutate.Replace(engine+"fetch.go", `t.restart(found.Queued == nil)`, `t.restart(true)`)),
 		// A superseded change of this process is still read.
 		rule("R27-Own", mutate.Never(engine+"ownchange.go", `o.supersededBy(item, now)`)),
 		// An item that arrives before the reply to a change does not supersede it.
@@ -166,6 +168,7 @@ var hunts = map[string]hunt{
 	"R26":              {scenario: "ALoadWithinTheReplicaLagIsNotStored", chance: true},
 	"R27-Queued":       {profile: "queues"},
 	"R27-Busy":         {scenario: "AReaderOfAQueuedChangeDoesNotWaitForALease", chance: true},
+	"R27-Asked":        {scenario: "AChangeReadBeforeTheNextIsNotJoined", chance: true},
 	"R27-Announce":     {profile: "calm", queues: true},
 	"R27-Tag":          {scenario: "AWorkerThatDiesAfterSettlingLeavesNoOldPage", chance: true},
 	"R27-Told":         {scenario: "AChangeStaysQueuedUntilItsTagIsInvalidated", chance: true},

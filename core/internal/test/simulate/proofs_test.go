@@ -64,9 +64,56 @@ func (p *proofs) hold(known, kept time.Time) bool {
 // concerned is the time until which messages of an invalidation may arrive.
 type concerned struct {
 	mu    sync.Mutex
+	open  map[tier.Item]int // invalidations without a reply: messages may have arrived
 	until map[tier.Item]time.Duration
 	tells map[string][]time.Duration // the last two times at which each tag was invalidated
 	all   time.Duration
+}
+
+// begin records items that are about to be invalidated.
+func (c *concerned) begin(items []tier.Item) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.open == nil {
+		c.open = make(map[tier.Item]int)
+	}
+	for _, it := range items {
+		c.open[it]++
+	}
+}
+
+// end records that the call that invalidates items has ended.
+func (c *concerned) end(now time.Duration, items []tier.Item) {
+	c.note(now, items...)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, it := range items {
+		if c.open[it]--; c.open[it] == 0 {
+			delete(c.open, it)
+		}
+	}
+}
+
+// dropsAll reports whether an item concerns every queued row.
+func dropsAll(it tier.Item) bool {
+	return it.Kind == tier.All || it.Kind == tier.Era || it.Kind == tier.Pattern && !strings.HasPrefix(it.Value, "row:")
+}
+
+// since reports whether messages about an item may have arrived since a time. The caller holds
+// mu.
+func (c *concerned) since(from time.Duration, it tier.Item) bool {
+	return c.open[it] > 0 || c.until[it] >= from
+}
+
+// allSince reports whether messages about an item that concerns every queued row may have
+// arrived since a time. The caller holds mu.
+func (c *concerned) allSince(from time.Duration) bool {
+	for it := range c.open {
+		if dropsAll(it) {
+			return true
+		}
+	}
+	return c.all >= from
 }
 
 // note records items that have been invalidated by now, or may be within linger.
@@ -84,8 +131,7 @@ func (c *concerned) note(now time.Duration, items ...tier.Item) {
 			fallthrough
 		case it.Kind == tier.Key:
 			c.until[it] = now + linger
-		case it.Kind == tier.Pattern && strings.HasPrefix(it.Value, "row:"): // matches no queued row
-		case it.Kind == tier.Pattern, it.Kind == tier.All, it.Kind == tier.Era:
+		case dropsAll(it):
 			c.all = now + linger
 		}
 	}
@@ -101,12 +147,13 @@ func (h *history) holds(in *instance, r *row, d *debt, begun time.Duration) bool
 	c := &h.concerned
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	key, tag := tier.Item{Kind: tier.Key, Value: laterKey(r.k)}, tier.Item{Kind: tier.Tag, Value: laterTag(r.k)}
 	group := tier.Item{Kind: tier.Tag, Value: naming.Tag(groupTag(r.k))}
-	if c.all >= d.from || c.until[tier.Item{Kind: tier.Key, Value: laterKey(r.k)}] >= d.from ||
-		!h.behind.bare && c.until[group] >= d.from {
+	if c.allSince(d.from) || c.since(d.from, key) || !h.behind.bare && c.since(d.from, group) {
 		return false
 	}
-	switch tells := c.tells[laterTag(r.k)]; {
+	tells := slices.Concat(c.tells[tag.Value], slices.Repeat([]time.Duration{h.now()}, c.open[tag]))
+	switch tells = tells[max(0, len(tells)-2):]; {
 	case len(tells) > 1 && tells[0] >= d.from:
 		return false
 	case len(tells) > 0 && tells[len(tells)-1] >= d.from && h.now() >= d.from+h.class.TTL:
