@@ -257,9 +257,7 @@ func (x *exchange) fill(capture *httpcache.Capture) (streamed bool) {
 // Release implements httpcache.Exchange.
 func (x *exchange) Release(fields []httpcache.Field) { setFields(&x.c.Response().Header, fields) }
 
-// Reply implements httpcache.Exchange. The body is a copy: outer middleware may
-// change it in place, and fasthttp loses a body that is not its own when something
-// is appended to it.
+// Reply implements httpcache.Exchange.
 func (x *exchange) Reply(a httpcache.Answer) {
 	resp := x.c.Response()
 	if x.ran {
@@ -272,6 +270,6 @@ func (x *exchange) Reply(a httpcache.Answer) {
 	if a.NoBody {
 		resp.ResetBody() // fasthttp leaves a HEAD's length as it is set
 	} else {
-		resp.SetBody(a.Body)
+		x.setBody(resp, a.Body)
 	}
 }
