@@ -56,7 +56,7 @@ func (l *loading) storeAndAnswer(r *response, lateTags []string, said forwarded,
 	case front == OuterNone || !sends && !defers:
 		out.send(ex, status(l.fillAndFinish(r, lateTags)))
 	case sends:
-		sent := out.sendHeader(s, status(l.turn.Foresee(l.fill(r, lateTags))))
+		sent := out.sendHeader(s, status(l.turn.WouldRefuse(l.fill(r, lateTags))))
 		own := l.setsCookie(sent)
 		l.fillUnlessPrivate(own, r, lateTags)
 		ex.Release(nil)
@@ -67,7 +67,7 @@ func (l *loading) storeAndAnswer(r *response, lateTags []string, said forwarded,
 			}
 		}
 	default:
-		out.send(ex, status(l.turn.Foresee(l.fill(r, lateTags))))
+		out.send(ex, status(l.turn.WouldRefuse(l.fill(r, lateTags))))
 		l.fillWhenSent(d, r, lateTags)
 	}
 }

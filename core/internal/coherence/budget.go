@@ -32,7 +32,7 @@ func (b *budget) use(ctx context.Context, fn func(context.Context) error) error 
 	had, start := b.left, time.Now()
 	// The context of a load may state the deadline of its client. The load does not end
 	// there, since other requests wait for it.
-	ctx, cancel := context.WithTimeout(local.Undated(ctx), b.left)
+	ctx, cancel := context.WithTimeout(local.WithoutDeadline(ctx), b.left)
 	defer cancel()
 	err := fn(ctx)
 	b.left -= time.Since(start)

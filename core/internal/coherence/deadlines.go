@@ -79,7 +79,7 @@ func (s *shared) doubt(p int, h *tier.Head) {
 	_, last := f.server.clock.reaches(s.local.Now(), h.Until)
 	s.Doubt(p, last)
 	// The deadline fences the reads and loads that have begun before.
-	s.local.Announce(local.Deadline{At: last, Items: []tier.Item{local.EraItem(p)}})
+	s.local.Schedule(local.Deadline{At: last, Items: []tier.Item{local.EraItem(p)}})
 }
 
 // Doubt makes a partition doubtful until a time, unless it already is for longer.
@@ -108,7 +108,7 @@ func (ps *partitions) Doubtful(mask uint64, now int64) bool {
 func (s *shared) applyIntent(p int, it tier.Item) bool {
 	switch it.Kind {
 	case tier.Closed:
-		s.local.TakeBack(it.Value, p)
+		s.local.CancelDeadlines(it.Value, p)
 		return true
 	case tier.Begun:
 		s.applyBegun(p, it)
@@ -127,13 +127,13 @@ func (s *shared) applyBegun(p int, it tier.Item) {
 	now := s.local.Now()
 	first, last := clock.reaches(now, in.Deadline)
 	if now < first {
-		s.local.Announce(local.Deadline{At: first, Doubt: last, Items: []tier.Item{in.Item}, ID: in.ID})
+		s.local.Schedule(local.Deadline{At: first, Doubt: last, Items: []tier.Item{in.Item}, ID: in.ID})
 		return
 	}
 	// The deadline has passed, perhaps: the copies end before the partition is verified.
 	s.Doubt(p, last)
 	s.local.Fence([]tier.Item{in.Item})
 	if now < last {
-		s.local.Announce(local.Deadline{At: last, Items: []tier.Item{in.Item}, ID: in.ID})
+		s.local.Schedule(local.Deadline{At: last, Items: []tier.Item{in.Item}, ID: in.ID})
 	}
 }

@@ -142,11 +142,11 @@ func (in *sharedIntent) lapse(ctx context.Context, more []tier.Item) (err error)
 			err = errors.Join(err, s.invalidate(ctx, more, nil))
 		}
 		left := time.Duration(in.deadline - in.e.Now())
-		if written := local.Writable(more); left > 0 && len(written) > 0 {
+		if written := local.KeysAndTags(more); left > 0 && len(written) > 0 {
 			err = errors.Join(err, s.begin(ctx, written, &operation{id: in.id, mode: tier.Begin, lasts: left, remain: s.longest}))
 		}
-		all := local.Writable(append(in.items[:len(in.items):len(in.items)], more...))
-		for i, d := range local.Early(in.began, in.e.Now(), in.deadline) {
+		all := local.KeysAndTags(append(in.items[:len(in.items):len(in.items)], more...))
+		for i, d := range local.EarlierDeadlines(in.began, in.e.Now(), in.deadline) {
 			// If one fails, a later deadline takes its place.
 			_, _ = s.execute(ctx, all, &operation{id: in.id + "." + strconv.Itoa(i), mode: tier.Begin, lasts: d, remain: s.longest})
 		}

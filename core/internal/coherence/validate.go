@@ -98,16 +98,16 @@ func (h *heldLease) storesInEras(mask uint64) bool {
 	return true
 }
 
-// Foresee returns the reason for which Fill would refuse f now, as far as this process knows.
+// WouldRefuse returns the reason for which Fill would refuse f now, as far as this process knows.
 // The shared tier may know another.
-func (t *Turn) Foresee(f local.Fill) local.Refusal {
+func (t *Turn) WouldRefuse(f local.Fill) local.Refusal {
 	switch {
 	case f.Refuse != local.Stored:
 		return f.Refuse
 	case !t.MayStore():
 		return local.NoLease
 	}
-	return t.Load.Foresee(f)
+	return t.Load.WouldRefuse(f)
 }
 
 // inErasBefore reports whether the lease and its generations are of the eras at an earlier

@@ -9,13 +9,13 @@ import (
 	"github.com/larderhq/larder/core/internal/tier"
 )
 
-// background runs what outlasts a call. Close ends all of it.
+// background runs work that outlives a call. Close ends it.
 type background struct {
 	slots  chan struct{} // of background refreshes
 	life   sync.Mutex    // guards closed against work.Add
 	closed atomic.Bool
 	work   sync.WaitGroup
-	atWork atomic.Int64 // in work
+	atWork atomic.Int64 // the number of goroutines in work
 	ctx    context.Context
 	cancel context.CancelFunc
 }
@@ -25,15 +25,15 @@ func (b *background) start(refreshes int) {
 	b.ctx, b.cancel = context.WithCancel(context.Background())
 }
 
-// Background runs fn in a goroutine that Close waits for, unless as many as
-// allowed are running or the cache is closed. fn's context has parent's values,
-// and ends with the cache and after limit.
+// Background runs fn in a goroutine that Close waits for. It returns false, and runs nothing, if
+// no slot is free or the cache is closed. The context of fn has the values of parent. It ends
+// after limit, and when the cache is closed.
 func (c *Cache) Background(parent context.Context, limit time.Duration, fn func(context.Context)) bool {
 	return c.Slot(fn, func(fn func(context.Context)) bool { return c.Spawn(parent, limit, fn) })
 }
 
-// Slot runs fn by way of spawn in one of the slots of background refreshes. It returns
-// false if none is free, or spawn does.
+// Slot runs fn through spawn in one of the slots of background refreshes. It returns false if no
+// slot is free, or if spawn does.
 func (c *Cache) Slot(fn func(context.Context), spawn func(func(context.Context)) bool) bool {
 	select {
 	case c.slots <- struct{}{}:
@@ -51,21 +51,21 @@ func (c *Cache) Slot(fn func(context.Context), spawn func(func(context.Context))
 	return ok
 }
 
-// Spawn is Background without a bound of its own: each call has a caller that
-// waits for it.
+// Spawn is Background without slots. The number of calls is bounded by their callers, which wait
+// for them.
 func (c *Cache) Spawn(parent context.Context, limit time.Duration, fn func(context.Context)) bool {
-	// A batch of the parent's does not wait for what outlasts it.
+	// A batch of the parent does not wait for work that outlives it.
 	return c.SpawnInBatch(tier.WithBatch(parent, nil), limit, fn)
 }
 
-// SpawnInBatch is Spawn in the batch of its parent's.
+// SpawnInBatch is Spawn in the batch of parent.
 func (c *Cache) SpawnInBatch(parent context.Context, limit time.Duration, fn func(context.Context)) bool {
 	return c.SpawnUntil(parent, limit, fn, func(context.Context) bool { return true })
 }
 
-// SpawnUntil runs fn in a goroutine that Close waits for. When the cache is closed the
-// context of fn is cancelled as soon as unwanted returns true; unwanted waits for no longer
-// than the context that it is given.
+// SpawnUntil runs fn in a goroutine that Close waits for. When the cache is closed, the context
+// of fn is cancelled as soon as unwanted returns true. unwanted returns at the end of its
+// context at the latest.
 func (c *Cache) SpawnUntil(parent context.Context, limit time.Duration, fn func(context.Context), unwanted func(context.Context) bool) bool {
 	c.life.Lock()
 	if c.closed.Load() {
@@ -75,7 +75,7 @@ func (c *Cache) SpawnUntil(parent context.Context, limit time.Duration, fn func(
 	c.work.Add(1)
 	c.atWork.Add(1)
 	c.life.Unlock()
-	parent = lasting(parent) // now: it may be recycled when this has returned
+	parent = lasting(parent) // before this call returns, after which it may be recycled
 	go func() {
 		defer c.work.Done()
 		defer c.atWork.Add(-1)
@@ -97,8 +97,8 @@ func (c *Cache) Life() context.Context { return c.ctx }
 // Closed reports whether Close has been called.
 func (c *Cache) Closed() bool { return c.closed.Load() }
 
-// Close ends the cache: nothing is stored any more, the contexts of loads that nobody
-// waits for are cancelled, and all are waited for until ctx ends. Later calls do nothing.
+// Close ends the cache. Nothing is stored after that. Close cancels the contexts of loads for
+// which no request waits, and waits for all work until ctx ends. Later calls do nothing.
 func (c *Cache) Close(ctx context.Context) error {
 	c.life.Lock()
 	already := c.closed.Swap(true)
@@ -107,11 +107,11 @@ func (c *Cache) Close(ctx context.Context) error {
 		return nil
 	}
 	c.cancel()
-	c.journal.mu.Lock()   // inserts under way have landed
+	c.journal.mu.Lock()   // waits for running inserts
 	c.journal.mu.Unlock() //nolint:staticcheck // an empty critical section is a barrier here
 	c.reaper.work.Wait()  // for one step at most
 	c.tier.close()
-	if c.atWork.Load() == 0 { // however short the time that ctx leaves
+	if c.atWork.Load() == 0 { // even if ctx has ended
 		return nil
 	}
 	done := make(chan struct{})

@@ -11,16 +11,15 @@ import (
 	"github.com/larderhq/larder/core/internal/tier"
 )
 
-// Settings configure a cache. All fields but Guard are required.
+// Settings configure a cache. All fields except Guard are required.
 type Settings struct {
 	MaxBytes  uint64 // of the in-process tier
-	Refreshes int    // maximum of concurrent background refreshes
+	Refreshes int    // the limit of concurrent background refreshes
 	Guard     Guard  // nil: no tier is shared
 }
 
-// Guard answers for a shared tier. A cache of one process knows nothing of the tier but
-// what it asks its guard. The cache calls a guard with locks held: a guard takes none of
-// the cache's locks, except in Forget.
+// Guard answers the questions that the cache has about a shared tier. The cache calls a guard
+// with locks held. A guard takes no lock of the cache, except in Forget.
 type Guard interface {
 	// CheckClocks compares the wall clock with the monotonic clock (R22).
 	CheckClocks(monotonic int64)
@@ -34,8 +33,8 @@ type Guard interface {
 	// Blocks reports whether a pending invalidation concerns an entry (R16).
 	Blocks(key string, tags []string) bool
 	// OldestShared returns the time since which a load must have begun, and every load whose
-	// value it contains, for its value to be given to a request that comes now (R7). It is 0 if
-	// any may have.
+	// value it contains, for its value to be given to a request that comes now (R7). 0 means
+	// any time.
 	OldestShared(now int64) int64
 	// Forget drops the queued changes that items concern (R27).
 	Forget(items []Item)
@@ -60,11 +59,11 @@ type Cache struct {
 	reaper reaper
 
 	Count Counters
-	// Pages counts the hits of each response; nil: nothing counts them.
+	// Pages counts the hits of each response. nil: hits are not counted.
 	Pages atomic.Pointer[hotkeys.Sketch[string]]
 }
 
-// Counters count since the cache was made.
+// Counters count events since the cache was created.
 type Counters struct {
 	Hits, StaleHits, Misses   atomic.Int64
 	Loads, LoadErrors, Panics atomic.Int64
@@ -81,7 +80,7 @@ type Counters struct {
 	OverBudget, Deferred      atomic.Int64
 }
 
-// New makes a cache.
+// New returns a cache.
 func New(s Settings) (*Cache, error) {
 	c := &Cache{
 		journal:     newJournal(),
@@ -106,7 +105,7 @@ func New(s Settings) (*Cache, error) {
 	return c, nil
 }
 
-// deleted notes that an entry is in the tier no longer. A lock of the tier is held.
+// deleted records that an entry has left the tier. The caller holds a lock of the tier.
 func (c *Cache) deleted(en *Entry, evicted bool) {
 	en.set(removed)
 	if en.is(ownTag) {
@@ -117,8 +116,8 @@ func (c *Cache) deleted(en *Entry, evicted bool) {
 	}
 }
 
-// Now returns the cache's time: nanoseconds since it was made, by the monotonic
-// clock. It starts above zero.
+// Now returns the time of the cache: nanoseconds since its creation, by the monotonic clock,
+// beginning above zero.
 func (c *Cache) Now() int64 {
 	now := c.Monotonic()
 	if c.guard != nil {
@@ -127,15 +126,15 @@ func (c *Cache) Now() int64 {
 	return now
 }
 
-// Monotonic is Now without a look at the wall clock.
+// Monotonic is Now without the comparison with the wall clock.
 func (c *Cache) Monotonic() int64 { return int64(time.Since(c.base)) + 1 }
 
-// Lookup returns the entry under key, if it may be answered now. It does not count: the
-// caller knows whether a lookup is a hit or a miss.
+// Lookup returns the entry under key, if it may be answered now. It counts nothing, since only
+// the caller knows whether a lookup is a hit or a miss.
 func (c *Cache) Lookup(key string) (*Entry, State) { return c.LookupAt(key, c.Now()) }
 
-// LookupAt is Lookup for a caller that has read the clock. key may be a view of a
-// buffer that is used again: it is not kept. It does not ask the guard.
+// LookupAt is Lookup for a caller that has read the clock. It does not retain key, which may be
+// a view of a reused buffer. It does not ask the guard.
 func (c *Cache) LookupAt(key string, now int64) (*Entry, State) {
 	c.lapse(now)
 	en, ok := c.tier.get(key)
@@ -149,8 +148,8 @@ func (c *Cache) LookupAt(key string, now int64) (*Entry, State) {
 	return nil, Gone
 }
 
-// Put stores an entry that no invalidation concerns: an index or a mark. A wrong one costs
-// a miss. Put does not replace a lasting value; then it returns false.
+// Put stores an entry that no invalidation concerns, such as an index or a mark. A wrong one
+// costs a miss. Put does not replace a lasting value, and returns false in that case.
 func (c *Cache) Put(key string, value any, size int, d time.Duration) bool {
 	now := c.Now()
 	en := &Entry{Value: value, Born: now, FreshUntil: now + int64(d), StaleUntil: now + int64(d), KeepUntil: now + int64(d),
@@ -175,21 +174,21 @@ func (c *Cache) PutNote(key string, en *Entry, size int) {
 	}
 }
 
-// Drop takes an entry out of the tier. It is no invalidation: loads under way go
-// on and may store.
+// Drop removes an entry from the tier. It is not an invalidation: running loads continue and
+// may store their values.
 func (c *Cache) Drop(key string) { c.tier.drop(key) }
 
-// DropEntry takes en out of the tier, unless another entry has taken its place.
+// DropEntry removes en from the tier, unless another entry has replaced it.
 func (c *Cache) DropEntry(key string, en *Entry) { c.tier.dropEntry(key, en) }
 
-// Fence invalidates items in this process: every answer that begins after it has returned
-// comes from a load that began after it was called.
+// Fence invalidates items in this process. Every answer that begins after Fence has returned
+// comes from a load that began after the call of Fence.
 func (c *Cache) Fence(items []Item) {
 	c.forget(items)
 	c.FenceLoads(items)
 }
 
-// FenceLoads is Fence, and keeps the changes that this process has queued.
+// FenceLoads is Fence, except that it keeps the changes that this process has queued.
 func (c *Cache) FenceLoads(items []Item) {
 	c.journal.mu.Lock()
 	c.apply(c.Now(), items)
@@ -218,8 +217,8 @@ func (c *Cache) forget(items []Item) {
 	}
 }
 
-// apply puts items into the log and kills what they invalidate in O(1). The
-// caller holds the journal's lock.
+// apply appends items to the log, and kills the generations that they invalidate, in O(1) for
+// each item. The caller holds the journal's lock.
 func (c *Cache) apply(now int64, items []Item) {
 	if c.guard == nil { // otherwise the call that sends them to the shared tier counts them
 		c.Count.Invalidations.Add(int64(len(items)))
@@ -247,10 +246,10 @@ func (c *Cache) apply(now int64, items []Item) {
 	}
 }
 
-// dropOwn takes out of the tier the entry whose own key a tag names, if the entry holds no
-// generation of the tag (see ownTag). It does so under the journal's lock: no lookup that
-// comes after an item is in the log finds the entry. An insert that has not landed by then sees
-// the item, and is refused.
+// dropOwn removes from the tier the entry whose own key a tag names, if the entry holds no
+// generation of the tag (see ownTag). The caller holds the journal's lock, so that no lookup
+// after the append of the item finds the entry. An insert that comes later sees the item, and
+// is refused.
 func (c *Cache) dropOwn(tag string) {
 	if key, ok := strings.CutPrefix(tag, tier.TagPrefix); ok && c.guard == nil {
 		c.tier.dropIf(key, func(en *Entry) bool { return en.is(ownTag) })
@@ -262,7 +261,7 @@ func (c *Cache) endEra(p int) { c.eras[p].Swap(new(Generation)).dead.Store(true)
 // Partitions returns the number of partitions, 1 without a shared tier.
 func (c *Cache) Partitions() int { return int(c.parts.Load()) }
 
-// SetPartitions changes the number of partitions. The caller invalidates everything then.
+// SetPartitions changes the number of partitions. The caller invalidates everything afterwards.
 func (c *Cache) SetPartitions(n int) { c.parts.Store(int32(n)) }
 
 // Mask returns the partitions that an entry depends on: those of its key and its tags.
@@ -285,12 +284,12 @@ func (c *Cache) eraGenerations(to []*Generation, mask uint64) []*Generation {
 	return to
 }
 
-// remove takes out of the tier what has no generation to die by. It comes after
-// apply: an insert that it misses has seen the item and is refused.
+// remove removes from the tier the entries that no generation invalidates. It follows apply: an
+// insert that it misses has seen the item and is refused.
 func (c *Cache) remove(items []Item) {
 	for _, it := range items {
 		if key, payload, ok := learntOf(it); ok {
-			c.hear(key, payload)
+			c.applyLearnt(key, payload)
 			continue
 		}
 		switch it.Kind {
@@ -302,10 +301,10 @@ func (c *Cache) remove(items []Item) {
 	}
 }
 
-// Size returns the entries and bytes in the in-process tier, about.
+// Size returns the approximate numbers of entries and of bytes in the in-process tier.
 func (c *Cache) Size() (entries int, bytes uint64) {
 	return c.tier.cache.EstimatedSize(), c.tier.cache.WeightedSize()
 }
 
-// Tags returns about how many tags entries carry.
+// Tags returns the approximate number of tags that entries carry.
 func (c *Cache) Tags() int { return c.generations.count() + int(max(0, c.ownTags.Load())) }

@@ -2,14 +2,14 @@ package local
 
 import "sync"
 
-// DeferredFill is a fill that may go on when its caller is answered. The flight of its load
-// stays until its end: a request that comes before joins it.
+// DeferredFill is a fill that may continue after its caller has been answered. The flight of its
+// load stays until the end of the fill, and requests may join it.
 type DeferredFill struct {
 	done  chan struct{}
 	joins bool // requests may join
 
 	mu      sync.Mutex
-	left    bool // the caller is answered
+	left    bool // the caller has been answered
 	over    bool
 	entry   *Entry
 	refusal Refusal
@@ -17,7 +17,7 @@ type DeferredFill struct {
 }
 
 // NewDeferredFill returns a fill that begins. joins: requests that come before its end may share
-// the load's value.
+// the value of the load.
 func NewDeferredFill(joins bool) *DeferredFill {
 	return &DeferredFill{done: make(chan struct{}), joins: joins}
 }
@@ -25,8 +25,8 @@ func NewDeferredFill(joins bool) *DeferredFill {
 // Done returns a channel that is closed at the end of the fill.
 func (d *DeferredFill) Done() <-chan struct{} { return d.done }
 
-// Leave notes that the caller of a turn is answered now. If the fill has ended before, Leave
-// returns its result and true.
+// Leave records that the caller of a turn is answered now. If the fill has ended, Leave returns
+// its result and true.
 func (t *Turn) Leave(d *DeferredFill) (en *Entry, refusal Refusal, over bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -38,7 +38,7 @@ func (t *Turn) Leave(d *DeferredFill) (en *Entry, refusal Refusal, over bool) {
 	return nil, "", false
 }
 
-// End ends a fill, and reports whether its caller has left before.
+// End ends a fill, and reports whether its caller had been answered before.
 func (c *Cache) End(d *DeferredFill, en *Entry, refusal Refusal) (left bool) {
 	d.mu.Lock()
 	d.over, d.entry, d.refusal = true, en, refusal
@@ -56,7 +56,7 @@ func (c *Cache) End(d *DeferredFill, en *Entry, refusal Refusal) (left bool) {
 	return left
 }
 
-// settled is the outcome of a flight whose fill is on its way.
+// settled is the outcome of a flight whose load has ended and whose fill has not.
 type settled struct {
 	t *Turn
 	o Outcome
@@ -78,12 +78,12 @@ func (t *Turn) linger(sh *flightShard, o Outcome) bool {
 	if f.overdue != nil {
 		f.overdue.Stop()
 	}
-	o.Found = true // by the time: a request that wants something newer must look
+	o.Found = true // for later requests: one that demands a newer value must compare
 	f.settled, f.claims = &settled{t, o}, nil
 	return true
 }
 
-// outcome returns what a request that comes now may share. The caller holds the shard's lock,
+// outcome returns the outcome that a request may share now. The caller holds the shard's lock,
 // and has found the flight unfenced.
 func (st *settled) outcome(c *Cache) (Outcome, bool) {
 	now, late := c.Now(), append(st.o.Tags[:len(st.o.Tags):len(st.o.Tags)], st.t.late...)

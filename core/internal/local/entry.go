@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// Entry is what the cache keeps under one key. It does not change once it is stored, and
-// neither may what Value refers to.
+// Entry is the value of one key, with its times and dependencies. A stored entry does not
+// change, and the memory that Value refers to must not change either.
 //
 // An entry takes 96 bytes, a size class of the allocator. Most entries need no details: they
 // depend on one era and at most one tag, and are in no shared tier.
@@ -17,21 +17,21 @@ type Entry struct {
 	Value any
 
 	// Times on the cache's clock, in nanoseconds.
-	Born       int64 // when its load began
-	FreshUntil int64 // until then it is answered,
-	StaleUntil int64 // then as a stale one while it is refreshed,
-	KeepUntil  int64 // then only in place of an error
-	LoadTime   int64 // how long its load took, for early refresh
+	Born       int64 // the begin of its load
+	FreshUntil int64 // the end of the time in which it is fresh
+	StaleUntil int64 // the end of the time in which it is answered while it is refreshed
+	KeepUntil  int64 // the end of the time in which it is answered in place of an error
+	LoadTime   int64 // the duration of its load, for early refresh
 
-	era      *Generation   // the first of those that it depends on; nil: none
-	tag      *Generation   // the same
+	era      *Generation   // the first era that it depends on; nil: none
+	tag      *Generation   // the first tag that it depends on; nil: none
 	more     *details      // nil: none
-	compared atomic.Uint64 // the position of the log up to which no pattern takes it out
+	compared atomic.Uint64 // the position of the log up to which no pattern matches it
 	weight   uint32
 	flags    atomic.Uint32
 }
 
-// details are what an entry has beyond one era and one tag.
+// details are the dependencies of an entry beyond one era and one tag.
 type details struct {
 	id          string // in the shared tier; "": not there
 	partitions  uint64 // that it depends on; 0 without a shared tier
@@ -40,16 +40,16 @@ type details struct {
 
 // Flags of an entry.
 const (
-	unstored = 1 << iota // it was never meant for the tier
-	removed              // from the tier, for whatever reason
-	ownTag               // it carries the tag of its own key, without a generation
+	unstored = 1 << iota // the entry is shared with waiting requests only (Unstored)
+	removed              // the entry has left the tier
+	ownTag               // the entry carries the tag of its own key, without a generation
 )
 
 func (en *Entry) is(flag uint32) bool { return en.flags.Load()&flag != 0 }
 
 func (en *Entry) set(flag uint32) { en.flags.Or(flag) }
 
-// depend notes what the entry depends on. It comes before the entry is stored.
+// depend records the dependencies of the entry, before it is stored.
 func (en *Entry) depend(generations []*Generation, partitions uint64, id string) {
 	var rest []*Generation
 	en.era, en.tag = nil, nil
@@ -164,14 +164,13 @@ func (en *Entry) Tags() []string {
 	return tags
 }
 
-// Unstored reports whether the entry is one that function Unstored made.
+// Unstored reports whether function Unstored has returned the entry.
 func (en *Entry) Unstored() bool { return en.is(unstored) }
 
-// Early reports whether this reader of a fresh entry should be the one who
-// refreshes it before it expires. The chance rises towards the end of the
-// lifetime, with the time that the load took as its scale (XFetch with beta = 1:
-// Vattani, Chierichetti, Lowenstein, "Optimal Probabilistic Cache Stampede
-// Prevention", VLDB 2015).
+// Early reports whether this reader of a fresh entry should refresh it before it expires. The
+// probability rises towards the end of the lifetime, on the scale of the duration of the load
+// (XFetch with beta = 1: Vattani, Chierichetti, Lowenstein, "Optimal Probabilistic Cache
+// Stampede Prevention", VLDB 2015).
 func (en *Entry) Early(now int64) bool {
 	left := en.FreshUntil - now
 	if en.LoadTime <= 0 || left > en.LoadTime*40 {
@@ -180,19 +179,19 @@ func (en *Entry) Early(now int64) bool {
 	return float64(left) <= -float64(en.LoadTime)*math.Log(1-rand.Float64())
 }
 
-// Lifetime is how long a value is to be kept.
+// Lifetime is the time for which a value is kept.
 type Lifetime struct {
-	Fresh    time.Duration // answered as it is for so long, counted from Since
-	Stale    time.Duration // for so long after that while it is refreshed
-	Fallback time.Duration // and for so long after Fresh in place of an error
-	Since    int64         // on the engine's clock; 0: now
+	Fresh    time.Duration // the time from Since in which the value is fresh
+	Stale    time.Duration // the time after Fresh in which it is answered while it is refreshed
+	Fallback time.Duration // the time after Fresh in which it is answered in place of an error
+	Since    int64         // on the clock of the cache; 0: now
 }
 
 // minJittered is the shortest lifetime that jitter leaves: the shared tier counts in
 // milliseconds.
 const minJittered = time.Millisecond
 
-// Jittered returns ttl, shortened by a random share of up to the fraction jitter.
+// Jittered returns ttl, shortened by a random fraction of at most jitter.
 func Jittered(ttl time.Duration, jitter float64) time.Duration {
 	if jitter == 0 || ttl == 0 {
 		return ttl
@@ -200,23 +199,23 @@ func Jittered(ttl time.Duration, jitter float64) time.Duration {
 	return max(minJittered, ttl-time.Duration(rand.Float64()*jitter*float64(ttl)))
 }
 
-// Overhead is the number of bytes that an entry takes in memory beside its key and value:
+// Overhead is the number of bytes of memory of an entry beside its key and value:
 // the entry (96), Otter's node (80), and its share of Otter's table and frequency sketch, from
 // 25 to 50 as they fill up between two doublings.
 const Overhead = 96 + 80 + 36
 
-// generationBytes is what a generation takes beside its tag: itself (32), its weak pointer (16)
-// and its place in a map (40). Its tag, pointer and place stay until memory has been collected
-// after its last entry was evicted: where entries come and go, they count nearly twice.
+// generationBytes is the number of bytes of a generation beside its tag: itself (32), its weak
+// pointer (16) and its slot in a map (40). Tag, pointer and slot stay until the garbage
+// collection after the eviction of its last entry, and count twice for that reason.
 const generationBytes = 32 + 2*(16+40)
 
-// Weigh returns the bytes that an entry takes with a key, a value of size bytes, and a number of
-// generations beyond the first era and the first tag.
+// Weigh returns the number of bytes of an entry with a key, a value of size bytes, and a number
+// of generations beyond the first era and the first tag.
 func Weigh(key string, size, generations int) uint32 {
 	return uint32(min(uint64(Overhead+blockOf(len(key))+blockOf(size)+8*generations), math.MaxUint32))
 }
 
-// blockOf returns the bytes that the allocator takes for a block of n bytes.
+// blockOf returns the size of the block that the allocator uses for n bytes.
 func blockOf(n int) int {
 	if n > maxBlock {
 		return n
@@ -224,10 +223,10 @@ func blockOf(n int) int {
 	return int(blocks[(n+7)/8])
 }
 
-// maxBlock is the largest block whose size the allocator rounds by much.
+// maxBlock is the largest size that the allocator rounds up considerably.
 const maxBlock = 8192
 
-// blocks are the sizes of blocks, by the number of words asked for.
+// blocks are the sizes of blocks, by the number of requested words.
 //
 //nolint:gochecknoglobals // a constant
 var blocks = func() (sizes [maxBlock/8 + 1]uint16) {

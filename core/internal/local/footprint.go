@@ -5,11 +5,11 @@ import (
 	"unsafe"
 )
 
-// maxParts bounds how many parts of a value Footprint looks at.
+// maxParts bounds the parts of a value that Footprint visits.
 const maxParts = 1 << 14
 
-// Footprint returns the bytes of memory that a value takes with everything that it refers to,
-// in whole blocks of the allocator. A part that is reached twice counts once. Footprint visits
+// Footprint returns the size of a value with everything that it refers to, in whole blocks of the
+// allocator. A part that is reached twice counts once. Footprint visits
 // the first 16,384 parts of a value, and returns at least their size. It follows exported
 // fields only, since an unexported field may refer to memory that is in use elsewhere.
 func Footprint(value any) int {
@@ -18,7 +18,7 @@ func Footprint(value any) int {
 	if !v.IsValid() {
 		return 0
 	}
-	if v.Kind() != reflect.Pointer { // it is boxed
+	if v.Kind() != reflect.Pointer { // boxed
 		f.bytes = blockOf(int(v.Type().Size()))
 	}
 	f.parts(v)
@@ -31,7 +31,7 @@ type footprint struct {
 	n     int // parts
 }
 
-// block adds a block, and reports whether it is a new one.
+// block adds a block, and reports whether the block is new.
 func (f *footprint) block(at unsafe.Pointer, size uintptr) bool {
 	if at == nil || f.seen[at] {
 		return false
@@ -41,7 +41,7 @@ func (f *footprint) block(at unsafe.Pointer, size uintptr) bool {
 	return true
 }
 
-// parts adds what v leads to. v itself has been counted.
+// parts adds the memory that v refers to. v itself has been counted.
 func (f *footprint) parts(v reflect.Value) {
 	if f.n++; f.n > maxParts {
 		return
@@ -79,14 +79,14 @@ func (f *footprint) parts(v reflect.Value) {
 
 func (f *footprint) elements(v reflect.Value) {
 	if k := v.Type().Elem().Kind(); k > reflect.Invalid && k <= reflect.Complex128 {
-		return // they lead nowhere
+		return // they refer to nothing
 	}
 	for i := range v.Len() {
 		f.parts(v.Index(i))
 	}
 }
 
-// entries adds a map: its head, and its slots, of which seven of eight are full at most.
+// entries adds a map: its header, and its slots, of which at most seven of eight are full.
 func (f *footprint) entries(v reflect.Value) {
 	slot := v.Type().Key().Size() + v.Type().Elem().Size() + 1
 	if !f.block(v.UnsafePointer(), 48+uintptr(max(8, v.Len()*4/3))*slot) {

@@ -13,9 +13,9 @@ import (
 type Generation struct {
 	tag  string // "": an era
 	dead atomic.Bool
-	// known mirrors the generation in the shared tier. It is learned under the
-	// journal's lock and forgotten with the generation. Its size also keeps the generation
-	// in a block of its own: smaller ones share one, which is kept as long as any.
+	// known mirrors the generation in the shared tier. It is set under the journal's lock. Its
+	// size also gives each generation a block of its own: the allocator puts several smaller
+	// objects into one block, which stays as long as any of them.
 	known atomic.Pointer[mirrored]
 }
 
@@ -26,10 +26,10 @@ type mirrored struct {
 	era   *Generation
 }
 
-// generations finds the living generation of each tag. It holds them weakly: a generation lives
-// as long as an entry or a load that was made under it.
+// generations finds the living generation of each tag. It holds weak pointers: a generation
+// lives as long as an entry or a load that holds it.
 type generations struct {
-	ended  func() // called when a living generation has ended; it does not wait
+	ended  func() // called when a living generation has ended; must not block
 	seed   maphash.Seed
 	shards [256]generationShard
 }
@@ -37,7 +37,7 @@ type generations struct {
 type generationShard struct {
 	mu     sync.Mutex
 	m      map[string]weak.Pointer[Generation]
-	canary weak.Pointer[canary] // nil: memory has been collected since the shard was pruned
+	canary weak.Pointer[canary] // nil: a garbage collection has run since the shard was pruned
 }
 
 // canary is collected by each garbage collection.
@@ -46,8 +46,8 @@ type canary struct {
 	_ [2]uintptr
 }
 
-// prune removes the pointers whose generations have been collected: what evicted entries have
-// left behind. It walks through the shard at most once per garbage collection. The caller holds
+// prune removes the pointers to generations that have been collected, which evicted entries have
+// left behind. It reads the whole shard at most once per garbage collection. The caller holds
 // the shard's lock.
 func (sh *generationShard) prune() {
 	if sh.canary.Value() != nil {
@@ -61,7 +61,7 @@ func (sh *generationShard) prune() {
 	}
 }
 
-// Mirrored returns the generation that a tag has in the shared tier, "" if it is not known.
+// Mirrored returns the generation of a tag in the shared tier, "" if it is unknown.
 func (c *Cache) Mirrored(tag string) string {
 	g := c.generations.peek(tag)
 	if g == nil || g.dead.Load() {
@@ -73,9 +73,9 @@ func (c *Cache) Mirrored(tag string) string {
 	return ""
 }
 
-// Mirror notes the generation of a tag that was read from the shared tier after the position
-// pos of the log, unless something that was applied since may concern it (R5). It returns the
-// generation of this process where the tag had no such note.
+// Mirror records the generation of a tag that was read from the shared tier after the position
+// pos of the log, unless an item that was applied since may concern it (R5). If the tag had no
+// mirrored generation, Mirror returns the tag's generation of this process.
 func (c *Cache) Mirror(pos uint64, tag, token string) (first *Generation) {
 	g, _ := c.generations.get(tag)
 	era := c.eras[tier.Partition(tag, c.Partitions())].Load()
@@ -102,7 +102,7 @@ func (s *generations) shard(tag string) *generationShard {
 	return &s.shards[maphash.String(s.seed, tag)%uint64(len(s.shards))]
 }
 
-// get returns the living generation of tag, and makes one if there is none.
+// get returns the living generation of tag. made: it was created by this call.
 func (s *generations) get(tag string) (g *Generation, made bool) {
 	sh := s.shard(tag)
 	sh.mu.Lock()
@@ -116,7 +116,7 @@ func (s *generations) get(tag string) (g *Generation, made bool) {
 	return g, true
 }
 
-// peek returns the living generation of tag, if there is one.
+// peek returns the living generation of tag, nil if there is none.
 func (s *generations) peek(tag string) *Generation {
 	sh := s.shard(tag)
 	sh.mu.Lock()
@@ -124,7 +124,7 @@ func (s *generations) peek(tag string) *Generation {
 	return sh.m[tag].Value()
 }
 
-// kill ends the living generation of tag, and with it all that was made under it.
+// kill ends the living generation of tag, and with it all entries that hold it.
 func (s *generations) kill(tag string) {
 	sh := s.shard(tag)
 	sh.mu.Lock()
@@ -136,8 +136,7 @@ func (s *generations) kill(tag string) {
 	delete(sh.m, tag)
 }
 
-// count returns how many tags are known, dead pointers that have not been swept
-// included.
+// count returns the number of known tags, including pointers that have not been pruned.
 func (s *generations) count() int {
 	n := 0
 	for i := range s.shards {

@@ -11,39 +11,40 @@ import (
 	"github.com/larderhq/larder/core/internal/tier"
 )
 
-// An intent is an invalidation that comes at its deadline unless its writer ends it
-// before (R24). Its beginning invalidates nothing, so that a write that is refused costs
-// nothing. Let B be a writer's beginning, C its commit, D its deadline:
+// An intent is an invalidation that comes at its deadline, unless its writer ends it earlier
+// (R24). Its begin invalidates nothing, so that a refused write costs nothing. Let B be the
+// begin of a writer, C its commit, and D its deadline:
 //
-//	B < read < C, the writer ends     the end invalidates what was read, stored or not
-//	read < B or B < read < C, and     the deadline invalidates what was read; a load that
-//	the writer dies                   is under way then finds it in the log
-//	B < read, the writer abandons     nothing was written: what was read stays
-//	two writers, one abandons         the other's deadline comes all the same: each has
-//	                                  its own
-//	D passes, then the writer ends    the end invalidates as well
-//	the writer is answered for,       the answer invalidates what was read before, D what
-//	and C comes later                 is read then; earlier deadlines, which the answer
-//	                                  enters, take it out soon after C
+//	B < read < C, the writer ends     The end invalidates the value that was read, stored or
+//	                                  not.
+//	read < B or B < read < C, and     The deadline invalidates the value that was read. A load
+//	the writer dies                   that runs at the deadline finds the item in the log.
+//	B < read, the writer abandons     Nothing was written. The value stays.
+//	two writers, one abandons         Each writer has its own deadline. The other one's comes
+//	                                  all the same.
+//	D passes, then the writer ends    The end invalidates as well.
+//	the response is sent, and C       The response invalidates the values of before, and D those
+//	comes later                       of after. Earlier deadlines, which are scheduled at the
+//	                                  response, remove the latter soon after C.
 //
-// In a shared tier the deadline is the tier's: a generation expires then, and so does the
-// entry under a key. The log tells every instance of beginnings and of what is closed,
-// and each schedules the deadline for what it keeps itself (see deadlines.go).
+// With a shared tier the deadline is the tier's: a generation expires then, and so does the
+// entry under a key. Every instance reads of begins and ends in the log, and schedules the
+// deadline for its own copies (see coherence/deadlines.go).
 
-// intents are the writers at work in this process only, and the deadlines of all
-// others. The journal's lock guards them.
+// intents are the writers of this process that are at work, and the deadlines of all instances.
+// The journal's lock guards them.
 type intents struct {
 	open   map[Item][]*Intent
 	due    deadlines
 	byID   map[string][]*deadline
 	next   atomic.Int64 // the earliest deadline; MaxInt64 if there is none
-	closed int64        // nothing is stored before: more deadlines than are listed
-	full   *deadline    // at which all is invalidated that began before closed; nil: none
+	closed int64        // no value of a load that began before this time is stored
+	full   *deadline    // at closed, for everything; nil: none
 }
 
-// maxDeadlines bounds the list, which in a shared tier has the deadlines of all instances.
-// Beyond it nothing is kept in this process until the latest deadline that is not listed:
-// everything goes at once, and once more then. More writers are at work than anybody has.
+// maxDeadlines bounds the list, which with a shared tier has the deadlines of all instances.
+// Beyond it this process stores nothing until the latest deadline that is not listed.
+// Everything is invalidated at once, and again at that time.
 const maxDeadlines = 1 << 16
 
 func newIntents() *intents {
@@ -52,14 +53,14 @@ func newIntents() *intents {
 	return t
 }
 
-// deadline is an invalidation that is to come.
+// deadline is a scheduled invalidation.
 type deadline struct {
 	at    int64
 	items []Item
-	doubt int64   // until when it may not have come in the tier: see deadlines.go
-	id    string  // of the intent; "": nobody takes it back
-	index int     // in the heap; -1 when not listed
-	of    *Intent // in this process only; nil: another's
+	doubt int64   // the latest time at which the tier's deadline comes: see coherence/deadlines.go
+	id    string  // of the intent; "": the deadline cannot be cancelled
+	index int     // in the heap; -1: not listed
+	of    *Intent // nil: the intent is another instance's
 }
 
 // deadlines is a heap, the earliest first.
@@ -89,8 +90,8 @@ func (h *deadlines) Pop() any {
 	return d
 }
 
-// schedule lists a deadline. It returns false where there is no room: then the caller
-// invalidates everything. The caller holds the journal's lock.
+// schedule adds a deadline. It returns false if the list is full. The caller then invalidates
+// everything. The caller holds the journal's lock.
 func (t *intents) schedule(d *deadline) bool {
 	d.index = -1
 	if len(t.due) >= maxDeadlines {
@@ -105,8 +106,8 @@ func (t *intents) schedule(d *deadline) bool {
 	return true
 }
 
-// shut keeps everything from being stored until a time, when all that has begun before is
-// invalidated. That deadline is listed beyond the bound. The caller holds the journal's lock.
+// shut forbids storing until a time, at which everything is invalidated. That deadline is listed
+// beyond the bound. The caller holds the journal's lock.
 func (t *intents) shut(until int64) {
 	t.closed = max(t.closed, until)
 	if t.full != nil && t.full.index >= 0 {
@@ -119,7 +120,7 @@ func (t *intents) shut(until int64) {
 	t.next.Store(t.due[0].at)
 }
 
-// remove takes a deadline out. The caller holds the journal's lock.
+// remove removes a deadline. The caller holds the journal's lock.
 func (t *intents) remove(d *deadline) {
 	if d.index >= 0 {
 		heap.Remove(&t.due, d.index)
@@ -136,8 +137,8 @@ func (t *intents) remove(d *deadline) {
 	}
 }
 
-// TakeBack takes back the deadlines of an intent that are of a partition.
-func (c *Cache) TakeBack(id string, partition int) {
+// CancelDeadlines cancels the deadlines of an intent in one partition.
+func (c *Cache) CancelDeadlines(id string, partition int) {
 	if id == "" {
 		return
 	}
@@ -155,12 +156,12 @@ func (c *Cache) TakeBack(id string, partition int) {
 type Deadline struct {
 	At    int64
 	Items []Item
-	Doubt int64  // until when it may not have come in the shared tier; 0: it comes at At
-	ID    string // of the intent; "": TakeBack does not find it
+	Doubt int64  // the latest time at which it comes in the shared tier; 0: At
+	ID    string // of the intent; "": CancelDeadlines does not find it
 }
 
-// Announce lists the deadline of an intent of another instance.
-func (c *Cache) Announce(of Deadline) {
+// Schedule schedules the deadline of an intent of another instance.
+func (c *Cache) Schedule(of Deadline) {
 	d := &deadline{at: of.At, items: of.Items, doubt: of.Doubt, id: of.ID}
 	c.lapse(c.Now())
 	c.journal.mu.Lock()
@@ -171,10 +172,10 @@ func (c *Cache) Announce(of Deadline) {
 	}
 }
 
-// Lapse invalidates what is due now.
+// Lapse applies the deadlines that have passed.
 func (c *Cache) Lapse() { c.lapse(c.Now()) }
 
-// lapse invalidates what is due. It costs one comparison where nothing is.
+// lapse applies the deadlines that have passed. It costs one comparison if there is none.
 func (c *Cache) lapse(now int64) {
 	if now < c.intents.next.Load() {
 		return
@@ -190,7 +191,7 @@ func (c *Cache) lapse(now int64) {
 		if c.intents.remove(d); d.of != nil {
 			c.intents.forget(d.of)
 		}
-		if d.doubt > d.at { // once more, for what has begun to be read since
+		if d.doubt > d.at { // again, for reads that have begun since
 			c.intents.schedule(&deadline{at: d.doubt, items: d.items, id: d.id})
 		}
 	}
@@ -200,13 +201,13 @@ func (c *Cache) lapse(now int64) {
 	c.remove(items)
 }
 
-// mayKeep reports whether what a load began with at a time may be stored: everything
-// that is due has been applied. The caller holds the journal's lock.
+// mayKeep reports whether the value of a load that began at a time may be stored: all deadlines
+// that have passed have been applied. The caller holds the journal's lock.
 func (t *intents) mayKeep(began, now int64) bool {
 	return began >= t.closed && now < t.next.Load()
 }
 
-// Intent says that a writer of this process is at work on some keys and tags. One call of
+// Intent is the announcement of a write of this process to some keys and tags. The first call of
 // End, EndWith, Lapse or Abandon ends it; later calls do nothing.
 type Intent struct {
 	c        *Cache
@@ -215,14 +216,14 @@ type Intent struct {
 	deadline int64
 	due      *deadline
 	once     sync.Once
-	pos      uint64 // of the log, behind the intent's own beginning
+	pos      uint64 // of the log, after the intent's own begin
 }
 
 // Began returns when the intent began, on the cache's clock.
 func (in *Intent) Began() int64 { return in.began }
 
-// Begin enters an intent on items, all of them keys or tags, that lasts for at most d: what
-// they name is invalidated then, unless the intent has been ended before (R24).
+// Begin opens an intent on items, all of them keys or tags. After d the items are invalidated,
+// unless the intent has been ended (R24).
 func (c *Cache) Begin(items []Item, d time.Duration) *Intent {
 	in := &Intent{c: c, items: items}
 	c.Count.Invalidations.Add(int64(len(items)))
@@ -245,7 +246,7 @@ func (c *Cache) Begin(items []Item, d time.Duration) *Intent {
 	return in
 }
 
-// close takes the intent out. The caller holds the journal's lock.
+// close removes the intent and its deadline. The caller holds the journal's lock.
 func (t *intents) close(in *Intent) {
 	t.remove(in.due)
 	t.forget(in)
@@ -261,7 +262,7 @@ func (t *intents) forget(in *Intent) {
 	}
 }
 
-// End invalidates the intent's items, and more, and takes the intent out.
+// End invalidates the items of the intent, and more, and closes the intent.
 func (in *Intent) End(more []Item) {
 	in.once.Do(func() {
 		items := append(in.items[:len(in.items):len(in.items)], more...)
@@ -273,26 +274,25 @@ func (in *Intent) End(more []Item) {
 	})
 }
 
-// Lapse invalidates the intent's items and more, and leaves the intent open until its
-// deadline, on those of more too that can have one: the write may still be committed.
-// Earlier deadlines are entered besides, see Early.
+// Lapse invalidates the items of the intent, and more. It leaves the intent open until its
+// deadline, since the write may still be committed, and extends it to the keys and tags of
+// more. It also schedules earlier deadlines (EarlierDeadlines).
 func (in *Intent) Lapse(more []Item) {
 	in.once.Do(func() {
 		c := in.c
 		items := append(in.items[:len(in.items):len(in.items)], more...)
 		left := in.deadline - c.Now()
 		c.Fence(items)
-		if list := Writable(more); left > 0 && len(list) > 0 {
+		if list := KeysAndTags(more); left > 0 && len(list) > 0 {
 			c.Begin(list, time.Duration(left))
 		}
-		for _, d := range Early(in.began, c.Now(), in.deadline) {
-			c.Begin(Writable(items), d)
+		for _, d := range EarlierDeadlines(in.began, c.Now(), in.deadline) {
+			c.Begin(KeysAndTags(items), d)
 		}
 	})
 }
 
-// Abandon takes the intent out without invalidating: nothing was written, and what the
-// deadline would have taken out stays.
+// Abandon closes the intent and invalidates nothing: nothing was written.
 func (in *Intent) Abandon() {
 	in.once.Do(func() {
 		in.c.journal.mu.Lock()
@@ -301,8 +301,8 @@ func (in *Intent) Abandon() {
 	})
 }
 
-// EndWith is End, and stores f under key, which the intent is on, if this writer was the
-// only one at work since it began and nobody has invalidated the key or its tags (R25).
+// EndWith is End, and stores f under key, one of the items of the intent, if no other writer
+// has been at work since the begin, and the key and its tags have not been invalidated (R25).
 func (in *Intent) EndWith(key string, tags []string, f Fill) {
 	in.once.Do(func() {
 		if l := in.endAlone(key, append(tags[:len(tags):len(tags)], f.Tags...)); l != nil {
@@ -311,7 +311,8 @@ func (in *Intent) EndWith(key string, tags []string, f Fill) {
 	})
 }
 
-// endAlone ends the intent, and returns the load that may store the value, nil if none may.
+// endAlone ends the intent, and returns the load that may store the value. nil: the value must
+// not be stored.
 func (in *Intent) endAlone(key string, tags []string) *Load {
 	c := in.c
 	c.journal.mu.Lock()
@@ -330,28 +331,28 @@ func (in *Intent) endAlone(key string, tags []string) *Load {
 	return l
 }
 
-// others reports whether an intent but in is open on any of its items. One that has
-// lapsed is in the log. The journal's lock is held.
+// others reports whether another intent is open on any item of in. An intent that has lapsed is
+// in the log. The caller holds the journal's lock.
 func (t *intents) others(in *Intent) bool {
 	return t.closed >= in.began || slices.ContainsFunc(in.items, func(it Item) bool {
 		return slices.ContainsFunc(t.open[it], func(other *Intent) bool { return other != in })
 	})
 }
 
-// The deadlines that a lapsed intent gets besides its own. Each is earlyFactor times as
-// far from the answer as the one before: the first as far as the answer was from the
-// beginning, but at least earlyFirst.
+// A lapsed intent gets deadlines before its own. The first one comes after the time between
+// begin and response, but at least earlyFirst after the response. Each later one is
+// earlyFactor times as far from the response as its predecessor.
 const (
 	earlyFirst  = 50 * time.Millisecond
 	earlyFactor = 4
 )
 
-// Early returns the durations from now to the deadlines that a lapsed intent gets besides
-// its own. A write that is still at work when it has been answered commits soon as a rule,
-// or never, and its intent may last much longer than it. A value that is read between the
-// answer and the commit lives for a few times as long as the commit took, and a key is
-// loaded only a few times more until the intent is over.
-func Early(began, now, deadline int64) (all []time.Duration) {
+// EarlierDeadlines returns the durations from now to the deadlines that a lapsed intent gets
+// before its own. A write that still runs after its response usually commits soon, or never,
+// and its own deadline may be much later. With earlier deadlines, a value that is read between
+// response and commit lives for a few times the duration of the commit, and a key is loaded
+// only a few more times before the intent ends.
+func EarlierDeadlines(began, now, deadline int64) (all []time.Duration) {
 	left := time.Duration(deadline - now)
 	for d := max(time.Duration(now-began), earlyFirst); d < left; d *= earlyFactor {
 		all = append(all, d)
@@ -359,8 +360,8 @@ func Early(began, now, deadline int64) (all []time.Duration) {
 	return all
 }
 
-// Writable returns the items that an intent can be on.
-func Writable(items []Item) (list []Item) {
+// KeysAndTags returns the items that are keys or tags, on which an intent can be opened.
+func KeysAndTags(items []Item) (list []Item) {
 	for _, it := range items {
 		if it.Kind == Key || it.Kind == Tag {
 			list = append(list, it)

@@ -336,9 +336,9 @@ func TestNothingIsMirroredBeforeTheLatestUncertainDeadline(t *testing.T) {
 		c := open(t)
 		items := []Item{{Kind: Tag, Value: "t:b"}}
 		for range maxDeadlines {
-			c.Announce(Deadline{At: c.Now() + int64(hour), Items: items})
+			c.Schedule(Deadline{At: c.Now() + int64(hour), Items: items})
 		}
-		c.Announce(Deadline{At: c.Now() + int64(minute), Doubt: c.Now() + int64(2*minute), Items: items})
+		c.Schedule(Deadline{At: c.Now() + int64(minute), Doubt: c.Now() + int64(2*minute), Items: items})
 		learn := func(pos uint64) {
 			c.Lapse()
 			c.Mirror(pos, "t:b", "g")

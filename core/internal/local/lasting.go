@@ -6,34 +6,33 @@ import (
 	"github.com/maypok86/otter/v2"
 )
 
-// Codec is how a shared tier keeps the values of one kind.
+// Codec translates values of one kind for a shared tier.
 type Codec interface {
 	// Encode returns the payload for a value; ok is false if it has none.
 	Encode(value any) (payload []byte, ok bool)
-	// Decode returns the value of a payload and its size in memory. The payload is
-	// the callee's. born is when the value's load began, on the cache's clock.
+	// Decode returns the value of a payload and its size in memory. It may retain the payload.
+	// born is the begin of the value's load, on the clock of the cache.
 	Decode(payload []byte, born int64) (value any, size int, ok bool)
 }
 
-// A Lasting value is a note that is replaced only by a value that covers it, for as long as
-// it lasts: an index of the fields that the responses of a resource vary on. The knowledge
-// of several loads and instances is joined.
+// A Lasting value is a note, for example the list of the fields on which the responses of a
+// resource vary. During its lifetime only a note that covers it replaces it. Notes of several
+// loads and instances are merged.
 type Lasting interface {
-	// Covers reports whether the value knows all that another one does.
+	// Covers reports whether the note contains all of another one.
 	Covers(other Lasting) bool
-	// Join returns a value that knows what both know, and is this process's own as the
-	// value is. It takes no time: a lock is held.
+	// Join returns a note that contains both. It must be fast, since the caller holds a lock.
 	Join(other Lasting) Lasting
-	// Size is that in memory.
+	// Size returns the size in memory, in bytes.
 	Size() int
-	// Codec is how the shared tier keeps it.
+	// Codec returns the codec for the shared tier.
 	Codec() Codec
 }
 
-// Amend puts in place of what is under key what fn makes of it, in one step, and keeps
-// that until a time on the engine's clock. fn gets the lasting value that is there and
-// how long that is kept, or nil. It is called once at most, and calls nothing of the
-// engine's but Now. A nil value changes nothing.
+// Amend replaces the note under key by the result of fn, in one step. fn gets the note and the
+// end of its lifetime, or nil, and returns the new note and the end of its lifetime, on the
+// clock of the cache. A nil result changes nothing. fn is called once at most. It may call Now
+// and no other method of the cache.
 func (c *Cache) Amend(key string, fn func(old Lasting, until int64) (value Lasting, keep int64)) {
 	generations := c.eraGenerations(nil, c.Mask(key, nil))
 	c.journal.mu.RLock()
@@ -64,7 +63,7 @@ func (c *Cache) Amend(key string, fn func(old Lasting, until int64) (value Lasti
 	})
 }
 
-// Join puts a lasting value under key, or what it and one that is there know together.
+// Join stores a note under key, merged with the note that is there.
 func (c *Cache) Join(key string, value Lasting, keep int64) {
 	c.Amend(key, func(old Lasting, until int64) (Lasting, int64) {
 		if old == nil {
@@ -74,9 +73,9 @@ func (c *Cache) Join(key string, value Lasting, keep int64) {
 	})
 }
 
-// putUnless puts an entry into the tier that has been compared with the whole log, unless
-// a lasting value is under key: then it returns false. The caller holds the journal's
-// lock, for reading at least.
+// putUnless inserts an entry that has been compared with the whole log into the tier. It returns
+// false, and inserts nothing, if a note is under key. The caller holds the journal's lock, for
+// reading at least.
 func (c *Cache) putUnless(key string, en *Entry) bool {
 	en.compared.Store(c.journal.head)
 	now, put := c.Now(), true
@@ -95,15 +94,15 @@ func (c *Cache) putUnless(key string, en *Entry) bool {
 	return put
 }
 
-// LearntItem returns the item that tells other instances what has been learnt of a key. It is
-// logged in the key's partition, and is no key's own: those do not end so.
+// LearntItem returns the item that carries a note of a key to other instances. It is logged in
+// the partition of the key. Its value ends in NameEnd, as no key does.
 func LearntItem(key string, payload []byte) Item {
 	b := append([]byte(key), payload...)
 	b = binary.BigEndian.AppendUint32(b, uint32(len(payload)))
 	return Item{Kind: Key, Value: string(append(b, NameEnd))}
 }
 
-// learntOf returns what an item tells of which key.
+// learntOf returns the key and the note of a LearntItem.
 func learntOf(it Item) (key, payload string, ok bool) {
 	n := len(it.Value) - 5
 	if it.Kind != Key || n < 0 || it.Value[n+4] != NameEnd {
@@ -116,8 +115,9 @@ func learntOf(it Item) (key, payload string, ok bool) {
 	return it.Value[:n-int(size)], it.Value[n-int(size) : n], true
 }
 
-// hear applies what another instance has learnt of a key: what is there that is less goes.
-func (c *Cache) hear(key, payload string) {
+// applyLearnt applies the note of another instance. It merges the note with the one under key,
+// and drops a response in its place.
+func (c *Cache) applyLearnt(key, payload string) {
 	var more Lasting
 	c.Amend(key, func(old Lasting, until int64) (Lasting, int64) {
 		if old == nil {
@@ -125,7 +125,7 @@ func (c *Cache) hear(key, payload string) {
 		}
 		value, _, ok := old.Codec().Decode([]byte(payload), 0)
 		other, lasts := value.(Lasting)
-		if !ok || !lasts { // of another version of the app
+		if !ok || !lasts { // written by another version of the app
 			return nil, 0
 		}
 		more = old.Join(other)

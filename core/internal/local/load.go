@@ -9,21 +9,21 @@ import (
 	"github.com/larderhq/larder/core/internal/tier"
 )
 
-// Load is one run of a loader or handler, from before it begins until its value
-// is filled in. It knows what was valid when it began.
+// Load is one run of a loader or handler, from its registration before the begin to the fill of
+// its value. It holds the generations that were valid at its begin.
 type Load struct {
 	c           *Cache
 	key         string
 	tags        []string
 	pos         uint64 // position of the log before the load began
 	began       int64
-	generations []*Generation // the eras, then one per tag but the key's own
-	made        *Entry        // what came of it
-	memory      int           // of the generations that it has made, in bytes
+	generations []*Generation // the eras, then one per tag except the key's own
+	made        *Entry        // the entry of its value
+	memory      int           // of the generations that it has created, in bytes
 }
 
-// NewLoad registers a load of key, before it begins. tags are those that are
-// known beforehand; Fill can name more.
+// NewLoad registers a load of key, before it begins. tags are the tags that are known before
+// the load. Fill can add tags.
 func (c *Cache) NewLoad(key string, tags []string) *Load {
 	c.lapse(c.Now())
 	l := &Load{c: c, key: key, tags: tags, pos: c.journal.position(), began: c.Now()}
@@ -38,7 +38,7 @@ func (c *Cache) NewLoad(key string, tags []string) *Load {
 	return l
 }
 
-// under appends the generation of a tag, and adds to memory what it takes if it is new.
+// under appends the generation of a tag. It adds the size of a new generation to memory.
 func (c *Cache) under(generations []*Generation, tag string, memory *int) []*Generation {
 	g, made := c.generations.get(tag)
 	if made {
@@ -66,77 +66,76 @@ func (l *Load) Tags() []string { return l.tags }
 // Position returns the position of the log before the load began.
 func (l *Load) Position() uint64 { return l.pos }
 
-// Made notes the entry that came of the load.
+// Made records the entry of the load's value.
 func (l *Load) Made(en *Entry) { l.made = en }
 
-// From makes the load one that began before an earlier position of the log.
+// From sets the position of the load to an earlier one of the log.
 func (l *Load) From(pos uint64) *Load {
 	l.pos = pos
 	return l
 }
 
-// Renew registers the load anew, as it begins, and keeps what has come of it: an
-// invalidation before this moment does not concern it.
+// Renew registers the load again at its begin, so that an earlier invalidation does not
+// concern it. It keeps the entry of the load.
 func (l *Load) Renew() *Load {
 	next := l.c.NewLoad(l.key, l.tags)
 	next.made = l.made
 	return next
 }
 
-// Refusal says why a value was not stored.
+// Refusal is the reason for which a value was not stored.
 type Refusal string
 
 // The reasons not to store.
 const (
 	Stored     Refusal = ""
-	Fenced     Refusal = "invalidated"     // an invalidation came between
-	Lapsed     Refusal = "writer-lapsed"   // a writer went past its deadline meanwhile
-	Lagging    Refusal = "replica-lag"     // invalidated so short before the load that a replica may lag
-	NoLifetime Refusal = "no-lifetime"     // nothing to keep it for
+	Fenced     Refusal = "invalidated"     // an invalidation concerns the load
+	Lapsed     Refusal = "writer-lapsed"   // the deadline of a writer has passed during the load
+	Lagging    Refusal = "replica-lag"     // the load began within the replica lag of an invalidation
+	NoLifetime Refusal = "no-lifetime"     // the lifetime is 0
 	TooLarge   Refusal = "too-large"       // larger than the in-process tier
-	NotOpen    Refusal = "cache-is-closed" // closed meanwhile
-	NoLease    Refusal = "no-lease"        // the shared tier could not be asked before the load
-	Lost       Refusal = "lease-lost"      // invalidated, or the lease was lost, in the shared tier
-	Unknown    Refusal = "remote-unknown"  // the shared tier could not be asked about what the load depends on
-	Written    Refusal = "being-written"   // a writer is at work: kept in the shared tier, until its deadline
-	Blocked    Refusal = "pending"         // an invalidation of it has not reached the shared tier
+	NotOpen    Refusal = "cache-is-closed" // closed during the load
+	NoLease    Refusal = "no-lease"        // the shared tier was not asked before the load
+	Lost       Refusal = "lease-lost"      // an invalidation in the shared tier, or an expired lease
+	Unknown    Refusal = "remote-unknown"  // the shared tier did not confirm the dependencies
+	Written    Refusal = "being-written"   // a writer is at work: stored in the shared tier only, until its deadline
+	Blocked    Refusal = "pending"         // an invalidation that concerns the entry has not reached the shared tier
 	Unwanted   Refusal = "no-store"        // the request forbids it
-	Replaced   Refusal = "varies"          // what it varies on has become known meanwhile
-	Deferred   Refusal = "storing"         // it is being stored behind the response: Fill.Then is told what came of it
+	Replaced   Refusal = "varies"          // the fields on which the response varies have become known during the load
+	Deferred   Refusal = "storing"         // the fill continues behind the response: Fill.Then gets its result
 )
 
 // Fill is a value to be stored.
 type Fill struct {
-	Key        string // where to store it, if not under the load's key
+	Key        string // the key under which it is stored; "": the load's
 	Value      any
 	Size       int // of the value, in bytes
-	Memory     int // that Value takes, in bytes; 0: Size
+	Memory     int // of Value, in bytes; 0: Size
 	Lifetime   Lifetime
-	Tags       []string      // beside those the load was registered with
-	ReplicaLag time.Duration // store only what was loaded so long after the last invalidation
-	Codec      Codec         // how the shared tier keeps the value; not used without one
-	// Refuse makes an entry for those who wait, and stores it nowhere, for this reason.
+	Tags       []string      // in addition to the registered ones
+	ReplicaLag time.Duration // a value that was loaded within it after an invalidation is refused
+	Codec      Codec         // of the value, for the shared tier
+	// Refuse is a reason for which the value is not stored. Its entry is for waiting requests.
 	Refuse Refusal
-	// Older reports whether Value is older than an entry's. nil: that is not known.
+	// Older reports whether Value is older than that of an entry. nil: unknown.
 	Older func(than *Entry) bool
-	// Then is called where the fill was Deferred, with what came of it. nil: nobody
-	// wants to know.
+	// Then is called with the result of a Deferred fill. nil: no call.
 	Then func(Refusal)
 }
 
-// Fill makes an entry of f and stores it, unless something that happened since
-// the load began forbids it. The entry is returned in either case: the load's
-// caller, and those who joined it lawfully, may still be answered from it.
+// Fill makes an entry of f and stores it, unless an event since the begin of the load forbids
+// it. Fill returns the entry in either case, since the load's caller, and the requests that
+// have joined the load, may be answered from it.
 func (l *Load) Fill(f Fill) (*Entry, Refusal) {
 	en, refusal := l.FillAs(f, "", f.Refuse)
 	l.made = en
 	return en, refusal
 }
 
-// FillAs is Fill for a value that has been offered to a shared tier: id is the entry's
-// there, refused is why this process must not store it, Stored if it may. With Written the
-// entry is in the tier alone, and counts as stored. It may run concurrently with other calls
-// of the load's methods: the caller of the load notes the entry (Made).
+// FillAs is Fill for a value that has been offered to a shared tier. id is that of the entry in
+// the tier. refused is the reason for which this process must not store it; Stored allows it.
+// With Written the entry is in the tier only, and counts as stored. FillAs may run concurrently
+// with other methods of the load, and leaves it to the caller to record the entry (Made).
 func (l *Load) FillAs(f Fill, id string, refused Refusal) (*Entry, Refusal) {
 	en, tags := l.build(f, id)
 	if refused == Stored {
@@ -153,23 +152,25 @@ func (l *Load) FillAs(f Fill, id string, refused Refusal) (*Entry, Refusal) {
 	return en, refused
 }
 
-// Make makes an entry of f that somebody else stores under id.
+// Make makes an entry of f that another instance stores under id.
 func (l *Load) Make(f Fill, id string) *Entry {
 	l.made, _ = l.build(f, id)
 	return l.made
 }
 
-// Foresee returns why Fill would refuse f now, as far as this process knows.
-func (l *Load) Foresee(f Fill) Refusal {
+// WouldRefuse returns the reason for which Fill would refuse f now, as far as this process
+// knows.
+func (l *Load) WouldRefuse(f Fill) Refusal {
 	en, tags := l.build(f, "")
 	l.c.journal.mu.RLock()
 	defer l.c.journal.mu.RUnlock()
 	return l.refusal(l.place(f), tags, en, f.ReplicaLag)
 }
 
-// Adopt stores an entry of size bytes that was read from a shared tier at now, or later,
-// under the same fence as a load's. The load was registered with the entry's tags. It
-// returns Written for an entry that may be answered and must not be kept here.
+// Adopt stores an entry of size bytes that was read from a shared tier after the registration
+// of the load, under the same fence as the value of a load. The load was registered with the
+// tags of the entry. Adopt returns Written for an entry that may be answered but not stored
+// in this process.
 func (l *Load) Adopt(en *Entry, size int, provisional bool) Refusal {
 	c := l.c
 	mask := c.Mask(l.key, l.tags)
@@ -232,15 +233,15 @@ func (l *Load) build(f Fill, id string) (en *Entry, tags []string) {
 	return en, tags
 }
 
-// late returns what an entry under key depends on, with the tags that are named late.
+// late returns the dependencies of an entry under key with tags that were named during the load.
 func (l *Load) late(key string, named []string, memory *int) (generations []*Generation, tags []string, mask uint64) {
 	c := l.c
 	generations, tags, mask = l.generations, l.tags, c.Mask(key, l.tags)
 	if len(named) == 0 && key == l.key {
 		return generations, tags, mask
 	}
-	// First the generation, then the log: a tag that is invalidated between the two is found
-	// in the log. The same goes for eras, and for a tag that was its own key's only.
+	// The generation is read before the log, so that an invalidation between the two is found
+	// in the log. The same holds for eras, and for a tag that was only that of its own key.
 	generations, tags = slices.Clone(generations), slices.Clone(tags)
 	for _, tag := range l.tags {
 		if c.ownTag(l.key, tag) && key != l.key {
@@ -259,8 +260,8 @@ func (l *Load) late(key string, named []string, memory *int) (generations []*Gen
 	return c.eraGenerations(generations, missing), tags, mask | missing
 }
 
-// weigh returns the bytes that an entry takes with its details, a value of size bytes, and
-// generations of so many bytes that were made for it.
+// weigh returns the number of bytes of an entry with its details, a value of size bytes, and
+// generations of a number of bytes that were created for it.
 func weigh(key string, size, generations int, en *Entry) uint32 {
 	if en.more != nil {
 		generations += int(unsafe.Sizeof(*en.more)) + blockOf(len(en.more.id)) + 8*cap(en.more.generations)
@@ -268,7 +269,7 @@ func weigh(key string, size, generations int, en *Entry) uint32 {
 	return Weigh(key, size, generations/8)
 }
 
-// place is where f is to be stored.
+// place returns the key under which f is stored.
 func (l *Load) place(f Fill) string {
 	if f.Key != "" {
 		return f.Key
@@ -289,8 +290,8 @@ func (l *Load) insert(key string, tags []string, en *Entry, lag time.Duration) R
 	return refusal
 }
 
-// refusal returns why an entry must not be stored, and bounds its times by the
-// deadlines of writers. The caller holds the journal's lock.
+// refusal returns the reason for which an entry must not be stored. The caller holds the
+// journal's lock.
 func (l *Load) refusal(key string, tags []string, en *Entry, lag time.Duration) Refusal {
 	c := l.c
 	if uint64(en.weight) > c.maxBytes {
@@ -318,8 +319,8 @@ func (l *Load) refusal(key string, tags []string, en *Entry, lag time.Duration) 
 	return Stored
 }
 
-// Unstored returns an entry that is stored nowhere: for a value that its load shares
-// with those who wait, and with nobody else.
+// Unstored returns an entry that is not stored, for a value that its load shares only with
+// waiting requests.
 func Unstored(value any) *Entry {
 	en := &Entry{Value: value}
 	en.set(unstored)

@@ -13,7 +13,7 @@ import (
 	"github.com/larderhq/larder/core/internal/tier"
 )
 
-// Item is one invalidation, and Kind what it names. They are the shared tier's.
+// Item is one invalidation, and Kind is the kind of its target. The shared tier defines them.
 type (
 	Item = tier.Item
 	Kind = tier.Kind
@@ -27,7 +27,7 @@ const (
 	All     = tier.All
 )
 
-// EraItem is the item that ends the era of one partition.
+// EraItem returns the item that ends the era of one partition.
 func EraItem(partition int) Item { return Item{Kind: tier.Era, Value: strconv.Itoa(partition)} }
 
 // eraOf returns the partition of an EraItem.
@@ -39,23 +39,23 @@ func eraOf(it Item) int {
 	return p
 }
 
-// The log keeps the items of the last logSpan, which is more than a load takes, however many
-// they are up to maxLog, and logCapacity of them in any case. A load that is older than the
-// log is treated as fenced.
+// The log keeps the items of the last logSpan, which is longer than a load, up to maxLog items.
+// It keeps the last logCapacity items whatever their age. A load that is older than the log
+// counts as fenced.
 const (
 	logCapacity = 1 << 14
 	maxLog      = 1 << 19 // of about 100 bytes
 	logSpan     = 45 * time.Second
-	// logBlock is the number of items that the log forgets at a time.
+	// logBlock is the number of items that are trimmed together.
 	logBlock = 1 << 10
 )
 
 // NameEnd separates the name of an entry from the rest of its key.
 const NameEnd = tier.NameEnd
 
-// Name returns the part of key that invalidations by key and pattern see. A Key
-// item fences loads by it, and takes out of the tier the entry of just that key:
-// entries whose keys go on behind their names are invalidated by tag.
+// Name returns the part of key to which invalidations by key and pattern apply. A Key item
+// fences loads by name, and removes from the tier only the entry of exactly that key. Entries
+// whose keys continue after their names are invalidated by tag.
 func Name(key string) string { return tier.Name(key) }
 
 type logged struct {
@@ -63,21 +63,21 @@ type logged struct {
 	at int64
 }
 
-// journal is the log in memory. Its lock is also what inserts into the tier
-// take (for reading) between their last check and the insert.
+// journal is the log in memory. An insert into the tier holds its lock, for reading, from the
+// last check to the insert.
 type journal struct {
 	mu     sync.RWMutex
 	blocks [][]logged // oldest first; each but the last has logBlock items
 	first  uint64     // position of the first item of the first block
 	head   uint64     // position of the next item; the first is 1
-	most   int        // items that are kept at most, rounded up to blocks
+	most   int        // the maximum number of items, rounded up to blocks
 
-	// last has the position of the last item of each key and tag, by hash: a load compares its
-	// few names with it and not with every item of others. wide has the positions of all other
-	// items that invalidate something.
+	// last has the position of the last item of each key and tag, by hash. A load compares its
+	// few names with it instead of reading all items. wide has the positions of the other items
+	// that invalidate: patterns, eras and All.
 	last map[uint64]uint64
 	wide []uint64
-	peak int // the most names in last since it was made
+	peak int // the largest length of last since its creation
 	seed maphash.Seed
 }
 
@@ -104,7 +104,7 @@ func (j *journal) append(now int64, items []Item) {
 	}
 }
 
-// hash returns the place of an item in last, if the item names one key or tag.
+// hash returns the key of an item in last. named: the item names one key or tag.
 func (j *journal) hash(it Item) (h uint64, named bool) {
 	if it.Kind != Key && it.Kind != Tag {
 		return 0, false
@@ -115,7 +115,7 @@ func (j *journal) hash(it Item) (h uint64, named bool) {
 	return maphash.Comparable(j.seed, it), true
 }
 
-// trim forgets the oldest block, if it is too old or the log too long without it.
+// trim drops the oldest block if the block is too old, or the log too long.
 func (j *journal) trim(now int64) {
 	if len(j.blocks) < 2 {
 		return
@@ -154,9 +154,8 @@ func (j *journal) position() uint64 {
 	return j.head
 }
 
-// since returns the position of the first item that was appended at or after
-// the time at; if such items may have been trimmed, one of theirs. The caller
-// holds mu.
+// since returns the position of the first item that was appended at or after the time at. If
+// such items may have been trimmed, it returns a trimmed position. The caller holds mu.
 func (j *journal) since(at int64) uint64 {
 	tail := j.tail()
 	if tail > 1 && j.at(tail).at >= at {
@@ -166,9 +165,9 @@ func (j *journal) since(at int64) uint64 {
 	return tail + uint64(n)
 }
 
-// concern returns the position of the first item in [from, head) that concerns
-// key or one of tags, or 0. Where from has been trimmed it returns from: what is
-// not known counts as named. The caller holds mu.
+// concern returns the position of the first item in [from, head) that concerns key or one of
+// tags, 0 if there is none. If from has been trimmed it returns from, since a trimmed item
+// counts as one that concerns them. The caller holds mu.
 func (c *Cache) concern(from uint64, key string, tags []string) uint64 {
 	j := c.journal
 	if from < j.tail() {
@@ -192,8 +191,8 @@ func (c *Cache) concern(from uint64, key string, tags []string) uint64 {
 	return found
 }
 
-// named reports whether an item from a position on may name a key, its name, or one of tags.
-// It errs where two names have one hash. The caller holds mu.
+// named reports whether an item from a position on may name key, its name, or one of tags. Two
+// names with the same hash give a false positive. The caller holds mu.
 func (j *journal) named(from uint64, key string, tags []string) bool {
 	since := func(it Item) bool { return j.last[maphash.Comparable(j.seed, it)] >= from }
 	if since(Item{Kind: Key, Value: Name(key)}) || since(Item{Kind: Key, Value: key}) {
@@ -214,7 +213,7 @@ func (c *Cache) Concerns(it Item, key string, tags []string) bool {
 		return slices.Contains(tags, it.Value)
 	case Pattern:
 		return glob.Match(it.Value, Name(key))
-	case tier.Begun, tier.Closed: // see intent.go
+	case tier.Begun, tier.Closed: // they invalidate nothing
 		return false
 	case tier.Era:
 		p := eraOf(it)

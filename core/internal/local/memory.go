@@ -6,16 +6,15 @@ import (
 	"github.com/maypok86/otter/v2"
 )
 
-// tier is the in-process tier: Otter v2, bounded by bytes, each entry with its
-// own expiry. Which entry may be answered from is decided by Entry.State; Otter's
-// expiry only frees the memory.
+// memory is the in-process tier: Otter v2 with a bound in bytes and an expiry for each entry.
+// Entry.State decides whether an entry may be answered. The expiry only frees its memory.
 type memory struct {
 	cache *otter.Cache[string, *Entry]
 	clock *otter.CoarseClock
 }
 
-// tierResolution is how far the tier's idea of the time may lag. It only delays
-// the release of memory: State reads the precise clock.
+// tierResolution is the resolution of the tier's clock. It only delays the release of memory,
+// since State reads the precise clock.
 const tierResolution = 50 * time.Millisecond
 
 func newMemory(maxBytes uint64, now func() int64, deleted func(en *Entry, evicted bool)) (*memory, error) {
@@ -43,12 +42,12 @@ func (t *memory) get(key string) (*Entry, bool) { return t.cache.GetIfPresent(ke
 
 func (t *memory) drop(key string) { t.cache.Invalidate(key) }
 
-// dropEntry takes out en, unless another entry has taken its place.
+// dropEntry removes en, unless another entry has replaced it.
 func (t *memory) dropEntry(key string, en *Entry) {
 	t.dropIf(key, func(old *Entry) bool { return old == en })
 }
 
-// dropIf takes out the entry under key that a condition holds for.
+// dropIf removes the entry under key if a condition holds for it.
 func (t *memory) dropIf(key string, holds func(*Entry) bool) {
 	t.cache.ComputeIfPresent(key, func(old *Entry) (*Entry, otter.ComputeOp) {
 		if holds(old) {

@@ -6,35 +6,35 @@ import (
 	"time"
 )
 
-// reaper gives back the memory of entries that an invalidation has made worthless and that no
-// lookup comes across: those of a tag, a pattern or an era. No lookup answers with them, so
-// nothing depends on when it comes. It walks through the tier in steps, in a goroutine that
-// exists while there is something to look for. Let I be an invalidation that has noted that
-// there is, P a pass:
+// reaper removes entries that an invalidation of a tag, a pattern or an era has made invalid, and
+// that no lookup has removed. Lookups do not answer with such entries, so that only the release
+// of memory depends on the reaper. It reads the tier in steps, in a goroutine that exists while
+// there may be such entries. Let I be an invalidation that has called wanted, and P a pass:
 //
-//	I < P            every entry that I concerns was in the tier when P began: later inserts
-//	                 see I in the log. P finds it, or a lookup, eviction or replacement has
-//	P begins < I     the pass that follows P finds it: P ends only if nothing was noted since
-//	                 it began
-//	an entry is      P takes out the entry that it has seen, and no other (dropEntry)
+//	I < P            Every entry that I concerns was in the tier when P began, since later
+//	                 inserts see I in the log. P removes it, or a lookup, an eviction or a
+//	                 replacement has removed it.
+//	P begins < I     The next pass finds the entry. The goroutine ends only after a pass during
+//	                 which wanted was not called.
+//	an entry is      P removes the entry that it has seen, and no other (dropEntry).
 //	replaced during P
-//	Close during P   the goroutine ends before its next step; Close waits for that
+//	Close during P   The goroutine ends before its next step. Close waits for that.
 type reaper struct {
-	noted   atomic.Uint64 // invalidations
+	noted   atomic.Uint64 // the number of invalidations
 	running atomic.Bool
 	work    sync.WaitGroup
 }
 
 const (
-	// reapDelay collects the invalidations of one pass: no more than one pass begins in it.
+	// reapDelay is the shortest time between the begins of two passes.
 	reapDelay = 500 * time.Millisecond
-	// reapStep is how many entries a step looks at, which takes some 0.1 ms, and reapPause how
-	// long a pass then pauses: it looks at up to 200,000 entries per second.
+	// reapStep is the number of entries of a step, which takes about 0.1 ms. reapPause is the
+	// pause after a step. A pass reads at most 200,000 entries per second.
 	reapStep  = 1 << 10
 	reapPause = 5 * time.Millisecond
 )
 
-// wanted notes an invalidation that has left entries behind. It does not wait.
+// wanted requests a pass after an invalidation. It does not block.
 func (r *reaper) wanted(c *Cache) {
 	r.noted.Add(1)
 	if r.running.Load() || !r.running.CompareAndSwap(false, true) {
@@ -47,7 +47,7 @@ func (r *reaper) wanted(c *Cache) {
 	}
 }
 
-// run makes passes until one has seen all that was noted.
+// run makes passes until none has been requested since the begin of the last one.
 func (r *reaper) run(c *Cache) {
 	timer := time.NewTimer(reapDelay)
 	defer timer.Stop()
@@ -75,8 +75,8 @@ func (r *reaper) run(c *Cache) {
 	}
 }
 
-// reap takes out of the tier the entries that may not be answered any more on account of an
-// invalidation. It calls pause after each step, and returns false as soon as that does.
+// reap removes the invalid entries from the tier. It calls pause after each step, and returns
+// false as soon as pause does.
 func (c *Cache) reap(pause func() bool) bool {
 	left := reapStep
 	for key, en := range c.tier.cache.All() {

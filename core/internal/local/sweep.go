@@ -6,25 +6,24 @@ import (
 	"github.com/larderhq/larder/core/internal/glob"
 )
 
-// sweeps are the patterns that were invalidated last. To walk through the whole tier
-// for each of them would take long, and over a shared tier it comes in many items:
-// an entry is compared instead, when it is looked up, with the patterns that came
-// since it was compared last. The journal's lock guards all but head.
+// sweeps are the patterns that were invalidated last. A scan of the whole tier for each of them
+// would take long. Instead, a lookup compares its entry with the patterns that came since the
+// last comparison. The journal's lock guards all fields except head.
 type sweeps struct {
-	head    atomic.Uint64 // behind the last pattern's position
+	head    atomic.Uint64 // the position after the last pattern
 	list    []sweep
-	trimmed uint64 // an entry that was compared last before it may match what is no longer listed
-	until   int64  // when the last of those was heard of
+	trimmed uint64 // an entry that was last compared before this position counts as matched
+	until   int64  // the time of the last pattern that is no longer listed
 }
 
 type sweep struct {
 	position uint64
 	glob     string
-	at       int64 // when it was heard of last
+	at       int64 // when it was last applied
 }
 
-// maxSweeps is how many different patterns are listed. An entry that misses some
-// is gone.
+// maxSweeps bounds the list. An entry that was not compared with a pattern while it was listed
+// counts as matched.
 const maxSweeps = 256
 
 func (s *sweeps) add(position uint64, pattern string, now int64) {
@@ -40,7 +39,7 @@ func (s *sweeps) add(position uint64, pattern string, now int64) {
 	s.head.Store(position + 1)
 }
 
-// swept reports whether a pattern since it was compared last takes en out.
+// swept reports whether a pattern since the last comparison of en matches key.
 func (c *Cache) swept(key string, en *Entry) bool {
 	c.journal.mu.RLock()
 	defer c.journal.mu.RUnlock()
@@ -58,7 +57,7 @@ func (c *Cache) swept(key string, en *Entry) bool {
 	return false
 }
 
-// SweptSince reports whether a pattern that key matches was heard of since a time.
+// SweptSince reports whether a pattern that matches key has been applied since a time.
 func (c *Cache) SweptSince(key string, at int64) bool {
 	c.journal.mu.RLock()
 	defer c.journal.mu.RUnlock()

@@ -7,19 +7,18 @@ import (
 	"time"
 )
 
-// A load may outlast the call that began it: its caller leaves, or nobody waits for it (a
-// refresh). The values of the caller's context are the load's as well, and those of a
-// context of package context do not change. A framework's own context does: Gin and
-// fasthttp recycle theirs when the request is over, and give it to the next one.
+// A load may outlive the call that began it: its caller leaves, or it is a refresh. The load
+// reads the values of the caller's context. The values of a context of package context do not
+// change. The contexts of some frameworks do: Gin and fasthttp recycle theirs after the request,
+// for another request. The following sequence would be a data race, and the load would get the
+// value of another request:
 //
-//	Get(c), load, the caller leaves, c serves another request, load asks c for a value
+//	Get(c), load, the caller leaves, c serves another request, load reads a value of c
 //
-// would be a data race, and would answer with the value of another request. Such a
-// context is lent to the load: its values are read until the call returns, and no longer.
+// Such a context is lent to the load: its values are read only until the call returns.
 
-// Lend returns a context with the values of ctx for what may outlast the caller, and the
-// function that the caller calls before it returns: what can be recycled is not
-// asked any more after that.
+// Lend returns a context with the values of ctx for work that may outlive the caller. The caller
+// calls end before it returns. A context that can be recycled is not read after that.
 func Lend(ctx context.Context) (lent context.Context, end func()) {
 	if lasts(reflect.ValueOf(ctx), maxLayers) {
 		return ctx, func() {}
@@ -28,8 +27,8 @@ func Lend(ctx context.Context) (lent context.Context, end func()) {
 	return l, l.end
 }
 
-// lasting returns a context with the values of ctx that can be read at any time: all, or
-// none where ctx may be recycled.
+// lasting returns a context that can be read at any time: with the values of ctx, or without
+// values if ctx may be recycled.
 func lasting(ctx context.Context) context.Context {
 	if lasts(reflect.ValueOf(ctx), maxLayers) {
 		return ctx
@@ -37,7 +36,7 @@ func lasting(ctx context.Context) context.Context {
 	return context.Background()
 }
 
-// lending is a context whose values are another one's until its end.
+// lending is a context with the values of another one until end is called.
 type lending struct {
 	context.Context
 	mu sync.RWMutex
@@ -60,16 +59,16 @@ func (l *lending) end() {
 	l.of = nil
 }
 
-// Undated returns ctx without its deadline: it ends when ctx is cancelled.
-func Undated(ctx context.Context) context.Context { return undated{ctx} }
+// WithoutDeadline returns a context that reports no deadline. It ends when ctx ends.
+func WithoutDeadline(ctx context.Context) context.Context { return withoutDeadline{ctx} }
 
-// undated is a context without a deadline of its own.
-type undated struct{ context.Context }
+// withoutDeadline is a context that reports no deadline.
+type withoutDeadline struct{ context.Context }
 
 // Deadline implements context.Context.
-func (undated) Deadline() (time.Time, bool) { return time.Time{}, false }
+func (withoutDeadline) Deadline() (time.Time, bool) { return time.Time{}, false }
 
-// maxLayers is how many contexts one may be wrapped in to be looked through.
+// maxLayers bounds the nesting of contexts that lasts looks through.
 const maxLayers = 1 << 10
 
 //nolint:gochecknoglobals // constants
@@ -79,10 +78,10 @@ var (
 	stdPackage  = reflect.TypeFor[context.CancelCauseFunc]().PkgPath()
 )
 
-// lasts reports whether the values of a context can be read at any time. It looks through
-// the contexts of package context and those that embed a context, down to their roots. A
-// root of another package may be recycled; so may one whose roots cannot be seen. It
-// reads nothing but fields that hold contexts, which are set once.
+// lasts reports whether the values of a context can be read at any time. It looks through the
+// contexts of package context, and through those that embed a context, down to their roots. A
+// root of another package may be recycled, and so may a context whose root cannot be seen.
+// lasts reads only fields that hold contexts, which are set once.
 func lasts(v reflect.Value, layers int) bool {
 	for v.Kind() == reflect.Interface && !v.IsNil() {
 		v = v.Elem()
@@ -107,8 +106,8 @@ func lasts(v reflect.Value, layers int) bool {
 	return all && (seen || v.Type().PkgPath() == stdPackage)
 }
 
-// within looks at the contexts that a struct holds: whether it embeds one, or is a part of
-// package context that holds one, and whether all of them last.
+// within examines the contexts in the fields of a struct. seen: the struct embeds a context, or
+// is of package context and holds one. all: all of them last.
 func within(v reflect.Value, layers int) (seen, all bool) {
 	std := v.Type().PkgPath() == stdPackage
 	for i := range v.NumField() {

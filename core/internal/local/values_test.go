@@ -42,7 +42,7 @@ func TestValuesOfAnInspectableContextLast(t *testing.T) {
 		return map[string]context.Context{
 			"itself": ctx, "value": context.WithValue(ctx, valueKey{}, "v"), "cancel": cancelled, "timeout": timed, "cause": caused,
 			"without": context.WithoutCancel(ctx), "signal": notified, "embedded": embedding{ctx, "x"}, "pointer": &embedding{ctx, "x"},
-			"undated": Undated(ctx),
+			"without a deadline": WithoutDeadline(ctx),
 		}
 	}
 	for outer := range wrap(context.Background()) {
