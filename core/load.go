@@ -206,8 +206,8 @@ func (s *snapshot) hit(key string, info *origin) (h hit, ok bool) {
 func (s *snapshot) miss(ctx context.Context, key string, load loader, info *origin) answer {
 	e := s.c.engine
 	outer := loadscope.From(ctx)
-	outer.Reads(s.class.ReplicaLag) // stored values have waited for the replicas
-	if outer.Within(e, key) {       // a loader that asks for its own value
+	outer.ReadsReplica(s.class.ReplicaLag) // stored values have waited for the replicas
+	if outer.Within(e, key) {              // a loader that asks for its own value
 		return s.beside(ctx, key, load)
 	}
 	turn, a := s.enter(ctx, key, load, info)
@@ -228,10 +228,10 @@ func (s *snapshot) enter(ctx context.Context, key string, load loader, info *ori
 	e, tags := s.c.engine, []string{naming.Tag(key)}
 	turn, out, err := e.Enter(ctx, key, tags, s.gate())
 	outer := loadscope.From(ctx)
-	outer.Reads(out.ReplicaLag)
+	outer.ReadsReplica(out.ReplicaLag)
 	outer.Contains(out.Oldest)
 	switch {
-	case errors.Is(err, local.ErrCircle):
+	case errors.Is(err, local.ErrCycle):
 		return nil, s.beside(ctx, key, load)
 	case err != nil:
 		return nil, answer{err: err}
@@ -410,7 +410,7 @@ func (s *snapshot) load(ctx context.Context, turn *coherence.Turn, seen *local.E
 func (s *snapshot) fetch(ctx context.Context, sc *loadscope.Scope, turn *coherence.Turn, seen *local.Entry, load loader, r *loaded) bool {
 	q := s.query()
 	if sc.Outer.Loading() != nil {
-		q.Wait = local.Abroad(q.Wait)
+		q.Wait = local.InstanceWait(q.Wait)
 	}
 	q.Seen, q.Background = seen, seen != nil
 	f := turn.Fetch(ctx, q)
@@ -509,7 +509,7 @@ func (s *snapshot) accept(ctx context.Context, turn *coherence.Turn, f coherence
 
 // settle stores the result of a loader, and finishes the turn with it.
 func (s *snapshot) settle(ctx context.Context, turn *coherence.Turn, said loadscope.Said, r *loaded) {
-	turn.Reads(said.ReplicaLag)
+	turn.ReadsReplica(said.ReplicaLag)
 	turn.Contains(said.Oldest)
 	fill := local.Fill{ReplicaLag: max(s.class.ReplicaLag, said.ReplicaLag), Codec: mapCodec{t: &s.values}}
 	renewed := s.revalidate(turn.Key(), &fill, &said, r)

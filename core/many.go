@@ -303,7 +303,7 @@ func (b *batch) get(ctx context.Context, parts []*part) error {
 		return err
 	}
 	outer := loadscope.From(ctx)
-	outer.Reads(b.s.class.ReplicaLag)
+	outer.ReadsReplica(b.s.class.ReplicaLag)
 	led, within := b.begin(outer, parts)
 	if len(led) > 0 {
 		if err := b.detach(ctx, led); err != nil {

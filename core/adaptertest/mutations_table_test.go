@@ -828,15 +828,15 @@ func mutations() []mutation {
 			[]string{"a hit runs nothing inside the middleware"}),
 
 		// engine: stampedes.
-		take("one load", local+"flight.go", "\t\tif f.running < f.limit {\n\t\t\tf.running++\n", "\t\tif true {\n\t\t\tf.running++\n",
+		take("one load", local+"flight.go", "\tif f.running < f.limit {\n\t\tf.running++\n", "\tif true {\n\t\tf.running++\n",
 			[]string{"concurrent misses of one URL run the handler once", "a response written in pieces is stored once, whole"}),
 		take("a flight per key", local+"flight.go", "\tf := &flight{key: key, tags: tags, began: l.began, seen: l.pos, limit: 1, running: 1}\n", "\tkey = \"x\"\n\tf := &flight{key: key, tags: tags, began: l.began, seen: l.pos, limit: 1, running: 1}\n",
 			[]string{"requests for one URL do not wait for another's"}),
-		take("MaxLoadsAfterError after a failure", local+"flight.go", `f.limit = max(f.limit, t.gate.MaxLoadsAfterError)`, `f.limit = math.MaxInt`,
+		take("MaxLoadsAfterError after a failure", local+"turn.go", `f.limit = max(f.limit, t.gate.MaxLoadsAfterError)`, `f.limit = math.MaxInt`,
 			[]string{"after a 5xx at most MaxLoadsAfterError handlers run concurrently"}),
-		take("more than one load after a failure", local+"flight.go", `f.limit = max(f.limit, t.gate.MaxLoadsAfterError)`, ``,
+		take("more than one load after a failure", local+"turn.go", `f.limit = max(f.limit, t.gate.MaxLoadsAfterError)`, ``,
 			[]string{"after a 5xx at most MaxLoadsAfterError handlers run concurrently"}),
-		take("no request waits for a response that may not be shared", local+"flight.go", `f.limit = math.MaxInt`, ``,
+		take("no request waits for a response that may not be shared", local+"turn.go", `f.limit = math.MaxInt`, ``,
 			[]string{"waiting requests for a private response all run concurrently",
 				"waiting requests run an uncacheable response themselves"}),
 		take("a load that takes too long", local+"flight.go", `f.overdue = time.AfterFunc(gate.Wait, func() { c.overdue(sh, f, gate) })`, `f.overdue = time.AfterFunc(time.Hour, func() {})`,
@@ -845,11 +845,11 @@ func mutations() []mutation {
 			[]string{"a waiting request ends when its own context ends", "a handler is cancelled when its last waiting client disconnects"}),
 		take("a fenced load is not joined", local+"flight.go", `fenced = c.concern(f.seen, f.key, f.tags) != 0`, ``,
 			[]string{"a request after an invalidation does not join an earlier load"}),
-		take("a request that joined late loads again", local+"flight.go", `dead || at != 0 && at < w.joined ||`, `dead || at != 0 && at < w.joined && false ||`,
+		take("a request that joined late loads again", local+"turn.go", `dead || at != 0 && at < w.joined ||`, `dead || at != 0 && at < w.joined && false ||`,
 			[]string{"a load is not stored if its late tag was invalidated meanwhile"}),
 
 		// engine: invalidation.
-		take("a request after ReplicaLag loads", local+"flight.go", `caughtUp != 0 && caughtUp <= w.at ||`, `caughtUp != 0 && false ||`,
+		take("a request after ReplicaLag loads", local+"turn.go", `caughtUp != 0 && caughtUp <= w.at ||`, `caughtUp != 0 && false ||`,
 			[]string{"a request after ReplicaLag does not join a load within it"}),
 		take("a load that began before an invalidation is not stored", local+"load.go", `if c.concern(l.pos, key, tags) != 0 {`, `if false {`,
 			[]string{"a load from before an invalidation by a tag is not stored", "a load from before an invalidation by a path is not stored",

@@ -85,7 +85,7 @@ func (l *loading) answered() {
 		c.AbortStatus = http.StatusInternalServerError
 	}
 	said := l.scope.Said()
-	turn.Reads(said.ReplicaLag)
+	turn.ReadsReplica(said.ReplicaLag)
 	turn.Contains(said.Oldest)
 	l.scope.Outer.Inherit(said)
 	switch {
@@ -317,7 +317,7 @@ func (l *loading) fill(r *response, lateTags []string) local.Fill {
 	}
 	said := l.scope.Said()
 	lag := max(l.rt.class.ReplicaLag, said.ReplicaLag)
-	l.turn.Reads(lag)
+	l.turn.ReadsReplica(lag)
 	l.turn.Contains(said.Oldest)
 	return local.Fill{
 		Refuse: refuse, Codec: codec{}, Key: r.key, Value: r, Size: r.size(), Lifetime: l.d.lifetime, Tags: lateTags, ReplicaLag: lag,

@@ -281,7 +281,7 @@ const maxRounds = 3
 // serveMiss answers a request that the first lookup did not.
 func (rt *routeSnapshot) serveMiss(a *cacheRequest) error {
 	m := miss{rt: rt, a: a, gate: rt.gate}
-	m.gate.Anew = a.directives.demandsNew()
+	m.gate.SkipSettled = a.directives.demandsNew()
 	for round := 0; ; round++ {
 		if answered, err := m.attempt(round); answered {
 			return err
@@ -322,12 +322,12 @@ func (m *miss) attempt(round int) (answered bool, err error) {
 		return true, rt.leadAlone(a, tags, fwd, missing)
 	}
 	outer := loadscope.From(ex.Context()) // of a handler that calls this one
-	outer.Reads(m.gate.ReplicaLag)
+	outer.ReadsReplica(m.gate.ReplicaLag)
 	turn, out, err := rt.engine.Enter(ex.Context(), flight, tags, m.gate)
-	outer.Reads(out.ReplicaLag)
+	outer.ReadsReplica(out.ReplicaLag)
 	outer.Contains(out.Oldest)
 	switch {
-	case errors.Is(err, local.ErrCircle):
+	case errors.Is(err, local.ErrCycle):
 		return true, rt.leadAlone(a, tags, fwd, missing)
 	case err != nil:
 		// The client has gone, or the wait has reached its limit, 2×LoadTimeout. To run the
@@ -375,7 +375,7 @@ func (m *miss) collapse(out *local.Outcome, fwd string) (answered bool) {
 		a.ex.Reply(r.answer(a.ex, a.creds.lacks, a.line.Method, r.collapsedFields(rt.engine.Now(), fwd)))
 		return true
 	}
-	m.gate.Anew = true // a load that has ended will not suit it either
+	m.gate.SkipSettled = true // a load that has ended will not suit it either
 	return false
 }
 
@@ -425,7 +425,7 @@ func (rt *routeSnapshot) recheck(a *cacheRequest, turn *coherence.Turn) bool {
 func (rt *routeSnapshot) fetch(ctx context.Context, a *cacheRequest, turn *coherence.Turn, f *lookup) (answered, again bool) {
 	q := coherence.Query{Codec: codec{}, Key: entryKey(a, f), Wait: rt.class.LoadTimeout, LeaseOnly: a.directives.demandsNew(), Seen: f.entry}
 	if loadscope.From(ctx).Loading() != nil { // a load within a load
-		q.Wait = local.Abroad(q.Wait)
+		q.Wait = local.InstanceWait(q.Wait)
 	}
 	settled := false
 	defer func() {

@@ -102,7 +102,7 @@ type leaseWait struct {
 // pause records that the turn's load waits for another instance (waitgraph).
 func (w *leaseWait) pause(t *Turn) {
 	if w.resume == nil && t.Running() != nil {
-		w.resume = t.Running().Abroad()
+		w.resume = t.Running().WaitForInstance()
 	}
 }
 

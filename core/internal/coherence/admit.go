@@ -48,7 +48,7 @@ func (f *fetch) admit(ctx context.Context, ses tier.Session, en *tier.Entry) Fou
 	state := admitted.State(s.local.Now())
 	if state != local.Gone {
 		t.Made(admitted)
-		t.Names(tags)
+		t.SetEntryTags(tags)
 		s.local.Count.RemoteHits.Add(1)
 	}
 	return Found{Entry: admitted, State: state}

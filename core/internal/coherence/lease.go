@@ -109,7 +109,7 @@ func (s *shared) giveBack(h *heldLease) {
 // claim shows the lease to the other turns of the flight. A flight that was fenced meanwhile
 // has no use for it, and the lease is released.
 func (t *Turn) claim(h *heldLease) {
-	if !t.Claims(h) {
+	if !t.AddClaim(h) {
 		h.Release()
 	}
 	// Another turn of the flight may have been refused the lease before it could see the

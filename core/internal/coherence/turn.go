@@ -24,7 +24,7 @@ type Turn struct {
 
 // Enter joins the flight of key, or begins one. It returns a turn if the caller has to load.
 // Otherwise it returns the outcome of another load, or an error: that of ctx if it ended
-// first, local.ErrBusy, or local.ErrCircle. tags are those known before the load; gate applies
+// first, local.ErrBusy, or local.ErrCycle. tags are those known before the load; gate applies
 // to the flight that this call begins.
 func (e *Engine) Enter(ctx context.Context, key string, tags []string, gate local.Gate) (*Turn, local.Outcome, error) {
 	turn, o, err := e.Cache.Enter(ctx, key, tags, gate)

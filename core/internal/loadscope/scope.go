@@ -23,7 +23,7 @@ type Scope struct {
 	ttlSet  bool
 	noStore bool
 	unnamed bool
-	lag     time.Duration // see Reads
+	lag     time.Duration // see ReadsReplica
 	oldest  int64         // see Contains
 
 	validator    string
@@ -151,8 +151,8 @@ func (s *Scope) SetValidator(v string) {
 	s.validator, s.validatorSet = v, true
 }
 
-// Reads declares that the result may depend on a replica with a lag.
-func (s *Scope) Reads(lag time.Duration) {
+// ReadsReplica declares that the result may depend on a replica with a lag.
+func (s *Scope) ReadsReplica(lag time.Duration) {
 	if s == nil || lag <= 0 {
 		return
 	}
@@ -176,7 +176,7 @@ func (s *Scope) Contains(began int64) {
 
 // Inherit declares that the result depends on that of a nested load.
 func (s *Scope) Inherit(nested Said) {
-	s.Reads(nested.ReplicaLag)
+	s.ReadsReplica(nested.ReplicaLag)
 	s.Contains(nested.Oldest)
 }
 

@@ -36,8 +36,8 @@ var mu sync.Mutex //nolint:gochecknoglobals // loads of several caches may wait 
 
 // Load is one run of a loader or handler. The zero Load waits for nothing.
 type Load struct {
-	on     map[target]int // the targets of its waits, with the number of waiting goroutines
-	abroad time.Time      // the begin of its wait for another instance; zero: it does not wait for one
+	on      map[target]int // the targets of its waits, with the number of waiting goroutines
+	waiting time.Time      // the begin of its wait for another instance; zero: it does not wait for one
 }
 
 // Flight is the loads of one key. A wait for it ends with the first of them. The zero Flight
@@ -124,15 +124,15 @@ func (l *Load) leaver(t target) func() {
 	})
 }
 
-// Abroad records that l waits for another instance, until leave is called.
-func (l *Load) Abroad() (leave func()) {
+// WaitForInstance records that l waits for another instance, until leave is called.
+func (l *Load) WaitForInstance() (leave func()) {
 	mu.Lock()
 	defer mu.Unlock()
-	l.abroad = time.Now()
+	l.waiting = time.Now()
 	return func() {
 		mu.Lock()
 		defer mu.Unlock()
-		l.abroad = time.Time{}
+		l.waiting = time.Time{}
 	}
 }
 
@@ -142,7 +142,7 @@ func (l *Load) HeldUp(limit time.Duration) bool {
 	mu.Lock()
 	defer mu.Unlock()
 	now := time.Now()
-	return !canEnd(l, func(l *Load) bool { return !l.abroad.IsZero() && now.Sub(l.abroad) >= limit })
+	return !canEnd(l, func(l *Load) bool { return !l.waiting.IsZero() && now.Sub(l.waiting) >= limit })
 }
 
 // canEnd reports whether an order exists in which l can end. Loads that are stuck cannot end.

@@ -89,7 +89,7 @@ func TestALoadIsHeldUpByALongWaitForAnotherInstance(t *testing.T) {
 		require.True(t, ok)
 		_, ok = b.For(run(c))
 		require.True(t, ok)
-		back := c.Abroad()
+		back := c.WaitForInstance()
 		require.False(t, a.HeldUp(time.Second))
 		time.Sleep(time.Second)
 		require.True(t, a.HeldUp(time.Second))

@@ -54,7 +54,7 @@ func mutants() []mutant {
 		{rule("join-check", mutate.Never(local+"flight.go", `c.concern(f.seen, f.key, f.tags) != 0`)),
 			false, "AReaderAfterAnInvalidationDoesNotJoinAnOlderLoad|ARefreshAfterAnInvalidationRunsBesideAnOlderLoad", "DOOMED", ""},
 		// Readers that joined after an item share a value loaded before it.
-		{rule("waiter-check", mutate.After(local+"flight.go", `func (t *Turn) fencedAt(late []string) uint64 {`, `if true { return 0 }`)),
+		{rule("waiter-check", mutate.After(local+"turn.go", `func (t *Turn) fencedAt(late []string) uint64 {`, `if true { return 0 }`)),
 			true, "ALateTagMakesAReaderThatJoinedAfterItsInvalidationReload", "", ""},
 		// A tag's generation survives its invalidation.
 		{rule("stamp-kill", mutate.Replace(local+"cache.go", `c.generations.kill(it.Value)`, ``)), true, gone, "", ""},
@@ -79,7 +79,7 @@ func mutants() []mutant {
 		{rule("lag", mutate.Never(local+"load.go", `c.concern(c.journal.since(l.began-int64(lag)), key, tags) != 0`)),
 			false, "ALoadWithinReplicaLagIsSharedButNotStored", "", ""},
 		// An entry that a leader found is shared although it has been removed.
-		{rule("found-check", mutate.Never(local+"flight.go", `o.Entry != t.made`)), false, "AReaderAfterAnInvalidationDoesNotShareWhatALeaderFound", "", ""},
+		{rule("found-check", mutate.Never(local+"turn.go", `o.Entry != t.made`)), false, "AReaderAfterAnInvalidationDoesNotShareWhatALeaderFound", "", ""},
 		// A put value is not fenced by an item directly after its own invalidation.
 		{rule("renew", mutate.Replace(local+"cache.go", `l.pos = pos`, `_ = pos`)), false, "AnInvalidationAfterThatOfAPutFencesItsValue", "", ""},
 		// A request during a deferred fill joins although an item concerns its late tags. The fill

@@ -42,11 +42,11 @@ func engineRules() []mutate.Rule {
 		// Eras of a found entry are not compared.
 		rule("R6-Era", mutate.After(engine+"partitions.go", `func (ps *partitions) inEras(eras []tier.PartitionEra) bool {`, `if true { return true }`)),
 		// Flights are joined although the log has not been read for long.
-		rule("R7", mutate.Replace(local+"flight.go", `fenced || f.began < oldest`, `fenced`), mutate.Replace(local+"flight.go", `|| f.began < w.oldest {`, `{`)),
+		rule("R7", mutate.Replace(local+"flight.go", `fenced || f.began < oldest`, `fenced`), mutate.Replace(local+"turn.go", `|| f.began < w.oldest {`, `{`)),
 		// A reader that joins a load late gets an entry renewed when it was legal.
 		rule("R7-Old", mutate.Never(engine+"partitions.go", `v != 0 && lapse <= now`)),
 		// A load is as old as it began, whatever it has joined.
-		rule("R7-Nested", mutate.Never(local+"flight.go", `began != 0 && (t.oldest == 0 || began < t.oldest)`)),
+		rule("R7-Nested", mutate.Never(local+"turn.go", `began != 0 && (t.oldest == 0 || began < t.oldest)`)),
 		// A load from before a suspension is joined after it.
 		rule("R7-Suspended", mutate.Replace(engine+"partitions.go", "if ps.suspension.found.Load() {\n\t\treturn math.MaxInt64", "if false {\n\t\treturn math.MaxInt64")),
 		// An entry stored under an open intent outlives its deadline.
