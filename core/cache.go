@@ -156,13 +156,13 @@ func (c *Cache) Options() Options {
 
 // scope returns a scope for a load or a write of this cache.
 func (c *Cache) scope() *loadscope.Scope {
-	return &loadscope.Scope{
+	return &loadscope.Scope{Owner: loadscope.Owner{
 		MaxTags: MaxTagsPerEntry, Of: c.engine,
 		Invalidate: func(ctx context.Context, targets any) error {
 			return c.Invalidate(ctx, targets.([]Target)...)
 		},
 		WaitEverywhere: c.WaitEverywhere,
-	}
+	}}
 }
 
 // mapKind is the class and the type of the map that has a prefix.

@@ -898,7 +898,7 @@ func mutations() []mutation {
 
 		// core: the context functions that handlers call.
 		take("AddTags", "core/context.go", "\ts.AddTags(names)\n", "", []string{"AddTags by the request's context"}),
-		take("tags are bounded", "core/internal/loadscope/scope.go", `if len(s.tags) > s.MaxTags {`, `if false {`,
+		take("tags are bounded", "core/internal/loadscope/scope.go", `if len(s.said.Tags) > s.MaxTags {`, `if false {`,
 			[]string{"a response with more tags than an entry can carry is not stored"}),
 		take("a refused tag", "core/context.go", "\t\t\ts.SetUnnamed() // what cannot", "\t\t\t// what cannot",
 			[]string{"a response whose tag is refused is not stored"}),
@@ -906,7 +906,7 @@ func mutations() []mutation {
 		take("NoStore has an effect", "core/context.go", "\ts.SetNoStore()\n\treturn nil\n", "\treturn nil\n", []string{"NoStore by the request's context"}),
 		take("Invalidate has an effect", "core/context.go", `return s.Invalidate(ctx, targets)`, `return nil`,
 			[]string{"Invalidate by the request's context, in a write", "Invalidate by the request's context, in a cached handler"}),
-		take("a scope belongs to a route", "core/internal/loadscope/scope.go", `s, _ := ctx.Value(Key).(*Scope)`, "s, _ := ctx.Value(Key).(*Scope)\n\tif s == nil {\n\t\ts = &Scope{MaxTags: 1000, Invalidate: func(context.Context, any) error { return nil }}\n\t}",
+		take("a scope belongs to a route", "core/internal/loadscope/scope.go", `s, _ := ctx.Value(Key).(*Scope)`, "s, _ := ctx.Value(Key).(*Scope)\n\tif s == nil {\n\t\ts = &Scope{Owner: Owner{MaxTags: 1000, Invalidate: func(context.Context, any) error { return nil }}}\n\t}",
 			[]string{"outside cached and invalidating routes the calls do nothing"}),
 	}
 }

@@ -17,41 +17,45 @@ const Key = "github.com/larderhq/larder/scope"
 
 // Scope holds the declared properties of one load or one write.
 type Scope struct {
-	mu      sync.Mutex
-	tags    []string
-	ttl     time.Duration
-	ttlSet  bool
-	noStore bool
-	unnamed bool
-	lag     time.Duration // see ReadsReplica
-	oldest  int64         // see Contains
+	mu   sync.Mutex
+	said Said
 
-	validator    string
-	validatorSet bool
+	Owner
+	Place
+	Replaced
+}
 
-	// Invalidate is Cache.Invalidate of the cache to which the scope belongs. targets is a
-	// []core.Target.
+// Owner is the cache to which a scope belongs.
+type Owner struct {
+	Of any
+	// Invalidate is Cache.Invalidate of the cache. targets is a []core.Target.
 	Invalidate func(ctx context.Context, targets any) error
-	// WaitEverywhere is Cache.WaitEverywhere of that cache.
+	// WaitEverywhere is Cache.WaitEverywhere of the cache.
 	WaitEverywhere func(ctx context.Context) error
 	// MaxTags bounds the tags.
 	MaxTags int
-	// Of is the cache to which the scope belongs.
-	Of any
-	// Leads is the key whose flight this load leads. Outer is the scope of the load of which
-	// this one is a part. Beside is the key that it loads outside any flight.
-	Leads  string
-	Outer  *Scope
+}
+
+// Place is the place of a load among the flights and the other loads.
+type Place struct {
+	// Leads is the key whose flight the load leads. LeadsToo are those of a load of several values.
+	Leads    string
+	LeadsToo map[string]bool
+	// Beside is the key that the load loads outside any flight.
 	Beside string
+	// Outer is the scope of the load of which this one is a part. nil: it is not nested.
+	Outer *Scope
 	// Load is the load for which others may wait. nil: the scope has no load of its own.
 	Load *waitgraph.Load
+}
+
+// Replaced is the value that a load is to replace.
+type Replaced struct {
 	// Single: the load has one value, which can have a validator.
 	Single bool
-	// Prior returns a pointer to a copy of the value that the load is to replace, nil if there
-	// is none. A nil Prior offers no value.
+	// Prior returns a pointer to a copy of the value, nil if there is none. A nil Prior offers no
+	// value.
 	Prior func(ctx context.Context) (v any, validator string)
-	// LeadsToo are the keys of the flights that a load of several values leads.
-	LeadsToo map[string]bool
 }
 
 // Within reports whether s is part of a load that leads the flight of a cache's key. Such a
@@ -112,13 +116,13 @@ func (s *Scope) AddTags(tags []string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, t := range tags {
-		if !slices.Contains(s.tags, t) {
-			s.tags = append(s.tags, t)
+		if !slices.Contains(s.said.Tags, t) {
+			s.said.Tags = append(s.said.Tags, t)
 		}
 	}
-	if len(s.tags) > s.MaxTags {
-		s.noStore, s.unnamed = true, true
-		s.tags = s.tags[:s.MaxTags]
+	if len(s.said.Tags) > s.MaxTags {
+		s.said.NoStore, s.said.Unnamed = true, true
+		s.said.Tags = s.said.Tags[:s.MaxTags]
 	}
 }
 
@@ -127,28 +131,28 @@ func (s *Scope) AddTags(tags []string) {
 func (s *Scope) SetUnnamed() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.noStore, s.unnamed = true, true
+	s.said.NoStore, s.said.Unnamed = true, true
 }
 
 // SetTTL replaces the class's TTL.
 func (s *Scope) SetTTL(d time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.ttl, s.ttlSet = d, true
+	s.said.TTL, s.said.TTLSet = d, true
 }
 
 // SetNoStore forbids storing the result.
 func (s *Scope) SetNoStore() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.noStore = true
+	s.said.NoStore = true
 }
 
 // SetValidator sets the validator of the result.
 func (s *Scope) SetValidator(v string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.validator, s.validatorSet = v, true
+	s.said.Validator, s.said.ValidatorSet = v, true
 }
 
 // ReadsReplica declares that the result may depend on a replica with a lag.
@@ -158,7 +162,7 @@ func (s *Scope) ReadsReplica(lag time.Duration) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.lag = max(s.lag, lag)
+	s.said.ReplicaLag = max(s.said.ReplicaLag, lag)
 }
 
 // Contains declares that the result contains the value of a load that began at a time, on the
@@ -169,8 +173,8 @@ func (s *Scope) Contains(began int64) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.oldest == 0 || began < s.oldest {
-		s.oldest = began
+	if s.said.Oldest == 0 || began < s.said.Oldest {
+		s.said.Oldest = began
 	}
 }
 
@@ -197,8 +201,7 @@ type Said struct {
 func (s *Scope) Said() Said {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return Said{
-		Tags: slices.Clone(s.tags), TTL: s.ttl, TTLSet: s.ttlSet, NoStore: s.noStore, Unnamed: s.unnamed,
-		Validator: s.validator, ValidatorSet: s.validatorSet, ReplicaLag: s.lag, Oldest: s.oldest,
-	}
+	said := s.said
+	said.Tags = slices.Clone(said.Tags)
+	return said
 }

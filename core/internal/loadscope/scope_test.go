@@ -29,11 +29,11 @@ func TestAContextReturnsItsScope(t *testing.T) {
 }
 
 func TestANewScopeIsEmpty(t *testing.T) {
-	require.Equal(t, loadscope.Said{}, (&loadscope.Scope{MaxTags: 3}).Said())
+	require.Equal(t, loadscope.Said{}, (&loadscope.Scope{Owner: loadscope.Owner{MaxTags: 3}}).Said())
 }
 
 func TestTheLastTTLAndAllTagsCount(t *testing.T) {
-	s := &loadscope.Scope{MaxTags: 3}
+	s := &loadscope.Scope{Owner: loadscope.Owner{MaxTags: 3}}
 	s.AddTags([]string{"a", "b", "a"})
 	s.AddTags([]string{"b", "c"})
 	s.SetTTL(time.Minute)
@@ -48,7 +48,7 @@ func TestTheLastTTLAndAllTagsCount(t *testing.T) {
 }
 
 func TestAScopeWithTooManyTagsIsNeitherStoredNorShared(t *testing.T) {
-	s := &loadscope.Scope{MaxTags: 3}
+	s := &loadscope.Scope{Owner: loadscope.Owner{MaxTags: 3}}
 	s.AddTags([]string{"a", "b", "c", "d"})
 	said := s.Said()
 	require.True(t, said.NoStore)
@@ -61,7 +61,7 @@ func TestAScopeWithTooManyTagsIsNeitherStoredNorShared(t *testing.T) {
 }
 
 func TestAScopeIsSafeForConcurrentUse(t *testing.T) {
-	s := &loadscope.Scope{MaxTags: 1000}
+	s := &loadscope.Scope{Owner: loadscope.Owner{MaxTags: 1000}}
 	var wg sync.WaitGroup
 	for i := range 10 {
 		wg.Add(1)
