@@ -15,8 +15,9 @@ import (
 // keeps them. fasthttp searches all fields of a header for each field that is put into it:
 // to build a header of ten fields takes three times as long as to copy one.
 //
-// The fields of an answer are made once per response and second, and never changed. Their
-// addresses therefore identify the answer, as long as something refers to them.
+// The fields of an answer are made once: those of the response with it, and those of the hit for
+// all hits of a second. They are never changed. Their addresses therefore identify the answer,
+// as long as something refers to them.
 type preparedHeaders [preparedSlots]preparedSlot
 
 // preparedSlots bounds the headers that a route has prepared. Each takes about 1.5 KiB.
@@ -29,7 +30,7 @@ const worthPreparing = 4
 // preparedSlot is the place of the answers whose fields have addresses of one hash.
 type preparedSlot struct {
 	header atomic.Pointer[preparedHeader]
-	last   atomic.Pointer[httpcache.Field] // the fields of the latest answer without a prepared header
+	last   atomic.Pointer[httpcache.Field] // the response's fields of the latest answer without a prepared header
 	count  atomic.Int32                    // of the answers with these fields; it may miss some
 }
 
@@ -46,16 +47,17 @@ func (p *preparedHeaders) copyTo(h *fasthttp.ResponseHeader, a *httpcache.Answer
 	if len(a.Fields) == 0 || len(a.Extra) == 0 || !isFresh(h) || len(h.StatusMessage()) > 0 {
 		return false
 	}
-	at := &a.Extra[0]
+	at := &a.Fields[0]
 	const golden = 0x9e3779b97f4a7c15 // Knuth, The Art of Computer Programming, section 6.4
-	slot := &p[uint64(uintptr(unsafe.Pointer(at)))*golden>>32%preparedSlots]
+	both := uint64(uintptr(unsafe.Pointer(at)))*golden + uint64(uintptr(unsafe.Pointer(&a.Extra[0])))
+	slot := &p[both*golden>>32%preparedSlots]
 	if ready := slot.header.Load(); ready != nil && ready.suits(h, a, app) {
 		ready.header.CopyTo(h)
 		return true
 	}
 	if slot.last.Swap(at) != at {
 		slot.count.Store(0)
-	} else if slot.count.Add(1) == worthPreparing {
+	} else if slot.count.Add(1)%worthPreparing == 0 {
 		slot.header.Store(prepare(h, a, app))
 	}
 	return false

@@ -47,7 +47,7 @@ func (r *response) answer(ex Exchange, lacks FieldSet, method string, extra []Fi
 // inFull plans the whole of the stored response, in the coding that suits the request.
 // recoded says that middleware in front may encode that content.
 func (r *response) inFull(ex Exchange, extra []Field) (a Answer, etag string, recoded bool) {
-	a = Answer{Status: r.status, Fields: r.sent, Extra: extra, Body: r.body, ErrorMessage: r.failure, length: r.length}
+	a = Answer{Status: int(r.status), Fields: r.sent, Extra: extra, Body: r.body, ErrorMessage: r.failure, length: r.length}
 	etag = r.etag
 	out := outsideOf(ex)
 	if e := r.chosen(ex, out); e != nil {
@@ -152,7 +152,7 @@ func (r *response) notModified(ex Exchange, etag string) bool {
 // malformed: then the answer is the whole content.
 func (r *response) ranges(a Answer, ex Exchange, spec, etag string) Answer {
 	condition := ex.Values("If-Range")
-	if !field.IfRangeHolds(condition, etag, r.lastModified, r.date) || len(condition) > 0 && etag == "" && len(r.encoded) > 0 {
+	if !field.IfRangeHolds(condition, etag, r.lastModified, r.date) || len(condition) > 0 && etag == "" && len(r.encodings().encoded) > 0 {
 		return a // a date does not tell one encoding from another
 	}
 	size := int64(len(a.Body))
@@ -201,7 +201,7 @@ func (r *response) covers(ex Exchange) bool {
 	if spec == "" || len(ex.Values("If-Range")) > 0 {
 		return false
 	}
-	if spec == r.asked {
+	if spec == r.part.asked {
 		return true
 	}
 	_, ok := r.within(spec)
@@ -212,10 +212,10 @@ func (r *response) covers(ex Exchange) bool {
 // within what the stored part says it is. Of a part that is shorter than it says,
 // that may be less.
 func (r *response) within(spec string) (field.Span, bool) {
-	if r.whole < 0 {
+	if r.part.whole < 0 {
 		return field.Span{}, false
 	}
-	spans, ok := field.ParseRange([]string{spec}, r.whole)
+	spans, ok := field.ParseRange([]string{spec}, r.part.whole)
 	if !ok || len(spans) != 1 {
 		return field.Span{}, false
 	}
@@ -228,12 +228,12 @@ func (r *response) within(spec string) (field.Span, bool) {
 // partOf answers a range request that a stored part covers.
 func (r *response) partOf(a Answer, ex Exchange) Answer {
 	spec := rangeOf(ex)
-	if spec == r.asked {
+	if spec == r.part.asked {
 		return a
 	}
 	if s, ok := r.within(spec); ok {
 		a.Body = a.Body[s.First-r.part.First : s.Last+1-r.part.First]
-		a.Extra = append(a.Extra[:len(a.Extra):len(a.Extra)], contentRange(s, r.whole), contentLength(len(a.Body)))
+		a.Extra = append(a.Extra[:len(a.Extra):len(a.Extra)], contentRange(s, r.part.whole), contentLength(len(a.Body)))
 	}
 	return a
 }

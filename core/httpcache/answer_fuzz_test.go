@@ -207,7 +207,7 @@ func FuzzAnswer(f *testing.F) {
 		if etag != "" {
 			add("Etag", etag)
 		}
-		r.etag, r.own = etag, len(r.fields)
+		r.etag, r.own = etag, int32(len(r.fields))
 		r.read()
 		if r.lastModified.Unix() == 0 || r.lastModified.IsZero() && r.date.Unix() == 0 {
 			return

@@ -90,8 +90,8 @@ func (r *response) encode() []byte {
 	if r.part != nil {
 		to = binary.AppendVarint(to, r.part.First)
 		to = binary.AppendVarint(to, r.part.Last)
-		to = binary.AppendVarint(to, r.whole)
-		to = appendString(to, r.asked)
+		to = binary.AppendVarint(to, r.part.whole)
+		to = appendString(to, r.part.asked)
 	}
 	to = binary.AppendUvarint(to, uint64(len(r.fields)))
 	to = binary.AppendUvarint(to, uint64(r.own))
@@ -99,11 +99,12 @@ func (r *response) encode() []byte {
 		to = append(appendString(to, f.Name), byte(f.Mode))
 		to = appendStrings(to, f.Values)
 	}
-	to = binary.AppendUvarint(to, uint64(len(r.encoded)))
-	for i := range r.encoded {
-		to = appendString(to, r.encoded[i].coding)
-		to = binary.AppendUvarint(to, uint64(len(r.encoded[i].body)))
-		to = append(to, r.encoded[i].body...)
+	encoded := r.encodings().encoded
+	to = binary.AppendUvarint(to, uint64(len(encoded)))
+	for i := range encoded {
+		to = appendString(to, encoded[i].coding)
+		to = binary.AppendUvarint(to, uint64(len(encoded[i].body)))
+		to = append(to, encoded[i].body...)
 	}
 	return append(to, r.body...)
 }
@@ -214,7 +215,8 @@ func (d *decoder) strings() []string {
 
 func (d *decoder) response() *response {
 	flags := d.byte()
-	r := &response{status: int(d.uvarint())}
+	status := d.uvarint()
+	r := &response{}
 	r.initialAge, r.forError = d.varint(), time.Duration(d.varint())
 	r.forAuthorized = flags&flagAuthorized != 0
 	r.forCookies = flags&flagCookies != 0
@@ -227,11 +229,10 @@ func (d *decoder) response() *response {
 	r.etag, r.key = d.string(), d.string()
 	r.vary, r.tags = d.strings(), d.strings()
 	if flags&flagPart != 0 {
-		r.part = &field.Span{First: d.varint(), Last: d.varint()}
-		r.whole, r.asked = d.varint(), d.string()
+		r.part = &partial{Span: field.Span{First: d.varint(), Last: d.varint()}, whole: d.varint(), asked: d.string()}
 	}
 	n := d.count()
-	r.own = int(d.uvarint())
+	own := d.uvarint()
 	for range n { // it grows with what there is, not with what there is said to be
 		if d.err != nil {
 			break
@@ -239,15 +240,20 @@ func (d *decoder) response() *response {
 		r.fields = append(r.fields, Field{Name: d.string(), Mode: Mode(d.byte()), Values: d.strings()})
 	}
 	n = min(d.count(), maxCodings+1)
+	var encoded []encodedBody
 	for range n {
-		r.encoded = append(r.encoded, encodedBody{coding: d.string(), body: d.bytes()})
+		encoded = append(encoded, encodedBody{coding: d.string(), body: d.bytes()})
+	}
+	if encoded != nil {
+		r.coded = &encodings{encoded: encoded}
 	}
 	r.body = d.rest
 	d.rest = nil
-	if r.status < 200 || r.status > 999 || r.own < 0 || r.own > len(r.fields) || len(r.encoded) > maxCodings || !r.partFits() {
+	if status < 200 || status > 999 || own > uint64(len(r.fields)) || len(encoded) > maxCodings || !r.partFits() {
 		d.fail()
 		return r
 	}
+	r.own, r.status = int32(own), int32(status) //nolint:gosec // they fit
 	r.read()
 	r.describeEncoded()
 	return r
@@ -259,7 +265,7 @@ const maxCodings = 2
 // partFits reports whether a part has no more content than it says.
 func (r *response) partFits() bool {
 	return r.part == nil || r.part.First >= 0 && r.part.Last >= r.part.First && int64(len(r.body)) <= r.part.Last-r.part.First+1 &&
-		(r.whole < 0 || r.part.Last < r.whole)
+		(r.part.whole < 0 || r.part.Last < r.part.whole)
 }
 
 func (d *decoder) index() *index {

@@ -28,12 +28,12 @@ func TestValuesAreTheSameAfterEncodingAndDecoding(t *testing.T) {
 			},
 		},
 		"old response": &response{status: 999, validators: validators{initialAge: math.MaxInt64}, body: []byte("x")},
-		"part":         &response{status: 206, partial: partial{part: &field.Span{First: 3, Last: 5}, whole: 10, asked: "bytes=3-5"}, body: []byte("abc")},
+		"part":         &response{status: 206, part: &partial{Span: field.Span{First: 3, Last: 5}, whole: 10, asked: "bytes=3-5"}, body: []byte("abc")},
 		"encoded": func() *response {
 			r := &response{
 				status: 200, body: []byte("abc"), validators: validators{etag: `"x"`},
-				encodings: encodings{encoded: []encodedBody{{coding: "zstd", body: []byte("z")}, {coding: "gzip", body: []byte("g")}}},
-				fields:    []Field{{Name: "Etag", Values: []string{`"x"`}}, {Name: "Content-Length", Values: []string{"3"}}},
+				coded:  &encodings{encoded: []encodedBody{{coding: "zstd", body: []byte("z")}, {coding: "gzip", body: []byte("g")}}},
+				fields: []Field{{Name: "Etag", Values: []string{`"x"`}}, {Name: "Content-Length", Values: []string{"3"}}},
 			}
 			r.read()
 			r.describeEncoded()

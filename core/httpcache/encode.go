@@ -19,7 +19,7 @@ type encodedBody struct {
 	body   []byte
 	etag   string
 	fields []Field
-	length lengthField // that fields state already
+	length *lengthField // that fields state already
 }
 
 // worthEncoding is the smallest content that is encoded.
@@ -33,20 +33,25 @@ func encodable(h Header) bool {
 	return len(ownValues(h, "Content-Encoding")) == 0 && !field.ParseCacheControl(h.Values("Cache-Control")).NoTransform && !readDirectives(h).cc.NoTransform
 }
 
-// encodeAs adds the content in those codings that make it smaller, unless it has
-// been done.
-func (r *response) encodeAs(codings []string, h Header) {
-	if r.encoded != nil && !encodable(h) {
-		r.encoded = nil
+// encodeAs adds the content in those codings that make it smaller. have is what an earlier
+// response had of them.
+func (r *response) encodeAs(codings []string, h Header, have []encodedBody) {
+	if len(have) > 0 && encodable(h) {
+		r.coded = &encodings{encoded: slices.Clone(have)}
+		return
 	}
-	if r.encoded != nil || len(codings) == 0 || r.status != 200 || len(r.body) < worthEncoding || !compressible(first(h.Values("Content-Type"))) ||
+	if len(codings) == 0 || r.status != 200 || len(r.body) < worthEncoding || !compressible(first(h.Values("Content-Type"))) ||
 		!encodable(h) {
 		return
 	}
+	var encoded []encodedBody
 	for _, coding := range codings {
 		if body := compress(coding, r.body); len(body) < len(r.body)*9/10 {
-			r.encoded = append(r.encoded, encodedBody{coding: coding, body: body})
+			encoded = append(encoded, encodedBody{coding: coding, body: body})
 		}
+	}
+	if encoded != nil {
+		r.coded = &encodings{encoded: encoded}
 	}
 }
 
@@ -87,9 +92,12 @@ func compressible(contentType string) bool {
 
 // describeEncoded makes the fields of each encoded content, and lists the codings.
 func (r *response) describeEncoded() {
-	for i := range r.encoded {
-		r.encoded[i].describe(r)
-		r.codings = append(r.codings, r.encoded[i].coding)
+	if r.coded == nil {
+		return
+	}
+	for i := range r.coded.encoded {
+		r.coded.encoded[i].describe(r)
+		r.coded.codings = append(r.coded.codings, r.coded.encoded[i].coding)
 	}
 }
 
@@ -110,22 +118,23 @@ func (e *encodedBody) describe(r *response) {
 		}
 	}
 	e.fields = append(e.fields, Field{Name: "Content-Encoding", Values: []string{e.coding}}, contentLength(len(e.body)))
-	e.length = lengthField{len(e.body), []Field{}}
+	e.length = &lengthField{len(e.body), []Field{}}
 }
 
 // chosen returns the encoded content that suits the request best; nil: the
 // content as it is, which is also what middleware in front gets that encodes by itself.
 func (r *response) chosen(ex Exchange, out outside) *encodedBody {
-	if len(r.encoded) == 0 || out.encoder {
+	if r.coded == nil || len(r.coded.encoded) == 0 || out.encoder {
 		return nil
 	}
-	coding, ok := field.ChooseEncoding(ex.Values("Accept-Encoding"), r.codings)
+	encoded := r.coded.encoded
+	coding, ok := field.ChooseEncoding(ex.Values("Accept-Encoding"), r.coded.codings)
 	if !ok {
 		return nil
 	}
-	for i := range r.encoded {
-		if r.encoded[i].coding == coding {
-			return &r.encoded[i]
+	for i := range encoded {
+		if encoded[i].coding == coding {
+			return &encoded[i]
 		}
 	}
 	return nil

@@ -129,7 +129,7 @@ type Answer struct {
 	// ErrorMessage is Capture's, of the stored response.
 	ErrorMessage string
 
-	length lengthField
+	length *lengthField
 	// distinct says that no two of the fields have the same name, and that each is to be
 	// sent where outer middleware has set none.
 	distinct bool

@@ -302,7 +302,7 @@ func (l *loading) assignKey(r *response, lateTags []string) {
 	l.existing = rt.lookup(a, rt.engine.Now())
 	switch {
 	case r.part != nil:
-		r.key, r.asked = a.key+partSuffix, strings.Clone(rangeOf(a.ex))
+		r.key, r.part.asked = a.key+partSuffix, strings.Clone(rangeOf(a.ex))
 	case len(l.d.vary) > 0 || len(l.existing.lists) > 0:
 		r.vary = l.existing.index.varied(l.d.vary)
 		r.key = rt.variantKey(a.key, r.vary, a.ex)

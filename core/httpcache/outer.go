@@ -145,7 +145,7 @@ func (r *response) forAnyCoding() *recoded {
 	if made := r.recoded.Load(); made != nil {
 		return made
 	}
-	made := &recoded{fields: forAnyCoding(r.sent, r.own), etag: r.etag}
+	made := &recoded{fields: forAnyCoding(r.sent, int(r.own)), etag: r.etag}
 	if hasField(r.sent[r.own:], "Etag") { // a handler's own stays as it is
 		made.etag = weakTag(r.etag)
 	}

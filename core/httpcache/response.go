@@ -17,25 +17,24 @@ import (
 
 // response is a stored response. It is immutable except for the fields that are rendered
 // when they are first sent.
+//
+// A response has 288 bytes, a size class of the allocator. What few responses have is behind
+// a pointer.
 type response struct {
-	status int
-	fields []Field // the handler's, then the cache's
-	own    int     // how many are the handler's
-	sent   []Field // the fields that answers carry
-	// distinct says that a hit has at most one field of each name, if outer middleware has
-	// set none: the names in sent differ, and are none that the cache adds to a hit.
-	distinct bool
-	body     []byte
-	failure  string // Capture.ErrorMessage
+	fields  []Field // the handler's, then the cache's
+	sent    []Field // the fields that answers carry
+	body    []byte
+	failure string       // Capture.ErrorMessage
+	part    *partial     // nil: the response is whole
+	coded   *encodings   // nil: there are none
+	length  *lengthField // of body, where answers state it
+	recoded atomic.Pointer[recoded]
 
 	validators
-	reuse
 	identification
-	partial
-	encodings
-
-	last    atomic.Pointer[rendered]
-	recoded atomic.Pointer[recoded]
+	reuse
+	status int32
+	own    int32 // how many of fields are the handler's
 }
 
 // validators are what conditional requests are compared with, and the age.
@@ -47,14 +46,18 @@ type validators struct {
 	initialAge   int64     // the Age it came with, in seconds
 }
 
-// reuse says which requests a response may be answered to, and in which state.
+// reuse says which requests a response may be answered to, in which state, and how.
 type reuse struct {
+	forError      time.Duration // how long after its lifetime it replaces an error
 	forAuthorized bool          // may be answered to requests with Authorization
 	forCookies    bool          // may be answered to requests with any Cookie
 	forOrigins    bool          // may be answered to requests with any Origin of which nothing else is known
 	validate      bool          // never answered without validation
 	strict        bool          // never answered once it is stale
-	forError      time.Duration // how long after its lifetime it replaces an error
+	// distinct says that a hit has at most one field of each name, if outer middleware has
+	// set none: the names in sent differ, and are none that the cache adds to a hit.
+	distinct  bool
+	rangeless bool // the handler wants no ranges cut
 }
 
 // identification is where a response is stored.
@@ -66,10 +69,9 @@ type identification struct {
 
 // partial describes the part of a content that a stored 206 has.
 type partial struct {
-	rangeless bool        // the handler wants no ranges cut
-	part      *field.Span // the bytes of the whole; nil: the response is whole
-	whole     int64       // the length of the whole, -1: unknown
-	asked     string      // the Range that it answers
+	field.Span        // the bytes of the whole
+	whole      int64  // the length of the whole, -1: unknown
+	asked      string // the Range that it answers
 }
 
 // encodings are the content codings of a response.
@@ -77,8 +79,17 @@ type encodings struct {
 	encoding []string      // its Content-Encoding, if it is one that clients name
 	encoded  []encodedBody // its content once more, for requests that accept the coding
 	codings  []string      // the codings of encoded, in order of preference
-	length   lengthField   // of body, where answers state it
 }
+
+// encodings returns the content codings of the response.
+func (r *response) encodings() *encodings {
+	if r.coded == nil {
+		return &noEncodings
+	}
+	return r.coded
+}
+
+var noEncodings encodings //nolint:gochecknoglobals // a constant
 
 // uncacheable marks the key of a resource whose response was not cacheable: for a while
 // requests for it do not wait for each other.
@@ -108,7 +119,7 @@ var mergeable = map[string]bool{ //nolint:gochecknoglobals // a constant
 // handler does not say so.
 func (rt *routeSnapshot) newResponse(status int, h Header, body []byte, d *decision, encoded []encodedBody, made time.Time) (r *response, add []Field) {
 	r = &response{
-		status:     status,
+		status:     int32(status), //nolint:gosec // it has three digits
 		body:       body,
 		validators: validators{initialAge: d.age},
 		reuse: reuse{
@@ -116,7 +127,9 @@ func (rt *routeSnapshot) newResponse(status int, h Header, body []byte, d *decis
 			validate: d.validate, strict: d.strict, forError: d.forError,
 		},
 		identification: identification{vary: d.vary},
-		partial:        partial{part: d.part, whole: d.whole},
+	}
+	if d.part != nil {
+		r.part = &partial{Span: *d.part, whole: d.whole}
 	}
 	r.takeFields(h, d.strip)
 	r.etag = first(r.header().Values("Etag")) // unless it is for this client only
@@ -127,9 +140,8 @@ func (rt *routeSnapshot) newResponse(status int, h Header, body []byte, d *decis
 		r.read()
 		return r, add
 	}
-	r.encoded = slices.Clone(encoded)
-	r.encodeAs(rt.class.HTTP.Encodings, h)
-	if names, _ := variesOn(h); len(r.encoded) > 0 && !slices.Contains(names, "Accept-Encoding") {
+	r.encodeAs(rt.class.HTTP.Encodings, h, encoded)
+	if names, _ := variesOn(h); r.coded != nil && !slices.Contains(names, "Accept-Encoding") {
 		add = append(add, varyOnEncoding)
 	}
 	r.addFields(add)
@@ -156,13 +168,13 @@ func (r *response) takeFields(h Header, strip []string) {
 		}
 		r.fields = append(r.fields, f)
 	}
-	r.own = len(r.fields)
+	r.own = int32(len(r.fields)) //nolint:gosec // it fits
 }
 
 // addedFields makes the fields that the cache adds to the handler's: an ETag, which it also
 // stores, Accept-Ranges, no-cache and Date.
 func (rt *routeSnapshot) addedFields(r *response, h Header, d *decision, made time.Time) (add []Field) {
-	status := r.status
+	status := int(r.status)
 	if status == http.StatusOK && !rt.class.HTTP.NoETag && len(h.Values("Etag")) == 0 && len(h.Values("Last-Modified")) == 0 {
 		sum := sha256.Sum256(r.body)
 		r.etag = `"` + base64.RawURLEncoding.EncodeToString(sum[:18]) + `"`
@@ -180,10 +192,23 @@ func (rt *routeSnapshot) addedFields(r *response, h Header, d *decision, made ti
 	return add
 }
 
-// addFields adds the cache's fields to the handler's. The list keeps no room for more.
+// addFields adds the cache's fields to the handler's. The list keeps no room for more, and all
+// values are in one block.
 func (r *response) addFields(add []Field) {
 	all := make([]Field, 0, len(r.fields)+len(add))
 	r.fields = append(append(all, r.fields...), add...)
+	n := 0
+	for i := range r.fields {
+		n += len(r.fields[i].Values)
+	}
+	values := make([]string, 0, n)
+	for i := range r.fields {
+		f := &r.fields[i]
+		if from := len(values); f.Values != nil {
+			values = append(values, f.Values...)
+			f.Values = values[from:len(values):len(values)]
+		}
+	}
 }
 
 // read reads the fields that are compared with requests, and makes those that are
@@ -196,7 +221,9 @@ func (r *response) read() {
 		r.date, _ = field.ParseDate(first(storedHeader(r.fields[r.own:]).Values("Date")))
 	}
 	if codings := h.Values("Content-Encoding"); field.KnownEncodings(codings) {
-		r.encoding = codings
+		coded := *r.encodings()
+		coded.encoding = codings
+		r.coded = &coded
 	}
 	r.rangeless = !takesBytes(h.Values("Accept-Ranges"))
 	r.sent = sentFields(r.fields)
@@ -242,24 +269,27 @@ func distinct(fields []Field) bool {
 // accepts reports whether the request takes the response's encoding. A coding that is
 // not registered is not compared.
 func (r *response) accepts(ex Exchange) bool {
-	return len(r.encoding) == 0 || field.AcceptsEncodings(ex.Values("Accept-Encoding"), r.encoding)
+	return r.coded == nil || len(r.coded.encoding) == 0 || field.AcceptsEncodings(ex.Values("Accept-Encoding"), r.coded.encoding)
 }
 
-// renderedBytes is what a response takes more once a hit has answered with it.
-const renderedBytes = 200
-
-// size estimates the memory that the response takes, with what a hit renders. The names of
-// fields are constants as a rule, and so are many of their values.
+// size estimates the memory that the response takes. The names of fields are constants as a
+// rule, and so are many of their values.
 func (r *response) size() int {
 	const field = int(unsafe.Sizeof(Field{}))
-	n := int(unsafe.Sizeof(*r)) + len(r.body) + len(r.failure) + renderedBytes + field*len(r.fields)
+	n := int(unsafe.Sizeof(*r)) + len(r.body) + len(r.failure) + field*len(r.fields)
 	for _, f := range r.fields {
 		for _, v := range f.Values {
 			n += len(v) + 8 // rounded up to a block
 		}
 	}
-	for i := range r.encoded {
-		n += len(r.encoded[i].body) + field*len(r.fields)
+	if r.coded != nil {
+		n += int(unsafe.Sizeof(*r.coded))
+	}
+	for _, e := range r.encodings().encoded {
+		n += int(unsafe.Sizeof(e)) + len(e.body) + field*len(r.fields)
+	}
+	if r.part != nil {
+		n += int(unsafe.Sizeof(*r.part))
 	}
 	for _, t := range r.tags {
 		n += len(t) + 16

@@ -2,6 +2,7 @@ package httpcache
 
 import (
 	"strconv"
+	"sync/atomic"
 	"time"
 )
 
@@ -70,25 +71,44 @@ func statusField(fwd string, stored bool, detail string) Field {
 // statusCollapsed describes a request that was answered from another request's load.
 func statusCollapsed(fwd string) string { return CacheName + "; fwd=" + fwd + "; collapsed" }
 
-// rendered are the fields of a hit as they were last written. They change once a
-// second.
+// rendered are the fields that a hit of an age and with a remaining lifetime adds.
 type rendered struct {
 	age, ttl int64
-	fields   []Field
+	fields   [2]Field
+	values   [2]string
+}
+
+// renderings are the fields of hits as they were last written, shared by all responses of the
+// same age and remaining lifetime: there are as many as seconds in a lifetime, as a rule. The
+// table holds at most 1 MiB.
+var renderings [1 << 12]atomic.Pointer[rendered] //nolint:gochecknoglobals // a cache
+
+// renderingOf returns the place of an age and a remaining lifetime. Responses of one lifetime
+// have neighbouring places, so that no two of their ages meet in a lifetime of an hour.
+func renderingOf(age, ttl int64) *atomic.Pointer[rendered] {
+	const golden = 0x9e3779b97f4a7c15                                                    // Knuth, The Art of Computer Programming, section 6.4
+	return &renderings[(uint64(age+ttl)*golden>>32+uint64(age))%uint64(len(renderings))] //nolint:gosec // it wraps
 }
 
 func (r *response) hitFields(now, freshUntil int64) []Field {
 	age := r.age(now)
 	ttl := seconds(freshUntil - now)
-	last := r.last.Load()
+	slot := renderingOf(age, ttl)
+	last := slot.Load()
 	if last == nil || last.age != age || last.ttl != ttl {
-		last = &rendered{age, ttl, []Field{
-			ageField(age),
-			{Name: cacheStatus, Values: []string{statusHit(ttl)}, Mode: Append},
-		}}
-		r.last.Store(last)
+		last = render(age, ttl)
+		slot.Store(last)
 	}
-	return last.fields
+	return last.fields[:]
+}
+
+func render(age, ttl int64) *rendered {
+	made := &rendered{age: age, ttl: ttl, values: [2]string{strconv.FormatInt(age, 10), statusHit(ttl)}}
+	made.fields = [2]Field{
+		{Name: "Age", Values: made.values[:1:1]},
+		{Name: cacheStatus, Values: made.values[1:], Mode: Append},
+	}
+	return made
 }
 
 func (r *response) collapsedFields(now int64, fwd string) []Field {

@@ -139,15 +139,15 @@ type lengthField struct {
 	fields []Field
 }
 
-func newLengthField(n int) lengthField {
+func newLengthField(n int) *lengthField {
 	f := contentLength(n)
 	f.Mode = Absent
-	return lengthField{n, []Field{f}}
+	return &lengthField{n, []Field{f}}
 }
 
 // of returns the field for content of length n.
-func (l lengthField) of(n int) []Field {
-	if l.fields == nil || l.length != n {
+func (l *lengthField) of(n int) []Field {
+	if l == nil || l.length != n {
 		l = newLengthField(n)
 	}
 	return l.fields

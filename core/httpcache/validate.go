@@ -77,11 +77,11 @@ func (l *loading) merge(by Header, said loadscope.Said) (r *response, lateTags [
 	old := l.prior.response
 	l.freshened = true
 	h := old.updated(by)
-	l.d = l.rt.decide(old.status, h, l.a.creds, said)
-	lateTags = l.completeDecision(old.status, h, said, old.tags)
+	l.d = l.rt.decide(int(old.status), h, l.a.creds, said)
+	lateTags = l.completeDecision(int(old.status), h, said, old.tags)
 	// Names that outer middleware had added to Vary are not among the response's own fields.
 	l.d.vary = union(l.d.vary, old.vary)
-	r, _ = l.rt.newResponse(old.status, h, old.body, &l.d, old.encoded, l.began())
+	r, _ = l.rt.newResponse(int(old.status), h, old.body, &l.d, old.encodings().encoded, l.began())
 	return r, lateTags
 }
 
