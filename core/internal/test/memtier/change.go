@@ -94,7 +94,7 @@ func (st *step) change(ch tier.Change) ([]tier.Logged, error) {
 	return logged, nil
 }
 
-// said is what a change says in the log.
+// said returns the items that a change appends to the log.
 func said(ch tier.Change, deadline int64) (items []tier.Item) {
 	switch ch.Mode {
 	case tier.Begin:
@@ -110,8 +110,8 @@ func said(ch tier.Change, deadline int64) (items []tier.Item) {
 	return ch.Items
 }
 
-// cap lets what an item names live no longer than until a deadline. Leases under a
-// key go: what is loaded under them has not been told of the intent.
+// cap limits the lifetime of the target of an item to a deadline. It removes leases of a key,
+// since their loads do not know of the intent.
 func (st *step) cap(it tier.Item, deadline int64) {
 	switch it.Kind {
 	case tier.Key:
@@ -135,8 +135,8 @@ func (st *step) cap(it tier.Item, deadline int64) {
 	}
 }
 
-// capGeneration caps a generation, and keeps with the intents how it lived, unless an
-// earlier one has: what is lost with them cannot be lifted.
+// capGeneration limits the lifetime of a generation. The intents keep its former lifetime, unless
+// an earlier intent has recorded it. A cap whose record is lost cannot be lifted.
 func (st *step) capGeneration(tag string, deadline int64) {
 	at := key{kind: Generation, name: tag}
 	v, ok := st.get(at, st.now)
@@ -152,9 +152,8 @@ func (st *step) capGeneration(tag string, deadline int64) {
 	st.set(at, value{generation{g.token, true}, min(v.until, deadline)})
 }
 
-// forgetGone removes the expiries of entries and generations that are gone from the
-// intents on an item: nothing can lift them, and a steady flow of overlapping intents
-// would keep one for each.
+// forgetGone removes from the intents on an item the expiries of entries and generations that no
+// longer exist. They cannot be lifted, and overlapping intents would accumulate them.
 func (st *step) forgetGone(it tier.Item) {
 	if it.Kind != tier.Key && it.Kind != tier.Tag {
 		return
@@ -185,9 +184,9 @@ func (st *step) entryID(name, version string) string {
 	return v.data.(tier.Entry).ID
 }
 
-// lift lets what an intent has capped live on, as far as no other intent forbids it.
-// It returns false, and does nothing, if the intent is not there: then others may
-// be missing as well. One that has gone past its deadline is too late.
+// lift removes the caps of an intent, as far as no other intent has one. It returns false, and
+// does nothing, if the intent is missing, since others may be missing too. An intent that has
+// passed its deadline cannot be lifted.
 func (st *step) lift(ch tier.Change) (found bool) {
 	for _, it := range ch.Items {
 		if it.Kind != tier.Key && it.Kind != tier.Tag {
@@ -239,8 +238,8 @@ func (st *step) liftTo(it tier.Item, in intents) {
 	}
 }
 
-// remove takes out what an item names: the entries and leases of every version,
-// or the generation.
+// remove removes the target of an item: the entries and leases of a key under every version, or
+// the generation of a tag.
 func (st *step) remove(it tier.Item) {
 	switch it.Kind {
 	case tier.Key:
@@ -253,7 +252,7 @@ func (st *step) remove(it tier.Item) {
 	}
 }
 
-// writer enters the intent of a change, or takes it out.
+// writer opens or closes the intent of a change.
 func (st *step) writer(ch tier.Change, deadline int64) {
 	if ch.Intent == "" || ch.Mode == tier.NoIntent {
 		return
@@ -273,8 +272,8 @@ func (st *step) writer(ch tier.Change, deadline int64) {
 	}
 }
 
-// lag leaves the marks of a change. The names that a
-// pattern or all concerns are unknown: the partition has the mark then.
+// lag sets the marks of a change. The names that a pattern or All concerns are unknown, so that
+// the whole partition gets the mark.
 func (st *step) lag(ch tier.Change) {
 	if ch.Lag <= 0 {
 		return
@@ -290,7 +289,7 @@ func (st *step) lag(ch tier.Change) {
 	}
 }
 
-// append puts an item at the end of the log and moves the head there.
+// append appends an item to the log, and moves the head to it.
 func (st *step) append(h *head, it tier.Item) tier.Logged {
 	var l log
 	if v, ok := st.get(key{kind: Log}, st.now); ok {
@@ -312,20 +311,20 @@ func (st *step) append(h *head, it tier.Item) tier.Logged {
 	return item
 }
 
-// id returns the first id of the present time. As on Redis, ids do not decrease while a
-// server keeps its data, whether the log is there or not.
+// id returns the first id of the present time. As on Redis, ids do not decrease while a server
+// keeps its data, even if the log has been lost.
 func (st *step) id() uint64 { return uint64(max(1, st.now)) << idBits }
 
 const idBits = 16
 
-// newHead makes a head with an era and a sweep token of its own.
+// newHead returns a head with a new era and a new sweep token.
 func (st *step) newHead(at tier.Position) head {
 	h := head{position: at, sweep: st.token()}
 	st.newEra(&h)
 	return h
 }
 
-// newEra gives a head another era.
+// newEra replaces the era of a head.
 func (st *step) newEra(h *head) {
 	h.era, h.confirmed, h.partitions = st.token(), st.shard.id, st.session.partitions()
 	h.begun = int64(st.server.executions)

@@ -94,7 +94,7 @@ func (c *session) Learn(ctx context.Context, name string, payload []byte, keep t
 	})
 }
 
-// note stores what no generation and no era concerns.
+// note stores an entry without generations and eras.
 func (st *step) note(name, id string, payload []byte, keep time.Duration) {
 	until := ends(st.now, keep)
 	st.setEntry(name, tier.Entry{
@@ -102,7 +102,7 @@ func (st *step) note(name, id string, payload []byte, keep time.Duration) {
 	})
 }
 
-// partRead is what a reading step brings.
+// partRead is the result of a read in one partition.
 type partRead struct {
 	entry  tier.Entry
 	tokens []string
@@ -110,7 +110,7 @@ type partRead struct {
 	gens   []tier.Generation
 }
 
-// plan of a read: which tags lie where.
+// plan is the plan of a read: the tags of each partition.
 type readPlan struct {
 	names      []string
 	home       int // the key's partition
@@ -155,8 +155,7 @@ func (st *step) entry(name string) tier.Entry {
 	return e
 }
 
-// setEntry stores an entry, which is the step's, under an id of its own if it has
-// none.
+// setEntry stores an entry, which belongs to the step. An entry without an id gets a new one.
 func (st *step) setEntry(name string, e tier.Entry) {
 	if e.Now = 0; e.ID == "" {
 		e.ID = st.token()

@@ -10,8 +10,8 @@ import (
 	"github.com/larderhq/larder/core/internal/tier"
 )
 
-// maxHints bounds what waits for a subscriber. One that is slower is cut, as
-// Redis cuts it.
+// maxHints bounds the pending hints of a subscriber. A slower subscriber is disconnected, as by
+// Redis.
 const maxHints = 1 << 14
 
 var errCut = errors.New("memtier: the subscription was cut")
@@ -40,7 +40,7 @@ func (c *session) Hints(ctx context.Context, ready func(), fn func(tier.Hint)) e
 		s.drop(sub)
 	}()
 	_, err := do(ctx, c, layoutShard, func(st *step) (struct{}, error) {
-		// It may be executed again, or when the caller has left.
+		// The step may be executed twice, and after the caller has left.
 		if !sub.gone && !slices.Contains(s.subs, sub) {
 			s.subs = append(s.subs, sub)
 		}
@@ -70,8 +70,8 @@ func (c *session) Hints(ctx context.Context, ready func(), fn func(tier.Hint)) e
 	}
 }
 
-// next returns what is to be delivered now, or how long to wait for it (0: until
-// the subscriber is woken).
+// next returns the hints that are due, or the time to wait for the next one (0: until the
+// subscriber is woken).
 func (s *Server) next(sub *subscriber) (*tier.Hint, time.Duration, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -107,7 +107,7 @@ func (c *session) wait(ctx context.Context, sub *subscriber, d time.Duration) er
 	return c.ended(ctx)
 }
 
-// ended returns why a subscription of the session cannot go on.
+// ended returns the reason for which a subscription of the session has ended, nil if it has not.
 func (c *session) ended(ctx context.Context) error {
 	select {
 	case <-ctx.Done():

@@ -64,7 +64,7 @@ func (st *step) leaseKey(name string) key {
 	return key{kind: Lease, version: st.session.layout.Version, name: name}
 }
 
-// lease returns the lease that is on a key, and when it ends.
+// lease returns the lease of a key, and its end.
 func (st *step) lease(name string) (l lease, until int64, ok bool) {
 	v, ok := st.get(st.leaseKey(name), st.now)
 	if !ok {
@@ -76,7 +76,7 @@ func (st *step) lease(name string) (l lease, until int64, ok bool) {
 func (st *step) acquire(name, seen string, d time.Duration) (tier.Lease, error) {
 	in := st.intents(tier.Key, name)
 	l := tier.Lease{Key: name, Seen: seen, Now: st.now, Open: in.open(st.now), Lapsed: in.lapsed(st.now), Lagging: st.lagging(in)}
-	// No head: no era, and nothing that is loaded now is stored.
+	// Without a head there is no era, and no value is stored.
 	if h, ok := st.head(); ok {
 		l.Era, l.Sweep, l.Head = h.era, h.sweep, h.position.Token
 	}
@@ -151,7 +151,7 @@ func (c *session) Fill(ctx context.Context, l tier.Lease, f tier.Fill) (bool, er
 	})
 }
 
-// learnt reports whether there is an entry that a fill must not take the place of.
+// learnt reports whether there is an entry that a fill must not replace.
 func (st *step) learnt(name, seen string) bool {
 	id := st.entry(name).ID
 	return tier.Learnt(id) && id != seen
@@ -169,7 +169,7 @@ func (c *session) Release(ctx context.Context, l tier.Lease) error {
 	return err
 }
 
-// endLease ends the lease on a key, if there is one, and wakes who waits for it.
+// endLease ends the lease of a key, if there is one, and wakes its waiters.
 func (st *step) endLease(name, version string) {
 	k := key{kind: Lease, version: version, name: name}
 	v, ok := st.get(k, st.now)

@@ -63,7 +63,7 @@ func (st *step) readLog(after tier.Position) tier.Log {
 	}
 	r := tier.Log{Items: slices.Clone(l.items), Joined: l.items[0].Before == after.Token}
 	if !r.Joined {
-		// By id, as on Redis: which proves nothing if the log is not the same.
+		// By id, as on Redis. An id proves nothing about another log.
 		id, err := strconv.ParseUint(after.ID, 10, 64)
 		first, _ := strconv.ParseUint(l.items[0].ID, 10, 64)
 		r.Trimmed = err == nil && id < first

@@ -8,23 +8,22 @@ import (
 	"time"
 )
 
-// Faults is how the network behaves. Zero is perfect: calls are executed at once
-// and hints are delivered in order. Probabilities are from 0 to 1.
+// Faults are the faults of the network. Without faults calls are executed at once, and hints are
+// delivered in order. Probabilities are from 0 to 1.
 type Faults struct {
-	// Request and Reply are how long the two ways take. A caller whose context ends
-	// meanwhile gets an error, and the request is executed all the same.
+	// Request and Reply are the delays of the two directions. A caller whose context ends during
+	// one gets an error, and the request is executed all the same.
 	Request, Reply Delay
-	// Slow is the probability that a way takes SlowBy as well.
+	// Slow is the probability that a direction takes SlowBy longer.
 	Slow   float64
 	SlowBy Delay
 
 	RequestLost float64 // not executed
 	ReplyLost   float64 // executed
-	// Resent is the probability that the client library resends what was lost
-	// instead of returning an error: a step may then be executed twice.
+	// Resent is the probability that the client library resends a lost request instead of
+	// returning an error. The step may then be executed twice.
 	Resent float64
-	// Silent is the probability that the caller hears nothing of a loss until its
-	// context ends.
+	// Silent is the probability that the caller gets no error for a loss until its context ends.
 	Silent float64
 
 	HintLost, HintTwice float64
@@ -56,10 +55,10 @@ func (s *Server) draw(d Delay) time.Duration {
 	return d.Min + time.Duration(s.rng.Int64N(int64(d.Max-d.Min)+1))
 }
 
-// chance is true with the probability. The caller holds mu.
+// chance returns true with a probability. The caller holds mu.
 func (s *Server) chance(p float64) bool { return p > 0 && s.rng.Float64() < p }
 
-// way returns how long one way takes. The caller holds mu.
+// way returns the delay of one direction. The caller holds mu.
 func (s *Server) way(d Delay) time.Duration {
 	t := s.draw(d)
 	if s.chance(s.faults.Slow) {
@@ -68,7 +67,7 @@ func (s *Server) way(d Delay) time.Duration {
 	return t
 }
 
-// attempt is what will happen to a request.
+// attempt is the planned course of a request.
 type attempt struct {
 	request, reply         time.Duration
 	requestLost, replyLost bool
@@ -76,7 +75,7 @@ type attempt struct {
 	conn                   chan struct{}
 }
 
-// perfect reports that nothing happens to it but its execution.
+// perfect reports whether the request is executed without delay or loss.
 func (a *attempt) perfect() bool {
 	return a.request == 0 && a.reply == 0 && !a.requestLost && !a.replyLost
 }
@@ -92,7 +91,7 @@ func (s *Server) plan(partition int) attempt {
 	}
 }
 
-// call is a request under way.
+// call is a pending request.
 type call[T any] struct {
 	session   *session
 	partition int
@@ -106,9 +105,8 @@ type reply[T any] struct {
 	err   error
 }
 
-// do sends a request to a partition's server. op is executed there as one step,
-// perhaps twice, perhaps after do has returned: so it must hold nothing that is
-// the caller's, and returns what it makes.
+// do sends a request to the server of a partition. op is executed there as one step, possibly
+// twice, and possibly after do has returned. It must therefore not use memory of the caller.
 func do[T any](ctx context.Context, c *session, partition int, op func(*step) (T, error)) (T, error) {
 	var zero T
 	if err := c.ready(ctx); err != nil {
@@ -162,7 +160,7 @@ func (r *call[T]) execute() (T, error) {
 	return r.op(st)
 }
 
-// send is a request's way, with what the client library resends.
+// send sends a request, and resends it as the client library does.
 func (r *call[T]) send(a attempt, out chan<- reply[T]) {
 	s := r.session.server
 	for resent := 0; ; resent++ {
@@ -184,7 +182,7 @@ func (r *call[T]) send(a attempt, out chan<- reply[T]) {
 	}
 }
 
-// once is one attempt. lost says that no reply came.
+// once makes one attempt. lost: no reply arrived.
 func (r *call[T]) once(a attempt) (got reply[T], lost bool) {
 	s := r.session.server
 	if err := s.sleep(a.request, a.conn); err != nil {
@@ -227,8 +225,8 @@ func (r *call[T]) once(a attempt) (got reply[T], lost bool) {
 	return got, false
 }
 
-// admit waits until the server of a partition takes a request of the connection,
-// and returns with mu held if there is no error.
+// admit waits until the server of a partition accepts a request of the connection. Without an
+// error it returns with mu held.
 func (s *Server) admit(partition int, conn chan struct{}) error {
 	for {
 		s.mu.Lock()

@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// SetFaults changes how the network behaves from now on.
+// SetFaults replaces the faults of the network.
 func (s *Server) SetFaults(f Faults) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -38,8 +38,8 @@ func (s *Server) Down(down bool, partitions ...int) {
 	}
 }
 
-// Freeze makes requests to partitions (default: all) wait, or ends that: then
-// those that waited are executed, also for callers that have left.
+// Freeze makes requests to partitions (default: all) wait, or ends that. The end executes the
+// waiting requests, including those of callers that have left.
 func (s *Server) Freeze(frozen bool, partitions ...int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -55,15 +55,15 @@ func (s *Server) Freeze(frozen bool, partitions ...int) {
 	}
 }
 
-// Full says that memory has run out and nothing is evicted: what needs more is
-// refused, changes remove what they name and fail then.
+// Full sets whether memory has run out, without evictions. Requests that need memory are refused.
+// Changes remove their targets and then fail.
 func (s *Server) Full(full bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.full = full
 }
 
-// Migrating says that a partition is on its way to another server.
+// Migrating sets whether a partition is being moved to another server.
 func (s *Server) Migrating(partition int, migrating bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -80,8 +80,8 @@ func (s *Server) CutHints() {
 // Restart restarts the servers of partitions (default: all) with their data.
 func (s *Server) Restart(partitions ...int) { s.LoseLast(0, partitions...) }
 
-// LoseLast is a failover of partitions (default: all) that loses the writes of
-// the last d, as far as Config.History.
+// LoseLast makes a failover of partitions (default: all) that loses the writes of the last d, at
+// most those within Config.History.
 func (s *Server) LoseLast(d time.Duration, partitions ...int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -121,9 +121,9 @@ func (s *Server) Restore(snap Snapshot) {
 	s.restart(s.partitions(nil))
 }
 
-// Swap exchanges the data for another state, as SWAPDB does, or a restore in place:
-// the servers have the ids that they had, and nobody is disconnected. It returns what
-// there was. A zero Snapshot is empty.
+// Swap exchanges the data for another state, as SWAPDB or a restore in place does. The servers
+// keep their ids, and no client is disconnected. It returns the former state. A zero Snapshot is
+// empty.
 func (s *Server) Swap(snap Snapshot) (was Snapshot) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -140,11 +140,11 @@ func cloneSpaces(spaces map[where]*space) map[where]*space {
 	return c
 }
 
-// Evict removes one key, drawn from those of the kinds (default: of all but Queue),
-// and returns what it was.
+// Evict removes one key, drawn from those of the kinds (default: all except Queue), and returns
+// its kind.
 //
-// Nothing protects against the loss of Intents: a writer that dies with its
-// intent evicted is what the protocol cannot see.
+// The protocol has no protection against the loss of Intents: it cannot notice a writer that dies
+// after the eviction of its intent.
 func (s *Server) Evict(rng *rand.Rand, kinds ...Kind) (kind Kind, name string, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -163,7 +163,7 @@ func (s *Server) Evict(rng *rand.Rand, kinds ...Kind) (kind Kind, name string, o
 	if len(all) == 0 {
 		return 0, "", false
 	}
-	// In one order, so that a seed draws the same again.
+	// In a fixed order, so that a seed draws the same key again.
 	slices.SortFunc(all, func(a, b found) int {
 		if a.partition != b.partition {
 			return a.partition - b.partition
@@ -195,8 +195,7 @@ func (s *Server) EvictKey(namespace string, partition int, kind Kind, name strin
 	return gone
 }
 
-// Keys returns how many keys there are, those that have expired and wait to be
-// removed included.
+// Keys returns the number of keys, including expired keys that have not been removed yet.
 func (s *Server) Keys() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -13,8 +13,8 @@ import (
 
 var errLate = tier.ErrLate
 
-// queues returns the queues of the partition, to be read. They are one key: all are
-// lost or none.
+// queues returns the queues of the partition, for reading. They are one key: all are lost, or
+// none.
 func (st *step) queues() *queue.State {
 	v, ok := st.get(key{kind: Queue}, st.now)
 	if !ok {
@@ -25,12 +25,12 @@ func (st *step) queues() *queue.State {
 
 func (st *step) setQueues(q *queue.State) { st.set(key{kind: Queue}, value{data: q}) }
 
-// micros is the server's clock.
+// micros returns the time of the server's clock, in microseconds.
 func (st *step) micros() int64 { return time.Now().Add(st.shard.skew).UnixMicro() }
 
-// next is the server's clock where versions are made of it. Virtual time stands still
-// while a server fails over, for which a real clock would have gone on: so it is after
-// whatever was given, unless the clock has been set back since.
+// next returns the time of the server's clock for a version. Virtual time stands still during a
+// failover, while a real clock would advance. The result is therefore later than all previous
+// ones, unless the clock has been set back.
 func (st *step) next() int64 {
 	now := st.micros()
 	if ahead := st.shard.given - now; ahead >= 0 && ahead < time.Second.Microseconds() {

@@ -9,25 +9,24 @@ import (
 	"github.com/larderhq/larder/core/internal/tier"
 )
 
-// Config is what a Server is made with. All of it is optional.
+// Config configures a Server. All fields are optional.
 type Config struct {
 	// Rand draws the faults. The default is one with a fixed seed.
 	Rand *rand.Rand
-	// LogItems is how many items a partition's log holds. Default 64, so that
-	// positions are trimmed.
+	// LogItems is the number of items that the log of a partition holds. The default is 64, so
+	// that positions are trimmed.
 	LogItems int
-	// GenerationLife is how long a generation lives after it was last captured.
-	// Default 24 h.
+	// GenerationLife is the lifetime of a generation after its last capture. The default is 24 h.
 	GenerationLife time.Duration
-	// History is how far back LoseLast reaches. Default 10 s.
+	// History is the longest d of LoseLast. The default is 10 s.
 	History time.Duration
 }
 
-// LayoutLapse is how long, beside twice its MaxStaleness, an instance's part of the layout holds unless it is
-// renewed (on the server's clock).
+// LayoutLapse is the time, in addition to twice its MaxStaleness, after which an instance's part of
+// the layout lapses unless it is renewed, on the server's clock.
 const LayoutLapse = 2 * time.Minute
 
-// Server is what the clients share.
+// Server is the shared tier of several clients.
 type Server struct {
 	logItems       int
 	generationLife time.Duration
@@ -62,7 +61,7 @@ type shard struct {
 	conn      chan struct{} // closed when the connections break
 }
 
-// Stats counts what happened, so that a simulation can tell that it did happen.
+// Stats counts events, so that a simulation can report that they occurred.
 type Stats struct {
 	Executed      int // steps
 	LostRequests  int
@@ -102,10 +101,10 @@ func New(c Config) *Server {
 	return s
 }
 
-// Close ends everything that is under way. Later calls fail.
+// Close ends all pending requests. Later calls fail.
 func (s *Server) Close() { s.stopped.Do(func() { close(s.stop) }) }
 
-// Stats returns what has happened so far.
+// Stats returns the counts so far.
 func (s *Server) Stats() Stats {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -122,7 +121,7 @@ func (s *Server) space(w where) *space {
 	return sp
 }
 
-// partitions returns the shards that are meant: all where none are named.
+// partitions returns the named shards, or all if none is named.
 func (s *Server) partitions(named []int) []int {
 	if len(named) > 0 {
 		return named
@@ -134,8 +133,8 @@ func (s *Server) partitions(named []int) []int {
 	return all
 }
 
-// restart gives shards a new server id and breaks their connections. The caller
-// holds mu, or nobody else has s yet.
+// restart gives shards a new server id and breaks their connections. The caller holds mu, or has
+// not shared s yet.
 func (s *Server) restart(shards []int) {
 	s.restarts++
 	for _, i := range shards {
@@ -166,7 +165,7 @@ type step struct {
 	nonce     string
 }
 
-// token makes a token of the caller's part and the execution's.
+// token returns a token from the caller's part and the execution's.
 func (st *step) token() string {
 	st.server.executions++
 	return fmt.Sprintf("%s.%d", st.nonce, st.server.executions)
@@ -182,7 +181,7 @@ func (st *step) head() (head, bool) {
 
 func (st *step) setHead(h head) { st.set(key{kind: Head}, value{data: h}) }
 
-// refuseFull returns an error where memory has run out.
+// refuseFull returns an error if memory has run out.
 func (st *step) refuseFull() error {
 	if st.server.full {
 		st.server.stats.RefusedFull++

@@ -8,22 +8,21 @@ import (
 	"time"
 )
 
-// where names a keyspace: one per namespace and partition. The layout has one of
-// its own.
+// where identifies a keyspace: one per namespace and partition, and one for the layout.
 type where struct {
 	namespace string
 	partition int
 }
 
-// space is a keyspace. Values are never changed in place: so a copy of the map is
-// a snapshot, and what a write replaced is all that it takes to undo it.
+// space is a keyspace. Values are never changed in place, so that a copy of the map is a snapshot,
+// and the replaced value suffices to undo a write.
 type space struct {
 	keys   map[key]value
 	undo   []undo
 	writes int
 }
 
-// key is the name of something stored, in a partition.
+// key is the key of a stored value in a partition.
 type key struct {
 	kind    Kind
 	version string // entries and leases only
@@ -43,9 +42,9 @@ type undo struct {
 }
 
 const (
-	// sweepEvery is after how many writes expired keys are removed.
+	// sweepEvery is the number of writes after which expired keys are removed.
 	sweepEvery = 512
-	// maxUndo bounds the journal, whatever the writes of its time.
+	// maxUndo bounds the undo journal.
 	maxUndo = 1 << 15
 )
 
@@ -75,7 +74,7 @@ func (sp *space) record(k key) {
 	sp.writes++
 }
 
-// tidy removes what has expired and forgets what can no longer be undone.
+// tidy removes expired keys, and the undo records of writes older than History.
 func (sp *space) tidy(now int64, history time.Duration) {
 	if sp.writes < sweepEvery {
 		return

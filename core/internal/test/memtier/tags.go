@@ -14,8 +14,9 @@ func (st *step) generation(tag string) generation {
 	return v.data.(generation)
 }
 
-// capture gets a tag's generation or makes one: under open intents only until the
-// earliest deadline, so that what a writer that dies left behind expires with it.
+// capture returns the generation of a tag, and creates one if there is none. Under open intents a
+// generation lives only until the earliest deadline, at which the values of a writer that has
+// died expire.
 func (st *step) capture(tag string) (tier.Generation, error) {
 	in := st.intents(tier.Tag, tag)
 	g := tier.Generation{Tag: tag, Open: in.open(st.now), Lagging: st.lagging(in)}
@@ -37,8 +38,8 @@ func (st *step) capture(tag string) (tier.Generation, error) {
 	return g, nil
 }
 
-// makeGeneration makes a tag's generation. The intents that cap it keep how long it
-// would live without them.
+// makeGeneration creates the generation of a tag. The intents that cap it record its lifetime
+// without them.
 func (st *step) makeGeneration(tag string, in intents) generation {
 	made := generation{token: st.token()}
 	until := ends(st.now, st.server.generationLife)
@@ -52,7 +53,7 @@ func (st *step) makeGeneration(tag string, in intents) generation {
 	return made
 }
 
-// How intents and marks are named: by the kind of item and its value.
+// The names of intents and marks: the kind of the item and its value.
 const (
 	ofKey = "k"
 	ofTag = "t"
@@ -96,10 +97,10 @@ func (st *step) setIntents(k key, in intents) {
 	}
 }
 
-// open returns how long the shortest of the open intents lasts.
+// open returns the time until the earliest deadline of the open intents.
 func (in intents) open(now int64) time.Duration { return remaining(in.earliest(now), now) }
 
-// lapsed returns how long ago the last one went past its deadline, 0 if none has.
+// lapsed returns the time since the last passed deadline, 0 if there is none.
 func (in intents) lapsed(now int64) time.Duration {
 	var last int64
 	for _, w := range in.writers {
@@ -113,7 +114,7 @@ func (in intents) lapsed(now int64) time.Duration {
 	return time.Duration(max(1, now-last)) * time.Millisecond
 }
 
-// lagging reports whether a replica may lag for what the intents are of.
+// lagging reports whether a replica may lag for the target of the intents.
 func (st *step) lagging(in intents) bool {
 	return in.lags > st.now || st.intentsAt(lagKey()).lags > st.now
 }

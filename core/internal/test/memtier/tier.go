@@ -25,13 +25,13 @@ var (
 	_ tier.Session = (*session)(nil)
 )
 
-// Tier returns a client. The name, which no other client has, is in its tokens.
+// Tier returns a client. Its name is unique, and is part of its tokens.
 func (s *Server) Tier(name string) *Tier {
 	return &Tier{server: s, name: name, killed: make(chan struct{})}
 }
 
-// Kill says that the process died: nothing that it calls later is executed, and
-// such calls return when their contexts end. A call in flight may be executed.
+// Kill ends the process. Its later calls are not executed, and return when their contexts end. A
+// pending call may be executed.
 func (t *Tier) Kill() { t.once.Do(func() { close(t.killed) }) }
 
 // session is an open Tier.
@@ -140,10 +140,10 @@ func (c *session) Agree(ctx context.Context) (tier.Layout, error) {
 	return agreed, err
 }
 
-// remaining is how long something that ends at a time of the server's clock lasts.
+// remaining returns the time until a time of the server's clock.
 func remaining(until, now int64) time.Duration {
 	return time.Duration(max(0, until-now)) * time.Millisecond
 }
 
-// ends returns when something that lasts for d from now ends, never now.
+// ends returns the time d from now, and at least the next instant.
 func ends(now int64, d time.Duration) int64 { return now + max(1, d.Milliseconds()) }

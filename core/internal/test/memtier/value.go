@@ -6,7 +6,7 @@ import (
 	"github.com/larderhq/larder/core/internal/tier"
 )
 
-// Kind is a kind of thing that is stored.
+// Kind is the kind of a stored value.
 type Kind uint8
 
 // The kinds.
@@ -46,7 +46,7 @@ type intents struct {
 	lags    int64             // until when a replica may lag
 }
 
-// lived is how a generation would live without the intents on its tag.
+// lived is the lifetime of a generation without the intents on its tag.
 type lived struct {
 	token  string
 	until  int64
@@ -77,7 +77,7 @@ func (in intents) earliest(now int64) (at int64) {
 	return at
 }
 
-// until returns when nothing of it matters any more.
+// until returns the time after which the intents have no effect.
 func (in intents) until() int64 {
 	t := in.lags
 	for _, w := range in.writers {

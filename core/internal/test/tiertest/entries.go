@@ -48,7 +48,7 @@ func entryCases() []testCase {
 			}
 		}},
 
-		{name: "an entry that is not provisional comes back so, without tags where it has none", run: func(s *store) {
+		{name: "an entry that is not provisional stays so, with or without tags", run: func(s *store) {
 			c := s.open()
 			e := c.put("key", "payload")
 			require.False(s, e.Provisional)
@@ -211,7 +211,7 @@ func entryCases() []testCase {
 			require.Equal(s, "noted", string(s.open().entry("key").Payload))
 		}},
 
-		{name: "what was learnt is replaced by what is learnt, and tells what it replaced", run: func(s *store) {
+		{name: "a note replaces an earlier one, and the reply has the replaced one", run: func(s *store) {
 			c := s.open()
 			was, err := c.Learn(s.ctx(), "key", []byte("one"), minute)
 			require.NoError(s, err)

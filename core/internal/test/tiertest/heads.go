@@ -109,7 +109,7 @@ func headCases() []testCase {
 			require.Equal(s, more, l.Items)
 		}},
 
-		{name: "a change of all is a new era, one by pattern a new sweep, others are neither", run: func(s *store) {
+		{name: "a change of all begins an era, one by pattern a sweep, others neither", run: func(s *store) {
 			c := s.open()
 			changed := func(items ...tier.Item) (era, sweep bool) {
 				before := c.heads()[0]
@@ -154,7 +154,7 @@ func headCases() []testCase {
 			require.NotEqual(s, before.Position.Token, after.Position.Token)
 		}},
 
-		{name: "given a restart, the server is another, the head says so, and one of many makes one new era",
+		{name: "after a restart the head names another server, and one era begins",
 			needs: needsRestart, alone: true, run: func(s *store) {
 				a, b := s.open(), s.open()
 				a.put("key", "payload", "t1")

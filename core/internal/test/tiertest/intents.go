@@ -154,7 +154,7 @@ func intentCases() []testCase {
 			require.False(s, c.has("key"))
 		}},
 
-		{name: "given writers that overlap, an abandon leaves the deadline of the others", run: func(s *store) {
+		{name: "an abandon leaves the deadlines of overlapping writers", run: func(s *store) {
 			c := s.open()
 			c.put("key", "payload", "t1")
 			c.begin("dead", 4*short, key("key"), tag("t1"))
@@ -216,7 +216,7 @@ func intentCases() []testCase {
 			require.Equal(s, []string{""}, c.generations("t1"))
 		}},
 
-		{name: "given evicted intents, a writer that begins later and abandons lifts no cap of theirs", needs: needsEvict, run: func(s *store) {
+		{name: "after an eviction of intents a later writer lifts no cap of theirs", needs: needsEvict, run: func(s *store) {
 			c := s.open()
 			c.put("key", "payload", "t1")
 			c.begin("lost", 4*short, key("key"), tag("t1"))
@@ -227,7 +227,7 @@ func intentCases() []testCase {
 			require.Equal(s, []string{""}, c.generations("t1"))
 		}},
 
-		{name: "given evicted intents, a shorter cap is lifted to the one before it only", needs: needsEvict, run: func(s *store) {
+		{name: "after an eviction of intents a shorter cap is lifted to the one before", needs: needsEvict, run: func(s *store) {
 			c := s.open()
 			e := c.put("key", "payload", "t1")
 			c.begin("lost", 4*short, key("key"), tag("t1"))
@@ -253,7 +253,7 @@ func intentCases() []testCase {
 			require.Equal(s, []string{e.Tags[0].Token, made.Token}, c.generations("t1", "t2"))
 		}},
 
-		{name: "given a generation that was replaced under an intent, an abandon lifts the new one", run: func(s *store) {
+		{name: "an abandon lifts a generation that was replaced under the intent", run: func(s *store) {
 			c := s.open()
 			c.put("key", "payload", "t1")
 			c.begin("intent", 3*short, tag("t1"))
@@ -315,7 +315,7 @@ func intentCases() []testCase {
 			require.Zero(s, c.openTag("t1"))
 		}},
 
-		{name: "a generation made under an intent ends with it, however often it is found", run: func(s *store) {
+		{name: "a generation created under an intent ends with it, however often read", run: func(s *store) {
 			c := s.open()
 			const lasts = 3 * short
 			c.begin("intent", lasts, tag("t1"), tag("t2"))

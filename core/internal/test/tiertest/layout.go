@@ -86,7 +86,7 @@ func layoutCases() []testCase {
 			require.Equal(s, s.layout.Namespace, b.agree().Namespace)
 		}},
 
-		{name: "an invalidation by key removes the entry under every version, also one that came later",
+		{name: "an invalidation by key removes the entry under every version",
 			run: func(s *store) {
 				first := s.open()
 				clients := []*client{first}

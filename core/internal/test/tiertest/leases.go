@@ -87,7 +87,7 @@ func leaseCases() []testCase {
 			require.Equal(s, "new", string(a.ask("key", e.ID, minute).Found.Payload))
 		}},
 
-		{name: "given a lease that ended by itself, the key is free and the old lease worth nothing", run: func(s *store) {
+		{name: "an expired lease frees its key, and can no longer fill", run: func(s *store) {
 			c := s.open()
 			old := c.ask("key", "", short)
 			require.NotEmpty(s, old.Token)

@@ -117,7 +117,7 @@ func logCases() []testCase {
 			require.Zero(s, c.heads()[1].Until)
 		}},
 
-		{name: "a position that is not in the log does not join, wherever it says it is", run: func(s *store) {
+		{name: "a position that is not in the log does not join, whatever its id", run: func(s *store) {
 			c := s.open()
 			items := c.change(tier.Change{Items: []tier.Item{tag("a"), tag("b"), tag("c")}})
 			for _, it := range items {
@@ -201,7 +201,7 @@ func logCases() []testCase {
 			require.NotEmpty(s, late.Token)
 		}},
 
-		{name: "given more items than a log holds, old positions are trimmed and new ones join", needs: needsLogItems,
+		{name: "beyond the length of a log old positions are trimmed, and new ones join", needs: needsLogItems,
 			run: func(s *store) {
 				c := s.open()
 				const batch = 50
@@ -236,7 +236,7 @@ func logCases() []testCase {
 				require.Empty(s, l.Items)
 			}},
 
-		{name: "given more items in one change than a log holds, it is done and its end joins", needs: needsLogItems,
+		{name: "a change with more items than a log holds is done, and its end joins", needs: needsLogItems,
 			run: func(s *store) {
 				c := s.open()
 				g := c.capture(in(0, "t"))

@@ -104,7 +104,7 @@ func patternCases() []testCase {
 			require.LessOrEqual(s, did.Servers, c.layout.Partitions)
 		}},
 
-		{name: "scan removes entries of every version, notes as well, and of no other namespace", run: func(s *store) {
+		{name: "scan removes entries and notes of every version of its namespace", run: func(s *store) {
 			c := s.open()
 			v2 := s.openVersion("v2")
 			other := newStore(s.TB, s.h).open()

@@ -170,7 +170,7 @@ func enqueueCases() []testCase {
 			require.Len(s, w.claim(10).Records, 1)
 		}},
 
-		{name: "beyond the limit new keys are refused, and those that are in it are taken", run: func(s *store) {
+		{name: "beyond the limit new keys are refused, and queued keys are accepted", run: func(s *store) {
 			c := s.open()
 			a, b, x := in(0, "a"), in(0, "b"), in(0, "x")
 			entry := c.put(x, "payload")
@@ -516,7 +516,7 @@ func claimCases() []testCase {
 
 func settleCases() []testCase {
 	return []testCase{
-		{name: "what was changed again meanwhile stays, and is queued since the applied one", run: func(s *store) {
+		{name: "a change that was replaced while it was applied stays queued", run: func(s *store) {
 			c := s.open()
 			w := c.worker("w", 0)
 			name, later := in(0, "key"), in(0, "later")
