@@ -24,7 +24,7 @@ func (s *session) Acquire(
 	return l, nil
 }
 
-// acquire returns also the id of an entry that is there and does not decode.
+// acquire is Acquire, and also returns the id of an existing entry that does not decode.
 func (s *session) acquire(
 	ctx context.Context, key, seen string, tags []string, d time.Duration,
 ) (l tier.Lease, unreadable string, err error) {
@@ -61,7 +61,8 @@ func (s *session) acquire(
 	return l, unreadable, err
 }
 
-// copyRepeated gives a tag that is named more than once the state that was asked for once.
+// copyRepeated copies the state of a tag to its repetitions in the list, for which the script was
+// not asked.
 func copyRepeated(tags []string, states []tier.Generation) []tier.Generation {
 	for i := range states {
 		if states[i].Tag == "" {
@@ -71,11 +72,11 @@ func copyRepeated(tags []string, states []tier.Generation) []tier.Generation {
 	return states
 }
 
-// maxTagsOfCall bounds the tags of one script: Lua passes no more than some thousands of keys.
+// maxTagsOfCall bounds the tags of one script, since Lua accepts only some thousands of keys.
 const maxTagsOfCall = 400
 
-// group is what one script captures: tags, none twice, whose keys lie in the slot of its
-// partition, or anywhere on the only server.
+// group is the set of tags that one script captures. It has no duplicates. Their keys lie in the
+// slot of its partition, or anywhere on the only server.
 type group struct {
 	partition  int
 	partitions []int // of the tags: partition first
@@ -93,8 +94,9 @@ func (g *group) add(tag string, at, partition int) {
 	g.tags, g.at, g.heads = append(g.tags, tag), append(g.at, at), append(g.heads, head)
 }
 
-// grouped returns the groups of tags, that of the key's partition first: in a cluster one for
-// each partition, since a script touches one slot; otherwise one for all, as far as that goes.
+// grouped returns the groups of tags, that of the key's partition first. A cluster has one group
+// per partition, since a script touches one slot. One server has one group for all partitions, up
+// to maxTagsOfCall tags.
 func (s *session) grouped(home int, tags []string) []group {
 	groups := make([]group, 1, 2)
 	groups[0] = group{partition: home, partitions: []int{home}}
@@ -126,7 +128,7 @@ func (s *session) grouped(home int, tags []string) []group {
 	return groups
 }
 
-// leaseCall asks for a lease, and captures the tags of the first group.
+// leaseCall returns the call that acquires the lease and captures the tags of the first group.
 func (s *session) leaseCall(g *group, key, seen string, d time.Duration) call {
 	p, version := g.partition, s.names.version
 	return s.acquireCall(g, seen, max(1, ms(d)), [4]string{
@@ -134,13 +136,13 @@ func (s *session) leaseCall(g *group, key, seen string, d time.Duration) call {
 	})
 }
 
-// captureCall captures the tags of a group. Its other keys are never there.
+// captureCall returns the call that captures the tags of a group. Its other keys never exist.
 func (s *session) captureCall(g *group) call {
 	nothing := s.names.nothing(g.partition)
 	return s.acquireCall(g, "-", "", [4]string{nothing, nothing, nothing, nothing})
 }
 
-// acquireCall is acquire.lua, with the keys of entry, lease, intents and records.
+// acquireCall returns a call of acquire.lua with the keys of entry, lease, intents and records.
 func (s *session) acquireCall(g *group, seen string, lasts any, of [4]string) call {
 	n := len(g.tags)
 	keys := make([]string, 0, 5+2*n+len(g.partitions))
@@ -217,14 +219,14 @@ func (s *session) readCaptured(g *group, sent time.Time, v any, states []tier.Ge
 	return nil
 }
 
-// headState is what a script tells of a head.
+// headState is the state of a head, as a script returns it.
 type headState struct {
 	era, sweep, position string
 	lagging              bool
 }
 
-// readStates reads what acquire.lua tells of heads and tags, into the states of the caller's
-// list, and returns the state of the first head.
+// readStates reads the states of heads and tags from a reply of acquire.lua into the caller's list.
+// It returns the state of the first head.
 func (s *session) readStates(g *group, r *reply, states []tier.Generation) headState {
 	heads := make([]headState, len(g.partitions))
 	heads[0] = headState{r.string(), r.string(), r.string(), r.int() != 0}
@@ -254,7 +256,7 @@ func (s *session) readStates(g *group, r *reply, states []tier.Generation) headS
 	return heads[0]
 }
 
-// queuedOf returns the queued change of a record, nil if text is no record.
+// queuedOf returns the queued change of a record, nil if text is not a record.
 func queuedOf(key, text string) *tier.Queued {
 	rec, ok := parseRecord(text)
 	if !ok {

@@ -9,8 +9,8 @@ import (
 	"github.com/larderhq/larder/core/internal/tier"
 )
 
-// versionsUnknown is how often a change is sent again since a version has come into
-// use that it did not name.
+// versionsUnknown bounds the repetitions of a change after the use of a version that the call did
+// not name.
 const versionsUnknown = 5
 
 // Change implements tier.Session: one script.
@@ -32,8 +32,8 @@ func (s *session) Change(ctx context.Context, c tier.Change) ([]tier.Logged, err
 	return logged, nil
 }
 
-// known runs a script that has to know the versions in use, and reads outcome and
-// clock from its reply.
+// known runs a script that must know all versions in use. It reads outcome and clock from the
+// reply.
 func (s *session) known(ctx context.Context, partition int, next func() call) (r *reply, now int64, err error) {
 	for range versionsUnknown {
 		sent := time.Now()
@@ -100,7 +100,7 @@ func (s *session) changeCall(c tier.Change) call {
 	return call{script: changeScript, keys: keys, args: args}
 }
 
-// changeArgs are the arguments of a change, but for its items.
+// changeArgs returns the arguments of a change, without its items.
 func (s *session) changeArgs(c tier.Change, versions []string) []any {
 	remain := max(0, ms(c.Remain))
 	if c.Mode == tier.Abandon {
@@ -117,7 +117,7 @@ func (s *session) changeArgs(c tier.Change, versions []string) []any {
 	return args
 }
 
-// changeKeys appends what a change of a key touches.
+// changeKeys appends the keys that a change of a key touches.
 func (s *session) changeKeys(keys []string, p int, versions []string, key string) []string {
 	for _, v := range versions {
 		keys = append(keys, s.names.entry(p, v, key))
@@ -128,13 +128,13 @@ func (s *session) changeKeys(keys []string, p int, versions []string, key string
 	return append(keys, s.names.keyIntents(p, key))
 }
 
-// tagKeys appends what a change of a tag touches.
+// tagKeys appends the keys that a change of a tag touches.
 func (s *session) tagKeys(keys []string, p int, tag string) []string {
 	return append(keys, s.names.generation(p, tag), s.names.tagIntents(p, tag))
 }
 
-// readLogged reads what a change has logged, which is at most itemsLogged: an
-// intent that was not there leaves nothing.
+// readLogged reads the items that a change has logged, at most itemsLogged. An intent that was
+// missing logs none.
 func readLogged(c tier.Change, now int64, r *reply) ([]tier.Logged, error) {
 	items := itemsLogged(c, now)
 	if c.Mode == tier.Abandon && r.err == nil && len(r.rest) == 0 {
@@ -148,7 +148,8 @@ func readLogged(c tier.Change, now int64, r *reply) ([]tier.Logged, error) {
 	return logged, r.err
 }
 
-// itemsLogged is what a change that is executed at a time of the server's clock says in the log.
+// itemsLogged returns the items that a change logs when it is executed at a time of the server's
+// clock.
 func itemsLogged(c tier.Change, now int64) []tier.Item {
 	switch c.Mode {
 	case tier.Begin:

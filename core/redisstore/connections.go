@@ -8,12 +8,12 @@ import (
 	"syscall"
 )
 
-// maxDialing bounds the dialers that do not come back: one that asks Sentinel, or
-// does TLS, may ignore its context.
+// maxDialing bounds the dialers that have not returned. A dialer that asks Sentinel or uses TLS may
+// ignore its context.
 const maxDialing = 64
 
-// connections are those that our clients have open. It abandons a dialer when
-// the time is up, and closes connections to a server that is no longer master.
+// connections are the open connections of the tier's clients. It abandons a dialer that exceeds its
+// time, and closes connections to a server that is no longer the master.
 type connections struct {
 	dialer  dialFunc
 	dialing chan struct{}
@@ -31,12 +31,12 @@ func newConnections(dialer dialFunc) *connections {
 	}
 }
 
-// Dial is a dialer for go-redis.
+// Dial dials for go-redis.
 func (c *connections) Dial(ctx context.Context, network, addr string) (net.Conn, error) {
 	return c.dialTracked(ctx, c.dialer, network, addr)
 }
 
-// through returns a dialer for go-redis over another dialer than that of all.
+// through returns a dialer for go-redis that uses another dialer for the network connection.
 func (c *connections) through(dialer dialFunc) dialFunc {
 	return func(ctx context.Context, network, addr string) (net.Conn, error) {
 		return c.dialTracked(ctx, dialer, network, addr)
@@ -65,12 +65,12 @@ func (c *connections) dialTracked(ctx context.Context, dialer dialFunc, network,
 	return tracked, nil
 }
 
-// dial makes a connection that is not among those that are open.
+// dial returns a new connection, which is not counted as open yet.
 func (c *connections) dial(ctx context.Context, network, addr string) (net.Conn, error) {
 	return c.dialWith(ctx, c.dialer, network, addr)
 }
 
-// dialWith returns when ctx ends even if the dialer does not.
+// dialWith returns when ctx ends, even if the dialer does not.
 func (c *connections) dialWith(ctx context.Context, dialer dialFunc, network, addr string) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	select {
@@ -104,10 +104,10 @@ func (c *connections) dialWith(ctx context.Context, dialer dialFunc, network, ad
 	}
 }
 
-// closeAll closes what is open. Calls that are on the way fail.
+// closeAll closes the open connections. Pending calls fail.
 func (c *connections) closeAll() { c.closeBut("") }
 
-// closeBut closes what is open to other addresses.
+// closeBut closes the open connections to other addresses.
 func (c *connections) closeBut(addr string) {
 	c.mu.Lock()
 	var others []*connection
@@ -122,7 +122,7 @@ func (c *connections) closeBut(addr string) {
 	}
 }
 
-// close closes all, also what is dialed later.
+// close closes all connections, including those that are dialed later.
 func (c *connections) close() {
 	c.mu.Lock()
 	c.closed = true
@@ -142,8 +142,8 @@ func (c *connection) Close() error {
 	return c.Conn.Close()
 }
 
-// rawConnection lets go-redis see that the other side has closed a connection
-// before it sends something there.
+// rawConnection gives go-redis access to the socket, so that it notices a connection that the other
+// side has closed before it sends on it.
 type rawConnection struct {
 	*connection
 	raw syscall.Conn

@@ -64,29 +64,29 @@ const (
 	maxEnvelopeEras   = tier.MaxPartitions
 	maxEnvelopeString = 64 << 10
 
-	// maxDecoded is the longest payload: more than twice what Redis takes as a
-	// string, and some room for what surrounds a body.
+	// maxDecoded is the longest payload: more than twice the longest string of Redis, plus room for
+	// the fields around a body.
 	maxDecoded = 1<<30 + 1<<20
-	// maxRatio is how much longer than its compressed form a payload may be, beyond
-	// ratioFree bytes. A form that compresses better is padded with zeros to that
-	// ratio: real payloads do not reach it, and a bomb has to be paid for in size.
+	// maxRatio is the largest ratio of a payload beyond ratioFree bytes to its compressed form. A
+	// form that compresses better is padded with zeros to this ratio. Real payloads do not reach
+	// it, and a decompression bomb must be large itself.
 	maxRatio  = 256
 	ratioFree = 64 << 10
 
-	// minCompress is the shortest payload that is tried to compress.
+	// minCompress is the shortest payload that is compressed.
 	minCompress = 512
 )
 
 var (
-	// errCorrupt says that a value is not an envelope, or not one any more.
+	// errCorrupt is returned for a value that is not an intact envelope.
 	errCorrupt = errors.New("larder: corrupt entry")
-	// errVersion says that a value is an envelope of another version than ours.
+	// errVersion is returned for an envelope of another version.
 	errVersion = errors.New("larder: entry of an unknown version")
 )
 
-// encodeEnvelope appends e to dst, whose spare capacity must not overlap
-// e.payload. An envelope beyond the limits appends nothing, which is no envelope
-// to decodeEnvelope: better no entry than one with half its tags.
+// encodeEnvelope appends e to dst, whose spare capacity must not overlap e.payload. An envelope
+// beyond the limits appends nothing, and decodeEnvelope rejects the empty value: a missing entry is
+// better than one without some of its tags.
 func encodeEnvelope(dst []byte, e *envelope) []byte {
 	size, ok := e.headerSize()
 	if !ok || len(e.payload) > maxDecoded {
@@ -130,13 +130,13 @@ func encodeEnvelope(dst []byte, e *envelope) []byte {
 	return binary.LittleEndian.AppendUint32(dst, envelopeChecksum(dst[start:]))
 }
 
-// headerSize returns at least the length of what precedes the payload, and false
-// if e is beyond the limits.
+// headerSize returns an upper bound of the length of the header. It returns false if e is beyond
+// the limits.
 func (e *envelope) headerSize() (int, bool) {
 	if len(e.id) > maxEnvelopeID || len(e.tags) > maxEnvelopeTags || len(e.eras) > maxEnvelopeEras {
 		return 0, false
 	}
-	// Lengths of strings and numbers of partitions take 3 bytes at most.
+	// The length of a string and the number of a partition take 3 bytes at most.
 	n := envelopePrefix + len(e.id) + envelopeFixed + 5*binary.MaxVarintLen64 + 2*3
 	for _, t := range e.tags {
 		if len(t.Tag) > maxEnvelopeString || len(t.Token) > maxEnvelopeString {
@@ -153,7 +153,7 @@ func (e *envelope) headerSize() (int, bool) {
 	return n, true
 }
 
-// appendCompressed appends payload compressed, unless that saves less than 10 %.
+// appendCompressed appends the compressed payload, unless compression saves less than 10 %.
 func appendCompressed(dst, payload []byte) ([]byte, bool) {
 	if len(payload) < minCompress {
 		return dst, false
@@ -269,7 +269,7 @@ func decompress(data []byte) ([]byte, error) {
 	return payload, nil
 }
 
-// envelopeReader reads a header. Once bad it stays so, and reads zeros.
+// envelopeReader reads a header. After an error it returns zeros.
 type envelopeReader struct {
 	rest string
 	bad  bool
@@ -312,8 +312,8 @@ func (r *envelopeReader) uvarint(limit int) int {
 	return int(v)
 }
 
-// count reads how many pairs follow, each of which has at least 2 bytes, so that
-// nothing is allocated for what is not there.
+// count reads the number of the following pairs. Each pair has at least 2 bytes, which bounds the
+// allocation.
 func (r *envelopeReader) count(limit int) int {
 	n := r.uvarint(limit)
 	if n > len(r.rest)/2 {

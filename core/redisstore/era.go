@@ -6,8 +6,8 @@ import (
 	"github.com/larderhq/larder/core/internal/tier"
 )
 
-// NewEra implements tier.Session. It works on one key, which a cluster serves also
-// while the slot is on its way to another server.
+// NewEra implements tier.Session. It uses one key, which a cluster serves while the slot is being
+// moved, too.
 func (s *session) NewEra(ctx context.Context, partition int, was string, always bool) error {
 	if err := s.in(partition); err != nil {
 		return failed("make a new era", err)
@@ -25,25 +25,25 @@ func (s *session) NewEra(ctx context.Context, partition int, was string, always 
 	return nil
 }
 
-// newEra returns -1, and has done nothing, where the script may not ask for the id of
-// its server's data set, and read is "".
+// newEra returns -1, and does nothing, if the script may not read the id of the server's data set
+// and read is "".
 //
-// Where scripts may not, the id is read before, and the server may have become another
-// one meanwhile, or have lost its data. In each order of events the head's Confirmed
-// is then another id than the one that the server has:
+// If scripts may not read the id, it is read before the script. In between, another server may
+// have become the master, or the server may have lost its data. In each order of events the
+// Confirmed of the head then differs from the id of the server:
 //
-//   - the script is executed by a server that was promoted meanwhile, or by the same
-//     one after it was demoted and promoted: that has an id of its own by then;
-//   - the script is late, and a partition has been renewed since by another instance:
-//     Confirmed is no longer what it was, and the script does nothing;
-//   - the data set is an older one, under the same id: so it would be for a script that
-//     asks, see rule R21 in core/PROTOCOL.md.
+//   - A server that was promoted in between executes the script, or the same server after a
+//     demotion and a promotion. It has a new id.
+//   - The script is late, and another instance has renewed the partition. Confirmed has changed,
+//     and the script does nothing.
+//   - The data set is an older one with the same id. A script that reads the id could not notice
+//     that either: see rule R21 in core/PROTOCOL.md.
 //
-// The next round finds that Confirmed is not the server's and makes one more era, so
-// that a partition is cold for longer and never verified by mistake. One order is left:
-// a slot goes from A to B after A was asked, the era is made by B under the id of A, B
-// loses writes by a failover, and the slot goes back to A, all before any instance's
-// next round. The migrations of a slot take longer than that.
+// The next round finds that Confirmed is not the id of the server, and begins another era. The
+// partition is cold for longer, and never verified by mistake. One order remains: a slot moves
+// from A to B after A was asked, B begins the era under the id of A, B loses writes in a
+// failover, and the slot moves back to A, all before the next round of any instance. The moves
+// of a slot take longer than that.
 func (s *session) newEra(ctx context.Context, partition int, was string, always bool, read string) (int64, error) {
 	return s.number(ctx, call{
 		script: eraScript,
@@ -55,7 +55,7 @@ func (s *session) newEra(ctx context.Context, partition int, was string, always 
 	})
 }
 
-// dataSetOf asks the server of a partition, outside of scripts, whose data set it has.
+// dataSetOf asks the server of a partition for the id of its data set, outside of scripts.
 func (s *session) dataSetOf(ctx context.Context, partition int) (string, error) {
 	master, err := s.nodes.master(ctx, s.names.head(partition))
 	if err != nil {

@@ -6,16 +6,16 @@ import (
 )
 
 const (
-	// failoverAddr is the address that NewFailoverClient gives its clients; their
-	// dialer asks Sentinel.
+	// failoverAddr is the address of the clients that NewFailoverClient returns. Their dialer asks
+	// Sentinel.
 	failoverAddr = "FailoverClient"
-	// followEvery is the interval at which Sentinel is asked for the master. go-redis does it
-	// for the connections of the user's client alone: ours would stay on a master
-	// that was demoted without its knowledge.
+	// followEvery is the interval of the questions to Sentinel for the master. go-redis asks only
+	// for the connections of the user's client. The tier's clients would stay on a master that was
+	// demoted unnoticed.
 	followEvery = time.Second
 )
 
-// followMaster closes connections to servers that are no longer master, until ctx ends.
+// followMaster closes connections to servers that are no longer the master, until ctx ends.
 func (n *nodes) followMaster(ctx context.Context) {
 	tick := time.NewTicker(followEvery)
 	defer tick.Stop()

@@ -25,8 +25,8 @@ func (s *session) Extend(ctx context.Context, l tier.Lease, d time.Duration) (bo
 	return n == 1, nil
 }
 
-// Fill implements tier.Session. The lease's token is the entry's id: an execution made
-// it, and it fills once. An entry beyond the limits of the envelope is not stored.
+// Fill implements tier.Session. The id of the entry is the token of the lease. One execution has
+// created the token, and it fills once. An entry beyond the limits of the envelope is not stored.
 func (s *session) Fill(ctx context.Context, l tier.Lease, f tier.Fill) (bool, error) {
 	if l.Token == "" {
 		return false, nil
@@ -63,13 +63,13 @@ func (s *session) Fill(ctx context.Context, l tier.Lease, f tier.Fill) (bool, er
 	return stored == 1, nil
 }
 
-// clearlyAhead is how far in the future an entry's end is when nobody asks the server's
-// clock whether it has passed.
+// clearlyAhead is the time before the end of an entry beyond which the server's clock is not asked
+// whether the end has passed.
 const clearlyAhead = 10_000
 
-// longestLife returns the longest life that the script has to allow an entry by the server's
-// clock, in milliseconds; "" if the entry's end is ahead in any case, and no later than the
-// longest life after the lease: the generations that came with the lease live longer.
+// longestLife returns the longest life of an entry that the script has to compare with the server's
+// clock, in milliseconds. It is "" if the end of the entry is clearly ahead, and no later than the
+// longest life after the lease, since the generations that came with the lease live longer.
 func (s *session) longestLife(p int, l tier.Lease, keepUntil, notAfter int64) string {
 	now, known := s.clocks[p].now()
 	if notAfter == 0 && l.Now != 0 && known && keepUntil > now+clearlyAhead && keepUntil <= l.Now+maxKeep.Milliseconds() {
@@ -94,14 +94,14 @@ func (s *session) Release(ctx context.Context, l tier.Lease) error {
 	return nil
 }
 
-// Note implements tier.Session. Executed twice it stores the same twice, at worst over
-// something newer, which is a miss to its reader.
+// Note implements tier.Session. A second execution stores the same note again, at worst over a
+// newer one, which costs a miss.
 func (s *session) Note(ctx context.Context, key string, payload []byte, keep time.Duration) error {
 	_, err := s.note(ctx, noteScript, key, nonce(), payload, keep)
 	return err
 }
 
-// Learn implements tier.Session. Executed twice it returns what it has stored itself.
+// Learn implements tier.Session. A second execution returns the note that the first one has stored.
 func (s *session) Learn(ctx context.Context, key string, payload []byte, keep time.Duration) (tier.Entry, error) {
 	r, err := s.note(ctx, learnScript, key, tier.LearntMark+nonce(), payload, keep)
 	if err != nil {

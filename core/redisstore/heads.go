@@ -14,7 +14,7 @@ import (
 	"github.com/larderhq/larder/core/internal/tier"
 )
 
-// Heads implements tier.Session: one pipeline per master, and those at once (rule R19).
+// Heads implements tier.Session: one pipeline per master, sent concurrently (rule R19).
 func (s *session) Heads(ctx context.Context) ([]tier.Head, error) {
 	heads := make([]tier.Head, s.partitions.Load())
 	masters := make(map[*redis.Client][]int)
@@ -40,8 +40,8 @@ func (s *session) Heads(ctx context.Context) ([]tier.Head, error) {
 // headsOf asks one master for the heads of some partitions.
 func (s *session) headsOf(ctx context.Context, master *redis.Client, partitions []int, heads []tier.Head) {
 	cmds := []redis.Cmder{
-		// A write, which a demoted or isolated master refuses and a full one accepts.
-		// It is on a key that may be there, so that a slot that is being migrated has it.
+		// HDEL is a write, which a demoted or isolated master refuses and a full one accepts. Its
+		// key may exist, so that a slot that is being moved has it.
 		redis.NewCmd(ctx, "hdel", s.names.head(partitions[0]), ""),
 		redis.NewCmd(ctx, "info", "replication"),
 		redis.NewCmd(ctx, "time"),
@@ -93,8 +93,8 @@ func (s *session) headsOf(ctx context.Context, master *redis.Client, partitions 
 	s.makeAware(ctx, unaware, heads)
 }
 
-// makeAware writes this instance's lag into the heads that tell of a shorter one: a
-// partition where that fails has not been verified.
+// makeAware writes the lag of this instance into heads with a shorter one. A partition for which
+// that fails is not verified.
 func (s *session) makeAware(ctx context.Context, partitions []int, heads []tier.Head) {
 	if len(partitions) == 0 {
 		return
@@ -106,7 +106,7 @@ func (s *session) makeAware(ctx context.Context, partitions []int, heads []tier.
 	}
 }
 
-// served notes the server that answered for a head, and the time.
+// served records the server that answered for a head, and the time.
 func (s *session) served(h *tier.Head, info string, now int64, p int, sent time.Time) error {
 	id, err := replicationOf(info)
 	if err != nil {
@@ -117,8 +117,8 @@ func (s *session) served(h *tier.Head, info string, now int64, p int, sent time.
 	return nil
 }
 
-// readHead takes the fields in the order in which they are asked for. aware: who
-// invalidates there knows of a lag as long as this instance's.
+// readHead reads the fields in the order of the question. aware: writers in that partition know of
+// a lag as long as that of this instance.
 func (s *session) readHead(r *reply) (h tier.Head, aware bool, err error) {
 	h = tier.Head{Position: tier.Position{ID: r.optional(), Token: r.optional()}}
 	h.Era, h.Sweep, h.Confirmed = r.optional(), r.optional(), r.optional()
@@ -129,16 +129,16 @@ func (s *session) readHead(r *reply) (h tier.Head, aware bool, err error) {
 	}
 	h.Until, _ = strconv.ParseInt(until, 10, 64)
 	most, _ := strconv.ParseInt(lag, 10, 64) // a malformed lag counts as too short
-	// Numbers that make no sense are numbers that differ.
+	// A malformed number counts as a different one.
 	h.Partitions, _ = strconv.Atoi(partitions)
 	h.Protocol, _ = strconv.Atoi(protocol)
 	h.Missing = h.Era == "" || partitions == "" || protocol == "" // a change writes some of it; NewEra makes it one
 	return h, max(0, ms(s.want.ReplicaLag)) <= most, nil
 }
 
-// begunAt returns when the script ran that made an era's token, in microseconds on the
-// server's clock (see head.lua), 0 if it is no such token. That of an item has the
-// number of the item behind it.
+// begunAt returns the time at which the script created the token of an era, in microseconds of the
+// server's clock (see head.lua), 0 for another token. The token of an item ends in the number of
+// the item.
 func begunAt(era string) int64 {
 	for range 2 {
 		at := strings.LastIndexByte(era, '.')
@@ -153,16 +153,16 @@ func begunAt(era string) int64 {
 	return 0
 }
 
-// leastMicroseconds is below any time of a clock that was ever set, and above any number
-// of an item.
+// leastMicroseconds is earlier than any time of a real clock, and greater than any number of an
+// item.
 const leastMicroseconds = 1e12
 
-// elsewhere says that the slot map is behind, or the slot on its way.
+// elsewhere reports whether an error means that the slot map is outdated, or the slot being moved.
 func elsewhere(err error) bool {
 	return redis.HasErrorPrefix(err, "MOVED ") || redis.HasErrorPrefix(err, "ASK ")
 }
 
-// headElsewhere asks the server that has the head by now.
+// headElsewhere asks the server that has the head now.
 func (s *session) headElsewhere(ctx context.Context, p int) tier.Head {
 	s.reload(ctx)
 	sent := time.Now()

@@ -16,13 +16,13 @@ import (
 	"github.com/larderhq/larder/core/internal/tier"
 )
 
-// pingAfter is how long a subscription may be silent before it is asked whether it
-// is there, and then how long it may take to say so.
+// pingAfter is the time without a message after which a subscription is pinged, and the time for
+// the reply.
 const pingAfter = time.Second
 
-// Hints implements tier.Session. On one server it never subscribes again by itself: who
-// listens has to know that something may have been missed. In a cluster each shard
-// is cut and comes back by itself: see shards.
+// Hints implements tier.Session. On one server it does not subscribe again by itself, since the
+// caller must know that messages may have been missed. In a cluster each shard is cut, and comes
+// back, separately: see shards.
 func (s *session) Hints(ctx context.Context, ready func(), fn func(tier.Hint)) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -43,7 +43,7 @@ func (s *session) Hints(ctx context.Context, ready func(), fn func(tier.Hint)) e
 func (s *session) listen(ctx context.Context, ready func(), fn func(tier.Hint)) (err error) {
 	sub := s.nodes.single.Subscribe(ctx)
 	defer func() { _ = sub.Close() }()
-	// A read does not end with its context, but with its connection.
+	// A read ends with its connection, not with its context.
 	defer context.AfterFunc(ctx, func() { _ = sub.Close() })()
 	channels := []string{s.names.hints(), s.names.invalidate()}
 	if err := s.subscribe(ctx, sub.Subscribe, channels...); err != nil {
@@ -87,15 +87,15 @@ func (s *session) hear(m *redis.Message, fn func(tier.Hint)) {
 	}
 }
 
-// pulse closes a subscription of which nothing is heard. A read with a timeout
-// would not do: what it had read of a message when the time was up would be lost.
+// pulse closes a silent subscription. A read with a timeout would lose the part of a message that
+// it has read at the timeout.
 type pulse struct {
 	sub         *redis.PubSub
 	heard, busy atomic.Bool // since the last look; and the listener is busy
 	silent      atomic.Bool
 }
 
-// start begins to look, until the function that it returns is called.
+// start begins to check, until the returned function is called.
 func (p *pulse) start(ctx context.Context) (stop func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	var wg sync.WaitGroup
@@ -133,9 +133,8 @@ func (p *pulse) err() error {
 	return nil
 }
 
-// channel is where the hints of a partition are published. In a cluster all nodes
-// would hear what is published anywhere: there each partition has a channel of its
-// slot.
+// channel returns the channel of the hints of a partition. In a cluster each partition has a
+// channel in its slot, since all nodes would receive a message of another channel.
 func (s *session) channel(p int) string {
 	if s.nodes.cluster != nil {
 		return s.names.shardHints(p)
@@ -152,18 +151,17 @@ func (s *session) subscribe(
 	return subscribe(ctx, channels...)
 }
 
-// receive takes one message, however long that takes. go-redis panics on messages
-// that make no sense.
+// receive reads one message, without a limit of time. go-redis panics on malformed messages.
 func (s *session) receive(ctx context.Context, sub *redis.PubSub) (m any, err error) {
 	defer s.nodes.recovered(&err)
 	return sub.Receive(ctx)
 }
 
-// itemFields is how many fields of a message are an item of the log.
+// itemFields is the number of fields of an item in a message.
 const itemFields = 5
 
-// parseHints reads what the function hint in Lua publishes. A
-// message that it cannot parse is of a later version, or foreign, and has no hints.
+// parseHints parses a message of the Lua function hint. A message that does not parse is of a later
+// version, or foreign, and has no hints.
 func parseHints(payload string) (hints []tier.Hint) {
 	rest, ok := strings.CutPrefix(payload, "L1")
 	if !ok {
@@ -202,8 +200,8 @@ func parseHints(payload string) (hints []tier.Hint) {
 	return hints
 }
 
-// foreign reads what another program has published: an item that is in no log, for
-// each partition that it concerns.
+// foreign parses a message of another program: an item that is in no log, once for each partition
+// that it concerns.
 func (s *session) foreign(payload string) []tier.Hint {
 	one := func(p int, k tier.Kind, v string) []tier.Hint {
 		return []tier.Hint{{Partition: p, Item: tier.Logged{Item: tier.Item{Kind: k, Value: v}}}}

@@ -13,7 +13,7 @@ import (
 	"github.com/larderhq/larder/core/internal/tier"
 )
 
-// probeLives is how long, in milliseconds, the keys of a probe last that was cut off.
+// probeLives is the lifetime of the keys of an interrupted probe, in milliseconds.
 const probeLives = 10_000
 
 // The effect of a command that is refused in scripts depends on the use of the command. The
@@ -36,7 +36,7 @@ func (s *session) inspect(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	// The keys are in the slot of the layout, which that server has.
+	// The keys are in the slot of the layout, which the asked server has.
 	prefix := s.names.namespace + ":{" + s.names.layout() + "}:probe:" + nonce() + ":"
 	channel := s.names.namespace + ":probe"
 	if s.nodes.cluster != nil {
@@ -99,7 +99,7 @@ func (s *session) inspectInfo(all, replication redis.Cmder) error {
 	return err
 }
 
-// inspectCommands reads what a probe was refused: commands and errors in turn.
+// inspectCommands reads the refusals of a probe: commands and errors in turn.
 func (s *session) inspectCommands(r *reply) error {
 	refused := make(map[string]string)
 	for r.err == nil && len(r.rest) > 0 {

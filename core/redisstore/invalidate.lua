@@ -2,13 +2,13 @@
 --   redis-cli --eval invalidate.lua 'larder:{00}:head' , tag product:42
 -- See Program in package redisstore of github.com/larderhq/larder.
 
--- good returns a reply. A key of another type is as good as none. Any other error, such
--- as that of a right that was withdrawn, is raised: it must not pass for an answer.
+-- good returns a reply. A key of another type counts as missing. Any other error, such as that of
+-- a withdrawn right, is raised, since it must not pass for an answer.
 local function good(r)
   if type(r) == 'table' and r.err and not string.find(r.err, 'WRONGTYPE', 1, true) then error(r.err) end
   return r
 end
--- unpack is in another place in Lua 5.4.
+-- Lua 5.4 has unpack in table.
 local unpack = table.unpack or unpack
 -- The server's clock, in milliseconds, and in microseconds as digits.
 local function clock()
@@ -32,8 +32,8 @@ local function fields(reply)
   return reply
 end
 
--- ready makes sure that the head can be written, and is itself a write that a full
--- Redis takes: once a script has written, it is refused nothing for want of memory.
+-- ready ensures that the head can be written. It is itself a write that a full Redis accepts, and
+-- after a script's first write Redis refuses it no other for lack of memory.
 local function ready(head)
   local r = redis.pcall('HDEL', head, '')
   if type(r) ~= 'table' or not r.err then return end
@@ -44,8 +44,8 @@ local function ready(head)
   end
 end
 
--- A token is of this execution: the caller's nonce alone would come back when the
--- call is executed again. The clock is for when the counter was lost.
+-- A token is unique to this execution. The nonce of the caller alone would repeat when the call is
+-- executed again. The clock distinguishes tokens after the loss of the counter.
 local function token(head, nonce, us)
   local n = redis.pcall('HINCRBY', head, 'n', 1)
   if type(n) ~= 'number' then
@@ -54,10 +54,10 @@ local function token(head, nonce, us)
   end
   return nonce .. '.' .. n .. '.' .. us
 end
--- A hint is a version and strings with their length before each. Nobody waits for
--- it and it may be lost, so a user without the right to publish is no error. A channel with a
--- brace in its name belongs to a slot: it is published in its shard alone, or, by a
--- server that does not do that, or not for this user, to the whole cluster.
+-- A hint is a version and strings, each preceded by its length. No call waits for it, and it may be
+-- lost, so that the lack of the right to publish is not an error. A channel with a brace in its
+-- name belongs to a slot. It is published in its shard only, or, by a server that cannot do that
+-- or does not allow it to this user, to the whole cluster.
 local lengths = {} -- as they are written: to write a number is what costs most
 local function hint(channel, fields)
   local out = {'L1'}
@@ -74,8 +74,8 @@ local function hint(channel, fields)
   if string.find(channel, '{', 1, true) and type(redis.pcall('SPUBLISH', channel, message)) == 'number' then return end
   redis.pcall('PUBLISH', channel, message)
 end
--- A lease is its token, followed by '!' if a caller waits for its end. held_by reads the
--- value of the key: the token, '' if there is none, and whether a caller waits.
+-- A lease is its token, followed by '!' if a caller waits for its end. held_by parses the value of
+-- the key: the token, '' if there is none, and whether a caller waits.
 local function held_by(v)
   if type(v) ~= 'string' or v == '' then return '', false end
   if string.sub(v, -1) == '!' then return string.sub(v, 1, -2), true end
@@ -93,28 +93,28 @@ local function id_of(v)
 end
 
 local function entry_id(entry) return id_of(good(redis.pcall('GETRANGE', entry, 0, 257))) end
--- Intents of writers on one key or tag: a hash with a field w:<writer> for each intent,
--- '<deadline>:<until when it is remembered>', in milliseconds; x:<id> for each entry that
--- intents on its key have capped, its expiry before that; gen, the same for the generation,
--- '<its token>:<milliseconds>'; lag, until when a replica may lag. A key of another type
--- holds no intents.
+-- Intents of writers on one key or tag: a hash. It has a field w:<writer> for each intent,
+-- '<deadline>:<end of the record>', in milliseconds; x:<id> for each entry that intents on its key
+-- have capped, with its former expiry; gen, the same for the generation, '<its
+-- token>:<milliseconds>'; lag, the time until which a replica may lag. A key of another type holds
+-- no intents.
 
 local function writer(value)
   local deadline, known = string.match(value, '^(%d+):(%d+)$')
   return tonumber(deadline), tonumber(known)
 end
 
--- The field gen, and until when the generation of a token would live by it: nil if the
--- field tells nothing of that generation.
+-- The field gen, and the end that it records for the generation of a token: nil if the field is of
+-- another generation.
 local function lived_field(token, lived) return token .. ':' .. digits(lived) end
 local function lived_of(text, token)
   local of, lived = string.match(text, '^(.*):(%d+)$')
   return of == token and tonumber(lived) or nil
 end
 
--- intents returns how long the shortest open intent of a hash still lasts, how long ago
--- the latest lapse was (0: none), and 1 if a replica may lag: for the name, or for the
--- whole partition until lag.
+-- intents returns the time until the earliest deadline of a hash's open intents, the time since the
+-- latest lapse (0: none), and 1 if a replica may lag, for the name or, until lag, for the whole
+-- partition.
 local function intents(key, lag, now)
   local open, lapsed = 0, 0
   local h = good(redis.pcall('HGETALL', key))
@@ -136,9 +136,9 @@ local function intents(key, lag, now)
   return open, lapsed, lag > now and 1 or 0
 end
 -- The head has a field v:<version> for each version in use, and the number of these fields in
--- vn, so that a change which knows them all reads no more fields than it uses. Where vn is
--- missing or another number, the change counts.
--- state_of returns some fields of the head, by their names; nil if it is no hash.
+-- vn, so that a change which knows all versions reads no more fields than it uses. If vn is
+-- missing or differs, the change counts the fields.
+-- state_of returns some fields of the head by name, nil if it is not a hash.
 -- ARGV from .. from + count - 1 are the versions that are known.
 local function state_of(head, args, from, count, now, known)
   local names = {'ptok', 'n', 'lagmax', 'until', 'lag', 'vn'}
@@ -156,9 +156,9 @@ local function state_of(head, args, from, count, now, known)
   return state, tonumber(state.vn or '') == there
 end
 
--- versions_of returns the versions in use that were not given, whose keys would stay, the
--- names of the fields of those that have lapsed, the fields of the head that changes use,
--- nil where it is no hash, and how many versions are left where that has to be written.
+-- versions_of returns the versions in use that were not given, whose keys would stay; the names of
+-- the fields of lapsed versions; the fields of the head that changes use, nil if it is not a
+-- hash; and the number of remaining versions if that has to be written.
 local function versions_of(head, args, from, count, now, known)
   local state, complete = state_of(head, args, from, count, now, known)
   if not state or complete then return {}, {}, state, nil end
@@ -183,7 +183,7 @@ local function change(KEYS, ARGV)
 -- KEYS head, log; then for a key item per version its entry, per version its
 -- lease, and the intents on it; for a tag item its generation and the intents on it
 -- ARGV nonce, channel, partition, intent, mode, milliseconds: lasts, remain (of an intent
--- that is taken out: how long a generation lives), lag, how long a version is known; how
+-- that is closed: the life of a generation), lag, how long a version is known; how
 -- many items to keep in the log; how many versions there are, and those; then kind and
 -- value of each item
 local KEY, TAG, PATTERN, ALL, ERA, BEGUN, CLOSED = '1', '2', '3', '4', '5', '6', '7'
@@ -195,7 +195,8 @@ local keep, versions = ARGV[10], tonumber(ARGV[11])
 local now, us = clock()
 local deadline = now + math.max(1, lasts)
 
--- The keys of a version that the caller does not know would stay: it must ask again.
+-- The keys of a version that the caller does not know would stay, so that the caller must ask
+-- again.
 local unknown, lapsed, state, left = versions_of(head, ARGV, 12, versions, now, known)
 if #unknown > 0 then return {'versions', now, unpack(unknown)} end
 if not state then -- another type is in the head's place
@@ -230,14 +231,14 @@ for i = 12 + versions, #ARGV, 2 do
   end
 end
 
--- First what goes, which is all that has to be right on a Redis that is full: UNLINK is a
--- write that it takes, and so is that of ready.
+-- Removals come first, since a full Redis must still make them. It accepts UNLINK, and the write of
+-- ready.
 if mode ~= ABANDON then
   if #gone == 0 then ready(head) end
   for _, name in ipairs(lapsed) do redis.call('HDEL', head, name) end
 end
 
--- Many keys at once, but no more than Lua can pass.
+-- Many keys in one command, but no more than Lua can pass.
 local MOST = 1000
 local MOST_OF_HINT = 8192
 if mode ~= ABANDON then
@@ -249,14 +250,14 @@ if mode ~= ABANDON then
   for i = 1, #gone, MOST do redis.call('UNLINK', unpack(gone, i, math.min(i + MOST - 1, #gone))) end
 end
 
--- Where there is nothing to touch, as nearly always, one question tells.
+-- Usually no key exists, and one question shows it.
 local untouched = mode ~= BEGIN and lag <= 0
 for i = 1, untouched and #marked or 0, MOST do
   untouched = untouched and redis.call('EXISTS', unpack(marked, i, math.min(i + MOST - 1, #marked))) == 0
 end
 
--- cap lets a key live no longer than until a time, and returns until when it lived, nil
--- if no longer. To Redis a key lives through the millisecond in which it expires.
+-- cap limits the life of a key to a time, and returns its former end, nil if that was not later.
+-- For Redis a key lives through the millisecond in which it expires.
 local function cap(key, until_)
   local left = redis.call('PTTL', key)
   if left == -2 or (left >= 0 and now + left < until_) then return nil end
@@ -264,8 +265,8 @@ local function cap(key, until_)
   return left >= 0 and now + left or nil
 end
 
--- open_but returns whether the own intent is there and its deadline has not passed,
--- whether it is there at all, and the earliest deadline of the others.
+-- open_but returns whether the own intent is open and its deadline has not passed, whether it
+-- exists at all, and the earliest deadline of the others.
 local function open_but(h)
   local own, there, earliest = false, false, nil
   for i = 1, #h, 2 do
@@ -282,8 +283,8 @@ local function open_but(h)
   return own, there, earliest
 end
 
--- cap_generation caps a generation, and notes in the hash of the intents until when
--- it lived, unless an earlier intent has: what is lost with that hash cannot be lifted.
+-- cap_generation limits the life of a generation, and records its former end in the hash of the
+-- intents, unless an earlier intent has recorded it. A cap whose record is lost cannot be lifted.
 local function cap_generation(item)
   local lived = cap(item.generation, deadline)
   local tok = lived and good(redis.pcall('GET', item.generation))
@@ -291,7 +292,7 @@ local function cap_generation(item)
   redis.call('HSET', item.intents, 'gen', lived_field(tok, lived))
 end
 
--- lift_generation lets a generation live on, until it would without intents or until_.
+-- lift_generation extends a generation to its end without intents, or to until_.
 local function lift_generation(item, until_)
   local tok = good(redis.pcall('GET', item.generation))
   local lived = type(tok) == 'string' and lived_of(field(item.intents, 'gen'), tok)
@@ -299,9 +300,9 @@ local function lift_generation(item, until_)
   if lived and lived > now then redis.call('PEXPIREAT', item.generation, digits(lived)) end
 end
 
--- lift lets what the own intent has capped live on: to the earliest deadline of the
--- others. It returns whether the intent is there: if not, others may have been lost
--- with it. One that has gone past its deadline is too late.
+-- lift removes the caps of the own intent, up to the earliest deadline of the others. It returns
+-- whether the intent exists. If not, others may have been lost with it. An intent that has passed
+-- its deadline cannot be lifted.
 local function lift(item)
   local h = redis.pcall('HGETALL', item.intents)
   if h.err then return false end
@@ -319,8 +320,8 @@ local function lift(item)
   return true
 end
 
--- lives returns the fields of an item's hash that hold the expiry of each existing entry. A
--- missing entry needs no field: a steady flow of intents would leave one for each.
+-- lives returns the fields of an item's hash that hold the expiry of each existing entry. A missing
+-- entry needs no field, and overlapping intents would accumulate such fields.
 local function lives(item, others)
   local of = {}
   if invalidates or not (others or mode == BEGIN) then return of end -- everything is gone, or no intent could lift it
@@ -332,8 +333,8 @@ local function lives(item, others)
   return of
 end
 
--- touch removes the call's own intent, and enters an intent or a replica's lag. The hash
--- lasts as long as any of its fields is needed.
+-- touch removes the call's own intent, and enters an intent or the lag of a replica. The hash lasts
+-- as long as any of its fields is needed.
 local function touch(item)
   local key = item.intents
   local h = good(redis.pcall('HGETALL', key))
@@ -448,7 +449,7 @@ end
 local written = {}
 for name, v in pairs(moved) do written[#written + 1], written[#written + 2] = name, v end
 redis.call('HSET', head, unpack(written))
--- Of many items, several in a message: each subscriber is sent each.
+-- Many items are published several to a message, since each subscriber receives each message.
 local message, size = {'i', partition}, 0
 for _, item in ipairs(said) do
   if size > MOST_OF_HINT then
@@ -465,10 +466,10 @@ for key in pairs(woken) do hint(channel, {'w', key}) end
 return reply
 end
 
--- KEYS[1] the head of a partition: <namespace>:{07}:head. On one server any
--- partition's will do; in a cluster the reply says which it has to be.
--- ARGV kind (key, tag, path, pattern, all) and value; then, optionally, for how many
--- milliseconds a replica of the database may lag
+-- KEYS[1] the head of a partition: <namespace>:{07}:head. On one server that of
+-- any partition works; in a cluster the reply names the right one.
+-- ARGV kind (key, tag, path, pattern, all) and value; then, optionally, the
+-- milliseconds for which a replica of the database may lag
 local ns, hex = string.match(KEYS[1] or '', '^(.*):{(%x%x)}:head$')
 if not ns then return redis.error_reply('ERR larder: the first key must be like larder:{00}:head') end
 local what, value = ARGV[1] or '', ARGV[2] or ''
@@ -491,7 +492,7 @@ if what == 'path' then
 end
 if what == 'tag' then value = 't:' .. value elseif what == 'path' then value = 'p:' .. value end
 if what == 'pattern' then
-  -- To find the entries takes many steps, in which no instance may keep them. A program
+  -- A search for the entries takes many steps, during which no instance may keep them. A program
   -- cannot ensure that, and invalidates everything instead.
   kind, value = '4', ''
 end

@@ -7,7 +7,7 @@ import (
 	"github.com/larderhq/larder/core/internal/tier"
 )
 
-// names makes the names of keys and channels of one namespace.
+// names builds the keys and channels of one namespace.
 type names struct {
 	namespace, version string
 	prefix             [tier.MaxPartitions]string
@@ -24,7 +24,7 @@ func newNames(namespace, version string) *names {
 func (n *names) layout() string { return n.namespace + ":layout" }
 func (n *names) hints() string  { return n.namespace + ":hints" }
 
-// shardHints is hints of one partition, in a cluster: in the slot of its keys.
+// shardHints returns the channel of hints of one partition in a cluster, in the slot of its keys.
 func (n *names) shardHints(p int) string { return n.prefix[p] + "hints" }
 
 func (n *names) invalidate() string { return n.namespace + ":invalidate" }
@@ -32,7 +32,7 @@ func (n *names) invalidate() string { return n.namespace + ":invalidate" }
 func (n *names) head(p int) string { return n.prefix[p] + "head" }
 func (n *names) log(p int) string  { return n.prefix[p] + "log" }
 
-// entry and lease are the only keys that a version is part of (rule R1).
+// entry and lease are the only keys that contain the version (rule R1).
 func (n *names) entry(p int, version, key string) string {
 	return n.prefix[p] + "e:" + version + string(tier.NameEnd) + key
 }
@@ -43,15 +43,15 @@ func (n *names) lease(p int, version, key string) string {
 
 func (n *names) generation(p int, tag string) string { return n.prefix[p] + "g:" + tag }
 
-// keyIntents goes by the name alone: a writer of a resource writes all its variants.
+// keyIntents depends on the name only, since a writer of a resource writes all its variants.
 func (n *names) keyIntents(p int, key string) string {
 	return n.prefix[p] + "i:k:" + tier.Name(key)
 }
 
 func (n *names) tagIntents(p int, tag string) string { return n.prefix[p] + "i:t:" + tag }
 
-// queue returns the keys of a queue in the order in which scripts take them: see
-// lua/queue.lua. The records are those of all queues of the partition.
+// queue returns the keys of a queue in the order in which scripts expect them: see lua/queue.lua.
+// The records are those of all queues of the partition.
 func (n *names) queue(p int, queue string) []string {
 	prefix := n.prefix[p]
 	return []string{
@@ -60,15 +60,15 @@ func (n *names) queue(p int, queue string) []string {
 	}
 }
 
-// nothing is a key that is never there.
+// nothing is a key that never exists.
 func (n *names) nothing(p int) string { return n.prefix[p] + "nothing" }
 
 func (n *names) records(p int) string { return n.prefix[p] + "q" }
 
 func (n *names) letters(p int, queue string) string { return n.prefix[p] + "qd:" + queue }
 
-// entries is a pattern for SCAN that all entries match whose names begin as cover
-// says (see glob.Cover). The namespace is literal.
+// entries returns a SCAN pattern that matches all entries whose names begin as cover says (see
+// glob.Cover). The namespace is literal.
 func (n *names) entries(cover string) string {
 	var b strings.Builder
 	for i := range len(n.namespace) {

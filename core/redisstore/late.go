@@ -7,7 +7,7 @@ import (
 	"github.com/larderhq/larder/core/internal/tier"
 )
 
-// Late implements tier.Session: one script, so that generation and log are of one moment.
+// Late implements tier.Session: one script, so that generation and log are of the same moment.
 func (s *session) Late(ctx context.Context, tag string, since tier.Position) (tier.Late, error) {
 	p := s.partitionOf(tag)
 	sent := time.Now()

@@ -9,19 +9,19 @@ import (
 )
 
 const (
-	// layoutLapses is how long an instance's staleness and lag count after it has
-	// last agreed, beside twice its staleness: so long it may answer what it has
-	// verified before it noticed that it could not agree.
+	// layoutLapses is the time for which the staleness and the lag of an instance count after its
+	// last Agree, in addition to twice its staleness. For that long the instance may answer from
+	// partitions that it verified before it noticed that Agree fails.
 	layoutLapses = time.Minute
-	// maxKeep is the longest that an entry is kept.
+	// maxKeep is the longest lifetime of an entry.
 	maxKeep = 7 * 24 * time.Hour
-	// generationLives is longer than any entry can live that carries a generation,
-	// and so is generationRefresh, below which it is lengthened: half a day is more
-	// than any load takes (rule R8).
+	// generationLives is longer than the life of any entry with a generation. A generation is
+	// extended when less than generationRefresh is left, which is also longer than that. The
+	// difference, half a day, is longer than any load (rule R8).
 	generationLives   = maxKeep + 24*time.Hour
 	generationRefresh = maxKeep + 12*time.Hour
-	// versionKnown is how long the entries of a version are invalidated after the
-	// last lease under it was noted, at most versionNoted ago (rule R1).
+	// versionKnown is the time for which invalidations cover the entries of a version after its
+	// last noted lease. A lease is noted again after versionNoted (rule R1).
 	versionKnown = maxKeep + 24*time.Hour
 	versionNoted = time.Hour
 )
@@ -36,10 +36,9 @@ func (s *session) Agree(ctx context.Context) (tier.Layout, error) {
 	return l, nil
 }
 
-// noteLag writes this instance's lag into the heads of some partitions, where
-// an invalidation finds it, before this instance stores anything there: others
-// know of it by the layout only when they agree next (rule R2). It returns what
-// became of each.
+// noteLag writes the lag of this instance into the heads of some partitions before the instance
+// stores anything there, so that invalidations find it. Other instances read it from the layout
+// only at their next Agree (rule R2). It returns the result for each partition.
 func (s *session) noteLag(ctx context.Context, partitions []int) []error {
 	calls := make([]call, len(partitions))
 	for i, p := range partitions {
@@ -107,7 +106,8 @@ func (s *session) agree(ctx context.Context) (tier.Layout, error) {
 	}, nil
 }
 
-// span is a duration of some milliseconds. A value that does not fit becomes the longest duration.
+// span returns a duration of some milliseconds. A value that does not fit becomes the longest
+// duration.
 func span(ms int64) time.Duration {
 	const most = int64(1<<63-1) / int64(time.Millisecond)
 	return time.Duration(min(max(ms, 0), most)) * time.Millisecond

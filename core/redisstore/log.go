@@ -8,8 +8,8 @@ import (
 	"github.com/larderhq/larder/core/internal/tier"
 )
 
-// logLength is about how many items a log keeps: what an instance that was away for
-// longer has missed costs it what it keeps of its own.
+// logLength is the approximate number of items in a log. An instance that has missed more drops its
+// copies.
 const logLength = 1 << 14
 
 // Log implements tier.Session.
@@ -32,7 +32,7 @@ func (s *session) Log(ctx context.Context, partition int, after tier.Position) (
 	return l, nil
 }
 
-// readLog reads what the function since in Lua returned.
+// readLog parses the result of the Lua function since.
 func readLog(r *reply) (tier.Log, error) {
 	l := tier.Log{Joined: r.int() == 1, Trimmed: r.int() == 1}
 	items := r.array()
@@ -54,8 +54,8 @@ func readLog(r *reply) (tier.Log, error) {
 	return l, nil
 }
 
-// kindOf returns the kind of an item, 0 for text that is no kind at all. The caller
-// checks the item: see tier.Item.Check.
+// kindOf returns the kind of an item, 0 for text that is not a kind. The caller checks the item:
+// see tier.Item.Check.
 func kindOf(s string) tier.Kind {
 	n, err := strconv.ParseUint(s, 10, 8)
 	if err != nil {

@@ -16,17 +16,15 @@ import (
 )
 
 const (
-	// dialTimeout bounds a connection whose caller has gone, ioTimeout a
-	// call whose context has no nearer deadline.
+	// dialTimeout bounds a connection whose caller has left. ioTimeout bounds a call whose context
+	// has no earlier deadline.
 	dialTimeout = time.Second
 	ioTimeout   = 2 * time.Second
-	// redirects is how often a cluster may say that a slot is elsewhere: MOVED, and
-	// then ASK.
+	// redirects bounds the redirections of a cluster for one call: MOVED, and then ASK.
 	redirects = 3
 )
 
-// nodes are the servers, over clients of our own. Exactly one of single and cluster
-// is set.
+// nodes are the servers, over the tier's own clients. Exactly one of single and cluster is set.
 type nodes struct {
 	single  *redis.Client
 	cluster *redis.ClusterClient
@@ -45,7 +43,8 @@ type nodes struct {
 	most      int // how many may be
 }
 
-// newNodes has no client yet. poolSize is as in the options of one, of go-redis's default if 0.
+// newNodes returns nodes without a client. poolSize is as in the options of go-redis, whose default
+// applies to 0.
 func newNodes(dial dialFunc, poolSize int) *nodes {
 	n := &nodes{conns: newConnections(dial), most: maxRestoring}
 	if poolSize > 0 { // calls that wait for a reply need some of the pool
@@ -55,7 +54,7 @@ func newNodes(dial dialFunc, poolSize int) *nodes {
 	return n
 }
 
-// derive makes clients of our own from the options of the user's (rule R28).
+// derive creates the tier's clients from the options of the user's client (rule R28).
 func derive(client redis.UniversalClient) (*nodes, error) {
 	switch c := client.(type) {
 	case *redis.Client:
@@ -95,7 +94,7 @@ func derive(client redis.UniversalClient) (*nodes, error) {
 	return nil, fmt.Errorf("%w: no client", tier.ErrUnusable)
 }
 
-// dialer is go-redis's own, but that the context bounds the TLS handshake too.
+// dialer is the dialer of go-redis, except that the context also bounds the TLS handshake.
 func dialer(config *tls.Config) func(context.Context, string, string) (net.Conn, error) {
 	plain := &net.Dialer{Timeout: dialTimeout, KeepAlive: 5 * time.Minute}
 	if config == nil {
@@ -104,7 +103,7 @@ func dialer(config *tls.Config) func(context.Context, string, string) (net.Conn,
 	return (&tls.Dialer{NetDialer: plain, Config: config}).DialContext
 }
 
-// master returns the server that a key is on.
+// master returns the server of a key.
 func (n *nodes) master(ctx context.Context, key string) (c *redis.Client, err error) {
 	if n.single != nil {
 		return n.single, nil
@@ -130,15 +129,14 @@ func (n *nodes) process(ctx context.Context, c client, cmd redis.Cmder) (err err
 	return err
 }
 
-// pipeline sends several. Each has its own error.
+// pipeline sends several commands. Each has its own error.
 func (n *nodes) pipeline(ctx context.Context, c client, cmds []redis.Cmder) {
 	err := n.exec(ctx, c, cmds)
 	if err == nil {
 		return
 	}
 	n.restore(c, err)
-	// Where go-redis gets no connection, and does not try again, the commands are
-	// left as if they had succeeded.
+	// If go-redis gets no connection, and does not retry, it leaves the commands without an error.
 	lost := errors.Is(err, errReply)
 	if !lost && !slices.ContainsFunc(cmds, func(cmd redis.Cmder) bool { return cmd.Err() != nil }) {
 		lost = true
@@ -168,8 +166,8 @@ func (n *nodes) exec(ctx context.Context, c client, cmds []redis.Cmder) (err err
 	return err
 }
 
-// demoted leaves a server that has become a replica: the next call looks for the
-// master again, behind the same name or at Sentinel.
+// demoted abandons a server that has become a replica. The next call asks for the master again,
+// behind the same name or at Sentinel.
 func (n *nodes) demoted(err error) bool {
 	if err == nil || n.single == nil || !redis.IsReadOnlyError(err) {
 		return false
@@ -178,9 +176,8 @@ func (n *nodes) demoted(err error) bool {
 	return true
 }
 
-// recovered makes an error of a reply that go-redis panics on, such as an array of
-// 2⁶² elements. The rest of it in the connection must not be read as the reply to
-// another command.
+// recovered converts a panic of go-redis on a reply, such as an array of 2⁶² elements, into an
+// error. The rest of the reply in the connection must not be read as the reply to another command.
 func (n *nodes) recovered(err *error) {
 	if v := recover(); v != nil {
 		n.conns.closeAll()

@@ -13,14 +13,14 @@ import (
 	"github.com/larderhq/larder/core/internal/tier"
 )
 
-// The options of our clients are an allow-list: each field of the user's that is
-// taken is named here. A field that a later go-redis adds is not taken until somebody
-// has judged it: TestEachOptionOfGoRedisIsJudged fails until then. An option that
-// lets go-redis answer by itself, such as client-side caching, must never be taken: a generation
-// that is not read from the server proves nothing (rule R28).
+// The options of the tier's clients are an allow-list: each field that is copied from the user's
+// options is named here. A field that a later go-redis adds is not copied until it has been judged,
+// and TestEachOptionOfGoRedisIsJudged fails until then. An option by which go-redis answers by
+// itself, such as client-side caching, must never be copied: a generation that was not read from
+// the server proves nothing (rule R28).
 
-// newerOptions are the options of later releases than the one required that are
-// taken where they exist: they bound the connections of a server, as PoolSize does.
+// newerOptions are options of later releases than the required one. They are copied where they
+// exist, since they bound the connections of a server, as PoolSize does.
 //
 //nolint:gochecknoglobals // a constant, but that Go has none of slices
 var newerOptions = []string{
@@ -30,7 +30,7 @@ var newerOptions = []string{
 
 type dialFunc = func(ctx context.Context, network, addr string) (net.Conn, error)
 
-// optionsOf returns options of our own for a client of one server.
+// optionsOf returns the options of the tier's client for one server.
 func optionsOf(user *redis.Options) *redis.Options {
 	o := &redis.Options{
 		Network:    user.Network,
@@ -60,7 +60,7 @@ func optionsOf(user *redis.Options) *redis.Options {
 		ConnMaxLifetimeJitter: user.ConnMaxLifetimeJitter,
 		FailingTimeoutSeconds: user.FailingTimeoutSeconds,
 
-		// Deadlines are kept to, and nothing is repeated.
+		// Deadlines apply, and no command is repeated.
 		ContextTimeoutEnabled: true,
 		MaxRetries:            -1,
 		DialTimeout:           dialTimeout,
@@ -70,8 +70,8 @@ func optionsOf(user *redis.Options) *redis.Options {
 		WriteTimeout:          ioTimeout,
 		PoolTimeout:           ioTimeout,
 
-		// CLIENT SETINFO is one more command at each connection, which users with the
-		// rules of ACL may not run, and which Redis before 7.2 does not know.
+		// CLIENT SETINFO would be one more command for each connection. Users with the rules of ACL
+		// may not run it, and Redis before 7.2 does not know it.
 		DisableIdentity:          true,
 		MaintNotificationsConfig: &maintnotifications.Config{Mode: maintnotifications.ModeDisabled},
 	}
@@ -79,7 +79,7 @@ func optionsOf(user *redis.Options) *redis.Options {
 	return o
 }
 
-// clusterOptionsOf returns options of our own for a client of a cluster.
+// clusterOptionsOf returns the options of the tier's client for a cluster.
 func clusterOptionsOf(user *redis.ClusterOptions) *redis.ClusterOptions {
 	o := &redis.ClusterOptions{
 		Addrs:      user.Addrs,
@@ -125,7 +125,7 @@ func clusterOptionsOf(user *redis.ClusterOptions) *redis.ClusterOptions {
 	return o
 }
 
-// takeNewer copies those of newerOptions that this go-redis has.
+// takeNewer copies the newerOptions that this go-redis has.
 func takeNewer(ours, users any) {
 	to, from := reflect.ValueOf(ours).Elem(), reflect.ValueOf(users).Elem()
 	for _, name := range newerOptions {
@@ -135,7 +135,7 @@ func takeNewer(ours, users any) {
 	}
 }
 
-// refuse says why options cannot work.
+// refuse returns the reason for which options cannot work, nil if there is none.
 func refuse(o *redis.ClusterOptions) error {
 	switch {
 	case o.ReadOnly || o.RouteByLatency || o.RouteRandomly:
@@ -148,9 +148,9 @@ func refuse(o *redis.ClusterOptions) error {
 	return nil
 }
 
-// nodeClients makes the clients of a cluster's nodes. A change of a node's options by
-// the user's NewClient is kept as far as options of any client are; the client that NewClient
-// makes is not used.
+// nodeClients creates the clients of a cluster's nodes. Changes that the user's NewClient makes to
+// the options of a node are kept as far as the allow-list goes. The client that NewClient returns
+// is not used.
 func nodeClients(user func(*redis.Options) *redis.Client, dial dialFunc, conns *connections) func(*redis.Options) *redis.Client {
 	return func(o *redis.Options) *redis.Client {
 		theirs := *o

@@ -13,13 +13,12 @@ import (
 //	redis-cli --eval invalidate.lua 'larder:{00}:head' , path /items
 //	redis-cli --eval invalidate.lua 'larder:{00}:head' , all
 //
-// larder is the cache's namespace. When it has replied OK, no instance answers
-// what it names from a load that began before, after MaxStaleness at most. A
-// pattern takes everything with it: to find what matches in safety takes more than
-// one step. In a cluster the key must be of the partition that the value belongs
-// to; if it is another's, the error says which.
+// larder is the namespace of the cache. After the reply OK, and MaxStaleness at most, no instance
+// answers the target from a load that began before. A pattern invalidates everything, since a
+// safe search for the matching entries takes more than one step. In a cluster the key must be of
+// the partition of the target; otherwise the error names the right one.
 //
-// It is made of the scripts of this package; after a change of them, run
+// The file is generated from the scripts of this package. After a change of them, run
 //
 //	LARDER_WRITE=1 go test -run TestProgram ./core/redisstore
 func Program() string {

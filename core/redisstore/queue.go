@@ -13,14 +13,14 @@ import (
 )
 
 const (
-	// maxLetters is how many dead letters a partition keeps of a queue. Beyond that
-	// the oldest are lost.
+	// maxLetters is the number of dead letters that a partition keeps for a queue. Beyond it the
+	// oldest are lost.
 	maxLetters = 10_000
-	// retriesRead is how many retried records of a partition States reads.
+	// retriesRead is the number of retried records of a partition that States reads.
 	retriesRead = 1000
 )
 
-// errLate says that nothing was done.
+// errLate is returned if nothing was done.
 var errLate = tier.ErrLate
 
 // Durable implements tier.Session.
@@ -47,10 +47,10 @@ func (s *session) Durable(ctx context.Context) error {
 	return nil
 }
 
-// Enqueue implements tier.Session: one script. Executed twice, it finds its own nonce in
-// the records that no other call has written since, and leaves them; it invalidates
-// their keys once more. Where another call has, its change is queued again, as the
-// latest: Within says how late that may be.
+// Enqueue implements tier.Session: one script. A second execution finds its own nonce in the
+// records that no other call has written since, leaves them, and invalidates their keys again. A
+// change that another call has replaced is queued again, as the latest. Within bounds the delay
+// after which that can happen.
 func (s *session) Enqueue(ctx context.Context, e tier.Enqueue) ([]tier.Enqueued, error) {
 	if err := e.Validate(int(s.partitions.Load())); err != nil {
 		return nil, failed("enqueue", err)
@@ -98,9 +98,9 @@ func (s *session) enqueueCall(e tier.Enqueue) call {
 	return call{script: enqueueScript, keys: keys, args: args}
 }
 
-// Claim implements tier.Session. Executed twice, it keeps the queue for as long once more
-// and returns the same; executed late, it keeps the queue for nobody until the lease
-// ends.
+// Claim implements tier.Session. A second execution extends the claim by the same time and returns
+// the same records. A late execution claims the queue for a worker that does not use it, until the
+// lease ends.
 func (s *session) Claim(ctx context.Context, c tier.Claim) (tier.Claimed, error) {
 	if err := c.Validate(int(s.partitions.Load())); err != nil {
 		return tier.Claimed{}, failed("claim", err)
@@ -148,10 +148,10 @@ func readClaimed(r *reply) (c tier.Claimed, err error) {
 	return c, nil
 }
 
-// Settle implements tier.Session. Executed twice, it finds what it has taken out no more,
-// and its own nonce in what is to be tried again: it counts no attempt twice. A
-// release that is executed late gives up the queue that the same worker has claimed
-// again meanwhile: a worker that lets go of a queue should come back under another name.
+// Settle implements tier.Session. A second execution does not find the removed records, and finds
+// its own nonce in the records that are retried, so that it counts no attempt twice. A release that
+// is executed late would give up the queue that the same worker has claimed again. A worker that
+// releases a queue therefore returns under another name.
 func (s *session) Settle(ctx context.Context, st tier.Settle) (tier.Settlement, error) {
 	if err := st.Validate(int(s.partitions.Load())); err != nil {
 		return tier.Settlement{}, failed("settle", err)
@@ -240,7 +240,7 @@ func (s *session) lettersOf(ctx context.Context, key, from, to string, n int) ([
 	return readLetters(newReply(cmd.Val()))
 }
 
-// readLetters reads entries of the stream. An entry that is no letter is left out.
+// readLetters parses entries of the stream. It skips an entry that is not a dead letter.
 func readLetters(r *reply) ([]tier.DeadLetter, error) {
 	var letters []tier.DeadLetter
 	for r.err == nil && len(r.rest) > 0 {
@@ -270,19 +270,19 @@ func readLetters(r *reply) ([]tier.DeadLetter, error) {
 	return letters, r.err
 }
 
-// Replay implements tier.Session. Executed twice, it finds its own nonce in the record that it
-// has queued.
+// Replay implements tier.Session. A second execution finds its own nonce in the record that it has
+// queued.
 func (s *session) Replay(ctx context.Context, partition int, queue, id string) (bool, error) {
 	return s.endDeadLetter(ctx, partition, queue, id, true)
 }
 
-// Discard implements tier.Session. Executed twice, it finds no dead letter the second time.
+// Discard implements tier.Session. A second execution finds no dead letter.
 func (s *session) Discard(ctx context.Context, partition int, queue, id string) (bool, error) {
 	return s.endDeadLetter(ctx, partition, queue, id, false)
 }
 
-// endDeadLetter deletes a dead letter. replayed: its change is queued again. The script
-// names the keys of the dead letter's key, which has to be read before.
+// endDeadLetter deletes a dead letter. replayed: its change is queued again. The key of the dead
+// letter is read first, since the script names its keys.
 func (s *session) endDeadLetter(ctx context.Context, partition int, queue, id string, replayed bool) (bool, error) {
 	doing := "discard a dead letter"
 	if replayed {

@@ -11,7 +11,7 @@ import (
 	"github.com/larderhq/larder/core/internal/tier"
 )
 
-// Get implements tier.Session: one command per slot, and on one server one for all.
+// Get implements tier.Session: one command per slot, and one command in all on one server.
 func (s *session) Get(ctx context.Context, key string, tags []string) (tier.Entry, []string, error) {
 	p := s.partitionOfKey(key)
 	now, known := s.clocks[p].now()
@@ -58,11 +58,11 @@ func (s *session) Generations(ctx context.Context, tags []string) ([]string, err
 	return generations, nil
 }
 
-// theEntry is the index of the entry in a read, beside those of tags.
+// theEntry is the index of the entry in a read, among those of tags.
 const theEntry = -1
 
-// read is an MGET of keys that lie in one slot, or anywhere on the only server; a GET of
-// an entry alone. To MGET a key of another type is as good as none.
+// read is an MGET of keys in one slot, or anywhere on the only server; for an entry alone it is a
+// GET. For MGET a key of another type does not exist.
 type read struct {
 	cmd redis.Cmder
 	at  []int // what each key is: the index of a tag, or theEntry
@@ -107,7 +107,7 @@ func (s *session) reads(ctx context.Context, home int, entry string, tags []stri
 	return list
 }
 
-// gotten returns what commands have read: the entry, and the generations of n tags.
+// gotten returns the results of the commands: the entry, and the generations of n tags.
 func gotten(reads []read, n int) (entry []byte, generations []string, err error) {
 	if n > 0 {
 		generations = make([]string, n)
@@ -145,7 +145,7 @@ func gotten(reads []read, n int) (entry []byte, generations []string, err error)
 	return entry, generations, nil
 }
 
-// readClock notes the reply to a clock that was asked for.
+// readClock records the reply to a question for the clock.
 func (s *session) readClock(p int, cmd redis.Cmder, sent time.Time) (int64, error) {
 	values, err := results([]redis.Cmder{cmd})
 	if err != nil {
@@ -160,7 +160,7 @@ func (s *session) readClock(p int, cmd redis.Cmder, sent time.Time) (int64, erro
 	return now, nil
 }
 
-// entryOf decodes a value. A value that does not decode is no entry.
+// entryOf decodes a value. A value that does not decode is a missing entry.
 func entryOf(value []byte, now int64) tier.Entry {
 	if len(value) == 0 {
 		return tier.Entry{}

@@ -7,9 +7,9 @@ import (
 	"github.com/larderhq/larder/core/internal/tier"
 )
 
-// record is what is queued for a key, as it lies in the hash of a partition:
-// version:first:attempts:nonce of the call that wrote it:length of the queue's name:
-// and then that name and the payload. lua/record.lua reads and writes it.
+// record is the queued change of a key, as stored in the hash of a partition:
+// version:first:attempts:nonce of the call that wrote it:length of the queue's name: and then that
+// name and the payload. lua/record.lua reads and writes it.
 type record struct {
 	version, first int64
 	attempts       int
@@ -21,7 +21,7 @@ type record struct {
 // maxVersion is the largest number that is exact in Lua.
 const maxVersion = 1 << 53
 
-// parseRecord reads a record, and nothing that Lua would not take for one.
+// parseRecord parses a record. It accepts exactly the texts that the Lua code accepts.
 func parseRecord(text string) (r record, ok bool) {
 	var version, first, attempts, length string
 	rest := text
@@ -50,7 +50,7 @@ func parseRecord(text string) (r record, ok bool) {
 	return r, true
 }
 
-// number reads digits.
+// number parses digits.
 func number(digits string) (int64, bool) {
 	if digits == "" || strings.Trim(digits, "0123456789") != "" {
 		return 0, false
@@ -59,7 +59,7 @@ func number(digits string) (int64, bool) {
 	return n, err == nil && n < maxVersion
 }
 
-// queued returns it as the record of a key. The caller owns its content.
+// queued returns the record as the queued change of a key. The caller owns its content.
 func (r *record) queued(key string) tier.Queued {
 	return tier.Queued{
 		Key: key, Version: r.version, First: r.first, Attempts: r.attempts, Payload: []byte(r.payload),

@@ -13,11 +13,10 @@ import (
 	"github.com/larderhq/larder/core/internal/tier"
 )
 
-// A server refuses a command in words of its make and version, and an error in a
-// script comes inside another one. The kind decides whether the refusal is permanent, and
-// is logged once.
+// The text of a refusal depends on the server and its version, and an error in a script is wrapped
+// in another one. The kind decides whether the refusal is permanent. Each refusal is logged once.
 
-// The kinds that have no code of their own.
+// The kinds without a code of their own.
 const (
 	unknownCommand = "unknown command"
 	notInScripts   = "not in scripts"
@@ -25,13 +24,13 @@ const (
 	otherError     = "ERR"
 )
 
-// passing are the codes of refusals that may end by themselves.
+// passing are the codes of temporary refusals.
 //
 //nolint:gochecknoglobals // constants, but that Go has none that are computed
 var (
 	passing = regexp.MustCompile(`\b(READONLY|LOADING|CLUSTERDOWN|MASTERDOWN|MISCONF|NOREPLICAS|OOM|BUSY|UNKILLABLE|NOQUORUM)\b`)
 	lasting = regexp.MustCompile(`\b(NOPERM|NOAUTH|WRONGPASS|WRONGTYPE|NOPROTO)\b`)
-	// phrases are of Redis, Valkey, Dragonfly, miniredis, and the proxies of Alibaba and
+	// phrases are texts of Redis, Valkey, Dragonfly, miniredis, and the proxies of Alibaba and
 	// Tencent.
 	phrases = []struct{ text, kind string }{
 		{"unknown command", unknownCommand},
@@ -88,7 +87,7 @@ func kindOfReply(text string) (kind string, permanent bool) {
 	return otherError, false
 }
 
-// head is where a code stands: at the beginning, or behind what a script was at.
+// head is the position of a code in the text: at the beginning, or after the location in a script.
 func head(text string) string {
 	const most = 160
 	return text[:min(len(text), most)]
@@ -97,8 +96,8 @@ func head(text string) string {
 // refusals reports refused calls.
 type refusals struct{ report atomic.Pointer[func(error)] }
 
-// notify reports a command that was refused. A key of another type is no refusal: it is
-// replaced.
+// notify reports a refused command. A key of another type is not a refusal, since the tier replaces
+// it.
 func (r *refusals) notify(cmd redis.Cmder, err error) {
 	report := r.report.Load()
 	var refusal *tier.RefusalError
@@ -114,7 +113,7 @@ func (s *session) OnRefusal(report func(error)) { s.nodes.refusals.report.Store(
 // Limits implements tier.Limited.
 func (s *session) Limits() []string { return s.limits }
 
-// refused marks the refusals that stay.
+// refused marks permanent refusals.
 func (s *session) refused(err error) error {
 	err = judge(err)
 	if tier.IsPermanent(err) && !errors.Is(err, tier.ErrUnusable) || redis.IsPermissionError(err) || redis.IsAuthError(err) {
@@ -123,12 +122,11 @@ func (s *session) refused(err error) error {
 	return err
 }
 
-// forTests is the advice where the server is a fake one, such as miniredis.
+// forTests is the advice for a fake server, such as miniredis.
 const forTests = "tests need a redis-server, or no Remote at all"
 
-// replicationOf reads from INFO replication whose data set a server has. Without its
-// id, a promotion or a restart, after which invalidated data may be back, would go
-// unnoticed.
+// replicationOf returns the id of a server's data set from INFO replication. Without the id, a
+// promotion or a restart, after which invalidated data may be back, would go unnoticed.
 func replicationOf(info string) (id string, err error) {
 	id = infoField(info, "master_replid")
 	switch role := infoField(info, "role"); {
@@ -144,7 +142,7 @@ func replicationOf(info string) (id string, err error) {
 	return id, nil
 }
 
-// replication asks a server whose data set it has.
+// replication asks a server for the id of its data set.
 func (s *session) replication(ctx context.Context, node *redis.Client) (string, error) {
 	info, err := s.text(ctx, node, "info", "replication")
 	if err != nil {

@@ -7,8 +7,7 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// Replies are checked for their types: a proxy, or a Redis of another make, may
-// answer anything.
+// The types of replies are checked, since a proxy or another make of server may answer anything.
 
 func asString(v any) (string, error) {
 	s, ok := v.(string)
@@ -18,8 +17,7 @@ func asString(v any) (string, error) {
 	return s, nil
 }
 
-// reply is an array of values that are taken one by one. Once bad it stays so, and
-// gives zeros.
+// reply is an array of values that are read one by one. After an error it returns zeros.
 type reply struct {
 	rest []any
 	err  error
@@ -56,7 +54,7 @@ func (r *reply) string() string {
 	return s
 }
 
-// optional is a string that may be nil.
+// optional reads a string that may be nil.
 func (r *reply) optional() string {
 	v := r.next()
 	if v == nil {
@@ -91,7 +89,7 @@ func (r *reply) array() *reply {
 	return a
 }
 
-// clockOf reads what TIME replied, as milliseconds.
+// clockOf returns the time of a reply to TIME, in milliseconds.
 func clockOf(v any) (int64, error) {
 	r := newReply(v)
 	seconds, micros := r.string(), r.string()
@@ -106,5 +104,5 @@ func clockOf(v any) (int64, error) {
 	return sec*1000 + usec/1000, nil
 }
 
-// isWrongType says that a key holds something that is not ours.
+// isWrongType reports whether a key holds a value of another type.
 func isWrongType(err error) bool { return redis.HasErrorPrefix(err, "WRONGTYPE") }

@@ -9,21 +9,21 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// A call that is cut off loses its connection, and the next call has to make another one.
-// That takes TCP, HELLO, and what TLS and OnConnect need, a round trip each. The time of
-// a call has no room for them where the server is far away: each attempt would be cut off,
-// and no connection would ever be there. So connections are made in the background, with
-// more time, where a call was cut off, and a few of them, since calls are made at a time.
-// They stay in the pool.
+// A call that is cut off loses its connection, and the next call needs a new one. A new connection
+// takes round trips for TCP, HELLO, TLS and OnConnect. With a distant server the time of a call is
+// too short for them: each attempt would be cut off, and there would never be a connection. After a
+// call that was cut off, connections are therefore made in the background, with more time. They are
+// several, since calls are concurrent, and they stay in the pool.
 
 const (
-	// restoreWithin bounds the making of a connection in the background.
+	// restoreWithin bounds the time for a connection in the background.
 	restoreWithin = 5 * time.Second
-	// maxRestoring is the number of connections made concurrently. In a cluster each is one per master.
+	// maxRestoring bounds the connections that are made concurrently. In a cluster each is one per
+	// master.
 	maxRestoring = 4
 )
 
-// cutOff says that a call has not been answered in its time.
+// cutOff reports whether a call was not answered in its time.
 func cutOff(err error) bool {
 	if errors.Is(err, context.DeadlineExceeded) {
 		return true
@@ -32,8 +32,8 @@ func cutOff(err error) bool {
 	return errors.As(err, &timeout) && timeout.Timeout()
 }
 
-// restore makes connections in the background where a call of a client was cut off, and
-// none is idle. It makes none while some are being made.
+// restore makes connections in the background after a call of a client was cut off, unless a
+// connection is idle or connections are being made.
 func (n *nodes) restore(c client, err error) {
 	if !cutOff(err) || c.PoolStats().IdleConns > 0 {
 		return

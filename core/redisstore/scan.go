@@ -15,18 +15,18 @@ import (
 )
 
 const (
-	// scanCount is how many keys a server looks at before it serves others.
+	// scanCount is the number of keys that a server examines in one step.
 	scanCount = 250
-	// unlinkCount is how many keys it removes: the values go at once, and may be large.
+	// unlinkCount is the number of keys that one command removes. Their values may be large.
 	unlinkCount = 100
-	// maxRest bounds the time that a server is left to others after a step.
+	// maxRest bounds the pause after a step, in which the server serves other clients.
 	maxRest = 100 * time.Millisecond
 	// maxServers is the number of servers that are scanned concurrently.
 	maxServers = 16
 )
 
-// Scan implements tier.Session. SCAN finds all that is there from its beginning to its
-// end, on a server that keeps its slots: that is compared at both (rule R15).
+// Scan implements tier.Session. SCAN returns all keys that exist from its begin to its end, on a
+// server that keeps its slots. The slots are compared at both times (rule R15).
 func (s *session) Scan(ctx context.Context, scan tier.Scan) (tier.Scanned, error) {
 	var did tier.Scanned
 	before, err := s.topology(ctx)
@@ -57,9 +57,8 @@ func (s *session) Scan(ctx context.Context, scan tier.Scan) (tier.Scanned, error
 	return did, nil
 }
 
-// scan goes over the entries of one server. The server leaves out most of what does
-// not match, and our own matcher has the last word on the name, which is only a part
-// of the key.
+// scan scans the entries of one server. The server filters most of the other keys, and glob.Match
+// decides about the name, which is only a part of the key.
 func (s *session) scan(ctx context.Context, master *redis.Client, scan tier.Scan, match string, removed *atomic.Int64) error {
 	for cursor := "0"; ; {
 		began := time.Now()
@@ -103,14 +102,15 @@ func (s *session) scan(ctx context.Context, master *redis.Client, scan tier.Scan
 	}
 }
 
-// wanted reports whether a key is that of an entry whose name matches.
+// wanted reports whether a key is that of an entry with a matching name.
 func (s *session) wanted(key string, globs []string) bool {
 	name, ok := s.names.nameOf(key)
 	return ok && slices.ContainsFunc(globs, func(pattern string) bool { return glob.Match(pattern, name) })
 }
 
-// unlink removes keys of entries, those of one slot by one command. While the slot is
-// on its way that is refused: then one by one, which a cluster takes to wherever each is.
+// unlink removes keys of entries, those of one slot by one command. While the slot is being moved,
+// the server refuses that command. Then each key is removed by a command of its own, which the
+// cluster redirects.
 func (s *session) unlink(ctx context.Context, keys []string) (removed int64, err error) {
 	slot := len(s.names.prefix[0]) // what comes before tells it
 	slices.Sort(keys)
@@ -156,7 +156,7 @@ func unlinkOf(ctx context.Context, keys []string) redis.Cmder {
 	return redis.NewCmd(ctx, args...)
 }
 
-// rest leaves a server to others for as long as a step took.
+// rest pauses for the duration of the last step.
 func rest(ctx context.Context, took time.Duration) error {
 	timer := time.NewTimer(min(took, maxRest))
 	defer timer.Stop()

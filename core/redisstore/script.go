@@ -15,7 +15,7 @@ import (
 //go:embed lua/*.lua
 var sources embed.FS
 
-// Scripts are made of files, one concept each; the last is what the script does.
+// A script is a concatenation of files, one concept each. The last file is the main part.
 //
 //nolint:gochecknoglobals // constants, but that Go has none that are computed
 var (
@@ -54,7 +54,7 @@ func newScript(files ...string) *script {
 	return &script{source: b.String(), sha: hex.EncodeToString(sum[:])}
 }
 
-// source is what a file holds: with () after its name, as a function of KEYS and ARGV.
+// source is the content of a file. With () after its name it is a function of KEYS and ARGV.
 func source(name string) string {
 	file, function := strings.CutSuffix(name, "()")
 	text, err := sources.ReadFile("lua/" + file + ".lua")
@@ -83,13 +83,13 @@ func (c *call) command(ctx context.Context, name, body string) *redis.Cmd {
 	return redis.NewCmd(ctx, append(args, c.args...)...)
 }
 
-// run executes scripts, each where its first key is, in one round trip per server;
-// in two where a server does not know one of them. It returns the reply to each.
+// run executes scripts, each on the server of its first key, in one round trip per server, or in
+// two if a server does not know one of them. It returns the replies.
 func (s *session) run(ctx context.Context, calls ...call) ([]any, error) {
 	return results(s.runAll(ctx, calls))
 }
 
-// runAll is run, with an error of its own for each.
+// runAll is run with an error for each script.
 func (s *session) runAll(ctx context.Context, calls []call) []redis.Cmder {
 	cmds := make([]redis.Cmder, len(calls))
 	for i := range calls {
@@ -100,8 +100,8 @@ func (s *session) runAll(ctx context.Context, calls []call) []redis.Cmder {
 	return cmds
 }
 
-// send executes commands, with those of the others where they are part of a batch.
-// Each has its error.
+// send executes commands, together with those of other calls if they are part of a batch. Each has
+// its error.
 func (s *session) send(ctx context.Context, cmds []redis.Cmder) {
 	b := tier.BatchOf(ctx)
 	if b == nil {
@@ -132,8 +132,8 @@ func (s *session) sendNow(ctx context.Context, cmds []redis.Cmder) {
 	s.nodes.pipeline(ctx, s.nodes.all, cmds)
 }
 
-// sendUnknown executes again what a server refused since it does not know the
-// script: then it has executed nothing of it.
+// sendUnknown executes the scripts again that a server did not know. Such a script has had no
+// effect.
 func (s *session) sendUnknown(ctx context.Context, cmds []redis.Cmder, of func(int) *call) {
 	var again []redis.Cmder
 	var at []int

@@ -77,7 +77,7 @@ func (s *session) partitionOf(name string) int {
 
 func (s *session) partitionOfKey(key string) int { return s.partitionOf(tier.Name(key)) }
 
-// in says whether p is a partition of the layout.
+// in reports whether p is a partition of the layout.
 func (s *session) in(p int) error {
 	if n := int(s.partitions.Load()); p < 0 || p >= n {
 		return fmt.Errorf("partition %d of %d", p, n)
@@ -104,14 +104,14 @@ func (s *session) learnVersions(versions []string) {
 	s.versions = known
 }
 
-// nonce is the part of a token that a call brings.
+// nonce returns the part of a token that a call contributes.
 func nonce() string {
 	var b [9]byte
 	_, _ = rand.Read(b[:]) // never fails
 	return base64.RawURLEncoding.EncodeToString(b[:])
 }
 
-// failed wraps an error with what was being done.
+// failed wraps an error with the name of the operation.
 func failed(what string, err error) error {
 	for _, migrating := range []string{"TRYAGAIN", "CROSSSLOT", "ASK "} {
 		if redis.HasErrorPrefix(err, migrating) {
@@ -121,7 +121,7 @@ func failed(what string, err error) error {
 	return fmt.Errorf("redisstore: %s: %w", what, judge(err))
 }
 
-// clock is what is known of the clock of a partition's server.
+// clock is the known clock of a partition's server.
 type clock struct{ last atomic.Pointer[reading] }
 
 type reading struct {
@@ -129,7 +129,7 @@ type reading struct {
 	sent   time.Time // when the request was sent that read it, by the monotonic clock
 }
 
-// read notes a reading, unless a later one is there.
+// read records a reading, unless there is a later one.
 func (c *clock) read(server int64, sent time.Time) {
 	next := &reading{server, sent}
 	for {
@@ -140,7 +140,8 @@ func (c *clock) read(server int64, sent time.Time) {
 	}
 }
 
-// now is not before the server's clock, so that nothing seems younger than it is.
+// now returns a time that is not before the server's clock, so that no entry seems younger than it
+// is.
 func (c *clock) now() (int64, bool) {
 	last := c.last.Load()
 	if last == nil {

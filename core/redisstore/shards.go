@@ -14,25 +14,24 @@ import (
 )
 
 const (
-	// lookEvery is the interval at which the slot map is read, if nothing tells that it
-	// has changed, and lookPause how soon again, whatever tells.
+	// lookEvery is the interval at which the slot map is read. lookPause is the shortest interval
+	// after a sign that the map has changed.
 	lookEvery = time.Second
 	lookPause = 20 * time.Millisecond
-	// shardPause is how long a shard that was cut is left alone, doubled each time up
-	// to maxShardPause until it answers.
+	// shardPause is the pause before the next connection to a shard that was cut. It doubles each
+	// time, up to maxShardPause, until the shard answers.
 	shardPause, maxShardPause = 20 * time.Millisecond, time.Second
 )
 
-// everyShard stands for the channel of other programs, which any node tells.
+// everyShard stands for the channel of other programs, whose messages every node delivers.
 const everyShard = -1
 
-// shards listen for hints in a cluster: over one connection to each master, to the
-// channels of the partitions that it serves. A slot that moves takes its channel
-// with it, a master that fails those of its slots: they are subscribed to where the
-// slot map says that they are by then. The server that publishes a hint of a slot
-// is therefore the one at which the tier listens, except for the moment in which the
-// slot moves; and whether it is a sharded channel is the server's to say, on
-// both sides.
+// shards receive hints in a cluster: over one connection to each master, on the channels of the
+// partitions that the master serves. A slot that moves takes its channel with it, and so does the
+// failure of a master with those of its slots. The channels are subscribed to again where the slot
+// map then places them. The tier therefore listens at the server that publishes the hints of a
+// slot, except while the slot moves. The server decides whether the channel is a sharded one, for
+// publishers and subscribers alike.
 type shards struct {
 	s     *session
 	ready func()
@@ -63,8 +62,8 @@ type shard struct {
 	notBefore   time.Time
 }
 
-// subscription is to the channel of a partition. plain: a server without sharded
-// pub/sub, or one that does not allow it, publishes there as to any channel.
+// subscription is the subscription to the channel of a partition. plain: the server has no sharded
+// pub/sub, or does not allow it, and publishes there as on any channel.
 type subscription struct {
 	partition int
 	plain     bool
@@ -95,8 +94,7 @@ func (s *session) listenToShards(ctx context.Context, ready func(), fn func(tier
 	}
 }
 
-// place subscribes to every channel where it belongs, and returns when to look
-// again.
+// place subscribes to every channel at its server, and returns the time of the next look.
 func (h *shards) place(ctx context.Context) time.Duration {
 	masters := h.masters(ctx)
 	h.mu.Lock()
@@ -133,7 +131,7 @@ func (h *shards) place(ctx context.Context) time.Duration {
 	return again
 }
 
-// masters returns the server of each partition, as far as it is known.
+// masters returns the server of each partition, nil where it is unknown.
 func (h *shards) masters(ctx context.Context) map[int]*redis.Client {
 	ctx, cancel := context.WithTimeout(ctx, 2*pingAfter)
 	defer cancel()
@@ -149,8 +147,8 @@ func (h *shards) masters(ctx context.Context) map[int]*redis.Client {
 	return list
 }
 
-// shardAt returns the shard of a client, or how long it has to be left alone. The
-// caller holds mu.
+// shardAt returns the shard of a client, or the time for which it must not be connected. The caller
+// holds mu.
 func (h *shards) shardAt(ctx context.Context, client *redis.Client) (*shard, time.Duration) {
 	pause := shardPause
 	if old := h.of[client]; old != nil {
@@ -172,8 +170,7 @@ func (h *shards) shardAt(ctx context.Context, client *redis.Client) (*shard, tim
 	return sh, 0
 }
 
-// anyShard returns one that is there, better one that is known to answer. The
-// caller holds mu.
+// anyShard returns a shard, preferably one that answers. The caller holds mu.
 func (h *shards) anyShard(serves map[*redis.Client]bool) (found *shard) {
 	for client, sh := range h.of {
 		if serves[client] && !sh.over && (found == nil || sh.hears) {
@@ -183,9 +180,8 @@ func (h *shards) anyShard(serves map[*redis.Client]bool) (found *shard) {
 	return found
 }
 
-// move subscribes to a channel at another shard, nil for none. Where it was, it is
-// not given up: the server there has done that, or publishes no more. The caller
-// holds mu.
+// move moves a subscription to another shard, nil for none. It does not unsubscribe at the former
+// one: that server has ended the subscription, or publishes nothing any more. The caller holds mu.
 func (h *shards) move(p int, to *shard) {
 	if to == nil {
 		delete(h.where, p)
@@ -195,7 +191,7 @@ func (h *shards) move(p int, to *shard) {
 	to.want(subscription{partition: p, plain: p == everyShard})
 }
 
-// want adds to what is to be subscribed to. The caller holds mu.
+// want adds to the pending subscriptions. The caller holds mu.
 func (sh *shard) want(sub subscription) {
 	sh.todo = append(sh.todo, sub)
 	select {
@@ -204,7 +200,7 @@ func (sh *shard) want(sub subscription) {
 	}
 }
 
-// lost notes that a channel is not heard at a shard any more. The caller holds mu.
+// lost records that a channel is not received from a shard any more. The caller holds mu.
 func (h *shards) lost(p int, at *shard) {
 	if h.where[p] == at {
 		delete(h.where, p)
@@ -219,7 +215,7 @@ func (h *shards) changed() {
 	}
 }
 
-// listen keeps the connection until it is cut.
+// listen receives until the connection is cut.
 func (sh *shard) listen(ctx context.Context) {
 	s := sh.h.s
 	sh.sub = sh.client.Subscribe(ctx)
@@ -255,7 +251,7 @@ func (sh *shard) listen(ctx context.Context) {
 	}
 }
 
-// askMore asks for what is wanted while it listens.
+// askMore sends pending subscriptions while the connection receives.
 func (sh *shard) askMore(ctx context.Context) {
 	for {
 		select {
@@ -270,7 +266,7 @@ func (sh *shard) askMore(ctx context.Context) {
 	}
 }
 
-// ask sends what is in todo: a command for each, since one is of one slot.
+// ask sends the pending subscriptions, a command for each, since a command is for one slot.
 func (sh *shard) ask(ctx context.Context) error {
 	for {
 		sh.h.mu.Lock()
@@ -328,7 +324,7 @@ func (sh *shard) confirmed(ctx context.Context, m *redis.Subscription) error {
 	return nil
 }
 
-// replied takes what was asked for first. The caller holds mu.
+// replied removes the first pending question. The caller holds mu.
 func (sh *shard) replied() (sub subscription, ok bool) {
 	if len(sh.asked) == 0 {
 		return sub, false
@@ -338,8 +334,8 @@ func (sh *shard) replied() (sub subscription, ok bool) {
 	return sub, true
 }
 
-// isReady reports whether it is time to call ready: nothing is outstanding here,
-// and for the first time nowhere. The caller holds mu.
+// isReady reports whether ready must be called: no question is pending here, and the first time
+// none at any shard. The caller holds mu.
 func (sh *shard) isReady() bool {
 	if len(sh.todo)+len(sh.asked) > 0 {
 		return false
@@ -358,8 +354,8 @@ func (sh *shard) isReady() bool {
 	return hears
 }
 
-// follow goes where a server says that a channel's slot is, if there is a connection
-// to there: the slot map takes a while. The caller holds mu.
+// follow moves a channel to the server that the reply names, if there is a connection to it, since
+// the slot map is read later. The caller holds mu.
 func (h *shards) follow(p int, from *shard, moved error) {
 	if h.where[p] != from {
 		return // it has been placed anew since it was asked for
@@ -379,8 +375,7 @@ func (h *shards) nowReady() {
 	h.ready()
 }
 
-// refused reads an error in the place of a message. It returns it if it is the
-// connection's end.
+// refused handles an error reply. It returns the error if the connection has ended.
 func (sh *shard) refused(ctx context.Context, err error) error {
 	h := sh.h
 	h.mu.Lock()
@@ -404,7 +399,7 @@ func (sh *shard) refused(ctx context.Context, err error) error {
 	return err
 }
 
-// end gives up what was heard here, to be heard again, here or elsewhere.
+// end ends the subscriptions of this connection. They are made again, here or at another shard.
 func (sh *shard) end(ctx context.Context) {
 	sh.stop()
 	h := sh.h

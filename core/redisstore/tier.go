@@ -22,21 +22,19 @@ var _ tier.Tier = (*Tier)(nil)
 // nothing. The cache opens the tier, and core.New fails with core.ErrUnusable and the
 // reason for
 //
-//   - any other client, such as a Ring, whose shards change for one client alone;
-//   - options that send reads to replicas or to random nodes (ReadOnly,
-//     RouteByLatency, RouteRandomly): a replica may not have the latest
-//     invalidations;
-//   - a ClusterClient with ClusterSlots of its own, which NewFailoverClusterClient
-//     makes as well;
-//   - a Redis older than 6.2, or a server that refuses a command that is needed, in
-//     scripts or outside: MANAGED.md lists the effect of each.
+//   - any other client, such as a Ring, whose shards change for one client only;
+//   - options that send reads to replicas or to random nodes (ReadOnly, RouteByLatency,
+//     RouteRandomly), since a replica may lack the latest invalidations;
+//   - a ClusterClient with its own ClusterSlots, such as that of NewFailoverClusterClient;
+//   - a Redis older than 6.2, or a server that refuses a needed command, in scripts or
+//     outside; MANAGED.md lists the effect of each.
 //
-// The tier makes clients of its own from the client's options: address, dialer,
-// TLS, credentials, OnConnect, protocol, database, client name, buffers and the size
-// of the pool are kept, and no other option is. Timeouts are the tier's own (1 s to
-// connect, at most 2 s for a reply), since in go-redis a context does not by default end a
-// call to a server that hangs. Retries are off, and so are hooks, the Limiter, maintenance notifications,
-// CLIENT SETINFO, and the client-side caching of go-redis 9.22 and later.
+// The tier creates its own clients from the options of the client. It copies address, dialer, TLS,
+// credentials, OnConnect, protocol, database, client name, buffers and the size of the pool, and
+// no other option. It has its own timeouts (1 s to connect, at most 2 s for a reply), since in
+// go-redis a context does not by default end a call to a server that hangs. Retries, hooks, the
+// Limiter, maintenance notifications, CLIENT SETINFO, and the client-side caching of go-redis
+// 9.22 and later are off.
 func New(client redis.UniversalClient) *Tier { return &Tier{client: client} }
 
 // Open implements tier.Tier.
@@ -80,9 +78,8 @@ func (s *session) open(ctx context.Context) error {
 	return nil
 }
 
-// slotMapTries is how often the slot map is asked for in the time there is: the
-// client asks one node after the other, in any order, and one that hangs would take
-// all of it.
+// slotMapTries is the number of attempts to read the slot map in the available time. The client
+// asks the nodes one after the other, in any order, and a node that hangs would use up all of it.
 const slotMapTries = 4
 
 // firstMaster returns the server of the layout.
@@ -102,7 +99,7 @@ func (s *session) firstMaster(ctx context.Context) (*redis.Client, error) {
 	}
 }
 
-// infoField returns a field of what INFO replied, "" if there is none.
+// infoField returns a field of a reply to INFO, "" if there is none.
 func infoField(info, name string) string {
 	for line := range strings.Lines(info) {
 		if v, ok := strings.CutPrefix(line, name+":"); ok {
@@ -112,7 +109,7 @@ func infoField(info, name string) string {
 	return ""
 }
 
-// olderThan is false for a malformed version: the tier is then tried.
+// olderThan returns false for a malformed version, so that the tier is tried.
 func olderThan(version string, than ...int) bool {
 	parts := strings.SplitN(version, ".", 4)
 	for i, n := range than {
@@ -127,8 +124,8 @@ func olderThan(version string, than ...int) bool {
 	return false
 }
 
-// ms is a duration in whole milliseconds, rounded up, so that none becomes 0 (which
-// Redis refuses or takes as none).
+// ms returns a duration in whole milliseconds, rounded up. A positive duration does not become 0,
+// which Redis refuses or takes as no expiry.
 func ms(d time.Duration) int64 {
 	n := int64(d / time.Millisecond)
 	if d%time.Millisecond > 0 {

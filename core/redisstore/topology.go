@@ -11,18 +11,18 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// topology maps our partitions to their servers.
+// topology maps partitions to their servers.
 type topology struct {
-	// of is of all masters: run id, and slots of ours; compared for equality. With
-	// them goes what changes when a server becomes master again, and when a slot
-	// comes back: its replication id, its epoch.
+	// of describes all masters: run ids, and slots of partitions, compared for equality. It
+	// includes the replication id, which changes when a server becomes the master again, and the
+	// epoch, which changes when a slot returns.
 	of     string
 	stable bool            // each slot of ours has one master and stays there
 	ours   map[string]bool // the addresses of the masters that have slots of ours, or may have them soon
 	keys   int64           // that these have, of whatever kind
 }
 
-// eachMaster calls fn for all masters at once and returns the first error.
+// eachMaster calls fn for all masters concurrently and returns the first error.
 func (n *nodes) eachMaster(ctx context.Context, fn func(context.Context, *redis.Client) error) (err error) {
 	if n.single != nil {
 		return fn(ctx, n.single)
@@ -31,7 +31,7 @@ func (n *nodes) eachMaster(ctx context.Context, fn func(context.Context, *redis.
 	return n.cluster.ForEachMaster(ctx, fn)
 }
 
-// topology asks each master about itself: what others say may be old.
+// topology asks each master about itself, since the answers of others may be outdated.
 func (s *session) topology(ctx context.Context) (topology, error) {
 	ours := s.slots()
 	var mu sync.Mutex
@@ -99,7 +99,7 @@ func (s *session) topology(ctx context.Context) (topology, error) {
 	return t, nil
 }
 
-// slots returns where our partitions lie; none if it is no cluster.
+// slots returns the slots of the partitions; none without a cluster.
 func (s *session) slots() []int {
 	if s.nodes.cluster == nil {
 		return nil
@@ -137,7 +137,7 @@ func (s *session) text(ctx context.Context, node *redis.Client, args ...any) (st
 	return asString(cmd.Val())
 }
 
-// keysOf reads INFO's keys=7,expires=2,…; an empty database has no such field.
+// keysOf parses the field keys=7,expires=2,… of INFO. An empty database has no such field.
 func keysOf(field string) int64 {
 	field, _, _ = strings.Cut(strings.TrimPrefix(field, "keys="), ",")
 	n, err := strconv.ParseInt(field, 10, 64)
@@ -147,8 +147,8 @@ func keysOf(field string) int64 {
 	return n
 }
 
-// ownSlots returns the epoch and the slots that a node has, by its own account
-// (CLUSTER NODES). A node shows only its own slots that are on their way.
+// ownSlots returns the epoch and the slots of a node, by its own account (CLUSTER NODES). A node
+// shows only those moving slots that are its own.
 func ownSlots(list string) (epoch string, slots []string, err error) {
 	for line := range strings.Lines(list) {
 		fields := strings.Fields(line)
@@ -159,7 +159,7 @@ func ownSlots(list string) (epoch string, slots []string, err error) {
 	return "", nil, fmt.Errorf("%w: a node that does not know itself", errReply)
 }
 
-// slotRange reads 7, 7-9, [7->-node] or [7-<-node].
+// slotRange parses 7, 7-9, [7->-node] or [7-<-node].
 func slotRange(s string) (from, to int, moving bool, err error) {
 	inner, moving := strings.CutPrefix(s, "[")
 	first, last, several := strings.Cut(inner, "-")

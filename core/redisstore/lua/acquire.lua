@@ -1,6 +1,6 @@
--- One script reads all that a lease depends on, and takes the lease. Without a lease
--- to take (milliseconds: '') it captures generations only: in a cluster, those of another
--- partition than the key's.
+-- One script reads everything on which a lease depends, and takes the lease. Without a lease
+-- (milliseconds: '') it only captures generations: in a cluster, those of another partition than
+-- the key's.
 -- KEYS head, entry, lease, generation of each tag; intents on the name, intents on each tag,
 -- records of queues; heads of further partitions that have some of the tags
 -- ARGV nonce, id seen, milliseconds, version, how many tags; where they are of several
@@ -10,8 +10,8 @@ local seen, n = ARGV[2], tonumber(ARGV[5])
 local of_name = 4 + n -- then of the tags, and records
 local records = of_name + n + 1
 
--- EXISTS tells in one command of a cold key whether there is anything to read: of the
--- entry unless one was seen, which is long and not asked for.
+-- EXISTS tells in one command whether a cold key has anything to read. It does not name the entry
+-- if the caller has seen one, since the entry may be long and is not needed.
 local from = seen == '' and 2 or 3
 local there = redis.call('EXISTS', unpack(KEYS, from, records))
 local values = {}
@@ -33,7 +33,7 @@ for i = records + 1, #KEYS do
   heads[#heads + 1], heads[#heads + 2], heads[#heads + 3] = h[1] or '', h[2] or '', until_ > now and 1 or 0
 end
 
--- Intents on tags, of those that have any: number of the tag, milliseconds, whether a replica may lag.
+-- Intents on the tags that have any: number of the tag, milliseconds, whether a replica may lag.
 local open, marks = {}, {}
 for i = 1, touched and n or 0 do
   local lasting, _, lagging = intents(KEYS[of_name + i], lags[tonumber(ARGV[5 + i] or 0)], now)
@@ -87,8 +87,8 @@ end
 local lasting, lapsed, lagging = 0, 0, lag > now and 1 or 0
 if touched then lasting, lapsed, lagging = intents(KEYS[of_name], lag, now) end
 local change = queued() -- all is read before the first write: a refusal leaves no lease
--- An invalidation must know this version before the first entry under it. It is noted again
--- after an hour.
+-- An invalidation must know this version before the first entry under it. The version is noted
+-- again after an hour.
 local noted = tonumber(head[5] or '')
 if not noted or now - noted > 3600000 then
   if head[6] and not noted then redis.call('HINCRBY', KEYS[1], 'vn', 1) end -- see versions.lua

@@ -1,13 +1,13 @@
--- A generation lives for LIFE, longer than any entry that carries it, and is lengthened when
--- it is found with less than REFRESH left; but not one that is about to expire (SOON): it ends
--- at a deadline, though the intent may have been lost.
+-- A generation lives for LIFE, longer than any entry that carries it, and is extended when less
+-- than REFRESH is left. A generation with less than SOON left is not extended: it ends at the
+-- deadline of an intent, which may have been lost.
 local LIFE, REFRESH, SOON = 691200000, 648000000, 3600000
 
--- capture returns the generation of a tag, of which v was read, and makes it of made where v
--- is nil. A generation that is made under open intents expires at the earliest deadline: what
--- was loaded under it ends with it; the hash of the intents keeps how long it would live
--- without them. A token ends in the microseconds of its making: only a generation that is old
--- by it is asked how long it lives.
+-- capture returns the generation of a tag, whose value v was read, and creates it from made if v
+-- is nil. A generation that is created under open intents expires at the earliest deadline, and
+-- so do the entries under it. The hash of the intents records its life without them. A token
+-- ends in the microseconds of its creation, so that the rest of the life is read only for an old
+-- generation.
 local function capture(v, gen, of, open, made, now)
   if not v then
     if open > 0 then

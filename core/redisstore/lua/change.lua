@@ -1,7 +1,7 @@
 -- KEYS head, log; then for a key item per version its entry, per version its
 -- lease, and the intents on it; for a tag item its generation and the intents on it
 -- ARGV nonce, channel, partition, intent, mode, milliseconds: lasts, remain (of an intent
--- that is taken out: how long a generation lives), lag, how long a version is known; how
+-- that is closed: the life of a generation), lag, how long a version is known; how
 -- many items to keep in the log; how many versions there are, and those; then kind and
 -- value of each item
 local KEY, TAG, PATTERN, ALL, ERA, BEGUN, CLOSED = '1', '2', '3', '4', '5', '6', '7'
@@ -13,7 +13,8 @@ local keep, versions = ARGV[10], tonumber(ARGV[11])
 local now, us = clock()
 local deadline = now + math.max(1, lasts)
 
--- The keys of a version that the caller does not know would stay: it must ask again.
+-- The keys of a version that the caller does not know would stay, so that the caller must ask
+-- again.
 local unknown, lapsed, state, left = versions_of(head, ARGV, 12, versions, now, known)
 if #unknown > 0 then return {'versions', now, unpack(unknown)} end
 if not state then -- another type is in the head's place
@@ -48,14 +49,14 @@ for i = 12 + versions, #ARGV, 2 do
   end
 end
 
--- First what goes, which is all that has to be right on a Redis that is full: UNLINK is a
--- write that it takes, and so is that of ready.
+-- Removals come first, since a full Redis must still make them. It accepts UNLINK, and the write of
+-- ready.
 if mode ~= ABANDON then
   if #gone == 0 then ready(head) end
   for _, name in ipairs(lapsed) do redis.call('HDEL', head, name) end
 end
 
--- Many keys at once, but no more than Lua can pass.
+-- Many keys in one command, but no more than Lua can pass.
 local MOST = 1000
 local MOST_OF_HINT = 8192
 if mode ~= ABANDON then
@@ -67,14 +68,14 @@ if mode ~= ABANDON then
   for i = 1, #gone, MOST do redis.call('UNLINK', unpack(gone, i, math.min(i + MOST - 1, #gone))) end
 end
 
--- Where there is nothing to touch, as nearly always, one question tells.
+-- Usually no key exists, and one question shows it.
 local untouched = mode ~= BEGIN and lag <= 0
 for i = 1, untouched and #marked or 0, MOST do
   untouched = untouched and redis.call('EXISTS', unpack(marked, i, math.min(i + MOST - 1, #marked))) == 0
 end
 
--- cap lets a key live no longer than until a time, and returns until when it lived, nil
--- if no longer. To Redis a key lives through the millisecond in which it expires.
+-- cap limits the life of a key to a time, and returns its former end, nil if that was not later.
+-- For Redis a key lives through the millisecond in which it expires.
 local function cap(key, until_)
   local left = redis.call('PTTL', key)
   if left == -2 or (left >= 0 and now + left < until_) then return nil end
@@ -82,8 +83,8 @@ local function cap(key, until_)
   return left >= 0 and now + left or nil
 end
 
--- open_but returns whether the own intent is there and its deadline has not passed,
--- whether it is there at all, and the earliest deadline of the others.
+-- open_but returns whether the own intent is open and its deadline has not passed, whether it
+-- exists at all, and the earliest deadline of the others.
 local function open_but(h)
   local own, there, earliest = false, false, nil
   for i = 1, #h, 2 do
@@ -100,8 +101,8 @@ local function open_but(h)
   return own, there, earliest
 end
 
--- cap_generation caps a generation, and notes in the hash of the intents until when
--- it lived, unless an earlier intent has: what is lost with that hash cannot be lifted.
+-- cap_generation limits the life of a generation, and records its former end in the hash of the
+-- intents, unless an earlier intent has recorded it. A cap whose record is lost cannot be lifted.
 local function cap_generation(item)
   local lived = cap(item.generation, deadline)
   local tok = lived and good(redis.pcall('GET', item.generation))
@@ -109,7 +110,7 @@ local function cap_generation(item)
   redis.call('HSET', item.intents, 'gen', lived_field(tok, lived))
 end
 
--- lift_generation lets a generation live on, until it would without intents or until_.
+-- lift_generation extends a generation to its end without intents, or to until_.
 local function lift_generation(item, until_)
   local tok = good(redis.pcall('GET', item.generation))
   local lived = type(tok) == 'string' and lived_of(field(item.intents, 'gen'), tok)
@@ -117,9 +118,9 @@ local function lift_generation(item, until_)
   if lived and lived > now then redis.call('PEXPIREAT', item.generation, digits(lived)) end
 end
 
--- lift lets what the own intent has capped live on: to the earliest deadline of the
--- others. It returns whether the intent is there: if not, others may have been lost
--- with it. One that has gone past its deadline is too late.
+-- lift removes the caps of the own intent, up to the earliest deadline of the others. It returns
+-- whether the intent exists. If not, others may have been lost with it. An intent that has passed
+-- its deadline cannot be lifted.
 local function lift(item)
   local h = redis.pcall('HGETALL', item.intents)
   if h.err then return false end
@@ -137,8 +138,8 @@ local function lift(item)
   return true
 end
 
--- lives returns the fields of an item's hash that hold the expiry of each existing entry. A
--- missing entry needs no field: a steady flow of intents would leave one for each.
+-- lives returns the fields of an item's hash that hold the expiry of each existing entry. A missing
+-- entry needs no field, and overlapping intents would accumulate such fields.
 local function lives(item, others)
   local of = {}
   if invalidates or not (others or mode == BEGIN) then return of end -- everything is gone, or no intent could lift it
@@ -150,8 +151,8 @@ local function lives(item, others)
   return of
 end
 
--- touch removes the call's own intent, and enters an intent or a replica's lag. The hash
--- lasts as long as any of its fields is needed.
+-- touch removes the call's own intent, and enters an intent or the lag of a replica. The hash lasts
+-- as long as any of its fields is needed.
 local function touch(item)
   local key = item.intents
   local h = good(redis.pcall('HGETALL', key))
@@ -266,7 +267,7 @@ end
 local written = {}
 for name, v in pairs(moved) do written[#written + 1], written[#written + 2] = name, v end
 redis.call('HSET', head, unpack(written))
--- Of many items, several in a message: each subscriber is sent each.
+-- Many items are published several to a message, since each subscriber receives each message.
 local message, size = {'i', partition}, 0
 for _, item in ipairs(said) do
   if size > MOST_OF_HINT then

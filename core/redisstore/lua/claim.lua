@@ -10,8 +10,8 @@ if ARGV[5] == '1' then return {'held', us, 0, 0} end
 
 local queue, most = ARGV[3], tonumber(ARGV[4])
 mend(queue)
--- Failed changes get at most half of a claim. Otherwise they would hold up the others for as
--- long as they fail.
+-- Failed changes get at most half of a claim. Otherwise they would delay the others for as long as
+-- they fail.
 local keys = redis.call('ZRANGEBYSCORE', retries, '-inf', digits(now), 'LIMIT', 0, most + 1)
 local fresh = redis.call('ZRANGE', order, 0, most)
 local more = #keys + #fresh > most and 1 or 0
@@ -21,8 +21,8 @@ local due, wait = redis.call('ZRANGEBYSCORE', retries, '(' .. digits(now), '+inf
 if due[2] then wait = math.max(1, tonumber(due[2]) - now) end
 
 local reply, lost, garbled = {'held', us, more, wait}, {}, {}
--- A client could not read a longer reply within its timeout. It exceeds MOST by less than
--- one record. A part is as many records as fit if none is longer than those before.
+-- A client could not read a longer reply within its timeout. The reply exceeds MOST by less than
+-- one record. A part has as many records as fit if none is longer than those before.
 local PART, MOST = 64, 8 * 1024 * 1024
 local size, from, longest = 0, 1, MOST / 8
 while from <= #keys and size < MOST do

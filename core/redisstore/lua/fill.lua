@@ -11,9 +11,9 @@ end
 local state = fields(redis.pcall('HMGET', KEYS[1], 'era', 'sweep')) -- no hash has neither
 local storable = keep and ARGV[5] ~= '' and ARGV[2] ~= '' and state[1] == ARGV[2] and state[2] == ARGV[3]
 
--- Where there is no entry, as nearly always, one command stores it and one reads and ends the
--- lease. If the lease proves to be another caller's, both are undone: nobody sees the step
--- between. The entry comes first: a full Redis refuses it, and nothing that follows a write.
+-- Usually there is no entry. Then one command stores it, and one reads and ends the lease. If the
+-- lease proves to be another caller's, both are undone, and no client sees the state between.
+-- The entry comes first, since a full Redis refuses the first write of a script and no later one.
 local set = storable and seen == '' and redis.pcall('SET', KEYS[3], ARGV[5], 'PXAT', keep, 'NX')
 if set and not set.err then
   local held, waited = held_by(good(redis.pcall('GETDEL', KEYS[2])))
@@ -22,14 +22,14 @@ if set and not set.err then
     return 1
   end
   redis.call('UNLINK', KEYS[3])
-  -- A lease lasts no longer than that at a time.
+  -- No term of a lease is longer.
   if held ~= '' then redis.call('SET', KEYS[2], waited and held .. '!' or held, 'PX', '3000') else wake() end
   return 0
 end
 
 local held, waited = holder(KEYS[2])
 if held ~= ARGV[1] then
-  -- A call whose reply was lost is executed again: then this very entry is there.
+  -- A call whose reply was lost is executed again, and finds its own entry.
   if entry_id(KEYS[3]) == ARGV[1] and redis.call('GET', KEYS[3]) == ARGV[5] then return 1 end
   if held == '' then wake() end -- it has expired
   return 0

@@ -1,5 +1,5 @@
--- good returns a reply. A key of another type is as good as none. Any other error, such
--- as that of a right that was withdrawn, is raised: it must not pass for an answer.
+-- good returns a reply. A key of another type counts as missing. Any other error, such as that of
+-- a withdrawn right, is raised, since it must not pass for an answer.
 local function good(r)
   if type(r) == 'table' and r.err and not string.find(r.err, 'WRONGTYPE', 1, true) then error(r.err) end
   return r

@@ -11,8 +11,8 @@ local function fields(reply)
   return reply
 end
 
--- ready makes sure that the head can be written, and is itself a write that a full
--- Redis takes: once a script has written, it is refused nothing for want of memory.
+-- ready ensures that the head can be written. It is itself a write that a full Redis accepts, and
+-- after a script's first write Redis refuses it no other for lack of memory.
 local function ready(head)
   local r = redis.pcall('HDEL', head, '')
   if type(r) ~= 'table' or not r.err then return end
@@ -23,8 +23,8 @@ local function ready(head)
   end
 end
 
--- A token is of this execution: the caller's nonce alone would come back when the
--- call is executed again. The clock is for when the counter was lost.
+-- A token is unique to this execution. The nonce of the caller alone would repeat when the call is
+-- executed again. The clock distinguishes tokens after the loss of the counter.
 local function token(head, nonce, us)
   local n = redis.pcall('HINCRBY', head, 'n', 1)
   if type(n) ~= 'number' then

@@ -1,7 +1,7 @@
--- A hint is a version and strings with their length before each. Nobody waits for
--- it and it may be lost, so a user without the right to publish is no error. A channel with a
--- brace in its name belongs to a slot: it is published in its shard alone, or, by a
--- server that does not do that, or not for this user, to the whole cluster.
+-- A hint is a version and strings, each preceded by its length. No call waits for it, and it may be
+-- lost, so that the lack of the right to publish is not an error. A channel with a brace in its
+-- name belongs to a slot. It is published in its shard only, or, by a server that cannot do that
+-- or does not allow it to this user, to the whole cluster.
 local lengths = {} -- as they are written: to write a number is what costs most
 local function hint(channel, fields)
   local out = {'L1'}

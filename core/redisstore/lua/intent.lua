@@ -1,25 +1,25 @@
--- Intents of writers on one key or tag: a hash with a field w:<writer> for each intent,
--- '<deadline>:<until when it is remembered>', in milliseconds; x:<id> for each entry that
--- intents on its key have capped, its expiry before that; gen, the same for the generation,
--- '<its token>:<milliseconds>'; lag, until when a replica may lag. A key of another type
--- holds no intents.
+-- Intents of writers on one key or tag: a hash. It has a field w:<writer> for each intent,
+-- '<deadline>:<end of the record>', in milliseconds; x:<id> for each entry that intents on its key
+-- have capped, with its former expiry; gen, the same for the generation, '<its
+-- token>:<milliseconds>'; lag, the time until which a replica may lag. A key of another type holds
+-- no intents.
 
 local function writer(value)
   local deadline, known = string.match(value, '^(%d+):(%d+)$')
   return tonumber(deadline), tonumber(known)
 end
 
--- The field gen, and until when the generation of a token would live by it: nil if the
--- field tells nothing of that generation.
+-- The field gen, and the end that it records for the generation of a token: nil if the field is of
+-- another generation.
 local function lived_field(token, lived) return token .. ':' .. digits(lived) end
 local function lived_of(text, token)
   local of, lived = string.match(text, '^(.*):(%d+)$')
   return of == token and tonumber(lived) or nil
 end
 
--- intents returns how long the shortest open intent of a hash still lasts, how long ago
--- the latest lapse was (0: none), and 1 if a replica may lag: for the name, or for the
--- whole partition until lag.
+-- intents returns the time until the earliest deadline of a hash's open intents, the time since the
+-- latest lapse (0: none), and 1 if a replica may lag, for the name or, until lag, for the whole
+-- partition.
 local function intents(key, lag, now)
   local open, lapsed = 0, 0
   local h = good(redis.pcall('HGETALL', key))

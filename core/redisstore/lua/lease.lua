@@ -1,5 +1,5 @@
--- A lease is its token, followed by '!' if a caller waits for its end. held_by reads the
--- value of the key: the token, '' if there is none, and whether a caller waits.
+-- A lease is its token, followed by '!' if a caller waits for its end. held_by parses the value of
+-- the key: the token, '' if there is none, and whether a caller waits.
 local function held_by(v)
   if type(v) ~= 'string' or v == '' then return '', false end
   if string.sub(v, -1) == '!' then return string.sub(v, 1, -2), true end

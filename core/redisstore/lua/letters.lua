@@ -1,5 +1,5 @@
--- Dead letters are a stream, and a hash of the id that a key has there: a later change
--- of the key takes its letter out.
+-- Dead letters are a stream, and a hash of the id of each key's letter. A later change of the key
+-- removes its letter.
 local function supersede(keys)
   local ids = good(redis.pcall('HMGET', index, unpack(keys)))
   if ids.err then return end
@@ -20,7 +20,7 @@ local function letter(e)
   return m
 end
 
--- bury makes a record a dead letter. Beyond so many the oldest are lost.
+-- bury makes a record a dead letter. Beyond the maximum number the oldest are lost.
 local function bury(key, r, why, most)
   local payload = string.sub(r.text, r.at)
   local function add()

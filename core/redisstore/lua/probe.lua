@@ -1,7 +1,7 @@
--- Each command that scripts call is called once on keys of the probe's own, so that a
--- server that refuses some of them is known for it before anything depends on them.
+-- Each command that scripts call is called once, on keys of the probe, so that refused commands
+-- are known before an operation depends on them.
 -- KEYS a string, a hash, a stream, a sorted set, all in one slot
--- ARGV channel, milliseconds after which the keys are gone in any case
+-- ARGV channel, milliseconds after which the keys expire
 local text, hash, stream, set = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local refused = {}
 local function try(command, reply)
@@ -45,7 +45,7 @@ try('ZREM', redis.pcall('ZREM', set, 'a'))
 try('GETDEL', redis.pcall('GETDEL', text))
 try('UNLINK', redis.pcall('UNLINK', text, hash, stream, set))
 try('INFO', redis.pcall('INFO', 'replication'))
--- As the function hint does it; the channel has no subscriber.
+-- As in the function hint; the channel has no subscriber.
 local sharded = string.find(ARGV[1], '{', 1, true) and type(redis.pcall('SPUBLISH', ARGV[1], '')) == 'number'
 if not sharded then try('PUBLISH', redis.pcall('PUBLISH', ARGV[1], '')) end
 return refused

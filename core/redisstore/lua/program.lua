@@ -1,7 +1,7 @@
--- KEYS[1] the head of a partition: <namespace>:{07}:head. On one server any
--- partition's will do; in a cluster the reply says which it has to be.
--- ARGV kind (key, tag, path, pattern, all) and value; then, optionally, for how many
--- milliseconds a replica of the database may lag
+-- KEYS[1] the head of a partition: <namespace>:{07}:head. On one server that of
+-- any partition works; in a cluster the reply names the right one.
+-- ARGV kind (key, tag, path, pattern, all) and value; then, optionally, the
+-- milliseconds for which a replica of the database may lag
 local ns, hex = string.match(KEYS[1] or '', '^(.*):{(%x%x)}:head$')
 if not ns then return redis.error_reply('ERR larder: the first key must be like larder:{00}:head') end
 local what, value = ARGV[1] or '', ARGV[2] or ''
@@ -24,7 +24,7 @@ if what == 'path' then
 end
 if what == 'tag' then value = 't:' .. value elseif what == 'path' then value = 'p:' .. value end
 if what == 'pattern' then
-  -- To find the entries takes many steps, in which no instance may keep them. A program
+  -- A search for the entries takes many steps, during which no instance may keep them. A program
   -- cannot ensure that, and invalidates everything instead.
   kind, value = '4', ''
 end

@@ -1,7 +1,7 @@
 -- put queues changes, each {key =, payload =, lease = '' or a token, tag = '' or a tag, keys = theirs as in
--- change}, and invalidates their keys and tags. args are those of change, but for the items. It returns
--- the version of each, 0 for want of room, -1 where its lease is not there, and the reply of change, nil if none
--- was taken.
+-- change}, and invalidates their keys and tags. args are those of change, without the items. It returns
+-- the version of each, 0 if the queue is full, -1 if its lease is missing, and the reply of change, nil if no change
+-- was queued.
 local function put(now, us, queue, limit, changes, head, log, args)
   local nonce = args[1]
   local names = {''}
@@ -43,8 +43,9 @@ local function put(now, us, queue, limit, changes, head, log, args)
   end
   if #taken == #args then return versions, nil end
 
-  -- The first write is one that a full Redis refuses: it refuses all or nothing. It changes
-  -- nothing: a user without the right to ZADD must not leave a record that no worker applies.
+  -- The first write is one that a full Redis refuses, so that the script has its whole effect or
+  -- none. The write changes nothing: without the right to ZADD no record must be left that no
+  -- worker applies.
   good(redis.pcall('ZADD', order, 'XX', 1, ''))
   set[#set + 1], set[#set + 2] = '', digits(last)
   local r = redis.pcall('HSET', records, unpack(set))

@@ -1,16 +1,15 @@
 -- Queues of a partition. Records are one hash for all of them, by key, with the last
 -- version given under ''; order and retries are sorted sets of the keys of one queue,
--- by first version and by when they are due; worker is until when somebody works on it,
--- and who: without an expiry, for which a full Redis would evict it, and nobody could
--- empty the queue.
--- nothing is never there: while the slot is on its way to another server, no call
--- finds all of its keys, so that each is refused as a whole.
+-- by first version and by due time. worker is the end of the worker's lease and its name. It has
+-- no expiry, since a full Redis evicts keys with one, and no worker could then empty the queue.
+-- The key nothing never exists: while the slot is being moved, no call finds all of its keys, so
+-- that the server refuses each call as a whole.
 local records, order, retries, worker, letters, index, nothing = unpack(KEYS, 1, 7)
 
--- writable is a write that a full Redis takes (see head), so that it can be emptied.
+-- writable is a write that a full Redis accepts (see head), so that the queue can be emptied.
 local function writable() redis.call('UNLINK', nothing) end
 
--- holding returns the worker of the queue, '' if there is none, and for how long it has it.
+-- holding returns the worker of the queue, '' if there is none, and the rest of its lease.
 local function holding(now)
   local v = good(redis.pcall('GET', worker))
   if type(v) ~= 'string' then return '', 0 end
@@ -20,7 +19,7 @@ local function holding(now)
   return who, till - now
 end
 
--- texts returns the records of keys, as they are; '' is the last version.
+-- texts returns the records of keys, unparsed; '' is the last version.
 local function texts(keys)
   if #keys == 0 then return {} end
   local found = good(redis.pcall('HMGET', records, unpack(keys)))
@@ -31,15 +30,15 @@ local function texts(keys)
   return found
 end
 
--- size returns how many keys a sorted set has, nil if it is none.
+-- size returns the number of keys of a sorted set, nil if it is none.
 local function size(set)
   local n = good(redis.pcall('ZCARD', set))
   if type(n) == 'number' then return n end
   return nil
 end
 
--- mend makes the order anew from the records where something else is in its place, or
--- in that of the retries, which are then tried at once.
+-- mend rebuilds the order from the records if the key of the order, or of the retries, has another
+-- type. The changes to be retried are then tried at once.
 local function mend(queue)
   if size(order) and size(retries) then return end
   for _, set in ipairs({order, retries}) do
@@ -55,7 +54,7 @@ local function mend(queue)
   end
 end
 
--- removed takes keys out of a sorted set.
+-- removed removes keys from a sorted set.
 local function removed(set, keys)
   if #keys > 0 then good(redis.pcall('ZREM', set, unpack(keys))) end
 end

@@ -1,6 +1,6 @@
 -- A record is version:first:attempts:nonce of the call that wrote it:length of the
--- queue's name: and then that name and the payload. record returns nil for what is none;
--- versions are digits, since to make them of a number is what costs most.
+-- queue's name: and then that name and the payload. record returns nil for other texts.
+-- Versions are digits, since the conversion from numbers costs most.
 local function record(text)
   if type(text) ~= 'string' then return nil end
   local version, first, attempts, by, n, at = string.match(text, '^(%d+):(%d+):(%d+):([%w_-]*):(%d+):()')
@@ -14,7 +14,7 @@ local function record(text)
   }
 end
 
--- rest is what is between a record's versions and its payload.
+-- rest is the part between a record's versions and its payload.
 local function rest(attempts, by, queue)
   return table.concat({':', attempts, ':', by, ':', #queue, ':', queue})
 end

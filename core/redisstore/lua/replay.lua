@@ -11,7 +11,7 @@ local r = record(texts({key})[1])
 local found = good(redis.pcall('XRANGE', letters, id, id))
 local m = not found.err and found[1] and letter(found[1])
 if not m or m.k ~= key then
-  -- This call, executed once more, has queued it.
+  -- An earlier execution of this call has queued it.
   return {'done', now, again and r and r.by == ARGV[1] and 1 or 0}
 end
 local ok = 1

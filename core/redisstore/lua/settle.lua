@@ -1,6 +1,6 @@
 -- KEYS of the queue
--- ARGV nonce, worker, queue, 1: give the queue up, how many dead letters there may be; then
--- for each record key, version, milliseconds until the next attempt or 0, why it is dead or ''
+-- ARGV nonce, worker, queue, 1: release the queue, the maximum number of dead letters; then for
+-- each record key, version, milliseconds until the next attempt or 0, reason of death or ''
 local now = clock()
 local nonce, queue = ARGV[1], ARGV[3]
 local held = holding(now) == ARGV[2]
@@ -18,8 +18,8 @@ for i, key in ipairs(keys) do
   reply[#reply + 1] = newer and 1 or 0
   if held and r and r.queue == queue then
     if newer then
-      -- A change that came after the applied version waits: the record's, or one that the
-      -- record has replaced.
+      -- A change after the applied version is queued: that of the record, or one that the record
+      -- has replaced.
       if wait == '0' and why == '' then
         local first = digits(math.min(tonumber(version) + 1, tonumber(r.version)))
         good(redis.pcall('ZADD', order, 'XX', first, key))

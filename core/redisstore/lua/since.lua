@@ -1,7 +1,7 @@
 -- since returns the items of a log after a position: 1 if it joins, 1 if it was
--- trimmed, and five strings for each item. It joins by token; the id is where to
--- look first. A position is the token of an item, or the one before an item (that
--- of a new era, which is in no log), or ptok, the head's.
+-- trimmed, and five strings for each item. It joins by token; the id is the first
+-- place of the search. A position is the token of an item, or the token before an item (that
+-- of a new era, which is in no log), or ptok, that of the head.
 local function since(ptok, log, id, pos)
   if ptok == pos then return 1, 0, {} end
   local first

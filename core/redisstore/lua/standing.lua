@@ -1,5 +1,5 @@
 -- KEYS of the queue
--- ARGV how many retried records to read the first version of
+-- ARGV the number of retried records whose first version is read
 local _, us = clock()
 local waiting = size(retries) or 0
 local oldest, unseen = 0, math.max(0, waiting - tonumber(ARGV[1]))

@@ -1,5 +1,5 @@
--- The head of a partition that is not where the slot map says, with what Heads
--- asks of its server; no INFO where scripts may not call it.
+-- The head of a partition that is not on the server of the slot map, with the answers of its
+-- server for Heads; without INFO if scripts may not call it.
 -- KEYS head
 ready(KEYS[1])
 local info = redis.pcall('INFO', 'replication')

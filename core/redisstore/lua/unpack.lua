@@ -1,2 +1,2 @@
--- unpack is in another place in Lua 5.4.
+-- Lua 5.4 has unpack in table.
 local unpack = table.unpack or unpack

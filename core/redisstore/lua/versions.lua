@@ -1,7 +1,7 @@
 -- The head has a field v:<version> for each version in use, and the number of these fields in
--- vn, so that a change which knows them all reads no more fields than it uses. Where vn is
--- missing or another number, the change counts.
--- state_of returns some fields of the head, by their names; nil if it is no hash.
+-- vn, so that a change which knows all versions reads no more fields than it uses. If vn is
+-- missing or differs, the change counts the fields.
+-- state_of returns some fields of the head by name, nil if it is not a hash.
 -- ARGV from .. from + count - 1 are the versions that are known.
 local function state_of(head, args, from, count, now, known)
   local names = {'ptok', 'n', 'lagmax', 'until', 'lag', 'vn'}
@@ -19,9 +19,9 @@ local function state_of(head, args, from, count, now, known)
   return state, tonumber(state.vn or '') == there
 end
 
--- versions_of returns the versions in use that were not given, whose keys would stay, the
--- names of the fields of those that have lapsed, the fields of the head that changes use,
--- nil where it is no hash, and how many versions are left where that has to be written.
+-- versions_of returns the versions in use that were not given, whose keys would stay; the names of
+-- the fields of lapsed versions; the fields of the head that changes use, nil if it is not a
+-- hash; and the number of remaining versions if that has to be written.
 local function versions_of(head, args, from, count, now, known)
   local state, complete = state_of(head, args, from, count, now, known)
   if not state or complete then return {}, {}, state, nil end
