@@ -103,7 +103,7 @@ bench: ## Run the benchmarks (BENCH=X for some), then a hit against a bare handl
 	@$(GO) -C examples/benchmarks run .
 
 .PHONY: bench-peers
-bench-peers: ## Hits beside those of other caches; writes examples/benchmarks/PEERS.md and its plot (FLAGS='-rounds 101')
+bench-peers: ## Larder beside other caches; writes examples/benchmarks/PEERS.md and its plot; needs redis-server and wrk (FLAGS='-only redis')
 	$(GO) -C examples/benchmarks run . -peers -write . $(FLAGS)
 
 .PHONY: bench-gate

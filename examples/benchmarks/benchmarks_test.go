@@ -13,6 +13,18 @@ import (
 	"time"
 )
 
+// TestMain lets the tests start instances of this program.
+func TestMain(m *testing.M) {
+	if settings := os.Getenv(childVariable); settings != "" {
+		if err := instance(settings); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	os.Exit(m.Run())
+}
+
 // quick makes a run too short to measure anything.
 func quick(t *testing.T, args ...string) config {
 	t.Helper()
@@ -114,7 +126,7 @@ func onlyTheAge(differences []string) bool {
 func TestARunWritesEveryContender(t *testing.T) {
 	dir := t.TempDir()
 	var out strings.Builder
-	if err := run(quick(t, "-peers", "-write", dir), &out); err != nil {
+	if err := run(quick(t, "-peers", "-quick", "-write", dir, "-only", "hits,values"), &out); err != nil {
 		t.Fatal(err)
 	}
 	written, err := os.ReadFile(filepath.Join(dir, "PEERS.md"))
@@ -161,7 +173,7 @@ func TestTheGateMeasuresEachAdapter(t *testing.T) {
 
 func TestErrorsOfWrongFlagsNameThem(t *testing.T) {
 	for _, args := range [][]string{
-		{"-rounds", "2"}, {"-rounds", "1002"}, {"-slice", "1ns"}, {"-slice", "2s"}, {"peers"}, {"-rounds", "x"},
+		{"-rounds", "2"}, {"-rounds", "1002"}, {"-slice", "1ns"}, {"-slice", "2s"}, {"-only", "hit"}, {"peers"}, {"-rounds", "x"},
 	} {
 		_, err := parse(args, io.Discard)
 		if err == nil || !strings.Contains(err.Error(), args[len(args)-1]) {
@@ -177,6 +189,61 @@ func TestATimerCountsItsHits(t *testing.T) {
 		n.Store(0)
 		if ns := timed.run(); n.Load() != int64(timed.n*workers) || ns < 0 {
 			t.Errorf("%d workers: %d hits of %.0f ns, not %d each", workers, n.Load(), ns, timed.n)
+		}
+	}
+}
+
+// A group of all frameworks over sockets takes too long here.
+func TestEachGroupWritesItsTables(t *testing.T) {
+	cfg := quick(t, "-quick")
+	rows := map[string][]string{
+		"redis":    {"miss, **Larder**", "hit, go-redis/cache", "`PUBLISH`", "miss, GET and SET"},
+		"purge":    {"1 in process", "10000 over Redis"},
+		"stampede": {"**Larder** | 1 |", "**Larder**, a route of net/http | 1 |", "**Larder**, 4 processes | 1 |"},
+		"memory":   {"page, **Larder**", "value, otter v", "otter v2.4.0 by heap"},
+		"growth":   {"1 |", "2 |"},
+	}
+	for _, g := range groups() {
+		want, ok := rows[g.name]
+		if !ok {
+			continue
+		}
+		list, err := g.measure(cfg)
+		if err != nil {
+			t.Errorf("%s: %v", g.name, err)
+		}
+		var text strings.Builder
+		for _, s := range list {
+			text.WriteString(s.markdown())
+		}
+		for _, row := range want {
+			if !strings.Contains(text.String(), "\n| "+row) {
+				t.Errorf("%s: no row begins with %q:\n%s", g.name, row, text.String())
+			}
+		}
+	}
+}
+
+func TestZipfDrawsSmallNumbersMoreOften(t *testing.T) {
+	random, counts := newZipf(100, 0.9).from(1), make([]int, 100)
+	for range 10_000 {
+		counts[random()]++
+	}
+	if counts[0] < 2*counts[9] || counts[99] == 0 {
+		t.Errorf("0: %d, 9: %d, 99: %d", counts[0], counts[9], counts[99])
+	}
+}
+
+func TestAMissingProgramIsNamedWithItsPackage(t *testing.T) {
+	t.Setenv("PATH", t.TempDir())
+	cfg := quick(t, "-only", "redis,sockets")
+	text, err := measureGroups(cfg)
+	if !errors.Is(err, errMissing) {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"apt-get install redis-server", "apt-get install wrk"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("%q is not in:\n%s", want, text)
 		}
 	}
 }

@@ -48,7 +48,7 @@ type getter[V any] func() (V, error)
 // holder is a cache of values.
 type holder[V any] struct {
 	name, module, setting string
-	open                  func(load func() V) (get getter[V], close func() error, err error)
+	open                  func(ttl time.Duration, load func() V) (get getter[V], close func() error, err error)
 }
 
 const dataKey = "product:42"
@@ -66,7 +66,7 @@ func holders[V any](peers bool) []holder[V] {
 	)
 }
 
-func openMap[V any](load func() V) (getter[V], func() error, error) {
+func openMap[V any](ttl time.Duration, load func() V) (getter[V], func() error, error) {
 	cache, err := core.New(core.Options{Classes: core.Classes{"product": {TTL: ttl}}})
 	if err != nil {
 		return nil, nil, err
@@ -80,7 +80,7 @@ func openMap[V any](load func() V) (getter[V], func() error, error) {
 	return func() (V, error) { return m.Get(ctx, 42, loader) }, cache.Close, nil
 }
 
-func openOtter[V any](load func() V) (getter[V], func() error, error) {
+func openOtter[V any](ttl time.Duration, load func() V) (getter[V], func() error, error) {
 	c, err := otter.New(&otter.Options[string, V]{
 		MaximumSize: 10_000, ExpiryCalculator: otter.ExpiryWriting[string, V](ttl),
 	})
@@ -93,14 +93,14 @@ func openOtter[V any](load func() V) (getter[V], func() error, error) {
 	return func() (V, error) { return c.Get(ctx, dataKey, loader) }, end, nil
 }
 
-func openSturdyc[V any](load func() V) (getter[V], func() error, error) {
+func openSturdyc[V any](ttl time.Duration, load func() V) (getter[V], func() error, error) {
 	c := sturdyc.New[V](10_000, 10, ttl, 10, sturdyc.WithNoContinuousEvictions())
 	fetch := func(context.Context) (V, error) { return load(), nil }
 	ctx := context.Background()
 	return func() (V, error) { return c.GetOrFetch(ctx, dataKey, fetch) }, noEnd, nil
 }
 
-func openRedisCache[V any](load func() V) (getter[V], func() error, error) {
+func openRedisCache[V any](ttl time.Duration, load func() V) (getter[V], func() error, error) {
 	c := rediscache.New(&rediscache.Options{LocalCache: rediscache.NewTinyLFU(10_000, ttl)})
 	ctx := context.Background()
 	return func() (v V, err error) {
@@ -112,12 +112,14 @@ func openRedisCache[V any](load func() V) (getter[V], func() error, error) {
 	}, noEnd, nil
 }
 
-func openEko[V any](load func() V) (getter[V], func() error, error) {
+func openEko[V any](ttl time.Duration, load func() V) (getter[V], func() error, error) {
 	client, err := ristretto.NewCache(&ristretto.Config{NumCounters: 100_000, MaxCost: 10_000, BufferItems: 64})
 	if err != nil {
 		return nil, nil, err
 	}
-	c := eko.NewLoadable(func(context.Context, any) (V, []store.Option, error) { return load(), nil, nil }, eko.New[V](ekoristretto.NewRistretto(client)))
+	c := eko.NewLoadable(func(context.Context, any) (V, []store.Option, error) {
+		return load(), []store.Option{store.WithExpiration(ttl)}, nil
+	}, eko.New[V](ekoristretto.NewRistretto(client)))
 	ctx := context.Background()
 	end := func() error {
 		err := c.Close()
@@ -162,7 +164,7 @@ func measureValues[V any](cfg config, load func() V, spoil func(V) bool) (t tabl
 	var clients []func() func()
 	for _, h := range holders[V](cfg.peers) {
 		var loads atomic.Int64
-		get, end, err := h.open(func() V { loads.Add(1); return load() })
+		get, end, err := h.open(ttl, func() V { loads.Add(1); return load() })
 		if err != nil {
 			return t, fmt.Errorf("%s: %w", h.name, err)
 		}

@@ -62,7 +62,7 @@ func gateValues[V any](out io.Writer, load func() V) error {
 	if _, lists := any(load()).(listed); lists {
 		name = "a struct with a slice"
 	}
-	get, end, err := openMap(load)
+	get, end, err := openMap(ttl, load)
 	if err != nil {
 		return err
 	}
