@@ -52,9 +52,9 @@ type Class struct {
 	// Jitter shortens each TTL by a random fraction of up to Jitter, 0 to 1, so that
 	// values that were stored together do not expire together. Default 0.
 	Jitter float64
-	// MaxEntryBytes is the largest body or encoded value that is stored, in bytes, at
-	// most 1 GiB. The header fields of a response count as part of its body beyond their
-	// first 4 KiB. A larger one is answered and not stored. Default 1 MiB.
+	// MaxEntryBytes is the largest body or encoded value that is stored, in bytes, at most
+	// 1 GiB and Options.MaxBytes. The header fields of a response count as part of its body
+	// beyond their first 4 KiB. A larger one is answered and not stored. Default 1 MiB.
 	MaxEntryBytes int
 	// MaxLoadsAfterError bounds the concurrent loads of one key after one of them has
 	// failed, 1 to 65536. Default 4.
@@ -239,11 +239,46 @@ func (c Class) checkNames(name string) error {
 	for _, list := range []struct {
 		field string
 		names []string
-	}{{"HTTP.Query", c.HTTP.Query}, {"HTTP.Headers", c.HTTP.Headers}, {"HTTP.Cookies", c.HTTP.Cookies}, {"HTTP.Credentials", c.HTTP.Credentials}} {
+		check func(field, s string) error
+	}{
+		{"HTTP.Query", c.HTTP.Query, checkName}, {"HTTP.Headers", c.HTTP.Headers, checkToken},
+		{"HTTP.Cookies", c.HTTP.Cookies, checkToken}, {"HTTP.Credentials", c.HTTP.Credentials, checkCredential},
+	} {
 		for i, n := range list.names {
-			if err := checkName(fmt.Sprintf("%s[%d]", classField(name, list.field), i), n); err != nil {
+			if err := list.check(fmt.Sprintf("%s[%d]", classField(name, list.field), i), n); err != nil {
 				return err
 			}
+		}
+	}
+	return nil
+}
+
+// checkToken checks the name of a field or cookie: a token (RFC 9110, section 5.6.2; RFC 6265,
+// section 4.1.1).
+func checkToken(field, s string) error {
+	if err := checkName(field, s); err != nil {
+		return err
+	}
+	if (&http.Cookie{Name: s}).Valid() != nil {
+		return &ConfigError{field, strings.Clone(s), "a token: letters, digits and !#$%&'*+-.^_`|~"}
+	}
+	return nil
+}
+
+// checkCredential checks a credential: a field name, or ClientCertificate.
+func checkCredential(field, s string) error {
+	if s == ClientCertificate {
+		return nil
+	}
+	return checkToken(field, s)
+}
+
+// checkSizes checks that entries of the largest permitted size fit into an in-process tier of
+// maxBytes.
+func (cs Classes) checkSizes(maxBytes int64) error {
+	for _, name := range slices.Sorted(maps.Keys(cs)) {
+		if most := int64(cs[name].MaxEntryBytes); most > maxBytes && most != DefaultMaxEntryBytes {
+			return &ConfigError{classField(name, "MaxEntryBytes"), most, fmt.Sprintf("0 (1 MiB), or at most Options.MaxBytes (%d)", maxBytes)}
 		}
 	}
 	return nil
@@ -297,6 +332,9 @@ type classSet struct {
 func (c *Cache) SetClasses(classes Classes) error {
 	next, err := classes.resolve()
 	if err != nil {
+		return err
+	}
+	if err := next.checkSizes(c.opts.MaxBytes); err != nil {
 		return err
 	}
 	c.mu.Lock()

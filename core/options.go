@@ -123,8 +123,10 @@ func (o Options) resolve() (Options, error) {
 		}
 	}
 	var err error
-	o.Classes, err = o.Classes.resolve()
-	return o, err
+	if o.Classes, err = o.Classes.resolve(); err != nil {
+		return o, err
+	}
+	return o, o.Classes.checkSizes(o.MaxBytes)
 }
 
 // Remote is the tier that several instances share: redisstore.New returns the one on

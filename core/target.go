@@ -55,7 +55,7 @@ func Group(origin, group string) Target {
 // Pattern names the entries whose keys match a glob, as Redis matches it (command KEYS):
 // "user:*", "https://shop.example/items/[0-9]*". Its cost grows with the number of keys
 // in the shared tier, those of other programs included; the cost of a tag does not. See
-// [Cache.Sweep] for large tiers.
+// [Cache.Sweep] for large tiers. An open or empty class, and an escape at the end, are refused.
 func Pattern(glob string) Target { return Target{patternTarget, strings.Clone(glob)} }
 
 // Prefix names the entries whose keys begin with prefix. No character of it is a wildcard. It costs as much as a [Pattern].
@@ -105,6 +105,9 @@ func (t Target) item() (tier.Item, error) {
 		}
 		return tier.Item{Kind: tier.Tag, Value: t.value}, nil
 	case patternTarget:
+		if rule := glob.Check(t.value); rule != "" {
+			return tier.Item{}, &ConfigError{"Pattern", t.value, rule}
+		}
 		return tier.Item{Kind: tier.Pattern, Value: t.value}, checkName("Pattern", t.value)
 	case prefixTarget:
 		return tier.Item{Kind: tier.Pattern, Value: glob.Escape(t.value) + "*"}, checkName("Prefix", t.value)

@@ -86,6 +86,7 @@ func (w WriteRoute) Middleware() (func(http.Handler) http.Handler, error) {
 // The parameter "*" is the wildcard's.
 func PathValues(params func(*http.Request) map[string]string) func(http.Handler) http.Handler {
 	return func(next http.Handler) http.Handler {
+		required(next)
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			for name, value := range params(r) {
 				r.SetPathValue(name, value)
@@ -95,10 +96,19 @@ func PathValues(params func(*http.Request) map[string]string) func(http.Handler)
 	}
 }
 
+// required panics with a *core.ConfigError if a route has no handler, as http.ServeMux does. It
+// would otherwise panic at the first request.
+func required(next http.Handler) {
+	if next == nil {
+		panic(&core.ConfigError{Field: "handler", Value: nil, Allowed: "an http.Handler"})
+	}
+}
+
 func requestOf(ex httpcache.Exchange) *http.Request { return ex.(*exchange).Request }
 
 func middleware(serve func(httpcache.Exchange) error) func(http.Handler) http.Handler {
 	return func(next http.Handler) http.Handler {
+		required(next)
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			x := exchanges.Get().(*exchange)
 			x.Begin(w, r)

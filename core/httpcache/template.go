@@ -1,10 +1,12 @@
 package httpcache
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
 	"strings"
+	"unicode"
 
 	"github.com/larderhq/larder/core"
 	"github.com/larderhq/larder/core/internal/naming"
@@ -30,6 +32,9 @@ func parseTemplate(text string) (template, error) {
 	if text == "" || len(text) > core.MaxKeyBytes || naming.HasControl(text) {
 		return bad(fmt.Sprintf("1 to %d bytes without control characters", core.MaxKeyBytes))
 	}
+	if name := routerParam(text); name != "" {
+		return bad(fmt.Sprintf("a parameter as {%s}, not :%s", name, name))
+	}
 	rest := text
 	for {
 		open := strings.IndexAny(rest, "{}")
@@ -45,10 +50,31 @@ func parseTemplate(text string) (template, error) {
 		if name == "" {
 			return bad("a parameter's name, or *, between { and }")
 		}
+		if bare := strings.TrimSuffix(name, "..."); bare != name || name == "$" {
+			return bad(fmt.Sprintf("a parameter's name without the pattern's suffix, for example {%s}", cmp.Or(strings.Trim(bare, "$"), "id")))
+		}
 		t.lits = append(t.lits, rest[:open])
 		t.params = append(t.params, name)
 		rest = rest[open+end+2:]
 	}
+}
+
+// routerParam returns the name of a parameter in the notation of Echo, Gin and Fiber, such as id in
+// "product::id" or "items/:id". A template with it would be one tag for all requests.
+func routerParam(text string) string {
+	for at, r := range text {
+		if r != ':' || at > 0 && !strings.ContainsRune(":/", rune(text[at-1])) {
+			continue
+		}
+		name := text[at+1:]
+		if end := strings.IndexFunc(name, func(r rune) bool { return r != '_' && !unicode.IsLetter(r) && !unicode.IsDigit(r) }); end >= 0 {
+			name = name[:end]
+		}
+		if name != "" && !unicode.IsDigit(rune(name[0])) {
+			return name
+		}
+	}
+	return ""
 }
 
 // resolve returns the tag for a request, or the name of a parameter that the

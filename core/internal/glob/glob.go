@@ -36,6 +36,48 @@ func Match(pattern, s string) bool {
 	return p == len(pattern)
 }
 
+// Check returns the rule that a pattern violates, "" if there is none. A pattern that violates a
+// rule matches other keys than its author expects, or none.
+func Check(pattern string) (rule string) {
+	for p := 0; p < len(pattern); p++ {
+		switch pattern[p] {
+		case '\\':
+			if p++; p == len(pattern) {
+				return `a byte after each \`
+			}
+		case '[':
+			end := classEnd(pattern, p+1)
+			switch {
+			case end > len(pattern):
+				return "each [ closed by a ], or escaped as \\["
+			case end == p+2:
+				return "at least one byte between [ and ]"
+			}
+			p = end - 1
+		}
+	}
+	return ""
+}
+
+// classEnd returns the position after the class whose content begins at pattern[p:], and more than
+// len(pattern) if the class is not closed. It parses as class does.
+func classEnd(pattern string, p int) int {
+	if p < len(pattern) && pattern[p] == '^' {
+		p++
+	}
+	for ; p < len(pattern); p++ {
+		switch {
+		case pattern[p] == '\\' && p+1 < len(pattern):
+			p++
+		case pattern[p] == ']':
+			return p + 1
+		case p+2 < len(pattern) && pattern[p+1] == '-':
+			p += 2
+		}
+	}
+	return len(pattern) + 1
+}
+
 // one matches the single-byte element at pattern[p:] against c and returns the
 // position behind that element.
 func one(pattern string, p int, c byte) (next int, ok bool) {

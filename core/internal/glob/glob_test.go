@@ -244,6 +244,16 @@ func TestCoversOfPatternsAreHarmlessToTheServer(t *testing.T) {
 	}
 }
 
+func TestCheckRefusesPatternsThatMatchOtherKeysThanTheySay(t *testing.T) {
+	for pattern, good := range map[string]bool{
+		"": true, "a*": true, "?": true, "[abc]": true, "[^a]": true, "[^]": true, "[a-c]x": true, `[\]]`: true, `\[`: true, `a\\`: true, "]": true,
+		"[": false, "a[b": false, "[]": false, "x[]y": false, "[^": false, "[a-]": false, `[\]`: false, `\`: false, `a\\\`: false, "[a][": false,
+	} {
+		require.Equal(t, good, glob.Check(pattern) == "", "%q: %s", pattern, glob.Check(pattern))
+	}
+	require.Empty(t, glob.Check(glob.Escape(`[a]\*?[`)+"*"))
+}
+
 func TestAnEscapedNameMatchesOnlyItself(t *testing.T) {
 	require.Equal(t, `a\*\?\[b]\\-^`, glob.Escape(`a*?[b]\-^`))
 	for range 10_000 {
