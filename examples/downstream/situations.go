@@ -36,7 +36,7 @@ var situations = []situation{
 	{"`only-if-cached`, cold; then a plain request", onlyIfCached},
 }
 
-// visitor asks one front, and knows what reached Larder.
+// visitor sends requests to one front and counts those that reach Larder.
 type visitor struct {
 	origin *origin
 	front  string
@@ -87,7 +87,7 @@ func (v *visitor) send(ctx context.Context, method, url string, fields ...string
 	return reply{resp.StatusCode, resp.Header, string(body), time.Since(start)}, nil
 }
 
-// many sends n requests at the same time and returns the slowest one's time.
+// many sends n concurrent requests and returns the time of the slowest one.
 func (v *visitor) many(ctx context.Context, n int, path string) (time.Duration, error) {
 	var (
 		wg      sync.WaitGroup

@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-// markdown is the table: a row for each situation, a column for each cache.
+// markdown returns the table, with a row for each situation and a column for each cache.
 func markdown(columns []column) string {
 	var b strings.Builder
 	b.WriteString("| situation |")

@@ -25,7 +25,7 @@ type step struct {
 	validate bool
 }
 
-// answer is what a site answered to a step.
+// answer is a site's answer to a step.
 type answer struct {
 	status  int
 	fields  http.Header
@@ -134,7 +134,7 @@ func (c *client) keep(st step, resp *http.Response) {
 	}
 }
 
-// decode takes one content coding off. Bytes behind the encoded content are an error.
+// decode removes one content coding. Trailing bytes after the encoded content are an error.
 func decode(coding string, raw []byte) ([]byte, error) {
 	in := bytes.NewReader(raw)
 	var r io.Reader

@@ -42,7 +42,7 @@ const (
 	originB = "https://b.example"
 )
 
-// found is what one row's comparison found.
+// found is the result of one row's comparison.
 type found struct {
 	cached      string              // the Cache-Status of the second request
 	without     int                 // runs of the handler without Larder
@@ -110,8 +110,8 @@ func volatile(want []answer) map[string]bool {
 	return v
 }
 
-// sameRequest reports whether two steps ask for the same, on the same side of the
-// update, whoever asks.
+// sameRequest reports whether two steps send the same request on the same side of the
+// update. The visitor does not count.
 func sameRequest(i, j int) bool {
 	update := slices.IndexFunc(pages, func(st step) bool { return st.method == http.MethodPut })
 	a, b := pages[i], pages[j]
@@ -119,11 +119,11 @@ func sameRequest(i, j int) bool {
 		(i < update) == (j < update)
 }
 
-// history knows which visitor was given a volatile value first.
+// history maps a volatile value to the first visitor that received it.
 type history map[string]string
 
-// others reports whether somebody else was given the value before. A request
-// without a visitor's cookies is somebody of its own.
+// others reports whether another visitor received the value before. A request without
+// cookies counts as a visitor of its own.
 func (h history) others(st step, value string) bool {
 	visitor := st.visitor
 	if visitor == "" {
@@ -136,14 +136,14 @@ func (h history) others(st step, value string) bool {
 	return ok && first != visitor
 }
 
-// comparison holds what two sites have answered so far.
+// comparison holds the answers of two sites so far.
 type comparison struct {
 	varying    map[string]bool
 	bare, with history
 }
 
-// differences lists what differs between the answers to one step, but for what
-// Larder means to change.
+// differences lists the differences between the answers to one step, except for the changes
+// that Larder means to make.
 func (c *comparison) differences(st step, want, got answer) []string {
 	if want.err != got.err {
 		return []string{"broken: " + got.err + " (without Larder: " + want.err + ")"}
@@ -176,8 +176,8 @@ func (c *comparison) content(st step, want, got answer) []string {
 	return nil
 }
 
-// field compares the values of one field. A volatile one must be there where it
-// was, with a value that nobody else has been given.
+// field compares the values of one field. A volatile field must be present in both answers,
+// with a value that no other visitor has received.
 func (c *comparison) field(st step, name string, was, is []string) []string {
 	switch {
 	case name == "Date" || !c.varying[name] && sameField(name, was, is):

@@ -2,8 +2,8 @@ package main
 
 import "net/http"
 
-// meant takes out of an answer what Larder is meant to change, so that only the
-// rest is compared:
+// meant removes the intended changes of Larder from an answer. The comparison covers the
+// rest:
 //
 //   - Age and Cache-Status are added;
 //   - an ETag, Accept-Ranges and Content-Length are added where there were none;
@@ -37,7 +37,7 @@ func meant(st step, want answer, got *answer) string {
 	return ""
 }
 
-// notModified fills in what a 304 leaves out (RFC 9110, section 15.4.5).
+// notModified fills in the fields that a 304 omits (RFC 9110, section 15.4.5).
 func notModified(want answer, got *answer) string {
 	got.status, got.content = want.status, want.content
 	for _, name := range []string{"Content-Type", "Content-Length", "Content-Encoding", "Transfer-Encoding"} {

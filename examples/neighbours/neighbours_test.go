@@ -11,8 +11,8 @@ import (
 
 var update = flag.Bool("update", false, "write the table of README.md")
 
-// TestNeighboursDifferOnlyAsListed runs every row. A difference that nobody has
-// listed fails it, and so does a listed one that is gone.
+// TestNeighboursDifferOnlyAsListed runs every row. An unlisted difference fails the test, and
+// so does a listed difference that no longer occurs.
 func TestNeighboursDifferOnlyAsListed(t *testing.T) {
 	for _, r := range rows() {
 		t.Run(r.name(), func(t *testing.T) {

@@ -34,13 +34,13 @@ type row struct {
 // neighbour is a middleware of a framework, before it is given a place.
 type neighbour[M any] struct {
 	name   string
-	use    func() M // made anew for each site
+	use    func() M // a new one for each site
 	only   place    // where it makes sense; "": at both places
 	front  expected
 	behind expected
 }
 
-// expected is what is known of a neighbour at one place.
+// expected is the known behaviour of a neighbour at one place.
 type expected struct {
 	uncached string
 	differ   map[string]string

@@ -18,13 +18,12 @@ type shop struct {
 	runs    int
 }
 
-// greetingField is the request field in which middleware that keeps a session tells
-// the handler whose it is. The handler shows it, so that a page which is given to
-// somebody else is seen.
+// greetingField is the request field in which session middleware names the visitor to the
+// handler. The handler prints it, so that the test sees a page that reaches another visitor.
 const greetingField = "X-Session-Greeting"
 
-// text is 4 kB that a compressor cannot make smaller than half of it, so that there
-// are enough encoded bytes to ask for a part of.
+// text is 4 kB that no compressor halves. The encoded content is thus long enough for a
+// range request.
 var text = func() string {
 	var b strings.Builder
 	for i := range 64 {

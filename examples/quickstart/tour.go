@@ -85,8 +85,7 @@ func (r reply) price() (int64, error) {
 }
 
 // showTour serves the shop, takes the tour and prints it. With Redis there are two
-// servers, in two frameworks, with a cache each. The error says what was not as
-// promised.
+// servers in two frameworks, each with its own cache. The error lists the broken promises.
 func showTour(ctx context.Context, out io.Writer, adapter string, shop *Shop, client *redis.Client, namespace string) error {
 	with := adapter
 	if client != nil {
@@ -160,8 +159,8 @@ hit: answered by the cache.  fwd=uri-miss, miss: the handler ran.  collapsed: wa
 handler and shares its answer.  detail=streamed: not stored, passed through as it came.
 `
 
-// takeTour makes the requests and notes what was not as promised. Without a second
-// server shared is nil.
+// takeTour makes the requests and records the broken promises. Without a second server
+// shared is nil.
 func takeTour(ctx context.Context, base string, queries func() int64, shared *sharing, size tourSize) (*tourist, error) {
 	transport := &http.Transport{DisableCompression: true}
 	defer transport.CloseIdleConnections()
@@ -230,7 +229,7 @@ func (t *tourist) reads(ctx context.Context) error {
 	return nil
 }
 
-// crowd shows that a cold product costs one query, however many ask for it.
+// crowd shows that concurrent requests for a cold product cost one query.
 func (t *tourist) crowd(ctx context.Context) error {
 	return t.crowdAt(ctx, "product 2, cold, %d clients at once", "/products/2", t.base)
 }
@@ -317,8 +316,8 @@ func (t *tourist) price(ctx context.Context) (int64, error) {
 	return r.price()
 }
 
-// stream shows that what is flushed is not held back, although the route has the
-// cache's line like the others.
+// stream shows that a flushed part reaches the client at once, although the route is
+// registered with the cache like the others.
 func (t *tourist) stream(ctx context.Context) error {
 	before, start := t.queries(), time.Now()
 	req, err := request(ctx, http.MethodGet, t.base+"/stream", http.NoBody)

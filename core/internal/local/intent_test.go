@@ -160,8 +160,8 @@ func TestALoadThatSpansADeadlineIsNotStored(t *testing.T) {
 	})
 }
 
-// LongestLoad is the longest that a class allows, but nobody can stop a loader that
-// does not listen, or a handler.
+// LongestLoad is the longest load that a class allows. A handler, or a loader that ignores its
+// context, can run longer.
 func TestALoadThatOutlastsTheMemoryOfAWriterIsNotStored(t *testing.T) {
 	eachWritable(t, func(t *testing.T, n naming) {
 		c := openWith(t, Settings{MaxBytes: 1 << 20, Refreshes: 1})

@@ -311,7 +311,7 @@ func TestAReaderAfterAnInvalidationDoesNotShareWhatALeaderFound(t *testing.T) {
 }
 
 // appended waits for the log to move. It returns false if the log's lock is held
-// instead: then whoever appends does more under it.
+// instead: the append then does more work under the lock.
 func appended(c *Cache, start uint64) bool {
 	for busy := 0; busy < 100_000; {
 		if !c.journal.mu.TryRLock() {
@@ -481,7 +481,7 @@ func (r *reader) get() result {
 // turn is the reader's right to load, or nil.
 func (r *reader) turn() *Turn { return r.get().turn }
 
-// value is what the reader got from somebody else's load, or nil.
+// value is the reader's value from another load, or nil.
 func (r *reader) value() any {
 	if en := r.get().out.Entry; en != nil {
 		return en.Value

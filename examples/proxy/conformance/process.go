@@ -90,12 +90,12 @@ func (p *process) stop() error {
 	return fmt.Errorf("%s did not end within %s", p.cmd.Path, stopTimeout)
 }
 
-// ended says how a program has ended that should have gone on.
+// ended describes the unexpected end of a program.
 func (p *process) ended() error {
 	return fmt.Errorf("%s ended (%s)\n%s", p.cmd.Path, p.cmd.ProcessState, p.log)
 }
 
-// tail keeps the end of what is written to it.
+// tail keeps the last bytes that are written to it.
 type tail struct {
 	mu  sync.Mutex
 	end []byte

@@ -91,7 +91,7 @@ func definitions(ctx context.Context, suite string) (parts []part, err error) {
 	return parts, nil
 }
 
-// output is what a program prints that ends by itself.
+// output returns the output of a program that ends by itself.
 func output(cmd *exec.Cmd, dir string) ([]byte, error) {
 	var complaints bytes.Buffer
 	cmd.Dir = dir

@@ -66,7 +66,7 @@ func read(report []byte) (results map[string]result, err error) {
 	return results, nil
 }
 
-// The kinds of tests. A check fails nobody: it is to find out what caches do.
+// The kinds of tests. A check fails no cache: it records the behaviour of caches.
 const (
 	required = "required"
 	optimal  = "optimal"
@@ -96,8 +96,8 @@ type failure struct{ kind, id, how, message string }
 
 func newCounts() map[string]*count { return map[string]*count{required: {}, optimal: {}, check: {}} }
 
-// judge says what the suite's pages would say: a test counts only if all that it
-// depends on has passed.
+// judge returns the verdict of the suite's pages: a test counts only if all its dependencies
+// have passed.
 func judge(parts []part, results map[string]result) *score {
 	tests := make(map[string]test)
 	for _, p := range parts {

@@ -29,13 +29,13 @@ func (k Kind) String() string {
 // lease is the value of a Lease.
 type lease struct {
 	token  string
-	waited bool // somebody was told that it is busy
+	waited bool // a lease request got busy
 }
 
 // generation is the value of a Generation.
 type generation struct {
 	token  string
-	capped bool // it ends at an intent's deadline: nobody lengthens its life who captures it
+	capped bool // it ends at an intent's deadline: a capture does not extend its life
 }
 
 // intents is the value of an Intents.

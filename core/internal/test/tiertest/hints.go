@@ -142,7 +142,7 @@ func hintCases() []testCase {
 	}
 	for _, e := range leaseEnds() {
 		cases = append(cases, testCase{
-			name: "given somebody who was told busy, " + e.name + " wakes",
+			name: "given an instance that got busy, " + e.name + " wakes it",
 			run: func(s *store) {
 				holder, waiter, version := s.open(), s.open(), s.openVersion("v2")
 				l := waiter.listen()

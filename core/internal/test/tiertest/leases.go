@@ -27,7 +27,7 @@ func leaseCases() []testCase {
 			require.Empty(s, l.Generations)
 		}},
 
-		{name: "given a lease, everybody else is told busy", run: func(s *store) {
+		{name: "given a lease, other instances get busy", run: func(s *store) {
 			a, b := s.open(), s.open()
 			l := a.acquire("key")
 			for _, c := range []*client{a, b, b} {
@@ -97,7 +97,7 @@ func leaseCases() []testCase {
 			now := c.acquire("key")
 			require.NotEqual(s, old.Token, now.Token)
 			require.False(s, c.extend(old, minute))
-			require.False(s, c.fill(old, value(old, "old")), "it is somebody else's now")
+			require.False(s, c.fill(old, value(old, "old")), "another instance holds the lease")
 			require.NoError(s, c.Release(s.ctx(), old))
 			require.Positive(s, c.ask("key", "", minute).Busy, "which nothing of this ended")
 			require.True(s, c.fill(now, value(now, "new")))

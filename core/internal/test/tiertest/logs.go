@@ -201,7 +201,7 @@ func logCases() []testCase {
 			require.NotEmpty(s, late.Token)
 		}},
 
-		{name: "beyond the length of a log old positions are trimmed, and new ones join", needs: needsLogItems,
+		{name: "a log beyond its length trims old positions, and new ones join", needs: needsLogItems,
 			run: func(s *store) {
 				c := s.open()
 				const batch = 50

@@ -27,7 +27,7 @@ func queueCases() []testCase {
 
 func enqueueCases() []testCase {
 	return []testCase{
-		{name: "what is queued is told with the lease, until it is settled", run: func(s *store) {
+		{name: "a lease reports the queued change until it is settled", run: func(s *store) {
 			a, b := s.open(), s.openVersion("v2")
 			require.Nil(s, a.queued("key"))
 			v := a.enqueue("key", "one")
@@ -42,7 +42,7 @@ func enqueueCases() []testCase {
 			require.Empty(s, w.claim(10).Records)
 		}},
 
-		{name: "who is refused the lease is told what is queued as well", run: func(s *store) {
+		{name: "a refused lease reports the queued change as well", run: func(s *store) {
 			c := s.open()
 			v := c.enqueue("key", "one")
 			c.acquire("key")
@@ -200,7 +200,7 @@ func enqueueCases() []testCase {
 				return done[0]
 			}
 			l := c.acquire("key")
-			c.ask("key", "", minute) // somebody waits for it
+			c.ask("key", "", minute) // another instance waits for it
 			require.NotZero(s, with(l, "one").Version)
 			require.Equal(s, tier.Enqueued{Version: -1}, with(l, "two"), "the change has ended the lease")
 			require.Equal(s, "one", string(c.queued("key").Payload))
@@ -715,7 +715,7 @@ func letterCases() []testCase {
 			require.Equal(s, "dead again", string(c.letters(0)[1].Payload))
 		}},
 
-		{name: "a dead letter is queued anew, in the way of a change", run: func(s *store) {
+		{name: "a dead letter is queued again like a change", run: func(s *store) {
 			c := s.open()
 			w := c.worker("w", 0)
 			name := in(0, "key")
@@ -764,7 +764,7 @@ func letterCases() []testCase {
 	}
 }
 
-// queued returns what a lease for a key that nobody fills says, and leaves it free.
+// queued returns the queued change that a lease of a key reports, and releases the lease.
 func (c *client) queued(name string) *tier.Queued {
 	c.Helper()
 	l := c.ask(name, c.entry(name).ID, minute)
