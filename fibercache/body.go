@@ -27,14 +27,14 @@ func (x *exchange) setBody(resp *fasthttp.Response, body []byte) {
 }
 
 // sentBy reports whether an answer goes from the app straight to the app's server: no handler
-// of fasthttp is around that of the app. An answer of a context without a server is sent by
-// nothing.
+// of fasthttp is around that of the app. The caller of a context without a server may do anything
+// with the answer.
 func sentBy(ctx *fasthttp.RequestCtx, app *fiber.App) bool {
 	if serverOf == nil {
 		return false
 	}
 	server := serverOf(ctx)
-	return server == nil || server == app.Server() && reflect.ValueOf(server.Handler).Pointer() == appHandler()
+	return server != nil && server == app.Server() && reflect.ValueOf(server.Handler).Pointer() == appHandler()
 }
 
 // appHandler returns the code of the handler of any app.

@@ -42,7 +42,7 @@ func fiberV2App(s *site, cached ...fiber.Handler) app {
 		}
 		return c.Status(p.status).SendString(p.body)
 	})...)
-	return fastApp{a.Handler()}
+	return fastApp{a.Handler(), a.Server()}
 }
 
 // fiberV3 has no adapter of Larder: "same" is its bare handler.
@@ -77,5 +77,5 @@ func fiberV3App(s *site, cached ...any) app {
 		all := append(cached[:len(cached):len(cached)], h)
 		a.Get(path, all[0], all[1:]...)
 	}
-	return fastApp{a.Handler()}
+	return fastApp{a.Handler(), a.Server()}
 }

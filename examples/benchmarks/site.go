@@ -5,10 +5,12 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
+	"reflect"
 	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
+	"unsafe"
 
 	"github.com/valyala/fasthttp"
 
@@ -168,10 +170,17 @@ func (a netApp) get(target string, fields ...string) answer {
 }
 
 // fastApp is an app on fasthttp.
-type fastApp struct{ handler fasthttp.RequestHandler }
+type fastApp struct {
+	handler fasthttp.RequestHandler
+	server  *fasthttp.Server
+}
 
-func newContext(target string, fields []string) *fasthttp.RequestCtx {
+// newContext returns a context of the server of the app, as the server makes it for a connection.
+// Larder copies a long body for any other context.
+func (a fastApp) newContext(target string, fields []string) *fasthttp.RequestCtx {
 	ctx := &fasthttp.RequestCtx{}
+	server := reflect.ValueOf(ctx).Elem().FieldByName("s")
+	*(**fasthttp.Server)(unsafe.Pointer(server.UnsafeAddr())) = a.server
 	h := &ctx.Request.Header
 	h.SetMethod(http.MethodGet)
 	ctx.Request.SetRequestURI(target)
@@ -185,7 +194,7 @@ func newContext(target string, fields []string) *fasthttp.RequestCtx {
 }
 
 func (a fastApp) client(target string) func() {
-	ctx := newContext(target, nil)
+	ctx := a.newContext(target, nil)
 	return func() {
 		ctx.Response.Reset()
 		a.handler(ctx)
@@ -193,7 +202,7 @@ func (a fastApp) client(target string) func() {
 }
 
 func (a fastApp) get(target string, fields ...string) answer {
-	ctx := newContext(target, fields)
+	ctx := a.newContext(target, fields)
 	a.handler(ctx)
 	got := answer{ctx.Response.StatusCode(), make(http.Header), bytes.Clone(ctx.Response.Body())}
 	for k, v := range ctx.Response.Header.All() {
