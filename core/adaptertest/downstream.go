@@ -287,10 +287,11 @@ func dateCases() []testCase {
 		}),
 
 		within("a HEAD with the Last-Modified of the same second renews nothing", func(s *site) {
-			o := &original{modified: time.Now().UTC().Format(http.TimeFormat)}
+			o := &original{etag: `"v1"`, modified: time.Now().UTC().Format(http.TimeFormat)}
 			s.handle("GET /p/{id}", o.serve, s.cached("minute"))
 			s.get("/p/1").is("run 1")
 			time.Sleep(time.Minute)
+			o.etag = "" // the date alone does not prove that it is the same version
 			s.do("HEAD", "/p/1").says("Larder; fwd=stale")
 			s.get("/p/1").is("run 3").says("Larder; fwd=stale; stored")
 		}),
