@@ -423,12 +423,7 @@ func BenchmarkWatchdog(b *testing.B) {
 			state := func() (commands, cpu float64) {
 				commands, err := strconv.ParseFloat(info(b, client, "stats", "total_commands_processed"), 64)
 				require.NoError(b, err)
-				for _, field := range []string{"used_cpu_sys", "used_cpu_user"} {
-					v, err := strconv.ParseFloat(info(b, client, "cpu", field), 64)
-					require.NoError(b, err)
-					cpu += v
-				}
-				return commands, cpu
+				return commands, serverCPU(b, client)
 			}
 			for range b.N {
 				time.Sleep(time.Second) // all have begun
@@ -440,6 +435,17 @@ func BenchmarkWatchdog(b *testing.B) {
 			}
 		})
 	}
+}
+
+// serverCPU returns the CPU time of a server, in seconds.
+func serverCPU(b *testing.B, client *redis.Client) (seconds float64) {
+	b.Helper()
+	for _, field := range []string{"used_cpu_sys", "used_cpu_user"} {
+		v, err := strconv.ParseFloat(info(b, client, "cpu", field), 64)
+		require.NoError(b, err)
+		seconds += v
+	}
+	return seconds
 }
 
 // BenchmarkWarm is the warming of b.N values of 200 bytes by Map.Warm, against a plain
@@ -485,20 +491,25 @@ func BenchmarkWarm(b *testing.B) {
 		return len(ids), 0
 	}
 	var plain, larder time.Duration
+	var plainCPU, larderCPU float64
 	stored := 0
 	n := max(b.N/turns, 1)
 	b.ResetTimer()
 	for from := 0; from < b.N; from += n {
 		to := min(from+n, b.N)
+		begun := serverCPU(b, client)
 		done, err := warmup.Run(b.Context(), ids(from, to), warmup.Plan{Batch: batch, Parallel: parallel}, raw)
 		require.NoError(b, err)
 		require.Equal(b, to-from, done.Filled)
 		plain += done.Elapsed
+		between := serverCPU(b, client)
+		plainCPU += between - begun
 		r, err := a.Warm(b.Context(), ids(from, to), load, o)
 		require.NoError(b, err)
 		stored += r.Filled
 		require.Zero(b, r.Failed)
 		larder += r.Elapsed
+		larderCPU += serverCPU(b, client) - between
 	}
 	b.StopTimer()
 	stats, err := client.Info(b.Context(), "commandstats").Result()
@@ -508,6 +519,8 @@ func BenchmarkWarm(b *testing.B) {
 	b.ReportMetric(float64(b.N)/plain.Seconds(), "raw/s")
 	b.ReportMetric(float64(b.N)/larder.Seconds(), "warm/s")
 	b.ReportMetric(plain.Seconds()/larder.Seconds(), "ratio")
+	b.ReportMetric(1e6*plainCPU/float64(b.N), "raw-redis-µs/op")
+	b.ReportMetric(1e6*larderCPU/float64(b.N), "warm-redis-µs/op")
 }
 
 // More items than a log holds, in Redis or in memory, go by during a load.

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -123,21 +124,57 @@ func (r *run) startAll(plain bool) (list []*applier, err error) {
 	return list, nil
 }
 
-// compare measures the rates of both in turn.
+// compare measures the rates of both in turn, and the CPU time of the servers, which depends
+// less on other processes of the machine.
 func (r *run) compare(ctx context.Context) error {
 	n := r.cfg.plain
 	for range 3 {
-		p, err := r.plainRate(ctx, n)
+		p, plain, err := r.measured(ctx, r.plainRate)
 		if err != nil {
 			return err
 		}
-		o, err := r.rate(ctx, n)
+		o, ours, err := r.measured(ctx, r.rate)
 		if err != nil {
 			return err
 		}
 		fmt.Fprintf(r.out, "%d changes of as many ids: XADD/XREADGROUP/XACK %.0f/s, write-behind %.0f/s, ratio %.2f\n", n, p, o, o/p)
+		fmt.Fprintf(r.out, "  CPU of Redis per change: XADD/XREADGROUP/XACK %.1fµs, write-behind %.1fµs\n", plain, ours)
 	}
 	return nil
+}
+
+// measured returns the rate of a run, and the CPU time of the servers per change in
+// microseconds.
+func (r *run) measured(ctx context.Context, run func(context.Context, int) (float64, error)) (rate, perChange float64, err error) {
+	before, err := r.serversCPU(ctx)
+	if err != nil {
+		return 0, 0, err
+	}
+	if rate, err = run(ctx, r.cfg.plain); err != nil {
+		return 0, 0, err
+	}
+	after, err := r.serversCPU(ctx)
+	return rate, 1e6 * (after - before) / float64(r.cfg.plain), err
+}
+
+// serversCPU returns the CPU time of all servers, in seconds.
+func (r *run) serversCPU(ctx context.Context) (seconds float64, err error) {
+	for _, addr := range r.order.Redis {
+		client := redis.NewClient(&redis.Options{Addr: addr})
+		info, err := client.InfoMap(ctx, "cpu").Result()
+		_ = client.Close()
+		if err != nil {
+			return 0, err
+		}
+		for _, field := range []string{"used_cpu_sys", "used_cpu_user"} {
+			v, err := strconv.ParseFloat(info["CPU"][field], 64)
+			if err != nil {
+				return 0, fmt.Errorf("INFO cpu of %s: %s: %w", addr, field, err)
+			}
+			seconds += v
+		}
+	}
+	return seconds, nil
 }
 
 // plainRate returns changes per second, until all are applied.
