@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -264,6 +265,10 @@ func TestABadIDIsRefusedBeforeAnythingIsDone(t *testing.T) {
 		refused(t, m.Invalidate(t.Context(), "good", bad.id), bad.field, bad.value)
 	}
 	_, err = m.Get(t.Context(), "a", nil)
+	refused(t, err, "load", nil)
+	_, err = m.Warm(t.Context(), nil, func(context.Context, []string) (map[string]item, error) { return nil, nil }, core.WarmOptions{})
+	refused(t, err, "ids", nil)
+	_, err = m.Warm(t.Context(), slices.Values([]string{"a"}), nil, core.WarmOptions{})
 	refused(t, err, "load", nil)
 	require.Zero(t, c.Stats().Invalidations)
 	require.Zero(t, c.Stats().Misses)

@@ -70,11 +70,14 @@ func (o WarmOptions) planOf(name string) (warmup.Plan, error) {
 // warming never replaces a newer value.
 //
 // Warm returns when ids ends, with nil, or when ctx ends, with its error. The result is
-// valid with both; errors of single ids are only counted. A nil load and options out of
+// valid with both; errors of single ids are only counted. Nil ids, a nil load and options out of
 // range are a *[ConfigError], and a cache that is closed or switched off is [ErrClosed],
 // with a zero result.
 func (m *Map[K, V]) Warm(ctx context.Context, ids iter.Seq[K], load ManyLoader[K, V], o WarmOptions) (WarmResult, error) {
-	if load == nil {
+	switch {
+	case ids == nil:
+		return WarmResult{}, &ConfigError{"ids", nil, "a sequence"}
+	case load == nil:
 		return WarmResult{}, &ConfigError{"load", nil, "a function"}
 	}
 	if !m.base.c.Enabled() {

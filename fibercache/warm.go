@@ -24,6 +24,9 @@ const patience = time.Minute
 // believes X-Forwarded-Proto of its proxy, and is warmed through that. A page that takes
 // longer than a minute counts as failed.
 func Warm(ctx context.Context, app *fiber.App, urls iter.Seq[string], o core.WarmOptions) (core.WarmResult, error) {
+	if app == nil {
+		return core.WarmResult{}, &core.ConfigError{Field: "app", Value: nil, Allowed: "an app"}
+	}
 	return httpcache.WarmFunc(ctx, urls, o, func(r *http.Request) int {
 		if r.URL.Scheme != "http" {
 			return http.StatusBadGateway

@@ -21,4 +21,5 @@ func TestARouteWithoutHandlerFailsWhenItIsBuilt(t *testing.T) {
 	} {
 		require.PanicsWithError(t, `larder: handler is <nil>; allowed: an http.Handler`, func() { middleware(nil) }, name)
 	}
+	require.PanicsWithError(t, `larder: params is <nil>; allowed: a function that returns the parameters of a request`, func() { nethttp.PathValues(nil) })
 }

@@ -84,7 +84,12 @@ func (w WriteRoute) Middleware() (func(http.Handler) http.Handler, error) {
 //	router.Use(nethttp.PathValues(mux.Vars))
 //
 // The parameter "*" is the wildcard's.
+//
+// It panics with a *core.ConfigError if params is nil.
 func PathValues(params func(*http.Request) map[string]string) func(http.Handler) http.Handler {
+	if params == nil {
+		panic(&core.ConfigError{Field: "params", Value: nil, Allowed: "a function that returns the parameters of a request"})
+	}
 	return func(next http.Handler) http.Handler {
 		required(next)
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

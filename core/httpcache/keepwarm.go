@@ -42,8 +42,11 @@ func KeepWarm(ctx context.Context, cache *core.Cache, server http.Handler, o cor
 // KeepWarmFunc is KeepWarm for a server that is not an http.Handler: ask has it answer a
 // request, with its context, and returns the status.
 func KeepWarmFunc(ctx context.Context, cache *core.Cache, o core.KeepWarmOptions, ask func(*http.Request) (status int)) error {
-	if cache == nil {
+	switch {
+	case cache == nil:
 		return &core.ConfigError{Field: "cache", Value: nil, Allowed: "a cache made by core.New"}
+	case ask == nil:
+		return &core.ConfigError{Field: "ask", Value: nil, Allowed: "a function"}
 	}
 	if o.Batch == 0 {
 		o.Batch = 1

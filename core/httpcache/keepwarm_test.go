@@ -172,5 +172,6 @@ func TestKeepWarmRefusesASecondCallForOneCache(t *testing.T) {
 		require.ErrorAs(t, httpcache.KeepWarm(t.Context(), k.cache, k.mux, core.KeepWarmOptions{Top: -1}), &ce)
 		require.ErrorAs(t, httpcache.KeepWarm(t.Context(), nil, k.mux, core.KeepWarmOptions{}), &ce)
 		require.ErrorAs(t, httpcache.KeepWarm(t.Context(), k.cache, nil, core.KeepWarmOptions{}), &ce)
+		require.ErrorAs(t, httpcache.KeepWarmFunc(t.Context(), k.cache, core.KeepWarmOptions{}, nil), &ce)
 	})
 }

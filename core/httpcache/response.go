@@ -18,8 +18,8 @@ import (
 // response is a stored response. It is immutable except for the fields that are rendered
 // when they are first sent.
 //
-// A response has 288 bytes, a size class of the allocator. What few responses have is behind
-// a pointer.
+// A response has 288 bytes, a size class of the allocator. The parts that few responses have are
+// behind pointers.
 type response struct {
 	fields  []Field // the handler's, then the cache's
 	sent    []Field // the fields that answers carry

@@ -25,6 +25,9 @@ import (
 // A net/http server's Handler, an Echo and a Gin engine are such handlers; for Fiber
 // there is fibercache.Warm.
 func Warm(ctx context.Context, server http.Handler, urls iter.Seq[string], o core.WarmOptions) (core.WarmResult, error) {
+	if server == nil {
+		return core.WarmResult{}, &core.ConfigError{Field: "server", Value: nil, Allowed: "a handler"}
+	}
 	return WarmFunc(ctx, urls, o, askHandler(server))
 }
 
@@ -74,6 +77,12 @@ func accepted(r *http.Request) *http.Request {
 // WarmFunc is Warm for a server that is not an http.Handler: ask has it answer a
 // request, and returns the status.
 func WarmFunc(ctx context.Context, urls iter.Seq[string], o core.WarmOptions, ask func(*http.Request) (status int)) (core.WarmResult, error) {
+	switch {
+	case urls == nil:
+		return core.WarmResult{}, &core.ConfigError{Field: "urls", Value: nil, Allowed: "a sequence"}
+	case ask == nil:
+		return core.WarmResult{}, &core.ConfigError{Field: "ask", Value: nil, Allowed: "a function"}
+	}
 	if o.Batch == 0 {
 		o.Batch = 1
 	}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/larderhq/larder/core"
 	"github.com/larderhq/larder/core/httpcache"
+	"github.com/larderhq/larder/fibercache"
 	"github.com/larderhq/larder/nethttp"
 )
 
@@ -44,4 +45,27 @@ func TestWarmedPagesAreHits(t *testing.T) {
 		require.Equal(t, "Larder; hit; ttl=3599", said(w))
 	}
 	require.Equal(t, before, runs.Load())
+}
+
+func TestWarmRefusesWhatIsMissing(t *testing.T) {
+	urls := slices.Values([]string{"http://a/"})
+	for field, warm := range map[string]func() (core.WarmResult, error){
+		"server": func() (core.WarmResult, error) {
+			return httpcache.Warm(t.Context(), nil, urls, core.WarmOptions{})
+		},
+		"urls": func() (core.WarmResult, error) {
+			return httpcache.Warm(t.Context(), http.NotFoundHandler(), nil, core.WarmOptions{})
+		},
+		"ask": func() (core.WarmResult, error) {
+			return httpcache.WarmFunc(t.Context(), urls, core.WarmOptions{}, nil)
+		},
+		"app": func() (core.WarmResult, error) {
+			return fibercache.Warm(t.Context(), nil, urls, core.WarmOptions{})
+		},
+	} {
+		_, err := warm()
+		var wrong *core.ConfigError
+		require.ErrorAs(t, err, &wrong, field)
+		require.Equal(t, field, wrong.Field)
+	}
 }

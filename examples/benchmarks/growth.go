@@ -51,6 +51,9 @@ func grow(ctx context.Context, cfg config, n int, t *section) (err error) {
 		}
 		caches, ends = append(caches, cache), append(ends, end)
 	}
+	if err := s.subscribed(ctx, n); err != nil {
+		return err
+	}
 	idle, idleCPU, err := idleUse(ctx, cfg, s)
 	if err != nil {
 		return err
@@ -77,12 +80,15 @@ func grow(ctx context.Context, cfg config, n int, t *section) (err error) {
 // idleUse returns the commands and the microseconds of CPU per second of a Redis whose caches
 // are idle.
 func idleUse(ctx context.Context, cfg config, s *redisServer) (commands, cpu float64, err error) {
-	time.Sleep(time.Duration(cfg.size(100)) * 20 * time.Millisecond) // connections open
 	before, err := s.usage(ctx)
 	if err != nil {
 		return 0, 0, err
 	}
-	time.Sleep(time.Duration(cfg.size(100)) * 60 * time.Millisecond) // a rate needs a period
+	select { // a rate needs a period
+	case <-time.After(time.Duration(cfg.size(100)) * 60 * time.Millisecond):
+	case <-ctx.Done():
+		return 0, 0, ctx.Err()
+	}
 	after, err := s.usage(ctx)
 	if err != nil {
 		return 0, 0, err

@@ -64,15 +64,31 @@ func freePort() (string, error) {
 	return port, err
 }
 
-// answers waits until the process answers, for up to 10 s.
+// answers waits until the process answers.
 func (s *redisServer) answers(ctx context.Context) error {
+	return poll(ctx, func(ctx context.Context) (bool, error) {
+		pid, err := s.info(ctx, "server", "process_id")
+		return int(pid) == s.cmd.Process.Pid, err
+	})
+}
+
+// subscribed waits until n caches follow the messages of the server.
+func (s *redisServer) subscribed(ctx context.Context, n int) error {
+	return poll(ctx, func(ctx context.Context) (bool, error) {
+		list, err := s.client.Do(ctx, "client", "list", "type", "pubsub").Text()
+		return strings.Count(list, "\n") >= n, err
+	})
+}
+
+// poll calls ready every 10 ms until it returns true, for up to 10 s.
+func poll(ctx context.Context, ready func(context.Context) (bool, error)) error {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	poll := time.NewTicker(10 * time.Millisecond)
 	defer poll.Stop()
 	for {
-		pid, err := s.info(ctx, "server", "process_id")
-		if err == nil && int(pid) == s.cmd.Process.Pid {
+		ok, err := ready(ctx)
+		if err == nil && ok {
 			return nil
 		}
 		select {
