@@ -42,6 +42,8 @@ import (
 //	tag or another tag                          item of another tag drops it when it is heard.
 //	v2 becomes a dead letter                    Key and tag are invalidated: v2 is dropped.
 //	v2 is lost in a failover, with the queue    The era ends: v2 is dropped.
+//	an intent was open when P began to follow   P does not know it. Its writer may change any tag
+//	the partition                               of v2: v2 is dropped at the last deadline.
 //	P puts v3, the outcome is unknown           Key and tag are pending: v2 is dropped.
 //	P puts v3, which is refused                 Nothing has happened: v2 stays.
 //	P puts v3, its items are heard, no reply    v2 is dropped, and v3 is kept with the reply.

@@ -208,7 +208,7 @@ func (h *history) open(rng *rand.Rand, workers int) *instance {
 	if h.fault.punctual {
 		in.due = 1
 	}
-	in.line.proofs.delta = in.delta
+	in.line.proofs.delta, in.line.proofs.writeTimeout = in.delta, h.write_
 	in.line.concerns = func(items ...tier.Item) func() {
 		h.concerned.begin(items)
 		return func() { h.concerned.end(h.now(), items) }

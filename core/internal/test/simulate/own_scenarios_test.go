@@ -232,3 +232,27 @@ func TestScenarioAnOwnChangeStaysWhenAnEarlierOneIsHeardLate(t *testing.T) {
 		require.EqualValues(s, 3, p.unanswered())
 	})
 }
+
+// An instance does not know the intents that were open when it began to follow a partition. Their
+// writers may change anything until their last deadline, which drops the instance's own change.
+func TestScenarioAnOwnChangeEndsAtTheDeadlineOfUnknownIntents(t *testing.T) {
+	play(t, func(s *scene) {
+		a := s.actor("a", onePartition)
+		time.Sleep(time.Second)
+		_, err := a.cache.Begin(s.Context(), core.Key("another"))
+		require.NoError(s, err)
+
+		b := s.actor("b", onePartition)
+		q := b.queue(idle, nil)
+		time.Sleep(time.Second)
+		q.put(1, 2)
+		require.EqualValues(s, 2, q.unanswered())
+		time.Sleep(40 * time.Second) // WriteTimeout is 30 s
+		require.EqualValues(s, 1, q.unanswered(), "the database's")
+		q.reads(2)
+
+		q.put(1, 3)
+		time.Sleep(40 * time.Second)
+		require.EqualValues(s, 3, q.unanswered(), "no intent is unknown any more")
+	})
+}

@@ -16,13 +16,21 @@ const linger = 3 * time.Second
 // proofs records the heads that an instance has read of all partitions. While they arrive in
 // time, the instance knows all invalidations.
 type proofs struct {
-	delta time.Duration
+	delta        time.Duration
+	writeTimeout time.Duration
 
-	mu   sync.Mutex
-	sent time.Time // when the last successful read of heads was sent
-	gap  time.Time // the last time at which heads came late, or failed
-	lost time.Time // until when it may lose its own changes
+	mu      sync.Mutex
+	sent    time.Time // when the last successful read of heads was sent
+	gap     time.Time // the last time at which heads came late, or failed
+	lost    time.Time // until when it may lose its own changes
+	drops   time.Time // until when a deadline may drop them: see adopt
+	servers []string  // of the last heads
 }
+
+// adopt records that the instance may have begun to follow a partition from another head. It does
+// not know the intents that are open then, and drops its own changes at the last of their
+// deadlines. The caller holds mu.
+func (p *proofs) adopt() { p.drops = time.Now().Add(p.writeTimeout + linger) }
 
 func (p *proofs) heads(sent time.Time, heads []tier.Head, err error) {
 	p.mu.Lock()
@@ -30,6 +38,15 @@ func (p *proofs) heads(sent time.Time, heads []tier.Head, err error) {
 	now := time.Now()
 	if slices.ContainsFunc(heads, func(h tier.Head) bool { return h.Missing || h.Confirmed != h.Server }) {
 		p.lost = now.Add(linger)
+		p.adopt()
+	}
+	servers := make([]string, len(heads))
+	for i := range heads {
+		servers[i] = heads[i].Server
+	}
+	if err == nil && !slices.Equal(servers, p.servers) {
+		p.servers = servers
+		p.adopt()
 	}
 	if err != nil || p.lost.After(now) || slices.ContainsFunc(heads, func(h tier.Head) bool { return h.Err != nil }) {
 		p.gap = now
@@ -50,6 +67,7 @@ func (p *proofs) log(sent time.Time, log *tier.Log, err error) {
 	}
 	if err == nil && !log.Joined {
 		p.gap, p.lost = now, now.Add(linger)
+		p.adopt()
 	}
 }
 
@@ -58,7 +76,7 @@ func (p *proofs) log(sent time.Time, log *tier.Log, err error) {
 func (p *proofs) hold(known, kept time.Time) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.gap.Before(known) && time.Since(p.sent) < p.delta*8/10 && p.lost.Before(kept)
+	return p.gap.Before(known) && time.Since(p.sent) < p.delta*8/10 && p.lost.Before(kept) && p.drops.Before(kept)
 }
 
 // concerned is the time until which messages of an invalidation may arrive.
