@@ -1,5 +1,5 @@
 // The examples are a module of their own, so that what they need (a database, for
-// one) is not required of who imports Larder.
+// one) is no requirement of Larder's users.
 module github.com/larderhq/larder/examples
 
 go 1.25

@@ -26,7 +26,7 @@ func restricted(t *testing.T, server *redisserver.Server, rules []string) {
 	}
 }
 
-// denied returns what the user was refused.
+// denied returns the commands that the user was refused.
 func denied(t *testing.T, server *redisserver.Server) (objects []string) {
 	t.Helper()
 	reply, err := server.Do(within(t, 5*time.Second), "ACL", "LOG", "100")

@@ -81,7 +81,7 @@ func newCosts(t testing.TB, client *redis.Client) *costs {
 	return &costs{t, s, ctx}
 }
 
-// miss is what a miss of a value of a Map asks: the entry with the generation of its
+// miss makes the calls of a miss of a Map's value: the entry with the generation of its
 // own tag, the lease, the fill.
 func (c *costs) miss(key string, tags ...string) {
 	c.t.Helper()

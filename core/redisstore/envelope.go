@@ -12,8 +12,8 @@ import (
 	"github.com/larderhq/larder/core/internal/tier"
 )
 
-// envelope is the value under an entry's name: what the entry was made under, and
-// its payload, in one string, so that nothing of it can be evicted without the
+// envelope is the value under an entry's name: the entry's conditions and its payload,
+// in one string, so that nothing of it can be evicted without the
 // rest (rule R1).
 //
 //	1 byte   magic

@@ -11,8 +11,8 @@ import (
 	"github.com/larderhq/larder/core/internal/tier"
 )
 
-// FuzzDecodeEnvelope decodes what it is given, and the same with a checksum that
-// is right, without which no input would get far.
+// FuzzDecodeEnvelope decodes its input, and the same input with a correct checksum,
+// without which no input would get far.
 func FuzzDecodeEnvelope(f *testing.F) {
 	for _, n := range []int{0, 100, 600, 5000} {
 		e := sampleEnvelope(n)
@@ -39,7 +39,7 @@ func mayAllocate(n int) uint64 {
 }
 
 func checkDecode(t *testing.T, data []byte) {
-	const fuzzer = 1 << 20 // what the fuzzer may allocate in its own goroutines meanwhile
+	const fuzzer = 1 << 20 // bytes that the fuzzer's own goroutines may allocate meanwhile
 
 	given := bytes.Clone(data)
 	var e envelope

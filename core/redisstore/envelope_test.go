@@ -47,7 +47,7 @@ func randomPayload(n int) []byte {
 	return b
 }
 
-// asDecoded is e as decodeEnvelope returns it: what is empty is nil.
+// asDecoded returns e as decodeEnvelope returns it: empty fields are nil.
 func (e envelope) asDecoded() envelope {
 	if len(e.tags) == 0 {
 		e.tags = nil
@@ -77,7 +77,7 @@ func craftedEnvelope(flags byte, header, payload []byte) []byte {
 // emptyHeader has times of zero, no tags, no eras.
 func emptyHeader() []byte { return make([]byte, 7) }
 
-// bytesAllocated returns how much f allocates, with what the runtime did meanwhile.
+// bytesAllocated returns the bytes that f and, meanwhile, the runtime allocate.
 func bytesAllocated(f func()) uint64 {
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
@@ -149,8 +149,8 @@ func TestEnvelopeIsAppended(t *testing.T) {
 	}
 }
 
-// Values of one release are read by the next: whoever changes the layout changes
-// the version.
+// Values of one release are read by the next, so a change of the layout needs a
+// new version.
 func TestEnvelopeLayoutIsPinned(t *testing.T) {
 	e := envelope{
 		id: "id-1", born: 1000, freshUntil: 2000, staleUntil: 3000, keepUntil: 4000, loadTime: 5,
@@ -323,7 +323,7 @@ func TestEnvelopeHostileIsCorrupt(t *testing.T) {
 		"beyond maxDecoded":       craftedEnvelope(envelopeCompressed, emptyHeader(), block(maxDecoded+1, maxDecoded/maxRatio+1)),
 	} {
 		t.Run(name, func(t *testing.T) {
-			// It is refused before anything is allocated for what it says it has.
+			// It is refused before anything is allocated for its stated lengths.
 			least := uint64(math.MaxUint64)
 			for range 3 { // the runtime allocates as well, now and then
 				var err error

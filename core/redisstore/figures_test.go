@@ -67,11 +67,11 @@ func (in *instance) get(t testing.TB, id int, value string, tags ...string) (loa
 	return loaded
 }
 
-// work is what a server has done.
+// work counts the work of a server.
 type work struct {
-	commands map[string]int // those that clients sent; what scripts call is not in it
+	commands map[string]int // sent by clients, without the calls of scripts
 	inside   map[string]int // all
-	reads    int            // from sockets: round trips, where nobody else talks
+	reads    int            // from sockets: round trips, if there is no other client
 }
 
 func info(t testing.TB, client *redis.Client, section, field string) string {
@@ -87,7 +87,7 @@ func info(t testing.TB, client *redis.Client, section, field string) string {
 	return ""
 }
 
-// did returns what fn made the server do, beside answering what it has done.
+// did returns the work of the server for fn, without the questions about its work.
 func did(t testing.TB, server *redisserver.Server, fn func()) work {
 	t.Helper()
 	asking := measure(t, server, func() {}).reads
@@ -449,7 +449,7 @@ func serverCPU(b *testing.B, client *redis.Client) (seconds float64) {
 }
 
 // BenchmarkWarm is the warming of b.N values of 200 bytes by Map.Warm, against a plain
-// loop of pipelined SETs of the same bytes with the same batches, as many at a time, in
+// loop of pipelined SETs of the same bytes with the same batches and concurrency, in
 // turns of a tenth each: go test -run=xxx -bench=Warm -benchtime=1000000x ./core/redisstore
 func BenchmarkWarm(b *testing.B) {
 	const batch, parallel, turns = 1000, 4, 10

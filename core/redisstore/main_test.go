@@ -31,11 +31,11 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// atATime is how many parallel tests run at a time: more than there are processors, since they wait for servers most of
-// the time.
+// atATime is the number of parallel tests that run concurrently: more than there are processors, since they wait for
+// servers most of the time.
 const atATime = 6
 
-// runMoreAtATime lets atATime tests run at a time, unless the flag -parallel is given.
+// runMoreAtATime lets atATime tests run concurrently, unless the flag -parallel is given.
 func runMoreAtATime() {
 	flag.Parse()
 	given := false

@@ -76,8 +76,8 @@ type anyApp struct {
 	served
 }
 
-// use runs an app over what the client reaches, and reports what did not work. Every
-// answer must be right in any case.
+// use runs an app over the servers of the client, and reports the calls that did not work.
+// Every answer must be right in any case.
 func use(t *testing.T, client redis.UniversalClient) *served {
 	t.Helper()
 	a := start(t, client)
@@ -309,8 +309,8 @@ func clientOf(t *testing.T, addr string) *redis.Client {
 // needless are commands whose refusal costs nothing on one server.
 var needless = []string{"PING", "CLIENT", "SPUBLISH"}
 
-// judgeRefusal demands that nothing fails in silence: whoever runs the app is told of
-// the command by its name, whether it is refused then or works with less.
+// judgeRefusal demands that nothing fails in silence: the error or the log names the
+// command, whether Larder refuses the server or works with less.
 func judgeRefusal(t *testing.T, s *served, command string) {
 	t.Helper()
 	t.Logf("%s: refused: %v; lacks: %v", command, s.refused, s.wrong)
@@ -342,7 +342,7 @@ func TestACommandThatScriptsMayNotCallIsNeverMissedInSilence(t *testing.T) {
 func notInScripts(command string) func([]string) ([]string, string) {
 	return func(args []string) ([]string, string) {
 		if strings.EqualFold(args[0], "eval") {
-			// The probe names what it tries beside the call, as the reason does.
+			// The probe names the tried command beside the call, as the reason does.
 			args = slices.Clone(args)
 			args[1] = regexp.MustCompile(`(redis\.p?call\()`+command).ReplaceAllString(args[1], "${1}'EXEC'")
 		}
@@ -375,8 +375,8 @@ func TestACommandThatAUserMayNotSendIsNeverMissedInSilence(t *testing.T) {
 var managed = []struct {
 	name    string
 	filter  *redisserver.Filter
-	refuses string // what New says
-	less    string // what the log says, where something is lost
+	refuses string // the error of New
+	less    string // the log's line, where something is lost
 }{
 	{name: "no INFO in scripts", filter: &redisserver.Filter{Command: notInScripts("'INFO'")}, less: "INFO"},
 	{name: "no PUBLISH in scripts", filter: &redisserver.Filter{Command: notInScripts("'S?PUBLISH'")}, less: "PUBLISH"},

@@ -77,7 +77,7 @@ func prepareOutage(t *testing.T) *outage {
 	at := slices.IndexFunc(of[:], func(m *redisserver.Server) bool { return m != layout })
 	replica, err := cluster.ReplicaOf(ctx, of[at])
 	require.NoError(t, err)
-	o.stopped = []*redisserver.Server{replica, of[at]} // the replica first: nobody takes over
+	o.stopped = []*redisserver.Server{replica, of[at]} // the replica first, so that there is no failover
 	for id := range 200 {
 		name := "item:" + strconv.Itoa(id)
 		if of[tier.Partition(name, len(of))] == of[at] || of[tier.Partition("t:"+name, len(of))] == of[at] {

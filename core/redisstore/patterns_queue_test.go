@@ -85,7 +85,7 @@ func showOrder(p *pair) {
 	p.open(core.Class{TTL: time.Hour})
 	o := queueOptions{Interval: time.Millisecond, Batch: 3}
 	queues := []*core.WriteBehind[int, product]{p.queue(p.a, o), p.queue(p.b, o)}
-	p.db.during = func() { time.Sleep(time.Millisecond) } // what a database takes
+	p.db.during = func() { time.Sleep(time.Millisecond) } // a database's latency
 	const ids, changes = 5, 40
 	var writers sync.WaitGroup
 	for id := range ids {
@@ -193,7 +193,7 @@ func showDeadLetters(p *pair) {
 	require.Equal(p, "poison", receive(p, died).Value.Name)
 	p.flush(a)
 	require.Equal(p, "coffee", p.db.row(8).Name)
-	p.comesToHave(p.a, 7, "tea") // what the database has
+	p.comesToHave(p.a, 7, "tea") // the database's value
 	p.comesToHave(p.b, 7, "tea")
 
 	require.Equal(p, 1, p.stats(b).Dead)
@@ -213,7 +213,7 @@ func showDeadLetters(p *pair) {
 	require.Zero(p, p.stats(a).Dead)
 }
 
-// A process that ends leaves what is queued to others.
+// Queued changes of a process that has ended are applied by another.
 func showClose(p *pair) {
 	p.open(core.Class{TTL: time.Hour})
 	o := queueOptions{Interval: time.Hour}
@@ -271,7 +271,7 @@ func showBackPressure(p *pair) {
 	require.Equal(p, 200, p.db.row(full).Stock)
 }
 
-// A Redis that may evict what is queued is refused, by the setting's name.
+// A Redis that may evict queued changes is refused, and the error names the setting.
 func showEvictionRefused(p *pair) {
 	p.open(core.Class{TTL: time.Hour})
 	master := p.redis.masters[len(p.redis.masters)-1]

@@ -84,7 +84,7 @@ func showValidation(p *pair) {
 	p.loaded()
 }
 
-// A stale value is answered by both while one of them loads it anew.
+// Both answer the stale value while one of them reloads it.
 func showStaleWhileRevalidate(p *pair) {
 	p.open(core.Class{TTL: time.Hour, StaleWhileRevalidate: time.Hour})
 	p.db.set(7, product{Name: "tea"})
@@ -130,7 +130,7 @@ func showStaleOnError(p *pair) {
 	p.comesToHave(p.b, 7, "coffee")
 }
 
-// A hundred ask both instances for what nobody has: one load.
+// A hundred callers ask both instances for one absent value: one load.
 func showStampedeLock(p *pair) {
 	p.open(core.Class{TTL: time.Hour})
 	p.db.set(7, product{Name: "tea"})
@@ -178,8 +178,8 @@ func showClasses(p *pair) {
 	}
 }
 
-// A reload of the configuration changes how long values live that are stored from then
-// on, whoever reads them.
+// A reload of the configuration changes the TTL of values that are stored from then
+// on, at every reader.
 func showSetClasses(p *pair) {
 	p.open(core.Class{TTL: time.Minute})
 	require.NoError(p, p.a.Put(p.Context(), 1, product{Name: "tea"}))
@@ -271,7 +271,7 @@ var (
 	byPattern = invalidateBy(core.Pattern("product:[13]*"), 1, 3, 10)
 	byPrefix  = invalidateBy(core.Prefix("product:1"), 1, 10)
 	ofAll     = invalidateBy(core.All(), 1, 2, 3, 10)
-	// bySweep is for patterns over a Redis of any size, and says what it has done.
+	// bySweep is for patterns over a Redis of any size, and counts its work.
 	bySweep = invalidation{[]int{1, 10}, func(p *pair) error {
 		did, err := p.a.cache.Sweep(p.Context(), core.Prefix("product:1"))
 		require.NoError(p, did.Everything, "what was named was enough")
@@ -345,8 +345,8 @@ func showEverywhere(p *pair) {
 	p.has(p.b, 7, "coffee")
 }
 
-// The watchdog looks once an hour at most: what the other instance hears it hears by a
-// message.
+// The watchdog runs once an hour at most, so the other instance learns of changes only by
+// messages.
 func showMessages(p *pair) {
 	p.openWith(func(o *core.Options) {
 		o.Classes["product"] = core.Class{TTL: time.Hour}
@@ -360,7 +360,7 @@ func showMessages(p *pair) {
 	}
 }
 
-// listens waits until b hears of what a does to any of the probed ids, and has "tea" for them.
+// listens waits until b receives a's messages for all probed ids, and has "tea" for them.
 func (p *pair) listens() {
 	p.Helper()
 	for id := range probed {
@@ -384,7 +384,7 @@ func showForeignMessages(p *pair) {
 	other := p.redis.client(nil)
 	defer other.Close()
 	for _, in := range []*app{p.a, p.b} {
-		p.until("it has heard of it", func() bool { // who does not listen yet never learns of it
+		p.until("it has heard of it", func() bool { // a subscriber that is late misses the message
 			require.NoError(p, other.Publish(p.Context(), p.space+":invalidate", "tag:product:7").Err())
 			return p.lookup(in, 7).Value.Name == "coffee"
 		})
@@ -494,7 +494,7 @@ func showKeepWarm(p *pair) {
 	p.loaded(7)
 	p.db.set(7, product{Name: "coffee"})
 	require.NoError(p, p.b.Invalidate(p.Context(), 7))
-	p.until("it is warm again", func() bool { return filled.Load() > 0 }) // nobody asks
+	p.until("it is warm again", func() bool { return filled.Load() > 0 }) // without any request
 	p.comesToHit(p.a, 7, "coffee")
 	p.comesToHit(p.b, 7, "coffee")
 	p.loadedAnew(7)

@@ -175,8 +175,8 @@ func (p *pair) openWith(change func(*core.Options), opts ...func(*core.MapOption
 // probed is how many ids lie in about all partitions.
 const probed = 40
 
-// ready waits until what a loads is stored, and b has it: values that are loaded in the
-// first moments of a namespace may be answered only.
+// ready waits until a stores the values that it loads, and b has them. Values that are loaded
+// in the first moments of a namespace may be answered without being stored.
 func (p *pair) ready() {
 	p.Helper()
 	var probes []*core.Map[int, int]
@@ -268,8 +268,8 @@ func (p *pair) loaded(ids ...int) {
 	require.Equal(p, ids, got, "loads")
 }
 
-// loadedAnew is loaded after an invalidation. An instance that asks while it hears of that
-// may load what the other one has loaded already.
+// loadedAnew is loaded after an invalidation. An instance that is asked while the message
+// arrives may repeat the other one's load.
 func (p *pair) loadedAnew(ids ...int) {
 	p.Helper()
 	got := p.db.takeLoads()
@@ -313,8 +313,8 @@ type shopDB struct {
 	bad   int   // an id that apply does not take; 0: none
 
 	applied []core.Change[int, product]
-	at      map[int]bool // ids that an apply is at
-	twice   int          // ids that two applies were at, at a time
+	at      map[int]bool // ids that an apply is writing
+	twice   int          // ids that two applies wrote concurrently
 	during  func()       // in the middle of a load or apply, after a load has read
 }
 
@@ -324,7 +324,7 @@ func (d *shopDB) set(id int, v product) {
 	d.rows[id] = v
 }
 
-// row returns what the database has.
+// row returns the database's value.
 func (d *shopDB) row(id int) product {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -420,7 +420,7 @@ func (d *shopDB) save(_ context.Context, id int, v product) error {
 	return nil
 }
 
-// apply is what a write-behind queue calls.
+// apply is called by the write-behind queue.
 func (d *shopDB) apply(_ context.Context, changes []core.Change[int, product]) error {
 	d.mu.Lock()
 	during := d.during

@@ -22,7 +22,7 @@ func showWriteThrough(p *pair) {
 	p.comesToHit(p.b, 7, "coffee")
 	p.loaded()
 
-	// A save that fails may have committed all the same: it is loaded by who asks next.
+	// A save that fails may have committed all the same, so the next read loads the value.
 	err := p.a.Write(p.Context(), 7, product{Name: "milk"}, func(ctx context.Context, id int, v product) error {
 		require.NoError(p, p.db.save(ctx, id, v))
 		return errDatabaseDown
@@ -33,7 +33,7 @@ func showWriteThrough(p *pair) {
 	p.loadedAnew(7)
 }
 
-// A load that has read before a write does not leave behind what it read.
+// A load that has read before a write does not leave its value behind.
 func showWriteBesideLoad(p *pair) {
 	p.open(core.Class{TTL: time.Hour})
 	p.db.set(7, product{Name: "tea"})
@@ -56,8 +56,8 @@ func showWriteBesideLoad(p *pair) {
 	p.loaded(7)
 }
 
-// Two instances write one id at a time, and the cache comes to the one that the database
-// took last, whichever of them returned last.
+// Two instances write one id concurrently, and the cache converges to the value that the
+// database committed last, whichever write returned last.
 func showTwoWriters(p *pair) {
 	p.open(core.Class{TTL: time.Hour})
 	saved, release := make(chan struct{}), make(chan struct{})

@@ -59,7 +59,7 @@ func settle(t testing.TB, s *session, of ...tier.Settled) tier.Settlement {
 	return done
 }
 
-// queued returns what the lease for a key tells, nil if nothing.
+// queued returns the queued change that the lease for a key carries, nil if there is none.
 func queued(t testing.TB, s *session, key string) *tier.Queued {
 	t.Helper()
 	l, err := s.Acquire(t.Context(), key, "", nil, time.Minute)
@@ -114,7 +114,7 @@ func TestAFullServerQueuesNothing(t *testing.T) {
 			require.ErrorContains(t, err, "OOM")
 			require.Equal(t, before, dump(t, client))
 
-			// It can be emptied, by whoever comes.
+			// Any worker can empty it.
 			require.Len(t, claim(t, s).Records, 4)
 			require.True(t, settle(t, s,
 				tier.Settled{Key: "applied", Version: versions[0]},
@@ -258,7 +258,7 @@ func TestKeysOfAQueueWithAWrongTypeAreReplaced(t *testing.T) {
 				}
 				spoil()
 				fresh := enqueue(t, s, "fresh")[0]
-				for range 2 { // the first finds in the order what the records have lost
+				for range 2 { // the first finds ids in the order whose records are lost
 					claim(t, s)
 				}
 				require.Equal(t, fresh, queued(t, s, "fresh").Version)
@@ -290,7 +290,7 @@ func claimedKeys(c tier.Claimed) []string {
 	return keys
 }
 
-// nonsense is what is no record, or hardly one.
+// nonsense holds malformed records.
 func nonsense() []string {
 	return []string{
 		"", ":", "x", "1", "1:2:3", "1:1:0:n:1:", "1:1:0:n:1:q", "1:1:0:n:1:qp", "1:1:0:n:2:qp", "1:1:0:n:0:p", "1:1:0::1:qp",
@@ -607,8 +607,8 @@ func FuzzParseRecord(f *testing.F) {
 	})
 }
 
-// BenchmarkEnqueue is what a change costs that is queued, with so many in a call;
-// Change of as many keys, and HSET of as many fields, are beside it.
+// BenchmarkEnqueue measures the cost of a queued change, by changes per call, beside Change
+// of as many keys and HSET of as many fields.
 func BenchmarkEnqueue(b *testing.B) {
 	server := redisserver.Single(b)
 	client := redis.NewClient(&redis.Options{Addr: server.Addr()})

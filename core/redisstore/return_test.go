@@ -73,7 +73,7 @@ func (r *returning) do(args ...any) any {
 
 func (r *returning) flush() { r.do("FLUSHDB") }
 
-// is demands a value, whoever has loaded it.
+// is demands a value, from a load or from the cache.
 func (in *instance) is(r *returning, name, want string) {
 	r.Helper()
 	v, err := in.Get(r.Context(), 1, func(ctx context.Context, _ int) (string, error) { return "new", core.AddTags(ctx, "t") })

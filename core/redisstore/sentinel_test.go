@@ -67,8 +67,8 @@ func TestAFailoverIsFollowed(t *testing.T) {
 	}
 }
 
-// A master that Sentinel has given up, and that comes back without knowing, takes
-// writes until Sentinel has told it: nobody of ours may be there then.
+// A master that Sentinel has replaced, and that returns unaware, accepts writes until
+// Sentinel demotes it. None of the instances may use it meanwhile.
 func TestADemotedMasterIsAbandoned(t *testing.T) {
 	t.Parallel()
 	sentinel, s := withSentinel(t)

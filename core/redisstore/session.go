@@ -27,8 +27,8 @@ type session struct {
 	partitions atomic.Int32
 	clocks     [tier.MaxPartitions]clock
 
-	limits  []string // what the servers lack, for the log
-	noQueue error    // why nothing can be queued; nil: it can
+	limits  []string // features that the servers lack, for the log
+	noQueue error    // the reason that nothing can be queued; nil if it can
 
 	mu       sync.Mutex
 	versions []string // known to be in use, ours first; never changed in place

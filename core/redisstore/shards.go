@@ -358,7 +358,7 @@ func (sh *shard) isReady() bool {
 // the slot map is read later. The caller holds mu.
 func (h *shards) follow(p int, from *shard, moved error) {
 	if h.where[p] != from {
-		return // it has been placed anew since it was asked for
+		return // its slot has moved since the request
 	}
 	for client, to := range h.of {
 		if !to.over && strings.HasSuffix(moved.Error(), " "+client.Options().Addr) {

@@ -92,7 +92,7 @@ func (e *ear) hears(t *testing.T, s *session, value string) {
 	}
 }
 
-// hearsAgain waits until what is said in some partitions is heard.
+// hearsAgain waits until messages of some partitions arrive.
 func (e *ear) hearsAgain(t *testing.T, s *session, partitions []int) {
 	t.Helper()
 	begun := time.Now()
@@ -214,7 +214,7 @@ func TestASlotThatMovesTakesItsHintsWithIt(t *testing.T) {
 	if to == source {
 		to = nodes[1]
 	}
-	// There and back, faster than anybody looks: the source has forgotten who listened.
+	// There and back, between two looks at the layout: the source has forgotten its subscribers.
 	require.NoError(t, cluster.Migrate(ctx, slot, to))
 	require.NoError(t, cluster.Migrate(ctx, slot, source))
 	e.hearsAgain(t, s, []int{0})
@@ -343,8 +343,8 @@ func TestAConnectionThatIsCutComesBack(t *testing.T) {
 	}, 5*time.Second, 10*time.Millisecond)
 }
 
-// While servers are upgraded some have sharded pub/sub and others do not: each says
-// for itself, to who publishes there and to who listens.
+// While servers are upgraded, some have sharded pub/sub and others do not. Each server
+// is asked for itself, by publishers and by subscribers.
 func TestASlotThatMovesToAServerWithShardedPubSub(t *testing.T) {
 	t.Parallel()
 	cluster := redisserver.ThreeByThree(t)

@@ -21,8 +21,8 @@ import (
 )
 
 // TestSweepAtSize sweeps a prefix that LARDER_KEYS entries have (a few, if it is not
-// set), beside a fifth as many others, and prints what it took and what other clients
-// of the servers felt: of a Sweep, of an Invalidate that has time, and of KEYS and DEL.
+// set), beside a fifth as many others, and prints its time and the latency of other clients
+// of the servers: of a Sweep, of an Invalidate that has time, and of KEYS and DEL.
 //
 //	LARDER_KEYS=1000000 go test -v -run TestSweepAtSize -timeout 0 ./core/redisstore
 func TestSweepAtSize(t *testing.T) {
@@ -185,7 +185,7 @@ func (s *sweepAtSize) left(want int) {
 
 // loadsInFlight lets loads of some ids begin before fn and end after it.
 func (s *sweepAtSize) loadsInFlight(in *instance, fn func()) {
-	const first, n = 1 << 30, 20 // none of those that are stored
+	const first, n = 1 << 30, 20 // none of them is stored
 	var begun, ended sync.WaitGroup
 	gate := make(chan struct{})
 	for id := range n {

@@ -158,8 +158,8 @@ func measureData(cfg config, kind dataKind) (table, error) {
 	return t, err
 }
 
-// measureValues measures hits of values of one type. spoil changes what a caller can change
-// of a value, and reports whether the value was changed before.
+// measureValues measures hits of values of one type. spoil changes the parts of a value that a
+// caller can change, and reports whether the value was changed before.
 func measureValues[V any](cfg config, load func() V, spoil func(V) bool) (t table, err error) {
 	var clients []func() func()
 	for _, h := range holders[V](cfg.peers) {

@@ -1,5 +1,5 @@
 // The benchmarks are a module of their own, so that the caches that Larder is compared
-// with are required of nobody else.
+// with are no requirements of its users.
 module github.com/larderhq/larder/examples/benchmarks
 
 go 1.25.0

@@ -201,7 +201,7 @@ func valueWeights(ctx context.Context, cfg config, t *section) error {
 // bound is the in-process tier whose hit ratio is measured.
 const bound = 64 << 20
 
-// payload is what a page weighs for a cache that counts only bytes of key, fields and body.
+// payload is the weight of a page for a cache that counts only bytes of key, fields and body.
 const payload = 1273
 
 // bounds measures the heap against MaxBytes, and the hit ratio there.

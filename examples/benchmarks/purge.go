@@ -129,7 +129,7 @@ func purge(ctx context.Context, cache *core.Cache, s *redisServer, n int, t *sec
 	return err
 }
 
-// memoryBack waits until the cache holds a twentieth of what it held.
+// memoryBack waits until the cache holds a twentieth of its former bytes.
 func memoryBack(ctx context.Context, cache *core.Cache, held uint64, start time.Time) (string, error) {
 	poll := time.NewTicker(time.Millisecond)
 	defer poll.Stop()

@@ -17,7 +17,7 @@ import (
 
 // remote is a client of the Redis: a cache, or the commands alone.
 type remote struct {
-	read func(ctx context.Context, id int64) error // loads and stores what is absent
+	read func(ctx context.Context, id int64) error // loads and stores an absent value
 	end  func() error
 }
 
@@ -270,7 +270,7 @@ func measureMessages(ctx context.Context, cfg config, s *redisServer, t *section
 	return err
 }
 
-// carries derives from the CPU times what a Redis carries.
+// carries derives the capacity of one Redis from the CPU times.
 func carries(costs section) (section, error) {
 	t := section{
 		title: "What one Redis carries",

@@ -130,7 +130,7 @@ func (s *redisServer) info(ctx context.Context, section string, fields ...string
 	return sum, nil
 }
 
-// usage is what a Redis and this process have used.
+// usage is the CPU time of a Redis and of this process.
 type usage struct {
 	app, redis time.Duration // CPU time
 	commands   float64       // with those inside scripts

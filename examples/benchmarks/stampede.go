@@ -156,7 +156,7 @@ func instances(ctx context.Context, name, addr string, n int) (loads int, took t
 		}
 		defer func() {
 			_ = in.Close() // ends an instance that still waits
-			_ = cmd.Wait() // what it has printed counts
+			_ = cmd.Wait() // its output counts
 		}()
 		begins, outputs = append(begins, in), append(outputs, bufio.NewScanner(out))
 	}
@@ -182,7 +182,7 @@ func instances(ctx context.Context, name, addr string, n int) (loads int, took t
 	return loads, time.Since(start), nil
 }
 
-// instance is what a process with childVariable does. It prints a line when the entry has
+// instance is the main function of a process with childVariable. It prints a line when the entry has
 // expired, waits for a line, and prints how many loads there were.
 func instance(settings string) error {
 	parts := strings.SplitN(settings, " ", 3)

@@ -26,7 +26,7 @@ type front struct {
 	env     []string
 	files   map[string]string
 	version []string // prints its version
-	setting string   // what is set beyond "cache everything"
+	setting string   // settings beyond "cache everything"
 }
 
 type place struct {
@@ -167,7 +167,7 @@ func freePort() (int, error) {
 	return l.Addr().(*net.TCPAddr).Port, nil
 }
 
-// output keeps the last of what a process prints.
+// output keeps the end of a process's output.
 type output struct {
 	mu sync.Mutex
 	b  bytes.Buffer

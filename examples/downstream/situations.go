@@ -51,7 +51,7 @@ func (v *visitor) path(kind, situation string) string {
 	return "/" + kind + "/" + strings.NewReplacer(",", "").Replace(v.prefix) + "-" + situation
 }
 
-// reply is what the client of a front got.
+// reply is the answer that the client of a front got.
 type reply struct {
 	status int
 	fields http.Header
@@ -285,7 +285,7 @@ func warmHerd(ctx context.Context, v *visitor) (string, error) {
 	return fmt.Sprintf("%s reach Larder%s", about(len(v.origin.reached(p))-before, 40), slow(slowest)), nil
 }
 
-// about rounds a count, which differs from run to run, to what it says.
+// about rounds a count, which differs from run to run, to words.
 func about(n, of int) string {
 	switch {
 	case n <= 1:

@@ -29,8 +29,8 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
-// output is a buffer that goroutines may write to. It calls see when it gets what is
-// to be seen.
+// output is a buffer for concurrent writers. It calls see when the awaited text has been
+// written.
 type output struct {
 	seen string
 	see  func()

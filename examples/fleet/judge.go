@@ -63,7 +63,7 @@ type ledger struct {
 // product.
 type memory []promise
 
-// limit is a time in which Redis may have lost what it had confirmed before lost.
+// limit is a time in which Redis may have lost changes that it had confirmed before lost.
 type limit struct {
 	lasts             bool // the rest is not known yet
 	from, lost, until time.Duration

@@ -82,7 +82,7 @@ func (e *events) lately() []string {
 	return slices.Clone(e.last)
 }
 
-// print prints what is no event, without cutting one in two.
+// print prints text between events, without cutting one in two.
 func (e *events) print(out io.Writer, b []byte) {
 	e.mu.Lock()
 	defer e.mu.Unlock()

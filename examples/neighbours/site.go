@@ -10,7 +10,7 @@ import (
 	"github.com/larderhq/larder/core"
 )
 
-// shop is what a site's handlers show: one product whose text changes with every
+// shop is the data of a site's handlers: one product whose text changes with every
 // PUT, and nothing else. It counts the runs of the handler that shows it.
 type shop struct {
 	mu      sync.Mutex
@@ -55,7 +55,7 @@ func (s *shop) count() int {
 	return s.runs
 }
 
-// site is one running server and what it shows.
+// site is one running server and its data.
 type site struct {
 	url  string
 	shop *shop

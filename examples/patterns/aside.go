@@ -9,7 +9,7 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// AsideShop reads through Redis by hand, and deletes what has changed.
+// AsideShop reads through Redis by hand, and deletes the keys of changed rows.
 type AsideShop struct {
 	db  Database
 	rdb *redis.Client

@@ -7,8 +7,7 @@ import (
 	"testing"
 )
 
-// A stop is a place where whoever comes is held until it is opened. The test's end
-// opens it.
+// A stop holds each goroutine that arrives until it is opened. The test's end opens it.
 type stop struct {
 	mu      sync.Mutex
 	came    int
@@ -61,8 +60,8 @@ type database struct {
 	rows  map[int64]Product
 	fail  error // of the reads that are held
 	reads int
-	now   int // reads that run
-	most  int // at a time
+	now   int // running reads
+	most  int // concurrently
 	stops map[step]*stop
 	times map[step]int // how many more are held
 }
@@ -79,7 +78,7 @@ func (d *database) hold(t *testing.T, at step, n int) *stop {
 	return d.stops[at]
 }
 
-// at holds whoever is to be held, and reports whether he was.
+// at holds the calling goroutine if the step is to be held, and reports whether it did.
 func (d *database) at(ctx context.Context, where step) bool {
 	d.mu.Lock()
 	s := d.stops[where]
@@ -156,7 +155,7 @@ func (d *database) countAnew() {
 	d.reads, d.most = d.now, d.now
 }
 
-// price is what a product really costs.
+// price is a product's price in the database.
 func (d *database) price(id int64) int64 {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -170,7 +169,7 @@ func (d *database) loads() int {
 	return d.reads
 }
 
-// atOnce is how many reads there were at a time.
+// atOnce is the largest number of concurrent reads.
 func (d *database) atOnce() int {
 	d.mu.Lock()
 	defer d.mu.Unlock()

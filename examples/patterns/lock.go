@@ -31,7 +31,7 @@ func (s *LockShop) Product(ctx context.Context, id int64) (p Product, err error)
 			return s.AsideShop.Product(ctx, id) // loads and stores
 		}
 		select {
-		case <-time.After(10 * time.Millisecond): // somebody else loads: look again
+		case <-time.After(10 * time.Millisecond): // another caller loads: look again
 		case <-ctx.Done():
 			return p, ctx.Err()
 		}

@@ -24,8 +24,7 @@ func (w *world) warm(s *server, ids []int64) error {
 	return (&OneTTLShop{NullShop{AsideShop{db: w.db, rdb: w.client}}}).Warm(w.t.Context(), ids)
 }
 
-// lifetimes are how long Redis will keep what is cached under a key that begins like
-// this.
+// lifetimes are the remaining TTLs in Redis of the keys with this prefix.
 func (w *world) lifetimes(prefix string) []time.Duration {
 	w.t.Helper()
 	var all []time.Duration
@@ -52,7 +51,7 @@ func TestOneTTLExpiresAWarmedCacheAtOnce(t *testing.T) {
 			w.db.set(Product{ID: i + 1, Cents: old})
 		}
 		var all []time.Duration
-		// On a busy machine Larder leaves out what took too long, and Warm what is there.
+		// On a busy machine Larder does not store values that took too long, and Warm skips those that are stored.
 		until(w.t, "most of the products to be stored", func() bool {
 			if err := w.warm(w.a, ids); err != nil {
 				w.t.Fatal(err)
@@ -67,7 +66,7 @@ func TestOneTTLExpiresAWarmedCacheAtOnce(t *testing.T) {
 }
 
 func TestOneTTLKeepsPricesAsLongAsCountriesAndMissingIDs(t *testing.T) {
-	type result struct{ product, country, missing time.Duration } // rounded up to what is told apart
+	type result struct{ product, country, missing time.Duration } // rounded up to distinct steps
 	compare(t, oneTTL, larder(), func(w *world) result {
 		w.cost(w.a)
 		countries := w.a.shop.(interface {

@@ -16,7 +16,7 @@ func TestAPageCachedByURLIsServedToAnotherUser(t *testing.T) {
 	for name, c := range map[string]struct {
 		show          http.Handler
 		first, second func(r *http.Request)
-		broken, right string // what the second is answered
+		broken, right string // the second answer
 	}{
 		"Authorization": {
 			hello(func(r *http.Request) string { user, _, _ := r.BasicAuth(); return user }),

@@ -25,7 +25,7 @@ const (
 	roleWriteBehind = "writebehind" // the same with Larder
 )
 
-// ready is what a child prints when it can be killed.
+// ready is printed by a child that can be killed.
 const ready = "ready"
 
 // acknowledged is how many writes the children confirm before they are killed.

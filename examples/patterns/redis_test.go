@@ -65,7 +65,7 @@ func connect(t *testing.T, o *redis.Options) *redis.Client {
 	return client
 }
 
-// A wire is what a client is connected by: it can be cut, and hold a command.
+// A wire connects a client; it can be cut, and hold a command.
 type wire struct {
 	mu    sync.Mutex
 	down  chan struct{} // closed when it is mended
@@ -160,7 +160,7 @@ func until(t *testing.T, what string, so func() bool) {
 	}
 }
 
-// receive waits for somebody's result.
+// receive waits for a caller's result.
 func receive[T any](t *testing.T, what string, from <-chan T) T {
 	t.Helper()
 	select {

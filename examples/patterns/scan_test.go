@@ -134,7 +134,7 @@ func TestKeysVisitsEveryKeyInOneCommand(t *testing.T) {
 		w.cost(w.a)
 		w.clear(w.a)
 		all, atOnce := w.calls("scan"), w.calls("keys")
-		// Redis serves nobody else while it runs a command.
+		// Redis serves no other client while it runs a command.
 		return result{atOnce > 0, all >= foreign/5000}
 	}, result{true, false}, result{false, true})
 }

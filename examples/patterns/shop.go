@@ -14,7 +14,7 @@ import (
 	"github.com/larderhq/larder/core/redisstore"
 )
 
-// Product is what the shop sells.
+// Product is an article of the shop.
 type Product struct {
 	ID    int64
 	Name  string

@@ -35,7 +35,7 @@ func TestUpdateThenSetKeepsTheOldPriceWhenRedisIsFull(t *testing.T) {
 		if err := w.client.ConfigSet(w.t.Context(), "maxmemory", "1").Err(); err != nil {
 			w.t.Fatal(err)
 		}
-		err := w.a.Save(w.t.Context(), cheese(newer)) // commits; what is there to be done about the error?
+		err := w.a.Save(w.t.Context(), cheese(newer)) // commits; the error comes too late
 		w.t.Logf("save: %v", err)
 		w.mustStay()
 		return w.cost(w.a)

@@ -11,7 +11,7 @@ import (
 	"github.com/larderhq/larder/core"
 )
 
-// shop is what the naive version and Larder's have in common.
+// shop is the common interface of the naive version and Larder's.
 type shop interface {
 	Product(ctx context.Context, id int64) (Product, error)
 	Save(ctx context.Context, p Product) error
@@ -132,7 +132,7 @@ func (w *world) save(s shop, cents int64) {
 	}
 }
 
-// answer is what somebody was told.
+// answer is the result of one call.
 type answer struct {
 	cents int64
 	err   error
@@ -168,7 +168,7 @@ func (w *world) start(do func(ctx context.Context)) {
 	})
 }
 
-// waiting is how many callers wait for somebody else's load, of Larder's shops.
+// waiting is the number of callers of Larder's shops that wait for another caller's load.
 func (w *world) waiting() int {
 	n := int64(0)
 	for _, s := range []*server{w.a, w.b} {
@@ -179,7 +179,7 @@ func (w *world) waiting() int {
 	return int(n)
 }
 
-// mustStay demands that what a naive version has left in Redis will be there for long.
+// mustStay demands that the value that a naive version has left in Redis will stay for long.
 func (w *world) mustStay() {
 	w.t.Helper()
 	if left := w.client.PTTL(w.t.Context(), productKey(id)).Val(); !w.larder && left < ttl/2 {

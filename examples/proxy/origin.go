@@ -46,8 +46,8 @@ func (o *origin) handler() http.Handler {
 		},
 		ModifyResponse: func(resp *http.Response) error {
 			if resp.ContentLength == -1 {
-				// ReverseProxy flushes a body of unknown length piece by piece, and what is
-				// flushed is a stream, which is not stored. It asks only whether the length is
+				// ReverseProxy flushes a body of unknown length piece by piece, and a
+				// flushed body is a stream, which is not stored. It asks only whether the length is
 				// known; server-sent events it flushes anyway.
 				resp.ContentLength = 0
 			}

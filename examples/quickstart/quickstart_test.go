@@ -192,7 +192,7 @@ func start(t *testing.T, redisURL string, args ...string) (address string, stop 
 	if err != nil {
 		t.Fatal(err)
 	}
-	go func() { _, _ = io.Copy(io.Discard, read) }() // the rest of what it prints
+	go func() { _, _ = io.Copy(io.Discard, read) }() // the rest of its output
 	_, rest, _ := strings.Cut(string(greeting[:n]), "http://")
 	address, _, _ = strings.Cut(rest, " ")
 	return address, stop

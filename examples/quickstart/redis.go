@@ -64,7 +64,7 @@ func cutSubscribers(ctx context.Context, client *redis.Client, name string) (int
 	for line := range strings.Lines(list) {
 		fields := strings.Fields(line)
 		if len(fields) == 0 || !strings.Contains(line, " name="+name+" ") {
-			continue // somebody else's
+			continue // of another program
 		}
 		n, err := client.ClientKillByFilter(ctx, "ID", strings.TrimPrefix(fields[0], "id=")).Result()
 		if err != nil {

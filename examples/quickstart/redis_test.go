@@ -270,7 +270,7 @@ func startRedis(t *testing.T) *redis.Client {
 	}
 }
 
-// freeAddress returns an address on which nobody listens.
+// freeAddress returns an address without a listener.
 func freeAddress(t *testing.T) string {
 	t.Helper()
 	l := listen(t)

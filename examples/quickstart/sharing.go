@@ -9,11 +9,11 @@ import (
 	"github.com/larderhq/larder/core"
 )
 
-// maxStaleness is core.Options.MaxStaleness where nothing else is said: how long
-// another server may answer what is old when the message that says so is lost.
+// maxStaleness is the default of core.Options.MaxStaleness: the time for which another
+// server may answer an old value when the message about its change is lost.
 const maxStaleness = time.Second
 
-// sharing is what the tour needs of the second server.
+// sharing holds the results of the tour's second server.
 type sharing struct {
 	adapters [2]string // of the first, of the second
 	second   string    // its base URL
@@ -22,7 +22,7 @@ type sharing struct {
 	cut      func(context.Context) (int, error) // the subscriptions of both
 }
 
-// share shows what the second server's cache has in common with the first's.
+// share shows that the two servers share one cache.
 func (t *tourist) share(ctx context.Context, s *sharing) error {
 	second := visitor{s.second, t.client}
 	if err := t.shareRead(ctx, s, second); err != nil {

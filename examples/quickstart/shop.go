@@ -340,7 +340,7 @@ const (
 	streamInterval = 100 * time.Millisecond
 )
 
-// Stream writes server-sent events about what is running low, least first, and
+// Stream writes server-sent events about products that run low, least first, and
 // calls flush after each, until all are written or ctx or the client has gone.
 func (s *Shop) Stream(ctx context.Context, w io.Writer, flush func() error) error {
 	tick := time.NewTicker(streamInterval)

@@ -26,8 +26,8 @@ import (
 
 // tourSize is how many requests the tour makes.
 type tourSize struct {
-	hits    int // behind the time of a hit
-	clients int // who ask for one cold product at once
+	hits    int // from which the time of a hit is taken
+	clients int // that ask for one cold product concurrently
 }
 
 var fullTour = tourSize{hits: 200, clients: 1000}
@@ -58,8 +58,8 @@ type visitor struct {
 	client *http.Client
 }
 
-// host is what all requests name, wherever they go: behind one name, servers are
-// one shop. It is part of what is cached.
+// host is the Host of all requests: servers behind one name are one shop. The host is part of
+// the key.
 const host = "shop.example"
 
 // reply is one response with its body read.
@@ -349,7 +349,7 @@ func (t *tourist) stream(ctx context.Context) error {
 	first, last := arrived[0], arrived[len(arrived)-1]
 	s.remark = fmt.Sprintf("%d events, one by one: the first after %s, the last after %s", len(arrived), short(first), short(last))
 	// Had something held the stream back, all would have come at its end. Half of
-	// what is to be expected leaves room for a busy machine.
+	// the expected time leaves room for a busy machine.
 	spread := (streamEvents - 1) * streamInterval / 2
 	t.expect(last-first >= spread, "the events of the stream arrive one by one: first after %v, last after %v", first, last)
 	return nil

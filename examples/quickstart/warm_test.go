@@ -51,7 +51,7 @@ func TestWarmingThatIsInterruptedIsTakenUpAgain(t *testing.T) {
 	shop := openShop(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	var asked atomic.Int64
-	server := &http.Server{Handler: http.HandlerFunc(func(http.ResponseWriter, *http.Request) { //nolint:gosec // it serves nobody
+	server := &http.Server{Handler: http.HandlerFunc(func(http.ResponseWriter, *http.Request) { //nolint:gosec // it serves no requests
 		if asked.Add(1) == 20 {
 			cancel()
 		}

@@ -115,7 +115,7 @@ func run(ctx context.Context, args []string, out io.Writer) (err error) {
 	}
 	var log io.Writer
 	if c.only != "" {
-		log = out // the origin reports what it has seen of that test
+		log = out // the origin reports its requests of that test
 	}
 	origin, originURL, err := startOrigin(c.suite, log)
 	if err != nil {
@@ -139,7 +139,7 @@ func run(ctx context.Context, args []string, out io.Writer) (err error) {
 				short = append(short, err)
 			}
 			if ctx.Err() != nil {
-				return errors.Join(short...) // whoever started this wants it to end
+				return errors.Join(short...) // the context has ended
 			}
 		}
 	}

@@ -71,7 +71,7 @@ func startRedis(dir string) (*process, string, error) {
 	return p, fmt.Sprintf("redis://127.0.0.1:%d", port), err
 }
 
-// client runs the suite's client, and returns what it prints: the results as JSON,
+// client runs the suite's client, and returns its output: the results as JSON,
 // or an account of one test.
 func client(ctx context.Context, suite, base, only string) ([]byte, error) {
 	cmd := exec.CommandContext(ctx, "node", "--no-warnings", "cli.mjs")

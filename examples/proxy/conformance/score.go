@@ -33,8 +33,8 @@ func has(parts []part, id string) bool {
 	return false
 }
 
-// result is what the client reports of a test: true, or what kind of thing went
-// wrong, and a message.
+// result is the client's report of a test: true, or the kind of failure and a
+// message.
 type result struct {
 	passed        bool
 	kind, message string

@@ -285,7 +285,7 @@ func (c *session) each(partitions []int, fn func(partition int) error) error {
 	s.mu.Lock()
 	perfect := s.faults == Faults{}
 	for p := range s.shards {
-		perfect = perfect && s.shards[p].thawed == nil // or who hangs would hold up the others
+		perfect = perfect && s.shards[p].thawed == nil // a suspended partition would delay the others
 	}
 	s.mu.Unlock()
 	if perfect || len(partitions) == 1 {

@@ -176,9 +176,9 @@ func (s *Server) Evict(rng *rand.Rand, kinds ...Kind) (kind Kind, name string, o
 	return f.kind, f.name, true
 }
 
-// EvictKey removes what is stored in a namespace under a name: of an entry and a
-// lease the key (under every version), of a generation the tag, of intents the
-// key or tag; heads, logs, queues and the layout have none. It returns whether it was there.
+// EvictKey removes a value of a namespace and reports whether it was there. The name of an
+// entry or lease is its key (all versions are removed), the name of a generation its tag, the
+// name of intents their key or tag. Heads, logs, queues and the layout have no name.
 func (s *Server) EvictKey(namespace string, partition int, kind Kind, name string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()

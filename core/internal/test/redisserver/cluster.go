@@ -185,7 +185,7 @@ func (c *Cluster) ReplicaOf(ctx context.Context, master *Server) (*Server, error
 	return nil, fmt.Errorf("%s has no replica that runs", master.Addr())
 }
 
-// WaitHealthy waits until all nodes that run serve the cluster, agree on who has which slots, see nothing wrong with
+// WaitHealthy waits until all nodes that run serve the cluster, agree on the owner of each slot, see nothing wrong with
 // each other, and have replicas that hear from their masters. All slots must have a master that runs.
 func (c *Cluster) WaitHealthy(ctx context.Context) error {
 	return wait(ctx, "a healthy cluster", func(ctx context.Context) error {

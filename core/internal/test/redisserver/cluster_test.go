@@ -107,7 +107,7 @@ func TestAMigrationInItsStages(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, 1, moved)
 
-	// then the source sends those who ask for what it has not to the target,
+	// then the source redirects requests for missing keys to the target,
 	asks := fmt.Sprintf("ASK %d %s", slot, target.Addr())
 	_, err = ask(source, "GET", "{t}none")
 	require.ErrorContains(t, err, asks)
@@ -122,7 +122,7 @@ func TestAMigrationInItsStages(t *testing.T) {
 	}
 	assert.Equal(t, 2, there)
 	assert.Equal(t, 1, gone)
-	// which serves those who say that they were sent,
+	// which serves clients that send ASKING,
 	asking := open(t, target.Addr())
 	asking.send("GET {t}none")
 	asking.wants(fmt.Sprintf("-MOVED %d %s", slot, source.Addr()))
@@ -130,7 +130,7 @@ func TestAMigrationInItsStages(t *testing.T) {
 	asking.wants("+OK")
 	asking.send("GET {t}none")
 	asking.wants("$-1")
-	// and nobody has all keys.
+	// and neither node has all keys.
 	_, err = ask(source, "MGET", "{t}1", "{t}2", "{t}3")
 	require.ErrorContains(t, err, "TRYAGAIN")
 

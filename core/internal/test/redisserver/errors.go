@@ -6,5 +6,5 @@ import "errors"
 var ErrMissing = errors.New("redis-server is not installed: run one of `apt-get install redis-server`, " +
 	"`dnf install redis`, `apk add redis`, `brew install redis`")
 
-// ErrNotRunning is what is returned when something is asked of a server that was killed, closed, or has ended.
+// ErrNotRunning is returned by calls to a server that was killed, closed, or has ended.
 var ErrNotRunning = errors.New("redis-server is not running")

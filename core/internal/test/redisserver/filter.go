@@ -68,7 +68,7 @@ func (f *Filter) accept() {
 			continue
 		}
 		f.wg.Go(func() {
-			_ = f.serve(client, server) // whoever closes first
+			_ = f.serve(client, server) // returns when either side closes
 			f.leave(client, server)
 		})
 	}

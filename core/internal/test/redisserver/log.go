@@ -22,7 +22,7 @@ func tail(r io.Reader) string {
 	}
 }
 
-// tailOf returns the last of what a file has after an offset; nothing if there is no such file.
+// tailOf returns the end of a file's content after an offset, and nothing if there is no such file.
 func tailOf(file string, after int64) string {
 	f, err := os.Open(file)
 	if err != nil {

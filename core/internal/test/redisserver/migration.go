@@ -8,8 +8,8 @@ import (
 )
 
 // Migration is a slot on its way from one master to another. Until it is finished, the source replies ASK for keys it
-// does not have (any more), and TRYAGAIN for several keys of which it has some; the target serves those who sent
-// ASKING.
+// does not have (any more), and TRYAGAIN for several keys of which it has some; the target serves clients that
+// send ASKING.
 type Migration struct {
 	// Slot is on its way.
 	Slot int

@@ -41,11 +41,11 @@ fi
 // process is a command that runs under a guard.
 type process struct {
 	pid    int
-	pipe   *os.File      // what the guard reads
+	pipe   *os.File      // read by the guard
 	ended  chan struct{} // closed when the command has ended
 	reaped chan struct{} // closed when its guard has, too
 
-	output string // the last of what the command wrote; to be read once ended is closed
+	output string // the end of the command's output; to be read once ended is closed
 }
 
 // startProcess runs a command whose files are in dir.

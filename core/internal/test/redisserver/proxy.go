@@ -106,8 +106,8 @@ func (p *Proxy) Hold(hold bool) {
 	}
 }
 
-// Delay makes what is sent from now on arrive later, by d in each direction; 0 ends it. A reply comes 2d later, however
-// many parts it has, and so does the first one of a connection once more: to connect takes a round trip.
+// Delay delays all bytes sent from now on by d in each direction; 0 ends it. A reply arrives 2d later, however many parts
+// it has. The first reply of a connection arrives another 2d later, since a connection takes a round trip.
 func (p *Proxy) Delay(d time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -174,7 +174,7 @@ func (p *Proxy) connect(client net.Conn) {
 // onTheWay is how many chunks are on their way in one direction, at most.
 const onTheWay = 256
 
-// chunk is what was read at a time, and when it arrives.
+// chunk is the result of one read, and the time at which it arrives.
 type chunk struct {
 	bytes   []byte
 	arrives time.Time
@@ -202,7 +202,7 @@ func (p *Proxy) pass(l *link, from, to net.Conn, first time.Duration) {
 	p.clearance(l, time.Time{}) // the end of a connection is held, too
 }
 
-// read sends what it reads on its way, until there is no more.
+// read forwards the bytes that it reads, until the connection ends.
 func (p *Proxy) read(l *link, from net.Conn, way chan<- chunk, first time.Duration) {
 	buf := make([]byte, 32<<10)
 	for {

@@ -62,7 +62,7 @@ func TestAProxyCutsWhatIsOpen(t *testing.T) {
 	again.send("PING")
 	again.wants("+PONG")
 
-	p.Hold(true) // holds nobody up
+	p.Hold(true) // delays nothing
 	again.send("PING")
 	again.silent(50 * time.Millisecond)
 	p.Cut()

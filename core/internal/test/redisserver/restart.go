@@ -13,11 +13,11 @@ import (
 type From int
 
 const (
-	// AsItWas restarts with what is on the disk: the append-only file, or else the last RDB file, which only a
+	// AsItWas restarts with the data on the disk: the append-only file, or else the last RDB file, which only a
 	// snapshot, a SAVE, or a replica's first synchronization has written.
 	AsItWas From = iota
 
-	// Empty restarts with no data. A cluster's node keeps its name and its slots, a sentinel what it knows.
+	// Empty restarts with no data. A cluster's node keeps its name and its slots, a sentinel its masters.
 	Empty
 
 	// Snapshot restarts with the data of the last [Server.Snapshot].

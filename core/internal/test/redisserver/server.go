@@ -150,7 +150,7 @@ func (s *Server) run(ctx context.Context, more ...string) error {
 	}
 	err = wait(ctx, "its answer", func(ctx context.Context) error {
 		if !p.running() {
-			return nil // and that it ended is told below
+			return nil // its end is reported below
 		}
 		return s.answers(ctx, p.pid)
 	})

@@ -82,7 +82,7 @@ func TestWithoutRedisTheErrorSaysHowToGetIt(t *testing.T) {
 	require.ErrorIs(t, said.(error), redisserver.ErrMissing)
 }
 
-// failing is a test that says what it failed of.
+// failing is a test that records its failure.
 type failing struct {
 	*testing.T
 	fatal chan<- any

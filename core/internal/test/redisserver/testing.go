@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// TB is what the helpers for tests need of a [testing.TB]; programs that use this package need not link that one.
+// TB is the part of [testing.TB] that the helpers for tests need. Programs that use this package need not link package testing.
 type TB interface {
 	Helper()
 	Cleanup(func())
@@ -19,7 +19,7 @@ type TB interface {
 const startWithin = 30 * time.Second
 
 // Single starts a server for a test, with more arguments as in [Options], and closes it when the test ends. If the test
-// fails, it logs the last of what the server logged. Without a redis-server the test fails with [ErrMissing]: it is not
+// fails, it logs the end of the server's log. Without a redis-server the test fails with [ErrMissing]: it is not
 // skipped, since a test that is skipped proves nothing.
 func Single(t TB, args ...string) *Server {
 	t.Helper()

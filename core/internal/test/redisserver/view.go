@@ -9,7 +9,7 @@ import (
 	"sync"
 )
 
-// view is what a node of a cluster thinks of it.
+// view is the state of a cluster as one node reports it.
 type view struct {
 	state string // of the cluster
 	nodes map[string]member
@@ -28,7 +28,7 @@ func (m member) has(slot int) bool {
 	return slices.ContainsFunc(m.slots, func(r [2]int) bool { return r[0] <= slot && slot <= r[1] })
 }
 
-// owners returns who has each slot; a slot that nobody has is the empty name's.
+// owners returns the owner of each slot, and an empty name for a slot without one.
 func (v view) owners() []string {
 	owners := make([]string, Slots)
 	for id, m := range v.nodes {

@@ -7,7 +7,7 @@ import (
 	"github.com/larderhq/larder/core/internal/tier"
 )
 
-// Harness is what the suite needs of a tier. Open is required.
+// Harness gives the suite access to a tier. Open is required.
 type Harness struct {
 	// Open opens another client of the server, as another process would. It fails
 	// the test if it cannot. The suite closes the session.

@@ -201,7 +201,7 @@ func calls(c tier.Session, l tier.Lease) []call {
 }
 
 // returns demands that a call returns soon, and returns its error.
-func (s *store) returns(c call, ctx context.Context) error { //nolint:revive // the call is what is spoken of
+func (s *store) returns(c call, ctx context.Context) error { //nolint:revive // the call is the subject
 	s.Helper()
 	var err error
 	done := make(chan struct{})

@@ -607,7 +607,7 @@ func settleCases() []testCase {
 					require.Equal(s, tier.Queued{Key: "key", Version: v, First: v, Payload: []byte("x")}, *c.queued("key"))
 					st := c.states()[home("key")]
 					require.Equal(s, []int{1, 0, 0}, []int{st.Depth, st.Retrying, st.Dead})
-					b.claim(1) // nobody has it, then somebody else
+					b.claim(1) // no worker has it, then another one
 				}
 			}
 			a.release()
@@ -877,7 +877,7 @@ func (w *worker) bury(name, payload, why string) {
 	require.True(w, w.settle(tier.Settled{Key: name, Version: v, Dead: why}).Held)
 }
 
-// drain applies what is queued until there is nothing, after the end of changes.
+// drain applies queued changes until the queue is empty. No change may be queued meanwhile.
 func (w *worker) drain(ended <-chan struct{}, apply func(tier.Queued) error) error {
 	for {
 		last := false

@@ -22,7 +22,7 @@ const (
 	// beyond is how long to wait so that a short one has surely ended.
 	beyond = short + 100*time.Millisecond
 
-	// patience bounds what is waited for, and every call.
+	// patience limits each wait and each call.
 	patience = 10 * second
 
 	partitions = 4
