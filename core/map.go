@@ -73,7 +73,7 @@ type MapOptions[K comparable, V any] struct {
 	//
 	// Nothing is known of an id that is not cached: it may be invalidated, expired or
 	// evicted. So callers still order their Puts, and "not found" has no version. Versions
-	// that begin anew, because an id was deleted and created again, do no harm if the
+	// that restart, because an id was deleted and created again, do no harm if the
 	// deletion is announced; otherwise the former value stays until it expires. For the same
 	// reason a version never makes a Write store a value that it would not store without:
 	// of writes that overlap, none is stored.

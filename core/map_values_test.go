@@ -17,8 +17,8 @@ import (
 	"github.com/larderhq/larder/core"
 )
 
-// No caller can change what another one gets, whoever it is: the one who loaded,
-// one who waited, one who hit, or the loader itself.
+// No caller can change another caller's value: neither the loader, nor the caller of the
+// load, nor a caller that waited or hit.
 func TestCallersGetCopiesOfTheirOwn(t *testing.T) {
 	clone := cloned(func(v item) item {
 		v.Tags = slices.Clone(v.Tags)

@@ -124,8 +124,8 @@ func TestIdentityAndSkip(t *testing.T) {
 	require.Equal(t, "Larder; fwd=bypass; detail=skipped", s.get("/cart?skip=1", "X-User: ann").status())
 }
 
-// A hit is answered to somebody else: what outer middleware does to it must stay
-// with that request.
+// A stored response answers many requests: a change by outer middleware must stay with
+// its request.
 func TestOuterMiddlewareCannotChangeWhatIsStored(t *testing.T) {
 	for _, size := range []int{100, 100_000} {
 		cache := newCache(t)

@@ -609,7 +609,7 @@ func freshCases() []testCase {
 		within("a load within ReplicaLag after an invalidation is not stored", func(s *site) {
 			p := &page{}
 			s.handle("GET /p/{id}", p.serve, s.cached("replica-lag", "p:{id}"))
-			if s.f.Shared { // a tier that begins anew does not know what it has lost
+			if s.f.Shared { // a new tier does not know its losses
 				time.Sleep(time.Minute + time.Second)
 			}
 			s.get("/p/1").is("run 1").says("Larder; fwd=uri-miss; stored")
@@ -632,7 +632,7 @@ func freshCases() []testCase {
 				}}
 				s.handle("GET /p/{id}", p.serve, s.cached("replica-lag", tags...))
 				path := "/p/" + name
-				time.Sleep(time.Minute + time.Second) // a tier that begins anew does not know what it has lost
+				time.Sleep(time.Minute + time.Second) // a new tier does not know its losses
 				s.invalidate(core.Tag(name))
 				time.Sleep(time.Minute - 2*time.Second)
 				leader := s.start("GET", path)

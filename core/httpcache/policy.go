@@ -44,8 +44,8 @@ func no(reason string) decision { return decision{reason: reason, verdict: local
 func (rt *routeSnapshot) decide(status int, h Header, creds credentials, said loadscope.Said) decision {
 	d := rt.storable(status, h, creds, said)
 	if !d.store && status >= 500 {
-		// Whatever else it is, it is a failure: it does not let everybody go on at
-		// once, and the next one may be different.
+		// It is a failure: the waiting requests do not all run the handler at once, and
+		// the next response may be different.
 		d.verdict, d.forget = local.Failed, true
 	}
 	d.provoked = status >= 400 && status < 500 && !gone(status)

@@ -23,7 +23,7 @@ import (
 //	suspended for longer                         the next reading of the clocks ages everything
 //	suspended between measuring and verifying    counts: the skew is that of before the question
 //	one partition is not verified by a round     the skew stays, as does the partition's proof
-//	wall clock slewed for hours                  each round measures it anew: nothing is aged
+//	wall clock slewed for hours                  each round measures it again: nothing is aged
 //	wall clock set by more than the tolerance    everything is aged: nothing tells it from a
 //	                                             suspension
 

@@ -6,11 +6,9 @@ import (
 	"time"
 )
 
-// Batch lets calls to a tier go out together that several goroutines make at the
-// same time, each for itself: what they would send waits until everybody who is in
-// the batch has something to send, or has left, and is then sent at once. It
-// changes when a call is sent, never whether or what. A tier that has no use for it
-// ignores it.
+// Batch pipelines the calls that several goroutines (its members) make concurrently. A call
+// waits until every member has a call to send or has left; then all are sent in one step.
+// A batch changes the time at which a call is sent, and nothing else. A tier may ignore it.
 type Batch struct {
 	mu      sync.Mutex
 	members int
@@ -22,27 +20,27 @@ type parcel struct {
 	content any
 	send    func(ctx context.Context, all []any)
 	ctx     context.Context
-	sent    chan struct{} // closed when it has been
-	taken   bool          // it is on its way
+	sent    chan struct{} // closed once it has been sent
+	taken   bool          // it is being sent
 }
 
-// NewBatch returns a batch of so many members. Each has to Leave.
+// NewBatch returns a batch with a number of members. Each of them must call Leave.
 func NewBatch(members int) *Batch { return &Batch{members: members} }
 
 type batchKey struct{}
 
-// WithBatch returns a context whose calls belong to a member of the batch.
+// WithBatch returns a context for the calls of a member of the batch.
 func WithBatch(ctx context.Context, b *Batch) context.Context {
 	return context.WithValue(ctx, batchKey{}, b)
 }
 
-// BatchOf returns the batch that calls with a context belong to, nil: none.
+// BatchOf returns the batch of a context, nil if there is none.
 func BatchOf(ctx context.Context) *Batch {
 	b, _ := ctx.Value(batchKey{}).(*Batch)
 	return b
 }
 
-// Leave says that a member sends nothing any more.
+// Leave removes a member, which sends nothing more.
 func (b *Batch) Leave() {
 	b.mu.Lock()
 	b.members--
@@ -53,9 +51,9 @@ func (b *Batch) Leave() {
 	}
 }
 
-// Send sends content together with that of the others, by send, which the tier
-// gives: the same for all. It returns when that has happened, or ctx's error if it
-// ended before: then it was not sent.
+// Send passes content, together with that of the other members, to send, which is the same
+// function in all calls. It returns after send has returned. If ctx ends before content is
+// taken, Send returns ctx's error, and content is not sent.
 func (b *Batch) Send(ctx context.Context, content any, send func(ctx context.Context, all []any)) error {
 	p := &parcel{content: content, send: send, ctx: ctx, sent: make(chan struct{})}
 	b.mu.Lock()
@@ -87,18 +85,18 @@ func (b *Batch) Send(ctx context.Context, content any, send func(ctx context.Con
 	if !taken {
 		return ctx.Err()
 	}
-	<-p.sent // bounded by the context that it was sent with
+	<-p.sent // bounded by the context of send
 	return nil
 }
 
-// batchWait is how long what is there waits for the others at most, maxBatch how much
-// goes out at once: those who wait are counting.
+// batchWait is the longest time for which a call waits for those of other members. maxBatch
+// is the number of waiting calls at which a batch is sent in any case.
 const (
 	batchWait = 2 * time.Millisecond
 	maxBatch  = 128
 )
 
-// flushLate sends what is there although somebody has nothing to send yet.
+// flushLate sends the waiting calls although some members have none yet.
 func (b *Batch) flushLate() {
 	b.mu.Lock()
 	b.late = nil
@@ -113,8 +111,8 @@ func (b *Batch) flushLate() {
 	}
 }
 
-// due takes what waits, if nobody is left who has nothing to send, or there is
-// enough. The caller holds the lock.
+// due takes the waiting calls if every member has one, or if there are maxBatch of them. The
+// caller holds the lock.
 func (b *Batch) due() ([]*parcel, context.Context) {
 	if len(b.waiting) == 0 || len(b.waiting) < min(b.members, maxBatch) {
 		return nil, nil
@@ -122,7 +120,7 @@ func (b *Batch) due() ([]*parcel, context.Context) {
 	return b.take()
 }
 
-// take takes what waits, and the context that ends last. The caller holds the lock.
+// take takes the waiting calls, and the context that ends last. The caller holds the lock.
 func (b *Batch) take() ([]*parcel, context.Context) {
 	if b.late != nil {
 		b.late.Stop()
@@ -151,7 +149,7 @@ func (b *Batch) flush(ctx context.Context, all []*parcel) {
 			close(p.sent)
 		}
 	}()
-	if deadline, ok := ctx.Deadline(); ok { // one member's going is not the others'
+	if deadline, ok := ctx.Deadline(); ok { // one member's cancellation does not cancel the others' calls
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithDeadline(context.WithoutCancel(ctx), deadline)
 		defer cancel()

@@ -6,13 +6,14 @@ import (
 )
 
 const (
-	// MaxChanges is how many changes an Enqueue may have.
+	// MaxChanges is the largest number of changes of an Enqueue.
 	MaxChanges = 128
-	// MaxClaim is how many records a Claim returns at most, and a Settle may have.
+	// MaxClaim is the largest number of records of a Claim's reply and of a Settle.
 	MaxClaim = 1000
 )
 
-// Validate says what no tier takes, of so many partitions.
+// Validate returns an error for arguments that every tier refuses. partitions is the number
+// of partitions of the layout.
 func (e *Enqueue) Validate(partitions int) error {
 	if err := validQueue(e.Partition, partitions, e.Queue); err != nil {
 		return err
@@ -39,7 +40,8 @@ func (e *Enqueue) Validate(partitions int) error {
 	return nil
 }
 
-// Validate says what no tier takes, of so many partitions.
+// Validate returns an error for arguments that every tier refuses. partitions is the number
+// of partitions of the layout.
 func (c *Claim) Validate(partitions int) error {
 	if c.Worker == "" {
 		return errors.New("a claim without a worker")
@@ -47,7 +49,8 @@ func (c *Claim) Validate(partitions int) error {
 	return validQueue(c.Partition, partitions, c.Queue)
 }
 
-// Validate says what no tier takes, of so many partitions.
+// Validate returns an error for arguments that every tier refuses. partitions is the number
+// of partitions of the layout.
 func (s *Settle) Validate(partitions int) error {
 	switch {
 	case s.Worker == "":

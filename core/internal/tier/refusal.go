@@ -2,23 +2,22 @@ package tier
 
 import "errors"
 
-// RefusalError is an error that a server of the tier has replied.
+// RefusalError is an error reply of a server of the tier.
 type RefusalError struct {
-	// Kind is one of a few words, such as NOPERM: what the log says once.
+	// Kind is one of a few words, such as NOPERM. The log reports each kind once.
 	Kind string
-	// Permanent: the same call will be refused again until somebody changes the
-	// server's configuration or the program.
+	// Permanent says that the same call will be refused again until the server's
+	// configuration or the program is changed.
 	Permanent bool
 	Err       error
 }
 
 func (r *RefusalError) Error() string { return r.Err.Error() }
 
-// Unwrap returns what was replied.
+// Unwrap returns the reply.
 func (r *RefusalError) Unwrap() error { return r.Err }
 
-// KindOf returns the kind of the refusal in err, "" if there is none: then no server
-// has answered.
+// KindOf returns the kind of the refusal in err, and "" if err is no reply of a server.
 func KindOf(err error) string {
 	var r *RefusalError
 	if errors.As(err, &r) {
@@ -27,21 +26,21 @@ func KindOf(err error) string {
 	return ""
 }
 
-// IsPermanent reports whether it is in vain to try again what failed with err.
+// IsPermanent reports whether a call that failed with err would fail again.
 func IsPermanent(err error) bool {
 	var r *RefusalError
 	return errors.Is(err, ErrUnusable) || errors.As(err, &r) && r.Permanent
 }
 
-// Reporter is what a Session may implement: it tells of each call that a server has
-// refused, also where the caller makes nothing of the error. It must not be called
-// while calls are on the way.
+// Reporter is an optional interface of a Session. OnRefusal sets a function that receives
+// the error of each call that a server refuses, including errors that the caller ignores.
+// OnRefusal must not be called concurrently with other methods.
 type Reporter interface {
 	OnRefusal(report func(error))
 }
 
-// Limited is what a Session may implement: what its servers lack, each with what comes
-// of it, in a sentence for the log.
+// Limited is an optional interface of a Session. Limits returns a sentence for the log for
+// each feature that its servers lack, with the consequence.
 type Limited interface {
 	Limits() []string
 }

@@ -48,11 +48,11 @@ var ErrMigrating = errors.New("larder: a slot of the shared tier is being migrat
 // ErrLate: a change reached the tier after its time limit. Nothing was changed.
 var ErrLate = errors.New("larder: the shared tier executed it too late, and did nothing")
 
-// Layout is what all instances agree on.
+// Layout holds the settings that all instances share.
 type Layout struct {
 	Namespace, Version string
-	Partitions         int           // 1 to 64. The layout that is there wins
-	MaxStaleness       time.Duration // the largest of any instance that has renewed it lately
+	Partitions         int           // 1 to 64. An existing layout wins
+	MaxStaleness       time.Duration // the largest of all instances that have renewed it lately
 	ReplicaLag         time.Duration // likewise
 }
 
@@ -204,13 +204,13 @@ type Item struct {
 	Value string
 }
 
-// Position is a place in the log of a partition. Token says which; ID is where to
-// look for it, and does not prove that it is there: ids repeat after a flush or a
-// promotion. While a server keeps its data, ids do not decrease.
+// Position is a place in the log of a partition. Token identifies the item. ID is the place
+// to look for it, and proves nothing: ids repeat after a flush or a promotion. While a server
+// keeps its data, ids do not decrease.
 type Position struct{ ID, Token string }
 
-// Precedes reports whether the id of a position is below another one's. It is false
-// where one of them is no id.
+// Precedes reports whether the id of a position is below another one's. It is false if one of
+// them does not parse.
 func (p Position) Precedes(q Position) bool {
 	major, minor, ok := p.order()
 	if !ok {
@@ -241,24 +241,24 @@ type Logged struct {
 type Log struct {
 	Items  []Logged
 	Joined bool // the position was found, or is the token before the first of Items
-	// Trimmed: not joined, and every item that is there was appended after the
-	// position. False where it does not join otherwise.
+	// Trimmed reports that the log is not joined because all of its items were appended after
+	// the position. It is false if the log is not joined for another reason.
 	Trimmed bool
 }
 
 // Head is the state of a partition.
 type Head struct {
 	Err        error
-	Missing    bool // there was none; NewEra makes one
+	Missing    bool // the partition has no head; NewEra creates it
 	Position   Position
 	Era, Sweep string
-	Begun      int64  // when the era began, on the server's clock: of two eras of one server the earlier has the lower number; 0: not known
+	Begun      int64  // the start of the era on the server's clock, which orders the eras of one server; 0: not known
 	Confirmed  string // the id of the server under which the era was last renewed
 	Server     string // the id of the server that answered. It changes with a promotion or restart
-	Partitions int    // as the head says; Layout.Partitions must equal it
+	Partitions int    // as stored in the head; it must equal Layout.Partitions
 	Protocol   int    // likewise
 	Now        int64  // the server's clock, milliseconds
-	Until      int64  // likewise: the latest deadline of any intent in the partition that has begun; 0: none
+	Until      int64  // likewise: the latest deadline of all intents that have begun in the partition; 0: none
 }
 
 // Protocol is the version of the protocol that this package speaks.
@@ -267,25 +267,25 @@ const Protocol = 1
 // Generation is the state of a tag.
 type Generation struct {
 	Tag     string
-	Token   string        // "" (only from Get): there is none
+	Token   string        // "" (only from Get): the tag has no generation
 	Era     string        // of the tag's partition
-	Open    time.Duration // of the intents open on the tag: how long the shortest still lasts; 0: none
+	Open    time.Duration // the time until the earliest deadline of the intents open on the tag; 0: none is open
 	Lagging bool          // it was invalidated so lately that a replica may lag
 	Head    string        // the token of the head of the tag's partition, from Acquire
 }
 
-// Entry is an entry with what it was made under. Times are on the clock of its
-// partition's server, in milliseconds.
+// Entry is an entry with the generations and eras under which it was made. Times are on the
+// clock of its partition's server, in milliseconds.
 type Entry struct {
 	ID          string // "" : no entry
 	Payload     []byte
 	Tags        []TagGeneration
-	Eras        []PartitionEra // of every partition it depends on: its key's and its tags'
-	Provisional bool           // a writer was at work: not to be kept in process
+	Eras        []PartitionEra // of its key's partition and of its tags' partitions
+	Provisional bool           // a writer was at work, so instances must not keep it in process
 
 	Born, FreshUntil, StaleUntil, KeepUntil int64
 	LoadTime                                time.Duration
-	Now                                     int64 // the server's clock, about, when it was read
+	Now                                     int64 // the server's clock, roughly, at the time of the read
 }
 
 // LearntMark begins the ids of the entries that Learn stores, and no others.
@@ -294,76 +294,77 @@ const LearntMark = "+"
 // Learnt reports whether an id is of an entry that Learn has stored.
 func Learnt(id string) bool { return strings.HasPrefix(id, LearntMark) }
 
-// TagGeneration is a tag with the generation that an entry was made under.
+// TagGeneration is a tag with the generation under which an entry was made.
 type TagGeneration struct{ Tag, Token string }
 
-// PartitionEra is the era of a partition that an entry was made under.
+// PartitionEra is a partition with the era under which an entry was made.
 type PartitionEra struct {
 	Partition int
 	Era       string
 }
 
-// Lease is the right to fill one entry, or the reason why there is none.
+// Lease is the right to fill one entry, or the reason for its absence.
 type Lease struct {
 	Key         string
-	Seen        string // the entry that it was acquired beside
+	Seen        string // the id of the entry that the caller knows
 	Token       string // "": no lease
 	Era, Sweep  string // of the key's partition
 	Head        string // the token of its head
 	Now         int64  // the server's clock, milliseconds
 	Open        time.Duration
-	Lapsed      time.Duration // an intent on the key went past its deadline so long ago; 0: none is known
+	Lapsed      time.Duration // the time since an intent on the key passed its deadline; 0: none is known
 	Lagging     bool
 	Generations []Generation // in the order of the tags
-	Queued      *Queued      // what is queued for the key, and not applied yet; nil: nothing. It comes also where the lease is busy
+	Queued      *Queued      // the queued change of the key, nil if there is none; set also if the lease is busy
 
-	Found Entry         // Found.ID != "": there is another entry than the one seen
-	Busy  time.Duration // > 0: another caller has the lease, for this long
+	Found Entry         // Found.ID != "": an entry that the caller does not know
+	Busy  time.Duration // > 0: the time for which another caller has the lease
 }
 
-// Fill is what to store under a lease.
+// Fill is an entry to store under a lease.
 type Fill struct {
 	Key      string // of the same name as the lease's key
 	Entry    Entry  // without ID and Now
 	NotAfter int64  // on the server's clock; 0: no limit. KeepUntil is cut to it
 }
 
-// Late is what has become of a tag since a position.
+// Late is the state of a tag, and the items of its partition since a position.
 type Late struct {
 	Generation
 	Log
-	// Lapsed: an intent on the tag went past its deadline without its end, so long
-	// ago. 0: none is known.
+	// Lapsed is the time since an intent on the tag passed its deadline without its end. 0:
+	// none is known.
 	Lapsed time.Duration
 }
 
-// Change is a step of one partition.
+// Change is a change of one partition.
 type Change struct {
 	Partition int
 	Items     []Item
-	Lag       time.Duration // leave marks of a replica's lag for so long
+	Lag       time.Duration // the time for which the tags are marked as lagging on replicas
 	// Intent is the id of a writer's intent, which the caller chooses and never
 	// uses again. "": none.
 	Intent string
 	Mode   IntentMode
-	// Begin: until the deadline. An intent that is begun again has the later one.
+	// Lasts, with Begin, is the time until the intent's deadline. An intent that is begun
+	// again has the later deadline.
 	Lasts  time.Duration
-	Remain time.Duration // Begin: how much longer it is remembered
+	Remain time.Duration // with Begin: the time for which the intent is remembered after its deadline
 }
 
-// Scan selects entries.
+// Scan selects the entries to remove.
 type Scan struct {
 	Globs []string
-	// Rest: after each step the server has as much time for others as the step took.
+	// Rest pauses after each step for as long as the step took.
 	Rest bool
 }
 
 // Scanned is the result of a Scan.
 type Scanned struct {
-	Servers int   // that have partitions of ours
-	Keys    int64 // about how many those had when it began, of whatever kind and owner: all are looked at
+	Servers int   // servers with partitions of the namespace
+	Keys    int64 // the approximate number of keys on these servers at the start, of all kinds and owners: all are scanned
 	Removed int64 // entries
-	Sure    bool  // false: some may have been missed, since the partitions moved meanwhile
+	Sure    bool  // false if entries may have been missed, because partitions moved meanwhile
 }
 
 // IntentMode is the effect of a Change on its intent.
@@ -372,14 +373,14 @@ type IntentMode uint8
 // The modes.
 const (
 	NoIntent IntentMode = iota
-	Begin               // enter it
-	End                 // take it out; the items are invalidated as well
-	Abandon             // take it out; nothing is invalidated
+	Begin               // enter the intent
+	End                 // remove the intent and invalidate the items
+	Abandon             // remove the intent and invalidate nothing
 )
 
 // Hint is one published message. Exactly one of Item and Wake is set.
 type Hint struct {
 	Partition int
-	Item      Logged // what was appended to the log; an Era has no Position that is in the log
+	Item      Logged // the item appended to the log; an Era has no position in the log
 	Wake      string // the key whose lease ended
 }
