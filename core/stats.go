@@ -32,7 +32,7 @@ type Stats struct {
 // Stats returns the counters. They are read one by one, so that sums of them may be off
 // by concurrent changes.
 func (c *Cache) Stats() Stats {
-	n := &c.engine.Count
+	n, shared := &c.engine.Count, &c.engine.TierCount
 	s := Stats{
 		Hits: n.Hits.Load(), StaleHits: n.StaleHits.Load(), Misses: n.Misses.Load(),
 		Bypassed: n.Bypassed.Load(), Coalesced: n.Coalesced.Load(),
@@ -40,8 +40,8 @@ func (c *Cache) Stats() Stats {
 		Refreshes: n.Refreshes.Load(), Skipped: n.RefreshesSkipped.Load(),
 		Stored: n.Stored.Load(), Refused: n.Refused.Load(),
 		Invalidations: n.Invalidations.Load(), Evicted: n.Evicted.Load(), Undecodable: n.Undecodable.Load(), Unencodable: n.Unencodable.Load(),
-		RemoteHits: n.RemoteHits.Load(), RemoteErrors: n.RemoteErrors.Load(),
-		OverBudget: n.OverBudget.Load(), Deferred: n.Deferred.Load(), Pending: c.engine.Pending(),
+		RemoteHits: shared.Hits.Load(), RemoteErrors: shared.Errors.Load(),
+		OverBudget: shared.OverBudget.Load(), Deferred: shared.Deferred.Load(), Pending: c.engine.Pending(),
 		Tags: c.engine.Tags(),
 	}
 	s.Entries, s.Bytes = c.engine.Size()

@@ -49,7 +49,7 @@ func (f *fetch) admit(ctx context.Context, ses tier.Session, en *tier.Entry) Fou
 	if state != local.Gone {
 		t.Made(admitted)
 		t.SetEntryTags(tags)
-		s.local.Count.RemoteHits.Add(1)
+		s.count.Hits.Add(1)
 	}
 	return Found{Entry: admitted, State: state}
 }

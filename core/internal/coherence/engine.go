@@ -21,6 +21,9 @@ type Settings struct {
 // instances. The embedded cache holds everything that concerns this process alone.
 type Engine struct {
 	*local.Cache
+	// TierCount counts the events of the shared tier. Its counters are 0 without one.
+	TierCount Counters
+
 	shared *shared // nil: no tier is shared
 	queue  atomic.Pointer[LocalQueue]
 	behind behind // fills and loads behind a response
@@ -33,6 +36,7 @@ func New(s Settings) (*Engine, error) {
 	settings := local.Settings{MaxBytes: s.MaxBytes, Refreshes: s.Refreshes}
 	if s.Shared != nil {
 		e.shared = newShared(*s.Shared, s.MaxBytes, s.LongestLoad)
+		e.shared.count = &e.TierCount
 		settings.Guard = e.shared
 	}
 	cache, err := local.New(settings)

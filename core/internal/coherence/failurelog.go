@@ -93,7 +93,7 @@ func (s *shared) reachable() {
 
 // refused counts a call that a server has refused, and logs it once for each kind.
 func (s *shared) refused(err error) {
-	s.local.Count.RemoteErrors.Add(1)
+	s.count.Errors.Add(1)
 	if kind := tier.KindOf(err); s.health.failures.isNew(kind, s.local.Monotonic()) {
 		s.Log.Warn("larder: the shared tier refuses a call; what depends on it is not cached, or not invalidated in time",
 			"kind", kind, "error", err)
@@ -103,7 +103,7 @@ func (s *shared) refused(err error) {
 // countUnrefused counts a failure that refused has not counted.
 func (s *shared) countUnrefused(err error) {
 	if tier.KindOf(err) == "" {
-		s.local.Count.RemoteErrors.Add(1)
+		s.count.Errors.Add(1)
 	}
 }
 

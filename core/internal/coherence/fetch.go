@@ -77,7 +77,7 @@ func (t *Turn) Fetch(ctx context.Context, q Query) Found {
 		found.Queued = s.ownChange(t.Key())
 	}
 	if t.OverBudget() {
-		t.e.Count.OverBudget.Add(1)
+		t.e.TierCount.OverBudget.Add(1)
 	}
 	return found
 }

@@ -197,7 +197,7 @@ func (t *Turn) fillBehind(ctx context.Context, h *heldLease, f local.Fill) (*loc
 		l.Made(en)
 		return en, refusal, true
 	}
-	e.Count.Deferred.Add(1)
+	e.TierCount.Deferred.Add(1)
 	return l.Make(f, h.lease.Token), local.Deferred, true
 }
 

@@ -55,6 +55,7 @@ type shared struct {
 	mirrors    mirrors
 	ownChanges *ownChanges
 
+	count    *Counters // of the engine
 	pending  pending
 	external atomic.Int32  // invalidations of other programs in progress
 	sweeping chan struct{} // has room for one Sweep

@@ -76,8 +76,6 @@ type Counters struct {
 	Evicted                   atomic.Int64
 	Undecodable               atomic.Int64
 	Unencodable               atomic.Int64
-	RemoteHits, RemoteErrors  atomic.Int64
-	OverBudget, Deferred      atomic.Int64
 }
 
 // New returns a cache.
