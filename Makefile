@@ -5,7 +5,7 @@ SHELL       := bash
 .DEFAULT_GOAL := help
 
 GO       ?= go
-MODULES  ?= . examples examples/neighbours examples/benchmarks
+MODULES  ?= . echocache/echo5 examples examples/neighbours examples/benchmarks
 # More flags for go test: make test FLAGS='-run Invalidat -v'.
 FLAGS    ?=
 FUZZTIME ?= 60s

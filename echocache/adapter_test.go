@@ -23,6 +23,7 @@ func TestAdapter(t *testing.T) {
 		OwnError:         errMissing,
 		NoHeadOnGet:      true,
 		NoImplicitAnswer: true,
+		NoRepeatedStatus: true,
 	})
 }
 

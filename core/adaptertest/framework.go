@@ -61,6 +61,9 @@ type Framework struct {
 	// answer to the middleware around it (Gin's c.Error, Echo), so that an empty
 	// 200 is neither assumed nor stored.
 	NoImplicitAnswer bool
+	// NoRepeatedStatus: the framework's writer keeps a second status to itself, and says only
+	// that there was one, so that one like the first counts as another (Echo).
+	NoRepeatedStatus bool
 	// ParamsOutside: middleware outside routing (App.Outside) knows the
 	// parameters of the route already (Gin's Use; Echo's Use, but not its Pre).
 	ParamsOutside bool

@@ -162,7 +162,7 @@ func pathTags(l *Line) []string {
 }
 
 // noParameter lists the causes of a missing parameter.
-const noParameter = "the route's pattern must name it, the middleware must be behind the router, and the router must set it (gorilla/mux: nethttp.PathValues(mux.Vars))"
+const noParameter = "the route's pattern must name it, the middleware must be behind the router, and the router must set it (gorilla/mux: nethttp.PathValues(mux.Vars)) and not have decoded it twice"
 
 func (rt *Route) warnMissing(name string, l *Line) {
 	if rt.warned.first(name) {

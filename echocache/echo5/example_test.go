@@ -1,0 +1,85 @@
+package echo5_test
+
+import (
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"time"
+
+	"github.com/labstack/echo/v5"
+
+	"github.com/larderhq/larder/core"
+	"github.com/larderhq/larder/echocache/echo5"
+)
+
+func Example() {
+	cache, err := core.New(core.Options{Classes: core.Classes{"product": {TTL: 5 * time.Minute}}})
+	if err != nil {
+		panic(err)
+	}
+	defer cache.Close()
+
+	price := 100
+	e := echo.New()
+	e.GET("/products/:id", func(c *echo.Context) error {
+		return c.String(http.StatusOK, fmt.Sprintf("product %s costs %d", c.Param("id"), price))
+	}, echo5.Cache(cache, "product", "product:{id}", "catalog"))
+	e.PUT("/products/:id", func(c *echo.Context) error {
+		price += 50
+		return c.NoContent(http.StatusNoContent)
+	}, echo5.Invalidate(cache, "product:{id}", "catalog"))
+
+	for _, method := range []string{"GET", "GET", "PUT", "GET"} {
+		w := httptest.NewRecorder()
+		e.ServeHTTP(w, httptest.NewRequest(method, "/products/42", nil))
+		fmt.Println(method, w.Code, "|", w.Header().Get("Cache-Status"), "|", w.Body.String()+".")
+	}
+	// Output:
+	// GET 200 | Larder; fwd=uri-miss; stored | product 42 costs 100.
+	// GET 200 | Larder; hit; ttl=299 | product 42 costs 100.
+	// PUT 204 |  | .
+	// GET 200 | Larder; fwd=uri-miss; stored | product 42 costs 150.
+}
+
+func ExampleRoute() {
+	cache, err := core.New(core.Options{Classes: core.Classes{"cart": {TTL: time.Minute}}})
+	if err != nil {
+		panic(err)
+	}
+	defer cache.Close()
+
+	cart, err := echo5.Route{
+		Cache: cache, Class: "cart", Tags: []string{"cart:{user}"},
+		Identity: func(c *echo.Context) (string, bool) {
+			user, ok := c.Get("user").(string) // set by the middleware in front
+			return user, ok
+		},
+	}.Middleware()
+	if err != nil {
+		panic(err)
+	}
+
+	e := echo.New()
+	e.Use(func(next echo.HandlerFunc) echo.HandlerFunc {
+		return func(c *echo.Context) error {
+			if user, _, ok := c.Request().BasicAuth(); ok {
+				c.Set("user", user)
+			}
+			return next(c)
+		}
+	})
+	e.GET("/carts/:user", func(c *echo.Context) error {
+		return c.String(http.StatusOK, fmt.Sprint("the cart of ", c.Get("user")))
+	}, cart)
+	for _, user := range []string{"ann", "ann", "bob"} {
+		r := httptest.NewRequest(http.MethodGet, "/carts/mine", nil)
+		r.SetBasicAuth(user, "secret")
+		w := httptest.NewRecorder()
+		e.ServeHTTP(w, r)
+		fmt.Println(w.Body, "|", w.Header().Get("Cache-Status"))
+	}
+	// Output:
+	// the cart of ann | Larder; fwd=uri-miss; stored
+	// the cart of ann | Larder; hit; ttl=59
+	// the cart of bob | Larder; fwd=uri-miss; stored
+}
