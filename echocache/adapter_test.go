@@ -67,7 +67,17 @@ func use(u adaptertest.Use) echo.MiddlewareFunc {
 		return echocache.Cache(u.Cache, u.Class, u.Tags...)
 	case adaptertest.CachedRoute:
 		return route(u)
+	case adaptertest.CachedPerUser:
+		return echocache.CachePerUser(u.Cache, u.Class, func(c echo.Context) (string, bool) {
+			return valueOf(c, u.IdentityField), true
+		}, u.Tags...)
 	case adaptertest.Invalidates:
+		if u.IdentityField != "" {
+			return echocache.InvalidatePerUser(u.Cache, func(c echo.Context) (string, bool) {
+				v := valueOf(c, u.IdentityField)
+				return v, v != ""
+			}, u.Tags...)
+		}
 		return echocache.Invalidate(u.Cache, u.Tags...)
 	case adaptertest.AsSent:
 		return func(next echo.HandlerFunc) echo.HandlerFunc {
@@ -196,3 +206,5 @@ func (c *ctx) EarlyHints(link string) {
 	c.echo.Response().Writer.WriteHeader(http.StatusEarlyHints)
 	h.Del("Link")
 }
+
+func valueOf(c echo.Context, name string) string { return c.Request().Header.Get(name) }

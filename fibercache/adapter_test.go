@@ -102,7 +102,17 @@ func middleware(u adaptertest.Use) fiber.Handler {
 		return fibercache.Cache(u.Cache, u.Class, u.Tags...)
 	case adaptertest.CachedRoute:
 		return route(u)
+	case adaptertest.CachedPerUser:
+		return fibercache.CachePerUser(u.Cache, u.Class, func(c *fiber.Ctx) (string, bool) {
+			return valueOf(c, u.IdentityField), true
+		}, u.Tags...)
 	case adaptertest.Invalidates:
+		if u.IdentityField != "" {
+			return fibercache.InvalidatePerUser(u.Cache, func(c *fiber.Ctx) (string, bool) {
+				v := valueOf(c, u.IdentityField)
+				return v, v != ""
+			}, u.Tags...)
+		}
 		return fibercache.Invalidate(u.Cache, u.Tags...)
 	case adaptertest.AsSent:
 		return func(c *fiber.Ctx) error {
@@ -189,3 +199,5 @@ func (x *ctx) Stream(fn func(w io.Writer, flush func())) error {
 	x.c.Context().SetBodyStreamWriter(func(w *bufio.Writer) { fn(w, func() { _ = w.Flush() }) })
 	return nil
 }
+
+func valueOf(c *fiber.Ctx, name string) string { return c.Get(name) }

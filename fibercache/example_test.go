@@ -4,9 +4,11 @@ import (
 	"fmt"
 	"io"
 	"net/http/httptest"
+	"strings"
 	"time"
 
 	"github.com/gofiber/fiber/v2"
+	"github.com/gofiber/fiber/v2/utils"
 
 	"github.com/larderhq/larder/core"
 	"github.com/larderhq/larder/fibercache"
@@ -59,7 +61,7 @@ func ExampleRoute() {
 	defer cache.Close()
 
 	cart, err := fibercache.Route{
-		Cache: cache, Class: "cart", Tags: []string{"cart:{user}"},
+		Cache: cache, Class: "cart", Tags: []string{"cart:{identity}"},
 		Identity: func(c *fiber.Ctx) (string, bool) {
 			user, ok := c.Locals("user").(string) // set by the middleware in front
 			return user, ok
@@ -75,11 +77,11 @@ func ExampleRoute() {
 		c.Locals("user", c.Get("X-User"))
 		return c.Next()
 	})
-	app.Get("/carts/:user", cart, func(c *fiber.Ctx) error {
+	app.Get("/cart", cart, func(c *fiber.Ctx) error {
 		return c.SendString("the cart of " + c.Locals("user").(string))
 	})
 	for _, user := range []string{"ann", "ann", "bob"} {
-		r := httptest.NewRequest("GET", "/carts/mine", nil)
+		r := httptest.NewRequest("GET", "/cart", nil)
 		r.Header.Set("X-User", user)
 		resp, err := app.Test(r, -1)
 		if err != nil {
@@ -92,4 +94,63 @@ func ExampleRoute() {
 	// the cart of ann | Larder; fwd=uri-miss; stored
 	// the cart of ann | Larder; hit; ttl=59
 	// the cart of bob | Larder; fwd=uri-miss; stored
+}
+
+// authenticate stands for the application's own authentication.
+func authenticate(c *fiber.Ctx) error {
+	user := c.Get("X-User")
+	if user == "" {
+		return fiber.ErrUnauthorized
+	}
+	c.Locals("user", utils.CopyString(user))
+	return c.Next()
+}
+
+func userOf(c *fiber.Ctx) (string, bool) {
+	user, ok := c.Locals("user").(string) // that authenticate has set
+	return user, ok
+}
+
+func ExampleCachePerUser() {
+	cache, err := core.New(core.Options{Classes: core.Classes{"cart": {TTL: time.Minute}}})
+	if err != nil {
+		panic(err)
+	}
+	defer cache.Close()
+
+	items := make(map[string]int)
+	show := func(c *fiber.Ctx) error {
+		user, _ := userOf(c)
+		return c.SendString(fmt.Sprintf("the cart of %s: %d", user, items[user]))
+	}
+	add := func(c *fiber.Ctx) error {
+		user, _ := userOf(c)
+		items[user]++
+		return c.SendStatus(fiber.StatusNoContent)
+	}
+
+	app := fiber.New()
+	app.Get("/cart", authenticate, fibercache.CachePerUser(cache, "cart", userOf, "cart:{identity}"), show)
+	app.Post("/cart/items", authenticate, fibercache.InvalidatePerUser(cache, userOf, "cart:{identity}"), add)
+	for _, step := range []string{"GET ann", "GET bob", "POST ann", "GET ann", "GET bob"} {
+		method, user, _ := strings.Cut(step, " ")
+		path := "/cart"
+		if method == "POST" {
+			path = "/cart/items"
+		}
+		r := httptest.NewRequest(method, path, nil)
+		r.Header.Set("X-User", user)
+		resp, err := app.Test(r, -1)
+		if err != nil {
+			panic(err)
+		}
+		body, _ := io.ReadAll(resp.Body)
+		fmt.Println(step, resp.StatusCode, "|", resp.Header.Get("Cache-Status"), "|", string(body)+".")
+	}
+	// Output:
+	// GET ann 200 | Larder; fwd=uri-miss; stored | the cart of ann: 0.
+	// GET bob 200 | Larder; fwd=uri-miss; stored | the cart of bob: 0.
+	// POST ann 204 |  | .
+	// GET ann 200 | Larder; fwd=uri-miss; stored | the cart of ann: 1.
+	// GET bob 200 | Larder; hit; ttl=59 | the cart of bob: 0.
 }

@@ -55,7 +55,17 @@ func use(u adaptertest.Use) gin.HandlerFunc {
 		return gincache.Cache(u.Cache, u.Class, u.Tags...)
 	case adaptertest.CachedRoute:
 		return route(u)
+	case adaptertest.CachedPerUser:
+		return gincache.CachePerUser(u.Cache, u.Class, func(c *gin.Context) (string, bool) {
+			return valueOf(c, u.IdentityField), true
+		}, u.Tags...)
 	case adaptertest.Invalidates:
+		if u.IdentityField != "" {
+			return gincache.InvalidatePerUser(u.Cache, func(c *gin.Context) (string, bool) {
+				v := valueOf(c, u.IdentityField)
+				return v, v != ""
+			}, u.Tags...)
+		}
 		return gincache.Invalidate(u.Cache, u.Tags...)
 	case adaptertest.AsSent:
 		return func(c *gin.Context) {
@@ -191,3 +201,5 @@ func (c *ctx) EarlyHints(link string) {
 	c.gin.Writer.(interface{ Unwrap() http.ResponseWriter }).Unwrap().WriteHeader(http.StatusEarlyHints)
 	h.Del("Link")
 }
+
+func valueOf(c *gin.Context, name string) string { return c.GetHeader(name) }

@@ -52,7 +52,17 @@ func middleware(u adaptertest.Use) func(http.Handler) http.Handler {
 		return nethttp.Cache(u.Cache, u.Class, u.Tags...)
 	case adaptertest.CachedRoute:
 		return route(u)
+	case adaptertest.CachedPerUser:
+		return nethttp.CachePerUser(u.Cache, u.Class, func(r *http.Request) (string, bool) {
+			return valueOf(r, u.IdentityField), true
+		}, u.Tags...)
 	case adaptertest.Invalidates:
+		if u.IdentityField != "" {
+			return nethttp.InvalidatePerUser(u.Cache, func(r *http.Request) (string, bool) {
+				v := valueOf(r, u.IdentityField)
+				return v, v != ""
+			}, u.Tags...)
+		}
 		return nethttp.Invalidate(u.Cache, u.Tags...)
 	case adaptertest.AsSent:
 		return func(next http.Handler) http.Handler {
@@ -136,3 +146,5 @@ func route(u adaptertest.CachedRoute) func(http.Handler) http.Handler {
 	}
 	return m
 }
+
+func valueOf(r *http.Request, name string) string { return r.Header.Get(name) }

@@ -100,7 +100,7 @@ type Route struct {
 // other where the framework has errors, and nil where it has not.
 type Handler func(c Ctx) error
 
-// Use is one middleware: a Cached, CachedRoute, Invalidates, AsSent, Compresses or Around. New
+// Use is one middleware: a Cached, CachedRoute, CachedPerUser, Invalidates, AsSent, Compresses or Around. New
 // translates it by a switch of its type.
 type Use interface{ use() }
 
@@ -122,10 +122,21 @@ type CachedRoute struct {
 	SkipField string
 }
 
-// Invalidates is <adapter>.Invalidate(cache, tags...).
+// CachedPerUser is <adapter>.CachePerUser(cache, class, identity, tags...).
+type CachedPerUser struct {
+	Cached
+	// IdentityField is the request field whose value identity returns, always ok.
+	IdentityField string
+}
+
+// Invalidates is <adapter>.Invalidate(cache, tags...), and <adapter>.InvalidatePerUser(cache,
+// identity, tags...) with an IdentityField.
 type Invalidates struct {
 	Cache *core.Cache
 	Tags  []string
+	// IdentityField is the request field whose value identity returns; not ok where the
+	// request has none. "": there is no identity.
+	IdentityField string
 }
 
 // AsSent is middleware that changes the header of an answer as that goes out, in the
@@ -141,12 +152,13 @@ type Compresses struct{}
 // context that c has then.
 type Around func(c Ctx, next func() error) error
 
-func (Cached) use()      {}
-func (CachedRoute) use() {}
-func (Invalidates) use() {}
-func (Around) use()      {}
-func (AsSent) use()      {}
-func (Compresses) use()  {}
+func (Cached) use()        {}
+func (CachedRoute) use()   {}
+func (CachedPerUser) use() {}
+func (Invalidates) use()   {}
+func (Around) use()        {}
+func (AsSent) use()        {}
+func (Compresses) use()    {}
 
 // Ctx is one request and its answer for a handler or an Around. Each method works as a
 // handler written for the framework would, and does not make up for what the framework

@@ -249,7 +249,7 @@ func templateCases() []testCase {
 				"too many tags":          s.cached("hour", strings.Split(strings.Repeat("t,", 33), ",")...),
 				"a route without cache":  CachedRoute{Cached: none},
 				"a route without class":  CachedRoute{Cached: Cached{s.cache, "nope", nil}},
-				"a write without cache":  Invalidates{nil, []string{"a"}},
+				"a write without cache":  Invalidates{Tags: []string{"a"}},
 				"a write without tags":   s.invalidates(),
 				"a write with a bad tag": s.invalidates("a:{"),
 			} {

@@ -170,7 +170,7 @@ func (s *site) changes(name string, change func(*core.Class)) {
 
 func (s *site) cached(class string, tags ...string) Use { return Cached{s.cache, class, tags} }
 
-func (s *site) invalidates(tags ...string) Use { return Invalidates{s.cache, tags} }
+func (s *site) invalidates(tags ...string) Use { return Invalidates{Cache: s.cache, Tags: tags} }
 
 // connect returns a connection to the app, which it starts if need be.
 func (s *site) connect() (net.Conn, error) {

@@ -36,6 +36,7 @@ type testCase struct {
 func cases() []testCase {
 	return slices.Concat(
 		whoseCases(),
+		perUserCases(),
 		identityCases(),
 		varyCases(),
 		sometimesVaryCases(),

@@ -13,6 +13,7 @@ type credentials struct {
 	by            string   // what counts as Authorization does; "": that itself
 	cookies       bool     // that the class does not account for
 	lacks         FieldSet // the fields that the request is known not to have
+	identity      string   // that Route.Identity returned
 }
 
 func (c credentials) any() bool { return c.authorization || c.cookies }

@@ -148,7 +148,7 @@ func ExampleNewInvalidator() {
 	if err != nil {
 		panic(err)
 	}
-	invalidator, err := httpcache.NewInvalidator(cache, "product", []string{"product:{id}"})
+	invalidator, err := httpcache.NewInvalidator(httpcache.WriteConfig{Cache: cache, Class: "product", Tags: []string{"product:{id}"}})
 	if err != nil {
 		panic(err)
 	}
@@ -210,14 +210,15 @@ func ExampleWriteMiddleware() {
 		panic(err)
 	}
 	defer cache.Close()
+	request := func(ex httpcache.Exchange) *http.Request { return ex.(*exchange).Request }
 	wrap := func(serve func(httpcache.Exchange) error) func(http.HandlerFunc) http.Handler {
 		return func(next http.HandlerFunc) http.Handler { return with(serve, next) }
 	}
 
-	_, err = httpcache.WriteMiddleware(httpcache.WriteRouteConfig{Cache: cache}, wrap)
+	_, err = httpcache.WriteMiddleware(httpcache.WriteRouteConfig[*http.Request]{Cache: cache}, request, wrap)
 	fmt.Println(err)
 
-	writes, err := httpcache.WriteMiddleware(httpcache.WriteRouteConfig{Cache: cache, Tags: []string{"catalog"}}, wrap)
+	writes, err := httpcache.WriteMiddleware(httpcache.WriteRouteConfig[*http.Request]{Cache: cache, Tags: []string{"catalog"}}, request, wrap)
 	if err != nil {
 		panic(err)
 	}

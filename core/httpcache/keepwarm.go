@@ -182,7 +182,7 @@ func (rt *routeSnapshot) keepWarm(ex Exchange, w *warmRequest) error {
 		if f.response != nil && f.state == local.Fresh && !w.due(f.entry) {
 			break
 		}
-		tags, _ := rt.tagsNow(ex, &a.line)
+		tags, _ := rt.tagsNow(a)
 		lead := rt.engine.TryLead
 		if rt.engine.Distant() {
 			lead = rt.engine.TryLater

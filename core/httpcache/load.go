@@ -223,7 +223,7 @@ func (l *loading) completeDecision(status int, h Header, said loadscope.Said, be
 	lateTags = append(append(said.Tags, groupTags(&a.line, h)...), before...)
 	if d.store && l.missing != "" {
 		// Outside the router the parameters appear only now.
-		own, still := resolveAll(rt.tags, a.ex)
+		own, still := resolveAll(rt.tags, a.ex, a.creds.identity)
 		if still != "" {
 			rt.warnMissing(still, &a.line)
 			d.store, d.reason, d.verdict = false, "missing-parameter", local.Unshareable

@@ -2,6 +2,7 @@ package httpcache
 
 import (
 	"context"
+	"strings"
 
 	"github.com/larderhq/larder/core/internal/coherence"
 	"github.com/larderhq/larder/core/internal/local"
@@ -13,7 +14,7 @@ func (rt *routeSnapshot) refresh(ex Exchange) {
 	if a == nil {
 		return
 	}
-	tags, _ := rt.tagsNow(ex, &a.line)
+	tags, _ := rt.tagsNow(a)
 	f := rt.lookup(a, rt.engine.Now())
 	if rt.engine.Distant() {
 		if run := ex.Detach(); run != nil {
@@ -107,6 +108,8 @@ func (rt *routeSnapshot) requestOf(ex Exchange) (a *cacheRequest, missing string
 	if reason != "" {
 		return nil, ""
 	}
-	_, missing = rt.tagsNow(ex, &line)
-	return &cacheRequest{rt: rt, ex: ex, line: line.Clone(), key: string(key), creds: creds}, missing
+	creds.identity = strings.Clone(creds.identity)
+	a = &cacheRequest{rt: rt, ex: ex, line: line.Clone(), key: string(key), creds: creds}
+	_, missing = rt.tagsNow(a)
+	return a, missing
 }

@@ -105,7 +105,7 @@ func NewRoute(c Config) (*Route, error) {
 		cache: c.Cache, parts: parts, engine: parts.Engine, className: strings.Clone(c.Class),
 		identity: c.Identity, skip: c.Skip, log: o.Logger, budget: o.RemoteBudget,
 	}
-	if rt.tags, err = parseTemplates(c.Tags); err != nil {
+	if rt.tags, err = parseTemplates(c.Tags, c.Identity != nil); err != nil {
 		return nil, err
 	}
 	rt.routeParts = appendPart(nil, c.Class)
@@ -162,7 +162,7 @@ func pathTags(l *Line) []string {
 }
 
 // noParameter lists the causes of a missing parameter.
-const noParameter = "the route's pattern must name it, the middleware must be behind the router, and the router must set it (gorilla/mux: nethttp.PathValues(mux.Vars)) and not have decoded it twice"
+const noParameter = "the route's pattern must name it, the middleware must be behind the router, and the router must set it (gorilla/mux: nethttp.PathValues(mux.Vars)) and not have decoded it twice; the user that Identity returns is {identity}"
 
 func (rt *Route) warnMissing(name string, l *Line) {
 	if rt.warned.first(name) {

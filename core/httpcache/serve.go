@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"strings"
 	"sync"
 
 	"github.com/larderhq/larder/core/internal/coherence"
@@ -74,6 +75,7 @@ func (rt *routeSnapshot) serve(ex Exchange, line *Line) error {
 			}
 		}
 	}
+	creds.identity = strings.Clone(creds.identity) // it may be a view of the request
 	return rt.serveMiss(&cacheRequest{rt: rt, ex: ex, line: line.Clone(), key: string(key), creds: creds, directives: w})
 }
 
@@ -108,10 +110,17 @@ func (rt *routeSnapshot) identify(dst []byte, ex Exchange, line *Line) (key []by
 	if rt.identity != nil {
 		var ok bool
 		if id, ok = rt.identity(ex); !ok {
+			rt.warnUnknown(rt.credentialsOf(ex, lacking(ex)))
 			return nil, creds, w, fwdBypass, "no-identity"
 		}
 		lacks = lacking(ex) // it may have changed the request
-		creds.lacks = lacks
+		if nobody(id) {
+			if brings := rt.credentialsOf(ex, lacks); brings.any() {
+				rt.warnUnknown(brings)
+				return nil, creds, w, fwdBypass, "empty-identity"
+			}
+		}
+		creds.lacks, creds.identity = lacks, id
 	} else {
 		creds = rt.credentialsOf(ex, lacks)
 	}
@@ -309,7 +318,7 @@ func (m *miss) attempt(round int) (answered bool, err error) {
 	if a.line.Method == http.MethodHead { // it stores nothing that a GET could use
 		return true, rt.forwardHead(a, &f, fwd)
 	}
-	tags, missing := rt.tagsNow(ex, &a.line)
+	tags, missing := rt.tagsNow(a)
 	if a.directives.onlyIfCached {
 		if round < maxRounds && rt.importFromTier(a, &f, tags) {
 			return false, nil
@@ -516,9 +525,9 @@ func (r *response) fits(a *cacheRequest) bool {
 
 // tagsNow returns the tags that are known before the handler runs: the path's,
 // and the route's unless a parameter is missing so far.
-func (rt *routeSnapshot) tagsNow(ex Exchange, line *Line) (tags []string, missing string) {
-	tags = pathTags(line)
-	own, missing := resolveAll(rt.tags, ex)
+func (rt *routeSnapshot) tagsNow(a *cacheRequest) (tags []string, missing string) {
+	tags = pathTags(&a.line)
+	own, missing := resolveAll(rt.tags, a.ex, a.creds.identity)
 	return append(tags, own...), missing
 }
 

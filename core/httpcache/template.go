@@ -5,6 +5,8 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"net/url"
+	"slices"
 	"strings"
 	"unicode"
 
@@ -12,12 +14,17 @@ import (
 	"github.com/larderhq/larder/core/internal/naming"
 )
 
-// template is a tag with parameters of the route: "product:{id}", "file:{*}".
+// template is a tag with parameters of the route, "product:{id}", "file:{*}", and the identity
+// of the request, "cart:{identity}".
 type template struct {
-	text   string
-	params []string // names
-	lits   []string // len(params)+1
+	text     string
+	params   []string // names
+	lits     []string // len(params)+1
+	personal bool     // it names the identity
 }
+
+// identityParam is the name of the identity in a template.
+const identityParam = "identity"
 
 // maxParam is the longest parameter that stands in a tag as it is. A longer one,
 // and one with control characters, is replaced by its SHA-256.
@@ -40,6 +47,9 @@ func parseTemplate(text string) (template, error) {
 		open := strings.IndexAny(rest, "{}")
 		if open < 0 {
 			t.lits = append(t.lits, rest)
+			if t.personal && !t.separatesIdentity() {
+				return bad("a separator such as : between {identity} and another parameter")
+			}
 			return t, nil
 		}
 		end := strings.IndexAny(rest[open+1:], "{}")
@@ -55,8 +65,20 @@ func parseTemplate(text string) (template, error) {
 		}
 		t.lits = append(t.lits, rest[:open])
 		t.params = append(t.params, name)
+		t.personal = t.personal || name == identityParam
 		rest = rest[open+end+2:]
 	}
+}
+
+// separatesIdentity reports whether a byte that no identity has in a tag stands between the
+// identity and each of its neighbours. Two identities could otherwise form one tag.
+func (t template) separatesIdentity() bool {
+	for i, name := range t.params[1:] {
+		if between := t.lits[i+1]; (name == identityParam || t.params[i] == identityParam) && url.QueryEscape(between) == between {
+			return false
+		}
+	}
+	return true
 }
 
 // routerParam returns the name of a parameter in the notation of Echo, Gin and Fiber, such as id in
@@ -77,14 +99,19 @@ func routerParam(text string) string {
 	return ""
 }
 
-// resolve returns the tag for a request, or the name of a parameter that the
+// resolve returns the tag for a request of an identity, or the name of a parameter that the
 // request does not have.
-func (t template) resolve(ex Exchange) (tag, missing string) {
+func (t template) resolve(ex Exchange, identity string) (tag, missing string) {
 	if len(t.params) == 0 {
 		return t.text, ""
 	}
 	var b strings.Builder
 	for i, name := range t.params {
+		if name == identityParam {
+			b.WriteString(t.lits[i])
+			b.WriteString(identityInTag(identity))
+			continue
+		}
 		v, ok := ex.Param(name)
 		if !ok || v == "" {
 			return "", name
@@ -104,7 +131,20 @@ func (t template) resolve(ex Exchange) (tag, missing string) {
 	return b.String(), ""
 }
 
-func parseTemplates(texts []string) ([]template, error) {
+// identityInTag returns an identity as it stands in tags: escaped as in a query, so that no identity
+// holds the separator of a template and no two are equal. A long one is replaced by its SHA-256
+// behind an =, which no escaped identity has.
+func identityInTag(identity string) string {
+	escaped := url.QueryEscape(identity)
+	if len(escaped) > maxParam {
+		sum := sha256.Sum256([]byte(identity))
+		return "sha256=" + hex.EncodeToString(sum[:])
+	}
+	return escaped
+}
+
+// parseTemplates parses the tags of a route. identified says that the route has an Identity.
+func parseTemplates(texts []string, identified bool) ([]template, error) {
 	if len(texts) > core.MaxTagsPerEntry/2 {
 		return nil, &core.ConfigError{Field: "tags", Value: len(texts), Allowed: fmt.Sprintf("at most %d on a route", core.MaxTagsPerEntry/2)}
 	}
@@ -114,19 +154,30 @@ func parseTemplates(texts []string) ([]template, error) {
 		if list[i], err = parseTemplate(text); err != nil {
 			return nil, err
 		}
+		if list[i].personal && !identified {
+			return nil, &core.ConfigError{
+				Field: "tag", Value: list[i].text,
+				Allowed: "{identity} on a route with an Identity: CachePerUser, InvalidatePerUser, or the field Identity of Route and WriteRoute",
+			}
+		}
 	}
 	return list, nil
 }
 
 // resolveAll returns the names under which entries carry the tags.
-func resolveAll(list []template, ex Exchange) (tags []string, missing string) {
+func resolveAll(list []template, ex Exchange, identity string) (tags []string, missing string) {
 	tags = make([]string, len(list))
 	for i, t := range list {
-		tag, missing := t.resolve(ex)
+		tag, missing := t.resolve(ex, identity)
 		if missing != "" {
 			return nil, missing
 		}
 		tags[i] = naming.Tag(tag)
 	}
 	return tags, ""
+}
+
+// personal reports whether a template names the identity.
+func personal(list []template) bool {
+	return slices.ContainsFunc(list, func(t template) bool { return t.personal })
 }

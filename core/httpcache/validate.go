@@ -150,7 +150,7 @@ func (rt *routeSnapshot) forwardHead(a *cacheRequest, f *lookup, fwd string) err
 	if f.response == nil || f.response.status != http.StatusOK || f.response.part != nil {
 		return rt.forward(a.ex, fwd, "")
 	}
-	tags, missing := rt.tagsNow(a.ex, &a.line)
+	tags, missing := rt.tagsNow(a)
 	turn, ok := rt.engine.TryLead(a.flightKey(f), tags, rt.gate)
 	if !ok { // a GET is under way: it says more
 		return rt.forward(a.ex, fwd, "")

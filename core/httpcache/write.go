@@ -16,16 +16,30 @@ import (
 	"github.com/larderhq/larder/core/internal/naming"
 )
 
+// WriteConfig is the configuration of an invalidating route. WriteMiddleware makes it from an
+// adapter's WriteRoute.
+type WriteConfig struct {
+	Cache *core.Cache
+	Class string
+	Tags  []string
+	// Identity returns the user whose responses {identity} in a tag invalidates. ok is false for
+	// a request of no user: its write invalidates the other tags. nil: no tag has {identity}.
+	Identity func(Exchange) (id string, ok bool)
+}
+
 // Invalidator is a route whose handler writes.
 type Invalidator struct {
-	cache *core.Cache
-	class string
-	tags  []template
+	cache    *core.Cache
+	class    string
+	tags     []template
+	identity func(Exchange) (string, bool) // nil: no tag names it
+	warned   warnings
 }
 
 // NewInvalidator makes an invalidating route. It returns a *core.ConfigError for a nil
-// cache, an unknown class, no tags or a malformed tag.
-func NewInvalidator(cache *core.Cache, class string, tags []string) (*Invalidator, error) {
+// cache, an unknown class, no tags, a malformed tag, or an Identity that no tag names.
+func NewInvalidator(c WriteConfig) (*Invalidator, error) {
+	cache, class, tags := c.Cache, c.Class, c.Tags
 	if cache == nil {
 		return nil, &core.ConfigError{Field: "cache", Value: nil, Allowed: "a cache made by core.New"}
 	}
@@ -35,11 +49,14 @@ func NewInvalidator(cache *core.Cache, class string, tags []string) (*Invalidato
 	if len(tags) == 0 {
 		return nil, &core.ConfigError{Field: "tags", Value: 0, Allowed: "at least one"}
 	}
-	templates, err := parseTemplates(tags)
+	templates, err := parseTemplates(tags, c.Identity != nil)
 	if err != nil {
 		return nil, err
 	}
-	return &Invalidator{cache: cache, class: strings.Clone(class), tags: templates}, nil
+	if c.Identity != nil && !personal(templates) {
+		return nil, &core.ConfigError{Field: "tags", Value: tags, Allowed: "at least one with {identity}, since the route has an Identity"}
+	}
+	return &Invalidator{cache: cache, class: strings.Clone(class), tags: templates, identity: c.Identity}, nil
 }
 
 // Serve runs the handler between the beginning and the end of a write intent on
@@ -50,17 +67,25 @@ func (iv *Invalidator) Serve(ex Exchange) error {
 	if reads(line.Method) {
 		return ex.Run(loadscope.With(ex.Context(), bridge.Of(iv.cache).NewScope()), nil)
 	}
+	u := userOf(iv.identity, ex)
 	targets := make([]core.Target, 0, len(iv.tags)+2)
 	for _, t := range iv.tags {
-		tag, missing := t.resolve(ex)
+		if t.personal && !u.known {
+			continue // no response is stored for it
+		}
+		tag, missing := t.resolve(ex, u.id)
 		if missing != "" {
 			// Before the handler: a write that could not be announced must not happen.
+			iv.warnMissing(missing, &line)
 			ex.Reply(refused("tag " + strconv.Quote(t.text) + " of this route names a path parameter that the request does not have: " + noParameter))
 			return nil
 		}
 		targets = append(targets, core.Tag(tag))
 	}
 	targets = append(targets, ownPaths(&line)...)
+	if len(targets) == 0 { // a GET of nobody's
+		return ex.Run(loadscope.With(ex.Context(), bridge.Of(iv.cache).NewScope()), nil)
+	}
 	class, _ := iv.cache.Class(iv.class) // none is ever taken out
 	intent, err := iv.cache.Begin(context.WithoutCancel(ex.Context()), targets...)
 	switch {
@@ -79,6 +104,9 @@ func (iv *Invalidator) Serve(ex Exchange) error {
 		ctx := context.WithoutCancel(ex.Context())
 		if o == committed && ex.Context().Err() != nil {
 			o = unsettled // the client has gone: the handler may have stopped waiting for its database
+		}
+		if o != refusedWrite {
+			more = append(more, iv.lateTargets(ex, u)...)
 		}
 		// More has been checked; an intent bounds its waits itself.
 		switch o {
@@ -109,14 +137,25 @@ func refused(why string) Answer {
 // cache.
 func (rt *Route) serveUnsafe(ex Exchange, line *Line) error {
 	targets := ownPaths(line)
+	named := personal(rt.tags)
+	var u user
+	if named {
+		u = userOf(rt.identity, ex)
+	}
 	rt.engine.Count.Bypassed.Add(1)
 	return runWrite(rt.cache, ex, line, undeclaredWrite, func(o outcome, more []core.Target) {
 		if o == refusedWrite {
 			invalidateSaid(context.WithoutCancel(ex.Context()), rt.cache, more)
 			return
 		}
+		if named && !u.known { // the authentication may be behind the cache
+			u = userOf(rt.identity, ex)
+		}
 		for _, t := range rt.tags { // outside the router the parameters appear only now
-			if tag, missing := t.resolve(ex); missing == "" {
+			if t.personal && !u.known {
+				continue
+			}
+			if tag, missing := t.resolve(ex, u.id); missing == "" {
 				targets = append(targets, core.Tag(tag))
 			}
 		}
