@@ -37,6 +37,7 @@ func cases() []testCase {
 	return slices.Concat(
 		whoseCases(),
 		perUserCases(),
+		cacheStatusCases(),
 		identityCases(),
 		varyCases(),
 		sometimesVaryCases(),

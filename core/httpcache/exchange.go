@@ -165,6 +165,7 @@ type Capture struct {
 	pass             func(reason string) (add []Field)
 	wantsErrorAnswer func(status int) bool
 	keepsErrorAnswer func() bool
+	always           []Field // added to the answer of a write, once, however it goes out
 
 	// The answer that was held back. Held is false when everything has been passed on, and
 	// when the handler answered nothing at all.
@@ -198,7 +199,8 @@ func (c *Capture) Head(status int, h Header) (hold bool, add []Field) {
 // flushed, or the connection is taken over. It returns what to add to the header.
 func (c *Capture) Pass(reason string) (add []Field) {
 	if c.pass == nil {
-		return nil
+		add, c.always = c.always, nil
+		return add
 	}
 	return c.pass(reason)
 }

@@ -58,6 +58,8 @@ func gone(status int) bool { return status == http.StatusNotFound || status == h
 // storable applies RFC 9111 section 3, for a shared cache, and the class.
 func (rt *routeSnapshot) storable(status int, h Header, creds credentials, said loadscope.Said) decision {
 	switch {
+	case said.TooManyTags:
+		return no("too-many-tags")
 	case said.NoStore || said.TTLSet && said.TTL == 0:
 		return no("handler-said-no-store")
 	case status == http.StatusNotModified, status == http.StatusPreconditionFailed, status == http.StatusRequestedRangeNotSatisfiable:

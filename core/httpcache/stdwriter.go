@@ -229,7 +229,7 @@ func (w *Writer) sendHeader(add []Field) {
 // startTail sends what has been held back, but for its last byte.
 func (w *Writer) startTail() {
 	w.state = tailing
-	w.sendHeader(nil)
+	w.sendHeader(w.c.always)
 	held := w.buf
 	w.buf = nil
 	_, _ = w.tail(held) // the next write meets the same error

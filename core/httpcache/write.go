@@ -100,7 +100,7 @@ func (iv *Invalidator) Serve(ex Exchange) error {
 		return nil
 	}
 	// The write of a pending intent goes on: its invalidation is tried until it succeeds.
-	return runWrite(iv.cache, ex, &line, declaredWrite, func(o outcome, more []core.Target) {
+	return runWrite(iv.cache, ex, &line, declaredWrite, nil, func(o outcome, more []core.Target) {
 		ctx := context.WithoutCancel(ex.Context())
 		if o == committed && ex.Context().Err() != nil {
 			o = unsettled // the client has gone: the handler may have stopped waiting for its database
@@ -143,7 +143,8 @@ func (rt *Route) serveUnsafe(ex Exchange, line *Line) error {
 		u = userOf(rt.identity, ex)
 	}
 	rt.engine.Count.Bypassed.Add(1)
-	return runWrite(rt.cache, ex, line, undeclaredWrite, func(o outcome, more []core.Target) {
+	always := []Field{statusField(fwdMethod, false, "")}
+	return runWrite(rt.cache, ex, line, undeclaredWrite, always, func(o outcome, more []core.Target) {
 		if o == refusedWrite {
 			invalidateSaid(context.WithoutCancel(ex.Context()), rt.cache, more)
 			return
@@ -182,10 +183,10 @@ const (
 )
 
 // runWrite runs a handler that writes and calls end before the client sees the end
-// of its answer. judge tells the outcome from the status.
-func runWrite(cache *core.Cache, ex Exchange, line *Line, judge func(status int) outcome, end func(o outcome, more []core.Target)) error {
+// of its answer, to which it adds always. judge tells the outcome from the status.
+func runWrite(cache *core.Cache, ex Exchange, line *Line, judge func(status int) outcome, always []Field, end func(o outcome, more []core.Target)) error {
 	said := writeScope(ex.Context(), cache)
-	c := &Capture{Limit: holdOfWrites, Tail: true, NoBody: line.Method == http.MethodHead}
+	c := &Capture{Limit: holdOfWrites, Tail: true, always: always, NoBody: line.Method == http.MethodHead}
 	returned := false
 	defer func() {
 		if !returned { // a panic, or Goexit
@@ -203,7 +204,7 @@ func runWrite(cache *core.Cache, ex Exchange, line *Line, judge func(status int)
 		more = append(named(line, c), more...)
 	}
 	end(o, more)
-	ex.Release(nil)
+	ex.Release(c.always)
 	return err
 }
 

@@ -121,7 +121,7 @@ func (s *Scope) AddTags(tags []string) {
 		}
 	}
 	if len(s.said.Tags) > s.MaxTags {
-		s.said.NoStore, s.said.Unnamed = true, true
+		s.said.NoStore, s.said.Unnamed, s.said.TooManyTags = true, true, true
 		s.said.Tags = s.said.Tags[:s.MaxTags]
 	}
 }
@@ -191,6 +191,7 @@ type Said struct {
 	TTLSet       bool
 	NoStore      bool
 	Unnamed      bool // the result depends on more than Tags names
+	TooManyTags  bool // the reason: they are more than MaxTags
 	Validator    string
 	ValidatorSet bool
 	ReplicaLag   time.Duration // the largest lag of the replicas on which it depends
