@@ -66,7 +66,17 @@ func use(u adaptertest.Use) echo.MiddlewareFunc {
 		return echo5.Cache(u.Cache, u.Class, u.Tags...)
 	case adaptertest.CachedRoute:
 		return route(u)
+	case adaptertest.CachedPerUser:
+		return echo5.CachePerUser(u.Cache, u.Class, func(c *echo.Context) (string, bool) {
+			return valueOf(c, u.IdentityField), true
+		}, u.Tags...)
 	case adaptertest.Invalidates:
+		if u.IdentityField != "" {
+			return echo5.InvalidatePerUser(u.Cache, func(c *echo.Context) (string, bool) {
+				v := valueOf(c, u.IdentityField)
+				return v, v != ""
+			}, u.Tags...)
+		}
 		return echo5.Invalidate(u.Cache, u.Tags...)
 	case adaptertest.AsSent:
 		return func(next echo.HandlerFunc) echo.HandlerFunc {
@@ -151,3 +161,5 @@ func (c *ctx) EarlyHints(link string) {
 	response(c.echo).ResponseWriter.WriteHeader(http.StatusEarlyHints)
 	h.Del("Link")
 }
+
+func valueOf(c *echo.Context, name string) string { return c.Request().Header.Get(name) }

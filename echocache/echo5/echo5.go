@@ -73,6 +73,23 @@ func Invalidate(cache *core.Cache, tags ...string) echo.MiddlewareFunc {
 	return httpcache.Must(WriteRoute{Cache: cache, Tags: tags}.Middleware())
 }
 
+// CachePerUser is [Cache] for a handler whose response differs per user: identity becomes
+// Route.Identity. {identity} in a tag is the user's identity, escaped by [url.QueryEscape]
+// (the SHA-256 behind "sha256=" if that is longer than 128 bytes), so that a job names the
+// tag as core.Tag("cart:" + url.QueryEscape(user)).
+//
+// The authentication runs in front of the cache. A request with credentials for which
+// identity returns "", "0", "<nil>" or the zero UUID is a bypass, and is logged once.
+func CachePerUser(cache *core.Cache, class string, identity func(*echo.Context) (id string, ok bool), tags ...string) echo.MiddlewareFunc {
+	return httpcache.Must(Route{Cache: cache, Class: class, Tags: tags, Identity: httpcache.PerUser(identity)}.Middleware())
+}
+
+// InvalidatePerUser is [Invalidate] for a handler that writes for one user. At least one of
+// the tags has {identity}. The request's path is invalidated for all users.
+func InvalidatePerUser(cache *core.Cache, identity func(*echo.Context) (id string, ok bool), tags ...string) echo.MiddlewareFunc {
+	return httpcache.Must(WriteRoute{Cache: cache, Tags: tags, Identity: httpcache.PerUser(identity)}.Middleware())
+}
+
 // Route is a cached route with all its options.
 type Route struct {
 	Cache *core.Cache // required
@@ -80,7 +97,8 @@ type Route struct {
 	Tags  []string    // tag templates, for example "product:{id}"; default: none
 	// Identity returns the user whose response it is, for routes that answer each user
 	// differently. It becomes part of the key; a response may then be private. ok is
-	// false for a request that bypasses the cache. Default: one response for all users.
+	// false for a request that bypasses the cache. {identity} in a tag is the identity.
+	// Default: one response for all users.
 	Identity func(*echo.Context) (id string, ok bool)
 	// Skip reports whether a request bypasses the cache. Default: none does.
 	Skip func(*echo.Context) bool
@@ -98,11 +116,15 @@ type WriteRoute struct {
 	// the shared tier is unreachable. Default: the class "".
 	Class string
 	Tags  []string // tag templates, at least one
+	// Identity returns the user whose responses the tags with {identity} invalidate. A write for
+	// which ok is false invalidates only the other tags and the path. Default: no tag may have
+	// {identity}.
+	Identity func(*echo.Context) (id string, ok bool)
 }
 
 // Middleware returns the middleware, or a *core.ConfigError.
 func (w WriteRoute) Middleware() (echo.MiddlewareFunc, error) {
-	return httpcache.WriteMiddleware(httpcache.WriteRouteConfig(w), middleware)
+	return httpcache.WriteMiddleware(httpcache.WriteRouteConfig[*echo.Context](w), requestOf, middleware)
 }
 
 func requestOf(ex httpcache.Exchange) *echo.Context { return ex.(*exchange).echo }
