@@ -33,10 +33,9 @@
 package fibercache
 
 import (
-	"bytes"
 	"context"
 	"errors"
-	"net/http"
+	"reflect"
 	"sync"
 
 	"github.com/gofiber/fiber/v2"
@@ -44,6 +43,7 @@ import (
 
 	"github.com/larderhq/larder/core"
 	"github.com/larderhq/larder/core/httpcache"
+	"github.com/larderhq/larder/fibercache/internal/fast"
 )
 
 // Cache returns the middleware that caches a handler's responses under a TTL
@@ -115,183 +115,79 @@ func (w WriteRoute) Middleware() (fiber.Handler, error) {
 	return httpcache.WriteMiddleware(httpcache.WriteRouteConfig[*fiber.Ctx](w), requestOf, invalidating)
 }
 
-func requestOf(ex httpcache.Exchange) *fiber.Ctx { return ex.(*exchange).c }
+func requestOf(ex httpcache.Exchange) *fiber.Ctx { return ex.(*exchange).fiber.c }
 
 func cached(serve func(httpcache.Exchange) error) fiber.Handler { return middleware(serve, false) }
 
 func invalidating(serve func(httpcache.Exchange) error) fiber.Handler { return middleware(serve, true) }
 
 func middleware(serve func(httpcache.Exchange) error, writes bool) fiber.Handler {
-	state := new(routeState)
+	state := new(fast.State)
 	return func(c *fiber.Ctx) error {
-		continueRefresh(c)
 		x := exchanges.Get().(*exchange)
-		x.state = state
-		x.c, x.route, x.writes, x.snapshotTaken, x.ran, x.deferred = c, c.Route(), writes, false, false, false
-		err := serve(x)
-		x.c = nil
-		if !x.deferred { // otherwise it is still asked what the request was
+		x.fiber.c = c
+		x.Begin(c.Context(), state, c.Route(), writes)
+		reusable, err := x.End(serve(x))
+		x.fiber.c = nil
+		if reusable {
 			exchanges.Put(x)
-		}
-		if he, ok := err.(*httpcache.HandlerError); ok { //nolint:errorlint // made by Run, never wrapped
-			return he.Err
 		}
 		return err
 	}
 }
 
-// routeState is what a middleware keeps between requests.
-type routeState struct {
-	outers   sync.Map // by the *fiber.Route that the middleware is on: httpcache.Outer
-	prepared preparedHeaders
-}
-
-var exchanges = sync.Pool{New: func() any { return new(exchange) }} //nolint:gochecknoglobals // shared scratch
+var exchanges = sync.Pool{New: func() any { //nolint:gochecknoglobals // shared scratch
+	x := new(exchange)
+	x.Request = &x.fiber
+	return x
+}}
 
 type exchange struct {
-	c             *fiber.Ctx   // nil when the middleware has returned
-	route         *fiber.Route // that the middleware is on
-	state         *routeState
-	writes        bool
-	asTheyCome    bool // names of fields are; once c is nil
-	snapshotTaken bool
-	ran           bool
-	deferred      bool                    // it is in use until the answer has been sent
-	request       fasthttp.RequestHeader  // as it was at SnapshotFields
-	before        fasthttp.ResponseHeader // what outer middleware had set before Run
-	values        []string
-	target        []byte
+	fast.Exchange
+	fiber request
 }
 
-var (
-	_ httpcache.Exchange         = (*exchange)(nil)
-	_ httpcache.FieldSnapshotter = (*exchange)(nil)
-	_ httpcache.ContentReader    = (*exchange)(nil)
-	_ httpcache.OuterReporter    = (*exchange)(nil)
-	_ httpcache.SentNotifier     = (*exchange)(nil)
-)
+// request is a fast.Request of Fiber v2.
+type request struct{ c *fiber.Ctx }
 
-// Context implements httpcache.Exchange.
-func (x *exchange) Context() context.Context {
-	if x.c == nil { // the answer has been sent
-		return context.Background()
-	}
-	return x.c.UserContext()
+var _ fast.Request = (*request)(nil)
+
+func (r *request) Context() context.Context       { return r.c.UserContext() }
+func (r *request) SetContext(ctx context.Context) { r.c.SetUserContext(ctx) }
+func (r *request) Method() string                 { return r.c.Method() }
+func (r *request) Scheme() string                 { return r.c.Protocol() }
+func (r *request) Host() string                   { return r.c.Hostname() }
+func (r *request) Next() error                    { return r.c.Next() }
+func (r *request) Server() *fasthttp.Server       { return r.c.App().Server() }
+func (r *request) AppHandler() uintptr            { return appHandler() }
+
+func (r *request) Outer(route any) httpcache.Outer {
+	return outerOf(r.c.App().Stack(), route.(*fiber.Route))
 }
 
-// Run implements httpcache.Exchange.
-func (x *exchange) Run(ctx context.Context, capture *httpcache.Capture) error {
-	c, fctx := x.c, x.c.Context()
-	outer, said := c.UserContext(), fctx.UserValue(httpcache.ContextKey)
-	defer func() {
-		c.SetUserContext(outer)
-		fctx.SetUserValue(httpcache.ContextKey, said)
-	}()
-	ctx, streams := outlasting(ctx, outer)
-	c.SetUserContext(ctx)
-	fctx.SetUserValue(httpcache.ContextKey, ctx.Value(httpcache.ContextKey))
-	if capture != nil {
-		x.ran = true
-		c.Response().Header.CopyTo(&x.before)
-		if capture.Conditions != nil {
-			defer x.ask(capture.Conditions)()
-		}
+func (r *request) Param(name string) (value string, decoded bool) {
+	v := r.c.Params(name)
+	if v == "" && name == "*" {
+		v = r.c.Params("+")
 	}
-	if err := c.Next(); err != nil {
-		he := &httpcache.HandlerError{Err: err, Status: httpcache.StatusOf(err)}
-		var fe *fiber.Error
-		if errors.As(err, &fe) {
-			he.Status = fe.Code
-		}
-		if capture == nil || !x.answer(capture, he) {
-			return he
-		}
-		return nil
-	}
-	if x.fill(capture) {
-		streams(fctx)
-	}
-	return nil
+	return v, r.c.App().Config().UnescapePath
 }
 
-// answer has the app's error handler answer an error into the capture, if its answer may
-// be one to remember. It returns whether that is the answer to the request.
-func (x *exchange) answer(capture *httpcache.Capture, he *httpcache.HandlerError) bool {
-	resp := x.c.Response()
-	if resp.IsBodyStream() || resp.ImmediateHeaderFlush || x.c.Context().Hijacked() || !capture.WantsErrorAnswer(he.Status) {
-		return false
+func (r *request) Status(err error) int {
+	var fe *fiber.Error
+	if errors.As(err, &fe) {
+		return fe.Code
 	}
-	var was fasthttp.Response
-	resp.CopyTo(&was)
-	if err := x.c.App().ErrorHandler(x.c, he.Err); err != nil {
-		_ = x.c.SendStatus(http.StatusInternalServerError) // as Fiber does
-	}
-	x.fill(capture)
-	if capture.KeepsErrorAnswer() {
-		return true
-	}
-	he.Status = capture.Status
-	was.CopyTo(resp)
-	capture.Retract()
-	return false
+	return httpcache.StatusOf(err)
 }
 
-// fill shows a capture what has been answered. It returns whether content is still
-// to come.
-func (x *exchange) fill(capture *httpcache.Capture) (streamed bool) {
-	fctx := x.c.Context()
-	resp := &fctx.Response
-	streamed = resp.IsBodyStream() || resp.ImmediateHeaderFlush || fctx.Hijacked()
-	if t := fctx.LastTimeoutErrorResponse(); t != nil { // it is sent in place of the other
-		resp, streamed = t, true
-	}
-	if capture == nil {
-		return streamed
-	}
-	status := resp.StatusCode()
-	if status == http.StatusNotModified && capture.Conditions != nil {
-		streamed = false // it has no content, and is not for the client
-	}
-	var body []byte
-	if !streamed && status >= 200 && status != http.StatusNoContent && status != http.StatusNotModified {
-		body = resp.Body()
-	}
-	hold, add := capture.Head(status, newHeader(&resp.Header, &x.before, streamed || len(body) > 0))
-	switch {
-	case !hold:
-	case streamed:
-		add = capture.Pass(httpcache.Streamed)
-	case len(body) <= capture.Limit:
-		capture.Held, capture.Body = true, bytes.Clone(body)
-		// fasthttp states the length that it sends. A handler that has stated another one
-		// has not been able to write all it meant to (a proxy whose upstream died). Content
-		// that has been encoded since has another length anyway.
-		if stated := resp.Header.ContentLength(); stated > 0 && stated != len(body) && len(resp.Header.ContentEncoding()) == 0 {
-			capture.AbortStatus = http.StatusInternalServerError
-		}
-	case !capture.Tail: // Fiber sends the tail of a write later anyway
-		add = capture.Pass(httpcache.Oversized)
-	}
-	setFields(&resp.Header, add)
-	return streamed
-}
-
-// Release implements httpcache.Exchange.
-func (x *exchange) Release(fields []httpcache.Field) { setFields(&x.c.Response().Header, fields) }
-
-// Reply implements httpcache.Exchange.
-func (x *exchange) Reply(a httpcache.Answer) {
-	resp := x.c.Response()
-	if x.ran {
-		x.before.CopyTo(&resp.Header)
-	}
-	if x.ran || !x.state.prepared.copyTo(&resp.Header, &a, x.c.App()) {
-		resp.SetStatusCode(a.Status)
-		setFields(&resp.Header, a.Fields, a.Extra)
-	}
-	if a.NoBody {
-		resp.ResetBody() // fasthttp leaves a HEAD's length as it is set
-	} else {
-		x.setBody(resp, a.Body)
+func (r *request) Fail(err error) {
+	if err := r.c.App().ErrorHandler(r.c, err); err != nil {
+		_ = r.c.SendStatus(fiber.StatusInternalServerError) // as Fiber does
 	}
 }
+
+// appHandler returns the code of the handler of any app.
+var appHandler = sync.OnceValue(func() uintptr { //nolint:gochecknoglobals // a constant
+	return reflect.ValueOf(fiber.New().Handler()).Pointer()
+})

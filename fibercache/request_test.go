@@ -12,6 +12,7 @@ import (
 	"github.com/valyala/fasthttp/fasthttputil"
 
 	"github.com/larderhq/larder/core/httpcache"
+	"github.com/larderhq/larder/fibercache/internal/fast"
 )
 
 // asked sends a request over the wire and returns what see makes of it.
@@ -20,7 +21,10 @@ func asked[T any](t *testing.T, config fiber.Config, route, request string, see 
 	app := fiber.New(config)
 	app.Get("/rewritten/*", func(c *fiber.Ctx) error { c.Path("/to/" + c.Params("*")); return c.RestartRouting() })
 	app.All(route, func(c *fiber.Ctx) error {
-		seen = see(&exchange{c: c})
+		x := exchanges.New().(*exchange)
+		x.fiber.c = c
+		x.Begin(c.Context(), new(fast.State), c.Route(), false)
+		seen = see(x)
 		return nil
 	})
 	app.Handler()
@@ -169,7 +173,7 @@ func TestParam(t *testing.T) {
 			}
 			got := asked(t, c.config, c.route, fmt.Sprintf("GET %s HTTP/1.1\nHost: h\n\n", c.target), func(x *exchange) param {
 				v, ok := x.Param(c.name)
-				x.c.Path("/" + strings.Repeat("z", len(c.target)-1)) // Fiber's buffer is used again
+				x.fiber.c.Path("/" + strings.Repeat("z", len(c.target)-1)) // Fiber's buffer is used again
 				return param{v, ok}
 			})
 			require.Equal(t, param{c.want, !c.missing}, got)
@@ -198,7 +202,7 @@ func TestValues(t *testing.T) {
 				for _, parsed := range []bool{false, true} {
 					got := asked(t, config, "/", request, func(x *exchange) []string {
 						if parsed {
-							_ = x.c.Cookies("a") // fasthttp takes the field apart
+							_ = x.fiber.c.Cookies("a") // fasthttp takes the field apart
 						}
 						var got []string
 						for _, v := range x.Values(field) {
@@ -212,7 +216,7 @@ func TestValues(t *testing.T) {
 		})
 	}
 	require.Empty(t, asked(t, fiber.Config{}, "/", "GET / HTTP/1.1\nHost: h\n\n", func(x *exchange) []string {
-		_ = x.c.Cookies("a")
+		_ = x.fiber.c.Cookies("a")
 		return x.Values("Cookie")
 	}))
 }

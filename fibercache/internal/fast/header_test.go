@@ -1,9 +1,8 @@
-package fibercache
+package fast
 
 import (
 	"testing"
 
-	"github.com/gofiber/fiber/v2"
 	"github.com/stretchr/testify/require"
 	"github.com/valyala/fasthttp"
 
@@ -22,8 +21,8 @@ const (
 	absent       = httpcache.Absent
 	plain        = "text/plain; charset=utf-8"
 	json         = "application/json"
-	contentType  = fiber.HeaderContentType
-	cacheControl = fiber.HeaderCacheControl
+	contentType  = fasthttp.HeaderContentType
+	cacheControl = fasthttp.HeaderCacheControl
 )
 
 func TestOwn(t *testing.T) {

@@ -1,14 +1,13 @@
-package fibercache
+package fast
 
 import (
 	"net/http"
 	"net/url"
 	"reflect"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
-	"github.com/gofiber/fiber/v2"
-	view "github.com/gofiber/fiber/v2/utils"
 	"github.com/valyala/fasthttp"
 
 	"github.com/larderhq/larder/core/httpcache"
@@ -16,18 +15,18 @@ import (
 
 // Line implements httpcache.Exchange. The handler sees the scheme and the host that Fiber
 // takes from a proxy's fields; the target that came over the wire is then the original.
-func (x *exchange) Line() httpcache.Line {
-	c, h, uri := x.c, &x.c.Request().Header, x.c.Request().URI()
+func (x *Exchange) Line() httpcache.Line {
+	h, uri := &x.ctx.Request.Header, x.ctx.Request.URI()
 	length := h.ContentLength()
 	l := httpcache.Line{
-		Method: c.Method(), Scheme: "http", Host: view.UnsafeString(uri.Host()),
-		Path: view.UnsafeString(uri.PathOriginal()), Query: view.UnsafeString(uri.QueryString()),
+		Method: x.Request.Method(), Scheme: "http", Host: str(uri.Host()),
+		Path: str(uri.PathOriginal()), Query: str(uri.QueryString()),
 		HasBody: length > 0 || length == -1, // chunked
 	}
-	if c.Context().IsTLS() {
+	if x.ctx.IsTLS() {
 		l.Scheme = "https"
 	}
-	target, wire, host, believed := view.UnsafeString(h.RequestURI()), l.Scheme, view.UnsafeString(h.Host()), l.Scheme
+	target, wire, host, believed := str(h.RequestURI()), l.Scheme, str(h.Host()), l.Scheme
 	if _, query, found := strings.Cut(target, "?"); found && query == "" {
 		l.BareQuery = l.Query == ""
 	}
@@ -38,41 +37,47 @@ func (x *exchange) Line() httpcache.Line {
 		scheme, name = forwarded(h)
 	}
 	if wire == "http" && scheme {
-		if believed = c.Protocol(); believed == "https" {
+		if believed = x.Request.Scheme(); believed == "https" {
 			l.Scheme = believed
 		}
 	}
 	if name {
-		l.Host = c.Hostname()
+		l.Host = x.Request.Host()
 	}
 	if believed != wire || !strings.EqualFold(l.Host, host) {
 		l.Original = x.origin(believed, wire, host, target)
 	} else if !l.HasTarget(target) {
 		l.Original = target
 	}
-	if x.writes || l.Method != fiber.MethodGet && l.Method != fiber.MethodHead {
+	if x.writes || l.Method != http.MethodGet && l.Method != http.MethodHead {
 		l = l.Clone() // a handler that writes may change its request
 	}
 	return l
 }
 
+// The fields by which Fiber takes a scheme, or a host, for the client's.
+var ( //nolint:gochecknoglobals // constants
+	schemeFields = []string{"X-Forwarded-Proto", "X-Forwarded-Protocol", "X-Forwarded-Ssl", "X-Url-Scheme"}
+	hostFields   = []string{"X-Forwarded-Host"}
+)
+
 // forwarded reports whether the request has fields by which Fiber takes a scheme, or a
-// host, for the client's. Fiber believes empty ones, too.
+// host, for the client's. Fiber v2 believes empty ones, too, and v3 those in any spelling.
 func forwarded(h *fasthttp.RequestHeader) (scheme, host bool) {
 	for _, key := range h.PeekKeys() {
-		switch string(key) {
-		case fiber.HeaderXForwardedProto, fiber.HeaderXForwardedProtocol, fiber.HeaderXForwardedSsl, fiber.HeaderXUrlScheme:
-			scheme = true
-		case fiber.HeaderXForwardedHost:
-			host = true
-		}
+		scheme = scheme || isOneOf(str(key), schemeFields)
+		host = host || isOneOf(str(key), hostFields)
 	}
 	return scheme, host
 }
 
+func isOneOf(name string, names []string) bool {
+	return slices.ContainsFunc(names, func(n string) bool { return strings.EqualFold(n, name) })
+}
+
 // origin returns what came over the wire as one URL, where that is not what Fiber
 // believes. A scheme that is none stands before it.
-func (x *exchange) origin(believed, wire, host, target string) string {
+func (x *Exchange) origin(believed, wire, host, target string) string {
 	b := x.target[:0]
 	if believed != "http" && believed != "https" {
 		b = append(append(b, believed...), ' ')
@@ -83,36 +88,36 @@ func (x *exchange) origin(believed, wire, host, target string) string {
 		b = append(append(append(b, target...), ' '), host...)
 	}
 	x.target = b
-	return view.UnsafeString(b)
+	return str(b)
 }
 
 // namesAsTheyCome reports whether the app leaves the names of fields as they are.
-func (x *exchange) namesAsTheyCome() bool {
-	if x.c == nil {
+func (x *Exchange) namesAsTheyCome() bool {
+	if x.ctx == nil {
 		return x.asTheyCome
 	}
-	return x.c.App().Server().DisableHeaderNamesNormalizing
+	return x.Request.Server().DisableHeaderNamesNormalizing
 }
 
 // Values implements httpcache.Exchange.
-func (x *exchange) Values(name string) []string {
+func (x *Exchange) Values(name string) []string {
 	h := &x.request
 	if !x.snapshotTaken {
-		h = &x.c.Request().Header
+		h = &x.ctx.Request.Header
 	}
 	x.values = x.values[:0]
 	if x.namesAsTheyCome() {
 		h.VisitAll(func(key, value []byte) {
-			if strings.EqualFold(view.UnsafeString(key), name) {
-				x.values = append(x.values, view.UnsafeString(value))
+			if strings.EqualFold(str(key), name) {
+				x.values = append(x.values, str(value))
 			}
 		})
 		return x.values
 	}
 	for _, value := range h.PeekAll(name) {
 		// fasthttp tells of these, which it keeps apart, also when there are none.
-		if len(value) > 0 || name != fiber.HeaderCookie && name != fiber.HeaderContentLength && name != fiber.HeaderTrailer {
-			x.values = append(x.values, view.UnsafeString(value))
+		if len(value) > 0 || name != fasthttp.HeaderCookie && name != fasthttp.HeaderContentLength && name != fasthttp.HeaderTrailer {
+			x.values = append(x.values, str(value))
 		}
 	}
 	return x.values
@@ -120,8 +125,8 @@ func (x *exchange) Values(name string) []string {
 
 // Content implements httpcache.ContentReader. fasthttp has read all content, unless the app
 // streams it; then it is read here where its length is known to be within the limit.
-func (x *exchange) Content(limit int) ([]byte, bool) {
-	req := x.c.Request()
+func (x *Exchange) Content(limit int) ([]byte, bool) {
+	req := &x.ctx.Request
 	if length := req.Header.ContentLength(); length > limit || length < 0 && req.IsBodyStream() {
 		return nil, false
 	}
@@ -131,15 +136,15 @@ func (x *exchange) Content(limit int) ([]byte, bool) {
 
 // Fields implements httpcache.FieldReporter. fasthttp's VisitAll would parse the
 // cookies, and show them from then on in another way than they came.
-func (x *exchange) Fields() (set httpcache.FieldSet) {
+func (x *Exchange) Fields() (set httpcache.FieldSet) {
 	h := &x.request
 	if !x.snapshotTaken {
-		h = &x.c.Request().Header
+		h = &x.ctx.Request.Header
 	}
 	raw := x.namesAsTheyCome()
-	set.Add(fiber.HeaderCookie) // which PeekKeys leaves out once they are parsed
+	set.Add(fasthttp.HeaderCookie) // which PeekKeys leaves out once they are parsed
 	for _, key := range h.PeekKeys() {
-		name := view.UnsafeString(key)
+		name := str(key)
 		if raw {
 			if !ascii(name) {
 				return httpcache.AllFields // Values folds letters that are no ASCII to some that are
@@ -161,22 +166,22 @@ func ascii(s string) bool {
 }
 
 // HasClientCertificate implements httpcache.FieldReporter.
-func (x *exchange) HasClientCertificate() bool {
-	state := x.c.Context().TLSConnectionState()
+func (x *Exchange) HasClientCertificate() bool {
+	state := x.ctx.TLSConnectionState()
 	return state != nil && len(state.PeerCertificates) > 0
 }
 
 // SnapshotFields implements httpcache.FieldSnapshotter.
-func (x *exchange) SnapshotFields() {
-	x.c.Request().Header.CopyTo(&x.request)
+func (x *Exchange) SnapshotFields() {
+	x.ctx.Request.Header.CopyTo(&x.request)
 	x.snapshotTaken = true
 }
 
 // ask shows the handler other conditions than the request's own, and returns what
 // undoes that. The header as it was stays untouched meanwhile: middleware outside
 // may hold views of it.
-func (x *exchange) ask(conditions []httpcache.Field) (undo func()) {
-	h := &x.c.Request().Header
+func (x *Exchange) ask(conditions []httpcache.Field) (undo func()) {
+	h := &x.ctx.Request.Header
 	place := reflect.ValueOf(h).Elem()
 	was := reflect.New(place.Type()).Elem()
 	was.Set(place)
@@ -190,14 +195,11 @@ func (x *exchange) ask(conditions []httpcache.Field) (undo func()) {
 }
 
 // Param implements httpcache.Exchange.
-func (x *exchange) Param(name string) (string, bool) {
-	v := x.c.Params(name)
-	if v == "" && name == "*" {
-		v = x.c.Params("+")
-	}
-	if !x.c.App().Config().UnescapePath {
-		if decoded, err := url.PathUnescape(v); err == nil {
-			v = decoded
+func (x *Exchange) Param(name string) (string, bool) {
+	v, decoded := x.Request.Param(name)
+	if !decoded {
+		if plain, err := url.PathUnescape(v); err == nil {
+			v = plain
 		}
 	}
 	return strings.Clone(v), v != ""

@@ -1,11 +1,9 @@
-package fibercache
+package fast
 
 import (
 	"reflect"
-	"sync"
 	"unsafe"
 
-	"github.com/gofiber/fiber/v2"
 	"github.com/valyala/fasthttp"
 
 	"github.com/larderhq/larder/core/httpcache"
@@ -18,8 +16,8 @@ const sharedBody = 2 << 10
 // setBody gives the response a stored body. It is a copy where code outside may change the
 // bytes in place, or append to them: fasthttp loses a body that is not its own when something
 // is appended to it.
-func (x *exchange) setBody(resp *fasthttp.Response, body []byte) {
-	if len(body) < sharedBody || x.Outer() != httpcache.OuterNone || !sentBy(x.c.Context(), x.c.App()) {
+func (x *Exchange) setBody(resp *fasthttp.Response, body []byte) {
+	if len(body) < sharedBody || x.Outer() != httpcache.OuterNone || !sentBy(x.ctx, x.Request.Server(), x.Request.AppHandler()) {
 		resp.SetBody(body)
 		return
 	}
@@ -29,18 +27,13 @@ func (x *exchange) setBody(resp *fasthttp.Response, body []byte) {
 // sentBy reports whether an answer goes from the app straight to the app's server: no handler
 // of fasthttp is around that of the app. The caller of a context without a server may do anything
 // with the answer.
-func sentBy(ctx *fasthttp.RequestCtx, app *fiber.App) bool {
+func sentBy(ctx *fasthttp.RequestCtx, of *fasthttp.Server, app uintptr) bool {
 	if serverOf == nil {
 		return false
 	}
 	server := serverOf(ctx)
-	return server != nil && server == app.Server() && reflect.ValueOf(server.Handler).Pointer() == appHandler()
+	return server != nil && server == of && reflect.ValueOf(server.Handler).Pointer() == app
 }
-
-// appHandler returns the code of the handler of any app.
-var appHandler = sync.OnceValue(func() uintptr { //nolint:gochecknoglobals // a constant
-	return reflect.ValueOf(fiber.New().Handler()).Pointer()
-})
 
 // serverOf returns the server that a context belongs to. nil: not in this version of
 // fasthttp.

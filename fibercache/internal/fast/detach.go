@@ -1,14 +1,14 @@
-package fibercache
+package fast
 
 import (
 	"bytes"
 	"context"
 	"crypto/tls"
 	"net"
+	"net/http"
 	"strings"
 	"time"
 
-	"github.com/gofiber/fiber/v2"
 	"github.com/valyala/fasthttp"
 
 	"github.com/larderhq/larder/core/httpcache"
@@ -21,33 +21,41 @@ type refreshKey struct{}
 // Detach implements httpcache.Exchange. The copy goes through the app as the
 // request did: rewritten from its original target, over a connection that looks
 // like the client's.
-func (x *exchange) Detach() func(context.Context, func(httpcache.Exchange)) {
-	from, server := x.c.Context(), x.c.App().Server()
-	fctx := new(fasthttp.RequestCtx)
-	fctx.Init2(connLike(from), server.Logger, true)
+func (x *Exchange) Detach() func(context.Context, func(httpcache.Exchange)) {
+	from, server := x.ctx, x.Request.Server()
+	fctx := newContext(connLike(from), server)
 	req := &fctx.Request
 	from.Request.CopyTo(req)
-	if httpcache.IsQuery(x.c.Method()) {
+	if httpcache.IsQuery(x.Request.Method()) {
 		req.SetBodyRaw(bytes.Clone(from.Request.Body()))
 	} else {
 		req.ResetBody()
-		req.Header.SetMethod(fiber.MethodGet)
+		req.Header.SetMethod(http.MethodGet)
 	}
 	req.SetRequestURI(string(req.Header.RequestURI()))
 	httpcache.DropConditions(func(name string) { drop(&req.Header, name) })
+	return func(ctx context.Context, _ func(httpcache.Exchange)) {
+		defer endContext(fctx)
+		fctx.SetUserValue(refreshKey{}, ctx)
+		server.Handler(fctx)
+	}
+}
+
+// newContext returns the context of a request that comes from no client.
+func newContext(c net.Conn, server *fasthttp.Server) *fasthttp.RequestCtx {
+	fctx := new(fasthttp.RequestCtx)
+	fctx.Init2(c, server.Logger, true)
 	fctx.Response.Header.SetNoDefaultContentType(server.NoDefaultContentType)
 	if server.DisableHeaderNamesNormalizing {
 		fctx.Response.Header.DisableNormalizing()
 	}
-	return func(ctx context.Context, _ func(httpcache.Exchange)) {
-		defer func() {
-			fctx.ResetUserValues()
-			fctx.Request.Reset()
-			fctx.Response.Reset() // an unread stream is closed
-		}()
-		fctx.SetUserValue(refreshKey{}, ctx)
-		server.Handler(fctx)
-	}
+	return fctx
+}
+
+func endContext(fctx *fasthttp.RequestCtx) {
+	fctx.ResetUserValues()
+	fctx.Request.Reset()
+	fctx.Response.Reset() // an unread stream is closed
 }
 
 // drop removes a field also where names stay as they came, in every spelling.
@@ -64,10 +72,10 @@ func drop(h *fasthttp.RequestHeader, name string) {
 }
 
 // continueRefresh gives a request that is a background refresh its context.
-func continueRefresh(c *fiber.Ctx) {
-	if ctx, ok := c.Context().UserValue(refreshKey{}).(context.Context); ok {
-		c.Context().RemoveUserValue(refreshKey{}) // what is behind has it from the context
-		c.SetUserContext(refreshContext{ctx, c.UserContext()})
+func (x *Exchange) continueRefresh() {
+	if ctx, ok := x.ctx.UserValue(refreshKey{}).(context.Context); ok {
+		x.ctx.RemoveUserValue(refreshKey{}) // what is behind has it from the context
+		x.Request.SetContext(refreshContext{ctx, x.Request.Context()})
 	}
 }
 

@@ -1,4 +1,4 @@
-package fibercache
+package fast
 
 import (
 	"net/http"
@@ -8,8 +8,6 @@ import (
 	"strings"
 	"unsafe"
 
-	"github.com/gofiber/fiber/v2"
-	view "github.com/gofiber/fiber/v2/utils"
 	"github.com/valyala/fasthttp"
 
 	"github.com/larderhq/larder/core/httpcache"
@@ -29,8 +27,8 @@ var _ httpcache.Header = (*header)(nil)
 // state its default type.
 func newHeader(h, before *fasthttp.ResponseHeader, content bool) *header {
 	v := &header{final: fieldsOf(h), before: before}
-	if i, typed := find(v.final, fiber.HeaderContentType); content && !typed {
-		f := httpcache.Field{Name: fiber.HeaderContentType}
+	if i, typed := find(v.final, fasthttp.HeaderContentType); content && !typed {
+		f := httpcache.Field{Name: fasthttp.HeaderContentType}
 		if t := string(h.ContentType()); t != "" {
 			f.Values, f.Mode = []string{t}, httpcache.Absent
 			v.final = slices.Insert(v.final, i, f)
@@ -94,7 +92,7 @@ func fieldsOf(h *fasthttp.ResponseHeader) (fields []httpcache.Field) {
 	set.VisitAll(func(key, value []byte) {
 		name := http.CanonicalHeaderKey(string(key))
 		switch name {
-		case fiber.HeaderContentLength, fiber.HeaderTransferEncoding:
+		case fasthttp.HeaderContentLength, fasthttp.HeaderTransferEncoding:
 			return
 		}
 		i, found := find(fields, name)
@@ -146,7 +144,7 @@ func named(name string, lists [][]httpcache.Field, fields []httpcache.Field) boo
 // setField puts a field into h.
 func setField(h *fasthttp.ResponseHeader, f *httpcache.Field) {
 	if f.Mode == httpcache.Absent {
-		if v := h.Peek(f.Name); len(v) > 0 && (f.Name != fiber.HeaderContentType || string(v) != defaultType) {
+		if v := h.Peek(f.Name); len(v) > 0 && (f.Name != fasthttp.HeaderContentType || string(v) != defaultType) {
 			return
 		}
 	}
@@ -164,7 +162,7 @@ func setField(h *fasthttp.ResponseHeader, f *httpcache.Field) {
 	default:
 		h.Del(f.Name)
 	}
-	if f.Mode == httpcache.Set && f.Values == nil && f.Name == fiber.HeaderContentType {
+	if f.Mode == httpcache.Set && f.Values == nil && f.Name == fasthttp.HeaderContentType {
 		h.SetNoDefaultContentType(true)
 	}
 	for _, v := range f.Values {
@@ -177,11 +175,11 @@ func setField(h *fasthttp.ResponseHeader, f *httpcache.Field) {
 // addValue adds a line to h.
 func addValue(h *fasthttp.ResponseHeader, name, value string) {
 	switch name {
-	case fiber.HeaderContentLength:
+	case fasthttp.HeaderContentLength:
 		if n, err := strconv.Atoi(value); err == nil {
 			h.SetContentLength(n) // not where the status forbids it
 		}
-	case fiber.HeaderDate:
+	case fasthttp.HeaderDate:
 		setDate(h, value)
 	default:
 		h.Add(name, value)
@@ -194,7 +192,7 @@ func isFresh(h *fasthttp.ResponseHeader) bool {
 	n := 0
 	h.VisitAll(func(key, _ []byte) {
 		switch string(key) {
-		case fiber.HeaderContentType, fiber.HeaderServer:
+		case fasthttp.HeaderContentType, fasthttp.HeaderServer:
 		default:
 			n++
 		}
@@ -209,21 +207,21 @@ func setNew(h *fasthttp.ResponseHeader, f *httpcache.Field, lists [][]httpcache.
 	if f.Mode == httpcache.Join || f.Mode == httpcache.Remove || len(f.Values) != 1 {
 		return false
 	}
-	if (f.Mode != httpcache.Set || f.Name == fiber.HeaderDate) && named(f.Name, lists, put) {
+	if (f.Mode != httpcache.Set || f.Name == fasthttp.HeaderDate) && named(f.Name, lists, put) {
 		return false
 	}
 	switch f.Name {
-	case fiber.HeaderContentLength, fiber.HeaderSetCookie:
+	case fasthttp.HeaderContentLength, fasthttp.HeaderSetCookie:
 		return false
-	case fiber.HeaderDate:
+	case fasthttp.HeaderDate:
 		setDate(h, f.Values[0])
 		return true
-	case fiber.HeaderContentType: // it may be the default
+	case fasthttp.HeaderContentType: // it may be the default
 		if f.Mode != httpcache.Set {
 			return false
 		}
 	}
-	h.SetCanonical(view.UnsafeBytes(f.Name), view.UnsafeBytes(f.Values[0]))
+	h.SetCanonical(raw(f.Name), raw(f.Values[0]))
 	return true
 }
 
@@ -252,7 +250,7 @@ var noDefaultDate = func() func(h *fasthttp.ResponseHeader) *bool { //nolint:goc
 		return nil
 	}
 	var h fasthttp.ResponseHeader
-	if putDate(&h, "now"); string(h.Peek(fiber.HeaderDate)) != "now" {
+	if putDate(&h, "now"); string(h.Peek(fasthttp.HeaderDate)) != "now" {
 		return nil
 	}
 	return func(h *fasthttp.ResponseHeader) *bool {
@@ -276,7 +274,7 @@ func setDate(h *fasthttp.ResponseHeader, date string) {
 
 // putDate puts a Date into h.
 func putDate(h *fasthttp.ResponseHeader, date string) {
-	h.SetCanonical(view.UnsafeBytes(almostDate), view.UnsafeBytes(date))
+	h.SetCanonical(raw(almostDate), raw(date))
 	h.VisitAll(func(key, _ []byte) {
 		if string(key) == almostDate {
 			key[0] = 'D'

@@ -1,11 +1,10 @@
-package fibercache
+package fast
 
 import (
 	"bytes"
 	"sync/atomic"
 	"unsafe"
 
-	"github.com/gofiber/fiber/v2"
 	"github.com/valyala/fasthttp"
 
 	"github.com/larderhq/larder/core/httpcache"
@@ -37,13 +36,13 @@ type preparedSlot struct {
 // preparedHeader is a header that is copied. It is never changed.
 type preparedHeader struct {
 	fields, extra []httpcache.Field // of the answer
-	app           *fiber.App
-	server, kind  []byte // in a header to which the fields are added
+	server        *fasthttp.Server  // of the app
+	name, kind    []byte            // in a header to which the fields are added
 	header        fasthttp.ResponseHeader
 }
 
 // copyTo puts the fields of an answer into h, unless they are to be put there one by one.
-func (p *preparedHeaders) copyTo(h *fasthttp.ResponseHeader, a *httpcache.Answer, app *fiber.App) bool {
+func (p *preparedHeaders) copyTo(h *fasthttp.ResponseHeader, a *httpcache.Answer, server *fasthttp.Server) bool {
 	if len(a.Fields) == 0 || len(a.Extra) == 0 || !isFresh(h) || len(h.StatusMessage()) > 0 {
 		return false
 	}
@@ -51,23 +50,23 @@ func (p *preparedHeaders) copyTo(h *fasthttp.ResponseHeader, a *httpcache.Answer
 	const golden = 0x9e3779b97f4a7c15 // Knuth, The Art of Computer Programming, section 6.4
 	both := uint64(uintptr(unsafe.Pointer(at)))*golden + uint64(uintptr(unsafe.Pointer(&a.Extra[0])))
 	slot := &p[both*golden>>32%preparedSlots]
-	if ready := slot.header.Load(); ready != nil && ready.suits(h, a, app) {
+	if ready := slot.header.Load(); ready != nil && ready.suits(h, a, server) {
 		ready.header.CopyTo(h)
 		return true
 	}
 	if slot.last.Swap(at) != at {
 		slot.count.Store(0)
 	} else if slot.count.Add(1)%worthPreparing == 0 {
-		slot.header.Store(prepare(h, a, app))
+		slot.header.Store(prepare(h, a, server))
 	}
 	return false
 }
 
 // prepare makes a prepared header of an answer for requests whose header is like h so far.
-func prepare(h *fasthttp.ResponseHeader, a *httpcache.Answer, app *fiber.App) *preparedHeader {
+func prepare(h *fasthttp.ResponseHeader, a *httpcache.Answer, server *fasthttp.Server) *preparedHeader {
 	p := &preparedHeader{
-		fields: a.Fields, extra: a.Extra, app: app,
-		server: bytes.Clone(h.Server()), kind: bytes.Clone(h.ContentType()),
+		fields: a.Fields, extra: a.Extra, server: server,
+		name: bytes.Clone(h.Server()), kind: bytes.Clone(h.ContentType()),
 	}
 	h.CopyTo(&p.header)
 	p.header.SetStatusCode(a.Status)
@@ -77,9 +76,9 @@ func prepare(h *fasthttp.ResponseHeader, a *httpcache.Answer, app *fiber.App) *p
 
 // suits reports whether the header is the one of an answer to a request whose header is h so
 // far.
-func (p *preparedHeader) suits(h *fasthttp.ResponseHeader, a *httpcache.Answer, app *fiber.App) bool {
-	return same(p.fields, a.Fields) && same(p.extra, a.Extra) && p.app == app && p.header.StatusCode() == a.Status &&
-		bytes.Equal(p.server, h.Server()) && bytes.Equal(p.kind, h.ContentType())
+func (p *preparedHeader) suits(h *fasthttp.ResponseHeader, a *httpcache.Answer, server *fasthttp.Server) bool {
+	return same(p.fields, a.Fields) && same(p.extra, a.Extra) && p.server == server && p.header.StatusCode() == a.Status &&
+		bytes.Equal(p.name, h.Server()) && bytes.Equal(p.kind, h.ContentType())
 }
 
 // same reports whether two lists are one.
