@@ -36,7 +36,7 @@ type Class struct {
 	// an error (stale-if-error, RFC 5861 section 4), also where the response stated the
 	// lifetime. Default 0: the error is answered.
 	StaleIfError time.Duration
-	// NegativeTTL is the time for which "not found" is remembered: [ErrNotFound] of a loader, and
+	// NegativeTTL is the time for which "not found" is remembered: [ErrNotFound] of a loader, or an error of MapOptions.NotFound, and
 	// 404 and 410 of a handler that states no lifetime. Default 0: it is not, except
 	// where a lifetime is estimated (HTTPPolicy.NoHeuristic).
 	NegativeTTL time.Duration

@@ -53,6 +53,8 @@ type valueType struct {
 	bare    func(box any) any   // returns a V, for codecs
 	clone   func(box any) any   // nil: no MapOptions.Clone
 	version func(box any) int64 // nil: no MapOptions.Version
+
+	notFound notFounds
 }
 
 func valueTypeOf[V any](codec Codec, clone func(V) V, version func(V) int64) valueType {
@@ -153,6 +155,7 @@ const (
 	absentValue    = 0
 	encodedValue   = 1
 	validatedValue = 2
+	namedAbsent    = 4 // the text of the error follows, of MapOptions.NotFound
 )
 
 // Encode implements local.Codec.
@@ -163,7 +166,10 @@ func (c mapCodec) Encode(value any) (payload []byte, ok bool) {
 		head = append(head, v.validator...)
 		value = v.value
 	}
-	if _, isAbsent := value.(absent); isAbsent {
+	if a, isAbsent := value.(absent); isAbsent {
+		if a.as != nil {
+			return append([]byte{namedAbsent}, a.as.is.Error()...), true
+		}
 		return []byte{absentValue}, true
 	}
 	if c.encoded != nil {
@@ -184,6 +190,10 @@ func (c mapCodec) Encode(value any) (payload []byte, ok bool) {
 
 // Decode implements local.Codec.
 func (c mapCodec) Decode(payload []byte, _ int64) (value any, size int, ok bool) {
+	if len(payload) > 1 && payload[0] == namedAbsent {
+		as := c.t.notFound.byText(string(payload[1:]))
+		return absent{as}, 0, as != nil // another version of the app may list other errors
+	}
 	validator, data, ok := splitPayload(payload)
 	switch {
 	case !ok:

@@ -2,6 +2,7 @@ package core_test
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"slices"
@@ -69,6 +70,35 @@ func ExampleMap() {
 	// true
 	// loads: 2
 	// loads: 3
+}
+
+func ExampleMapOptions() {
+	cache, err := core.New(core.Options{Classes: core.Classes{"profile": {TTL: time.Hour, NegativeTTL: time.Minute}}})
+	if err != nil {
+		panic(err)
+	}
+	defer cache.Close()
+	users, err := core.NewMap(cache, core.MapOptions[int64, User]{
+		Class: "profile", Prefix: "user", NotFound: []error{sql.ErrNoRows},
+	})
+	if err != nil {
+		panic(err)
+	}
+
+	queries := 0
+	for range 3 {
+		_, err := users.Get(context.Background(), 43, func(context.Context, int64) (User, error) {
+			queries++
+			return User{}, fmt.Errorf("SELECT name FROM users: %w", sql.ErrNoRows)
+		})
+		fmt.Println(errors.Is(err, sql.ErrNoRows), err)
+	}
+	fmt.Println("queries:", queries)
+	// Output:
+	// true SELECT name FROM users: sql: no rows in result set
+	// true sql: no rows in result set
+	// true sql: no rows in result set
+	// queries: 1
 }
 
 func ExampleCache_Invalidate() {

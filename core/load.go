@@ -83,8 +83,8 @@ func (b *mapBase) register(typ reflect.Type) error {
 			return err
 		}
 	}
-	kind := fmt.Sprintf("%v of class %q, codec %T, clone %v, version %v",
-		typ, b.name, b.values.codec, b.values.clone != nil, b.values.version != nil)
+	kind := fmt.Sprintf("%v of class %q, codec %T, clone %v, version %v, not found %v",
+		typ, b.name, b.values.codec, b.values.clone != nil, b.values.version != nil, b.values.notFound.texts())
 	return b.c.register(b.prefix, mapKind{b.name, kind})
 }
 
@@ -140,16 +140,12 @@ func (s *snapshot) open(h *hit) answer {
 	return answer{value: s.values.unpack(h.stored)}
 }
 
-// absent is stored where the loader said ErrNotFound, kept where the map has a clone
-// function, and otherwise a packed.Value, or the encoded bytes of what cannot be packed; see
-// also validated.
-type (
-	absent struct{}
-	kept   struct {
-		value any // boxed
-		size  int // encoded
-	}
-)
+// kept is stored where the map has a clone function, and otherwise a packed.Value, or the
+// encoded bytes of what cannot be packed; see also absent and validated.
+type kept struct {
+	value any // boxed
+	size  int // encoded
+}
 
 // get is Map.Get for a caller that has no types.
 func (s *snapshot) get(ctx context.Context, key string, load loader) answer {
@@ -449,7 +445,7 @@ func (b *mapBase) queuedValue(rec *tier.Queued) (box any, tags []string, err err
 	case !ok:
 		return nil, nil, writebehind.ErrMalformed
 	case r.Deleted:
-		return nil, nil, ErrNotFound
+		return nil, nil, b.values.notFound.unnamed()
 	}
 	if box, err = b.values.decode(r.Data); err != nil {
 		return nil, nil, fmt.Errorf("%w: %w", writebehind.ErrMalformed, err)
@@ -523,7 +519,7 @@ func (s *snapshot) settle(ctx context.Context, turn *coherence.Turn, said loadsc
 		said.NoStore = said.NoStore || fill.Size > s.class.MaxEntryBytes
 		fill.Lifetime = s.lifetime(said)
 	case errors.Is(r.err, ErrNotFound):
-		fill.Value, fill.Lifetime.Fresh = absent{}, s.class.NegativeTTL
+		fill.Value, fill.Lifetime.Fresh = absent{s.values.notFound.of(r.err)}, s.class.NegativeTTL
 		out.Err = r.err
 	default:
 		s.fail(turn, out, r)
@@ -642,7 +638,7 @@ func (b *mapBase) read(en *local.Entry) (a answer, ok bool) { return b.readValue
 func (b *mapBase) readValue(value any) (a answer, ok bool) {
 	switch stored := value.(type) {
 	case absent:
-		return answer{err: ErrNotFound}, true
+		return answer{err: stored.error()}, true
 	case []byte:
 		v, err := b.values.decode(stored)
 		if err != nil {

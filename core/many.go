@@ -130,11 +130,11 @@ func (c *manyCall[K, V]) load(ctx context.Context, indexes []int) ([]answer, err
 		v, ok := values[id]
 		switch {
 		case failed[id] != nil:
-			answers[n].err = failed[id]
+			answers[n].err = c.m.base.values.notFound.error(failed[id])
 		case ok:
 			answers[n].value = &v
 		default:
-			answers[n].err = ErrNotFound
+			answers[n].err = c.m.base.values.notFound.unnamed()
 		}
 	}
 	return answers, nil

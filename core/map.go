@@ -22,7 +22,8 @@ import (
 // load that goes on, or begins in the background, has none of them then. The context of an
 // *http.Request has no such end.
 //
-// An error that wraps [ErrNotFound] is remembered for the class's NegativeTTL. Of a value
+// An error that wraps [ErrNotFound], or an error of MapOptions.NotFound, is remembered for the
+// class's NegativeTTL. Of a value
 // that comes with an error only the loader's own caller can see anything.
 type Loader[K comparable, V any] func(ctx context.Context, id K) (V, error)
 
@@ -78,6 +79,15 @@ type MapOptions[K comparable, V any] struct {
 	// reason a version never makes a Write store a value that it would not store without:
 	// of writes that overlap, none is stored.
 	Version func(V) int64
+	// NotFound are the errors of loaders that mean, as [ErrNotFound] does, that an id does not
+	// exist: []error{sql.ErrNoRows}. They may be wrapped. Such an error is remembered for the
+	// class's NegativeTTL, and errors.Is finds it, and ErrNotFound, whether it comes from the
+	// loader or from the cache. The cache keeps which listed error it is, not what wraps it.
+	// The first one also stands for an id that the result of a [ManyLoader] lacks, and that a
+	// write-behind queue has deleted. An error of a ManyLoader counts for the ids in its
+	// [BatchError]; as the error of a whole batch it is an error like any other. Default nil:
+	// ErrNotFound alone.
+	NotFound []error
 }
 
 // NewMap returns a map of the values of type V by ids of type K. Its error is a
@@ -89,7 +99,12 @@ type MapOptions[K comparable, V any] struct {
 // function, an interface with methods), and names the part, unless o has a Codec, or, without
 // a shared tier, a Clone.
 func NewMap[K comparable, V any](c *Cache, o MapOptions[K, V]) (*Map[K, V], error) {
-	base, err := newMapBase(c, o.Class, o.Prefix, valueTypeOf(o.Codec, o.Clone, o.Version))
+	values := valueTypeOf(o.Codec, o.Clone, o.Version)
+	var err error
+	if values.notFound, err = notFoundsOf(o.NotFound); err != nil {
+		return nil, err
+	}
+	base, err := newMapBase(c, o.Class, o.Prefix, values)
 	if err != nil {
 		return nil, err
 	}
@@ -155,7 +170,8 @@ func (m *Map[K, V]) get(ctx context.Context, id K, load Loader[K, V], info *orig
 	s := m.base.snapshot()
 	if !s.c.Enabled() {
 		s.c.engine.Count.Bypassed.Add(1)
-		return load(loadscope.With(ctx, s.scope(ctx)), id)
+		v, err = load(loadscope.With(ctx, s.scope(ctx)), id)
+		return v, s.values.notFound.error(err)
 	}
 	m.sample(key, id)
 	h, ok := s.hit(key, info)
@@ -195,7 +211,7 @@ type call[K comparable, V any] struct {
 
 func (c *call[K, V]) load(ctx context.Context) (any, error) {
 	v, err := c.do(ctx, c.id)
-	return &v, err
+	return &v, c.m.base.values.notFound.error(err)
 }
 
 func (c *call[K, V]) detached() loader { return &call[K, V]{c.m, c.m.own(c.id), c.do} }

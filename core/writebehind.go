@@ -335,6 +335,7 @@ func (w *WriteBehind[K, V]) merge(ctx context.Context, id K, v V, tags []string)
 				old = unboxed[V](box)
 			} else {
 				old, err = w.o.Load(ctx, id)
+				err = w.m.base.values.notFound.error(err)
 			}
 			if err != nil && !errors.Is(err, ErrNotFound) {
 				return r, err
