@@ -505,6 +505,23 @@ func (s *snapshot) accept(ctx context.Context, turn *coherence.Turn, f coherence
 
 // settle stores the result of a loader, and finishes the turn with it.
 func (s *snapshot) settle(ctx context.Context, turn *coherence.Turn, said loadscope.Said, r *loaded) {
+	if st, ok := s.settlement(ctx, turn, said, r); ok {
+		s.store(ctx, turn, &st, r)
+		st.finish(turn)
+	}
+}
+
+// settlement is what a turn stores and ends with.
+type settlement struct {
+	fill    local.Fill
+	out     local.Outcome
+	noStore bool // the value may not be stored
+	unnamed bool // the value depends on more than the tags say
+}
+
+// settlement returns the settlement of the result of a loader. It reports false where the turn has
+// ended: there is no value that can be kept.
+func (s *snapshot) settlement(ctx context.Context, turn *coherence.Turn, said loadscope.Said, r *loaded) (st settlement, ok bool) {
 	turn.ReadsReplica(said.ReplicaLag)
 	turn.Contains(said.Oldest)
 	fill := local.Fill{ReplicaLag: max(s.class.ReplicaLag, said.ReplicaLag), Codec: mapCodec{t: &s.values}}
@@ -514,7 +531,7 @@ func (s *snapshot) settle(ctx context.Context, turn *coherence.Turn, said loadsc
 	switch {
 	case r.err == nil:
 		if !renewed && !s.prepare(ctx, turn, &fill, said.Validator, r) {
-			return
+			return st, false
 		}
 		said.NoStore = said.NoStore || fill.Size > s.class.MaxEntryBytes
 		fill.Lifetime = s.lifetime(said)
@@ -523,13 +540,17 @@ func (s *snapshot) settle(ctx context.Context, turn *coherence.Turn, said loadsc
 		out.Err = r.err
 	default:
 		s.fail(turn, out, r)
-		return
+		return st, false
 	}
-	out.Entry = s.store(ctx, turn, fill, said.NoStore, r)
-	if said.Unnamed { // a request that came later cannot be told from one that came in time
-		out = local.Outcome{Verdict: local.Unshareable}
+	return settlement{fill: fill, out: out, noStore: said.NoStore || fill.Lifetime.Fresh == 0, unnamed: said.Unnamed}, true
+}
+
+// finish finishes a turn.
+func (st *settlement) finish(turn *coherence.Turn) {
+	if st.unnamed { // a request that came later cannot be told from one that came in time
+		st.out = local.Outcome{Verdict: local.Unshareable}
 	}
-	turn.Finish(out)
+	turn.Finish(st.out)
 }
 
 // prepare puts a loaded value into fill. It reports false where the turn has ended: the
@@ -546,15 +567,26 @@ func (s *snapshot) prepare(ctx context.Context, turn *coherence.Turn, fill *loca
 	return !s.outdated(turn, r)
 }
 
-// store fills in a value, unless it may not be stored, and returns the entry of it.
-func (s *snapshot) store(ctx context.Context, turn *coherence.Turn, fill local.Fill, noStore bool, r *loaded) *local.Entry {
-	if noStore || fill.Lifetime.Fresh == 0 {
-		// The entry is for the callers that wait, and the value that it replaces is not
-		// answered any longer.
-		s.forgetOlder(ctx, turn)
-		return local.Unstored(fill.Value)
+// store fills in a value, unless it may not be stored.
+func (s *snapshot) store(ctx context.Context, turn *coherence.Turn, st *settlement, r *loaded) {
+	if st.noStore {
+		s.leaveUnstored(ctx, turn, st)
+		return
 	}
-	en, refusal := turn.Fill(ctx, fill)
+	en, refusal := turn.Fill(ctx, st.fill)
+	st.stored(en, refusal, r)
+}
+
+// leaveUnstored makes an entry for the callers that wait. The value that it replaces is not
+// answered any longer.
+func (s *snapshot) leaveUnstored(ctx context.Context, turn *coherence.Turn, st *settlement) {
+	s.forgetOlder(ctx, turn)
+	st.out.Entry = local.Unstored(st.fill.Value)
+}
+
+// stored notes the result of a fill.
+func (st *settlement) stored(en *local.Entry, refusal local.Refusal, r *loaded) {
+	st.out.Entry = en
 	switch refusal {
 	case local.Stored:
 		r.entry, r.stored = en, r.err == nil
@@ -563,7 +595,6 @@ func (s *snapshot) store(ctx context.Context, turn *coherence.Turn, fill local.F
 	case local.NoLease:
 		r.storable = true
 	}
-	return en
 }
 
 // fail ends a turn whose loader failed, with a stale value where the class allows one.

@@ -411,8 +411,14 @@ func (b *batch) lead(ctx context.Context, led []*part) {
 			b.answer(p.index, answer{err: &PanicError{}})
 		}
 	}()
-	b.each(ctx, led, b.fetch)
-	missing := open(led)
+	rest := led
+	if b.warms && b.due == nil {
+		if rest = b.leadTogether(ctx, led); len(rest) == 0 {
+			return
+		}
+	}
+	b.each(ctx, rest, b.fetch)
+	missing := open(rest)
 	if len(missing) == 0 {
 		return
 	}
@@ -576,15 +582,7 @@ func (b *batch) each(ctx context.Context, parts []*part, do func(context.Context
 	for _, p := range parts {
 		all.Go(func() {
 			defer together.Leave()
-			defer func() {
-				if v := recover(); v != nil { // of the codec or clone function
-					b.s.c.engine.Count.Panics.Add(1)
-					p.turn.Finish(local.Outcome{Verdict: local.Failed})
-					b.answer(p.index, answer{err: &PanicError{Value: v, Stack: debug.Stack()}})
-					p.done = true
-				}
-			}()
-			do(ctx, p)
+			b.guard(p, func() { do(ctx, p) })
 		})
 	}
 	all.Wait()

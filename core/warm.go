@@ -67,7 +67,9 @@ func (o WarmOptions) planOf(name string) (warmup.Plan, error) {
 // Warm loads the values of ids before a caller asks for them. Values that are cached are
 // left alone. Others are loaded as [Map.GetMany] loads them, under the same fences: a
 // value that is invalidated, or written, while it is loaded is not stored, so that
-// warming never replaces a newer value.
+// warming never replaces a newer value. With a shared tier, several values are stored with one
+// call, without a lease for each: an instance that misses an id meanwhile, or warms the same ids, loads
+// it as well.
 //
 // Warm returns when ids ends, with nil, or when ctx ends, with its error. The result is
 // valid with both; errors of single ids are only counted. Nil ids, a nil load and options out of

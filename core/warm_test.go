@@ -2,6 +2,7 @@ package core_test
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"sync"
 	"testing"
@@ -125,5 +126,31 @@ func TestWarmSkipsABadId(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, 2, result.Filled)
 		require.Equal(t, 1, result.Failed)
+	})
+}
+
+func TestAReaderJoinsTheLoadOfWarm(t *testing.T) {
+	eachManyWay(t, func(w *twoWriters, d *many) {
+		joined := make(chan int64, 1)
+		result, err := w.a.Warm(w.t.Context(), first(5), func(ctx context.Context, ids []int) (map[int]int64, error) {
+			go func() { joined <- w.a.mustHave(3) }()
+			synctest.Wait()
+			values, err := d.load(ctx, ids)
+			require.NoError(w.t, core.NoStore(ctx))
+			return values, err
+		}, core.WarmOptions{})
+		require.NoError(w.t, err)
+		require.EqualValues(w.t, 3, <-joined)
+		require.Zero(w.t, result.Filled, "the loader forbids it")
+
+		result, err = w.a.Warm(w.t.Context(), first(5), func(ctx context.Context, ids []int) (map[int]int64, error) {
+			values, err := d.load(ctx, ids)
+			return values, errors.Join(err, core.AddTags(ctx, "batch"))
+		}, core.WarmOptions{})
+		require.NoError(w.t, err)
+		require.Equal(w.t, 5, result.Filled)
+		require.Empty(w.t, d.get(w.b, 1, 2, 3, 4, 5))
+		require.NoError(w.t, w.b.cache.Invalidate(w.t.Context(), core.Tag("batch")))
+		require.Equal(w.t, []int{1, 2, 3, 4, 5}, d.get(w.b, 1, 2, 3, 4, 5))
 	})
 }

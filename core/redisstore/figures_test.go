@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -491,36 +492,51 @@ func BenchmarkWarm(b *testing.B) {
 		return len(ids), 0
 	}
 	var plain, larder time.Duration
-	var plainCPU, larderCPU float64
+	var plainCPU, larderCPU, plainOwn, larderOwn float64
 	stored := 0
 	n := max(b.N/turns, 1)
 	b.ResetTimer()
 	for from := 0; from < b.N; from += n {
 		to := min(from+n, b.N)
-		begun := serverCPU(b, client)
+		begun, own := serverCPU(b, client), processCPU(b)
 		done, err := warmup.Run(b.Context(), ids(from, to), warmup.Plan{Batch: batch, Parallel: parallel}, raw)
 		require.NoError(b, err)
 		require.Equal(b, to-from, done.Filled)
 		plain += done.Elapsed
-		between := serverCPU(b, client)
+		between, ownBetween := serverCPU(b, client), processCPU(b)
 		plainCPU += between - begun
+		plainOwn += ownBetween - own
 		r, err := a.Warm(b.Context(), ids(from, to), load, o)
 		require.NoError(b, err)
 		stored += r.Filled
 		require.Zero(b, r.Failed)
 		larder += r.Elapsed
 		larderCPU += serverCPU(b, client) - between
+		larderOwn += processCPU(b) - ownBetween
 	}
 	b.StopTimer()
 	stats, err := client.Info(b.Context(), "commandstats").Result()
 	require.NoError(b, err)
-	b.Log(stats)
+	for line := range strings.Lines(stats) {
+		b.Log(strings.TrimSpace(line))
+	}
 	b.ReportMetric(100*float64(stored)/float64(b.N), "%stored")
 	b.ReportMetric(float64(b.N)/plain.Seconds(), "raw/s")
 	b.ReportMetric(float64(b.N)/larder.Seconds(), "warm/s")
 	b.ReportMetric(plain.Seconds()/larder.Seconds(), "ratio")
 	b.ReportMetric(1e6*plainCPU/float64(b.N), "raw-redis-µs/op")
 	b.ReportMetric(1e6*larderCPU/float64(b.N), "warm-redis-µs/op")
+	b.ReportMetric(1e6*plainOwn/float64(b.N), "raw-own-µs/op")
+	b.ReportMetric(1e6*larderOwn/float64(b.N), "warm-own-µs/op")
+	b.ReportMetric((plainCPU+plainOwn)/(larderCPU+larderOwn), "cpu-ratio")
+}
+
+// processCPU returns the CPU time of this process, in seconds.
+func processCPU(b *testing.B) float64 {
+	b.Helper()
+	var u syscall.Rusage
+	require.NoError(b, syscall.Getrusage(syscall.RUSAGE_SELF, &u))
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano()).Seconds()
 }
 
 // More items than a log holds, in Redis or in memory, go by during a load.

@@ -59,6 +59,7 @@ type Layout struct {
 // Session is an open tier. Its methods are safe for concurrent use.
 type Session interface {
 	Queue
+	Together
 
 	// Agree renews this instance's part of the layout, so that it does not lapse, and
 	// returns the layout that holds (R2). The cache calls it every 15 s.

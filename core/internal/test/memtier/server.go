@@ -63,19 +63,20 @@ type shard struct {
 
 // Stats counts events, so that a simulation can report that they occurred.
 type Stats struct {
-	Executed      int // steps
-	LostRequests  int
-	LostReplies   int
-	Resent        int
-	Abandoned     int // calls that the caller left before they ended
-	ExecutedLate  int // steps whose caller had left
-	LostHints     int
-	DoubledHints  int
-	CutHints      int
-	EvictedKeys   int
-	RefusedFull   int
-	FencedFills   int // fills that were refused
-	TrimmedBefore int // reads of a log whose position had been trimmed
+	Executed                     int // steps
+	LostRequests                 int
+	LostReplies                  int
+	Resent                       int
+	Abandoned                    int // calls that the caller left before they ended
+	ExecutedLate                 int // steps whose caller had left
+	LostHints                    int
+	DoubledHints                 int
+	CutHints                     int
+	EvictedKeys                  int
+	RefusedFull                  int
+	FencedFills                  int // fills that were refused
+	StoredTogether, LeftTogether int // values of batches that were stored, and that were left out
+	TrimmedBefore                int // reads of a log whose position had been trimmed
 }
 
 // New returns an empty server without faults.

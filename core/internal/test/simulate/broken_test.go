@@ -42,6 +42,8 @@ var broken = map[string]func(b *breaker) tier.Session{
 	"tier-R24-Until": func(b *breaker) tier.Session { return newborn{b} },
 	// Abandoning an intent removes the intents of others as well.
 	"tier-R24-Lift": func(b *breaker) tier.Session { return careless{b} },
+	// A batch is compared with no log.
+	"tier-R30": func(b *breaker) tier.Session { return unmoved{b} },
 	// No marks are left of the lag of replicas.
 	"tier-R26": func(b *breaker) tier.Session { return unmarked{b} },
 	// Readers do not learn of queued changes.

@@ -342,6 +342,9 @@ func (h *history) readLoop(in *instance, rng *rand.Rand) {
 		for range 1 + rng.IntN(32) {
 			h.read(in, k, rng, load)
 			h.operation()
+			if rng.IntN(10) == 0 {
+				h.warm(in, rng, load)
+			}
 			if h.done() || in.dead.Load() {
 				return
 			}

@@ -121,6 +121,8 @@ func engineRules() []mutate.Rule {
 		// An apply continues after its worker has lost the queue.
 		rule("R27-Keep", mutate.Replace(behind+"lease.go", `workerLease-leaseMargin)), cancel)`, `workerLease-leaseMargin)), func() {})`),
 			mutate.Replace(behind+"lease.go", "case lost:\n\t\t\t\tcancel()", `case lost:`)),
+		// A batch is not compared with the items that this process has heard of.
+		rule("R30", mutate.Never(engine+"together.go", `t.Fenced(f.Fill.Tags)`)),
 	}
 }
 
@@ -176,6 +178,8 @@ var hunts = map[string]hunt{
 	"R27-Own":          {scenario: "ASupersededOwnChangeIsNotRead", chance: true},
 	"R27-Own-Noted":    {scenario: "AnOwnChangeIsNotKeptWhenALaterOneWasHeardFirst", chance: true},
 	"R27-Own-Drop":     {scenario: "ASupersededOwnChangeIsNotRead", chance: true},
+	"R30":              {scenario: "AWarmedValueIsNotStoredIfItIsInvalidatedMeanwhile", chance: true},
+	"tier-R30":         {profile: "slow", scenario: "AWarmedValueIsNotStoredIfItIsInvalidatedMeanwhile", chance: true},
 	"tier-R3":          {profile: "lossy"},
 	"tier-R8":          {profile: "crashes", scenario: "ADeadlineRemovesLoadsDuringACommittedWriter", chance: true},
 	"tier-R8-After":    {profile: "slow"},

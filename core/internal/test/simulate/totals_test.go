@@ -15,7 +15,7 @@ import (
 
 // totals counts the events of one history or of all.
 type totals struct {
-	reads, failedReads, unjudged, writes, announced, pending, renewals atomic.Int64
+	reads, failedReads, unjudged, warmed, writes, announced, pending, renewals atomic.Int64
 	behindTotals
 	stalest, longestGet atomic.Int64
 
@@ -72,6 +72,8 @@ func (n *totals) tier(s memtier.Stats) {
 	t.EvictedKeys += s.EvictedKeys
 	t.RefusedFull += s.RefusedFull
 	t.FencedFills += s.FencedFills
+	t.StoredTogether += s.StoredTogether
+	t.LeftTogether += s.LeftTogether
 	t.TrimmedBefore += s.TrimmedBefore
 }
 
@@ -81,7 +83,7 @@ func (n *totals) merge(o *totals) {
 	n.tier(o.Tier)
 	for to, from := range map[*atomic.Int64]*atomic.Int64{
 		&n.reads: &o.reads, &n.failedReads: &o.failedReads, &n.unjudged: &o.unjudged,
-		&n.writes: &o.writes, &n.announced: &o.announced, &n.pending: &o.pending, &n.renewals: &o.renewals,
+		&n.warmed: &o.warmed, &n.writes: &o.writes, &n.announced: &o.announced, &n.pending: &o.pending, &n.renewals: &o.renewals,
 		&n.excused: &o.excused, &n.kept: &o.kept, &n.queued: &o.queued, &n.notQueued: &o.notQueued, &n.applied: &o.applied, &n.twice: &o.twice,
 		&n.refusedOld: &o.refusedOld, &n.flushed: &o.flushed, &n.nested: &o.nested,
 	} {
@@ -109,8 +111,8 @@ func (n *totals) String() string {
 	var b strings.Builder
 	s := n.Stats
 	fmt.Fprintf(&b, "%d histories, %d operations, %v of their time\n", n.Histories, n.operations(), n.Virtual.Round(time.Second))
-	fmt.Fprintf(&b, "  reads %d: hits %d, stale hits %d, remote hits %d, loads %d (%d refreshes, %d failed, %d panics), shared %d, failed %d, unjudged %d\n",
-		n.reads.Load(), s.Hits, s.StaleHits, s.RemoteHits, s.Loads, s.Refreshes, s.LoadErrors, s.Panics, s.Coalesced, n.failedReads.Load(), n.unjudged.Load())
+	fmt.Fprintf(&b, "  reads %d: hits %d, stale hits %d, remote hits %d, loads %d (%d refreshes, %d failed, %d panics), shared %d, failed %d, unjudged %d, warmed %d\n",
+		n.reads.Load(), s.Hits, s.StaleHits, s.RemoteHits, s.Loads, s.Refreshes, s.LoadErrors, s.Panics, s.Coalesced, n.failedReads.Load(), n.unjudged.Load(), n.warmed.Load())
 	fmt.Fprintf(&b, "  writes %d: announcements %d, pending %d, targets %d; stored %d, renewals said %d, refused %d, evicted here %d\n",
 		n.writes.Load(), n.announced.Load(), n.pending.Load(), s.Invalidations, s.Stored, n.renewals.Load(), s.Refused, s.Evicted)
 	fmt.Fprintf(&b, "  of queued rows, too old while the tier did not answer %d, own ones kept %d; changes queued %d, not known to be %d; applied %d, twice %d, refused by the database %d, flushes %d; nested reads %d\n",

@@ -97,6 +97,7 @@ func topics() []topic {
 	return []topic{
 		{"entries", entryCases()},
 		{"leases", leaseCases()},
+		{"together", togetherCases()},
 		{"tags", tagCases()},
 		{"intents", intentCases()},
 		{"logs", logCases()},
