@@ -382,6 +382,8 @@ func TestAStaleValueOfADistantTierIsRefreshed(t *testing.T) {
 		time.Sleep(5 * time.Second)
 		f.data.Store(2)
 		time.Sleep(35 * time.Second)
+		a.slowly(3) // the first request after a while waits for a round
+		time.Sleep(time.Second)
 		// when
 		start := time.Now()
 		a.slowly(1)

@@ -8,6 +8,7 @@ import (
 	"runtime/debug"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"github.com/larderhq/larder/core/internal/coherence"
 	"github.com/larderhq/larder/core/internal/loadscope"
@@ -129,7 +130,8 @@ type hit struct {
 	stored packed.Value // nil: answer has it
 	answer answer
 	entry  *local.Entry
-	due    bool // for a refresh
+	due    bool          // for a refresh
+	waited time.Duration // for the shared tier
 }
 
 // open returns the answer of a hit.
@@ -152,13 +154,14 @@ func (s *snapshot) get(ctx context.Context, key string, load loader) answer {
 	if !s.c.Enabled() {
 		return s.bypass(ctx, load)
 	}
-	if h, ok := s.hit(key, nil); ok {
-		if h.due {
-			s.refresh(ctx, h.entry, key, load)
-		}
-		return s.open(&h)
+	h, ok := s.hit(ctx, key, nil)
+	if !ok {
+		return s.miss(ctx, key, load, nil, h.waited)
 	}
-	return s.miss(ctx, key, load, nil)
+	if h.due {
+		s.refresh(ctx, h.entry, key, load)
+	}
+	return s.open(&h)
 }
 
 // bypass loads for the caller alone: the cache is closed or switched off.
@@ -173,10 +176,16 @@ func (s *snapshot) loadAlone(ctx context.Context, load loader) (a answer) {
 }
 
 // hit answers from the memory of this process, and counts a hit or a miss.
-func (s *snapshot) hit(key string, info *origin) (h hit, ok bool) {
+func (s *snapshot) hit(ctx context.Context, key string, info *origin) (h hit, ok bool) {
 	e := s.c.engine
 	now := e.Now()
 	en, state := e.LookupAt(key, now)
+	if state < local.Stale {
+		if h.waited = e.Awaken(ctx); h.waited > 0 {
+			now = e.Now()
+			en, state = e.LookupAt(key, now)
+		}
+	}
 	if state < local.Stale {
 		e.Count.Misses.Add(1)
 		return h, false
@@ -198,8 +207,8 @@ func (s *snapshot) hit(key string, info *origin) (h hit, ok bool) {
 	return h, true
 }
 
-// miss answers from the shared tier, or by a load.
-func (s *snapshot) miss(ctx context.Context, key string, load loader, info *origin) answer {
+// miss answers from the shared tier, or by a load. The caller has waited for the tier for some time.
+func (s *snapshot) miss(ctx context.Context, key string, load loader, info *origin, waited time.Duration) answer {
 	e := s.c.engine
 	outer := loadscope.From(ctx)
 	outer.ReadsReplica(s.class.ReplicaLag) // stored values have waited for the replicas
@@ -210,6 +219,7 @@ func (s *snapshot) miss(ctx context.Context, key string, load loader, info *orig
 	if turn == nil {
 		return a
 	}
+	turn.Spend(waited)
 	if a, ok := s.lookAgain(turn, info); ok {
 		return a
 	}

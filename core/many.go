@@ -8,6 +8,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/larderhq/larder/core/internal/coherence"
 	"github.com/larderhq/larder/core/internal/loadscope"
@@ -181,6 +182,7 @@ type batch struct {
 	warms    bool       // no caller waits for the values
 	due      warmup.Due // of KeepWarm: which entries are to be replaced
 	stored   atomic.Int64
+	waited   time.Duration // for the shared tier, before its turns
 
 	mu      sync.Mutex
 	answers []answer // by index
@@ -219,7 +221,8 @@ func (b *batch) getAll(ctx context.Context, keys []string) error {
 	}
 	var left []*part
 	for i, key := range keys {
-		h, ok := b.s.hit(key, nil)
+		h, ok := b.s.hit(ctx, key, nil)
+		b.waited += h.waited
 		if !ok {
 			left = append(left, b.part(i, key))
 			continue
@@ -469,6 +472,9 @@ func (b *batch) begins(p *part) (ok bool) {
 		p.turn, ok = e.TryLater(p.key, tags, b.s.gate())
 	} else {
 		p.turn, ok = e.TryLead(p.key, tags, b.s.gate())
+	}
+	if ok {
+		p.turn.Spend(b.waited)
 	}
 	return ok
 }

@@ -174,9 +174,9 @@ func (m *Map[K, V]) get(ctx context.Context, id K, load Loader[K, V], info *orig
 		return v, s.values.notFound.error(err)
 	}
 	m.sample(key, id)
-	h, ok := s.hit(key, info)
+	h, ok := s.hit(ctx, key, info)
 	if !ok {
-		h.answer = s.miss(ctx, key, &call[K, V]{m, id, load}, info)
+		h.answer = s.miss(ctx, key, &call[K, V]{m, id, load}, info, h.waited)
 	} else if h.due {
 		s.refresh(ctx, h.entry, key, &call[K, V]{m, id, load})
 	}

@@ -187,7 +187,7 @@ func TestEachKindOfFailureOfAnOutageIsLoggedOnce(t *testing.T) {
 		r.refuse(nil)
 		time.Sleep(5 * time.Second)
 		r.refuse(map[string]error{"Heads": refusal("WRONGPASS", true)})
-		time.Sleep(5 * time.Second)
+		time.Sleep(15 * time.Second) // an instance without requests asks every ten seconds
 		require.Equal(t, 2, log.count("-WRONGPASS said the server"), "another outage")
 	})
 }

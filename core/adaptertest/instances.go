@@ -166,6 +166,22 @@ func instanceVaryCases() []testCase {
 			a.get("/p/1").is(`X-Kind "" run 2`).isHit()
 		}),
 
+		within("after half an hour without a request a copy is a hit", func(s *site) {
+			const idle = 30 * time.Minute
+			a, b := s.twoInstances()
+			p := &page{}
+			for _, it := range []*site{a, b} {
+				it.handle("GET /p/{id}", p.serve, it.cached("hour", "item"))
+			}
+			a.get("/p/1").is("run 1")
+			b.get("/p/1").isHit()
+			time.Sleep(idle)
+			s.do("HEAD", "/p/1").isHit()
+			require.Zero(s, a.cache.Stats().RemoteHits, "the copy in memory was not used")
+			a.invalidate(core.Tag("item"))
+			b.get("/p/1").is("run 2")
+		}),
+
 		within("MaxVariants bounds variants that other instances stored", func(s *site) {
 			a, b := s.twoInstances()
 			p := &page{fields: []string{"Vary: " + lang}}

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/larderhq/larder/core/internal/coherence"
 	"github.com/larderhq/larder/core/internal/loadscope"
@@ -291,6 +292,7 @@ const maxRounds = 3
 func (rt *routeSnapshot) serveMiss(a *cacheRequest) error {
 	m := miss{rt: rt, a: a, gate: rt.gate}
 	m.gate.SkipSettled = a.directives.demandsNew()
+	m.waited = rt.engine.Awaken(a.ex.Context())
 	for round := 0; ; round++ {
 		if answered, err := m.attempt(round); answered {
 			return err
@@ -305,6 +307,7 @@ type miss struct {
 	a       *cacheRequest
 	gate    local.Gate
 	counted bool
+	waited  time.Duration // for the shared tier, before the turn
 }
 
 // attempt is one round.
@@ -393,6 +396,7 @@ func (m *miss) collapse(out *local.Outcome, fwd string) (answered bool) {
 func (m *miss) lead(turn *coherence.Turn, f *lookup, fwd, missing string) (answered bool, err error) {
 	rt, a := m.rt, m.a
 	turn.Runs(new(waitgraph.Load))
+	turn.Spend(m.waited)
 	if !a.directives.demandsNew() && rt.recheck(a, turn) {
 		return true, nil
 	}

@@ -60,9 +60,10 @@ func (s *shared) readClocks(heads []tier.Head, sent int64) {
 
 // reaches returns the earliest and the latest moment, on the engine's clock, at which the
 // server's clock may reach a time.
-func (c *serverClock) reaches(now, at int64) (earliest, latest int64) {
+func (c *serverClock) reaches(at int64) (earliest, latest int64) {
 	at *= int64(time.Millisecond)
-	drift := max(0, at+c.latest-now) / 500 // the rates of two clocks differ a little
+	// The rates of two clocks differ a little. The error grows from the reading on.
+	drift := max(0, at+c.latest-c.at) / 500
 	return at + c.earliest - drift, at + c.latest + drift
 }
 
@@ -76,7 +77,7 @@ func (s *shared) doubt(p int, h *tier.Head) {
 	if h.Until < h.Now || !f.server.clock.known {
 		return
 	}
-	_, last := f.server.clock.reaches(s.local.Now(), h.Until)
+	_, last := f.server.clock.reaches(h.Until)
 	s.Doubt(p, last)
 	// The deadline fences the reads and loads that have begun before.
 	s.local.Schedule(local.Deadline{At: last, Items: []tier.Item{local.EraItem(p)}})
@@ -125,7 +126,7 @@ func (s *shared) applyBegun(p int, it tier.Item) {
 		return
 	}
 	now := s.local.Now()
-	first, last := clock.reaches(now, in.Deadline)
+	first, last := clock.reaches(in.Deadline)
 	if now < first {
 		s.local.Schedule(local.Deadline{At: first, Doubt: last, Items: []tier.Item{in.Item}, ID: in.ID})
 		return

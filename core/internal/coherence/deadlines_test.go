@@ -62,3 +62,18 @@ func TestIntentsOfAnAdoptedHeadCountBeforeTheFence(t *testing.T) {
 	s.follow.Unlock()
 	require.True(t, first, "an entry that is read after the fence would be kept")
 }
+
+func TestTheErrorOfADeadlineGrowsFromTheReadingOfTheClock(t *testing.T) {
+	const second = int64(time.Second)
+	// The clock of the server was read ten seconds ago, and is faster or slower by 0.2 %.
+	c := serverClock{known: true, earliest: -1, latest: 1, at: 100 * second}
+	for _, rate := range []int64{499, 501} {
+		deadline := 115 * second // on the clock of the server
+		reached := c.at + (deadline-c.at)*500/rate
+
+		first, last := c.reaches(deadline / int64(time.Millisecond))
+
+		require.LessOrEqual(t, first, reached)
+		require.GreaterOrEqual(t, last+int64(time.Millisecond), reached)
+	}
+}

@@ -72,8 +72,11 @@ func (e *Engine) Lookup(key string) (*local.Entry, local.State) { return e.Looku
 // be a view of a buffer that is used again.
 func (e *Engine) LookupAt(key string, now int64) (*local.Entry, local.State) {
 	en, state := e.Cache.LookupAt(key, now)
-	if en != nil && e.shared != nil && !e.shared.Legal(en.Partitions(), now) {
-		return nil, local.Gone // the entry stays, since its partitions may become legal again
+	if en != nil && e.shared != nil {
+		e.shared.demand()
+		if !e.shared.Legal(en.Partitions(), now) {
+			return nil, local.Gone // the entry stays, since its partitions may become legal again
+		}
 	}
 	return en, state
 }

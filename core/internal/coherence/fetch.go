@@ -107,7 +107,7 @@ func (t *Turn) allowance() time.Duration {
 	if t.behind {
 		return behindWait
 	}
-	return t.e.shared.Budget * time.Duration(max(1, t.budgets))
+	return t.e.shared.Budget*time.Duration(max(1, t.budgets)) - t.waited
 }
 
 // ask begins a fetch. It reads the entry unless the entry is known. done: no further question
@@ -118,6 +118,7 @@ func (t *Turn) ask(ctx context.Context, q Query) (found Found, done bool) {
 	if t.fetch != nil {
 		f.budget = t.fetch.budget // all questions of a turn share one budget
 	}
+	f.awaken(ctx)
 	t.fetch = f
 	if f.key = q.Key; f.key == "" {
 		f.key = t.Key()
@@ -156,6 +157,13 @@ type fetch struct {
 	// queueKnown: the tier has reported the queued change of the key, or that there is none.
 	queueKnown bool
 	sent       int64 // when the last question for the entry was sent, on the engine's clock
+}
+
+// awaken ends a rest of the watchdog, within the budget.
+func (f *fetch) awaken(ctx context.Context) {
+	began := time.Now()
+	f.s.awaken(ctx, f.budget.left)
+	f.budget.left -= time.Since(began)
 }
 
 // combined reports whether the question for the lease also asks for the entry, which saves a

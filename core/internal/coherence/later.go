@@ -215,7 +215,7 @@ func (e *Engine) TryLater(key string, tags []string, gate local.Gate) (*Turn, bo
 	if e.shared == nil || !e.behind.begin(key) {
 		return nil, false
 	}
-	return &Turn{Turn: local.NewTurn(e.NewLoad(key, tags), gate), e: e, behind: true, unique: true}, true
+	return e.newTurn(&Turn{Turn: local.NewTurn(e.NewLoad(key, tags), gate), behind: true, unique: true}), true
 }
 
 // Later runs fn with such a turn in the background. It returns false if the maximum number of

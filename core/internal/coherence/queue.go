@@ -64,9 +64,11 @@ func (e *Engine) Shares() bool { return e.shared != nil }
 // PartitionOf returns the partition of a key.
 func (e *Engine) PartitionOf(key string) int { return tier.Partition(tier.Name(key), e.Partitions()) }
 
-// Answers reports whether a partition has answered within MaxStaleness. A call for one that
-// has not may have to wait.
-func (e *Engine) Answers(p int) bool { return e.shared == nil || e.shared.Legal(1<<p, e.Now()) }
+// Answers reports whether a partition has answered within MaxStaleness, or to the last question
+// before a rest. A call for one that has not may have to wait.
+func (e *Engine) Answers(p int) bool {
+	return e.shared == nil || e.shared.rest.resting.Load() || e.shared.Legal(1<<p, e.Now())
+}
 
 // Enqueue records changes and invalidates their keys: in this process before it returns, in
 // other instances as Invalidate does. After an error the outcome is unknown, and the keys are

@@ -49,6 +49,7 @@ type shared struct {
 
 	session  atomic.Pointer[tier.Session] // nil: the tier has not been opened
 	watchdog watchdog
+	rest     rest
 	health   health
 
 	waiters    leaseWaiters

@@ -2,6 +2,7 @@ package coherence
 
 import (
 	"context"
+	"time"
 
 	"github.com/larderhq/larder/core/internal/local"
 )
@@ -17,9 +18,10 @@ type Turn struct {
 	refused *local.Entry // an entry that was found and that the caller does not use
 	fetch   *fetch       // the questions so far, and the time that is left for more
 
-	budgets int  // number of budgets for the questions; 0: one
-	behind  bool // no request waits for the turn, see TryLater
-	unique  bool // it is registered as the only load of its key behind a response
+	waited  time.Duration // for a round, before the first question
+	budgets int           // number of budgets for the questions; 0: one
+	behind  bool          // no request waits for the turn, see TryLater
+	unique  bool          // it is registered as the only load of its key behind a response
 }
 
 // Enter joins the flight of key, or begins one. It returns a turn if the caller has to load.
@@ -27,11 +29,12 @@ type Turn struct {
 // first, local.ErrBusy, or local.ErrCycle. tags are those known before the load; gate applies
 // to the flight that this call begins.
 func (e *Engine) Enter(ctx context.Context, key string, tags []string, gate local.Gate) (*Turn, local.Outcome, error) {
+	waited := e.Awaken(ctx)
 	turn, o, err := e.Cache.Enter(ctx, key, tags, gate)
 	if !turn.Granted() {
 		return nil, o, err
 	}
-	return &Turn{Turn: turn, e: e}, o, nil
+	return e.newTurn(&Turn{Turn: turn, waited: waited}), o, nil
 }
 
 // TryLead begins a flight of key unless there is one.
@@ -40,12 +43,12 @@ func (e *Engine) TryLead(key string, tags []string, gate local.Gate) (*Turn, boo
 	if !ok {
 		return nil, false
 	}
-	return &Turn{Turn: turn, e: e}, true
+	return e.newTurn(&Turn{Turn: turn}), true
 }
 
 // Alone returns a turn outside any flight, for a load that no other request can share.
 func (e *Engine) Alone(key string, tags []string) *Turn {
-	return &Turn{Turn: e.Cache.Alone(key, tags), e: e}
+	return e.newTurn(&Turn{Turn: e.Cache.Alone(key, tags)})
 }
 
 // Finish ends the turn and wakes the requests that wait for it. Calls after the first
@@ -61,4 +64,8 @@ func (t *Turn) Finish(o local.Outcome) {
 		t.e.behind.done(t.Key())
 	}
 	t.Turn.Finish(o)
+	if t.e.shared != nil {
+		t.e.shared.demand()
+		t.e.shared.rest.turns.Add(-1)
+	}
 }

@@ -47,10 +47,11 @@ func (s *shared) run(ctx context.Context) {
 	s.done.Add(2)
 	go s.listen(ctx, ses)
 	go s.keepAgreed(ctx, ses)
-	every := time.Duration(s.delta) / 2
+	s.rest.used = s.local.Monotonic()
 	for {
 		began := time.Now()
-		if s.agreementLapsed() {
+		failed := s.agreementLapsed()
+		if failed {
 			// There are no hits until the other instances know this instance's MaxStaleness
 			// again (R2).
 			s.watchdog.rounds.end()
@@ -58,11 +59,13 @@ func (s *shared) run(ctx context.Context) {
 			if ctx.Err() != nil {
 				return
 			}
+			failed = true
 			s.countUnrefused(err)
 			s.unreachable(err)
 		}
 		s.retryPending(ctx, ses)
-		if !sleep(ctx, minRoundPause, nil) || !sleep(ctx, every-time.Since(began), s.watchdog.requested) {
+		pause := s.pause(failed)
+		if !sleep(ctx, minRoundPause, nil) || !sleep(ctx, pause-time.Since(began), s.watchdog.requested) {
 			return
 		}
 	}

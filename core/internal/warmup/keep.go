@@ -118,6 +118,7 @@ func (k Keeper[T]) Keep(ctx context.Context) error {
 // by the time since the previous one.
 func (k Keeper[T]) round(ctx context.Context, sketch *hotkeys.Sketch[T], resting map[string]int, since time.Duration) {
 	e := k.Engine
+	e.Awaken(ctx)
 	ahead := int64(max(k.Plan.Every, since)) + int64(k.Plan.Every)/4
 	due := func(en *local.Entry) bool { return en.FreshUntil-e.Now() <= ahead }
 	top := sketch.Top()

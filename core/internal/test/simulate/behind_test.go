@@ -266,6 +266,7 @@ func anyAbsentBetween(from, to int64) bool { return to-from > 1 && anyAbsent(fro
 
 func (h *history) queueLoop(in *instance, rng *rand.Rand) {
 	for !h.done() && !in.dead.Load() {
+		h.quiet(in)
 		if !h.sleep(between(rng, 0, 8*h.pace)) || in.dead.Load() {
 			return
 		}

@@ -47,7 +47,8 @@ type history struct {
 	limit  int64 // MaxBytes
 	parts  int
 	pace   time.Duration
-	vers   int // number of versions deployed
+	lulls  bool // an instance has no reader for some time, now and then
+	vers   int  // number of versions deployed
 
 	mu        sync.Mutex
 	instances []*instance // including dead ones
@@ -83,6 +84,8 @@ type instance struct {
 	due     time.Duration // after which it owes invalidations of others
 	dead    atomic.Bool
 	trouble atomic.Int64 // the last time at which the tier did not answer it
+	lull    atomic.Int64 // until when it has no reader
+	quiet   atomic.Bool  // and no writer
 	workers sync.WaitGroup
 	buried  atomic.Bool
 	gone    chan struct{} // closed when it has been buried
@@ -164,6 +167,7 @@ func newHistory(c config) *history {
 	h.parts = oneOf(rng, 1, 2, 3, 4, 4, 5, 16)
 	h.pace = oneOf(rng, 5*time.Millisecond, 50*time.Millisecond, 200*time.Millisecond)
 	h.vers = 1 + rng.IntN(4)/3
+	h.lulls = rng.IntN(3) == 0
 	if h.fault.skewed {
 		for p := range tier.MaxPartitions {
 			h.server.Skew(between(rng, -time.Hour, time.Hour), p)
@@ -353,6 +357,25 @@ func (h *history) readLoop(in *instance, rng *rand.Rand) {
 			}
 		}
 		h.sleep(between(rng, 0, h.pace))
+		h.rest(in, rng)
+	}
+}
+
+// rest keeps a reader from an instance that has no requests for some time, so that its watchdog
+// rests. Some of these instances go on writing.
+func (h *history) rest(in *instance, rng *rand.Rand) {
+	if h.lulls && rng.IntN(100) == 0 && in.lull.Load() < int64(h.now()) {
+		in.quiet.Store(rng.IntN(2) == 0)
+		in.lull.Store(int64(h.now() + between(rng, 3*time.Second, 30*time.Second)))
+		h.totals.count("lull")
+	}
+	h.sleep(time.Duration(in.lull.Load()) - h.now())
+}
+
+// quiet keeps a writer from an instance that rests.
+func (h *history) quiet(in *instance) {
+	if in.quiet.Load() {
+		h.sleep(time.Duration(in.lull.Load()) - h.now())
 	}
 }
 

@@ -31,6 +31,7 @@ type line struct {
 	busy     atomic.Bool               // no reader is answered within its budget
 	concerns func(...tier.Item) func() // not nil: called before items are invalidated; the result is called with the reply
 	proofs   proofs
+	rounds   atomic.Int64           // questions for the heads
 	late     atomic.Int64           // delay of replies about heads
 	asked    atomic.Pointer[func()] // called when heads have been read, before the reply is sent
 }
@@ -200,6 +201,7 @@ func (s *lined) Scan(ctx context.Context, scan tier.Scan) (tier.Scanned, error) 
 }
 
 func (s *lined) Heads(ctx context.Context) ([]tier.Head, error) {
+	s.l.rounds.Add(1)
 	if s.l.noHeads.Load() {
 		return nil, errLine
 	}

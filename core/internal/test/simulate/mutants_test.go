@@ -91,6 +91,16 @@ func engineRules() []mutate.Rule {
 		rule("R22-Tolerance", mutate.Replace(engine+"clocks.go", `return ps.delta - ps.tolerance()`, `return ps.delta`)),
 		// The clocks are always compared with the skew at the start of the process.
 		rule("R22-Skew", mutate.Always(engine+"clocks.go", `!sp.known || sp.found.Load() || !s.verifiedSince(s.everything(), sp.sent)`)),
+		// A watchdog that rests trusts its last round.
+		rule("R19-Rest", mutate.Replace(engine+"engine.go", `if !e.shared.Legal(en.Partitions(), now) {`, `if !e.shared.rest.resting.Load() && !e.shared.Legal(en.Partitions(), now) {`)),
+		// It rests while a load runs.
+		rule("R19-Turns", mutate.Replace(engine+"rest.go", `r.demanded.Swap(false) || r.turns.Load() > 0`, `r.demanded.Swap(false)`)),
+		// Write-behind takes a partition that was not asked for one that does not answer.
+		rule("R19-Answers", mutate.Never(engine+"queue.go", `e.shared.rest.resting.Load()`)),
+		// KeepWarm does not wait for a proof.
+		rule("R19-Warm", mutate.Replace("core/internal/warmup/keep.go", "e.Awaken(ctx)\n", "")),
+		// A rest does not depend on MaxStaleness.
+		rule("R22-Rest", mutate.Replace(engine+"rest.go", `min(restEvery, restShare*delta)`, `restEvery`)),
 		// InvalidateEverywhere does not wait.
 		rule("R23", mutate.After(engine+"change.go", `d += d/500 + time.Millisecond // the rates of two clocks differ a little`, `d = 0`)),
 		// Write stores its value although another write overlaps.
@@ -165,6 +175,11 @@ var hunts = map[string]hunt{
 	"R22":              {scenario: "ASuspendedMachineAnswersNoCopyWhenItResumes", chance: true},
 	"R22-Tolerance":    {scenario: "ABriefSuspensionIsPartOfMaxStaleness", chance: true},
 	"R22-Skew":         {scenario: "ASlewedWallClockAgesNothing", chance: true},
+	"R19-Rest":         {scenario: "NothingOldIsAnsweredAfterARest", chance: true},
+	"R19-Turns":        {scenario: "ALongLoadKeepsItsStaleFallback", chance: true},
+	"R19-Answers":      {scenario: "APartitionThatAnsweredBeforeARestCountsAsAnswering", chance: true},
+	"R19-Warm":         {scenario: "HotIdsAreKeptWarmInARest", chance: true},
+	"R22-Rest":         {scenario: "ASlewedWallClockAgesNothingInARest", chance: true},
 	"R23":              {profile: "lossy"},
 	"R25":              {},
 	"R26":              {scenario: "ALoadWithinTheReplicaLagIsNotStored", chance: true},

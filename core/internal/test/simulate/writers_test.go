@@ -139,6 +139,7 @@ func (h *history) shake(d time.Duration) {
 
 func (h *history) writeLoop(in *instance, rng *rand.Rand) {
 	for !h.done() && !in.dead.Load() {
+		h.quiet(in)
 		if !h.sleep(between(rng, 0, 8*h.pace)) || in.dead.Load() {
 			return
 		}
