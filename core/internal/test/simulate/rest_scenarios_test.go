@@ -3,6 +3,7 @@ package simulate_test
 import (
 	"context"
 	"errors"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -234,6 +235,31 @@ func TestScenarioAPartitionThatAnsweredBeforeARestCountsAsAnswering(t *testing.T
 
 		if !x.Answers(0) {
 			s.Fatal("SLOW: queued changes are not sent together")
+		}
+	})
+}
+
+func TestScenarioWarmStoresTogetherAfterARest(t *testing.T) {
+	play(t, func(s *scene) {
+		s.server.SetFaults(memtier.Faults{Request: delays(2 * ms), Reply: delays(2 * ms)})
+		x := s.rested(time.Minute)
+		leases := 0
+		asked := func() { leases++ }
+		x.line.leased.Store(&asked)
+		ids := []int{2, 3, 4, 5, 6, 7, 8, 9}
+
+		done, err := x.m.Warm(s.Context(), slices.Values(ids), func(_ context.Context, ids []int) (map[int]value, error) {
+			got := make(map[int]value)
+			for _, id := range ids {
+				got[id] = value{version: 1}
+			}
+			return got, nil
+		}, core.WarmOptions{})
+
+		require.NoError(s, err)
+		require.Equal(s, len(ids), done.Filled)
+		if leases > 0 {
+			s.Fatalf("SLOW: %d leases were taken for a batch", leases)
 		}
 	})
 }
