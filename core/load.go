@@ -420,31 +420,35 @@ func (s *snapshot) fetch(ctx context.Context, sc *loadscope.Scope, turn *coheren
 	}
 	q.Seen, q.Background = seen, seen != nil
 	f := turn.Fetch(ctx, q)
+	if f.Entry != nil && f.State >= local.Stale {
+		if a, ok := s.accept(ctx, turn, f, load); ok {
+			r.answer, r.from, r.entry = a, FromRemote, f.Entry
+			return true
+		}
+		f = turn.Fetch(ctx, q) // for the lease to replace the entry, or a queued change
+	}
+	unstored := false
 	if f.Queued != nil {
 		change, said, ok := s.fromQueue(f.Queued)
 		if ok {
 			*r = change
 			s.settle(ctx, turn, said, r)
 			r.from = FromQueue
-		}
-		return ok
-	}
-	if f.Busy { // another instance refreshes it
-		turn.Finish(local.Outcome{Verdict: local.Failed})
-		return true
-	}
-	if f.Entry != nil && f.State >= local.Stale {
-		if a, ok := s.accept(ctx, turn, f, load); ok {
-			r.answer, r.from, r.entry = a, FromRemote, f.Entry
 			return true
 		}
-		turn.Fetch(ctx, q)
+		// The load gets the database's value, which is older than the change. Instances that
+		// can decode the change must not find that value.
+		unstored = true
+		sc.SetNoStore()
 	}
-	if turn.Behind() && !turn.MayStore() { // the value would be of no use to any caller
-		turn.Finish(local.Outcome{Verdict: local.Failed})
-		return true
+	switch {
+	case f.Busy: // another instance refreshes it
+	case turn.Behind() && (unstored || !turn.MayStore()): // the value would be of no use to any caller
+	default:
+		return false
 	}
-	return false
+	turn.Finish(local.Outcome{Verdict: local.Failed})
+	return true
 }
 
 // queuedValue returns the boxed value of a queued change, and its tags: ErrNotFound if it

@@ -197,7 +197,8 @@ type part struct {
 	busy  bool         // another caller loads it
 	done  bool         // it has been answered
 
-	missed bool // it has no lease for want of time alone
+	missed   bool // it has no lease for want of time alone
+	unstored bool // its value must not be stored
 }
 
 func newBatch(s *snapshot, load manyLoader, size int) *batch {
@@ -439,7 +440,9 @@ func (b *batch) lead(ctx context.Context, led []*part) {
 		if c.panicked {
 			p.turn.Finish(local.Outcome{Verdict: local.Failed})
 		} else {
-			b.s.settle(ctx, p.turn, c.said, &r)
+			said := c.said
+			said.NoStore = said.NoStore || p.unstored
+			b.s.settle(ctx, p.turn, said, &r)
 		}
 		if r.stored {
 			b.stored.Add(1)
@@ -547,30 +550,33 @@ func (b *batch) fetch(ctx context.Context, p *part) {
 	q.Background = true
 	p.turn.AllowBudgets(b.patience)
 	f := p.turn.Fetch(ctx, q)
+	if f.Entry != nil && f.State >= local.Stale {
+		if a, ok := b.s.accept(ctx, p.turn, f, b.one(p)); ok {
+			b.answer(p.index, a)
+			p.done = true
+			return
+		}
+		f = p.turn.Fetch(ctx, q) // for the lease to replace the entry, or a queued change
+	}
 	switch {
 	case f.Queued != nil:
 		b.fromQueue(ctx, p, f.Queued)
 	case f.Busy: // another instance loads it
 		p.busy = true
 		p.turn.Finish(local.Outcome{Verdict: local.Failed})
-	case f.Entry != nil && f.State >= local.Stale:
-		if a, ok := b.s.accept(ctx, p.turn, f, b.one(p)); ok {
-			b.answer(p.index, a)
-			p.done = true
-			return
-		}
-		p.turn.Fetch(ctx, q)
 	}
-	if p.turn.Behind() && !p.done && !p.busy && !p.turn.MayStore() {
+	if p.turn.Behind() && !p.done && !p.busy && (p.unstored || !p.turn.MayStore()) {
 		p.busy = true // the value would be of no use to any caller
 		p.turn.Finish(local.Outcome{Verdict: local.Failed})
 	}
 }
 
-// fromQueue answers an id with a change that is queued, if it decodes.
+// fromQueue answers an id with a change that is queued. If the change does not decode, the
+// load gets an older value, which must not be stored: other instances may decode the change.
 func (b *batch) fromQueue(ctx context.Context, p *part, rec *tier.Queued) {
 	r, said, ok := b.s.fromQueue(rec)
 	if !ok {
+		p.unstored = true
 		return
 	}
 	b.s.settle(ctx, p.turn, said, &r)

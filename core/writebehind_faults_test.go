@@ -371,3 +371,83 @@ func TestManyFailingChangesDoNotHoldUpOthers(t *testing.T) {
 		}
 	}
 }
+
+// failing is a codec that cannot decode the value 2 a number of times.
+type failing struct {
+	core.Codec
+	left *atomic.Int64
+}
+
+func (c failing) Unmarshal(data []byte, v any) error {
+	if string(data) == "2" && c.left.Add(-1) >= 0 {
+		return errors.New("a format of the future")
+	}
+	return json.Unmarshal(data, v)
+}
+
+// An instance that cannot decode an entry asks for the lease to replace it, and the queued
+// change comes with the lease. A database without that change must not be asked then.
+func TestAQueuedChangeIsReturnedAlthoughTheEntryDoesNotDecode(t *testing.T) {
+	eachRead(t, func(t *testing.T, f *fleet, read func(*instance, *ledger) (int64, error)) {
+		left := &atomic.Int64{}
+		q := f.queuedEntry(t, left)
+		left.Store(1)
+		v, err := read(q.w.b, q)
+		require.NoError(t, err)
+		require.Negative(t, left.Load(), "the entry was decoded, and the change")
+		require.EqualValues(t, 2, v)
+		q.reads(7, 2)
+	})
+}
+
+// A load whose instance cannot decode the queued change gets the value from before it.
+// Other instances, which can, must not find that value.
+func TestAValueFromBeforeAnUndecodableChangeIsNotStored(t *testing.T) {
+	eachRead(t, func(t *testing.T, f *fleet, read func(*instance, *ledger) (int64, error)) {
+		left := &atomic.Int64{}
+		q := f.queuedEntry(t, left)
+		left.Store(1 << 40)
+		v, err := read(q.w.b, q)
+		require.NoError(t, err)
+		require.EqualValues(t, 1, v)
+		f.opts = nil
+		v, err = f.instance("c").Get(t.Context(), 7, q.load)
+		require.NoError(t, err)
+		require.EqualValues(t, 2, v)
+	})
+}
+
+// eachRead runs a test with each way to read a value that no request has read before.
+func eachRead(t *testing.T, test func(t *testing.T, f *fleet, read func(*instance, *ledger) (int64, error))) {
+	t.Helper()
+	for name, read := range map[string]func(*instance, *ledger) (int64, error){
+		"Get": func(in *instance, l *ledger) (int64, error) { return in.Get(l.t.Context(), 7, l.load) },
+		"GetMany": func(in *instance, l *ledger) (int64, error) {
+			all, err := in.GetMany(l.t.Context(), []int{7}, func(ctx context.Context, ids []int) (map[int]int64, error) {
+				v, err := l.load(ctx, ids[0])
+				return map[int]int64{7: v}, err
+			})
+			return all[7], err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			share(t, func(t *testing.T, f *fleet) { test(t, f, read) })
+		})
+	}
+}
+
+// queuedEntry returns the ledger of two instances, of which b decodes with a failing codec. The
+// database has 1 and takes no change; 2 is queued and in the shared tier.
+func (f *fleet) queuedEntry(t *testing.T, left *atomic.Int64) *ledger {
+	t.Helper()
+	w := &twoWriters{t: t, f: f, a: f.instance("a")}
+	f.opts = []option[int64]{encoded[int64](failing{core.JSON, left})}
+	w.b = f.instance("b")
+	l := &ledger{t: t, w: w, rows: map[int]int64{7: 1}, err: errDown}
+	l.a = l.queue(w.a, wbOptions{})
+	require.NoError(t, l.a.Put(t.Context(), 7, 2))
+	v, err := w.a.Get(t.Context(), 7, l.load)
+	require.NoError(t, err)
+	require.EqualValues(t, 2, v)
+	return l
+}

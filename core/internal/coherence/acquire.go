@@ -116,7 +116,7 @@ func (w *leaseWait) end() {
 // attempt is needed.
 func (f *fetch) await(ctx context.Context, l *tier.Lease, ended <-chan struct{}, wait *leaseWait) (found Found, done bool) {
 	switch {
-	case l.Queued != nil && !f.query.LeaseOnly:
+	case l.Queued != nil && f.query.Queue:
 		return Found{Queued: l.Queued}, true
 	case f.query.Background:
 		return Found{Busy: true}, true
@@ -145,7 +145,7 @@ func (f *fetch) await(ctx context.Context, l *tier.Lease, ended <-chan struct{},
 func (f *fetch) acquireQueued(ctx context.Context) Found {
 	s, t := f.s, f.t
 	ses, ok := s.answering(t.Key())
-	if !ok || !f.query.Queue || f.query.LeaseOnly {
+	if !ok || !f.query.Queue {
 		return Found{}
 	}
 	for range 3 { // the next attempt ignores an entry that is found

@@ -112,7 +112,7 @@ func engineRules() []mutate.Rule {
 		rule("R27-Queued", mutate.After(engine+"acquire.go", `case l.Token != "" && len(l.Generations) == len(t.Tags()):`, `l.Queued = nil`),
 			mutate.After(engine+"acquire.go", `case l.Token != "":`, `l.Queued = nil`)),
 		// A reader without the lease waits for it although a change is queued.
-		rule("R27-Busy", mutate.Never(engine+"acquire.go", `l.Queued != nil && !f.query.LeaseOnly`),
+		rule("R27-Busy", mutate.Never(engine+"acquire.go", `l.Queued != nil && f.query.Queue`),
 			mutate.Replace(engine+"acquire.go", "case l.Token != \"\":\n", "case l.Token == \"\":\n\t\t\tl.Queued = nil\n\t\tcase l.Token != \"\":\n")),
 		// The tag of a change's key is not invalidated.
 		rule("R27-Announce", mutate.Replace(behind+"committer.go", `naming.Tag(ch.key)}`, `naming.Tag(ch.key)[:0]}`)),
