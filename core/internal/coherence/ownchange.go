@@ -49,6 +49,8 @@ import (
 //	P puts v3, its items are heard, no reply    v2 is dropped, and v3 is kept with the reply.
 //	                                            A reader in between may load.
 //	two calls of P overlap                      The greater version is the later change.
+//	P puts v3 after the reply for v2, at a      v3 is the later change, although its version
+//	master that was promoted meanwhile          may be smaller: the clocks of servers differ.
 //
 // With a ReplicaLag the worker invalidates the tag when the lag is over. The end of the queue
 // (Close) drops nothing, since other instances work on the queue.
@@ -61,6 +63,7 @@ type ownChanges struct {
 	byItem   map[tier.Item]map[*ownChange]struct{} // by the items that may drop them
 	byKey    map[string]*ownChange                 // those that are kept
 	order    list.List                             // those that are kept, the oldest first
+	events   int64                                 // calls and replies so far
 	bytes    uint64
 	maxBytes uint64
 }
@@ -73,12 +76,14 @@ type ownChange struct {
 	record    tier.Queued
 	ttl       time.Duration
 	weight    uint64
+	called    int64 // ownChanges.events at the call
 
 	// Until the reply:
 	arrived    []partitionItem // items that were heard of
 	superseded bool            // the change must not be kept
 
 	// From the reply on:
+	replied    int64         // ownChanges.events at the reply
 	element    *list.Element // of ownChanges.order; nil: the change is not kept
 	position   tier.Position // of the item of the key
 	tokens     [2]string     // of the items of the key and its tag
@@ -113,10 +118,11 @@ func newOwnChanges(maxBytes uint64) *ownChanges {
 func (cs *ownChanges) register(q *tier.Enqueue, tags [][]string, ttl time.Duration) []*ownChange {
 	cs.mu.Lock()
 	defer cs.mu.Unlock()
+	cs.events++
 	sent := make([]*ownChange, len(q.Changes))
 	for i, c := range q.Changes {
 		o := &ownChange{
-			partition: q.Partition, tag: c.Tag, tags: []string{c.Tag}, ttl: ttl,
+			partition: q.Partition, tag: c.Tag, tags: []string{c.Tag}, ttl: ttl, called: cs.events,
 			record: tier.Queued{Key: c.Key, Payload: c.Payload},
 		}
 		if i < len(tags) {
@@ -148,8 +154,11 @@ func (cs *ownChanges) unregister(sent []*ownChange) {
 func (cs *ownChanges) keep(o *ownChange, reply tier.Enqueued, now int64) {
 	cs.mu.Lock()
 	defer cs.mu.Unlock()
+	cs.events++
+	o.replied = cs.events
 	before := cs.byKey[o.record.Key]
-	if before != nil && before.record.Version > reply.Version {
+	// Versions order only calls that overlap: those of two servers cannot be compared.
+	if before != nil && o.called < before.replied && before.record.Version > reply.Version {
 		return
 	}
 	if before != nil {
