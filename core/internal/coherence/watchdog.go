@@ -248,6 +248,11 @@ func (s *shared) verifyUnmoved(p int, h *tier.Head, q *headQuestion) bool {
 	}
 	s.follow.Lock()
 	defer s.follow.Unlock()
+	return s.verifyAt(p, h, q)
+}
+
+// verifyAt is verifyUnmoved for a head that has arrived. The caller holds follow.
+func (s *shared) verifyAt(p int, h *tier.Head, q *headQuestion) bool {
 	f := &s.parts[p]
 	pos := f.position.Load()
 	if h.Missing || h.Confirmed != h.Server || pos == nil || pos.Token != h.Position.Token || f.wentBack(h, q) {
@@ -290,6 +295,10 @@ func (s *shared) catchUp(ctx context.Context, ses tier.Session, p int, h *tier.H
 		return s.beginEra(ctx, ses, p, h)
 	}
 	s.follow.Lock()
+	if s.verifyAt(p, h, q) { // hints have moved the position to the head
+		s.follow.Unlock()
+		return nil
+	}
 	from, back := f.position.Load(), f.wentBack(h, q)
 	if !back && (from == nil || from.Token == h.Position.Token) {
 		s.adopt(p, h, q)
