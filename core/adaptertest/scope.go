@@ -130,7 +130,7 @@ func scopeCases() []testCase {
 			}}
 			s.handle("GET /p/{id}", p.serve, s.cached("hour"))
 			for range 2 {
-				s.get("/p/1").says("Larder; fwd=uri-miss; detail=handler-said-no-store")
+				s.get("/p/1").says("Larder; fwd=uri-miss; detail=too-many-tags")
 			}
 		}),
 
