@@ -432,7 +432,7 @@ func showWarmBesideWrites(p *pair) {
 	require.NoError(p, p.b.Invalidate(p.Context(), 2))
 	release()
 	require.NoError(p, receive(p, warmed))
-	p.loaded(1, 2, 2, 3) // what was invalidated meanwhile is loaded anew
+	p.loadedAgain(2, 1, 2, 3) // unless a has received the message of the invalidation before
 	for _, in := range []*app{p.a, p.b} {
 		p.comesToHave(in, 1, "coffee")
 		p.comesToHave(in, 2, "coffee")

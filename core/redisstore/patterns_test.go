@@ -268,6 +268,17 @@ func (p *pair) loaded(ids ...int) {
 	require.Equal(p, ids, got, "loads")
 }
 
+// loadedAgain is loaded where id may have been loaded once more than it is named.
+func (p *pair) loadedAgain(id int, ids ...int) {
+	p.Helper()
+	got := p.db.takeLoads()
+	slices.Sort(got)
+	if len(got) > len(ids) {
+		ids = slices.Sorted(slices.Values(append(ids, id)))
+	}
+	require.Equal(p, ids, got, "loads")
+}
+
 // loadedAnew is loaded after an invalidation. An instance that is asked while the message
 // arrives may repeat the other one's load.
 func (p *pair) loadedAnew(ids ...int) {
