@@ -20,7 +20,7 @@ func TestREADMEBlocksAreExamples(t *testing.T) {
 	files, err := filepath.Glob("../*/example_test.go")
 	require.NoError(t, err)
 	var examples strings.Builder
-	for _, f := range files {
+	for _, f := range append(files, "redisstore/example_test.go") {
 		text, err := os.ReadFile(f)
 		require.NoError(t, err)
 		examples.WriteString(squeeze(string(text)))

@@ -176,11 +176,11 @@ func (s *session) readLease(
 	switch outcome {
 	case "busy":
 		l.Busy = span(r.int())
-		l.Queued = queuedOf(key, r.string())
+		l.Queued = s.queuedOf(key, r.string())
 	case "found":
 		value, id := r.string(), r.string()
 		s.readStates(g, r, states)
-		if l.Found = entryOf([]byte(value), now); l.Found.ID == "" {
+		if l.Found = s.entryOf(key, []byte(value), now); l.Found.ID == "" {
 			unreadable = id
 		}
 	case "lease":
@@ -188,7 +188,7 @@ func (s *session) readLease(
 		l.Open = span(r.int())
 		l.Lagging = r.int() != 0
 		l.Lapsed = span(r.int())
-		l.Queued = queuedOf(key, r.string())
+		l.Queued = s.queuedOf(key, r.string())
 		home := s.readStates(g, r, states)
 		l.Era, l.Sweep, l.Head = home.era, home.sweep, home.position
 	default:
@@ -257,11 +257,12 @@ func (s *session) readStates(g *group, r *reply, states []tier.Generation) headS
 }
 
 // queuedOf returns the queued change of a record, nil if text is not a record.
-func queuedOf(key, text string) *tier.Queued {
+func (s *session) queuedOf(key, text string) *tier.Queued {
 	rec, ok := parseRecord(text)
 	if !ok {
 		return nil
 	}
 	q := rec.queued(key)
+	s.openChange(rec.queue, &q)
 	return &q
 }

@@ -12,7 +12,7 @@
 // own clients, which respect the deadline of each call and never repeat a command (see
 // New). Close the cache before the client.
 //
-// Comments cite the rules of the protocol by number (R1 to R28); core/PROTOCOL.md states them.
+// Comments cite the rules of the protocol by number (R1 to R30); core/PROTOCOL.md states them.
 //
 // # What is in Redis
 //
@@ -53,6 +53,8 @@
 // Redis. Write-behind needs a maxmemory-policy that does not evict it (noeviction or volatile-*;
 // the cache refuses others), and appendonly yes if a restart must not lose it. A failover loses
 // acknowledged changes that were not replicated.
+//
+// By default, values are stored as they are, compressed from 512 bytes. [Seal] encrypts them.
 //
 // # How it fails
 //

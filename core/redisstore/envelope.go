@@ -1,6 +1,7 @@
 package redisstore
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"hash/crc32"
@@ -20,13 +21,14 @@ import (
 //	1 byte   version
 //	1 byte   length of the id
 //	         id; scripts read it from here and decode nothing else
-//	1 byte   flags: provisional, compressed
+//	1 byte   flags: provisional, compressed, sealed
 //	4 bytes  where the payload begins, counted from the magic
 //	varints  born, fresh until, stale until, keep until, load time in nanoseconds
 //	uvarint  number of tags; for each its name and its token
 //	uvarint  number of eras; for each its partition (a uvarint) and its era
 //	         payload; if compressed 4 bytes with the length of an s2 block, the
-//	         block, and what fills up to maxRatio
+//	         block, and what fills up to maxRatio; if sealed, all of that sealed, with
+//	         everything before it as a part of the context (see sealMark)
 //	4 bytes  CRC-32C of all of it
 //
 // Fixed widths are little-endian, varints those of encoding/binary, strings have
@@ -49,7 +51,8 @@ const (
 
 	envelopeProvisional = 1 << 0
 	envelopeCompressed  = 1 << 1
-	envelopeFlags       = envelopeProvisional | envelopeCompressed
+	envelopeSealed      = 1 << 2
+	envelopeFlags       = envelopeProvisional | envelopeCompressed | envelopeSealed
 
 	envelopePrefix = 3     // before the id
 	envelopeFixed  = 1 + 4 // between the id and the times
@@ -87,7 +90,10 @@ var (
 // encodeEnvelope appends e to dst, whose spare capacity must not overlap e.payload. An envelope
 // beyond the limits appends nothing, and decodeEnvelope rejects the empty value: a missing entry is
 // better than one without some of its tags.
-func encodeEnvelope(dst []byte, e *envelope) []byte {
+func encodeEnvelope(dst []byte, e *envelope) []byte { return encodeSealed(dst, e, nil, nil) }
+
+// encodeSealed is encodeEnvelope with a sealed payload, unless s is nil.
+func encodeSealed(dst []byte, e *envelope, s *sealer, context []byte) []byte {
 	size, ok := e.headerSize()
 	if !ok || len(e.payload) > maxDecoded {
 		return dst
@@ -95,6 +101,9 @@ func encodeEnvelope(dst []byte, e *envelope) []byte {
 	room := len(e.payload)
 	if room >= minCompress {
 		room = 4 + s2.MaxEncodedLen(room)
+	}
+	if s != nil {
+		room += s.overhead()
 	}
 	start := len(dst)
 	dst = slices.Grow(dst, size+room+envelopeSum)
@@ -116,7 +125,8 @@ func encodeEnvelope(dst []byte, e *envelope) []byte {
 		dst = binary.AppendUvarint(dst, uint64(p.Partition))
 		dst = appendEnvelopeString(dst, p.Era)
 	}
-	binary.LittleEndian.PutUint32(dst[flags+1:], uint32(len(dst)-start))
+	at := len(dst)
+	binary.LittleEndian.PutUint32(dst[flags+1:], uint32(at-start))
 
 	if e.provisional {
 		dst[flags] |= envelopeProvisional
@@ -126,6 +136,10 @@ func encodeEnvelope(dst []byte, e *envelope) []byte {
 		dst[flags] |= envelopeCompressed
 	} else {
 		dst = append(dst, e.payload...)
+	}
+	if s != nil {
+		dst[flags] |= envelopeSealed
+		dst = s.seal(dst[:at], bytes.Clone(dst[at:]), slices.Concat(context, dst[start:at]))
 	}
 	return binary.LittleEndian.AppendUint32(dst, envelopeChecksum(dst[start:]))
 }
@@ -185,7 +199,11 @@ func envelopeChecksum(data []byte) uint32 {
 // Nothing in the result refers to data; its strings share one copy of the header.
 // It fails with errVersion or errCorrupt, and allocates at most maxRatio times
 // len(data) and ratioFree bytes, whatever data is.
-func decodeEnvelope(data []byte) (envelope, error) {
+func decodeEnvelope(data []byte) (envelope, error) { return decodeSealed(data, nil, nil) }
+
+// decodeSealed is decodeEnvelope of an envelope that may be sealed. It also fails with the errors
+// of [sealer.open].
+func decodeSealed(data []byte, s *sealer, context []byte) (envelope, error) {
 	if len(data) < envelopePrefix || data[0] != envelopeMagic {
 		return envelope{}, errCorrupt
 	}
@@ -232,7 +250,10 @@ func decodeEnvelope(data []byte) (envelope, error) {
 		return envelope{}, errCorrupt
 	}
 
-	payload := data[at:]
+	payload, err := s.openPayload(data[at:], flags, func() []byte { return slices.Concat(context, data[:at]) })
+	if err != nil {
+		return envelope{}, err
+	}
 	if flags&envelopeCompressed == 0 {
 		if len(payload) > maxDecoded {
 			return envelope{}, errCorrupt
@@ -240,12 +261,24 @@ func decodeEnvelope(data []byte) (envelope, error) {
 		e.payload = append(e.payload, payload...)
 		return e, nil
 	}
-	var err error
 	e.payload, err = decompress(payload)
 	if err != nil {
 		return envelope{}, err
 	}
 	return e, nil
+}
+
+// openPayload returns the payload of an envelope. It is a view of data if it is not sealed.
+func (s *sealer) openPayload(data []byte, flags byte, context func() []byte) ([]byte, error) {
+	switch sealed := flags&envelopeSealed != 0; {
+	case !sealed && (s == nil || s.unsealed):
+		return data, nil
+	case !sealed:
+		return nil, errUnsealed
+	case len(data) == 0 || data[0] != sealMark:
+		return nil, errCorrupt
+	}
+	return s.open(data, context())
 }
 
 // decompress is the reverse of appendCompressed.

@@ -2,6 +2,7 @@ package redisstore
 
 import (
 	"bytes"
+	"errors"
 	"testing"
 	"time"
 
@@ -23,6 +24,8 @@ func FuzzDecodeEnvelope(f *testing.F) {
 	bomb := s2.Encode(nil, make([]byte, 1<<20))
 	f.Add(craftedEnvelope(envelopeCompressed, emptyHeader(), append([]byte{byte(len(bomb)), 0, 0, 0}, bomb...)))
 	f.Add([]byte{envelopeMagic, envelopeVersion + 1, 0})
+	sealed := sampleEnvelope(600)
+	f.Add(encodeSealed(nil, &sealed, sealerOf(f, Sealing{Keys: []SealingKey{{"one", secret(1)}}}), nil))
 
 	f.Fuzz(func(t *testing.T, data []byte) {
 		checkDecode(t, data)
@@ -48,9 +51,12 @@ func checkDecode(t *testing.T, data []byte) {
 	require.LessOrEqual(t, allocated, mayAllocate(len(data))+fuzzer)
 	require.Equal(t, given, data)
 	if err != nil {
-		if len(data) > 2 && data[0] == envelopeMagic && data[1] != envelopeVersion {
+		switch {
+		case len(data) > 2 && data[0] == envelopeMagic && data[1] != envelopeVersion:
 			require.ErrorIs(t, err, errVersion)
-		} else {
+		case errors.Is(err, errNoSealing):
+			require.NotZero(t, data[envelopePrefix+data[2]]&envelopeSealed)
+		default:
 			require.ErrorIs(t, err, errCorrupt)
 		}
 		require.Equal(t, envelope{}, e)

@@ -2,6 +2,7 @@ package redisstore_test
 
 import (
 	"context"
+	"crypto/rand"
 	"fmt"
 	"strings"
 	"time"
@@ -35,6 +36,20 @@ func ExampleNew() {
 	// Output:
 	// <nil>
 	// <nil>
+}
+
+func ExampleSeal() {
+	client := redis.NewClient(&redis.Options{Addr: "localhost:6379"})
+	defer client.Close()
+	secret := make([]byte, 32) // in an application, from a secret store: the same 32 random bytes on all instances
+	_, _ = rand.Read(secret)
+
+	var options core.Options
+	options.Remote = redisstore.New(client, redisstore.Seal(redisstore.Sealing{
+		Keys: []redisstore.SealingKey{{ID: "2026-11", Secret: secret}}, // 32 random bytes; the first key seals, all open
+	}))
+	fmt.Println(options.Remote != nil)
+	// Output: true
 }
 
 func ExampleACL() {

@@ -39,7 +39,7 @@ func (s *session) Fill(ctx context.Context, l tier.Lease, f tier.Fill) (bool, er
 	if f.NotAfter != 0 {
 		e.KeepUntil = min(e.KeepUntil, f.NotAfter)
 	}
-	value := encodeEnvelope(nil, &envelope{
+	value := s.encode(f.Key, &envelope{
 		id:   l.Token,
 		born: e.Born, freshUntil: e.FreshUntil, staleUntil: e.StaleUntil, keepUntil: e.KeepUntil,
 		loadTime: e.LoadTime, provisional: e.Provisional,
@@ -112,7 +112,7 @@ func (s *session) Learn(ctx context.Context, key string, payload []byte, keep ti
 	if r.err != nil {
 		return tier.Entry{}, failed("note", r.err)
 	}
-	return entryOf([]byte(was), now), nil
+	return s.entryOf(key, []byte(was), now), nil
 }
 
 func (s *session) note(
@@ -121,7 +121,7 @@ func (s *session) note(
 	p := s.partitionOfKey(key)
 	now, _ := s.clocks[p].now()
 	keep = min(keep, maxKeep)
-	value := encodeEnvelope(nil, &envelope{
+	value := s.encode(key, &envelope{
 		id: id, born: now, freshUntil: now + ms(keep), staleUntil: now + ms(keep), keepUntil: now + ms(keep),
 		payload: payload,
 	})

@@ -93,7 +93,7 @@ func (s *session) enqueueCall(e tier.Enqueue) call {
 	args = append(args, e.Queue, max(0, e.Limit), deadline, 0) // our version is the first
 	for _, c := range e.Changes {
 		keys = s.tagKeys(s.changeKeys(keys, p, versions, c.Key), p, c.Tag)
-		args = append(args, c.Key, c.Payload, c.Lease, c.Tag)
+		args = append(args, c.Key, s.sealChange(e.Queue, c.Key, c.Payload), c.Lease, c.Tag)
 	}
 	return call{script: enqueueScript, keys: keys, args: args}
 }
@@ -116,6 +116,9 @@ func (s *session) Claim(ctx context.Context, c tier.Claim) (tier.Claimed, error)
 	claimed, err := readClaimed(newReply(replies[0]))
 	if err != nil {
 		return tier.Claimed{}, failed("claim", err)
+	}
+	for i := range claimed.Records {
+		s.openChange(c.Queue, &claimed.Records[i])
 	}
 	return claimed, nil
 }
@@ -221,15 +224,15 @@ func (s *session) DeadLetters(ctx context.Context, partition int, queue, after s
 	if after != "" {
 		from = "(" + after
 	}
-	letters, err := s.lettersOf(ctx, s.names.letters(partition, queue), from, "+", min(n, tier.MaxClaim))
+	letters, err := s.lettersOf(ctx, partition, queue, from, "+", min(n, tier.MaxClaim))
 	if err != nil {
 		return nil, failed("read dead letters", err)
 	}
 	return letters, nil
 }
 
-func (s *session) lettersOf(ctx context.Context, key, from, to string, n int) ([]tier.DeadLetter, error) {
-	cmd := redis.NewCmd(ctx, "xrange", key, from, to, "count", n)
+func (s *session) lettersOf(ctx context.Context, partition int, queue, from, to string, n int) ([]tier.DeadLetter, error) {
+	cmd := redis.NewCmd(ctx, "xrange", s.names.letters(partition, queue), from, to, "count", n)
 	s.send(ctx, []redis.Cmder{cmd})
 	if err := cmd.Err(); err != nil {
 		if isWrongType(err) {
@@ -237,7 +240,11 @@ func (s *session) lettersOf(ctx context.Context, key, from, to string, n int) ([
 		}
 		return nil, err
 	}
-	return readLetters(newReply(cmd.Val()))
+	letters, err := readLetters(newReply(cmd.Val()))
+	for i := range letters {
+		s.openChange(queue, &letters[i].Queued)
+	}
+	return letters, err
 }
 
 // readLetters parses entries of the stream. It skips an entry that is not a dead letter.
@@ -291,7 +298,7 @@ func (s *session) endDeadLetter(ctx context.Context, partition int, queue, id st
 	if err := s.in(partition); err != nil {
 		return false, failed(doing, err)
 	}
-	letters, err := s.lettersOf(ctx, s.names.letters(partition, queue), id, id, 1)
+	letters, err := s.lettersOf(ctx, partition, queue, id, id, 1)
 	if err != nil {
 		return false, failed(doing, err)
 	}

@@ -37,7 +37,7 @@ func (s *session) Get(ctx context.Context, key string, tags []string) (tier.Entr
 			return tier.Entry{}, nil, failed("get", err)
 		}
 	}
-	return entryOf(value, now), generations, nil
+	return s.entryOf(key, value, now), generations, nil
 }
 
 // Generations implements tier.Session.
@@ -160,12 +160,27 @@ func (s *session) readClock(p int, cmd redis.Cmder, sent time.Time) (int64, erro
 	return now, nil
 }
 
-// entryOf decodes a value. A value that does not decode is a missing entry.
-func entryOf(value []byte, now int64) tier.Entry {
+// encode returns the value of a key's entry: none if e is beyond the limits of the envelope.
+func (s *session) encode(key string, e *envelope) []byte {
+	if s.sealer == nil {
+		return encodeEnvelope(nil, e)
+	}
+	return encodeSealed(nil, e, s.sealer, s.entryContext(key))
+}
+
+// entryOf decodes the value of a key's entry. A value that does not decode is a missing entry.
+func (s *session) entryOf(key string, value []byte, now int64) tier.Entry {
 	if len(value) == 0 {
 		return tier.Entry{}
 	}
-	e, err := decodeEnvelope(value)
+	var context []byte
+	if s.sealer != nil {
+		context = s.entryContext(key)
+	}
+	e, err := decodeSealed(value, s.sealer, context)
+	if err != nil && !errors.Is(err, errCorrupt) && !errors.Is(err, errVersion) {
+		s.notOpened(err)
+	}
 	if err != nil || e.id == "" {
 		return tier.Entry{}
 	}

@@ -22,6 +22,8 @@ type session struct {
 	names *names
 	want  tier.Layout
 
+	sealer *sealer // nil: values are stored as they are
+
 	logLength  int
 	letters    int // how many dead letters of a queue a partition keeps
 	partitions atomic.Int32

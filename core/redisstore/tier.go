@@ -13,7 +13,17 @@ import (
 )
 
 // Tier is a shared tier on Redis, for core.Options.Remote. The cache opens it.
-type Tier struct{ client redis.UniversalClient }
+type Tier struct {
+	client  redis.UniversalClient
+	sealing *Sealing
+}
+
+// Option is a setting of a [Tier].
+type Option func(*Tier)
+
+// Seal encrypts the values in Redis. A wrong Sealing makes core.New fail with
+// core.ErrUnusable, and an error that names the field.
+func Seal(s Sealing) Option { return func(t *Tier) { t.sealing = &s } }
 
 var _ tier.Tier = (*Tier)(nil)
 
@@ -26,6 +36,7 @@ var _ tier.Tier = (*Tier)(nil)
 //   - options that send reads to replicas or to random nodes (ReadOnly, RouteByLatency,
 //     RouteRandomly), since a replica may lack the latest invalidations;
 //   - a ClusterClient with its own ClusterSlots, such as that of NewFailoverClusterClient;
+//   - a wrong option, such as a secret of [Seal] that has not 32 bytes;
 //   - a Redis older than 6.2, or a server that refuses a needed command, in scripts or
 //     outside; MANAGED.md lists the effect of each.
 //
@@ -35,18 +46,32 @@ var _ tier.Tier = (*Tier)(nil)
 // go-redis a context does not by default end a call to a server that hangs. Retries, hooks, the
 // Limiter, maintenance notifications, CLIENT SETINFO, and the client-side caching of go-redis
 // 9.22 and later are off.
-func New(client redis.UniversalClient) *Tier { return &Tier{client: client} }
+func New(client redis.UniversalClient, options ...Option) *Tier {
+	t := &Tier{client: client}
+	for _, set := range options {
+		set(t)
+	}
+	return t
+}
 
 // Open implements tier.Tier.
 func (t *Tier) Open(ctx context.Context, want tier.Layout) (tier.Session, error) {
 	if err := check(want); err != nil {
 		return nil, fmt.Errorf("redisstore: open: %w", err)
 	}
+	var seals *sealer
+	if t.sealing != nil {
+		var err error
+		if seals, err = newSealer(*t.sealing); err != nil {
+			return nil, fmt.Errorf("redisstore: open: %w", err)
+		}
+	}
 	n, err := derive(t.client)
 	if err != nil {
 		return nil, fmt.Errorf("redisstore: open: %w", err)
 	}
 	s := newSession(n, want)
+	s.sealer = seals
 	if err := s.open(ctx); err != nil {
 		_ = s.Close()
 		return nil, fmt.Errorf("redisstore: open: %w", err)

@@ -150,7 +150,7 @@ func (s *session) FillTogether(ctx context.Context, b tier.BatchFill) (stored []
 	var fills []togetherFill
 	in := s.distribute(len(b.Items), func(i int) string { return b.Items[i].Key })
 	for _, order := range in.orders {
-		fills = appendFills(fills, &b, &in, order)
+		fills = s.appendFills(fills, &b, &in, order)
 	}
 	calls := make([]call, len(fills))
 	for i := range fills {
@@ -182,11 +182,11 @@ type togetherFill struct {
 
 // appendFills appends the fills of some items. An entry beyond the limits of the envelope is left
 // out.
-func appendFills(fills []togetherFill, b *tier.BatchFill, in *distribution, items []int) []togetherFill {
+func (s *session) appendFills(fills []togetherFill, b *tier.BatchFill, in *distribution, items []int) []togetherFill {
 	f := togetherFill{batch: b, in: in}
 	for _, i := range items {
 		e := &b.Items[i].Entry
-		value := encodeEnvelope(nil, &envelope{
+		value := s.encode(b.Items[i].Key, &envelope{
 			id: e.ID, born: e.Born, freshUntil: e.FreshUntil, staleUntil: e.StaleUntil, keepUntil: e.KeepUntil,
 			loadTime: e.LoadTime, tags: e.Tags, eras: e.Eras, payload: e.Payload,
 		})
