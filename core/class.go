@@ -75,6 +75,12 @@ type HTTPPolicy struct {
 	// Query lists the query parameters that are part of the identity of a response. nil:
 	// all are. Empty, not nil: none is.
 	Query []string
+	// IgnoreQuery lists the query parameters that are not part of the identity, for
+	// tracking parameters: "gclid", or "utm_*" for all names that begin with "utm_". Only
+	// the last byte may be "*". Names count in their case. The handler of a miss still
+	// receives them, so that its response must not depend on them. Default none; it
+	// cannot be combined with Query.
+	IgnoreQuery []string
 	// QueryOrder makes the order of different parameters part of the identity. By
 	// default ?a=1&b=2 and ?b=2&a=1 are one resource. The order of equal names always
 	// counts.
@@ -190,7 +196,7 @@ func (c Class) resolve(name string) (Class, error) {
 	}
 	c.HTTP.Headers = headers
 	c.HTTP.Credentials = canonicalCredentials(c.HTTP.Credentials)
-	for _, list := range []*[]string{&c.HTTP.Query, &c.HTTP.Cookies, &c.HTTP.RequestDirectives, &c.HTTP.Encodings} {
+	for _, list := range []*[]string{&c.HTTP.Query, &c.HTTP.IgnoreQuery, &c.HTTP.Cookies, &c.HTTP.RequestDirectives, &c.HTTP.Encodings} {
 		*list = ownedList(*list)
 	}
 	c.LoadTimeout = cmp.Or(c.LoadTimeout, DefaultLoadTimeout)
@@ -241,7 +247,7 @@ func (c Class) checkNames(name string) error {
 		names []string
 		check func(field, s string) error
 	}{
-		{"HTTP.Query", c.HTTP.Query, checkName}, {"HTTP.Headers", c.HTTP.Headers, checkToken},
+		{"HTTP.Query", c.HTTP.Query, checkName}, {"HTTP.IgnoreQuery", c.HTTP.IgnoreQuery, checkIgnored}, {"HTTP.Headers", c.HTTP.Headers, checkToken},
 		{"HTTP.Cookies", c.HTTP.Cookies, checkToken}, {"HTTP.Credentials", c.HTTP.Credentials, checkCredential},
 	} {
 		for i, n := range list.names {
@@ -249,6 +255,20 @@ func (c Class) checkNames(name string) error {
 				return err
 			}
 		}
+	}
+	if len(c.HTTP.IgnoreQuery) > 0 && c.HTTP.Query != nil {
+		return &ConfigError{classField(name, "HTTP.IgnoreQuery"), c.HTTP.IgnoreQuery, "none beside Query, which lists the parameters that count"}
+	}
+	return nil
+}
+
+// checkIgnored checks the name of a query parameter, or the beginning of one and "*".
+func checkIgnored(field, s string) error {
+	if err := checkName(field, s); err != nil {
+		return err
+	}
+	if name, _ := strings.CutSuffix(s, "*"); name == "" || strings.Contains(name, "*") {
+		return &ConfigError{field, strings.Clone(s), `a name, or its beginning and "*" (an empty HTTP.Query ignores all parameters)`}
 	}
 	return nil
 }

@@ -90,6 +90,13 @@ func TestNewRefusesBadOptionsByFieldValueAndRange(t *testing.T) {
 		{"negative variants", policy(core.HTTPPolicy{MaxVariants: -1}), `Classes["x"].HTTP.MaxVariants`, -1},
 		{"absurd variants", policy(core.HTTPPolicy{MaxVariants: 1025}), `Classes["x"].HTTP.MaxVariants`, 1025},
 		{"empty query parameter", policy(core.HTTPPolicy{Query: []string{"q", ""}}), `Classes["x"].HTTP.Query[1]`, ""},
+		{"empty ignored parameter", policy(core.HTTPPolicy{IgnoreQuery: []string{""}}), `Classes["x"].HTTP.IgnoreQuery[0]`, ""},
+		{"all parameters ignored", policy(core.HTTPPolicy{IgnoreQuery: []string{"a", "*"}}), `Classes["x"].HTTP.IgnoreQuery[1]`, "*"},
+		{"pattern of parameters", policy(core.HTTPPolicy{IgnoreQuery: []string{"a*b"}}), `Classes["x"].HTTP.IgnoreQuery[0]`, "a*b"},
+		{
+			"parameters that count and ignored ones", policy(core.HTTPPolicy{Query: []string{}, IgnoreQuery: []string{"a"}}),
+			`Classes["x"].HTTP.IgnoreQuery`, []string{"a"},
+		},
 		{"empty header", policy(core.HTTPPolicy{Headers: []string{""}}), `Classes["x"].HTTP.Headers[0]`, ""},
 		{"space in header", policy(core.HTTPPolicy{Headers: []string{"X Y"}}), `Classes["x"].HTTP.Headers[0]`, "X Y"},
 		{"colon in header", policy(core.HTTPPolicy{Headers: []string{"X:"}}), `Classes["x"].HTTP.Headers[0]`, "X:"},

@@ -390,7 +390,7 @@ func TestNamesThatAreViewsAreCopied(t *testing.T) {
 	c := open(t, core.Options{
 		Remote: server.Tier("a"), Namespace: space.lend("space"), Version: version.lend("v1"),
 		Classes: core.Classes{name.lend("c"): {TTL: hour, HTTP: core.HTTPPolicy{
-			Query: []string{field.lend("page")}, Cookies: []string{field.lend("page")}, Headers: []string{field.lend("X-Page")},
+			IgnoreQuery: []string{field.lend("page")}, Cookies: []string{field.lend("page")}, Headers: []string{field.lend("X-Page")},
 		}}},
 	})
 	for _, b := range []buffer{name, space, version, field} {
@@ -398,7 +398,7 @@ func TestNamesThatAreViewsAreCopied(t *testing.T) {
 	}
 	class, err := c.Class("c")
 	require.NoError(t, err)
-	require.Equal(t, []string{"page"}, class.HTTP.Query)
+	require.Equal(t, []string{"page"}, class.HTTP.IgnoreQuery)
 	require.Equal(t, []string{"page"}, class.HTTP.Cookies)
 	require.Equal(t, []string{"X-Page"}, class.HTTP.Headers)
 	require.Equal(t, "space", c.Options().Namespace)

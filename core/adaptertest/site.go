@@ -124,6 +124,7 @@ func classes() core.Classes {
 		"theme-cookie":   http(core.HTTPPolicy{Cookies: []string{"theme"}}),
 		"no-cookie":      http(core.HTTPPolicy{Cookies: []string{}}),
 		"query-q":        http(core.HTTPPolicy{Query: []string{"q"}}),
+		"ignore-query":   http(core.HTTPPolicy{IgnoreQuery: []string{"gclid", "utm_*"}}),
 		"no-query":       http(core.HTTPPolicy{Query: []string{}}),
 		"query-order":    http(core.HTTPPolicy{QueryOrder: true}),
 		"query-q-r":      http(core.HTTPPolicy{Query: []string{"q", "r"}, QueryOrder: true}),

@@ -116,6 +116,9 @@ func NewRoute(c Config) (*Route, error) {
 	if params := class.HTTP.Query; params != nil {
 		rt.keepParam = func(name string) bool { return slices.Contains(params, name) }
 	}
+	if ignored := class.HTTP.IgnoreQuery; len(ignored) > 0 {
+		rt.keepParam = func(name string) bool { return !ignores(ignored, name) }
+	}
 	if rt.credentials = class.HTTP.Credentials; rt.credentials == nil {
 		rt.credentials = core.CredentialFields()
 	}
@@ -125,6 +128,16 @@ func NewRoute(c Config) (*Route, error) {
 	rt.otherCredentials = others(rt.credentials)
 	rt.latest.Store(&routeSnapshot{Route: rt, revision: revision, class: class, gate: gateOf(&class)})
 	return rt, nil
+}
+
+// ignores reports whether a list of HTTPPolicy.IgnoreQuery has the name of a parameter.
+func ignores(list []string, name string) bool {
+	return slices.ContainsFunc(list, func(pattern string) bool {
+		if beginning, ok := strings.CutSuffix(pattern, "*"); ok {
+			return strings.HasPrefix(name, beginning)
+		}
+		return name == pattern
+	})
 }
 
 // warnings are the subjects that have been logged.
