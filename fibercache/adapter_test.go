@@ -137,6 +137,9 @@ func route(u adaptertest.CachedRoute) fiber.Handler {
 			return v, v != ""
 		}
 	}
+	if u.Reads != nil {
+		rt.Reads = func(_ *fiber.Ctx, content []byte) bool { return u.Reads(content) }
+	}
 	if u.SkipField != "" {
 		rt.Skip = func(c *fiber.Ctx) bool { return c.Get(u.SkipField) != "" }
 	}

@@ -96,6 +96,9 @@ func route(u adaptertest.CachedRoute) gin.HandlerFunc {
 			return v, v != ""
 		}
 	}
+	if u.Reads != nil {
+		rt.Reads = func(_ *gin.Context, content []byte) bool { return u.Reads(content) }
+	}
 	if u.SkipField != "" {
 		rt.Skip = func(c *gin.Context) bool { return c.GetHeader(u.SkipField) != "" }
 	}

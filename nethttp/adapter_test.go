@@ -137,6 +137,9 @@ func route(u adaptertest.CachedRoute) func(http.Handler) http.Handler {
 			return v, v != ""
 		}
 	}
+	if u.Reads != nil {
+		rt.Reads = func(_ *http.Request, content []byte) bool { return u.Reads(content) }
+	}
 	if u.SkipField != "" {
 		rt.Skip = func(r *http.Request) bool { return r.Header.Get(u.SkipField) != "" }
 	}

@@ -73,6 +73,11 @@ type Route struct {
 	Identity func(*http.Request) (id string, ok bool)
 	// Skip reports whether a request bypasses the cache. Default: none does.
 	Skip func(*http.Request) bool
+	// Reads reports whether a POST with this content only reads: a GraphQL query
+	// (httpcache.GraphQLQuery), a search. Its response is cached, with the content and its
+	// Content-Type in the key. It must neither keep nor change content. Other POSTs, and
+	// those larger than Class.MaxEntryBytes, are writes. Default: each POST is a write.
+	Reads func(r *http.Request, content []byte) bool
 }
 
 // Middleware returns the middleware, or a *core.ConfigError.

@@ -119,7 +119,7 @@
 //
 // # Step 5: background refreshes
 //
-// Detach copies the request, without content (unless [httpcache.IsQuery]) and conditions, and
+// Detach copies the request, without content (unless Content has returned it) and conditions, and
 // returns a function that handles the copy after the request has ended. Best, it dispatches
 // the copy through the whole app, so that middleware in front runs as for a client; the
 // route's middleware recognizes its context by [httpcache.RefreshKey]. The copy's answer is

@@ -120,6 +120,8 @@ type CachedRoute struct {
 	// SkipField is the request field whose presence makes Route.Skip true. "":
 	// Route.Skip is left nil.
 	SkipField string
+	// Reads is Route.Reads without the request. nil: Route.Reads is left nil.
+	Reads func(content []byte) bool
 }
 
 // CachedPerUser is <adapter>.CachePerUser(cache, class, identity, tags...).

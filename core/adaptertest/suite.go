@@ -75,6 +75,7 @@ func cases() []testCase {
 		wholeCases(),
 		errorCases(),
 		questionCases(),
+		postedReadCases(),
 	)
 }
 

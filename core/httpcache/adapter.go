@@ -10,6 +10,7 @@ type RouteConfig[R any] struct {
 	Tags     []string
 	Identity func(R) (id string, ok bool)
 	Skip     func(R) bool
+	Reads    func(r R, content []byte) bool
 }
 
 // WriteRouteConfig is the WriteRoute of an adapter, as RouteConfig is its Route.
@@ -27,6 +28,9 @@ func RouteMiddleware[R, M any](c RouteConfig[R], request func(Exchange) R, wrap 
 	config := Config{Cache: c.Cache, Class: c.Class, Tags: c.Tags, Identity: ofExchange(c.Identity, request)}
 	if c.Skip != nil {
 		config.Skip = func(ex Exchange) bool { return c.Skip(request(ex)) }
+	}
+	if c.Reads != nil {
+		config.Reads = func(ex Exchange, content []byte) bool { return c.Reads(request(ex), content) }
 	}
 	rt, err := NewRoute(config)
 	if err != nil {

@@ -78,6 +78,8 @@ type Line struct {
 	HasBody bool
 	// Lacks are fields that the request does not have. The zero value says nothing of them.
 	Lacks FieldSet
+
+	posted bool // a POST that reads
 }
 
 // Clone returns a copy of l that shares no memory with a request's buffer, which a handler

@@ -42,6 +42,7 @@ const (
 	partCreds        = 'c' // nothing: a flight of requests that bring credentials
 	partOfWhole      = 'p' // nothing: a part of the content
 	partQueryContent = 'q' // 32 bytes; parts for queryContentFields follow
+	partPosted       = 'b' // nothing: a POST that reads
 )
 
 // appendKey appends the key of the resource that the request asks for. It returns

@@ -101,7 +101,7 @@ func (rt *routeSnapshot) recordHit(s *hotkeys.Sketch[string], ex Exchange, lacks
 		return
 	}
 	line := ex.Line()
-	if line.Method == methodQuery { // it would be asked for with GET
+	if line.Method != http.MethodGet && line.Method != http.MethodHead { // it would be asked for with GET
 		return
 	}
 	b := append([]byte(line.Scheme), "://"...)

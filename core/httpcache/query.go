@@ -12,11 +12,6 @@ import (
 // covers them, with the content and what describes it in their identity. Nothing is made
 // equal that is not the same byte for byte: only the handler knows what means the same.
 
-// IsQuery reports whether a method is QUERY (RFC 10008), whose content identifies the
-// response, so that a copy of the request needs it. It is for adapters whose Detach copies
-// requests that are not net/http's.
-func IsQuery(method string) bool { return method == methodQuery }
-
 // queryContentFields describe the content of a QUERY. Together with it they are the question.
 var queryContentFields = []string{ //nolint:gochecknoglobals // a constant
 	"Content-Type", "Content-Encoding", "Content-Language", "Content-Location",

@@ -103,7 +103,7 @@ func withoutRefresh(ctx context.Context) context.Context {
 
 // requestOf reads a request that has been found cacheable before; nil if it is not.
 func (rt *routeSnapshot) requestOf(ex Exchange) (a *cacheRequest, missing string) {
-	line := ex.Line()
+	line := rt.lineOf(ex)
 	key, creds, _, _, reason := rt.identify(nil, ex, &line)
 	if reason != "" {
 		return nil, ""

@@ -30,6 +30,8 @@ type Config struct {
 	Identity func(Exchange) (id string, ok bool)
 	// Skip reports whether a request bypasses the cache. nil: none does.
 	Skip func(Exchange) bool
+	// Reads reports whether a POST with this content only reads. nil: none does.
+	Reads func(ex Exchange, content []byte) bool
 }
 
 // Route is a cached route. It is safe for concurrent use.
@@ -43,6 +45,7 @@ type Route struct {
 	tags      []template
 	identity  func(Exchange) (string, bool)
 	skip      func(Exchange) bool
+	reads     func(Exchange, []byte) bool
 	keyRules
 	warned  warnings
 	latest  atomic.Pointer[routeSnapshot]
@@ -103,7 +106,7 @@ func NewRoute(c Config) (*Route, error) {
 	}
 	rt := &Route{
 		cache: c.Cache, parts: parts, engine: parts.Engine, className: strings.Clone(c.Class),
-		identity: c.Identity, skip: c.Skip, log: o.Logger, budget: o.RemoteBudget,
+		identity: c.Identity, skip: c.Skip, reads: c.Reads, log: o.Logger, budget: o.RemoteBudget,
 	}
 	if rt.tags, err = parseTemplates(c.Tags, c.Identity != nil); err != nil {
 		return nil, err

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -40,7 +41,8 @@ func (rt *Route) Serve(ex Exchange) error {
 			return rt.snapshot().keepWarm(ex, r)
 		}
 	}
-	line := ex.Line()
+	sn := rt.snapshot()
+	line := sn.lineOf(ex)
 	if !safe(line.Method) { // switched off or not, it invalidates
 		return rt.serveUnsafe(ex, &line)
 	}
@@ -54,7 +56,7 @@ func (rt *Route) Serve(ex Exchange) error {
 	if line.Method != http.MethodGet && line.Method != http.MethodHead && line.Method != methodQuery {
 		return rt.forward(ex, fwdMethod, "")
 	}
-	return rt.snapshot().serve(ex, &line)
+	return sn.serve(ex, &line)
 }
 
 // serve answers a request of a method whose responses are cached.
@@ -99,6 +101,9 @@ func (rt *routeSnapshot) identify(dst []byte, ex Exchange, line *Line) (key []by
 		return nil, creds, w, fwdBypass, "request-has-content"
 	}
 	lacks := line.Lacks
+	if line.posted {
+		lacks = lacking(ex) // Reads may have changed the request
+	}
 	if rt.skip != nil {
 		lacks = lacking(ex) // it may have changed the request
 	}
@@ -106,6 +111,11 @@ func (rt *routeSnapshot) identify(dst []byte, ex Exchange, line *Line) (key []by
 	case lacks.has(upgradeName):
 	case len(ex.Values("Upgrade")) > 0:
 		return nil, creds, w, fwdBypass, "upgrade"
+	}
+	if line.posted && !lacks.has(conditionName) {
+		if slices.ContainsFunc(conditionalFields, func(name string) bool { return len(ex.Values(name)) > 0 }) {
+			return nil, creds, w, fwdBypass, "conditional-post"
+		}
 	}
 	var id string
 	if rt.identity != nil {
@@ -130,6 +140,9 @@ func (rt *routeSnapshot) identify(dst []byte, ex Exchange, line *Line) (key []by
 	}
 	key, reason = rt.appendKey(dst, ex, line, id)
 	if reason == "" && line.Method == methodQuery {
+		if line.posted {
+			key = append(key, partEnd, partPosted)
+		}
 		key, reason = rt.appendQueryContent(key, ex)
 	}
 	if reason != "" {

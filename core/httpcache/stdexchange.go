@@ -376,7 +376,7 @@ func ServerOf(ctx context.Context) *http.Server {
 // partial or conditional.
 func DetachRequest(ctx context.Context, r *http.Request) *http.Request {
 	c := r.Clone(ctx)
-	if q, ok := r.Body.(*queryContent); ok && r.Method == methodQuery {
+	if q, ok := r.Body.(*queryContent); ok { // a QUERY, or a POST that reads
 		c.Body, c.ContentLength, c.TransferEncoding = q.again(), int64(len(q.content)), nil
 	} else {
 		if r.Method != methodQuery {

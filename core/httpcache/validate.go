@@ -18,7 +18,7 @@ import (
 // findPrior finds what the handler can be asked to validate. A request with a
 // condition of the handler's own (RFC 9110 sections 13.1.1 and 13.1.4) is left to it.
 func (l *loading) findPrior() {
-	if l.rt.class.HTTP.NoValidation || len(l.a.ex.Values("If-Match")) > 0 || len(l.a.ex.Values("If-Unmodified-Since")) > 0 {
+	if l.rt.class.HTTP.NoValidation || l.a.line.posted || len(l.a.ex.Values("If-Match")) > 0 || len(l.a.ex.Values("If-Unmodified-Since")) > 0 {
 		return
 	}
 	f := l.rt.lookup(l.a, l.rt.engine.Now())

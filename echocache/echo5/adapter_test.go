@@ -104,6 +104,9 @@ func route(u adaptertest.CachedRoute) echo.MiddlewareFunc {
 			return v, v != ""
 		}
 	}
+	if u.Reads != nil {
+		rt.Reads = func(_ *echo.Context, content []byte) bool { return u.Reads(content) }
+	}
 	if u.SkipField != "" {
 		rt.Skip = func(c *echo.Context) bool { return c.Request().Header.Get(u.SkipField) != "" }
 	}

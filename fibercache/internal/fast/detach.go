@@ -26,7 +26,7 @@ func (x *Exchange) Detach() func(context.Context, func(httpcache.Exchange)) {
 	fctx := newContext(connLike(from), server)
 	req := &fctx.Request
 	from.Request.CopyTo(req)
-	if httpcache.IsQuery(x.Request.Method()) {
+	if x.contentRead { // of a QUERY, or a POST that reads
 		req.SetBodyRaw(bytes.Clone(from.Request.Body()))
 	} else {
 		req.ResetBody()

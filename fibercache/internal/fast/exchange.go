@@ -55,6 +55,7 @@ type Exchange struct {
 	writes        bool
 	asTheyCome    bool // names of fields are; once ctx is nil
 	snapshotTaken bool
+	contentRead   bool // Content has returned it
 	ran           bool
 	deferred      bool                    // it is in use until the answer has been sent
 	request       fasthttp.RequestHeader  // as it was at SnapshotFields
@@ -75,7 +76,7 @@ var (
 // middleware is on; writes says that its handlers may change the request.
 func (x *Exchange) Begin(ctx *fasthttp.RequestCtx, state *State, route any, writes bool) {
 	x.ctx, x.state, x.route, x.writes = ctx, state, route, writes
-	x.snapshotTaken, x.ran, x.deferred = false, false, false
+	x.snapshotTaken, x.contentRead, x.ran, x.deferred = false, false, false, false
 	x.continueRefresh()
 }
 

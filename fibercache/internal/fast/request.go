@@ -131,7 +131,8 @@ func (x *Exchange) Content(limit int) ([]byte, bool) {
 		return nil, false
 	}
 	body := req.Body()
-	return body, len(body) <= limit
+	x.contentRead = len(body) <= limit
+	return body, x.contentRead
 }
 
 // Fields implements httpcache.FieldReporter. fasthttp's VisitAll would parse the
