@@ -70,6 +70,18 @@ func freshCases() []testCase {
 			s.get("/p/1").is("run 2").says("Larder; fwd=stale; stored")
 		}),
 
+		within("the Age of a response is exact throughout a long lifetime", func(s *site) {
+			p := &page{fields: []string{"Cache-Control: max-age=86400"}}
+			s.handle("GET /p/{id}", p.serve, s.cached("minute"))
+			s.get("/p/1").is("run 1")
+			const step = 4096 // seconds: hits share what they add with others of about as many ages
+			for age := 0; age < 86_400; age += step {
+				a := s.get("/p/1").is("run 1").says(fmt.Sprint("Larder; hit; ttl=", 86_400-age))
+				require.Equal(s, []string{fmt.Sprint(age)}, a.header.Values("Age"))
+				time.Sleep(step * time.Second)
+			}
+		}),
+
 		// Elsewhere: a TTL below one second became 0.
 		within("a TTL below a second is exact to the millisecond", func(s *site) {
 			p := &page{}

@@ -439,7 +439,7 @@ func mutations() []mutation {
 		take("the time of a hit", httpcache+"status.go", `{ return r.initialAge + seconds(now-r.born) }`, `{ return r.initialAge }`,
 			[]string{"a response is fresh for its class's TTL, to the end and no longer"}),
 		take("rendered fields change with the time", httpcache+"status.go", `if last == nil || last.age != age || last.ttl != ttl {`, `if last == nil {`,
-			[]string{"a response is fresh for its class's TTL, to the end and no longer"}),
+			[]string{"the Age of a response is exact throughout a long lifetime"}),
 
 		// identity.go: which request asks for which response.
 		take("the scheme", httpcache+"identity.go", `dst = append(dst, l.Scheme...)`, `dst = append(dst, "http"...)`,
@@ -526,7 +526,7 @@ func mutations() []mutation {
 			[]string{"a response that varies on more hides no older variant"}),
 		take("a new variant leaves the older ones", httpcache+"variants.go", `if ix == nil {`, `if ix == nil || true {`,
 			[]string{"a response that varies on more hides no older variant"}),
-		take("variants are bounded", httpcache+"variants.go", "\trt.drop(gone)\n\tif next != nil {", "\tif next != nil {",
+		take("variants are bounded", httpcache+"variants.go", "\trt.drop(gone)\n\tif next != nil {", "\trt.drop(gone[:0])\n\tif next != nil {",
 			[]string{"a resource keeps no more variants than its class allows"}),
 		take("the request that the response is for is the one that came", httpcache+"stdexchange.go", `func (x *StdExchange) SnapshotFields() { x.snapshot = x.Request.Header.Clone() }`, `func (x *StdExchange) SnapshotFields() {}`,
 			[]string{"a handler's changes to its request do not change the variant"}),
@@ -617,7 +617,7 @@ func mutations() []mutation {
 			[]string{"a declined Upgrade request is a bypass"}),
 		take("a request without an identity is a bypass", httpcache+"serve.go", `if id, ok = rt.identity(ex); !ok {`, `if id, ok = rt.identity(ex); !ok && false {`,
 			[]string{"an identity gives each user entries, private ones too"}),
-		take("cookies are credentials unless the class names them", httpcache+"credentials.go", `http.Cookies == nil && len(ex.Values("Cookie")) > 0`, `len(ex.Values("Cookie")) > 0`,
+		take("cookies are credentials unless the class names them", httpcache+"credentials.go", `http.Cookies == nil && len(ex.Values("Cookie")) > 0`, `http != nil && len(ex.Values("Cookie")) > 0`,
 			[]string{"a class without relevant cookies answers all requests alike", "only the cookies that the class names are part of the identity"}),
 		take("no-cache of a request", httpcache+"requestdirectives.go", `(cc.NoCache || len(cc.NoCacheFields) > 0) && rt.honours("no-cache")`, `false`,
 			[]string{"no-cache runs the handler and renews the entry", "waiting requests that say no-cache share one run",
