@@ -537,6 +537,37 @@ func TestRefreshGoesThroughGinAgain(t *testing.T) {
 	})
 }
 
+// The refresh keeps the class of the request that caused it, and the route is still its own.
+func TestARefreshGoesOnAfterItsClassHasChanged(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cache, r, n := newCache(t), gin.New(), &runs{}
+		var passed atomic.Int64
+		release := make(chan struct{})
+		r.GET("/p/:id", func(c *gin.Context) {
+			if passed.Add(1) == 3 { // the refresh, on its way to its route
+				<-release
+			}
+		}, gincache.Cache(cache, "stale"), n.handler)
+		require.Equal(t, "run 1", get(r, "/p/1").Body.String())
+		time.Sleep(90 * time.Second)
+		require.Equal(t, "run 1", get(r, "/p/1").Body.String())
+		synctest.Wait()
+		classes := cache.Options().Classes
+		class := classes["stale"]
+		class.TTL *= 2
+		classes["stale"] = class
+		require.NoError(t, cache.SetClasses(classes))
+		require.Equal(t, "run 1", get(r, "/p/1").Body.String()) // the route knows the new class
+		close(release)
+		synctest.Wait()
+		require.EqualValues(t, 2, n.Load(), "NOT REFRESHED: the handler has not run")
+		w := get(r, "/p/1")
+		require.True(t, isHit(w))
+		require.Equal(t, "run 2", w.Body.String())
+		require.EqualValues(t, 2, n.Load())
+	})
+}
+
 func TestHeadSetsOffARefreshOfGet(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r, n, cached := gin.New(), &runs{}, gincache.Cache(newCache(t), "stale")

@@ -605,8 +605,6 @@ func mutations() []mutation {
 			[]string{"a safe method invalidates nothing: OPTIONS", "a safe method invalidates nothing: QUERY"}),
 		take("a class may change", httpcache+"serve.go", `sn := rt.snapshot()`, `sn := rt.latest.Load()`,
 			[]string{"a changed class applies to responses stored afterwards"}),
-		take("a route whose class has changed is the same one", httpcache+"serve.go", `r.route.Route == rt {`, `r.route == rt.latest.Load() {`,
-			[]string{"a load uses the class as of its request"}),
 		take("the latest class", httpcache+"route.go", `latest.revision == revision {`, `latest.revision <= revision {`,
 			[]string{"a changed class applies to responses stored afterwards"}),
 		take("Skip", httpcache+"serve.go", `case rt.skip != nil && rt.skip(ex):`, `case false:`,

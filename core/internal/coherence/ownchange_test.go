@@ -29,20 +29,20 @@ func TestALaterCallIsTheLaterOwnChange(t *testing.T) {
 		cs, put := newChanges()
 		cs.keep(put("first"), reply(10), 0)
 		cs.keep(put("second"), reply(5), 0)
-		require.Equal(t, "second", kept(cs))
+		require.Equal(t, "second", kept(cs), "STALE: not the later change")
 	})
 	t.Run("the calls overlap, and the greater version is replied last", func(t *testing.T) {
 		cs, put := newChanges()
 		a, b := put("first"), put("second")
 		cs.keep(b, reply(10), 0)
 		cs.keep(a, reply(11), 0)
-		require.Equal(t, "first", kept(cs))
+		require.Equal(t, "first", kept(cs), "STALE: not the later change")
 	})
 	t.Run("the calls overlap, and the smaller version is replied last", func(t *testing.T) {
 		cs, put := newChanges()
 		a, b := put("first"), put("second")
 		cs.keep(b, reply(10), 0)
 		cs.keep(a, reply(9), 0)
-		require.Equal(t, "second", kept(cs))
+		require.Equal(t, "second", kept(cs), "STALE: not the later change")
 	})
 }

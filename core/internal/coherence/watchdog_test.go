@@ -21,5 +21,5 @@ func TestAHeadThatHintsHaveReachedFirstAgesNothing(t *testing.T) {
 
 	require.NoError(t, err)
 	require.True(t, s.Legal(1, s.local.Now()))
-	require.False(t, turn.Fenced(nil), "the partition was aged")
+	require.False(t, turn.Fenced(nil), "AGED: the partition")
 }

@@ -95,6 +95,24 @@ func mutants() []mutant {
 		// A stored note loses the fields of the note that it replaces.
 		{rule("note-join", mutate.Always(engine+"lasting.go", `value.Covers(other) && left <= d`)),
 			false, "ConcurrentLearnersLoseNothing", "LOST", "./core/internal/coherence"},
+		// The change that is queued beside an entry that does not decode is discarded.
+		{rule("queued-refused", mutate.Replace("core/many.go", `f = p.turn.Fetch(ctx, q) // for the lease`, `_ = p.turn.Fetch(ctx, q) // for the lease`)),
+			false, "AQueuedChangeIsReturnedAlthoughTheEntryDoesNotDecode", "", "./core"},
+		// The value from before a queued change that does not decode is stored.
+		{rule("queued-undecodable", mutate.Replace("core/load.go", `sc.SetNoStore()`, ``)),
+			false, "AValueFromBeforeAnUndecodableChangeIsNotStored", "", "./core"},
+		{rule("queued-undecodable-many", mutate.Replace("core/many.go", `p.unstored = true`, ``)),
+			false, "AValueFromBeforeAnUndecodableChangeIsNotStored", "", "./core"},
+		// Versions order all own changes, also those of two servers.
+		{rule("own-later", mutate.Never(engine+"ownchange.go", `before.record.Version > reply.Version`),
+			mutate.Replace(engine+"ownchange.go", `o.called < before.replied && `, `before.record.Version > reply.Version || `)),
+			false, "ALaterCallIsTheLaterOwnChange", "", "./core/internal/coherence"},
+		// A head that hints have reached since it was compared is adopted, which ages the partition.
+		{rule("head-reached", mutate.Replace(engine+"watchdog.go", `if s.verifyAt(p, h, q) { // hints`, `if false { // hints`)),
+			false, "AHeadThatHintsHaveReachedFirstAgesNothing", "AGED", "./core/internal/coherence"},
+		// A refresh belongs to the class that its route had.
+		{rule("refresh-route", mutate.Replace("core/httpcache/serve.go", `r.route.Route == rt {`, `r.route == rt.latest.Load() {`)),
+			false, "ARefreshGoesOnAfterItsClassHasChanged", "NOT REFRESHED", "./gincache"},
 	}
 }
 
