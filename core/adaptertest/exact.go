@@ -825,6 +825,20 @@ func outerCases() []testCase {
 			}
 		}),
 
+		// A response is stored with the no-cache that Larder adds. A hit has that of outer middleware.
+		over("outer middleware's Cache-Control of a hit stays", func(s *site) {
+			p := &page{}
+			s.handle("GET /p/{id}", p.serve, Around(func(c Ctx, next func() error) error {
+				if lifetime := c.Values("X-Lifetime"); len(lifetime) > 0 {
+					c.Set("Cache-Control", lifetime[0])
+				}
+				return next()
+			}), s.cached("hour"))
+			require.Equal(s, []string{"no-cache"}, s.get("/p/1").is("run 1").header.Values("Cache-Control"))
+			hit := s.get("/p/1", "X-Lifetime: max-age=5").is("run 1").isHit()
+			require.Equal(s, []string{"max-age=5"}, hit.header.Values("Cache-Control"))
+		}),
+
 		over("outer middleware after the handler works as without a cache", func(s *site) {
 			p := &page{}
 			late := Around(func(c Ctx, next func() error) error {

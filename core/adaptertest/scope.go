@@ -245,6 +245,7 @@ func switchCases() []testCase {
 			for _, a := range all {
 				a.answer().is("run 1")
 			}
+			require.Zero(s, s.cache.Stats().Stored, "a closed cache has stored")
 			s.get("/p/1").is("run 2").says("")
 		}),
 	}

@@ -3,6 +3,7 @@ package adaptertest
 import (
 	"context"
 	"fmt"
+	"io"
 	"net/http"
 	"os"
 	"strconv"
@@ -68,7 +69,9 @@ func stampedeCases() []testCase {
 			s.handle("GET /fast", (&page{}).serve, s.cached("hour"))
 			a := s.start("GET", "/slow")
 			s.settles(func() bool { return slow.in.Load() == 1 }, "the slow one is in its handler")
+			start := time.Now()
 			s.get("/fast").is("run 1")
+			require.Zero(s, time.Since(start), "the fast one has waited")
 			slow.hold.open()
 			a.answer().is("run 1")
 		}),
@@ -202,6 +205,7 @@ func stampedeCases() []testCase {
 			start := time.Now()
 			s.handle("GET /p/{id}", func(c Ctx) error {
 				if s.cache.Stats().Coalesced > 0 {
+					time.Sleep(time.Second) // the other request waits for this run
 					return c.Text(200, "second")
 				}
 				<-c.Context().Done()
@@ -211,14 +215,41 @@ func stampedeCases() []testCase {
 			x, err := s.begin(target("/p/1"))
 			require.NoError(s, err)
 			s.settles(func() bool { return s.cache.Stats().Loads == 1 }, "the handler runs")
+			all := s.starts(2, "GET", "/p/1")
+			s.waiting(2)
+			x.leave()
+			for _, a := range all {
+				a.answer().is("second")
+			}
+			require.EqualValues(s, 10*time.Second, ended.Load())
+		}, noClientCancel),
+
+		within("a 5xx that streams to no client ends at once", func(s *site) {
+			g := s.gate()
+			start := time.Now()
+			s.handle("GET /p/{id}", func(c Ctx) error {
+				if s.cache.Stats().LoadErrors > 0 {
+					return c.Text(200, "second")
+				}
+				g.wait()
+				c.Status(503)
+				return c.Stream(func(w io.Writer, flush func()) {
+					_, _ = io.WriteString(w, "broken\n")
+					flush()
+					<-c.Context().Done()
+				})
+			}, s.cached("load-timeout"))
+			x, err := s.begin(target("/p/1"))
+			require.NoError(s, err)
+			s.settles(func() bool { return s.cache.Stats().Loads == 1 }, "the handler runs")
 			a := s.start("GET", "/p/1")
 			s.waiting(1)
 			x.leave()
+			s.settles(func() bool { return true }, "the server has noticed")
+			g.open()
 			a.answer().is("second")
-			s.settles(func() bool { return true }, "")
-			time.Sleep(time.Second)
-			require.EqualValues(s, 10*time.Second, ended.Load())
-		}, noClientCancel),
+			require.Zero(s, time.Since(start), "the request has waited for LoadTimeout")
+		}, noClientCancel, noResponseWriter),
 
 		within("a waiting client that disconnects affects no other", func(s *site) {
 			p := &page{hold: s.gate()}

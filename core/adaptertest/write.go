@@ -583,10 +583,19 @@ func heldCases() []testCase {
 			_, err = io.ReadFull(resp.Body, got)
 			require.NoError(s, err)
 			require.Equal(s, "first\nsecond", string(got))
+			last := make(chan string, 1)
+			go func() {
+				var b [1]byte
+				n, _ := io.ReadFull(resp.Body, b[:])
+				last <- string(b[:n])
+			}()
+			s.settles(func() bool { return true }, "what the server has sent has arrived")
+			require.Empty(s, last, "the client has seen the end of the answer")
 			g.open()
+			require.Equal(s, "\n", <-last)
 			rest, err := io.ReadAll(resp.Body)
 			require.NoError(s, err)
-			require.Equal(s, "\n", string(rest))
+			require.Empty(s, rest)
 		}, noResponseWriter),
 
 		within("a write's events pass at once, their end with the write", func(s *site) {
