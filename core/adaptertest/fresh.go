@@ -71,12 +71,12 @@ func freshCases() []testCase {
 		}),
 
 		within("the Age of a response is exact throughout a long lifetime", func(s *site) {
-			p := &page{fields: []string{"Cache-Control: max-age=86400"}}
+			p := &page{fields: []string{"Cache-Control: max-age=5000"}}
 			s.handle("GET /p/{id}", p.serve, s.cached("minute"))
 			s.get("/p/1").is("run 1")
 			const step = 4096 // seconds: hits share what they add with others of about as many ages
-			for age := 0; age < 86_400; age += step {
-				a := s.get("/p/1").is("run 1").says(fmt.Sprint("Larder; hit; ttl=", 86_400-age))
+			for age := 0; age < 5000; age += step {
+				a := s.get("/p/1").is("run 1").says(fmt.Sprint("Larder; hit; ttl=", 5000-age))
 				require.Equal(s, []string{fmt.Sprint(age)}, a.header.Values("Age"))
 				time.Sleep(step * time.Second)
 			}
@@ -413,6 +413,17 @@ func freshCases() []testCase {
 			s.get("/p/a%20b?z=1&a=2", "Accept-Language: de").is("run 2").says("Larder; hit; ttl=60")
 			s.invalidate(core.Tag("p:a b"))
 			s.get("/p/a%20b?z=1&a=2", "Accept-Language: de").is("run 3").isNoHit()
+		}),
+
+		within("a refresh of a response without a validator is unconditional", func(s *site) {
+			p, seen := &page{}, &seen[string]{}
+			p.began = func(c Ctx) { seen.add(fmt.Sprintf("%q %q", c.Values("If-None-Match"), c.Values("Range"))) }
+			s.handle("GET /p/{id}", p.serve, s.cached("stale"))
+			s.get("/p/1").is("run 1")
+			time.Sleep(time.Minute + time.Second)
+			s.get("/p/1", `If-None-Match: "other"`).is("run 1").isHit()
+			s.settles(func() bool { return s.cache.Stats().Stored == 2 }, "it has been refreshed")
+			require.Equal(s, []string{"[] []", "[] []"}, seen.all())
 		}),
 
 		within("a HEAD for a stale response starts a refresh by GET", func(s *site) {

@@ -205,7 +205,7 @@ func stampedeCases() []testCase {
 			start := time.Now()
 			s.handle("GET /p/{id}", func(c Ctx) error {
 				if s.cache.Stats().Coalesced > 0 {
-					time.Sleep(time.Second) // the other request waits for this run
+					time.Sleep(time.Second) // the others wait for it
 					return c.Text(200, "second")
 				}
 				<-c.Context().Done()
@@ -215,8 +215,8 @@ func stampedeCases() []testCase {
 			x, err := s.begin(target("/p/1"))
 			require.NoError(s, err)
 			s.settles(func() bool { return s.cache.Stats().Loads == 1 }, "the handler runs")
-			all := s.starts(2, "GET", "/p/1")
-			s.waiting(2)
+			all := s.starts(n, "GET", "/p/1") // more than run after LoadTimeout
+			s.waiting(int64(n))
 			x.leave()
 			for _, a := range all {
 				a.answer().is("second")

@@ -142,7 +142,8 @@ type Header interface {
 	// Values returns what the client would see under a canonical name.
 	Values(name string) []string
 	// Own returns what the handler set or removed itself, as against what was
-	// there before it ran: copies, sorted by name.
+	// there before it ran, sorted by name. The lists of values may be the header's own:
+	// what outlives the request is copied.
 	Own() []Field
 }
 

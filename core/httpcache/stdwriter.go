@@ -488,14 +488,9 @@ func canonical(h http.Header) http.Header {
 // appended, what it replaced is set. Names are canonical: so they are compared.
 func (h stdHeader) Own() []Field {
 	fields := make([]Field, 0, len(h.final))
-	n := 0
-	for _, v := range h.final {
-		n += len(v)
-	}
-	copies := make([]string, 0, n)
 	before := canonical(h.before)
 	for name, values := range h.canonical {
-		f := Field{Name: name}
+		f := Field{Name: name, Values: values}
 		if old, there := before[name]; there && len(old) == 0 && len(values) == 0 {
 			continue // suppressed, as it was
 		}
@@ -503,12 +498,7 @@ func (h stdHeader) Own() []Field {
 			if len(rest) == 0 {
 				continue
 			}
-			f.Mode, values = Append, rest
-		}
-		if values != nil {
-			from := len(copies)
-			copies = append(copies, values...)
-			f.Values = copies[from:len(copies):len(copies)]
+			f.Mode, f.Values = Append, rest
 		}
 		fields = append(fields, f)
 	}
