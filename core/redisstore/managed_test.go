@@ -325,6 +325,7 @@ func judgeRefusal(t *testing.T, s *served, command string) {
 }
 
 func TestACommandThatScriptsMayNotCallIsNeverMissedInSilence(t *testing.T) {
+	t.Parallel()
 	server := redisserver.Single(t)
 	for _, command := range scriptCommands(t) {
 		t.Run(command, func(t *testing.T) {
@@ -351,6 +352,7 @@ func notInScripts(command string) func([]string) ([]string, string) {
 }
 
 func TestACommandThatAUserMayNotSendIsNeverMissedInSilence(t *testing.T) {
+	t.Parallel()
 	server := redisserver.Single(t)
 	for _, command := range append(directCommands, scriptCommands(t)...) {
 		if slices.Contains([]string{"HELLO", "ACL", "CONFIG", "COMMAND", "CLUSTER", "ROLE"}, command) {
@@ -417,8 +419,10 @@ var managed = []struct {
 }
 
 func TestManagedServers(t *testing.T) {
+	t.Parallel()
 	for _, row := range managed {
 		t.Run(row.name, func(t *testing.T) {
+			t.Parallel()
 			server := redisserver.Single(t)
 			f := redisserver.StartFilter(t, server.Addr(), row.filter)
 			s := use(t, clientOf(t, f.Addr()))

@@ -11,6 +11,7 @@ import (
 )
 
 func TestFieldsOfOverlappingIntentsStayBounded(t *testing.T) {
+	t.Parallel()
 	_, client := single(t)
 	s := open(t, client, tier.Layout{Namespace: "larder", Version: "v", Partitions: 1, MaxStaleness: time.Second})
 	ctx := within(t, 5*time.Minute)

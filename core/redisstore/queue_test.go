@@ -659,6 +659,7 @@ func BenchmarkEnqueue(b *testing.B) {
 
 // A worker has to read them within its time.
 func TestAClaimOfLargeValuesIsBoundedInBytes(t *testing.T) {
+	t.Parallel()
 	_, client := single(t)
 	s := open(t, client, inOne())
 	payload := []byte(strings.Repeat("x", 1<<20))

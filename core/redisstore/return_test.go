@@ -16,6 +16,7 @@ import (
 // Data may return to a server that goes on under the same replication id: SWAPDB there
 // and back, or a restore in place. Values that were invalidated since are there again.
 func TestRestoredDataThatWasInvalidatedIsAnsweredByNoInstance(t *testing.T) {
+	t.Parallel()
 	for name, play := range map[string]func(r *returning){
 		"exchanged":                      func(r *returning) { r.exchange(func() { r.newest("a", "b") }) },
 		"exchanged, an instance is new":  func(r *returning) { r.exchange(func() { r.begin("c"); r.newest("a", "c") }) },
@@ -26,6 +27,7 @@ func TestRestoredDataThatWasInvalidatedIsAnsweredByNoInstance(t *testing.T) {
 		"restored are the heads":         func(r *returning) { r.restore("*head", core.All()) },
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			server := redisserver.Single(t)
 			r := &returning{T: t, server: server, client: redis.NewClient(&redis.Options{Addr: server.Addr()}), instances: map[string]*instance{}}
 			t.Cleanup(func() { require.NoError(t, r.client.Close()) })
