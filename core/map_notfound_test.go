@@ -27,7 +27,7 @@ func lacks(t *testing.T, err, is error) {
 	require.ErrorIs(t, err, is)
 	require.ErrorIs(t, err, core.ErrNotFound)
 	for _, other := range []error{sql.ErrNoRows, errDeleted} {
-		require.Equal(t, other == is, errors.Is(err, other), "%v", other)
+		require.Equal(t, errors.Is(is, other), errors.Is(err, other), "%v", other)
 	}
 }
 

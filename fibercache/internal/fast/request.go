@@ -56,7 +56,9 @@ func (x *Exchange) Line() httpcache.Line {
 }
 
 // The fields by which Fiber takes a scheme, or a host, for the client's.
-var ( //nolint:gochecknoglobals // constants
+//
+//nolint:gochecknoglobals // constants
+var (
 	schemeFields = []string{"X-Forwarded-Proto", "X-Forwarded-Protocol", "X-Forwarded-Ssl", "X-Url-Scheme"}
 	hostFields   = []string{"X-Forwarded-Host"}
 )
