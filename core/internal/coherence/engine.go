@@ -77,6 +77,12 @@ func (e *Engine) LookupAt(key string, now int64) (*local.Entry, local.State) {
 		if !e.shared.Legal(en.Partitions(), now) {
 			return nil, local.Gone // the entry stays, since its partitions may become legal again
 		}
+		// A round may have fenced the entry after the first look, and then have made its
+		// partitions legal.
+		state = e.Cache.Recheck(key, en, now)
+	}
+	if state == local.Gone {
+		return nil, state
 	}
 	return en, state
 }

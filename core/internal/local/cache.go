@@ -146,6 +146,15 @@ func (c *Cache) LookupAt(key string, now int64) (*Entry, State) {
 	return nil, Gone
 }
 
+// Recheck returns the state of an entry that LookupAt has returned, for a caller that has asked
+// the guard since.
+func (c *Cache) Recheck(key string, en *Entry, now int64) State {
+	if en.is(removed) || en.compared.Load() < c.sweeps.head.Load() && c.swept(key, en) {
+		return Gone
+	}
+	return en.State(now)
+}
+
 // Put stores an entry that no invalidation concerns, such as an index or a mark. A wrong one
 // costs a miss. Put does not replace a lasting value, and returns false in that case.
 func (c *Cache) Put(key string, value any, size int, d time.Duration) bool {
