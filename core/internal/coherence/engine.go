@@ -72,17 +72,23 @@ func (e *Engine) Lookup(key string) (*local.Entry, local.State) { return e.Looku
 // be a view of a buffer that is used again.
 func (e *Engine) LookupAt(key string, now int64) (*local.Entry, local.State) {
 	en, state := e.Cache.LookupAt(key, now)
-	if en != nil && e.shared != nil {
-		e.shared.demand()
-		if !e.shared.Legal(en.Partitions(), now) {
-			return nil, local.Gone // the entry stays, since its partitions may become legal again
-		}
-		// A round may have fenced the entry after the first look, and then have made its
-		// partitions legal.
-		state = e.Cache.Recheck(key, en, now)
+	if en == nil || e.shared == nil {
+		return en, state
 	}
+	e.shared.demand()
+	return e.proven(key, en, now)
+}
+
+// proven returns an entry that was found in memory if its partitions are legal (R4). An entry whose
+// partitions are not legal stays, since they may become so again. A round may have fenced the
+// entry after it was found, and then have made its partitions legal: its state is read again.
+func (e *Engine) proven(key string, en *local.Entry, now int64) (*local.Entry, local.State) {
+	if !e.shared.Legal(en.Partitions(), now) {
+		return nil, local.Gone
+	}
+	state := e.StateOf(key, en, now)
 	if state == local.Gone {
-		return nil, state
+		return nil, local.Gone
 	}
 	return en, state
 }

@@ -139,16 +139,16 @@ func (c *Cache) LookupAt(key string, now int64) (*Entry, State) {
 	if !ok {
 		return nil, Gone
 	}
-	if state := en.State(now); state != Gone && (en.compared.Load() >= c.sweeps.head.Load() || !c.swept(key, en)) {
+	if state := c.StateOf(key, en, now); state != Gone {
 		return en, state
 	}
 	c.tier.dropEntry(strings.Clone(key), en)
 	return nil, Gone
 }
 
-// Recheck returns the state of an entry that LookupAt has returned, for a caller that has asked
-// the guard since.
-func (c *Cache) Recheck(key string, en *Entry, now int64) State {
+// StateOf returns the state of an entry that was found under a key: Gone if it has left the tier,
+// or if a pattern matches it.
+func (c *Cache) StateOf(key string, en *Entry, now int64) State {
 	if en.is(removed) || en.compared.Load() < c.sweeps.head.Load() && c.swept(key, en) {
 		return Gone
 	}

@@ -110,6 +110,9 @@ func mutants() []mutant {
 		// A head that hints have reached since it was compared is adopted, which ages the partition.
 		{rule("head-reached", mutate.Replace(engine+"watchdog.go", `if s.verifyAt(p, h, q) { // hints`, `if false { // hints`)),
 			false, "AHeadThatHintsHaveReachedFirstAgesNothing", "AGED", "./core/internal/coherence"},
+		// A copy is answered that a round has fenced since it was found.
+		{rule("proven", mutate.Replace(engine+"engine.go", `state := e.StateOf(key, en, now)`, `state := en.State(0)`)),
+			false, "ACopyThatIsFencedWhileItIsLookedUpIsNotAnswered", "", "./core/internal/coherence"},
 		// A refresh belongs to the class that its route had.
 		{rule("refresh-route", mutate.Replace("core/httpcache/serve.go", `r.route.Route == rt {`, `r.route == rt.latest.Load() {`)),
 			false, "ARefreshGoesOnAfterItsClassHasChanged", "NOT REFRESHED", "./gincache"},
