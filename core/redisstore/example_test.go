@@ -39,7 +39,12 @@ func ExampleNew() {
 }
 
 func ExampleSeal() {
-	client := redis.NewClient(&redis.Options{Addr: "localhost:6379"})
+	server, err := redisserver.Start(context.Background(), redisserver.Options{}) // a redis-server
+	if err != nil {
+		panic(err)
+	}
+	defer server.Close()
+	client := redis.NewClient(&redis.Options{Addr: server.Addr()})
 	defer client.Close()
 	secret := make([]byte, 32) // in an application, from a secret store: the same 32 random bytes on all instances
 	_, _ = rand.Read(secret)
@@ -48,8 +53,13 @@ func ExampleSeal() {
 	options.Remote = redisstore.New(client, redisstore.Seal(redisstore.Sealing{
 		Keys: []redisstore.SealingKey{{ID: "2026-11", Secret: secret}}, // 32 random bytes; the first key seals, all open
 	}))
-	fmt.Println(options.Remote != nil)
-	// Output: true
+	options.RequireRemote = true
+	cache, err := core.New(options) // an error, if Redis cannot be reached, or a secret has not 32 bytes
+	if err != nil {
+		panic(err)
+	}
+	fmt.Println(cache.Close())
+	// Output: <nil>
 }
 
 func ExampleACL() {

@@ -52,7 +52,6 @@ const (
 	maxSealingKeyID = 32
 	secretBytes     = 32
 	saltBytes       = 16
-	nonceBytes      = 12
 
 	// sealsPerSalt is the number of values that one derived key seals. With random nonces of 96
 	// bits, the probability that any of 2^28 values share one is below 2^-40.
@@ -120,7 +119,11 @@ func newSealer(s Sealing) (*sealer, error) {
 		}
 		keys[i].Secret = bytes.Clone(k.Secret)
 	}
-	return &sealer{keys: keys, unsealed: s.AcceptUnsealed, derived: make(map[derivedName]cipher.AEAD)}, nil
+	seals := &sealer{keys: keys, unsealed: s.AcceptUnsealed, derived: make(map[derivedName]cipher.AEAD)}
+	if err := seals.renew(); err != nil {
+		return nil, fmt.Errorf("%w: Sealing: %w", tier.ErrUnusable, err)
+	}
+	return seals, nil
 }
 
 func validKeyID(id string) bool {
@@ -137,21 +140,18 @@ func validKeyID(id string) bool {
 // seal appends plain, sealed under a context, to dst. plain must not overlap the spare capacity of dst.
 func (s *sealer) seal(dst, plain, context []byte) []byte {
 	aead, salt := s.forSealing()
-	var nonce [nonceBytes]byte
-	_, _ = rand.Read(nonce[:]) // never fails
 	id := s.keys[0].ID
 	dst = slices.Grow(dst, s.overhead()+len(plain))
 	dst = append(dst, sealMark, byte(len(id)))
 	dst = append(dst, id...)
 	dst = append(dst, salt[:]...)
-	dst = append(dst, nonce[:]...)
-	return aead.Seal(dst, nonce[:], plain, context)
+	return aead.Seal(dst, nil, plain, context)
 }
 
 // overhead is the difference in length between a sealed payload and its plain text.
 func (s *sealer) overhead() int {
-	const tag = 16
-	return 2 + len(s.keys[0].ID) + saltBytes + nonceBytes + tag
+	const nonce, tag = 12, 16
+	return 2 + len(s.keys[0].ID) + saltBytes + nonce + tag
 }
 
 // forSealing returns the key with which the next value is sealed, and its salt.
@@ -159,35 +159,46 @@ func (s *sealer) forSealing() (cipher.AEAD, [saltBytes]byte) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.left == 0 {
-		_, _ = rand.Read(s.salt[:]) // never fails
-		s.sealing, s.left = s.derive(derivedName{0, s.salt}), sealsPerSalt
+		_ = s.renew() // it has succeeded in newSealer; otherwise the last key goes on
 	}
 	s.left--
 	return s.sealing, s.salt
 }
 
+// renew derives the next key that seals. The caller holds mu.
+func (s *sealer) renew() error {
+	var salt [saltBytes]byte
+	_, _ = rand.Read(salt[:]) // never fails
+	s.left = sealsPerSalt
+	aead, err := s.derive(derivedName{0, salt})
+	if err == nil {
+		s.sealing, s.salt = aead, salt
+	}
+	return err
+}
+
 // derive derives a key. The caller holds mu.
-func (s *sealer) derive(name derivedName) cipher.AEAD {
+func (s *sealer) derive(name derivedName) (cipher.AEAD, error) {
 	if aead, ok := s.derived[name]; ok {
-		return aead
+		return aead, nil
 	}
 	secret, err := hkdf.Key(sha256.New, s.keys[name.key].Secret, name.salt[:], "larder sealed value", secretBytes)
 	if err != nil {
-		panic(err) // the lengths are constants
+		return nil, err
 	}
 	block, err := aes.NewCipher(secret)
 	if err != nil {
-		panic(err)
+		return nil, err
 	}
-	aead, err := cipher.NewGCM(block)
+	aead, err := cipher.NewGCMWithRandomNonce(block)
 	if err != nil {
-		panic(err)
+		return nil, err
 	}
 	if len(s.derived) >= maxDerived { // rare: the loss of all costs one derivation each
 		clear(s.derived)
 	}
 	s.derived[name] = aead
-	return aead
+	return aead, nil
 }
 
 // open returns the plain text of a payload, which does not refer to it. A nil sealer returns
@@ -203,7 +214,7 @@ func (s *sealer) open(payload, context []byte) ([]byte, error) {
 		return nil, errNoSealing
 	}
 	rest := payload[1:]
-	if len(rest) == 0 || len(rest) < 1+int(rest[0])+saltBytes+nonceBytes {
+	if len(rest) == 0 || len(rest) < 1+int(rest[0])+saltBytes {
 		return nil, errSealBroken
 	}
 	id, rest := rest[1:1+rest[0]], rest[1+rest[0]:]
@@ -216,10 +227,12 @@ func (s *sealer) open(payload, context []byte) ([]byte, error) {
 	}
 	name := derivedName{key: key, salt: [saltBytes]byte(rest)}
 	s.mu.Lock()
-	aead := s.derive(name)
+	aead, err := s.derive(name)
 	s.mu.Unlock()
-	rest = rest[saltBytes:]
-	plain, err := aead.Open(nil, rest[:nonceBytes], rest[nonceBytes:], context)
+	if err != nil {
+		return nil, err
+	}
+	plain, err := aead.Open(nil, nil, rest[saltBytes:], context)
 	if err != nil {
 		return nil, errSealBroken
 	}
