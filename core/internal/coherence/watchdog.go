@@ -391,18 +391,19 @@ func (s *shared) beginEra(ctx context.Context, ses tier.Session, p int, h *tier.
 }
 
 // awaitRounds requests rounds until ok returns true, two at most: the round in progress may
-// have sent its question before the state that is awaited.
+// have sent its question before the state that is awaited. ok is asked once the end of the next
+// round cannot be missed any more, since a round may have ended meanwhile.
 func (s *shared) awaitRounds(ctx context.Context, ok func() bool) error {
 	for range 2 {
 		ended := s.watchdog.rounds.ended()
+		if ok() {
+			return nil
+		}
 		s.requestRound()
 		select {
 		case <-ended:
 		case <-ctx.Done():
 			return ctx.Err()
-		}
-		if ok() {
-			break
 		}
 	}
 	return nil

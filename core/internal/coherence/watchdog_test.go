@@ -23,3 +23,12 @@ func TestAHeadThatHintsHaveReachedFirstAgesNothing(t *testing.T) {
 	require.True(t, s.Legal(1, s.local.Now()))
 	require.False(t, turn.Fenced(nil), "AGED: the partition")
 }
+
+// A round that ends between the caller's question and its wait has done what is awaited.
+func TestARoundThatHasEndedIsNotAwaitedAgain(t *testing.T) {
+	s, _ := following(t)
+	asked := 0
+	require.NoError(t, s.awaitRounds(t.Context(), func() bool { asked++; return true }))
+	require.Equal(t, 1, asked)
+	require.Empty(t, s.watchdog.requested, "no round is needed")
+}
