@@ -317,7 +317,7 @@ func enqueueCases() []testCase {
 			require.Zero(s, c.states()[home("key")].Depth)
 		}},
 
-		{name: "while a slot is on its way nothing of a queue is done", needs: needsMigrate, run: func(s *store) {
+		{name: "while a slot is on its way nothing of a queue is done", needs: needsMigrate, alone: true, run: func(s *store) {
 			c := s.open()
 			name := in(1, "key")
 			v := c.enqueue(name, "one")
